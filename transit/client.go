@@ -1,0 +1,183 @@
+// Package transit talks to HashiCorp Vault: it logs in, and it encrypts,
+// decrypts and rewraps in batches with the transit secrets engine.
+//
+// A [Client] is one Vault address and the one pool of connections to it. It
+// holds no token. A [Session] is a Client together with the identity that acts,
+// a [TokenSource]: a fixed token, or a login with a Kubernetes service-account
+// token that is repeated when its Vault token ends. The token travels with each
+// request, so sessions of different pods share connections and nothing else.
+//
+// Transient failures (no connection, 412, 429, 5xx, a sealed Vault) are retried
+// with jittered back-off for as long as the context and [Config.RetryFor] allow,
+// and what is reported is Vault's last answer rather than "deadline exceeded".
+// Nothing is retried that might have happened: see [Session.Rotate].
+//
+// No error of this package holds a token, plaintext or ciphertext. The values
+// that Vault gets and gives pass through here alone.
+package transit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// maxResponse bounds what is read of one answer. The largest honest one is a
+// batch of maxBatchBytes, in base64 and JSON.
+const maxResponse = 16 << 20
+
+// Config says how to reach one Vault. Only Address is required.
+type Config struct {
+	Address       string        // such as https://vault.example:8200, with a path prefix where there is one
+	CACert        string        // file of PEM certificates to trust instead of the system's
+	CAPath        string        // folder of such files
+	ClientCert    string        // file of a PEM client certificate
+	ClientKey     string        // and of its key
+	TLSServerName string        // name to expect in Vault's certificate; default: the address's host
+	Insecure      bool          // do not check Vault's certificate; for a developer's own machine
+	RetryFor      time.Duration // how long transient failures are retried; 0: until the context ends; negative: not at all
+}
+
+// FromEnvironment returns the Config that Vault's own tools would use: VAULT_ADDR,
+// VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
+// VAULT_TLS_SERVER_NAME and VAULT_SKIP_VERIFY as getenv gives them.
+func FromEnvironment(getenv func(string) string) Config {
+	skip := strings.ToLower(getenv(api.EnvVaultSkipVerify))
+	return Config{
+		Address:       getenv(api.EnvVaultAddress),
+		CACert:        getenv(api.EnvVaultCACert),
+		CAPath:        getenv(api.EnvVaultCAPath),
+		ClientCert:    getenv(api.EnvVaultClientCert),
+		ClientKey:     getenv(api.EnvVaultClientKey),
+		TLSServerName: getenv(api.EnvVaultTLSServerName),
+		Insecure:      skip == "1" || skip == "t" || skip == "true",
+	}
+}
+
+// Client is a pool of connections to one Vault. It is safe for concurrent use.
+type Client struct {
+	api      *api.Client
+	address  string
+	retryFor time.Duration
+}
+
+// NewClient checks the configuration and reads the certificates. It does not
+// connect. Environment variables are not consulted: see [FromEnvironment].
+func NewClient(c Config) (*Client, error) {
+	u, err := url.Parse(c.Address)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("vault address %q is not of the form https://HOST:PORT", c.Address)
+	}
+	if (c.ClientCert == "") != (c.ClientKey == "") {
+		return nil, errors.New("a client certificate for Vault needs both its certificate and its key")
+	}
+	conf := api.DefaultConfig()
+	if conf.Error != nil && conf.HttpClient == nil {
+		return nil, fmt.Errorf("preparing the Vault client: %w", conf.Error)
+	}
+	conf.Error = nil // of reading the environment, which does not count here
+	conf.Address = c.Address
+	conf.AgentAddress = ""
+	conf.MaxRetries = 0 // ours is the only retry policy
+	conf.Timeout = 0    // and the context the only deadline
+	conf.Limiter = nil
+	transport := conf.HttpClient.Transport.(*http.Transport)
+	// Many pods start at once on a node; each connection that is closed again
+	// costs the next one a handshake.
+	transport.MaxIdleConnsPerHost = 64
+	if err := conf.ConfigureTLS(&api.TLSConfig{
+		CACert: c.CACert, CAPath: c.CAPath, ClientCert: c.ClientCert, ClientKey: c.ClientKey,
+		TLSServerName: c.TLSServerName, Insecure: c.Insecure,
+	}); err != nil {
+		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
+	}
+	conf.HttpClient.Transport = bounded{transport}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Vault client: %w", err)
+	}
+	// What api.NewClient took from the environment of the process does not act:
+	// whoever has a Session has said whose token and namespace it is.
+	client.ClearToken()
+	client.ClearNamespace()
+	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return &Client{api: client, address: c.Address, retryFor: c.RetryFor}, nil
+}
+
+// Address returns the address as it was configured.
+func (c *Client) Address() string { return c.address }
+
+// bounded ends a response body with an error at maxResponse, so that no answer,
+// of Vault or of what stands in its place, takes more memory than that.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(r)
+	if err == nil && resp.Body != nil {
+		resp.Body = &boundedBody{resp.Body, maxResponse}
+	}
+	return resp, err
+}
+
+var errTooLong = fmt.Errorf("the answer is longer than %d MiB", maxResponse>>20)
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		// One byte more tells an answer of just that length from a longer one.
+		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
+			return 0, err
+		}
+		return 0, errTooLong
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.left -= int64(n)
+	return n, err
+}
+
+// Session acts in one Vault namespace as the identity of its token source. It
+// is safe for concurrent use if the source is.
+type Session struct {
+	client    *Client
+	namespace string
+	tokens    TokenSource
+}
+
+// Session returns a session. The namespace is Vault Enterprise's or OpenBao's;
+// empty for the root namespace.
+func (c *Client) Session(namespace string, tokens TokenSource) *Session {
+	return &Session{client: c, namespace: namespace, tokens: tokens}
+}
+
+// Address returns the address of the session's Vault.
+func (s *Session) Address() string { return s.client.address }
+
+// do sends a request with the session's token. A token that Vault does not know
+// any more is dropped, and the request is made once again with a new one.
+func (s *Session) do(ctx context.Context, r request) error {
+	for again := false; ; again = true {
+		token, err := s.tokens.Token(ctx)
+		if err != nil {
+			return err
+		}
+		r.namespace, r.token = s.namespace, token
+		err = s.client.do(ctx, r)
+		if again || !errors.Is(err, ErrInvalidToken) || !s.tokens.Invalidate(token) {
+			return err
+		}
+	}
+}

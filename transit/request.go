@@ -1,0 +1,169 @@
+package transit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/hashicorp/vault/api"
+)
+
+// request is one call of Vault's HTTP API.
+type request struct {
+	doing     string // for messages: what the caller is doing, such as "decrypting with transit/keys/app"
+	method    string
+	path      string // below /v1/
+	namespace string
+	token     string
+	in        any // JSON body; nil for none
+	out       any // where the JSON answer goes; nil to drop it
+
+	once    bool // may not be sent twice, as it is not idempotent
+	partial bool // a batch: HTTP 400 with results for the items in data is an answer
+}
+
+// do sends a request until it is answered, fails for good, or may not be
+// retried any longer. The error is an *Error.
+func (c *Client) do(ctx context.Context, r request) error {
+	policy := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithRandomizationFactor(0.5),
+		backoff.WithMaxElapsedTime(max(c.retryFor, 0)),
+	)
+	for tries := 1; ; tries++ {
+		failure := c.once(ctx, r)
+		if failure == nil {
+			return nil
+		}
+		failure.Tries = tries
+		if !failure.Transient || r.once || c.retryFor < 0 || ctx.Err() != nil {
+			return failure
+		}
+		wait := policy.NextBackOff()
+		if wait == backoff.Stop {
+			return failure
+		}
+		wait = max(wait, failure.retryAfter)
+		// A wait that would outlast the deadline only delays the news.
+		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
+			return failure
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return failure
+		case <-timer.C:
+		}
+	}
+}
+
+// once sends the request one time.
+func (c *Client) once(ctx context.Context, r request) *Error {
+	fail := func(err error) *Error {
+		return &Error{Doing: r.doing, Address: c.address, Err: err}
+	}
+	client := c.api
+	if r.namespace != "" {
+		client = client.WithNamespace(r.namespace) // shares the connections
+	}
+	req := client.NewRequest(r.method, "/v1/"+r.path)
+	req.ClientToken = r.token
+	if r.in != nil {
+		if err := req.SetJSONBody(r.in); err != nil {
+			return fail(fmt.Errorf("making the request: %w", err))
+		}
+	}
+	// The higher-level methods would lose what is needed here: a token of each
+	// request's own, and the results that come with an HTTP 400.
+	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+	if resp == nil || resp.Response == nil {
+		return c.unanswered(ctx, r, err)
+	}
+	defer resp.Body.Close()
+	var refused *api.ResponseError
+	switch {
+	case err == nil:
+	case errors.As(err, &refused):
+		if r.partial && resp.StatusCode == http.StatusBadRequest {
+			if body, ok := partialResults(resp); ok {
+				return c.decode(r, body, resp.StatusCode)
+			}
+		}
+		return c.refused(r, resp, refused)
+	default:
+		// Headers came, the body did not.
+		return c.unanswered(ctx, r, err)
+	}
+	if r.out == nil {
+		return nil
+	}
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(resp.Body); err != nil {
+		return c.unanswered(ctx, r, err)
+	}
+	return c.decode(r, body.Bytes(), resp.StatusCode)
+}
+
+// partialResults returns the body of an answer that holds batch results. Vault
+// answers HTTP 400 with them and with no "errors" when an item failed.
+func partialResults(resp *api.Response) ([]byte, bool) {
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(resp.Body); err != nil {
+		return nil, false
+	}
+	var probe struct {
+		Data struct {
+			Results []json.RawMessage `json:"batch_results"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body.Bytes(), &probe) != nil || len(probe.Data.Results) == 0 {
+		return nil, false
+	}
+	return body.Bytes(), true
+}
+
+// decode reads a JSON answer into r.out. What is in the way of that is not
+// repeated in the error: it may be anything.
+func (c *Client) decode(r request, body []byte, status int) *Error {
+	if err := json.Unmarshal(body, r.out); err != nil {
+		e := &Error{Doing: r.doing, Address: c.address, Status: status, Err: ErrNotVault}
+		if mistyped := (*json.UnmarshalTypeError)(nil); errors.As(err, &mistyped) {
+			e.Err = fmt.Errorf("%w: field %q of its answer is a JSON %s", ErrNotVault, mistyped.Field, kindOf(mistyped.Value))
+		}
+		return e
+	}
+	return nil
+}
+
+// kindOf drops the number from "number 123".
+func kindOf(jsonValue string) string {
+	for _, kind := range []string{"number", "string", "bool", "array", "object"} {
+		if len(jsonValue) >= len(kind) && jsonValue[:len(kind)] == kind {
+			return kind
+		}
+	}
+	return "value"
+}
+
+func retryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if v == "" {
+		return 0
+	}
+	if seconds, err := strconv.Atoi(v); err == nil && seconds > 0 {
+		// Beyond a day it is nonsense; the deadline decides before that.
+		return time.Duration(min(seconds, 86400)) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return 0
+}
