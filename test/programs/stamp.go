@@ -1,0 +1,87 @@
+package programs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// stamp returns the hash of what decides how the program comes out: the
+// line of the table and the module's files. The toolchain is not part of it: no
+// test depends on it, and an update of Go is no reason to wait for new builds.
+func stamp(root string, p program) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s/%s %q\n", runtime.GOOS, runtime.GOARCH, p.arguments("OUT"))
+
+	files, err := moduleFiles(filepath.Join(root, p.dir))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(root, p.dir, file))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %d\n", filepath.ToSlash(file), len(content))
+		sum.Write(content)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// moduleFiles lists, sorted and relative to dir, the module's go.mod and go.sum
+// and its Go files. A module inside it counts as its own: it is there to replace a
+// dependency. Tests do not end up in a program and are left out.
+func moduleFiles(dir string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if path != dir && (name == "testdata" || strings.HasPrefix(name, ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		source := strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go")
+		if !source && name != "go.mod" && name != "go.sum" {
+			return nil
+		}
+		file, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files = append(files, file)
+		return nil
+	})
+	slices.Sort(files)
+	return files, err
+}
+
+// current reports whether the program at path is there and was built from what
+// the stamp want stands for.
+func current(path, want string) bool {
+	have, err := os.ReadFile(path + ".stamp")
+	if err != nil || strings.TrimSpace(string(have)) != want {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// writeStamp is called after the program is in place: killed in between, the old
+// stamp is wrong for the new program and only makes the next caller build again.
+func writeStamp(path, stamp string) error {
+	temporary := path + ".stamp.new"
+	if err := os.WriteFile(temporary, []byte(stamp+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path+".stamp")
+}

@@ -1,0 +1,49 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+)
+
+// etcdSocket is the name of the socket that etcd serves on. A socket in a private
+// folder can neither collide with anything nor be reached by anybody else.
+const etcdSocket = "etcd.sock"
+
+// startEtcd starts an etcd in dir and waits until it accepts connections.
+func startEtcd(ctx context.Context, dir, program string) (*process, error) {
+	socket := filepath.Join(dir, etcdSocket)
+	p, err := startProcess(dir, "etcd", program, []string{
+		"--data-dir=" + filepath.Join(dir, "etcd"),
+		"--listen-client-urls=unix://" + socket,
+		// It must have a port and is only read by other members: there are none.
+		"--advertise-client-urls=http://127.0.0.1:1",
+		// It is the only member and talks to nobody; the kernel picks the port.
+		"--listen-peer-urls=http://127.0.0.1:0",
+		// The data need not survive a power cut.
+		"--unsafe-no-fsync",
+		"--log-level=warn",
+	}, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		connection, err := net.Dial("unix", socket)
+		if err == nil {
+			connection.Close()
+			return p, nil
+		}
+		select {
+		case <-ticker.C:
+		case <-p.exited:
+			return nil, p.failure()
+		case <-ctx.Done():
+			p.stop()
+			return nil, fmt.Errorf("waiting for etcd to serve: %w\n%s", context.Cause(ctx), p.tail())
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package testenv
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"time"
+)
+
+// A JWTIssuer signs tokens like those that the kubelet gets for a pod, where no
+// API server is there to do so. They have the claims of real ones; only the
+// algorithm is ES256, whereas API servers mostly have an RSA key.
+//
+// It may be used from several goroutines at once.
+type JWTIssuer struct {
+	// Issuer is the "iss" of its tokens.
+	Issuer string
+
+	key       *ecdsa.PrivateKey
+	publicKey string
+}
+
+// NewJWTIssuer makes an issuer with a new key.
+func NewJWTIssuer() (*JWTIssuer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the key of a token issuer: %w", err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("making the key of a token issuer: %w", err)
+	}
+	return &JWTIssuer{
+		Issuer:    "https://kubernetes.default.svc.cluster.local",
+		key:       key,
+		publicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+	}, nil
+}
+
+// PublicKeyPEM is the key that tokens can be checked with.
+func (i *JWTIssuer) PublicKeyPEM() string { return i.publicKey }
+
+// Token returns a token for a pod of the service account, valid from now on for
+// ttl; a negative ttl gives one that has expired. Tokens for the same service
+// account name the same uid.
+func (i *JWTIssuer) Token(namespace, serviceAccount, audience string, ttl time.Duration) string {
+	return i.Sign(i.Claims(namespace, serviceAccount, audience, ttl))
+}
+
+// Claims returns what [JWTIssuer.Token] signs, for tests that change something first.
+func (i *JWTIssuer) Claims(namespace, serviceAccount, audience string, ttl time.Duration) map[string]any {
+	now := time.Now()
+	issued := now
+	if ttl < 0 {
+		issued = now.Add(2 * ttl)
+	}
+	pod := serviceAccount + "-0"
+	return map[string]any{
+		"iss": i.Issuer,
+		"sub": Subject(namespace, serviceAccount),
+		"aud": []string{audience},
+		"iat": issued.Unix(),
+		"nbf": issued.Unix(),
+		"exp": now.Add(ttl).Unix(),
+		"jti": uid("token", namespace, serviceAccount, rand.Text()),
+		"kubernetes.io": map[string]any{
+			"namespace":      namespace,
+			"serviceaccount": map[string]any{"name": serviceAccount, "uid": uid("serviceaccount", namespace, serviceAccount)},
+			"pod":            map[string]any{"name": pod, "uid": uid("pod", namespace, pod)},
+			"node":           map[string]any{"name": "node-0", "uid": uid("node", "", "node-0")},
+		},
+	}
+}
+
+// Sign returns a token with any claims.
+func (i *JWTIssuer) Sign(claims map[string]any) string {
+	signed := segment(map[string]any{"alg": "ES256", "typ": "JWT"}) + "." + segment(claims)
+	digest := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(rand.Reader, i.key, digest[:])
+	if err != nil {
+		panic(fmt.Sprintf("signing a token with a key made for it: %v", err))
+	}
+	signature := make([]byte, 64)
+	r.FillBytes(signature[:32])
+	s.FillBytes(signature[32:])
+	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// Subject is the "sub" of a service account's tokens, and its user name.
+func Subject(namespace, serviceAccount string) string {
+	return "system:serviceaccount:" + namespace + ":" + serviceAccount
+}
+
+func segment(content map[string]any) string {
+	text, err := json.Marshal(content)
+	if err != nil {
+		panic(fmt.Sprintf("claims that are no JSON: %v", err))
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// uid returns a UUID that depends on nothing but the parts.
+func uid(parts ...string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	id := sum[:16]
+	id[6] = id[6]&0x0f | 0x80 // version 8: made to one's own rules
+	id[8] = id[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+}

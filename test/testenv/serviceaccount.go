@@ -1,0 +1,161 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// CreateNamespace makes a namespace, with the default service account that a
+// controller manager would give it. One that is there already is fine.
+func (s *APIServer) CreateNamespace(t testing.TB, namespace string) {
+	t.Helper()
+	s.CreateServiceAccount(t, namespace, "default")
+}
+
+// CreateServiceAccount makes a service account and, where it is missing, its
+// namespace. One that is there already is fine.
+func (s *APIServer) CreateServiceAccount(t testing.TB, namespace, name string) {
+	t.Helper()
+	if err := s.createServiceAccount(t.Context(), namespace, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name string) error {
+	err := s.create(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	if err != nil {
+		return fmt.Errorf("creating the namespace %s: %w", namespace, err)
+	}
+	err = s.create(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil {
+		return fmt.Errorf("creating the service account %s/%s: %w", namespace, name, err)
+	}
+	return nil
+}
+
+// ServiceAccountToken returns a token of the service account, as the kubelet would
+// get it for a pod but bound to no pod. The account must exist. An empty audience
+// means the API server's own. The server grants no less than ten minutes.
+func (s *APIServer) ServiceAccountToken(t testing.TB, namespace, name, audience string, ttl time.Duration) string {
+	t.Helper()
+	token, err := s.serviceAccountToken(t.Context(), namespace, name, audience, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func (s *APIServer) serviceAccountToken(ctx context.Context, namespace, name, audience string, ttl time.Duration) (string, error) {
+	seconds := int64(ttl.Seconds())
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	if audience != "" {
+		request.Spec.Audiences = []string{audience}
+	}
+	var granted authenticationv1.TokenRequest
+	path := "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + name + "/token"
+	if err := s.call(ctx, http.MethodPost, path, request, &granted); err != nil {
+		return "", fmt.Errorf("asking for a token of the service account %s/%s: %w", namespace, name, err)
+	}
+	return granted.Status.Token, nil
+}
+
+// ReviewerToken returns a token with which Vault's kubernetes method may ask the
+// server about the tokens of others: that of a service account bound to the
+// cluster role system:auth-delegator. It is good for a day.
+func (s *APIServer) ReviewerToken(t testing.TB) string {
+	t.Helper()
+	const namespace, name = "vault", "vault-reviewer"
+	s.CreateServiceAccount(t, namespace, name)
+	err := s.create(t.Context(), "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:auth-delegator"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}},
+	})
+	if err != nil {
+		t.Fatalf("letting %s/%s review tokens: %v", namespace, name, err)
+	}
+	return s.ServiceAccountToken(t, namespace, name, "", 24*time.Hour)
+}
+
+// writeServiceAccountKey writes the key that service-account tokens are signed with.
+func writeServiceAccountKey(path string) error {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return fmt.Errorf("making the key of service-account tokens: %w", err)
+	}
+	text, err := keyPEM(key)
+	if err != nil {
+		return fmt.Errorf("making the key of service-account tokens: %w", err)
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
+// A statusError is an answer of the API server with a status of 400 or above.
+type statusError struct {
+	status  int
+	message string
+}
+
+func (e *statusError) Error() string { return e.message }
+
+// create posts the object to path and is content if there is one of that name.
+func (s *APIServer) create(ctx context.Context, path string, object any) error {
+	err := s.call(ctx, http.MethodPost, path, object, nil)
+	if refused, ok := err.(*statusError); ok && refused.status == http.StatusConflict {
+		return nil
+	}
+	return err
+}
+
+// call sends a request as the administrator. It does without the typed clients,
+// which would be most of what has to be compiled for a test that imports this package.
+func (s *APIServer) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, s.Address+path, body)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		var status metav1.Status
+		if json.Unmarshal(text, &status) != nil || status.Message == "" {
+			status.Message = fmt.Sprintf("%s: %s", response.Status, text)
+		}
+		return &statusError{status: response.StatusCode, message: status.Message}
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(text, out)
+}

@@ -1,0 +1,74 @@
+package testenv
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// Main runs a package's tests, stops every instance that is left then, and exits.
+// It is the whole TestMain of a package that uses shared instances. A Ctrl-C stops
+// the instances as well.
+func Main(m *testing.M) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		interrupt()
+		stopAll()
+		os.Exit(130)
+	}()
+	code := m.Run()
+	stopAll()
+	os.Exit(code)
+}
+
+// starting is the context of shared instances while they start: the test that
+// happens to come first must not be able to take it away from the others.
+var starting, interrupt = context.WithCancel(context.Background())
+
+var (
+	sharedVault = sync.OnceValues(func() (*Vault, error) {
+		return StartVault(starting, VaultOptions{})
+	})
+	sharedAPIServer = sync.OnceValues(func() (*APIServer, error) {
+		return StartAPIServer(starting)
+	})
+)
+
+// SharedVault returns the Vault of this test binary, which the first call starts.
+// Its users keep apart by names of their own for keys, roles and policies, and
+// neither seal nor restart it. The package's TestMain must be [Main].
+func SharedVault(t testing.TB) *Vault {
+	t.Helper()
+	v, err := sharedVault()
+	if err != nil {
+		t.Fatal(err)
+	}
+	showLogOnFailure(t, v)
+	return v
+}
+
+// SharedAPIServer returns the API server of this test binary, which the first call
+// starts. Its users keep apart by namespaces of their own and do not restart it.
+// The package's TestMain must be [Main].
+func SharedAPIServer(t testing.TB) *APIServer {
+	t.Helper()
+	s, err := sharedAPIServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	showLogOnFailure(t, s)
+	return s
+}
+
+func showLogOnFailure(t testing.TB, i instance) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(i.tail())
+		}
+	})
+}

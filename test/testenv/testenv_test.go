@@ -1,0 +1,9 @@
+package testenv_test
+
+import (
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }

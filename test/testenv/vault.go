@@ -1,0 +1,223 @@
+package testenv
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+// startTimeout is how long a program may take until it serves. It is generous for
+// machines that are busy building something.
+const startTimeout = 2 * time.Minute
+
+// VaultOptions say how a Vault is started. The zero value is right for most.
+type VaultOptions struct {
+	// Mounts are enabled before the Vault serves, each as PATH or PATH=TYPE.
+	// Default: mounts/transit, auth/kubernetes and auth/jwt.
+	Mounts []string
+	// TLS makes the Vault serve HTTPS with a certificate of its own CA, which
+	// [Vault.CAFile] then names. Default: plain HTTP.
+	TLS bool
+	// LogLevel is trace, debug, info, warn or error. Default: warn.
+	LogLevel string
+}
+
+// A Vault is a running Vault server, initialised and unsealed. Its methods may be
+// used from several goroutines at once.
+type Vault struct {
+	// Address is the URL under which it serves. It stays the same for ever, also
+	// after a [Vault.Restart].
+	Address string
+	// RootToken may do everything.
+	RootToken string
+	// CAFile is the file with the CA that signed the serving certificate; empty
+	// without [VaultOptions.TLS].
+	CAFile string
+
+	options   VaultOptions
+	program   string
+	dir       string
+	unsealKey string
+	client    *http.Client
+
+	mu      sync.Mutex // guards process, and lets Stop and Restart take turns
+	process *process
+	stopped bool
+}
+
+// NewVault starts a Vault with the default options that ends with the test.
+func NewVault(t testing.TB) *Vault {
+	t.Helper()
+	return NewVaultWith(t, VaultOptions{})
+}
+
+// NewVaultWith starts a Vault that ends with the test.
+func NewVaultWith(t testing.TB, options VaultOptions) *Vault {
+	t.Helper()
+	v, err := StartVault(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Stop)
+	showLogOnFailure(t, v)
+	return v
+}
+
+// StartVault starts a Vault, building it first where that is needed, and returns
+// when it serves. ctx is for starting only: the Vault runs until [Vault.Stop], or
+// until this process ends.
+func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
+	program, err := programs.Path(ctx, "vault")
+	if err != nil {
+		return nil, err
+	}
+	if options.Mounts == nil {
+		options.Mounts = []string{"mounts/transit", "auth/kubernetes", "auth/jwt"}
+	}
+	dir, err := os.MkdirTemp("", "vault-")
+	if err != nil {
+		return nil, fmt.Errorf("starting Vault: %w", err)
+	}
+	v := &Vault{RootToken: "root", options: options, program: program, dir: dir}
+	if err := v.prepare(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("starting Vault: %w", err)
+	}
+	if err := v.start(ctx, "127.0.0.1:0"); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	register(v)
+	return v, nil
+}
+
+// prepare makes the HTTP client for Write and the like, and the certificate.
+func (v *Vault) prepare() error {
+	// A connection that is kept would be broken after a Restart.
+	transport := &http.Transport{DisableKeepAlives: true}
+	v.client = &http.Client{Transport: transport, Timeout: time.Minute}
+	if !v.options.TLS {
+		return nil
+	}
+	ca, err := newAuthority("vault-test-ca")
+	if err != nil {
+		return err
+	}
+	if err := ca.writeServing(v.certFile(), v.keyFile(), "vault"); err != nil {
+		return err
+	}
+	v.CAFile = filepath.Join(v.dir, "ca.crt")
+	if err := os.WriteFile(v.CAFile, ca.pem(), 0o644); err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.certificate)
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return nil
+}
+
+func (v *Vault) certFile() string { return filepath.Join(v.dir, "tls.crt") }
+func (v *Vault) keyFile() string  { return filepath.Join(v.dir, "tls.key") }
+
+// start runs the program and waits for the line that says it serves. v.mu is held,
+// or nobody else knows v yet.
+func (v *Vault) start(ctx context.Context, listen string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+
+	arguments := []string{
+		"--address=" + listen, "--root-token=" + v.RootToken, "--stop-with-stdin",
+		"--storage=" + filepath.Join(v.dir, "storage"),
+	}
+	for _, mount := range v.options.Mounts {
+		arguments = append(arguments, "--mount="+mount)
+	}
+	if v.options.LogLevel != "" {
+		arguments = append(arguments, "--log-level="+v.options.LogLevel)
+	}
+	if v.options.TLS {
+		arguments = append(arguments, "--tls-cert="+v.certFile(), "--tls-key="+v.keyFile())
+	}
+	output := newFirstLine()
+	p, err := startProcess(v.dir, "vault", v.program, arguments, output, true)
+	if err != nil {
+		return err
+	}
+	var line string
+	select {
+	case line = <-output.line:
+	case <-p.exited:
+		return p.failure()
+	case <-ctx.Done():
+		p.stop()
+		return fmt.Errorf("waiting for Vault to serve: %w\n%s", context.Cause(ctx), p.tail())
+	}
+	var ready struct{ Address, UnsealKey string }
+	if err := json.Unmarshal([]byte(line), &ready); err != nil {
+		p.stop()
+		return fmt.Errorf("reading what Vault said when it was ready (%q): %w", line, err)
+	}
+	v.Address, v.unsealKey, v.process = ready.Address, ready.UnsealKey, p
+	return nil
+}
+
+// Stop ends the Vault and removes its data. Calling it again does nothing.
+func (v *Vault) Stop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stopped {
+		return
+	}
+	v.stopped = true
+	v.process.stop()
+	os.RemoveAll(v.dir)
+	unregister(v)
+}
+
+// Restart ends the Vault and starts it again at the same address with the same
+// data, unsealed, as an operator's restart with auto-unseal does. ctx is for
+// starting only.
+func (v *Vault) Restart(ctx context.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stopped {
+		return errors.New("restarting Vault: it has been stopped for good")
+	}
+	address, err := url.Parse(v.Address)
+	if err != nil {
+		return fmt.Errorf("restarting Vault: %w", err)
+	}
+	v.process.stop()
+	return v.start(ctx, address.Host)
+}
+
+// Seal makes the Vault forget its key: from now on it answers 503 to everything
+// until [Vault.Unseal].
+func (v *Vault) Seal(ctx context.Context) error {
+	_, err := v.Write(ctx, "sys/seal", nil)
+	return err
+}
+
+// Unseal gives the Vault its key back. It serves when Unseal returns.
+func (v *Vault) Unseal(ctx context.Context) error {
+	_, err := v.Write(ctx, "sys/unseal", map[string]any{"key": v.unsealKey})
+	return err
+}
+
+func (v *Vault) tail() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.process.tail()
+}
