@@ -99,6 +99,9 @@ func checkQuiet(t *testing.T, err error) {
 			t.Errorf("the error repeats %q: %v", secret, err)
 		}
 	}
+	if err != nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error is of several lines: %q", err)
+	}
 }
 
 func TestItemsOfABatchFailOnTheirOwn(t *testing.T) {
@@ -384,7 +387,7 @@ func TestOddLogins(t *testing.T) {
 }
 
 func TestTheEnvironmentOfTheProcessDoesNotAct(t *testing.T) {
-	t.Setenv("VAULT_TOKEN", "hvs.foreign")
+	t.Setenv("VAULT_TOKEN", "hvs.foreign\x01") // a token that no request could carry
 	t.Setenv("VAULT_NAMESPACE", "foreign")
 	t.Setenv("VAULT_WRAP_TTL", "60s")
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
