@@ -31,9 +31,9 @@ func build(ctx context.Context, root, name string, p program, path string) error
 	cmd.Dir = filepath.Join(root, p.dir)
 	cmd.Env = environment(os.Environ(), cmd.Dir)
 	// An interrupt lets the go command remove its temporary files. It starts
-	// compilers, so the whole group gets it. The kernel sends it too when this
-	// process is killed; it means the thread, so the thread must stay.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
+	// compilers, so the whole group gets it. Where the kernel sends it when this
+	// process dies, it looks at the thread that forked: so that one must stay.
+	cmd.SysProcAttr = buildAttributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second
 	runtime.LockOSThread()

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/programs"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+)
+
+// stage is where the demo plays: a folder, a Vault, a provider.
+type stage struct {
+	out      io.Writer
+	dir      string
+	vault    *testenv.Vault
+	issuer   *testenv.JWTIssuer
+	provider *exec.Cmd
+	log      bytes.Buffer // the provider's
+	step     int
+}
+
+func newStage(out io.Writer) *stage { return &stage{out: out} }
+
+func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *stage) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+
+// act announces a step, and why it matters.
+func (s *stage) act(title, why string) {
+	s.step++
+	s.say("\n%d. %s", s.step, title)
+	for line := range strings.SplitSeq(why, "\n") {
+		s.say("   %s", line)
+	}
+	s.say("")
+}
+
+// show prints a text set off from the narration.
+func (s *stage) show(text string) {
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		if len(line) > 110 {
+			line = line[:107] + "…"
+		}
+		s.say("     %s", line)
+	}
+}
+
+// secretmanager runs the command line as whoever holds the Vault token, shows
+// the command and what it says, and returns its standard output.
+func (s *stage) secretmanager(ctx context.Context, token string, args ...string) (string, error) {
+	s.say("   $ secretmanager %s", strings.Join(quoted(args), " "))
+	cmd := exec.CommandContext(ctx, s.path("bin/secretmanager"), args...)
+	cmd.Dir = s.dir
+	// No cluster, and none of the caller's Vault or Kubernetes settings either.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "VAULT_ADDR=" + s.vault.Address, "VAULT_TOKEN=" + token}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if stderr.Len() > 0 {
+		s.show(stderr.String())
+	}
+	if err != nil {
+		return "", fmt.Errorf("secretmanager %s: %w", args[0], err)
+	}
+	return stdout.String(), nil
+}
+
+func quoted(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if strings.ContainsAny(a, " {}\"") {
+			a = "'" + a + "'"
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// build makes the programs that the demo runs.
+func (s *stage) build(ctx context.Context) error {
+	s.say("Preparing: the first time this builds Vault from its modules, which takes some minutes.")
+	if _, err := programs.Path(ctx, "vault"); err != nil {
+		return err
+	}
+	root, err := programs.Root()
+	if err != nil {
+		return err
+	}
+	if s.dir, err = os.MkdirTemp("", "secretmanager-demo-"); err != nil {
+		return err
+	}
+	began := time.Now()
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.path("bin")+"/", "./cmd/secretmanager", "./cmd/secretmanager-provider")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("building the programs: %w\n%s", err, output.String())
+			}
+			return nil
+		case <-tick.C:
+			s.say("building secretmanager and its provider … %s", time.Since(began).Round(time.Second))
+		}
+	}
+}
+
+// close ends what was started and removes what was written.
+func (s *stage) close() error {
+	var errs []error
+	if s.provider != nil {
+		errs = append(errs, s.provider.Process.Signal(syscall.SIGTERM))
+		// It drains its calls and ends by itself; how is of no interest any more.
+		_ = s.provider.Wait()
+	}
+	if s.vault != nil {
+		s.vault.Stop()
+	}
+	if s.dir != "" {
+		errs = append(errs, os.RemoveAll(s.dir))
+	}
+	return errors.Join(errs...)
+}
