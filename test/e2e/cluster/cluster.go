@@ -1,0 +1,186 @@
+// Package cluster gives the end-to-end tests a cluster of real parts: a kind node
+// with a real kubelet, the Secrets Store CSI driver and a Vault inside.
+//
+// Start brings it up in steps, each of which says how long it took:
+//
+//  1. a Docker engine (package engine),
+//  2. the images, pulled or built (package images),
+//  3. the node, with `kind create cluster`,
+//  4. the driver, from its released manifests, and Vault.
+//
+// Where images are pulled the cluster is what users run; where they are built it
+// consists of the same programs. The tests cannot tell which it is.
+//
+// Everything waits for conditions, and an error says what was last seen. After a
+// failure Dump prints what somebody would look at first.
+//
+// The kubeconfig lies in the repository's .cache/; the user's own is not touched.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/engine"
+	"github.com/secretmanager-io/secretmanager/test/e2e/images"
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+// Name is the cluster's name, and that of its kubectl context after "kind-".
+const Name = "secretmanager-e2e"
+
+// Options say how a cluster is started and what becomes of it.
+type Options struct {
+	// Images says where images come from. Empty is images.Auto.
+	Images images.Source
+	// Keep leaves the cluster and the Docker engine standing when Stop is called.
+	Keep bool
+	// Reuse takes a cluster that stands already, if it is healthy and of the same
+	// node image. Otherwise, and without Reuse, a left-over cluster is deleted.
+	Reuse bool
+}
+
+// FromEnvironment returns the options that KEEP=1, REUSE=1 and
+// E2E_IMAGES=auto|pull|build ask for. KEEP implies REUSE: somebody who keeps a
+// cluster means to come back to it.
+func FromEnvironment() Options {
+	set := func(name string) bool { value := os.Getenv(name); return value != "" && value != "0" }
+	return Options{
+		Images: images.Source(os.Getenv("E2E_IMAGES")),
+		Keep:   set("KEEP"),
+		Reuse:  set("REUSE") || set("KEEP"),
+	}
+}
+
+// A Cluster is a running cluster. Its methods may be called concurrently.
+type Cluster struct {
+	Client  kubernetes.Interface
+	Dynamic dynamic.Interface
+	Config  *rest.Config
+	// Kubeconfig is the path of a file that kubectl and the product's command take.
+	Kubeconfig string
+	Images     *images.Set
+	Vault      Vault
+
+	options Options
+	root    string // folder of the repository
+	docker  *engine.Engine
+	kind    string // path of the kind program
+	mapper  *restmapper.DeferredDiscoveryRESTMapper
+}
+
+// Start brings up the cluster. After an error nothing of it is left, unless
+// options.Keep says so. The caller ends it with Stop.
+func Start(ctx context.Context, options Options) (c *Cluster, err error) {
+	start := time.Now()
+	root, err := programs.Root()
+	if err != nil {
+		return nil, err
+	}
+	c = &Cluster{options: options, root: root, Kubeconfig: kubeconfigPath(root)}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if c.Client != nil {
+			c.Dump(context.WithoutCancel(ctx), os.Stderr)
+		}
+		err = errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
+		c = nil
+	}()
+
+	if c.docker, err = engine.Ensure(ctx); err != nil {
+		return c, fmt.Errorf("getting a Docker engine: %w", err)
+	}
+	if c.kind, err = programs.Path(ctx, "kind"); err != nil {
+		return c, err
+	}
+	if c.Images, err = images.Ensure(ctx, c.docker, options.Images, root); err != nil {
+		return c, fmt.Errorf("getting images: %w", err)
+	}
+	if err := c.createNode(ctx); err != nil {
+		return c, err
+	}
+	if err := c.connect(); err != nil {
+		return c, fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	for _, s := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"loading images into the node", c.loadImages},
+		{"waiting for the node and its DNS", c.waitNode},
+		{"installing the Secrets Store CSI driver and Vault", c.install},
+	} {
+		if err := step.Do(ctx, s.name, s.run); err != nil {
+			return c, err
+		}
+	}
+	step.Logf("the cluster is up, %.0f s in all", time.Since(start).Seconds())
+	return c, nil
+}
+
+// Stop deletes the cluster, and stops the Docker engine where this package
+// started it. With Options.Keep it only says how to use what is left standing.
+func (c *Cluster) Stop(ctx context.Context) error {
+	if c.options.Keep {
+		if c.docker != nil {
+			c.explain()
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if c.docker == nil {
+		return nil
+	}
+	var failed error
+	if c.kind != "" {
+		failed = c.deleteNode(ctx)
+	}
+	return errors.Join(failed, c.docker.StopStarted(ctx))
+}
+
+// Clean removes what runs have left behind: the cluster, the images that were built,
+// and a Docker engine that this package started. What is in .cache/ stays.
+func Clean(ctx context.Context) error {
+	root, err := programs.Root()
+	if err != nil {
+		return err
+	}
+	c := &Cluster{root: root, Kubeconfig: kubeconfigPath(root)}
+	if c.docker, err = engine.Ensure(ctx); err != nil {
+		return err
+	}
+	if c.kind, err = programs.Path(ctx, "kind"); err != nil {
+		return err
+	}
+	if err := c.deleteNode(ctx); err != nil {
+		return err
+	}
+	return errors.Join(images.Remove(ctx, c.docker), c.docker.StopStarted(ctx))
+}
+
+func kubeconfigPath(root string) string {
+	return filepath.Join(root, ".cache", "e2e", "kubeconfig")
+}
+
+func (c *Cluster) explain() {
+	step.Logf("the cluster %s stays. To use it:", Name)
+	step.Logf("  export KUBECONFIG=%s", c.Kubeconfig)
+	if c.Vault.Address != "" {
+		step.Logf("  export VAULT_ADDR=%s VAULT_TOKEN=%s", c.Vault.Address, c.Vault.Token)
+	}
+	step.Logf("  docker exec -it %s bash", nodeName)
+	step.Logf("To remove it: make e2e-clean")
+}

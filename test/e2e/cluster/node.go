@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+)
+
+// nodeName is how kind calls the container that is the node.
+const nodeName = Name + "-control-plane"
+
+//go:embed kind.yaml
+var kindConfig string
+
+// createNode makes the node, or takes the one that stands.
+func (c *Cluster) createNode(ctx context.Context) error {
+	if c.options.Reuse && c.healthy(ctx) {
+		step.Logf("the cluster that stands already is used")
+		return nil
+	}
+	if err := c.deleteNode(ctx); err != nil {
+		return err
+	}
+	return step.Do(ctx, "creating the node", func(ctx context.Context) error {
+		config, err := c.writeConfig()
+		if err != nil {
+			return fmt.Errorf("writing the configuration for kind: %w", err)
+		}
+		// With --retain a node that does not come up is still there to be asked why.
+		cmd := c.kindCommand(ctx, "create", "cluster", "--config", config, "--retain", "--wait", "0s")
+		if _, err := step.Run(cmd); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if strings.Contains(err.Error(), "unable to apply caps") {
+				return fmt.Errorf("%w\nthe Docker engine cannot run privileged containers, since root has no CAP_SYS_RESOURCE here; stop it, and the tests start one that can", err)
+			}
+			return fmt.Errorf("%w\n%s", err, c.nodeLogs(ctx))
+		}
+		return nil
+	})
+}
+
+// writeConfig writes kind's configuration and returns its path.
+func (c *Cluster) writeConfig() (string, error) {
+	t, err := template.New("kind.yaml").Parse(kindConfig)
+	if err != nil {
+		return "", err
+	}
+	var text bytes.Buffer
+	err = t.Execute(&text, map[string]any{"Name": Name, "Image": c.Images.Node, "VaultPort": vaultNodePort})
+	if err != nil {
+		return "", err
+	}
+	folder := filepath.Dir(c.Kubeconfig)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(folder, "kind.yaml")
+	return path, os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+// deleteNode deletes the cluster, if there is one.
+func (c *Cluster) deleteNode(ctx context.Context) error {
+	nodes, err := c.docker.Run(ctx, "ps", "--all", "--quiet", "--filter", "label=io.x-k8s.kind.cluster="+Name)
+	if err != nil {
+		return fmt.Errorf("looking for a cluster: %w", err)
+	}
+	if nodes == "" {
+		return nil
+	}
+	return step.Do(ctx, "deleting the cluster", func(ctx context.Context) error {
+		_, err := step.Run(c.kindCommand(ctx, "delete", "cluster", "--name", Name))
+		return err
+	})
+}
+
+// kindCommand returns a kind command. It writes to our kubeconfig only.
+func (c *Cluster) kindCommand(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := step.Command(ctx, c.kind, args...)
+	cmd.Env = append(c.docker.Environ(), "KUBECONFIG="+c.Kubeconfig, "KIND_EXPERIMENTAL_PROVIDER=docker")
+	return cmd
+}
+
+// healthy reports whether a node stands, of the image that is wanted, and its API
+// server answers.
+func (c *Cluster) healthy(ctx context.Context) bool {
+	image, err := c.docker.Run(ctx, "inspect", "--format", "{{.Config.Image}}", nodeName)
+	if err != nil || c.Images.Node != "" && image != c.Images.Node {
+		return false
+	}
+	if _, err := step.Run(c.kindCommand(ctx, "export", "kubeconfig", "--name", Name)); err != nil {
+		return false
+	}
+	if err := c.connect(); err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	_, err = c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err == nil
+}
+
+// connect makes the clients.
+func (c *Cluster) connect() error {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	// Tests wait by asking often; client-go's default of 5 a second would slow them down.
+	config.QPS, config.Burst = 100, 200
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	c.Dynamic, err = dynamic.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	c.Config, c.Client = config, client
+	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
+	return nil
+}
+
+// loadImages puts the images from the Docker engine into the node, less those that a
+// node that stood already has. The product's name says nothing of its content.
+func (c *Cluster) loadImages(ctx context.Context) error {
+	list, err := c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+	if err != nil {
+		return fmt.Errorf("listing the node's images: %w", err)
+	}
+	has := strings.Fields(list)
+	load := slices.DeleteFunc(slices.Clone(c.Images.Load), func(name string) bool {
+		return name != c.Images.Product && slices.Contains(has, "docker.io/library/"+name)
+	})
+	return c.LoadImages(ctx, load...)
+}
+
+// LoadImages puts further images from the Docker engine into the node. A pod uses
+// one with imagePullPolicy: Never or IfNotPresent.
+func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	args := append([]string{"load", "docker-image", "--name", Name}, names...)
+	_, err := step.Run(c.kindCommand(ctx, args...))
+	return err
+}
+
+// waitNode waits until pods can run and find each other by name.
+func (c *Cluster) waitNode(ctx context.Context) error {
+	if err := c.waitNodeReady(ctx); err != nil {
+		return err
+	}
+	return c.WaitDeployment(ctx, "kube-system", "coredns")
+}
+
+// nodeLogs returns what the node's services last said, for a node whose API server
+// does not answer.
+func (c *Cluster) nodeLogs(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var text string
+	for _, unit := range []string{"containerd", "kubelet"} {
+		out, err := c.docker.Run(ctx, "exec", nodeName, "journalctl", "--no-pager", "--unit", unit, "--lines", "30")
+		if err != nil {
+			out = err.Error()
+		}
+		text += fmt.Sprintf("--- %s on the node\n%s\n", unit, out)
+	}
+	return text
+}

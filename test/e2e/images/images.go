@@ -1,0 +1,229 @@
+// Package images provides the container images that run in the test cluster. Which
+// they are depends on where images can come from:
+//
+//   - pull: kind's stock node image, the released driver, the stock Vault. This is
+//     what users run.
+//   - build: the same programs, built from source, in images made from nothing.
+//     This needs no registry.
+//
+// The image of the product is built from the repository either way.
+package images
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/engine"
+	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
+	"github.com/secretmanager-io/secretmanager/test/e2e/nodeimage"
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+// A Source says where images come from.
+type Source string
+
+const (
+	Auto  Source = "auto"  // pull where that works, otherwise build
+	Pull  Source = "pull"  // from public registries
+	Build Source = "build" // from packages and sources
+)
+
+// A Set is the images of one cluster.
+type Set struct {
+	Source Source // Pull or Build
+	// Node is the image of a kind node. Empty is kind's own choice.
+	Node string
+	// Driver holds the driver and its registrar. Empty is what the driver's
+	// manifest names.
+	Driver string
+	Vault  string
+	App    string // a shell and the usual tools, for pods of tests
+	// Product holds the provider and the rotator. Empty while the repository has no
+	// programs for it.
+	Product string
+	// Load are the images that are in the Docker engine and must be loaded into the node.
+	Load []string
+}
+
+const (
+	stockVault = "hashicorp/vault:1.21"
+	stockApp   = "busybox:stable"
+
+	// pullLimit is how long the first, small, pull may take until pulling counts
+	// as impossible.
+	pullLimit = 45 * time.Second
+)
+
+// prefix begins the names of the images that are built here, but for the product's.
+const prefix = "secretmanager-e2e-"
+
+//go:embed Dockerfile
+var dockerfile embed.FS
+
+// Ensure returns the images from the source. root is the folder of the repository.
+func Ensure(ctx context.Context, docker *engine.Engine, source Source, root string) (*Set, error) {
+	pull, err := decide(ctx, docker, source)
+	if err != nil {
+		return nil, err
+	}
+	var s *Set
+	if pull {
+		s = &Set{Source: Pull, Vault: stockVault, App: stockApp, Load: []string{stockApp}}
+	} else if s, err = built(ctx, docker, root); err != nil {
+		return nil, err
+	}
+	if !hasProduct(root) {
+		return s, nil
+	}
+	err = step.Do(ctx, "building the image "+product, func(ctx context.Context) error {
+		return buildProduct(ctx, docker, root, s.Source)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Product = product
+	s.Load = append(s.Load, product)
+	return s, nil
+}
+
+// decide reports whether images are pulled.
+func decide(ctx context.Context, docker *engine.Engine, source Source) (bool, error) {
+	switch source {
+	case Build:
+		return false, nil
+	case Pull, Auto, "":
+		works := docker.HasImage(ctx, stockApp) || docker.CanPull(ctx, stockApp, pullLimit)
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		if !works && source == Pull {
+			return false, fmt.Errorf("images are to be pulled, but Docker cannot pull %s", stockApp)
+		}
+		if !works {
+			step.Logf("Docker cannot pull images here; they are built from packages and sources")
+		}
+		return works, nil
+	}
+	return false, fmt.Errorf("images can come from %s, %s or %s, not from %q", Pull, Build, Auto, source)
+}
+
+// built returns a set of images that are made here.
+func built(ctx context.Context, docker *engine.Engine, root string) (*Set, error) {
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("images cannot be pulled, and building them takes Linux, since programs are built for the machine at hand")
+	}
+	node, err := nodeimage.Ensure(ctx, docker, root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{Source: Build, Node: node}
+	for _, image := range []struct {
+		target  string
+		module  string
+		content []string
+		name    *string
+	}{
+		{"app", "", nil, &s.App},
+		{"driver", "test/driver", []string{"secrets-store-csi-driver", "node-driver-registrar"}, &s.Driver},
+		{"vault", "test/vault", []string{"vault"}, &s.Vault},
+	} {
+		*image.name, err = ensure(ctx, docker, root, image.target, image.module, image.content)
+		if err != nil {
+			return nil, fmt.Errorf("the image for %s: %w", image.target, err)
+		}
+		s.Load = append(s.Load, *image.name)
+	}
+	return s, nil
+}
+
+// ensure returns the name of the image that is the Dockerfile's target, with the
+// programs of the module, and builds it where the engine does not have it.
+func ensure(ctx context.Context, docker *engine.Engine, root, target, module string, names []string) (string, error) {
+	h := inputs.New()
+	if err := h.AddFS(dockerfile); err != nil {
+		return "", err
+	}
+	if module != "" {
+		if err := h.AddModule(filepath.Join(root, module)); err != nil {
+			return "", err
+		}
+	}
+	image := prefix + target + ":" + h.Key()
+	if docker.HasImage(ctx, image) {
+		return image, nil
+	}
+
+	folder, err := os.MkdirTemp("", "secretmanager-e2e-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(folder)
+	if err := os.CopyFS(folder, dockerfile); err != nil {
+		return "", err
+	}
+	box, err := busybox(ctx)
+	if err != nil {
+		return "", err
+	}
+	files := map[string]string{"busybox": box}
+	for _, name := range names {
+		if files[name], err = programs.Path(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	for name, from := range files {
+		if err := inputs.Link(from, filepath.Join(folder, "bin", name)); err != nil {
+			return "", err
+		}
+	}
+	return image, step.Do(ctx, "building the image "+image, func(ctx context.Context) error {
+		return docker.Build(ctx, folder, image, "--target", target)
+	})
+}
+
+// busybox returns the path of a static busybox.
+func busybox(ctx context.Context) (string, error) {
+	const path = "/bin/busybox"
+	for try := 0; ; try++ {
+		// Debian's package busybox, as opposed to busybox-static, depends on libraries.
+		cmd := exec.CommandContext(ctx, "ldd", path)
+		if _, err := os.Stat(path); err == nil && cmd.Run() != nil {
+			return path, nil
+		}
+		if try > 0 {
+			return "", fmt.Errorf("%s is not a static program", path)
+		}
+		if err := step.Install(ctx, "a static busybox", "busybox-static"); err != nil {
+			return "", err
+		}
+	}
+}
+
+// Remove removes all images that were built here from the engine.
+func Remove(ctx context.Context, docker *engine.Engine) error {
+	list, err := docker.Run(ctx, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+	if err != nil {
+		return err
+	}
+	remove := []string{"image", "rm"}
+	for image := range strings.FieldsSeq(list) {
+		if strings.HasPrefix(image, prefix) || image == product {
+			remove = append(remove, image)
+		}
+	}
+	if len(remove) == 2 {
+		return nil
+	}
+	return step.Do(ctx, "removing images", func(ctx context.Context) error {
+		_, err := docker.Run(ctx, remove...)
+		return err
+	})
+}

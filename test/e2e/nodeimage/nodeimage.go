@@ -1,0 +1,186 @@
+// Package nodeimage builds the image of a kind node where no registry has one to
+// pull: from Debian packages (containerd, systemd, CNI plugins), kind's own node
+// files, and the programs of Kubernetes built from source.
+//
+// The control plane's images are made in the same way and put into the node's
+// containerd beforehand, under the names that kubeadm asks for.
+//
+// The image is tagged with a hash of all it is made from and kept in the Docker
+// engine, so it is built once; the root file system is kept in .cache/.
+package nodeimage
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/engine"
+	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+const repository = "secretmanager-e2e-node"
+
+//go:embed Dockerfile import-images all:files
+var embedded embed.FS
+
+// modules hold the programs of a node.
+var modules = []string{"test/kubernetes", "test/etcd", "test/coredns", "test/kind"}
+
+// onNode are the programs in the node's own file system. The others of the control plane run from
+// images, whose names kubeadm gives.
+var onNode = []string{"kubeadm", "kubelet", "kubectl"}
+
+// Ensure returns the name of the node image and builds it where the engine does
+// not have it. root is the folder of the repository.
+func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, error) {
+	key, err := inputsKey(root)
+	if err != nil {
+		return "", fmt.Errorf("hashing what the node image is made from: %w", err)
+	}
+	image := repository + ":" + key
+	if docker.HasImage(ctx, image) {
+		return image, nil
+	}
+	cache := filepath.Join(root, ".cache", "nodeimage")
+	base, err := rootFileSystem(ctx, cache)
+	if err != nil {
+		return "", err
+	}
+	b := &build{docker: docker, root: root, folder: filepath.Join(cache, "build"), base: base, image: image}
+	defer os.RemoveAll(b.folder)
+	if err := b.layOut(ctx); err != nil {
+		return "", fmt.Errorf("laying out the node image: %w", err)
+	}
+	if err := step.Do(ctx, "building the control plane's images", b.buildControlPlane); err != nil {
+		return "", err
+	}
+	if err := step.Do(ctx, "building the node image", b.buildNode); err != nil {
+		return "", err
+	}
+	b.removeOthers(ctx)
+	return image, nil
+}
+
+// inputsKey hashes what the image is made from, as it lies in the repository, so that
+// nothing need be built to find out whether the image is there.
+func inputsKey(root string) (string, error) {
+	h := inputs.New()
+	h.Add("root file system", []byte(strings.Join(rootFileSystemCommand("OUT", nil), " ")))
+	if err := h.AddFS(embedded); err != nil {
+		return "", err
+	}
+	for _, module := range modules {
+		if err := h.AddModule(filepath.Join(root, module)); err != nil {
+			return "", err
+		}
+	}
+	return h.Key(), nil
+}
+
+// build is one build of the image, in a folder that is removed afterwards.
+type build struct {
+	docker       *engine.Engine
+	root         string
+	folder, base string
+	image        string
+	controlPlane map[string]string // image by the name of its program
+}
+
+// layOut fills the folder in which the Dockerfile is built.
+func (b *build) layOut(ctx context.Context) error {
+	if err := os.RemoveAll(b.folder); err != nil {
+		return err
+	}
+	if err := os.CopyFS(b.folder, embedded); err != nil {
+		return err
+	}
+	if err := inputs.Link(b.base, filepath.Join(b.folder, "base.tar")); err != nil {
+		return err
+	}
+	kind, err := inputs.ModuleDir(ctx, filepath.Join(b.root, "test", "kind"), "sigs.k8s.io/kind")
+	if err != nil {
+		return err
+	}
+	files := os.DirFS(filepath.Join(kind, "images", "base", "files"))
+	if err := os.CopyFS(filepath.Join(b.folder, "kind"), files); err != nil {
+		return fmt.Errorf("copying kind's node files: %w", err)
+	}
+
+	for _, name := range onNode {
+		if err := b.program(ctx, name); err != nil {
+			return err
+		}
+	}
+	kubeadm := filepath.Join(b.folder, "bin", "kubeadm")
+	version, err := step.Run(step.Command(ctx, kubeadm, "version", "-o", "short"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.folder, "version"), []byte(version), 0o644); err != nil {
+		return err
+	}
+	list, err := step.Run(step.Command(ctx, kubeadm, "config", "images", "list", "--kubernetes-version", version))
+	if err != nil {
+		return err
+	}
+	b.controlPlane = map[string]string{}
+	for _, image := range strings.Fields(list) {
+		name, _, _ := strings.Cut(path.Base(image), ":")
+		if err := b.program(ctx, name); err != nil {
+			return err
+		}
+		b.controlPlane[name] = image
+	}
+	return nil
+}
+
+// program puts the program into the folder.
+func (b *build) program(ctx context.Context, name string) error {
+	from, err := programs.Path(ctx, name)
+	if err != nil {
+		return err
+	}
+	return inputs.Link(from, filepath.Join(b.folder, "bin", name))
+}
+
+// buildControlPlane builds the control plane's images into one tar file.
+func (b *build) buildControlPlane(ctx context.Context) error {
+	save := []string{"save", "--output", filepath.Join(b.folder, "images.tar")}
+	for name, image := range b.controlPlane {
+		if err := b.docker.Build(ctx, b.folder, image, "--target", name); err != nil {
+			return err
+		}
+		save = append(save, image)
+	}
+	_, err := b.docker.Run(ctx, save...)
+	return err
+}
+
+func (b *build) buildNode(ctx context.Context) error {
+	return b.docker.Build(ctx, b.folder, b.image, "--target", "node")
+}
+
+// removeOthers removes from the engine what is not needed any more: the control
+// plane's images, and node images of other versions. A failure only leaves
+// them there.
+func (b *build) removeOthers(ctx context.Context) {
+	remove := []string{"image", "rm"}
+	for _, image := range b.controlPlane {
+		remove = append(remove, image)
+	}
+	nodes, _ := b.docker.Run(ctx, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
+	for image := range strings.FieldsSeq(nodes) {
+		if image != b.image {
+			remove = append(remove, image)
+		}
+	}
+	if _, err := b.docker.Run(ctx, remove...); err != nil {
+		step.Logf("old images stay: %v", err)
+	}
+}

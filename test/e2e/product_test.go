@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+const system = "secretmanager-system"
+
+// installed installs provider and rotator once, as an operator would.
+var installed = sync.OnceValue(func() error {
+	ctx := context.Background()
+	if err := shared.ApplyKustomization(ctx, "overlay"); err != nil {
+		return err
+	}
+	return shared.WaitDaemonSet(ctx, system, "secretmanager-provider")
+})
+
+// built is the path of the command line.
+var built = sync.OnceValues(func() (string, error) {
+	root, err := programs.Root()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, ".cache", "e2e", "bin", "secretmanager")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/secretmanager")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building secretmanager: %w\n%s", err, output)
+	}
+	return path, nil
+})
+
+// requireProduct makes sure that the product runs in the cluster.
+func requireProduct(t *testing.T) {
+	t.Helper()
+	if err := installed(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command runs the command line with a Vault token and returns its standard
+// output. Without a kubeconfig it has no cluster.
+func command(t *testing.T, vaultToken, kubeconfig string, args ...string) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Env = []string{"HOME=" + t.TempDir(), "VAULT_ADDR=" + shared.Vault.Address, "VAULT_TOKEN=" + vaultToken, "KUBECONFIG=" + kubeconfig}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("secretmanager %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	t.Logf("secretmanager %s\n%s", args[0], stderr.String())
+	return stdout.String()
+}
+
+// vaultLogin logs in to Vault as a service account and returns the token.
+func vaultLogin(t *testing.T, namespace, account, role string) string {
+	t.Helper()
+	jwt, err := shared.Token(t.Context(), namespace, account, "vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Auth struct {
+			Token string `json:"client_token"`
+		} `json:"auth"`
+	}
+	err = shared.Vault.Do(t.Context(), http.MethodPost, "auth/kubernetes/login", map[string]any{"role": role, "jwt": jwt}, &answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Auth.Token
+}
+
+// runRotator makes a Job of the CronJob, as `kubectl create job --from` does,
+// with further arguments, waits for its end and returns its log.
+func runRotator(t *testing.T, namespace string, args ...string) string {
+	t.Helper()
+	ctx := t.Context()
+	cron, err := shared.Client.BatchV1().CronJobs(system).Get(ctx, "secretmanager-rotator", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "rotate-" + namespace + "-", Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}},
+		Spec:       *cron.Spec.JobTemplate.Spec.DeepCopy(),
+	}
+	none := int32(0)
+	job.Spec.BackoffLimit = &none // a failure is one, and is not to be tried away
+	container := &job.Spec.Template.Spec.Containers[0]
+	container.Args = append(container.Args, args...)
+	job, err = shared.Client.BatchV1().Jobs(system).Create(ctx, job, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := false
+	err = cluster.Wait(ctx, 2*time.Minute, "Job "+job.Name, func(ctx context.Context) (bool, string, error) {
+		now, err := shared.Client.BatchV1().Jobs(system).Get(ctx, job.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, "", err
+		}
+		failed = now.Status.Failed > 0
+		return failed || now.Status.Succeeded > 0, fmt.Sprintf("%+v", now.Status), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "job-name=" + job.Name})
+	if err != nil || len(pods.Items) != 1 {
+		t.Fatalf("%d pods of Job %s, %v", len(pods.Items), job.Name, err)
+	}
+	log, err := shared.Logs(ctx, system, pods.Items[0].Name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed {
+		t.Fatalf("the rotator failed:\n%s", log)
+	}
+	t.Logf("rotator:\n%s", log)
+	return log
+}
+
+// inNamespace puts the objects of a manifest into a namespace.
+func inNamespace(namespace string) cluster.Edit {
+	return func(object *unstructured.Unstructured) error {
+		object.SetNamespace(namespace)
+		return nil
+	}
+}
+
+// createServiceAccount makes a service account.
+func createServiceAccount(t *testing.T, namespace, name string) {
+	t.Helper()
+	_, err := shared.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

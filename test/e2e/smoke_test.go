@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A class of a provider that is not there: the event shows that kubelet and driver
+// work together, and that the driver's words reach whoever looks at the pod.
+func TestProviderThatIsNotThere(t *testing.T) {
+	ctx := t.Context()
+	namespace := newNamespace(t)
+	err := shared.ApplyYAML(ctx, `
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: nobody, namespace: `+namespace+`}
+spec:
+  provider: nobody
+  parameters: {secretName: nothing} # the driver wants at least one
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: `+namespace+`}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: `+shared.Images.App+`
+    command: [sleep, infinity]
+    volumeMounts: [{name: secrets, mountPath: /secrets}]
+  volumes:
+  - name: secrets
+    csi:
+      driver: secrets-store.csi.k8s.io
+      readOnly: true
+      volumeAttributes: {secretProviderClass: nobody}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := shared.WaitPodEvent(ctx, namespace, "app", time.Minute, "provider not found", `"nobody"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if event.Reason != "FailedMount" {
+		t.Errorf("the event's reason is %s, want FailedMount", event.Reason)
+	}
+	t.Logf("event: %s", event.Message)
+}
+
+// A pod runs, and reads the token that the kubelet gives it.
+func TestPodRuns(t *testing.T) {
+	ctx := t.Context()
+	namespace := newNamespace(t)
+	err := shared.ApplyYAML(ctx, `
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: `+namespace+`}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: `+shared.Images.App+`
+    command: [sleep, infinity]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.WaitPod(ctx, namespace, "app"); err != nil {
+		t.Fatal(err)
+	}
+	// Names resolve, and Services lead to their pods.
+	health, err := shared.Exec(ctx, namespace, "app", "", "wget", "-q", "-O", "-", shared.Vault.Inside+"/v1/sys/health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("Vault, from a pod: %s", health)
+}
+
+// Vault answers the tests, and asks the API server about a service account's token.
+func TestVaultTrustsTheCluster(t *testing.T) {
+	ctx := t.Context()
+	namespace := newNamespace(t)
+	vault := shared.Vault
+	role := "auth/kubernetes/role/" + namespace
+	err := vault.Do(ctx, http.MethodPost, role, map[string]any{
+		"bound_service_account_names": "default", "bound_service_account_namespaces": namespace, "audience": "vault",
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := shared.Token(ctx, namespace, "default", "vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Auth struct {
+			Metadata map[string]string `json:"metadata"`
+		} `json:"auth"`
+	}
+	err = vault.Do(ctx, http.MethodPost, "auth/kubernetes/login", map[string]any{"role": namespace, "jwt": token}, &answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.Auth.Metadata["service_account_namespace"]; got != namespace {
+		t.Errorf("Vault takes the token for one of namespace %q, want %q", got, namespace)
+	}
+}
+
+// newNamespace makes a namespace for the test, which is removed after it. One of a
+// test that failed stays, for a cluster that is kept.
+func newNamespace(t *testing.T) string {
+	t.Helper()
+	namespace, err := shared.NewNamespace(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		ctx := context.WithoutCancel(t.Context())
+		if err := shared.Client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("deleting the namespace: %v", err)
+		}
+	})
+	return namespace
+}

@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
+)
+
+// world is a namespace with an app, its author, its key and its Secret.
+type world struct {
+	namespace string
+	key       string // transit key, named as the namespace
+	author    string // Vault token of the author
+}
+
+const (
+	secretName  = "matrix-secrets"
+	jsonText    = `{"database": {"user": "neo", "password": "there-is-no-spoon"}}`
+	password    = "there-is-no-spoon"
+	firstToken  = "follow-the-white-rabbit"
+	secondToken = "knock-knock"
+)
+
+// classYAML is the class of the story, for a Secret of a name.
+func (w *world) classYAML(name, role, secret string) string {
+	return fmt.Sprintf(`
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: %s, namespace: %s}
+spec:
+  provider: secretmanager
+  parameters:
+    roleName: %s
+    secretName: %s
+    transitKey: %s
+    objects: |
+      - objectName: secrets.json
+      - objectName: api-token
+        filePermission: "0440"
+      - objectName: db/password
+        secretKey: secrets.json
+        field: database.password
+        filePermission: "0600"
+  secretObjects:
+  - secretName: %s-synced
+    type: Opaque
+    data: [{objectName: api-token, key: token}]
+`, name, w.namespace, role, secret, w.key, name)
+}
+
+// podYAML is a pod that mounts a class. With a Secret named the kubelet hands
+// the ciphertext over; without, it is read as the pod.
+func (w *world) podYAML(name, account, class, fromKubelet string) string {
+	ref := ""
+	if fromKubelet != "" {
+		ref = "nodePublishSecretRef: {name: " + fromKubelet + "}"
+	}
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  serviceAccountName: %s
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: %s
+    command: [sleep, infinity]
+    volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]
+  volumes:
+  - name: secrets
+    csi:
+      driver: secrets-store.csi.k8s.io
+      readOnly: true
+      volumeAttributes: {secretProviderClass: %s}
+      %s
+`, name, w.namespace, account, shared.Images.App, class, ref)
+}
+
+// apply applies manifests.
+func apply(t *testing.T, manifests ...string) {
+	t.Helper()
+	if err := shared.ApplyYAML(t.Context(), strings.Join(manifests, "\n---\n")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setUp gives Vault what the namespace needs, with the product's own command.
+func (w *world) setUp(t *testing.T) {
+	t.Helper()
+	createServiceAccount(t, w.namespace, "matrix")
+	createServiceAccount(t, w.namespace, "author")
+	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", w.key, "-n", w.namespace,
+		"--service-account", "matrix", "--author-service-account", w.namespace+"/author", "--retire")
+	w.author = vaultLogin(t, w.namespace, "author", w.namespace+"-author")
+}
+
+// secret reads a Secret of the namespace.
+func (w *world) secret(t *testing.T, name string) *corev1.Secret {
+	t.Helper()
+	s, err := shared.Client.CoreV1().Secrets(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// sh runs a shell command in a pod.
+func (w *world) sh(t *testing.T, pod, script string) string {
+	t.Helper()
+	out, err := shared.Exec(t.Context(), w.namespace, pod, "", "sh", "-c", script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// checkFiles checks what a pod reads.
+func (w *world) checkFiles(t *testing.T, pod, apiToken string) {
+	t.Helper()
+	for file, want := range map[string]string{"secrets.json": jsonText, "api-token": apiToken, "db/password": password} {
+		if got := w.sh(t, pod, "cat /secrets/"+file); got != want {
+			t.Errorf("%s reads %q in %s, want %q", pod, got, file, want)
+		}
+	}
+	want := "644 440 600\n"
+	if got := w.sh(t, pod, "cd /secrets && echo $(stat -L -c %a secrets.json api-token db/password)"); got != want {
+		t.Errorf("%s: modes %q, want %q", pod, got, want)
+	}
+}
+
+// waitReady waits for pods to be ready.
+func (w *world) waitReady(t *testing.T, pods ...string) {
+	t.Helper()
+	for _, pod := range pods {
+		if err := shared.WaitPod(t.Context(), w.namespace, pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// objectVersions reads what the driver keeps of a pod's volume.
+func (w *world) objectVersions(t *testing.T, pod, class string) map[string]string {
+	t.Helper()
+	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
+	status, err := shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(t.Context(), pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(status.Object["status"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s struct {
+		Objects []struct{ ID, Version string }
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	versions := map[string]string{}
+	for _, o := range s.Objects {
+		versions[o.ID] = o.Version
+	}
+	if len(versions) != 3 {
+		t.Fatalf("the driver keeps %d object versions of %s, want three: %s", len(versions), pod, text)
+	}
+	return versions
+}
+
+// mounts counts the provider's mounts of a pod since it started, by its log.
+func (w *world) mounts(ctx context.Context, pod string) (int, error) {
+	pods, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-provider"})
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, p := range pods.Items {
+		log, err := shared.Logs(ctx, system, p.Name, "")
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.SplitSeq(log, "\n") {
+			var record struct{ Namespace, Pod, Error string }
+			if json.Unmarshal([]byte(line), &record) == nil && record.Namespace == w.namespace && record.Pod == pod && record.Error == "" {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+// waitRepublish waits until the kubelet has repeated the mount of a pod.
+func (w *world) waitRepublish(t *testing.T, pod string) {
+	t.Helper()
+	before, err := w.mounts(t.Context(), pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two: the first may have begun before what the caller did last.
+	err = cluster.Wait(t.Context(), 5*time.Minute, "two republishes of "+pod, func(ctx context.Context) (bool, string, error) {
+		now, err := w.mounts(ctx, pod)
+		return now >= before+2, fmt.Sprintf("%d mounts, %d before", now, before), err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkStuck checks that a pod waits in ContainerCreating with an event that has
+// all the texts, and that no container of it has ever started.
+func (w *world) checkStuck(t *testing.T, pod string, texts ...string) {
+	t.Helper()
+	event, err := shared.WaitPodEvent(t.Context(), w.namespace, pod, time.Minute, texts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %s", pod, event.Message)
+	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Status.Phase != corev1.PodPending {
+		t.Errorf("%s is %s", pod, p.Status.Phase)
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Waiting == nil || c.State.Waiting.Reason != "ContainerCreating" || c.RestartCount > 0 {
+			t.Errorf("container %s of %s: %+v", c.Name, pod, c.State)
+		}
+	}
+}
+
+// keyInfo reads the transit key.
+func (w *world) keyInfo(t *testing.T) (info struct {
+	Derived bool `json:"derived"`
+	Latest  int  `json:"latest_version"`
+	MinDec  int  `json:"min_decryption_version"`
+}) {
+	t.Helper()
+	answer := struct{ Data any }{&info}
+	if err := shared.Vault.Do(t.Context(), http.MethodGet, "transit/keys/"+w.key, nil, &answer); err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
