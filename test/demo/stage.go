@@ -46,6 +46,9 @@ func (s *stage) act(title, why string) {
 
 // show prints a text set off from the narration.
 func (s *stage) show(text string) {
+	if text == "" {
+		return
+	}
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
 		if len(line) > 110 {
 			line = line[:107] + "…"
@@ -69,12 +72,34 @@ func (s *stage) secretmanager(ctx context.Context, token string, args ...string)
 		return "", ctx.Err()
 	}
 	if stderr.Len() > 0 {
-		s.show(stderr.String())
+		s.show(wrap(stderr.String()))
 	}
 	if err != nil {
 		return "", fmt.Errorf("secretmanager %s: %w", args[0], err)
 	}
 	return stdout.String(), nil
+}
+
+// wrap breaks long lines at spaces: an error is worth reading as a whole.
+func wrap(text string) string {
+	var b strings.Builder
+	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+		width := 0
+		for i, word := range strings.Fields(line) {
+			switch {
+			case i == 0:
+			case width+len(word) > 100:
+				b.WriteString("\n  ")
+				width = 0
+			default:
+				b.WriteString(" ")
+			}
+			b.WriteString(word)
+			width += len(word) + 1
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 func quoted(args []string) []string {

@@ -1,0 +1,236 @@
+// Package docs checks what is written for people: the YAML in the pages and in
+// the examples means what the programs take it for, manifests can be built, and
+// links lead somewhere.
+package docs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := programs.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// files returns the files of ours with one of the endings.
+func files(t *testing.T, endings ...string) []string {
+	t.Helper()
+	var found []string
+	top := root(t)
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != top && (strings.HasPrefix(d.Name(), ".") || d.Name() == "bin" || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		for _, ending := range endings {
+			if strings.HasSuffix(path, ending) && !d.IsDir() {
+				found = append(found, path)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		t.Fatalf("no file ends with any of %v", endings)
+	}
+	return found
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var (
+	block = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+	link  = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+)
+
+func TestYAMLInThePages(t *testing.T) {
+	n := 0
+	for _, page := range files(t, ".md") {
+		for _, m := range block.FindAllStringSubmatch(read(t, page), -1) {
+			n++
+			name, _ := filepath.Rel(root(t), page)
+			t.Run(name, func(t *testing.T) { checkAll(t, m[1]) })
+		}
+	}
+	if n < 3 {
+		t.Errorf("only %d blocks of YAML were found", n)
+	}
+}
+
+func TestLinksInThePages(t *testing.T) {
+	for _, page := range files(t, ".md") {
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			target, _, _ := strings.Cut(m[1], "#")
+			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+			}
+		}
+	}
+}
+
+func TestKustomizationsBuild(t *testing.T) {
+	for _, file := range files(t, "kustomization.yaml") {
+		dir := filepath.Dir(file)
+		name, _ := filepath.Rel(root(t), dir)
+		if strings.HasPrefix(name, "test") {
+			continue // overlays of the end-to-end tests, which apply them
+		}
+		t.Run(name, func(t *testing.T) {
+			built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := built.AsYaml()
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkAll(t, string(text))
+		})
+	}
+}
+
+// checkAll checks each document of a YAML text.
+func checkAll(t *testing.T, text string) {
+	t.Helper()
+	docs := utilyaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(text)))
+	defer docs.Close()
+	buffer := make([]byte, 1<<20)
+	for {
+		n, err := docs.Read(buffer)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, buffer[:n])
+	}
+}
+
+func check(t *testing.T, doc []byte) {
+	t.Helper()
+	var meta metav1.TypeMeta
+	if err := yaml.Unmarshal(doc, &meta); err != nil {
+		t.Errorf("%v in\n%s", err, doc)
+		return
+	}
+	switch meta.Kind {
+	case "": // values of a chart, or a part of something
+	case "Kustomization":
+		var k types.Kustomization
+		if err := yaml.UnmarshalStrict(doc, &k); err != nil {
+			t.Errorf("%v in\n%s", err, doc)
+		}
+	case "SecretProviderClass":
+		checkClass(t, doc)
+	default:
+		// Strict: a field that Kubernetes would drop is an error.
+		decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+		if _, _, err := decoder.Decode(doc, nil, nil); err != nil {
+			if runtime.IsNotRegisteredError(err) {
+				t.Errorf("kind %s is not one that this test knows", meta.Kind)
+				return
+			}
+			t.Errorf("%v in\n%s", err, doc)
+		}
+	}
+}
+
+// checkClass lets the provider read the parameters of a class. It gets no token
+// and no ciphertext, so that what it says of parameters comes first or not at all.
+func checkClass(t *testing.T, doc []byte) {
+	t.Helper()
+	var class struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              struct {
+			Provider      string            `json:"provider"`
+			Parameters    map[string]string `json:"parameters"`
+			SecretObjects []struct {
+				SecretName string            `json:"secretName"`
+				Type       string            `json:"type"`
+				Labels     map[string]string `json:"labels"`
+				Data       []struct {
+					ObjectName string `json:"objectName"`
+					Key        string `json:"key"`
+				} `json:"data"`
+			} `json:"secretObjects"`
+		} `json:"spec"`
+	}
+	if err := yaml.UnmarshalStrict(doc, &class); err != nil {
+		t.Errorf("%v in\n%s", err, doc)
+		return
+	}
+	if class.Spec.Provider != "secretmanager" {
+		t.Errorf("provider %q", class.Spec.Provider)
+	}
+	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault", Log: slog.New(slog.DiscardHandler), VersionKey: bytes.Repeat([]byte{1}, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes := map[string]string{
+		"secretProviderClass":                      class.Name,
+		"csi.storage.k8s.io/pod.name":              "pod",
+		"csi.storage.k8s.io/pod.namespace":         "demo",
+		"csi.storage.k8s.io/pod.uid":               "uid",
+		"csi.storage.k8s.io/serviceAccount.name":   "matrix",
+		"csi.storage.k8s.io/ephemeral":             "true",
+		"csi.storage.k8s.io/serviceAccount.tokens": `{}`,
+	}
+	for k, v := range class.Spec.Parameters {
+		attributes[k] = v
+	}
+	text, err := json.Marshal(attributes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: string(text), Secrets: "null", TargetPath: "/target", Permission: "420"})
+	if got := status.Code(err); got != codes.FailedPrecondition || !strings.Contains(err.Error(), "token") {
+		t.Errorf("the provider says %v of\n%s", err, doc)
+	}
+}
