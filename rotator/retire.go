@@ -1,0 +1,91 @@
+package rotator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// retire raises min_decryption_version of every key that is ready for it. The
+// view is of the whole cluster, or there is none.
+func (r *run) retire(ctx context.Context, view *survey) {
+	blocked := r.blind(ctx, view)
+	for _, k := range r.report.Keys {
+		k.Retire = r.retireKey(ctx, k, view, blocked)
+		r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
+	}
+}
+
+// blind returns why not all ciphertext of the cluster can be accounted for, or
+// the empty text.
+func (r *run) blind(ctx context.Context, view *survey) string {
+	if len(view.unread) > 0 {
+		return "not everything can be seen: " + view.unread[0].String()
+	}
+	if view.stray.LeftCount > 0 {
+		return fmt.Sprintf("%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
+	}
+	// A ciphertext Secret that lost its label is one that no listing by label has.
+	var lost Remainder
+	unread := r.each(ctx, area{labels: "!" + ciphertext.LabelTransitKey, fields: "type=" + string(ciphertext.Type)}, func(s *corev1.Secret) {
+		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
+	})
+	if len(unread) > 0 {
+		return "not everything can be seen: " + unread[0].String()
+	}
+	if lost.LeftCount > 0 {
+		return fmt.Sprintf("%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
+	}
+	return ""
+}
+
+func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked string) *RetireReport {
+	// Read right before, so that it is never lowered.
+	info, err := r.vault.Key(ctx, k.key())
+	if err != nil {
+		return &RetireReport{Reason: "the key cannot be read: " + err.Error()}
+	}
+	from := info.MinDecryptionVersion
+	not := func(format string, args ...any) *RetireReport {
+		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
+	}
+	t := view.of(k.key())
+	switch {
+	case k.Error != "":
+		return not("the run failed: %s", k.Error)
+	case blocked != "":
+		return not("%s", blocked)
+	case t.left.LeftCount > 0:
+		return not("%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
+	case t.pending > 0:
+		return not("%d entries are still below version %d", t.pending, k.Target)
+	}
+	gone := r.state.gone(k.key())
+	target := min(k.Target, info.Latest)
+	if from >= target {
+		return not("every version below %d is retired already", target)
+	}
+	to := gone.ripe(target, r.Now().Add(-r.RetireAfter))
+	if to <= from {
+		next := max(from, 1) + 1
+		since, ok := gone[next]
+		if !ok {
+			return not("since when no entry is below version %d is not known yet", next)
+		}
+		return not("no entry below version %d has been seen since %s, and %s must pass: it may be retired from %s on",
+			next, since.UTC().Format(time.RFC3339), r.RetireAfter, since.Add(r.RetireAfter).UTC().Format(time.RFC3339))
+	}
+	if r.DryRun {
+		return not("would be raised from %d to %d", from, to)
+	}
+	if err := r.vault.SetMinDecryptionVersion(ctx, k.key(), to); err != nil {
+		err = withHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
+		k.fail(err)
+		return not("%s", err)
+	}
+	return &RetireReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("no entry below version %d has been seen since %s", to, gone[to].UTC().Format(time.RFC3339))}
+}

@@ -1,0 +1,223 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// A batch holds at most so many entries and so many bytes, but always at least
+// one whole Secret, so that each is written once. Package transit splits what is
+// still too long for a request.
+const (
+	maxItems = 100
+	maxBytes = 1 << 20
+)
+
+// group is what may share a request: Vault wants a context for every item of a
+// batch or for none.
+type group struct {
+	key   transit.Key
+	bound bool
+}
+
+// batch is Secrets whose entries go to Vault together.
+type batch struct {
+	group  group
+	target int
+	parts  []part
+	items  int
+	bytes  int
+}
+
+// part is the share of one Secret: its entries that are below the target.
+type part struct {
+	secret  *corev1.Secret
+	set     ciphertext.Settings
+	entries []string
+}
+
+func (p part) items() []transit.Item {
+	items := make([]transit.Item, len(p.entries))
+	for i, entry := range p.entries {
+		items[i] = transit.Item{
+			Data:    p.secret.Data[entry],
+			Context: p.set.Scope.Context(p.secret.Namespace, p.secret.Name, entry),
+		}
+	}
+	return items
+}
+
+func (p part) ref(i int) entryRef {
+	return entryRef{p.secret.Namespace, p.secret.Name, p.entries[i]}
+}
+
+// left says of every entry of the part why it is left.
+func (p part) left(reason string) (left []Left) {
+	for i := range p.entries {
+		left = append(left, p.ref(i).left(reason))
+	}
+	return left
+}
+
+// below returns the well-formed entries below the target, in order, and those
+// that are there already.
+func below(s *corev1.Secret, target int) (old, current []string) {
+	for _, entry := range ciphertext.Entries(s.Data) {
+		switch v, err := ciphertext.Version(s.Data[entry]); {
+		case err != nil: // the survey names it
+		case v < target:
+			old = append(old, entry)
+		default:
+			current = append(current, entry)
+		}
+	}
+	return old, current
+}
+
+// rewrap lists the area once more and brings every entry to its target.
+func (r *run) rewrap(ctx context.Context) {
+	var workers errgroup.Group
+	// Go waits while all are busy, so the listing goes no faster than the work.
+	workers.SetLimit(r.Concurrency)
+	open := map[group]*batch{}
+	send := func(b *batch) {
+		delete(open, b.group)
+		workers.Go(func() error {
+			r.work(ctx, b)
+			return nil
+		})
+	}
+	unread := r.each(ctx, r.asked(), func(s *corev1.Secret) {
+		set, err := ciphertext.SettingsOf(s)
+		if err != nil {
+			return
+		}
+		k := r.keys[keyOf(set)]
+		if k == nil || k.Target == 0 {
+			return
+		}
+		entries, current := below(s, k.Target)
+		r.mu.Lock()
+		k.Current += len(current)
+		r.mu.Unlock()
+		if len(entries) == 0 || immutable(s) {
+			return
+		}
+		g := group{k.key(), set.Scope != ciphertext.None}
+		p, size := part{s, set, entries}, 0
+		for _, entry := range entries {
+			size += len(s.Data[entry])
+		}
+		b := open[g]
+		if b != nil && (b.items+len(entries) > maxItems || b.bytes+size > maxBytes) {
+			send(b)
+			b = nil
+		}
+		if b == nil {
+			b = &batch{group: g, target: k.Target}
+			open[g] = b
+		}
+		b.parts, b.items, b.bytes = append(b.parts, p), b.items+len(entries), b.bytes+size
+		if b.items >= maxItems {
+			send(b)
+		}
+	})
+	for _, b := range open {
+		send(b)
+	}
+	workers.Wait()
+	for _, l := range unread { // verify sees it too, if it is still so
+		r.Log.Warn("listing broke off", "namespace", l.Namespace, "reason", l.Reason)
+	}
+}
+
+// work rewraps a batch and writes its Secrets.
+func (r *run) work(ctx context.Context, b *batch) {
+	if r.gaveUp(b.group) || ctx.Err() != nil {
+		return
+	}
+	var items []transit.Item
+	for _, p := range b.parts {
+		items = append(items, p.items()...)
+	}
+	results, err := r.vault.Rewrap(ctx, b.group.key, items)
+	if err != nil && len(b.parts) > 1 && perhapsOneItem(err) {
+		for _, p := range b.parts {
+			r.work(ctx, &batch{group: b.group, target: b.target, parts: []part{p}})
+		}
+		return
+	}
+	if err != nil {
+		r.batchFailed(b, err)
+		return
+	}
+	for _, p := range b.parts {
+		mine := results[:len(p.entries)]
+		results = results[len(p.entries):]
+		done, left := r.swap(ctx, p, b.target, mine)
+		r.settle(b.group.key, done, left)
+	}
+}
+
+// perhapsOneItem is whether a request may have failed for something in it,
+// rather than for whoever makes it or the state of Vault.
+func perhapsOneItem(err error) bool {
+	var e *transit.Error
+	return errors.As(err, &e) && !e.Transient &&
+		(e.Status == http.StatusBadRequest || e.Status >= http.StatusInternalServerError) &&
+		!errors.Is(err, transit.ErrNotFound)
+}
+
+// batchFailed notes that a request failed as a whole. What failed for a reason
+// that the next request would meet too is not tried for the rest of the group.
+func (r *run) batchFailed(b *batch, err error) {
+	err = withHint(err, fmt.Sprintf("check that the policy has update on %s/rewrap/%s", b.group.key.Mount, b.group.key.Name))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if perhapsOneItem(err) {
+		for _, p := range b.parts {
+			for i := range p.entries {
+				r.remember(p.ref(i), err.Error())
+			}
+		}
+		return
+	}
+	r.stopped[b.group] = true
+	r.keys[b.group.key].fail(err)
+}
+
+func (r *run) gaveUp(g group) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped[g]
+}
+
+// settle takes the outcome for one Secret into the report.
+func (r *run) settle(key transit.Key, done []string, left []Left) {
+	r.mu.Lock()
+	k := r.keys[key]
+	k.Rewrapped += len(done)
+	r.done += len(done)
+	for _, l := range left {
+		r.remember(entryRef{l.Namespace, l.Name, l.Entry}, l.Reason)
+	}
+	p := Progress{Phase: "rewrap", Done: r.done, Total: max(r.done, r.pending)}
+	r.mu.Unlock()
+	r.progress(p)
+}
+
+// remember keeps the reason for verify to tell. Beyond what a report names it
+// would only take memory. The caller holds r.mu.
+func (r *run) remember(ref entryRef, reason string) {
+	if len(r.reasons) < maxLeft {
+		r.reasons[ref] = reason
+	}
+}

@@ -1,0 +1,226 @@
+// Package rotator rotates transit keys and brings every ciphertext Secret of a
+// cluster to the newest version, without ever seeing plaintext.
+//
+// A run has five steps. Plan lists the Secrets and counts entries by key and
+// version. Rotate gives a key a new version if that is due. Rewrap lets Vault
+// encrypt the entries below that version anew, in batches that span Secrets, and
+// writes each Secret by compare-and-swap: a JSON Patch that tests the uid and
+// every old value, so that a write of somebody else's is never undone. Verify
+// lists again. Retire, if asked for, makes Vault refuse the old versions.
+//
+// What has still to be done is read from the ciphertext itself ("vault:v3:…"),
+// so a run that was killed at any point loses nothing: old ciphertext opens
+// until its version is retired, and the next run goes on where this one ended.
+// Only what cannot be read there, since when older entries have been gone, is
+// kept in the ConfigMap [StateName].
+//
+// The identity needs get, list and patch on Secrets, get, create and update on
+// that ConfigMap; in Vault read on the key and update on its rotate and rewrap
+// paths, for Retire also on its config. It never needs decrypt.
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// saveTimeout is how long a run that was told to stop may take for its summary.
+const saveTimeout = 10 * time.Second
+
+// run is one run.
+type run struct {
+	Options
+	swapper
+	pageSize int64
+
+	report *Report
+	keys   map[transit.Key]*KeyReport // those of the report
+	state  *state
+
+	view       *survey // the last look at the Secrets
+	viewNarrow bool    // it was narrowed, so others may have been passed over
+	secrets    int     // number of Secrets found by plan
+	pending    int     // entries to rewrap, as far as plan could see
+	asking     map[keyVersion]bool
+
+	mu      sync.Mutex // guards what follows, and the counts that workers add to
+	done    int        // entries rewrapped
+	reasons map[entryRef]string
+	stopped map[group]bool
+
+	telling sync.Mutex // one call of Progress at a time
+}
+
+// Run makes one run. The Report is there unless the run could not begin. An error
+// that wraps [ErrIncomplete] says that the run went to its end and something is
+// left, which the report names; without an error everything is at its target.
+//
+// A second run at the same time does no harm to any Secret, but may make one more
+// version of a key than was wanted.
+func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
+	if err := opts.complete(); err != nil {
+		return nil, fmt.Errorf("options of the rotator: %w", err)
+	}
+	return newRun(vault, kube, opts).run(ctx)
+}
+
+func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
+	return &run{
+		Options: opts, swapper: swapper{vault, kube}, pageSize: pageSize,
+		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
+		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
+		reasons: map[entryRef]string{}, stopped: map[group]bool{},
+	}
+}
+
+func (r *run) run(ctx context.Context) (*Report, error) {
+	if err := r.loadState(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.plan(ctx); err != nil {
+		return nil, err
+	}
+	errs := []error{r.steps(ctx)}
+	r.report.Finished = r.Now().UTC()
+	for _, k := range r.report.Keys {
+		if k.Error != "" {
+			r.Log.Error("failed", "key", k.key().String(), "error", k.Error)
+		}
+	}
+	if !r.DryRun {
+		// Also of a run that is told to stop, which is when it matters most.
+		saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+		defer cancel()
+		errs = append(errs, r.saveState(saving))
+	}
+	return r.report, errors.Join(append(errs, r.report.err())...)
+}
+
+// steps are those after plan.
+func (r *run) steps(ctx context.Context) error {
+	work := false
+	for _, k := range r.report.Keys {
+		if ctx.Err() != nil {
+			break
+		}
+		r.rotate(ctx, k, r.view.of(k.key()))
+		n := r.toDo(k)
+		r.pending += n
+		work = work || n > 0
+	}
+	if work && !r.DryRun && ctx.Err() == nil {
+		r.rewrap(ctx)
+	} else {
+		for _, k := range r.report.Keys {
+			if k.Target > 0 {
+				k.Current = r.view.of(k.key()).entries() - r.toDo(k)
+			}
+		}
+	}
+	if ctx.Err() == nil {
+		r.verify(ctx)
+	}
+	if r.Retire && ctx.Err() == nil {
+		if r.narrowed() {
+			r.look(ctx, "retire", r.everywhere(), false)
+		}
+		r.observe()
+		r.retire(ctx, r.view)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped before the end, which the next run will find as it is: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// plan finds the keys, and how many entries each has at what version.
+func (r *run) plan(ctx context.Context) error {
+	r.look(ctx, "plan", r.asked(), r.narrowed())
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(r.Namespaces) == 0 && len(r.view.unread) > 0 {
+		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces that take part", r.view.unread[0].Reason)
+	}
+	for _, name := range r.Keys {
+		mounts := 0
+		for k := range r.view.keys {
+			if k.Name == name {
+				mounts++
+			}
+		}
+		if mounts == 0 {
+			mount := r.Mount
+			if mount == "" {
+				mount = ciphertext.DefaultTransitMount
+			}
+			r.view.of(transit.Key{Mount: mount, Name: name})
+		}
+	}
+	for key := range r.view.keys {
+		k := &KeyReport{Mount: key.Mount, Name: key.Name}
+		r.keys[key] = k
+		r.report.Keys = append(r.report.Keys, k)
+	}
+	slices.SortFunc(r.report.Keys, func(a, b *KeyReport) int {
+		return strings.Compare(a.key().String(), b.key().String())
+	})
+	r.secrets = r.view.seen
+	r.Log.Info("plan", "secrets", r.view.seen, "keys", len(r.report.Keys), "malformed", r.view.stray.LeftCount)
+	return nil
+}
+
+// toDo counts the entries that are below the target of the key, as last seen.
+func (r *run) toDo(k *KeyReport) (n int) {
+	for v, count := range r.view.of(k.key()).versions {
+		if v < k.Target {
+			n += count
+		}
+	}
+	return n
+}
+
+// look makes a survey the one that counts.
+func (r *run) look(ctx context.Context, phase string, a area, narrow bool) {
+	r.view, r.viewNarrow = r.survey(ctx, phase, a), narrow
+}
+
+// verify lists again and puts what it finds into the report.
+func (r *run) verify(ctx context.Context) {
+	r.look(ctx, "verify", r.asked(), r.narrowed())
+	for _, l := range r.view.unread {
+		r.report.leave(l)
+	}
+	for _, l := range r.view.stray.Left {
+		r.report.leave(l)
+	}
+	r.report.LeftCount += r.view.stray.LeftCount - len(r.view.stray.Left)
+	r.report.log(r.Log)
+	for _, k := range r.report.Keys {
+		t := r.view.of(k.key())
+		k.Secrets, k.Versions, k.Pending, k.Remainder = t.secrets, t.versions, t.pending, t.left
+		r.Log.Info("verified", "key", k.key().String(), "target", k.Target, "secrets", k.Secrets,
+			"rewrapped", k.Rewrapped, "current", k.Current, "left", k.LeftCount)
+		k.log(r.Log)
+	}
+}
+
+// progress tells how far the run has come.
+func (r *run) progress(p Progress) {
+	if r.Progress == nil {
+		return
+	}
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.Options.Progress(p)
+}

@@ -1,0 +1,202 @@
+package rotator
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// StateName is the name of the ConfigMap in which runs leave a summary and keep
+// what retirement needs to know. It has one JSON text per key, and one about the
+// run as a whole under "run".
+const StateName = "secretmanager-rotation"
+
+const (
+	runEntry = "run" // no key has an entry of that name: they have a "__"
+	// maxLeftKept bounds what a summary names, as a ConfigMap holds 1 MiB.
+	maxLeftKept = 10
+	// maxVersionsKept bounds what is kept of a key that nobody ever retires.
+	maxVersionsKept = 500
+)
+
+// gone has, for a version of a key, since when no entry below it was seen
+// anywhere. It is per version because a key may be rotated more often than
+// versions are retired: what was clean a week ago counts, whatever came since.
+type gone map[int]time.Time
+
+// observe takes in what a look at the entries found: the oldest version among
+// them. Only a look at the whole cluster can tell that something is gone; any
+// look can tell that it is back.
+func (g gone) observe(k *KeyReport, oldest int, whole bool, now time.Time) {
+	first := max(k.MinDecryption, 1, k.Target-maxVersionsKept) + 1
+	for v := range g {
+		if v > oldest || v > k.Target || v < first {
+			delete(g, v)
+		}
+	}
+	if !whole {
+		return
+	}
+	for v := first; v <= min(oldest, k.Target); v++ {
+		if _, ok := g[v]; !ok {
+			g[v] = now
+		}
+	}
+}
+
+// ripe returns the highest version, no higher than the target, below which
+// nothing was seen since before; 0 for none.
+func (g gone) ripe(target int, before time.Time) (version int) {
+	for v, since := range g {
+		if v <= target && v > version && !since.After(before) {
+			version = v
+		}
+	}
+	return version
+}
+
+// keyState is what the ConfigMap holds of a key.
+type keyState struct {
+	*KeyReport           // of the last run that looked at it
+	Finished   time.Time `json:"finished"`
+	Gone       gone      `json:"noneBelowSince"`
+}
+
+// state is the ConfigMap as it was read, and what is known of each key.
+type state struct {
+	stored *corev1.ConfigMap
+	keys   map[transit.Key]gone
+}
+
+func (s *state) gone(k transit.Key) gone {
+	if s.keys[k] == nil {
+		s.keys[k] = gone{}
+	}
+	return s.keys[k]
+}
+
+// loadState reads the ConfigMap and makes it where it is missing, so that a
+// namespace or a right that is not there shows before anything is done.
+func (r *run) loadState(ctx context.Context) error {
+	maps := r.kube.CoreV1().ConfigMaps(r.StateNamespace)
+	stored, err := maps.Get(ctx, StateName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		opts := metav1.CreateOptions{}
+		if r.DryRun {
+			opts.DryRun = []string{metav1.DryRunAll}
+		}
+		stored, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.StateNamespace, Name: StateName}}, opts)
+	}
+	if err != nil {
+		return fmt.Errorf("opening ConfigMap %s/%s, where the rotator keeps its state: %w: check that namespace %[1]s is there (another one can be given) and that this identity may get, create and update that ConfigMap",
+			r.StateNamespace, StateName, err)
+	}
+	r.state = &state{stored: stored, keys: map[transit.Key]gone{}}
+	for entry, text := range stored.Data {
+		if entry == runEntry {
+			continue
+		}
+		var k struct {
+			Mount, Name string
+			Gone        gone `json:"noneBelowSince"`
+		}
+		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(transit.Key{Mount: k.Mount, Name: k.Name}) {
+			// To know nothing is safe: it only makes retirement wait longer.
+			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap", r.StateNamespace+"/"+StateName, "entry", entry)
+			continue
+		}
+		if k.Gone != nil {
+			r.state.keys[transit.Key{Mount: k.Mount, Name: k.Name}] = k.Gone
+		}
+	}
+	return nil
+}
+
+// saveState writes the summary. What others wrote meanwhile is read again and
+// taken into account.
+func (r *run) saveState(ctx context.Context) error {
+	for try := 1; ; try++ {
+		stored := r.state.stored.DeepCopy()
+		if stored.Data == nil {
+			stored.Data = map[string]string{}
+		}
+		brief := *r.report
+		brief.Keys, brief.Remainder = nil, r.report.brief()
+		if err := put(stored, runEntry, brief); err != nil {
+			return err
+		}
+		r.observe()
+		for _, k := range r.report.Keys {
+			short := *k
+			short.Remainder = k.brief()
+			if err := put(stored, stateEntry(k.key()), keyState{&short, r.report.Finished, r.state.gone(k.key())}); err != nil {
+				return err
+			}
+		}
+		_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
+		if err == nil {
+			return nil
+		}
+		if apierrors.IsConflict(err) && try < maxTries {
+			if err = r.loadState(ctx); err == nil {
+				continue
+			}
+		}
+		return fmt.Errorf("writing the summary to ConfigMap %s/%s: %w: check that this identity may update it", r.StateNamespace, StateName, err)
+	}
+}
+
+// observe takes the last look at the cluster into the state.
+func (r *run) observe() {
+	if r.view == nil {
+		return
+	}
+	whole := !r.viewNarrow && len(r.view.unread) == 0 && r.view.stray.LeftCount == 0
+	for _, k := range r.report.Keys {
+		if k.Target > 0 {
+			r.state.gone(k.key()).observe(k, r.view.of(k.key()).oldest(k.Target), whole, r.Now().UTC())
+		}
+	}
+}
+
+func (r *Remainder) brief() Remainder {
+	return Remainder{Left: r.Left[:min(len(r.Left), maxLeftKept)], LeftCount: r.LeftCount}
+}
+
+func put(m *corev1.ConfigMap, entry string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("making the summary: %w", err)
+	}
+	m.Data[entry] = string(text)
+	return nil
+}
+
+// stateEntry is the name of a key's entry in the ConfigMap, which takes letters,
+// digits, "-", "_" and "." only: "transit__app". No two keys share one.
+func stateEntry(k transit.Key) string {
+	var b strings.Builder
+	for _, c := range []byte(k.Mount + "/" + k.Name) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.':
+			b.WriteByte(c)
+		case c == '/':
+			b.WriteString("__")
+		default:
+			fmt.Fprintf(&b, "_%02x", c)
+		}
+	}
+	if b.Len() > 253 {
+		return fmt.Sprintf("sha256__%x", sha256.Sum256([]byte(k.Mount+"/"+k.Name)))
+	}
+	return b.String()
+}

@@ -1,0 +1,97 @@
+package rotator
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestGoneObserve(t *testing.T) {
+	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
+	now := then.Add(24 * time.Hour)
+	tests := map[string]struct {
+		had     gone
+		min     int // MinDecryption
+		target  int
+		oldest  int
+		partial bool
+		want    gone
+	}{
+		"all at the target":              {min: 1, target: 3, oldest: 3, want: gone{2: now, 3: now}},
+		"one behind":                     {min: 1, target: 3, oldest: 2, want: gone{2: now}},
+		"nothing gone":                   {min: 1, target: 3, oldest: 1, want: gone{}},
+		"what was gone stays gone":       {had: gone{2: then}, min: 1, target: 3, oldest: 3, want: gone{2: then, 3: now}},
+		"what came back is not":          {had: gone{2: then, 3: then}, min: 1, target: 3, oldest: 2, want: gone{2: then}},
+		"a partial look adds nothing":    {had: gone{2: then}, min: 1, target: 3, oldest: 3, partial: true, want: gone{2: then}},
+		"a partial look takes away":      {had: gone{2: then, 3: then}, min: 1, target: 3, oldest: 2, partial: true, want: gone{2: then}},
+		"retired versions are forgotten": {had: gone{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5, want: gone{4: then, 5: now}},
+		"a key restored from a backup":   {had: gone{2: then, 9: then}, min: 1, target: 3, oldest: 3, want: gone{2: then, 3: now}},
+		"an entry from the future":       {min: 1, target: 2, oldest: 7, want: gone{2: now}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if test.had == nil {
+				test.had = gone{}
+			}
+			test.had.observe(&KeyReport{MinDecryption: test.min, Target: test.target}, test.oldest, !test.partial, now)
+			if diff := cmp.Diff(test.want, test.had); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	g := gone{}
+	g.observe(&KeyReport{MinDecryption: 1, Target: 5000}, 5000, true, now)
+	if len(g) != maxVersionsKept {
+		t.Errorf("%d versions are kept, want %d", len(g), maxVersionsKept)
+	}
+}
+
+func TestGoneRipe(t *testing.T) {
+	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
+	g := gone{2: then, 3: then.Add(24 * time.Hour), 4: then.Add(48 * time.Hour)}
+	tests := map[string]struct {
+		target int
+		before time.Time
+		want   int
+	}{
+		"none yet":             {4, then.Add(-time.Second), 0},
+		"to the second":        {4, then, 2},
+		"two":                  {4, then.Add(25 * time.Hour), 3},
+		"no higher than asked": {3, then.Add(99 * time.Hour), 3},
+		"all":                  {4, then.Add(99 * time.Hour), 4},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := g.ripe(test.target, test.before); got != test.want {
+				t.Errorf("got %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestStateEntry(t *testing.T) {
+	tests := map[string]struct {
+		key  transit.Key
+		want string
+	}{
+		"plain":           {transit.Key{Mount: "transit", Name: "app"}, "transit__app"},
+		"underscore":      {transit.Key{Mount: "transit", Name: "my_app"}, "transit__my_5fapp"},
+		"mount with path": {transit.Key{Mount: "teams/red", Name: "app"}, "teams__red__app"},
+		"odd":             {transit.Key{Mount: "t@x", Name: "app"}, "t_40x__app"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := stateEntry(test.key); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+	long := stateEntry(transit.Key{Mount: strings.Repeat("m", 300), Name: "app"})
+	if len(long) > 253 || !strings.HasPrefix(long, "sha256__") {
+		t.Errorf("a long one: %s", long)
+	}
+}

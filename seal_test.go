@@ -1,0 +1,220 @@
+package secretmanager_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestSeal(t *testing.T) {
+	w := newWorld(t)
+	w.write("transit/keys/"+w.key+"/rotate", nil)
+	got, err := secretmanager.Seal(t.Context(), w.as(author), w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: w.ns, Name: "matrix",
+			Labels:      map[string]string{"secretmanager.io/transit-key": w.key, "secretmanager.io/key-version": "2"},
+			Annotations: map[string]string{"secretmanager.io/transit-mount": "transit", "secretmanager.io/scope": "strict"},
+		},
+		Type: "secretmanager.io/ciphertext",
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(corev1.Secret{}, "Data")); diff != "" {
+		t.Errorf("manifest (-want +got):\n%s", diff)
+	}
+	if err := ciphertext.Validate(got); err != nil {
+		t.Error(err)
+	}
+	w.store(got)
+	if diff := cmp.Diff(map[string]string{"a.json": `{"x":1}`, "b": "2"}, w.read("matrix")); diff != "" {
+		t.Errorf("plaintext (-want +got):\n%s", diff)
+	}
+}
+
+func TestSealRefuses(t *testing.T) {
+	w := newWorld(t)
+	plainKey := w.key + "-plain"
+	w.write("transit/keys/"+plainKey, map[string]any{})
+	tests := map[string]struct {
+		change func(*secretmanager.Spec)
+		want   []string
+	}{
+		"empty entry": {
+			func(s *secretmanager.Spec) { s.Entries["e"] = nil },
+			[]string{`entry "e": it is empty: an empty secret is nearly always a file that was not written`},
+		},
+		"no entries": {func(s *secretmanager.Spec) { s.Entries = nil }, []string{"no entries"}},
+		"names that Kubernetes refuses": {
+			func(s *secretmanager.Spec) {
+				s.Entries["a b"], s.Entries[".."], s.Entries[""] = []byte("x"), []byte("x"), []byte("x")
+			},
+			[]string{`entry "a b": Kubernetes does not take the name`, `entry ".."`, `entry ""`},
+		},
+		"name of the Secret": {func(s *secretmanager.Spec) { s.Name = "Matrix" }, []string{`name of the Secret "Matrix"`}},
+		"no name":            {func(s *secretmanager.Spec) { s.Name = "" }, []string{`name of the Secret ""`}},
+		"namespace":          {func(s *secretmanager.Spec) { s.Namespace = "a.b" }, []string{`namespace "a.b"`}},
+		"too large": {
+			func(s *secretmanager.Spec) {
+				s.Entries["big"], s.Entries["more"] = make([]byte, 700_000), make([]byte, 100_000)
+			},
+			[]string{"big 700000 bytes, e 1 bytes, more 100000 bytes", "are 1066", "once encrypted, and a Kubernetes Secret holds 1048576", "split them"},
+		},
+		"no key":                  {func(s *secretmanager.Spec) { s.Settings.Key = "" }, []string{"transit key: it is empty"}},
+		"key with a slash":        {func(s *secretmanager.Spec) { s.Settings.Key = "a/b" }, []string{`transit key: "a/b" has a slash`}},
+		"key that is not a label": {func(s *secretmanager.Spec) { s.Settings.Key = "_app" }, []string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
+		"mount":                   {func(s *secretmanager.Spec) { s.Settings.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
+		"scope":                   {func(s *secretmanager.Spec) { s.Settings.Scope = "srtict" }, []string{`unknown scope "srtict": it is one of strict, namespace, cluster, none`}},
+		"strict without namespace": {
+			func(s *secretmanager.Spec) { s.Namespace = "" },
+			[]string{"no namespace: scope strict binds ciphertext to one"},
+		},
+		"scope namespace without one": {
+			func(s *secretmanager.Spec) { s.Namespace, s.Settings.Scope = "", ciphertext.Namespace },
+			[]string{"no namespace: scope namespace binds"},
+		},
+		"key is missing": {
+			func(s *secretmanager.Spec) { s.Settings.Key = "nokey" },
+			[]string{"reading transit/keys/nokey", "HTTP 404", "check the names of key and mount", "derived=true"},
+		},
+		"mount is missing": {
+			func(s *secretmanager.Spec) { s.Settings.Mount = "nomount" },
+			[]string{"reading nomount/keys/", "no handler for route", "check the names"},
+		},
+		"key is not derived": {
+			func(s *secretmanager.Spec) { s.Settings.Key = plainKey },
+			[]string{"is not derived, so Vault would ignore scope strict", "derived=true", "or scope none"},
+		},
+		"key is derived, scope none": {
+			func(s *secretmanager.Spec) { s.Settings.Scope = ciphertext.None },
+			[]string{"is derived, and scope none has no context to derive from"},
+		},
+		"everything at once": {
+			func(s *secretmanager.Spec) {
+				s.Namespace, s.Name, s.Settings.Key, s.Settings.Mount = "", "", "", "/"
+				s.Entries = map[string][]byte{"a b": nil}
+			},
+			[]string{"no namespace", "name of the Secret", "transit key", "transit mount", "does not take the name", "it is empty"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			spec := w.spec("matrix", map[string]string{"e": "x"})
+			test.change(&spec)
+			s, err := secretmanager.Seal(t.Context(), w.root, spec)
+			if s != nil || !errors.Is(err, secretmanager.ErrInvalid) {
+				t.Errorf("got %v, %v, want ErrInvalid", s, err)
+			}
+			says(t, err, test.want...)
+		})
+	}
+}
+
+// What is refused for its form is refused before Vault is asked.
+func TestSealAsksNobodyAboutNonsense(t *testing.T) {
+	nowhere := session(t, "http://127.0.0.1:1", "t")
+	_, err := secretmanager.Seal(t.Context(), nowhere, secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: "k"},
+		Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
+	if !errors.Is(err, secretmanager.ErrInvalid) || errors.Is(err, transit.ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSealScopes(t *testing.T) {
+	w := newWorld(t)
+	plainKey := w.key + "-plain"
+	w.write("transit/keys/"+plainKey, map[string]any{})
+	tests := map[string]struct {
+		scope     ciphertext.Scope
+		key       string
+		namespace string
+	}{
+		"strict":                     {ciphertext.Strict, w.key, w.ns},
+		"namespace":                  {ciphertext.Namespace, w.key, w.ns},
+		"cluster":                    {ciphertext.Cluster, w.key, w.ns},
+		"cluster, for any namespace": {ciphertext.Cluster, w.key, ""},
+		"none":                       {ciphertext.None, plainKey, w.ns},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			spec := w.spec("s", map[string]string{"e": "x"})
+			spec.Settings.Scope, spec.Settings.Key, spec.Namespace = test.scope, test.key, test.namespace
+			s := w.seal(spec)
+			if s.Namespace != test.namespace {
+				t.Errorf("namespace %q", s.Namespace)
+			}
+			s.Namespace = w.ns
+			if err := secretmanager.Prove(t.Context(), w.root, s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestSealWithoutTheRight(t *testing.T) {
+	w := newWorld(t)
+	_, err := secretmanager.Seal(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	if !errors.Is(err, transit.ErrDenied) {
+		t.Errorf("got %v, want ErrDenied", err)
+	}
+	says(t, err, "encrypting Secret "+w.ns+"/s", "check that the policy has update on transit/encrypt/"+w.key)
+	_, err = secretmanager.Seal(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	says(t, err, "check that the policy has read on transit/keys/"+w.key)
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Error("the error repeats plaintext")
+	}
+}
+
+func TestProve(t *testing.T) {
+	w := newWorld(t)
+	spec := w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})
+	elsewhere := w.spec("s", map[string]string{"a": "1"})
+	elsewhere.Namespace = "elsewhere"
+	renamed := w.spec("t", map[string]string{"a": "1"})
+	wide := w.spec("s", map[string]string{"a": "1"})
+	wide.Settings.Scope = ciphertext.Cluster
+	tests := map[string]struct {
+		change func(s *corev1.Secret)
+		want   []string // nothing: it is proved
+	}{
+		"as made":                {func(s *corev1.Secret) {}, nil},
+		"entries swapped":        {func(s *corev1.Secret) { s.Data["a"], s.Data["b"] = s.Data["b"], s.Data["a"] }, []string{`entry "a"`, `entry "b"`, "for " + w.ns + "/s/b (scope strict)", "may have been copied"}},
+		"from another namespace": {func(s *corev1.Secret) { s.Data["a"] = w.seal(elsewhere).Data["a"] }, []string{`entry "a"`}},
+		"from another Secret":    {func(s *corev1.Secret) { s.Data["a"] = w.seal(renamed).Data["a"] }, []string{`entry "a"`}},
+		"of another scope":       {func(s *corev1.Secret) { s.Data["a"] = w.seal(wide).Data["a"] }, []string{`entry "a"`}},
+		"renamed":                {func(s *corev1.Secret) { s.Name = "u" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
+		"moved":                  {func(s *corev1.Secret) { s.Namespace = "elsewhere" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
+		"plaintext in it":        {func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") }, []string{`entry "a"`, "may be plaintext"}},
+		"of a version to come":   {func(s *corev1.Secret) { s.Data["a"] = []byte(strings.Replace(string(s.Data["a"]), "v1", "v9", 1)) }, []string{`entry "a"`, "does not have its version"}},
+		"key of another name":    {func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "nokey" }, []string{"check"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := w.seal(spec)
+			test.change(s)
+			// An author's rights are enough, and they do not let decrypt.
+			err := secretmanager.Prove(t.Context(), w.as(author), s)
+			if (err == nil) != (len(test.want) == 0) {
+				t.Fatalf("got %v", err)
+			}
+			says(t, err, test.want...)
+			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "vault:v1")) {
+				t.Error("the error repeats a value")
+			}
+			if len(test.want) > 1 && !errors.Is(err, secretmanager.ErrNotProved) {
+				t.Errorf("got %v, want ErrNotProved", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,70 @@
+// Package secretmanager puts secrets into Kubernetes as HashiCorp Vault transit
+// ciphertext, and gets them out again for programs that decrypt in-process.
+//
+// A ciphertext Secret holds one transit ciphertext per entry, bound by its
+// [ciphertext.Scope] to where it lives: see package ciphertext. [Seal] makes one
+// without a cluster. A [Client] creates them or merges entries into them
+// ([Client.Create]), reads them ([Client.Read]), and brings them to the newest
+// version of their key ([Client.Rewrap] one, [Client.Rotate] all). [Prove] finds
+// out whether the entries of a Secret open where they are, which takes no right
+// to decrypt.
+//
+// Who acts is said by the [transit.Session]: authors need read on the key,
+// update on encrypt and, to prove, on rewrap; programs that read need decrypt.
+//
+// Plaintext is in memory only, and in no error and no log.
+package secretmanager
+
+import (
+	"context"
+	"errors"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// What errors of this package wrap, for errors.Is.
+var (
+	// ErrInvalid: the Spec cannot be sealed. Nothing was encrypted or written.
+	ErrInvalid = errors.New("it cannot be encrypted as asked")
+	// ErrOther: there is a Secret of that name that holds something else. It was
+	// not touched.
+	ErrOther = errors.New("there is a Secret of that name already")
+	// ErrConflict: others kept changing the Secret between our reading and our
+	// writing. Nothing was written.
+	ErrConflict = errors.New("it is being changed by others all the time")
+	// ErrNotProved: an entry does not open where it is.
+	ErrNotProved = errors.New("not every entry opens where it is")
+)
+
+// Client works on the Secrets of one cluster with the keys of one Vault. It is
+// safe for concurrent use.
+type Client struct {
+	vault *transit.Session
+	kube  kubernetes.Interface
+}
+
+// New returns a client that acts in Vault as the session and in Kubernetes as
+// the clientset.
+func New(vault *transit.Session, secrets kubernetes.Interface) *Client {
+	return &Client{vault: vault, kube: secrets}
+}
+
+// RewrapResult is what [Client.Rewrap] did.
+type RewrapResult = rotator.SecretResult
+
+// Rewrap brings every entry of one Secret to the newest version of its key,
+// without the right to decrypt: one batch request for the entries below it and
+// one write by compare-and-swap, made again (five times at most) if somebody
+// else changed the Secret meanwhile. The error wraps [rotator.ErrIncomplete] if
+// entries are left, which the result names.
+func (c *Client) Rewrap(ctx context.Context, namespace, name string) (RewrapResult, error) {
+	return rotator.RewrapSecret(ctx, c.vault, c.kube, namespace, name)
+}
+
+// Rotate runs the rotator: see [rotator.Run].
+func (c *Client) Rotate(ctx context.Context, opts rotator.Options) (*rotator.Report, error) {
+	return rotator.Run(ctx, c.vault, c.kube, opts)
+}
