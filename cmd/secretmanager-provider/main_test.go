@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// TestMain is the program itself where a test started it as one.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_RUN_MAIN") != "" {
+		main()
+	}
+	testenv.Main(m)
+}
+
+// output is a program's, for reading while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func waitFor(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for !condition() {
+		select {
+		case <-ticker.C:
+		case <-t.Context().Done():
+			t.Fatalf("waiting for %s: it never came true", what)
+		}
+	}
+}
+
+// TestProgram runs the program as a process, has it mount from a real Vault, and
+// ends it with a signal.
+func TestProgram(t *testing.T) {
+	v := testenv.SharedVault(t)
+	issuer, err := testenv.NewJWTIssuer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, data := range map[string]map[string]any{
+		"transit/keys/app":     {"derived": true},
+		"sys/policies/acl/app": {"policy": `path "transit/decrypt/app" { capabilities = ["update"] }`},
+	} {
+		if _, err := v.Write(t.Context(), path, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app", Policies: []string{"app"}}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := transit.NewClient(transit.Config{Address: v.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := client.Session("", transit.StaticToken(v.RootToken)).Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "app"},
+		[]transit.Item{{Data: []byte("c4nary"), Context: []byte("strict:demo/s/x")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	dir := t.TempDir()
+	endpoint, health := filepath.Join(dir, "p.sock"), freeAddress(t)
+	var stderr output
+	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
+		"--health-addr="+health, "--log-format=json", "--log-level=debug", "--vault-auth-mount=jwt")
+	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=")
+	program.Stderr = &stderr
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { program.Process.Kill(); program.Wait() })
+	probe := func(path string) (int, string) {
+		resp, err := http.Get("http://" + health + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(text)
+	}
+	waitFor(t, "readiness", func() bool { code, _ := probe("/readyz"); return code == 200 })
+	if code, text := probe("/healthz"); code != 200 {
+		t.Errorf("/healthz: %d %s", code, text)
+	}
+
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	driver := v1alpha1.NewCSIDriverProviderClient(conn)
+	version, err := driver.Version(t.Context(), &v1alpha1.VersionRequest{})
+	if err != nil || !strings.HasPrefix(version.RuntimeVersion, "v") {
+		t.Errorf("version %v, %v", version, err)
+	}
+	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
+	jwt := issuer.Token("demo", "app", "vault", time.Hour)
+	resp, err := driver.Mount(t.Context(), &v1alpha1.MountRequest{
+		Attributes: text(map[string]string{
+			"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
+			"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
+		}),
+		Secrets: text(map[string]string{"x": string(made[0].Data)}),
+	})
+	if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "c4nary" {
+		t.Errorf("got %v, %v", resp, err)
+	}
+
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if _, err := os.Lstat(endpoint); err == nil {
+		t.Error("the socket is still there")
+	}
+	log := stderr.String()
+	for line := range strings.Lines(log) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("a line that is not JSON: %s", line)
+		}
+	}
+	for _, secret := range []string{"c4nary", jwt, string(made[0].Data)} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log has %q in it:\n%s", secret, log)
+		}
+	}
+	for _, text := range []string{`"msg":"mounted"`, `"msg":"stopped"`} {
+		if !strings.Contains(log, text) {
+			t.Errorf("the log does not have %s:\n%s", text, log)
+		}
+	}
+}
+
+// TestRunFails has what keeps the program from starting.
+func TestRunFails(t *testing.T) {
+	dir := t.TempDir()
+	good := []string{"--vault-addr=http://127.0.0.1:1", "--endpoint=" + filepath.Join(dir, "p.sock"), "--version-key-file=" + filepath.Join(dir, "key")}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, test := range []struct {
+		name string
+		args []string
+		env  map[string]string
+		code int
+		text string
+	}{
+		{"bad flags", []string{"--log-level=loud"}, nil, 2, "--log-level"},
+		{"no folder for the key", []string{"--version-key-file=/proc/nowhere/key"}, nil, 1, "version key"},
+		{"no folder for the socket", []string{"--endpoint=" + filepath.Join(dir, "nowhere", "p.sock")}, nil, 1, "listening on"},
+		{"no kubeconfig", []string{"--kubeconfig=" + filepath.Join(dir, "nowhere")}, nil, 1, "reading kubeconfig"},
+		{"no CA in a cluster", nil, map[string]string{"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "443"}, 1, "ca.crt"},
+		{"no CA for Vault", []string{"--vault-ca-cert=" + filepath.Join(dir, "nowhere")}, nil, 1, "TLS to Vault"},
+		{"taken health address", []string{"--health-addr=" + taken.Addr().String()}, nil, 1, "health probes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var stdout, stderr output
+			code := run(ctx, append(good[:len(good):len(good)], test.args...), getenv(test.env), &stdout, &stderr)
+			if code != test.code || !strings.Contains(stderr.String(), test.text) {
+				t.Errorf("code %d, %s", code, stderr.String())
+			}
+			if strings.Contains(stdout.String(), "=") {
+				t.Errorf("on stdout: %s", stdout.String())
+			}
+		})
+	}
+}
+
+// TestKlog: what client-go logs comes in the same form.
+func TestKlog(t *testing.T) {
+	o, err := parse([]string{"--vault-addr=http://x", "--log-format=json", "--log-level=warn"}, getenv(nil), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b output
+	klog.SetSlogLogger(o.logger(&b))
+	defer klog.ClearLogger()
+	klog.InfoS("not at this level")
+	klog.ErrorS(fmt.Errorf("why"), "what")
+	if got := strings.Count(b.String(), "\n"); got != 1 || !strings.Contains(b.String(), `"level":"ERROR","msg":"what"`) || !strings.Contains(b.String(), `"err":"why"`) {
+		t.Errorf("got %s", b.String())
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const (
+	defaultEndpoint   = "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock"
+	defaultVersionKey = "/var/lib/secretmanager/version-key"
+)
+
+// errDone is what --help and --version give: there is nothing more to do.
+var errDone = errors.New("done")
+
+// options are the flags, with the environment where there is no flag.
+type options struct {
+	endpoint       string
+	vault          transit.Config
+	allowed        []string
+	vaultNamespace string
+	authMount      string
+	audience       string
+	mountTimeout   time.Duration
+	versionKeyFile string
+	healthAddr     string
+	kubeconfig     string
+	logLevel       slog.Level
+	logFormat      string
+
+	getenv func(string) string
+}
+
+// parse reads flags and environment. The error names all that is wrong.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (*options, error) {
+	o := &options{vault: transit.FromEnvironment(getenv), getenv: getenv}
+	fs := flag.NewFlagSet("secretmanager-provider", flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // what is wrong is reported once, together
+	var errs []error
+	bad := func(name, format string, a ...any) {
+		errs = append(errs, fmt.Errorf("--%s: %s", name, fmt.Sprintf(format, a...)))
+	}
+
+	fs.StringVar(&o.endpoint, "endpoint", defaultEndpoint, "`path` of the unix socket to serve the driver on")
+	fs.StringVar(&o.vault.Address, "vault-addr", o.vault.Address, "Vault's `address` where a class names none; environment VAULT_ADDR")
+	allowed := fs.String("vault-allowed-addresses", "", "further Vault `addresses` that a class may name, with commas between them")
+	fs.StringVar(&o.vaultNamespace, "vault-namespace", getenv("VAULT_NAMESPACE"), "Vault `namespace` where a class names none; environment VAULT_NAMESPACE")
+	fs.StringVar(&o.authMount, "vault-auth-mount", provider.DefaultAuthMount, "`path` of the auth mount where a class names none")
+	fs.StringVar(&o.vault.CACert, "vault-ca-cert", o.vault.CACert, "`file` of CA certificates for Vault; environment VAULT_CACERT")
+	fs.StringVar(&o.vault.ClientCert, "vault-client-cert", o.vault.ClientCert, "`file` of a client certificate for Vault; environment VAULT_CLIENT_CERT")
+	fs.StringVar(&o.vault.ClientKey, "vault-client-key", o.vault.ClientKey, "`file` of its key; environment VAULT_CLIENT_KEY")
+	fs.StringVar(&o.vault.TLSServerName, "vault-tls-server-name", o.vault.TLSServerName, "`name` to expect in Vault's certificate; environment VAULT_TLS_SERVER_NAME")
+	fs.StringVar(&o.audience, "audience", provider.DefaultAudience, "`audience` of the pod's token to log in with where a class names none; empty for the API server's")
+	timeout := fs.String("mount-timeout", provider.DefaultMountTimeout.String(), "how long a mount may take, as a `duration` under the kubelet's two minutes")
+	fs.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey, "`file` of the key that object versions are made with; made if it is not there")
+	fs.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz on; empty for not at all")
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
+	level := fs.String("log-level", "info", "lowest `level` to log: debug, info, warn, error")
+	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
+	showVersion := fs.Bool("version", false, "print the version and end")
+
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		usage(fs, stdout)
+		return nil, errDone
+	case err != nil:
+		return nil, fmt.Errorf("%w; --help lists the flags", err)
+	case *showVersion:
+		fmt.Fprintln(stdout, buildVersion())
+		return nil, errDone
+	}
+	if fs.NArg() > 0 {
+		errs = append(errs, fmt.Errorf("%q: there are no arguments beside flags", fs.Args()))
+	}
+
+	if !filepath.IsAbs(o.endpoint) {
+		bad("endpoint", "%q is not an absolute path", o.endpoint)
+	}
+	if o.vault.Address == "" {
+		bad("vault-addr", "is required, or VAULT_ADDR in the environment")
+	} else if !isAddress(o.vault.Address) {
+		bad("vault-addr", "%q is not of the form https://HOST:PORT", o.vault.Address)
+	}
+	for address := range strings.SplitSeq(*allowed, ",") {
+		if address = strings.TrimSpace(address); address == "" {
+			continue
+		}
+		if !isAddress(address) {
+			bad("vault-allowed-addresses", "%q is not of the form https://HOST:PORT", address)
+		}
+		o.allowed = append(o.allowed, address)
+	}
+	if o.authMount = strings.Trim(o.authMount, "/"); o.authMount == "" {
+		bad("vault-auth-mount", "is empty")
+	}
+	if (o.vault.ClientCert == "") != (o.vault.ClientKey == "") {
+		bad("vault-client-cert", "and --vault-client-key go together")
+	}
+	var err error
+	if o.mountTimeout, err = time.ParseDuration(*timeout); err != nil || o.mountTimeout < time.Second || o.mountTimeout > 110*time.Second {
+		bad("mount-timeout", "%q is not a duration from 1s to 110s, such as 25s", *timeout)
+	}
+	if o.versionKeyFile == "" {
+		bad("version-key-file", "is empty")
+	}
+	if _, _, err := net.SplitHostPort(o.healthAddr); o.healthAddr != "" && err != nil {
+		bad("health-addr", "%q is not of the form HOST:PORT or :PORT", o.healthAddr)
+	}
+	// Only these: below debug, client-go logs what the API server answers.
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, *level) || o.logLevel.UnmarshalText([]byte(*level)) != nil {
+		bad("log-level", "%q is not one of debug, info, warn, error", *level)
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		bad("log-format", "%q is not one of text, json", o.logFormat)
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("%w\n--help lists the flags", errors.Join(errs...))
+	}
+	return o, nil
+}
+
+func isAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// config reads the files that the options name.
+func (o *options) config(log *slog.Logger) (provider.Config, error) {
+	key, err := provider.VersionKey(o.versionKeyFile)
+	errs := []error{err}
+	c := provider.Config{
+		Vault: o.vault, AllowedAddresses: o.allowed, VaultNamespace: strings.Trim(o.vaultNamespace, "/"),
+		AuthMount: o.authMount, Audience: o.audience, MountTimeout: o.mountTimeout,
+		VersionKey: key, Log: log, BuildVersion: buildVersion(),
+	}
+	server := provider.InCluster(o.getenv)
+	if o.kubeconfig != "" {
+		server, err = provider.FromKubeconfig(o.kubeconfig)
+		errs = append(errs, err)
+	}
+	if server != nil {
+		c.Kubernetes, err = provider.NewKubernetes(server)
+		errs = append(errs, err)
+	}
+	return c, errors.Join(errs...)
+}
+
+func (o *options) logger(w io.Writer) *slog.Logger {
+	handlerOptions := &slog.HandlerOptions{Level: o.logLevel}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, handlerOptions))
+	}
+	return slog.New(slog.NewTextHandler(w, handlerOptions))
+}
+
+func usage(fs *flag.FlagSet, w io.Writer) {
+	fmt.Fprint(w, "secretmanager-provider decrypts ciphertext Secrets for the Secrets Store CSI driver.\n\nFlags:\n")
+	fs.VisitAll(func(f *flag.Flag) {
+		name, text := flag.UnquoteUsage(f)
+		fmt.Fprintf(w, "  --%s %s\n        %s", f.Name, name, text)
+		if f.DefValue != "" && f.DefValue != "false" {
+			fmt.Fprintf(w, " (default %s)", f.DefValue)
+		}
+		fmt.Fprintln(w)
+	})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func getenv(env map[string]string) func(string) string {
+	return func(name string) string { return env[name] }
+}
+
+func TestParse(t *testing.T) {
+	defaults := func(change func(*options)) *options {
+		o := &options{
+			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock", vault: transit.Config{Address: "https://v:8200"},
+			authMount: "kubernetes", audience: "vault", mountTimeout: 25 * time.Second,
+			versionKeyFile: "/var/lib/secretmanager/version-key", logFormat: "text",
+		}
+		change(o)
+		return o
+	}
+	tests := []struct {
+		name string
+		args string
+		env  map[string]string
+		want *options
+	}{
+		{"defaults", "--vault-addr=https://v:8200", nil, defaults(func(*options) {})},
+		{"environment", "", map[string]string{
+			"VAULT_ADDR": "https://v:8200", "VAULT_NAMESPACE": "team", "VAULT_CACERT": "ca", "VAULT_CLIENT_CERT": "cert", "VAULT_CLIENT_KEY": "key",
+			"VAULT_TLS_SERVER_NAME": "name", "VAULT_TOKEN": "not used", "VAULT_SKIP_VERIFY": "1",
+		}, defaults(func(o *options) {
+			o.vaultNamespace = "team"
+			o.vault = transit.Config{Address: "https://v:8200", CACert: "ca", ClientCert: "cert", ClientKey: "key", TLSServerName: "name", Insecure: true}
+		})},
+		{"flags before environment", "--vault-addr https://v:8200 --vault-namespace a --vault-ca-cert b --vault-client-cert c --vault-client-key d --vault-tls-server-name e",
+			map[string]string{"VAULT_ADDR": "https://w", "VAULT_NAMESPACE": "w", "VAULT_CACERT": "w", "VAULT_CLIENT_CERT": "w", "VAULT_CLIENT_KEY": "w", "VAULT_TLS_SERVER_NAME": "w"},
+			defaults(func(o *options) {
+				o.vaultNamespace = "a"
+				o.vault = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
+			})},
+		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
+			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json", nil,
+			defaults(func(o *options) {
+				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "x/y", "", time.Minute
+				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
+			})},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := parse(strings.Fields(test.args), getenv(test.env), &bytes.Buffer{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.getenv = nil
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(options{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestParseReportsAllAtOnce(t *testing.T) {
+	_, err := parse([]string{
+		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-client-cert=c",
+		"--mount-timeout=3m", "--version-key-file=", "--health-addr=8080", "--log-level=debug-8", "--log-format=xml", "serve",
+	}, getenv(nil), &bytes.Buffer{})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, text := range []string{
+		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", "--vault-client-cert: and",
+		`--mount-timeout: "3m"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
+	} {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%v\ndoes not have %q", err, text)
+		}
+	}
+	if _, err := parse(nil, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "--vault-addr: is required, or VAULT_ADDR") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := parse([]string{"--vault-adr=x"}, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "vault-adr") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for arg, text := range map[string]string{"--help": "--vault-allowed-addresses addresses", "--version": "v"} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{arg}, getenv(nil), &out, &errs); code != 0 || !strings.Contains(out.String(), text) || errs.Len() > 0 {
+			t.Errorf("%s: code %d, %q, %q", arg, code, out.String(), errs.String())
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package provider
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// Texts that no message and no log may have in them.
+const (
+	canaryPlaintext  = "c4nary-plaintext"
+	canaryToken      = "c4nary.token.of-a-pod"
+	canaryCiphertext = "vault:v1:Y2FuYXJ5LWNpcGhlcnRleHQtdGhhdC1pcy1sb25nLWVub3VnaA=="
+)
+
+var canaries = []string{canaryPlaintext, canaryToken, canaryCiphertext, "Y2FuYXJ5"}
+
+// plainParams are valid parameters for no Vault in particular.
+func plainParams(more ...string) map[string]string {
+	p := (&env{namespace: "demo", key: transit.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}).params()
+	for i := 0; i < len(more); i += 2 {
+		if more[i+1] == "-" {
+			delete(p, more[i])
+			continue
+		}
+		p[more[i]] = more[i+1]
+	}
+	return p
+}
+
+// TestBadInput has the requests that are refused before anything is sent to
+// Vault.
+func TestBadInput(t *testing.T) {
+	var asked atomic.Int32
+	vault := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer vault.Close()
+	s := serve(t, vault.URL)
+	good := map[string]string{"x": canaryCiphertext}
+
+	tests := []struct {
+		name    string
+		params  map[string]string
+		entries map[string]string
+		code    codes.Code
+		texts   []string
+	}{
+		{"no roleName", plainParams("roleName", "-"), good, codes.InvalidArgument, []string{"SecretProviderClass demo/matrix", "roleName: is required"}},
+		{"no secretName", plainParams("secretName", "-"), good, codes.InvalidArgument, []string{"secretName: is required"}},
+		{"no transitKey", plainParams("transitKey", " "), good, codes.InvalidArgument, []string{"transitKey: is required"}},
+		{"everything at once", plainParams("roleName", "-", "secretName", "-", "transitKey", "-", "scope", "wide", "rolName", "x",
+			"objects", "- {objectName: ., filePermission: 0888}\n- {objectNam: a}"), good, codes.InvalidArgument,
+			[]string{"roleName: is required", "secretName: is required", "transitKey: is required", `unknown scope "wide"`, `did you mean "roleName"?`,
+				"objects[0].objectName: ", "objects[0].filePermission: ", "objects[1].objectNam: is not a field", "objects[1].objectName: is required"}},
+		{"unknown parameter", plainParams("secretNames", "x"), good, codes.InvalidArgument, []string{`"secretNames": is not a parameter; did you mean "secretName"?`}},
+		{"unknown parameter in another case", plainParams("TransitMOUNT", "x"), good, codes.InvalidArgument, []string{`did you mean "transitMount"?`}},
+		{"TLS parameter", plainParams("vaultSkipTLSVerify", "true"), good, codes.InvalidArgument, []string{`"vaultSkipTLSVerify"`, "set by the operator"}},
+		{"address that is not allowed", plainParams("vaultAddress", "https://evil.example"), good, codes.InvalidArgument, []string{"vaultAddress: ", "--vault-allowed-addresses"}},
+		{"path in roleName", plainParams("roleName", "../x"), good, codes.InvalidArgument, []string{"roleName: "}},
+		{"path in transitKey", plainParams("transitKey", "a/../b"), good, codes.InvalidArgument, []string{"transitKey: "}},
+		{"path in transitMount", plainParams("transitMount", "a/../../sys"), good, codes.InvalidArgument, []string{"transitMount: "}},
+		{"path in vaultAuthMountPath", plainParams("vaultAuthMountPath", "a?b"), good, codes.InvalidArgument, []string{"vaultAuthMountPath: "}},
+		{"path in vaultNamespace", plainParams("vaultNamespace", "/a//b/"), good, codes.InvalidArgument, []string{"vaultNamespace: "}},
+		{"path in secretName", plainParams("secretName", "../pods"), good, codes.InvalidArgument, []string{"secretName: "}},
+		{"no namespace", plainParams(keyPodNamespace, "-"), good, codes.InvalidArgument, []string{"pod.namespace", "podInfoOnMount"}},
+		{"namespace that is none", plainParams(keyPodNamespace, "a/b"), good, codes.InvalidArgument, []string{"pod.namespace"}},
+		{"tokens that are none", plainParams(keyTokens, `["`+canaryToken+`"]`), good, codes.InvalidArgument, []string{"serviceAccount.tokens: is not"}},
+
+		{"objects that are a mapping", plainParams("objects", "array: [x]"), good, codes.InvalidArgument, []string{"objects: is a mapping and not a list"}},
+		{"objects that are a text", plainParams("objects", "x"), good, codes.InvalidArgument, []string{"objects: is a single value and not a list"}},
+		{"objects that are not YAML", plainParams("objects", "- {"), good, codes.InvalidArgument, []string{"objects: is not YAML"}},
+		{"objects that are two documents", plainParams("objects", "- {objectName: a}\n---\n- {objectName: b}"), good, codes.InvalidArgument, []string{"objects: is more than one YAML document"}},
+		{"objects without items", plainParams("objects", "[]"), good, codes.InvalidArgument, []string{"objects: is an empty list"}},
+		{"objects that are comments", plainParams("objects", "# later"), good, codes.InvalidArgument, []string{"objects: has nothing but comments"}},
+		{"too many objects", plainParams("objects", strings.Repeat("- {objectName: a}\n", maxObjects+1)), good, codes.InvalidArgument, []string{"objects: has 2001 items"}},
+		{"item that is a text", plainParams("objects", "- a\n- {objectName: b}"), good, codes.InvalidArgument, []string{"objects[0]: is a single value"}},
+		{"unknown field", plainParams("objects", "- {objectName: a, filepermission: '0400'}"), good, codes.InvalidArgument, []string{"objects[0].filepermission: is not a field; there are objectName"}},
+		{"duplicate field", plainParams("objects", "- {objectName: a}\n- {objectName: b, secretKey: x, secretKey: y}"), good, codes.InvalidArgument, []string{"objects[1].secretKey: is there twice"}},
+		{"alias", plainParams("objects", "- &a {objectName: a}\n- *a"), good, codes.InvalidArgument, []string{"objects[1]: is an alias"}},
+		{"field that is a list", plainParams("objects", "- {objectName: [a]}"), good, codes.InvalidArgument, []string{"objects[0].objectName: is a list"}},
+		{"field that is null", plainParams("objects", "- {objectName: a, field: }"), good, codes.InvalidArgument, []string{"objects[0].field: is null"}},
+		{"two objects on one path", plainParams("objects", "- {objectName: a}\n- {objectName: b}\n- {objectName: a, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[2].objectName: "a" is the path of objects[0] too`}},
+		{"path nested under a file", plainParams("objects", "- {objectName: a}\n- {objectName: a/b, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[1].objectName: "a/b" is under "a", which is the file of objects[0]`}},
+		{"file that is a folder", plainParams("objects", "- {objectName: a/b/c, secretKey: x}\n- {objectName: a/b, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[1].objectName: "a/b" is a folder`}},
+		{"path of .", plainParams("objects", "- {objectName: ., secretKey: x}"), good, codes.InvalidArgument, []string{`objects[0].objectName: "." is the volume itself`}},
+		{"path of ..", plainParams("objects", "- {objectName: .., secretKey: x}"), good, codes.InvalidArgument, []string{`objects[0].objectName: ".." has ".."`}},
+		{"path with ..", plainParams("objects", "- {objectName: a/../../b, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[0].objectName: "a/../../b" has ".." in it`}},
+		{"path that begins with ..", plainParams("objects", "- {objectName: ..data, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[0].objectName: "..data" begins with ".."`}},
+		{"absolute path", plainParams("objects", "- {objectName: /etc/passwd, secretKey: x}"), good, codes.InvalidArgument, []string{`objects[0].objectName: "/etc/passwd" is absolute`}},
+		{"path with a zero byte", plainParams("objects", `- {objectName: "a\x00b", secretKey: x}`), good, codes.InvalidArgument, []string{`objects[0].objectName: "a\x00b" has a zero byte`}},
+		{"path that is not clean", plainParams("objects", "- {objectName: a//b, secretKey: x}"), good, codes.InvalidArgument, []string{`is not clean; write "a/b"`}},
+		{"path with a long part", plainParams("objects", "- {objectName: "+strings.Repeat("a", 256)+", secretKey: x}"), good, codes.InvalidArgument, []string{"longer than 255 bytes"}},
+		{"path that is long", plainParams("objects", "- {objectName: "+strings.Repeat("a/", 2000)+"a, secretKey: x}"), good, codes.InvalidArgument, []string{"is too long"}},
+		{"path without secretKey", plainParams("objects", "- {objectName: a/b}"), good, codes.InvalidArgument, []string{"objects[0].secretKey: is required"}},
+		{"secretKey that is none", plainParams("objects", "- {objectName: a, secretKey: a/b}"), good, codes.InvalidArgument, []string{`objects[0].secretKey: "a/b" is not the name of an entry`}},
+		{"filePermission of 0888", plainParams("objects", "- {objectName: a}\n- {objectName: b}\n- {objectName: c, filePermission: '0888'}"), good, codes.InvalidArgument, []string{`objects[2].filePermission: "0888" is not an octal mode`}},
+		{"filePermission of 01777", plainParams("objects", "- {objectName: a, filePermission: '01777'}"), good, codes.InvalidArgument, []string{"objects[0].filePermission: "}},
+		{"filePermission without a zero", plainParams("objects", "- {objectName: a, filePermission: 440}"), good, codes.InvalidArgument, []string{"objects[0].filePermission: "}},
+		{"filePermission that is empty", plainParams("objects", "- {objectName: a, filePermission: ''}"), good, codes.InvalidArgument, []string{"objects[0].filePermission: "}},
+		{"unknown encoding", plainParams("objects", "- {objectName: a, encoding: rot13}"), good, codes.InvalidArgument, []string{`objects[0].encoding: "rot13" is not one of utf-8, base64, hex`}},
+		{"empty part of a field", plainParams("objects", "- {objectName: a, field: a..b}"), good, codes.InvalidArgument, []string{"objects[0].field: ", "empty part"}},
+
+		{"entry that is missing", plainParams("objects", "- {objectName: y}\n- {objectName: x}\n- {objectName: z}"), good, codes.NotFound,
+			[]string{"Secret demo/matrix", `no entry "y", "z"`, `it has "x"`, "nodePublishSecretRef names the same Secret"}},
+		{"entry that is empty", plainParams(), map[string]string{"x": "", "y": canaryCiphertext}, codes.FailedPrecondition, []string{`entry "x" is empty`}},
+		{"entry of plaintext", plainParams(), map[string]string{"x": canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x" is not ciphertext`, "may be plaintext"}},
+		{"entry that is not base64", plainParams(), map[string]string{"x": "vault:v1:***" + canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x" is damaged ciphertext`, "not base64"}},
+		{"entry without a version", plainParams(), map[string]string{"x": "vault:" + canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x" is not ciphertext`}},
+		{"several bad entries", plainParams(), map[string]string{"x": "", "y": canaryPlaintext, "z": "vault:v0:" + canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x"`, `entry "y"`, `entry "z"`}},
+
+		{"no token", plainParams(keyTokens, "-"), good, codes.FailedPrecondition, []string{`no service-account token of audience "vault" (none at all came)`, "spec.tokenRequests", "- audience: vault"}},
+		{"no token of that audience", plainParams("audience", "team"), good, codes.FailedPrecondition, []string{`audience "team"`, `those of "vault" came`, "- audience: team"}},
+		{"no token of that audience among several", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "x": {canaryToken, time.Time{}}})), good,
+			codes.FailedPrecondition, []string{`those of "", "x" came`}},
+		{"expired token", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}})), good,
+			codes.Unauthenticated, []string{`audience "vault" expired at `, "clock of the node"}},
+		{"no ciphertext, no token to read it", plainParams(), nil, codes.FailedPrecondition, []string{"nodePublishSecretRef: {name: matrix}", "- audience: ''", "`get`"}},
+		{"no ciphertext, no API server", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {canaryToken, time.Time{}}})), nil,
+			codes.FailedPrecondition, []string{"this provider knows no API server", "nodePublishSecretRef: {name: matrix}"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			resp, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
+			wantError(t, err, test.code, test.texts...)
+			if resp != nil {
+				t.Error("an answer beside the error")
+			}
+			clean(t, canaries, err.Error(), s.log.String())
+			if n := asked.Swap(0); n > 0 {
+				t.Errorf("Vault was asked %d times", n)
+			}
+		})
+	}
+
+	t.Run("attributes", func(t *testing.T) {
+		for _, text := range []string{"x" + canaryPlaintext, `[]`, `{"a": 1}`, `{"roleName": {"a": "` + canaryPlaintext + `"}}`, `{"a": null}`} {
+			_, err := s.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: text, Secrets: "null"})
+			wantError(t, err, codes.InvalidArgument, "attributes")
+			clean(t, canaries, err.Error(), s.log.String())
+		}
+	})
+	t.Run("secrets", func(t *testing.T) {
+		for _, text := range []string{"x" + canaryPlaintext, `["` + canaryPlaintext + `"]`, `{"a": ["` + canaryPlaintext + `"]}`} {
+			_, err := s.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: toJSON(plainParams()), Secrets: text})
+			wantError(t, err, codes.InvalidArgument, "secrets")
+			clean(t, canaries, err.Error(), s.log.String())
+		}
+	})
+}
+
+// A name of any length is no work and no message of that length.
+func TestLongInputIsClipped(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	params := plainParams("scope", strings.Repeat("s", 1<<20))
+	for i := range 200 {
+		params[strings.Repeat("n", 10000+i)] = "x"
+	}
+	_, err := s.Mount(t.Context(), mountRequest(params, nil))
+	wantError(t, err, codes.InvalidArgument, "scope: unknown scope", " more")
+	if n := len(err.Error()); n > 2*maxMessage {
+		t.Errorf("the message has %d bytes", n)
+	}
+}

@@ -1,0 +1,283 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// issuer signs the tokens of all tests that log in at auth/jwt: the mount of the
+// shared Vault trusts one.
+var issuer = sync.OnceValue(func() *testenv.JWTIssuer {
+	i, err := testenv.NewJWTIssuer()
+	if err != nil {
+		panic(err)
+	}
+	return i
+})
+
+// env is a namespace of its own in a real Vault, with a derived key, and with a
+// role that may decrypt with it.
+type env struct {
+	vault     *testenv.Vault
+	namespace string
+	key       transit.Key
+	policy    string
+	jwt       string // of service account app, audience vault
+}
+
+// newEnv uses the shared Vault.
+func newEnv(t testing.TB) *env { return newEnvIn(t, testenv.SharedVault(t)) }
+
+func newEnvIn(t testing.TB, v *testenv.Vault) *env {
+	t.Helper()
+	name := "ns-" + strings.ToLower(rand.Text()[:10])
+	e := &env{vault: v, namespace: name, key: transit.Key{Mount: "transit", Name: name}, policy: name}
+	e.write(t, "transit/keys/"+name, map[string]any{"derived": true})
+	e.write(t, "sys/policies/acl/"+name, map[string]any{
+		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, name),
+	})
+	if err := v.TrustIssuer(t.Context(), "jwt", issuer()); err != nil {
+		t.Fatal(err)
+	}
+	err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Name: name, Namespace: name, ServiceAccount: "app", Policies: []string{name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.jwt = issuer().Token(name, "app", "vault", time.Hour)
+	return e
+}
+
+func (e *env) write(t testing.TB, path string, data map[string]any) {
+	t.Helper()
+	if _, err := e.vault.Write(t.Context(), path, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// encrypt returns plaintext as the entry of a Secret in its place.
+func (e *env) encrypt(t testing.TB, scope ciphertext.Scope, secret, entry, plaintext string) string {
+	t.Helper()
+	return e.encryptWith(t, e.key, scope.Context(e.namespace, secret, entry), plaintext)
+}
+
+func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext string) string {
+	t.Helper()
+	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := client.Session("", transit.StaticToken(e.vault.RootToken))
+	results, err := session.Encrypt(t.Context(), k, []transit.Item{{Data: []byte(plaintext), Context: context}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if results[0].Err != nil {
+		t.Fatal(results[0].Err)
+	}
+	return string(results[0].Data)
+}
+
+// params are those of a class for the env's key and role.
+func (e *env) params(more ...string) map[string]string {
+	p := map[string]string{
+		"roleName": e.namespace, "secretName": "matrix", "transitKey": e.key.Name, "vaultAuthMountPath": "jwt",
+		keyPodNamespace: e.namespace, keyPodName: "app-0", keyPodUID: "uid-0", keyServiceAccount: "app",
+		kubeletPrefix + "ephemeral": "true", keyClass: "matrix",
+		keyTokens: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(time.Hour)}}),
+	}
+	for i := 0; i < len(more); i += 2 {
+		if more[i+1] == "" {
+			delete(p, more[i])
+			continue
+		}
+		p[more[i]] = more[i+1]
+	}
+	return p
+}
+
+func tokensJSON(t map[string]token) string { return toJSON(map[string]token(t)) }
+
+func toJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// mountRequest is what the driver makes of parameters and of the entries of the
+// Secret that the kubelet read; null for none.
+func mountRequest(params, entries map[string]string) *v1alpha1.MountRequest {
+	return &v1alpha1.MountRequest{
+		Attributes: toJSON(params), Secrets: toJSON(entries),
+		TargetPath: "/var/lib/kubelet/pods/uid-0/volumes/kubernetes.io~csi/secrets/mount", Permission: "420",
+	}
+}
+
+// logBuffer is a log that tests can read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// served is a provider on a socket of its own, and a client of it as the driver has.
+type served struct {
+	v1alpha1.CSIDriverProviderClient
+	provider *Provider
+	server   *Server
+	endpoint string
+	log      *logBuffer
+}
+
+// serve serves a provider for the Vault until the test ends.
+func serve(t testing.TB, address string, change ...func(*Config)) *served {
+	t.Helper()
+	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}}
+	c := Config{
+		Vault: transit.Config{Address: address}, Audience: DefaultAudience, VersionKey: make([]byte, versionKeySize),
+		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), BuildVersion: "v1.2.3",
+	}
+	for _, change := range change {
+		change(&c)
+	}
+	var err error
+	if s.provider, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	if s.server, err = Listen(s.endpoint, s.provider); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.server.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	})
+	s.CSIDriverProviderClient = dial(t, s.endpoint)
+	return s
+}
+
+func dial(t testing.TB, endpoint string) v1alpha1.CSIDriverProviderClient {
+	t.Helper()
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return v1alpha1.NewCSIDriverProviderClient(conn)
+}
+
+// within makes mounts end soon in tests of what makes them wait.
+func within(d time.Duration) func(*Config) { return func(c *Config) { c.MountTimeout = d } }
+
+// file is a file as a test wants it.
+type file struct {
+	Mode    int32
+	Content string
+}
+
+func filesOf(resp *v1alpha1.MountResponse) map[string]file {
+	files := map[string]file{}
+	for _, f := range resp.GetFiles() {
+		files[f.Path] = file{f.Mode, string(f.Contents)}
+	}
+	return files
+}
+
+func versionsOf(resp *v1alpha1.MountResponse) map[string]string {
+	versions := map[string]string{}
+	for _, v := range resp.GetObjectVersion() {
+		versions[v.Id] = v.Version
+	}
+	return versions
+}
+
+// parts is the form of every message: what failed, why, what to check.
+var parts = regexp.MustCompile(`(?s)^[^:]+.*: .+; check .+`)
+
+// wantError checks an error as every error has to be, and that its message
+// holds all of the texts.
+func wantError(t testing.TB, err error, code codes.Code, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	s := status.Convert(err)
+	if s.Code() != code {
+		t.Errorf("code %s, want %s: %s", s.Code(), code, s.Message())
+	}
+	if !isFinal(s.Code()) {
+		t.Errorf("code %s lets the pod start without its files", s.Code())
+	}
+	if !parts.MatchString(s.Message()) {
+		t.Errorf("message %q does not say what failed, why and what to check", s.Message())
+	}
+	wantTexts(t, s.Message(), texts...)
+}
+
+func wantTexts(t testing.TB, message string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(message, text) {
+			t.Errorf("%q\ndoes not have %q", message, text)
+		}
+	}
+}
+
+// clean checks that texts have none of the secrets in them.
+func clean(t testing.TB, secrets []string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		for _, secret := range secrets {
+			if secret != "" && strings.Contains(text, secret) {
+				t.Errorf("%q came out in %q", secret, text)
+			}
+		}
+	}
+}
+
+func merged(m map[string]string, more ...string) map[string]string {
+	m = maps.Clone(m)
+	for i := 0; i < len(more); i += 2 {
+		m[more[i]] = more[i+1]
+	}
+	return m
+}

@@ -1,0 +1,247 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// errNotDocument is what a plaintext gives that fields cannot be taken from. The
+// parser's own words would repeat parts of it.
+var errNotDocument = errors.New("the plaintext is neither JSON nor YAML")
+
+// document is a plaintext that fields are taken from. JSON is read as the YAML
+// that it is not quite: see parseDocument.
+type document struct {
+	json any // json.Number, string, bool, nil, []any, map[string]any
+	yaml *yaml.Node
+}
+
+// parseDocument reads JSON or, failing that, YAML of one document. JSON is not
+// left to the YAML reader, which takes numbers, escapes and tabs differently.
+func parseDocument(plaintext []byte) (*document, error) {
+	if !utf8.Valid(plaintext) {
+		return nil, errNotDocument // the JSON reader would put something else in place
+	}
+	decoder := json.NewDecoder(bytes.NewReader(plaintext))
+	decoder.UseNumber() // so that numbers stay as they were written
+	var d document
+	if err := decoder.Decode(&d.json); err == nil {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			return &d, nil
+		}
+	}
+	var doc, next yaml.Node
+	lines := yaml.NewDecoder(bytes.NewReader(plaintext))
+	if lines.Decode(&doc) != nil || len(doc.Content) == 0 {
+		return nil, errNotDocument
+	}
+	if err := lines.Decode(&next); !errors.Is(err, io.EOF) {
+		return nil, errNotDocument
+	}
+	return &document{yaml: doc.Content[0]}, nil
+}
+
+// get returns the content of a field: a scalar as its text, exactly as written
+// where it is a number, and anything else as JSON. The error names the field,
+// never a value.
+func (d *document) get(field []string) ([]byte, error) {
+	if d.yaml != nil {
+		return yamlField(d.yaml, field)
+	}
+	return jsonField(d.json, field)
+}
+
+func jsonField(v any, field []string) ([]byte, error) {
+	for i, name := range field {
+		switch at := v.(type) {
+		case map[string]any:
+			next, ok := at[name]
+			if !ok {
+				return nil, missing(field[:i+1])
+			}
+			v = next
+		case []any:
+			n, err := index(field[:i+1], len(at))
+			if err != nil {
+				return nil, err
+			}
+			v = at[n]
+		default:
+			return nil, noFields(field[:i+1])
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		return []byte(v), nil
+	case json.Number:
+		return []byte(v), nil
+	case bool:
+		return strconv.AppendBool(nil, v), nil
+	case nil:
+		return nil, null(field)
+	}
+	return marshal(v)
+}
+
+func yamlField(n *yaml.Node, field []string) ([]byte, error) {
+	for i, name := range field {
+		switch n.Kind {
+		case yaml.MappingNode:
+			var next *yaml.Node
+			for j := 0; j+1 < len(n.Content); j += 2 {
+				key := n.Content[j]
+				if key.Kind != yaml.ScalarNode || key.Value != name {
+					continue
+				}
+				if next != nil {
+					return nil, fmt.Errorf("field %s is there twice", fieldName(field[:i+1]))
+				}
+				next = n.Content[j+1]
+			}
+			if next == nil {
+				return nil, missing(field[:i+1])
+			}
+			n = next
+		case yaml.SequenceNode:
+			at, err := index(field[:i+1], len(n.Content))
+			if err != nil {
+				return nil, err
+			}
+			n = n.Content[at]
+		case yaml.AliasNode:
+			return nil, alias(field[:i])
+		default:
+			return nil, noFields(field[:i+1])
+		}
+	}
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		v, err := plain(n, field)
+		if err != nil {
+			return nil, err
+		}
+		return marshal(v)
+	case n.ShortTag() == "!!null":
+		return nil, null(field)
+	}
+	return []byte(n.Value), nil
+}
+
+// plain turns YAML into what JSON can hold.
+func plain(n *yaml.Node, field []string) (any, error) {
+	switch n.Kind {
+	case yaml.SequenceNode:
+		list := make([]any, 0, len(n.Content))
+		for _, item := range n.Content {
+			v, err := plain(item, field)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		return list, nil
+	case yaml.MappingNode:
+		object := make(map[string]any, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
+				return nil, alias(field)
+			}
+			if _, ok := object[key.Value]; ok {
+				return nil, fmt.Errorf("field %s has a name in it twice", fieldName(field))
+			}
+			v, err := plain(n.Content[i+1], field)
+			if err != nil {
+				return nil, err
+			}
+			object[key.Value] = v
+		}
+		return object, nil
+	case yaml.AliasNode:
+		// Followed, a few hundred bytes of them can stand for gigabytes.
+		return nil, alias(field)
+	}
+	return plainScalar(n, field)
+}
+
+func plainScalar(n *yaml.Node, field []string) (any, error) {
+	switch n.ShortTag() {
+	case "!!null":
+		return nil, nil
+	case "!!bool":
+		return strings.EqualFold(n.Value, "true"), nil
+	case "!!int", "!!float":
+		if json.Valid([]byte(n.Value)) {
+			return json.Number(n.Value), nil
+		}
+		// Such as 0x1f, 1_000 or .5.
+		var v any
+		if err := n.Decode(&v); err != nil {
+			return n.Value, nil
+		}
+		if f, ok := v.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
+			return nil, fmt.Errorf("field %s has a number in it that JSON does not have", fieldName(field))
+		}
+		return v, nil
+	}
+	return n.Value, nil
+}
+
+// marshal writes JSON without the escapes that are for browsers.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, errors.New("it cannot be written as JSON")
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// index reads the last part of the field as a position in a list of n items.
+func index(field []string, n int) (int, error) {
+	last := field[len(field)-1]
+	i, err := strconv.ParseUint(last, 10, 31)
+	if err != nil || strconv.FormatUint(i, 10) != last {
+		return 0, fmt.Errorf("field %s is not there: its parent is a list, whose items are numbered from 0", fieldName(field))
+	}
+	if int(i) >= n {
+		return 0, fmt.Errorf("field %s is not there: the list has %d items, numbered from 0", fieldName(field), n)
+	}
+	return int(i), nil
+}
+
+func missing(field []string) error {
+	return fmt.Errorf("field %s is not there", fieldName(field))
+}
+
+func noFields(field []string) error {
+	return fmt.Errorf("field %s is not there: its parent is a single value", fieldName(field))
+}
+
+func null(field []string) error {
+	return fmt.Errorf("field %s is null", fieldName(field))
+}
+
+func alias(field []string) error {
+	return fmt.Errorf("field %s has a YAML alias or merge in it, which is not followed", fieldName(field))
+}
+
+// fieldName writes a field as the class has it.
+func fieldName(field []string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `.`, `\.`)
+	parts := make([]string, len(field))
+	for i, part := range field {
+		parts[i] = escape.Replace(part)
+	}
+	return quote(strings.Join(parts, "."))
+}

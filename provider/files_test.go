@@ -1,0 +1,91 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// TestFileFailures: what the plaintext is not fit for is said without saying
+// what it is.
+func TestFileFailures(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	entries := map[string]string{
+		"doc":  e.encrypt(t, ciphertext.Strict, "matrix", "doc", `{"a": {"b": "`+canaryPlaintext+`"}, "`+canaryToken+`": 1}`),
+		"text": e.encrypt(t, ciphertext.Strict, "matrix", "text", canaryPlaintext),
+	}
+	tests := []struct {
+		name, objects string
+		texts         []string
+	}{
+		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}", []string{`file "f" from entry "doc": field "a.c" is not there`, "objects in the class"}},
+		{"field of a text", "- {objectName: text, field: a}", []string{`file "text" from entry "text": field "a" is not there`}},
+		{"not base64", "- {objectName: text, encoding: base64}", []string{"it is not base64"}},
+		{"not hex", "- {objectName: f, secretKey: doc, field: a.b, encoding: hex}", []string{"it is not hex digits"}},
+		{"all at once", "- {objectName: text, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, field: x}\n- {objectName: g, secretKey: doc, field: a.b.c}",
+			[]string{`file "text"`, `file "f" from entry "doc": field "x" is not there`, `file "g" from entry "doc": field "a.b.c" is not there`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := s.Mount(t.Context(), mountRequest(e.params("objects", test.objects), entries))
+			wantError(t, err, codes.FailedPrecondition, append(test.texts, "making the files of Secret "+e.namespace+"/matrix")...)
+			clean(t, append([]string{e.jwt}, canaries...), err.Error(), s.log.String())
+		})
+	}
+}
+
+// What the kubelet hands over is trusted to be a Secret's, but the names become
+// paths and contexts.
+func TestEntryNames(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	for _, name := range []string{"..data", "a/b", ".", "..", "", "a b"} {
+		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{name: canaryCiphertext}))
+		wantError(t, err, codes.FailedPrecondition, "every entry of Secret demo/matrix", "is not the name of an entry")
+	}
+}
+
+// The driver counts the whole answer, names and all, and the provider's memory
+// is not filled with what cannot be sent.
+func TestFilesAreBounded(t *testing.T) {
+	p := plainProvider(t)
+	r := &request{pod: pod{namespace: "demo"}, secret: "matrix"}
+	just := map[string][]byte{"x": make([]byte, maxAnswer-16)}
+	_, failure := p.files(t.Context(), r, []object{{path: "a-long-name-of-a-file", entry: "x"}}, just)
+	if failure == nil {
+		t.Error("an answer that the driver does not take")
+	} else {
+		wantError(t, final(failure), codes.FailedPrecondition, "more than the 4 MiB")
+	}
+
+	objects := make([]object, 0, maxObjects)
+	for i := range maxObjects {
+		objects = append(objects, object{path: fmt.Sprint(i), entry: "x", encoding: hexed})
+	}
+	half := map[string][]byte{"x": bytes.Repeat([]byte("00"), 1<<20)}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, failure = p.files(t.Context(), r, objects, half); failure == nil {
+		t.Error("an answer of gigabytes")
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+		t.Errorf("it took %d MiB", n>>20)
+	}
+}
+
+func TestFilesEndInTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, failure := plainProvider(t).files(ctx, &request{}, []object{{path: "x", entry: "x"}}, map[string][]byte{"x": nil})
+	if failure == nil {
+		t.Fatal("no failure")
+	}
+	wantError(t, final(failure), codes.Internal, "not done within 25s")
+}

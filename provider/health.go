@@ -1,0 +1,67 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// healthTimeout is how long a process that works may take to say its version.
+const healthTimeout = 3 * time.Second
+
+// Health answers the probes of the kubelet.
+//
+//	/healthz  200 if a Version call over the socket at endpoint is answered; a
+//	          process that is stuck gets 503, and is then started again
+//	/readyz   200 while ready returns true
+//
+// The body says in a line what is wrong.
+func Health(endpoint string, ready func() bool) http.Handler {
+	return health(endpoint, ready, healthTimeout)
+}
+
+func health(endpoint string, ready func() bool, timeout time.Duration) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, callVersion(r.Context(), endpoint, timeout))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		if !ready() {
+			err = errors.New("the socket is not served by this process, or not any more")
+		}
+		answer(w, err)
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func callVersion(ctx context.Context, endpoint string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	// A connection of its own each time, as a kept one would still lead to a
+	// socket that has been replaced since.
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := v1alpha1.NewCSIDriverProviderClient(conn).Version(ctx, &v1alpha1.VersionRequest{Version: apiVersion}); err != nil {
+		return fmt.Errorf("no answer to Version on %s: %s", endpoint, status.Convert(err).Message())
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// inClusterCA is where the DaemonSet mounts kube-root-ca.crt. There is no token
+// beside it: the provider has no identity of its own.
+const inClusterCA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+
+// maxSecretAnswer bounds what is read of the API server's answer: 1 MiB of data
+// in base64, and metadata.
+const maxSecretAnswer = 8 << 20
+
+// Kubernetes reads Secrets from an API server, each with the token of whoever
+// asks. It has one pool of connections and no credentials, and it is safe for
+// concurrent use.
+type Kubernetes struct {
+	client rest.Interface
+	host   string
+}
+
+// InCluster returns the API server of the cluster that the process runs in, by
+// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT as getenv gives them and
+// the CA certificates that are mounted; nil if it runs in none.
+func InCluster(getenv func(string) string) *rest.Config {
+	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || port == "" {
+		return nil
+	}
+	return &rest.Config{
+		Host:            "https://" + net.JoinHostPort(host, port),
+		TLSClientConfig: rest.TLSClientConfig{CAFile: inClusterCA},
+	}
+}
+
+// FromKubeconfig returns the API server of a kubeconfig's current context, with
+// the credentials there, which [NewKubernetes] drops.
+func FromKubeconfig(file string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("reading kubeconfig %s: %w", file, err)
+	}
+	return config, nil
+}
+
+// NewKubernetes reads the CA certificates. It does not connect. Credentials in
+// the configuration are not used.
+func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+
+	c := rest.AnonymousClientConfig(config)
+	c.APIPath = "/api"
+	c.GroupVersion = &corev1.SchemeGroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.UserAgent = RuntimeName
+	c.QPS = -1 // the API server has its own limits, and knows of all nodes
+	c.WarningHandler = rest.NoWarnings{}
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the client of the API server %s: %w", config.Host, err)
+	}
+	return &Kubernetes{client: client, host: config.Host}, nil
+}
+
+// secret reads a Secret as the owner of the token. What may be gone in a moment
+// is tried again until the context ends.
+func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string) (*corev1.Secret, error) {
+	policy := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0),
+	)
+	for {
+		var s corev1.Secret
+		err := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
+			SetHeader("Authorization", "Bearer "+token).
+			MaxRetries(0).Do(ctx).Into(&s)
+		if err == nil {
+			return &s, nil
+		}
+		wait, again := transient(err)
+		wait = max(wait, policy.NextBackOff())
+		// A wait that would outlast the deadline only delays the news.
+		if end, ok := ctx.Deadline(); !again || ctx.Err() != nil || ok && time.Until(end) <= wait {
+			return nil, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		case <-timer.C:
+		}
+	}
+}
+
+// transient reports whether an error may be gone in a moment, and how long the
+// API server would like to be left alone.
+func transient(err error) (wait time.Duration, again bool) {
+	if isTooLong(err) {
+		return 0, false
+	}
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+		wait = time.Duration(seconds) * time.Second
+	}
+	code := statusOf(err)
+	return wait, code == 0 || code == http.StatusTooManyRequests || code >= 500
+}
+
+// statusOf returns the HTTP status of an error; 0 when there was no answer.
+func statusOf(err error) int {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+		return int(status.Status().Code)
+	}
+	return 0
+}
+
+func isTooLong(err error) bool {
+	var tooLong *http.MaxBytesError
+	return errors.As(err, &tooLong)
+}
+
+// bounded ends an answer that is longer than any Secret with an error.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(r)
+	if err == nil && resp.Body != nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSecretAnswer)
+	}
+	return resp, err
+}

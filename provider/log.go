@@ -1,0 +1,46 @@
+package provider
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// mountLog is what one mount's line in the log says.
+type mountLog struct {
+	began   time.Time
+	request *request
+	source  string
+	entries int
+}
+
+func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, resp *v1alpha1.MountResponse, err error) {
+	var attrs []slog.Attr
+	add := func(name, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(name, clip(value, 253)))
+		}
+	}
+	if r := l.request; r != nil {
+		add("namespace", r.pod.namespace)
+		add("pod", r.pod.name)
+		add("class", r.class)
+		add("secret", r.secret)
+	}
+	add("source", l.source)
+	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", now.Sub(l.began)))
+	switch {
+	case err != nil:
+		attrs = append(attrs, slog.String("code", status.Code(err).String()), slog.String("error", status.Convert(err).Message()))
+		log.LogAttrs(ctx, slog.LevelError, "mount failed", attrs...)
+	case resp == nil:
+		attrs = append(attrs, slog.String("code", codes.Internal.String()), slog.String("error", "panic"))
+		log.LogAttrs(ctx, slog.LevelError, "mount failed", attrs...)
+	default:
+		log.LogAttrs(ctx, slog.LevelInfo, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)
+	}
+}

@@ -1,0 +1,117 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// Mount returns all files of the volume and a version of each, or an error with
+// one of the final codes (see the package). It ends within the mount timeout.
+func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *v1alpha1.MountResponse, err error) {
+	l := mountLog{began: p.now()}
+	// In a panic too: then there is neither answer nor error.
+	defer func() { l.write(ctx, p.log, p.now(), resp, err) }()
+
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	r, failure := p.parse(in)
+	l.request = r
+	if failure == nil {
+		resp, failure = p.mount(ctx, r, &l)
+	}
+	if failure != nil {
+		return nil, final(failure, r.tokens.all()...)
+	}
+	return resp, nil
+}
+
+// deadline sets the mount's own deadline. Should the driver's be sooner, ours
+// comes before it: what runs into the driver's is DeadlineExceeded, whatever we
+// answer.
+func (p *Provider) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := p.config.MountTimeout
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		timeout = min(timeout, left-min(left/10, time.Second))
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha1.MountResponse, *failure) {
+	jwt, failure := r.tokens.pick(r.audience, "log in to Vault", p.now())
+	if failure != nil {
+		return nil, failure
+	}
+	data, from, failure := p.entries(ctx, r)
+	l.source = from
+	if failure != nil {
+		return nil, failure
+	}
+	objects, entries, failure := r.choose(data, from)
+	if failure != nil {
+		return nil, failure
+	}
+	l.entries = len(entries)
+	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, entries)
+	if failure != nil {
+		return nil, failure
+	}
+	return p.files(ctx, r, objects, plaintext)
+}
+
+// login returns where the Vault token of a mount comes from. A cache of them
+// has its place here; its key is everything this reads of the request.
+func (p *Provider) login(r *request, jwt string) *transit.LoginSource {
+	return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
+		Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
+		JWT: func() (string, error) { return jwt, nil },
+	})
+}
+
+// decrypt logs in and decrypts the entries in one batch.
+func (p *Provider) decrypt(ctx context.Context, r *request, from, jwt string, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
+	source := p.login(r, jwt)
+	// Ahead of the batch only for the message: it would log in by itself.
+	if _, err := source.Token(ctx); err != nil {
+		return nil, p.loginFailure(r, err)
+	}
+	items := make([]transit.Item, len(entries))
+	for i, entry := range entries {
+		items[i] = transit.Item{Data: data[entry], Context: r.scope.Context(r.pod.namespace, r.secret, entry)}
+	}
+	session := p.vaults[r.vaultAddress].Session(r.vaultNamespace, source)
+	results, err := session.Decrypt(ctx, r.key, items)
+	if err != nil {
+		return nil, p.decryptFailure(r, err)
+	}
+	plaintext := make(map[string][]byte, len(entries))
+	var problems, checks []string
+	code := codes.NotFound
+	for i, result := range results {
+		if result.Err != nil {
+			problem, check := r.itemProblem(entries[i], from, result.Err)
+			problems = append(problems, problem)
+			if !slices.Contains(checks, check) {
+				checks = append(checks, check)
+			}
+			if !errors.Is(result.Err, transit.ErrNotFound) {
+				code = codes.FailedPrecondition
+			}
+			continue
+		}
+		plaintext[entries[i]] = result.Data
+	}
+	if len(problems) > 0 {
+		return nil, fail(code, fmt.Sprintf("decrypting %s with %s", r.place(), r.key), list(problems), strings.Join(checks, "; "))
+	}
+	return plaintext, nil
+}

@@ -1,0 +1,233 @@
+package provider
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestVersion(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	resp, err := s.Version(t.Context(), &v1alpha1.VersionRequest{Version: "v1alpha1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{resp.Version, resp.RuntimeName, resp.RuntimeVersion}
+	if diff := cmp.Diff([]string{"v1alpha1", "secretmanager-provider", "v1.2.3"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMountFromKubelet(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	const doc = `{"database": {"password": "pa55", "port": 5432.10, "hosts": ["a", "b"]}, "blob": "aGVsbG8="}`
+	entries := map[string]string{
+		"secrets.json": e.encrypt(t, ciphertext.Strict, "matrix", "secrets.json", doc),
+		"api-token":    e.encrypt(t, ciphertext.Strict, "matrix", "api-token", "t0ken\n"),
+		"empty":        e.encrypt(t, ciphertext.Strict, "matrix", "empty", ""),
+	}
+
+	t.Run("every entry", func(t *testing.T) {
+		resp, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]file{"secrets.json": {0o644, doc}, "api-token": {0o644, "t0ken\n"}, "empty": {0o644, ""}}
+		if diff := cmp.Diff(want, filesOf(resp)); diff != "" {
+			t.Error(diff)
+		}
+		for path := range want {
+			if len(versionsOf(resp)[path]) != 64 {
+				t.Errorf("file %s has version %q", path, versionsOf(resp)[path])
+			}
+		}
+	})
+
+	t.Run("objects", func(t *testing.T) {
+		objects := `
+- {objectName: db/password, secretKey: secrets.json, field: database.password, filePermission: "0440"}
+- {objectName: db/port, secretKey: secrets.json, field: database.port, filePermission: 0400}
+- {objectName: db/hosts, secretKey: secrets.json, field: database.hosts}
+- {objectName: db/second, secretKey: secrets.json, field: database.hosts.1}
+- {objectName: blob, secretKey: secrets.json, field: blob, encoding: base64, filePermission: "0"}
+- {objectName: api-token, encoding: utf-8}
+`
+		resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), entries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]file{
+			"db/password": {0o440, "pa55"}, "db/port": {0o400, "5432.10"}, "db/hosts": {0o644, `["a","b"]`},
+			"db/second": {0o644, "b"}, "blob": {0, "hello"}, "api-token": {0o644, "t0ken\n"},
+		}
+		if diff := cmp.Diff(want, filesOf(resp)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestScopes: each scope opens where it may and nowhere else (which is among
+// the failures), and none is for a key that is not derived.
+func TestScopes(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	plain := transit.Key{Mount: "transit", Name: e.key.Name + "-plain"}
+	e.write(t, plain.String(), nil)
+	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/` + e.key.Name + `*" { capabilities = ["update"] }`})
+	for _, test := range []struct {
+		name, scope, made string
+		params            []string
+	}{
+		{"strict", "strict", e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"), nil},
+		{"strict by default", "", e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"), nil},
+		{"namespace", "namespace", e.encrypt(t, ciphertext.Namespace, "elsewhere", "y", "v"), nil},
+		{"cluster", "cluster", e.encryptWith(t, e.key, ciphertext.Cluster.Context("any", "any", "any"), "v"), nil},
+		{"none", "none", e.encryptWith(t, plain, nil, "v"), []string{"transitKey", plain.Name}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			params := e.params(append(test.params, "scope", test.scope)...)
+			resp, err := s.Mount(t.Context(), mountRequest(params, map[string]string{"x": test.made}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(map[string]file{"x": {0o644, "v"}}, filesOf(resp)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestVersionsOfFiles: a rewrap changes no version, a new value that of its file.
+func TestVersionsOfFiles(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	mount := func(entries map[string]string) *v1alpha1.MountResponse {
+		t.Helper()
+		resp, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"), "b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
+	first := mount(entries)
+
+	e.write(t, e.key.String()+"/rotate", nil)
+	rewrapped := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"), "b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
+	if !strings.HasPrefix(rewrapped["a"], "vault:v2:") {
+		t.Fatal("the key was not rotated")
+	}
+	if diff := cmp.Diff(versionsOf(first), versionsOf(mount(rewrapped))); diff != "" {
+		t.Errorf("a rewrap changes versions:\n%s", diff)
+	}
+	if diff := cmp.Diff(versionsOf(first), versionsOf(mount(entries))); diff != "" {
+		t.Errorf("the old ciphertext has other versions:\n%s", diff)
+	}
+
+	entries["a"] = e.encrypt(t, ciphertext.Strict, "matrix", "a", "two")
+	changed := versionsOf(mount(entries))
+	if changed["a"] == versionsOf(first)["a"] || changed["b"] != versionsOf(first)["b"] {
+		t.Errorf("versions %v became %v", versionsOf(first), changed)
+	}
+	if changed["a"] == changed["b"] || versionsOf(first)["a"] == versionsOf(first)["b"] {
+		t.Error("versions tell that two files are the same")
+	}
+}
+
+// TestOneLoginOneBatch counts what a mount asks of Vault, however many files.
+func TestOneLoginOneBatch(t *testing.T) {
+	e := newEnv(t)
+	var logins, decrypts, items, others atomic.Int32
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case isLogin(r):
+			logins.Add(1)
+		case isDecrypt(r):
+			decrypts.Add(1)
+			body, _ := io.ReadAll(r.Body)
+			items.Add(int32(bytes.Count(body, []byte(`"ciphertext"`))))
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		default:
+			others.Add(1)
+		}
+		return false
+	}))
+	entries := map[string]string{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		entries[name] = e.encrypt(t, ciphertext.Strict, "matrix", name, `{"f": "`+name+`"}`)
+	}
+	objects := "- {objectName: a1, secretKey: a, field: f}\n- {objectName: a2, secretKey: a}\n- {objectName: d}\n- {objectName: b, field: f}"
+	resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), entries))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]file{"a1": {0o644, "a"}, "a2": {0o644, `{"f": "a"}`}, "d": {0o644, `{"f": "d"}`}, "b": {0o644, "b"}}
+	if diff := cmp.Diff(want, filesOf(resp)); diff != "" {
+		t.Error(diff)
+	}
+	if logins.Load() != 1 || decrypts.Load() != 1 || items.Load() != 3 || others.Load() != 0 {
+		t.Errorf("%d logins, %d decrypts of %d items, %d others", logins.Load(), decrypts.Load(), items.Load(), others.Load())
+	}
+}
+
+// TestMountsTogether: pods of different namespaces at the same time get their own.
+func TestMountsTogether(t *testing.T) {
+	v := testenv.SharedVault(t)
+	s := serve(t, v.Address)
+	var wait sync.WaitGroup
+	for range 4 {
+		e := newEnvIn(t, v)
+		entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", e.namespace)}
+		for range 8 {
+			wait.Go(func() {
+				resp, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if diff := cmp.Diff(map[string]file{"x": {0o644, e.namespace}}, filesOf(resp)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+	wait.Wait()
+}
+
+// TestNothingInTheLog: neither a mount that works nor one that does not leaves
+// plaintext, tokens or ciphertext in the log, at debug level.
+func TestNothingInTheLog(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	made := e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)
+	objects := []string{
+		"", "- {objectName: x}", "- {objectName: x, field: a}", "- {objectName: x, encoding: hex}", "- {objectName: x, encoding: base64}", "- {objectName: y}",
+	}
+	for _, objects := range objects {
+		resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), map[string]string{"x": made}))
+		if err != nil {
+			clean(t, append([]string{made, e.jwt}, canaries...), err.Error())
+		} else if filesOf(resp)["x"].Content != canaryPlaintext {
+			t.Errorf("files %v", filesOf(resp))
+		}
+	}
+	log := s.log.String()
+	clean(t, append([]string{made, e.jwt}, canaries...), log)
+	wantTexts(t, log, "level=INFO msg=mounted namespace="+e.namespace+" pod=app-0 class=matrix secret=matrix source=kubelet entries=1 duration=",
+		"level=ERROR msg=\"mount failed\"", "code=FailedPrecondition", "code=NotFound")
+	if n := strings.Count(log, "pod=app-0"); n != len(objects) {
+		t.Errorf("%d lines for %d mounts:\n%s", n, len(objects), log)
+	}
+}

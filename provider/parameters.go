@@ -1,0 +1,251 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// request is a Mount whose every part has been validated.
+type request struct {
+	pod            pod
+	class          string // name of the SecretProviderClass
+	role           string
+	secret         string // name of the ciphertext Secret
+	key            transit.Key
+	scope          ciphertext.Scope
+	objects        []object // nil: every entry, as a file of its name
+	authMount      string
+	audience       string
+	vaultNamespace string
+	vaultAddress   string
+	target         string // folder the driver will write to
+
+	tokens tokens
+	handed map[string][]byte // entries of the Secret that the kubelet read; nil without
+}
+
+// pod is who the mount is for, as the kubelet says.
+type pod struct {
+	namespace, name, uid, serviceAccount string
+}
+
+// Keys of attributes, and in part of secrets, that the kubelet and the driver set.
+const (
+	kubeletPrefix     = "csi.storage.k8s.io/"
+	keyPodNamespace   = kubeletPrefix + "pod.namespace"
+	keyPodName        = kubeletPrefix + "pod.name"
+	keyPodUID         = kubeletPrefix + "pod.uid"
+	keyServiceAccount = kubeletPrefix + "serviceAccount.name"
+	keyTokens         = kubeletPrefix + "serviceAccount.tokens"
+	keyClass          = "secretProviderClass"
+	keyProvider       = "providerName"
+)
+
+// parameter is one that a SecretProviderClass may have.
+type parameter struct {
+	name     string
+	required bool
+	// set returns what is wrong, each as it goes on from the name: ": is empty".
+	set func(r *request, p *Provider, value string) []string
+}
+
+// known are all parameters there are. docs/reference/parameters.md has them too.
+var known = []parameter{
+	{"roleName", true, func(r *request, _ *Provider, v string) []string {
+		r.role = v
+		return problem(ciphertext.CheckName(v))
+	}},
+	{"secretName", true, func(r *request, _ *Provider, v string) []string {
+		r.secret = v
+		if len(validation.IsDNS1123Subdomain(v)) > 0 {
+			return []string{": " + quote(v) + " is not the name of a Secret"}
+		}
+		return nil
+	}},
+	{"transitKey", true, func(r *request, _ *Provider, v string) []string {
+		r.key.Name = v
+		return problem(ciphertext.CheckName(v))
+	}},
+	{"transitMount", false, func(r *request, _ *Provider, v string) []string {
+		r.key.Mount = v
+		return problem(ciphertext.CheckPath(v))
+	}},
+	{"scope", false, func(r *request, _ *Provider, v string) (problems []string) {
+		var err error
+		r.scope, err = ciphertext.ParseScope(v)
+		return problem(err)
+	}},
+	{"objects", false, func(r *request, _ *Provider, v string) (problems []string) {
+		r.objects, problems = parseObjects(v, r.target)
+		return problems
+	}},
+	{"vaultAuthMountPath", false, func(r *request, _ *Provider, v string) []string {
+		r.authMount = v
+		return problem(ciphertext.CheckPath(v))
+	}},
+	{"audience", false, func(r *request, _ *Provider, v string) []string {
+		r.audience = v
+		return nil
+	}},
+	{"vaultNamespace", false, func(r *request, _ *Provider, v string) []string {
+		r.vaultNamespace = strings.TrimSuffix(v, "/") // Vault's tools show it with one
+		return problem(ciphertext.CheckPath(r.vaultNamespace))
+	}},
+	{"vaultAddress", false, func(r *request, p *Provider, v string) []string {
+		r.vaultAddress = normalAddress(v)
+		if p.vaults[r.vaultAddress] == nil {
+			return []string{": " + quote(v) + " is not an address that the provider allows (its flag --vault-allowed-addresses)"}
+		}
+		return nil
+	}},
+}
+
+// parse reads and validates a Mount. The request is never nil: it names in logs
+// what could be read. The failure reports all problems at once, each with its path.
+func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
+	r := &request{
+		key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict,
+		authMount: p.config.AuthMount, audience: p.config.Audience,
+		vaultNamespace: p.config.VaultNamespace, vaultAddress: p.config.Vault.Address,
+		target: in.GetTargetPath(),
+	}
+	attributes, problems := stringMap("attributes", in.GetAttributes())
+	secrets, more := stringMap("secrets", in.GetSecrets())
+	if problems = append(problems, more...); len(problems) > 0 {
+		return r, fail(codes.InvalidArgument, "reading the driver's request", list(problems),
+			"that the driver is one that knows the provider protocol v1alpha1; its log says what it sent")
+	}
+	r.pod = pod{attributes[keyPodNamespace], attributes[keyPodName], attributes[keyPodUID], attributes[keyServiceAccount]}
+	r.class = attributes[keyClass]
+	if len(validation.IsDNS1123Label(r.pod.namespace)) > 0 {
+		problems = append(problems, keyPodNamespace+": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
+	}
+	problems = append(problems, r.readTokens(attributes, secrets)...)
+	r.readHanded(secrets)
+
+	for _, param := range known {
+		// An empty value is what a template leaves of a setting nobody made.
+		value := attributes[param.name]
+		if strings.TrimSpace(value) == "" {
+			if param.required {
+				problems = append(problems, param.name+": is required")
+			}
+			continue
+		}
+		for _, problem := range param.set(r, p, value) {
+			problems = append(problems, param.name+problem)
+		}
+	}
+	problems = append(problems, unknown(attributes)...)
+	if len(problems) > 0 {
+		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
+			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
+	}
+	return r, nil
+}
+
+// of names the mount in a message: "the parameters of SecretProviderClass demo/matrix".
+func (r *request) of(prefix string) string {
+	if r.class == "" {
+		return prefix + " the mount"
+	}
+	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, clip(r.pod.namespace, 63), clip(r.class, 253))
+}
+
+// readTokens takes the tokens from where this kubelet and this driver put them:
+// since Kubernetes 1.35 it may be secrets.
+func (r *request) readTokens(attributes, secrets map[string]string) (problems []string) {
+	text, ok := attributes[keyTokens]
+	if !ok {
+		text, ok = secrets[keyTokens]
+	}
+	if !ok || text == "" {
+		return nil // whoever needs one says which
+	}
+	var err error
+	if r.tokens, err = parseTokens(text); err != nil {
+		return []string{keyTokens + ": " + err.Error()}
+	}
+	return nil
+}
+
+// readHanded takes the entries of the Secret in nodePublishSecretRef. No entry
+// of a Secret has a slash in its name; what has one is the kubelet's own.
+func (r *request) readHanded(secrets map[string]string) {
+	for name, value := range secrets {
+		if strings.HasPrefix(name, kubeletPrefix) {
+			continue
+		}
+		if r.handed == nil {
+			r.handed = map[string][]byte{}
+		}
+		r.handed[name] = []byte(value)
+	}
+}
+
+// unknown reports parameters that do not exist, with the nearest one that does.
+func unknown(attributes map[string]string) (problems []string) {
+	for name := range attributes {
+		if name == keyClass || name == keyProvider || strings.HasPrefix(name, kubeletPrefix) ||
+			slices.ContainsFunc(known, func(p parameter) bool { return p.name == name }) {
+			continue
+		}
+		switch nearest := nearest(name); {
+		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
+			problems = append(problems, quote(name)+": is not a parameter: TLS to Vault is set by the operator, with the provider's flags")
+		default:
+			problems = append(problems, fmt.Sprintf("%s: is not a parameter; did you mean %q?", quote(name), nearest))
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+func nearest(name string) string {
+	name = strings.ToLower(clip(name, 64)) // the distance takes time by length
+	return slices.MinFunc(known, func(a, b parameter) int {
+		return levenshtein.ComputeDistance(name, strings.ToLower(a.name)) - levenshtein.ComputeDistance(name, strings.ToLower(b.name))
+	}).name
+}
+
+// stringMap reads a JSON object of strings; null is an empty one. It never
+// repeats a value.
+func stringMap(path, text string) (map[string]string, []string) {
+	var raw map[string]json.RawMessage
+	if text == "" {
+		return nil, nil
+	}
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
+		return nil, []string{path + ": is not a JSON object, as the driver sends it"}
+	}
+	values := make(map[string]string, len(raw))
+	var problems []string
+	for name, v := range raw {
+		var s *string
+		if err := json.Unmarshal(v, &s); err != nil || s == nil {
+			problems = append(problems, fmt.Sprintf("%s[%s]: is not a string", path, quote(name)))
+			continue
+		}
+		values[name] = *s
+	}
+	slices.Sort(problems)
+	return values, problems
+}
+
+// problem is what a parameter's set returns for an error.
+func problem(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return []string{": " + clip(err.Error(), 300)}
+}

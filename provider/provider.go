@@ -1,0 +1,142 @@
+// Package provider answers the Secrets Store CSI driver: it turns the Mount of
+// a pod's volume into the plaintext files of a ciphertext Secret.
+//
+// A Mount goes one way. The parameters of the SecretProviderClass, which the
+// pod may override, are read and validated (parameters.go, objects.go); the
+// ciphertext comes from the kubelet or is read from the API server as the pod
+// (source.go); the pod's own service-account token logs in to Vault and one
+// batch request decrypts (mount.go); what the plaintext holds becomes files
+// (files.go, field.go), each with a version that gives nothing away
+// (version.go). The provider has no rights of its own: neither Kubernetes nor
+// Vault knows it.
+//
+// # Errors
+//
+// The gRPC code of an error decides what becomes of the pod. The kubelet takes
+// Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and Aborted for
+// "perhaps it was mounted" and keeps the folder it made; the driver then takes
+// that folder for a finished mount, and the pod starts with an empty volume.
+// So none of these five is ever sent: InvalidArgument, NotFound,
+// PermissionDenied, Unauthenticated, FailedPrecondition and Internal are the
+// only codes. Mount guarantees it for itself and [Server] for every call.
+//
+// Every message says what failed, why, and what to check. Tokens, plaintext and
+// ciphertext are in no message and in no log, at any level.
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const (
+	// RuntimeName is what Version calls the provider.
+	RuntimeName = "secretmanager-provider"
+
+	// DefaultAuthMount is the Vault auth mount to log in to unless told.
+	DefaultAuthMount = "kubernetes"
+	// DefaultAudience is the audience of the token to log in with unless told.
+	DefaultAudience = "vault"
+	// DefaultMountTimeout ends a mount well before the kubelet's two minutes.
+	DefaultMountTimeout = 25 * time.Second
+
+	// apiVersion is the version of the driver's protocol.
+	apiVersion = "v1alpha1"
+)
+
+// Config is what the operator decides. Vault and VersionKey are required.
+type Config struct {
+	// Vault is how to reach Vault. Its address is the one that is used where a
+	// class names none; its TLS settings are those of every address.
+	Vault transit.Config
+	// AllowedAddresses are the further Vault addresses that a class may name.
+	AllowedAddresses []string
+	// VaultNamespace is Vault's, where a class names none; empty for the root.
+	VaultNamespace string
+	// AuthMount is the path of the auth mount below auth/, where a class names
+	// none; DefaultAuthMount if empty.
+	AuthMount string
+	// Audience says which of the pod's tokens logs in, where a class names none.
+	// The empty audience is the API server's.
+	Audience string
+	// MountTimeout is how long a mount may take; DefaultMountTimeout if zero.
+	MountTimeout time.Duration
+	// VersionKey makes object versions, see [VersionKey].
+	VersionKey []byte
+	// Kubernetes reads Secrets as the pod; nil where there is no API server, and
+	// then ciphertext comes from the kubelet only.
+	Kubernetes *Kubernetes
+	// Log gets one record for each mount; slog.Default() if nil.
+	Log *slog.Logger
+	// BuildVersion is what Version answers as the version of the runtime.
+	BuildVersion string
+}
+
+// Provider is the driver's provider: its methods are the calls of the driver.
+// It is safe for concurrent use.
+type Provider struct {
+	v1alpha1.UnimplementedCSIDriverProviderServer
+
+	config Config
+	// vaults has one client, and so one pool of connections, for each address.
+	vaults map[string]*transit.Client
+	log    *slog.Logger
+	now    func() time.Time
+}
+
+// New checks the configuration. It connects to nothing. The error names all
+// that is wrong.
+func New(c Config) (*Provider, error) {
+	var errs []error
+	if c.AuthMount == "" {
+		c.AuthMount = DefaultAuthMount
+	}
+	if c.MountTimeout == 0 {
+		c.MountTimeout = DefaultMountTimeout
+	}
+	if c.MountTimeout < 0 {
+		errs = append(errs, fmt.Errorf("mount timeout %s is negative", c.MountTimeout))
+	}
+	if len(c.VersionKey) < versionKeySize {
+		errs = append(errs, fmt.Errorf("the version key has %d bytes, fewer than %d", len(c.VersionKey), versionKeySize))
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	c.Vault.Address = normalAddress(c.Vault.Address)
+	p := &Provider{config: c, vaults: map[string]*transit.Client{}, log: c.Log, now: time.Now}
+	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
+		config := c.Vault
+		config.Address = normalAddress(address)
+		client, err := transit.NewClient(config)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.vaults[config.Address] = client
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
+}
+
+// normalAddress makes two ways to write an address one.
+func normalAddress(s string) string { return strings.TrimRight(strings.TrimSpace(s), "/") }
+
+// Version says which protocol and which build this is.
+func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
+	return &v1alpha1.VersionResponse{
+		Version:        apiVersion,
+		RuntimeName:    RuntimeName,
+		RuntimeVersion: p.config.BuildVersion,
+	}, nil
+}

@@ -1,0 +1,325 @@
+package provider
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// A panic below Mount is an error of that call, and the next call is answered.
+func TestPanicInMount(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	s.provider.vaults["http://127.0.0.1:1"] = nil
+	for range 2 {
+		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext}))
+		// What is not on the list has no client either.
+		wantError(t, err, codes.Internal, "mistake of its own", "nil pointer")
+	}
+	if _, err := s.Version(t.Context(), &v1alpha1.VersionRequest{}); err != nil {
+		t.Error(err)
+	}
+	if log := s.log.String(); !strings.Contains(log, "pod=app-0") || strings.Count(log, "error=panic") != 2 {
+		t.Errorf("the log does not name the mounts:\n%s", log)
+	}
+	clean(t, canaries, s.log.String())
+}
+
+// The driver's deadline may come before the mount timeout: the answer has to be
+// there earlier, or the client makes DeadlineExceeded of it.
+func TestDriversDeadline(t *testing.T) {
+	e := newEnv(t)
+	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := s.Mount(ctx, mountRequest(e.params(), entries))
+	wantError(t, err, codes.Internal, "did not answer in time")
+}
+
+// What the driver cancels is not left running.
+func TestCancel(t *testing.T) {
+	e := newEnv(t)
+	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
+	reached, left := make(chan struct{}, 1), make(chan struct{}, 1)
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		reached <- struct{}{}
+		hold(r)
+		left <- struct{}{}
+		return true
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	go s.Mount(ctx, mountRequest(e.params(), entries))
+	<-reached
+	cancel()
+	<-left
+}
+
+func TestAnswerTooLong(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	big := strings.Repeat("x", 700_000)
+	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", big)}
+	objects := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "- {objectName: f%d, secretKey: x}\n", i)
+		}
+		return b.String()
+	}
+	// What gRPC takes by default is what the driver takes.
+	resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects(5)), entries))
+	if err != nil || len(resp.Files) != 5 {
+		t.Fatalf("%d files, %v", len(resp.GetFiles()), err)
+	}
+	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(6)), entries))
+	wantError(t, err, codes.FailedPrecondition, "more than the 4 MiB", "fewer entries")
+	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(maxObjects)), entries))
+	wantError(t, err, codes.FailedPrecondition, "more than the 4 MiB")
+}
+
+// gRPC itself says ResourceExhausted to a request that is too long for it.
+func TestLongRequest(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": strings.Repeat("x", 20<<20)}))
+	wantError(t, err, codes.FailedPrecondition, `entry "x" is not ciphertext`)
+}
+
+func newServer(t *testing.T, endpoint string) *Server {
+	t.Helper()
+	p := serve(t, "http://127.0.0.1:1").provider
+	s, err := Listen(endpoint, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// run serves until stop is called, which returns when Serve has.
+func run(t *testing.T, s *Server) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func wantVersion(t *testing.T, endpoint string) {
+	t.Helper()
+	if _, err := dial(t, endpoint).Version(t.Context(), &v1alpha1.VersionRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTakeover(t *testing.T) {
+	endpoint := filepath.Join(t.TempDir(), "p.sock")
+	first := newServer(t, endpoint)
+	stopFirst := run(t, first)
+	wantVersion(t, endpoint)
+	if !first.Ready() {
+		t.Error("the first is not ready")
+	}
+
+	second := newServer(t, endpoint)
+	stopSecond := run(t, second)
+	wantVersion(t, endpoint)
+	if first.Ready() || !second.Ready() {
+		t.Errorf("ready: first %v, second %v", first.Ready(), second.Ready())
+	}
+
+	stopFirst()
+	wantVersion(t, endpoint) // still the second's
+	if !second.Ready() {
+		t.Error("the first took the second's socket away")
+	}
+	stopSecond()
+	if entries, _ := os.ReadDir(filepath.Dir(endpoint)); len(entries) > 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestListenOverLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	endpoint := filepath.Join(dir, "p.sock")
+	for _, name := range []string{endpoint, filepath.Join(dir, ".p.sock.new")} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false) // as after SIGKILL
+		l.Close()
+	}
+	run(t, newServer(t, endpoint))
+	wantVersion(t, endpoint)
+	info, err := os.Stat(endpoint)
+	if err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestListenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	p := serve(t, "http://127.0.0.1:1").provider
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, endpoint := range []string{file, dir, filepath.Join(dir, "nowhere", "p.sock"), filepath.Join(dir, strings.Repeat("x", 120))} {
+		if s, err := Listen(endpoint, p); err == nil || !strings.Contains(err.Error(), endpoint) {
+			t.Errorf("%s: %v, %v", endpoint, s, err)
+		}
+	}
+	if text, _ := os.ReadFile(file); string(text) != "precious" {
+		t.Errorf("the file has become %q", text)
+	}
+}
+
+// Stopping finishes the mounts under way and takes no new ones.
+func TestDrain(t *testing.T) {
+	e := newEnv(t)
+	reached, release := make(chan struct{}), make(chan struct{})
+	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLogin(r) {
+			close(reached)
+			<-release
+		}
+		return false
+	})
+	p := serve(t, address).provider
+	endpoint := filepath.Join(t.TempDir(), "p.sock")
+	s, err := Listen(endpoint, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx) }()
+	mounted := make(chan error, 1)
+	client := dial(t, endpoint)
+	go func() {
+		_, err := client.Mount(context.Background(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
+		mounted <- err
+	}()
+	<-reached
+	cancel()
+	waitFor(t, func() bool { _, err := os.Lstat(endpoint); return err != nil })
+	if s.Ready() {
+		t.Error("ready while it drains")
+	}
+	select {
+	case err := <-served:
+		t.Fatalf("Serve returned with a mount under way: %v", err)
+	default:
+	}
+	close(release)
+	if err := <-mounted; err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeAfterTheEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	endpoint := filepath.Join(t.TempDir(), "p.sock")
+	s := newServer(t, endpoint)
+	s.grpc.Stop() // as the end of the context does when it is quicker
+	if err := s.Serve(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(endpoint); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+func waitFor(t *testing.T, condition func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !condition() {
+		select {
+		case <-ticker.C:
+		case <-t.Context().Done():
+			t.Fatal("it never came true")
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	get := func(t *testing.T, h http.Handler, path string) (int, string) {
+		t.Helper()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: h}
+		go server.Serve(l)
+		defer server.Close()
+		// The kubelet does not wait for ever either.
+		client := &http.Client{Timeout: 20 * time.Second}
+		resp, err := client.Get("http://" + l.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		line, _ := bufio.NewReader(resp.Body).ReadString('\n')
+		return resp.StatusCode, strings.TrimSpace(line)
+	}
+	s := serve(t, "http://127.0.0.1:1")
+	stuck := filepath.Join(t.TempDir(), "stuck.sock")
+	l, err := net.Listen("unix", stuck) // which takes connections and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	gone := newServer(t, filepath.Join(t.TempDir(), "gone.sock"))
+	run(t, gone)()
+
+	for _, test := range []struct {
+		name   string
+		h      http.Handler
+		path   string
+		status int
+		text   string
+	}{
+		{"served", Health(s.endpoint, s.server.Ready), "/healthz", 200, "ok"},
+		{"served and ready", Health(s.endpoint, s.server.Ready), "/readyz", 200, "ok"},
+		{"stuck", health(stuck, s.server.Ready, 100*time.Millisecond), "/healthz", 503, "no answer to Version on " + stuck},
+		{"gone", Health(gone.socket.path, gone.Ready), "/healthz", 503, "no answer to Version"},
+		{"gone and not ready", Health(gone.socket.path, gone.Ready), "/readyz", 503, "not served"},
+		{"elsewhere", Health(s.endpoint, s.server.Ready), "/", 404, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, text := get(t, test.h, test.path)
+			if code != test.status || !strings.Contains(text, test.text) {
+				t.Errorf("%d %q", code, text)
+			}
+		})
+	}
+}
