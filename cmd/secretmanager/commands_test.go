@@ -1,0 +1,181 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// commands are those of the scripts.
+func (w *world) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"exits":       exits,
+		"as":          w.as,
+		"vault-write": w.vaultWrite,
+		"vault-read":  w.vaultRead,
+		"apply":       w.apply,
+		"get":         w.get,
+		"token":       w.token,
+		"provider":    w.provider,
+		"replace":     replace,
+	}
+}
+
+func need(ts *testscript.TestScript, neg bool, ok bool, usage string) {
+	if neg || !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+// exits CODE PROGRAM ARG... runs a program that has to exit with that code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 1, "exits CODE PROGRAM ARG...")
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		failed := (*exec.ExitError)(nil)
+		if !errors.As(err, &failed) {
+			ts.Fatalf("running %s: %v", args[1], err)
+		}
+		got = failed.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, not %d", got, want)
+	}
+}
+
+// as POLICY... puts a token of just these policies into VAULT_TOKEN; "as root"
+// the root token.
+func (w *world) as(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 0, "as POLICY...")
+	if args[0] == "root" {
+		ts.Setenv("VAULT_TOKEN", w.vault.RootToken)
+		return
+	}
+	answer, err := w.vault.Do(w.t.Context(), http.MethodPost, "auth/token/create", w.vault.RootToken,
+		map[string]any{"policies": args, "no_default_policy": true})
+	ts.Check(err)
+	ts.Setenv("VAULT_TOKEN", answer.Auth.ClientToken)
+}
+
+// vault-write PATH [NAME=VALUE]... writes with the root token.
+func (w *world) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 0, "vault-write PATH [NAME=VALUE]...")
+	data := map[string]any{}
+	for _, arg := range args[1:] {
+		name, value, _ := strings.Cut(arg, "=")
+		data[name] = value
+	}
+	_, err := w.vault.Write(w.t.Context(), args[0], data)
+	ts.Check(err)
+}
+
+// vault-read PATH prints what is there, as JSON.
+func (w *world) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 1, "vault-read PATH")
+	data, err := w.vault.Read(w.t.Context(), args[0])
+	ts.Check(err)
+	ts.Check(json.NewEncoder(ts.Stdout()).Encode(data))
+}
+
+// apply FILE [NAMESPACE] creates the Secret of a manifest.
+func (w *world) apply(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 1 || len(args) == 2, "apply FILE [NAMESPACE]")
+	var secret corev1.Secret
+	ts.Check(yaml.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &secret))
+	namespace := ts.Getenv("NS")
+	if len(args) == 2 {
+		namespace = args[1]
+	}
+	_, err := w.kube.CoreV1().Secrets(namespace).Create(w.t.Context(), &secret, metav1.CreateOptions{})
+	ts.Check(err)
+}
+
+// get NAME prints a Secret as YAML; "! get NAME" wants none.
+func (w *world) get(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, false, len(args) == 1, "[!] get NAME")
+	secret, err := w.kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.t.Context(), args[0], metav1.GetOptions{})
+	if neg {
+		if err == nil {
+			ts.Fatalf("Secret %s is there", args[0])
+		}
+		return
+	}
+	ts.Check(err)
+	secret.ManagedFields = nil
+	text, err := yaml.Marshal(secret)
+	ts.Check(err)
+	_, err = ts.Stdout().Write(text)
+	ts.Check(err)
+}
+
+// token FILE NAMESPACE ACCOUNT AUDIENCE [TTL] writes a token as of a pod's to a file.
+func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 4 || len(args) == 5, "token FILE NAMESPACE ACCOUNT AUDIENCE [TTL]")
+	ttl := time.Hour
+	if len(args) == 5 {
+		var err error
+		ttl, err = time.ParseDuration(args[4])
+		ts.Check(err)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(w.issuer.Token(args[1], args[2], args[3], ttl)+"\n"), 0o600))
+}
+
+// provider starts the provider, which ends with the script, and puts its socket
+// into $SOCKET.
+func (w *world) provider(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 0, "provider")
+	// Paths of sockets are short, those of scripts' folders are not.
+	dir, err := os.MkdirTemp("", "sm")
+	ts.Check(err)
+	ts.Defer(func() { os.RemoveAll(dir) })
+	socket := dir + "/s.sock"
+	program := ""
+	for d := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
+		program = d + "/secretmanager-provider"
+		break
+	}
+	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+w.vault.Address, "--vault-auth-mount=jwt",
+		"--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig, "--mount-timeout=10s")
+	log, err := os.Create(ts.MkAbs("provider.log"))
+	ts.Check(err)
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("the provider does not serve:\n%s", ts.ReadFile("provider.log"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Setenv("SOCKET", socket)
+}
+
+// replace FILE OLD NEW puts one text for another, everywhere in a file.
+func replace(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 3, "replace FILE OLD NEW")
+	before := ts.ReadFile(args[0])
+	if !strings.Contains(before, args[1]) {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(before, args[1], args[2])), 0o644))
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// kubeFlags are kubectl's flags, as far as they make sense here.
+func kubeFlags() *genericclioptions.ConfigFlags {
+	f := genericclioptions.NewConfigFlags(true)
+	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil, nil, nil, nil
+	f.Insecure, f.DisableCompression, f.ProxyURL, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil, nil
+	return f
+}
+
+// clientset connects to the cluster of the kubeconfig.
+func (p *program) clientset() (kubernetes.Interface, error) {
+	config, err := p.kube.ToRESTConfig()
+	if err != nil {
+		return nil, p.noCluster(err)
+	}
+	// The server has its own limits, made for that; client-go's would throttle
+	// a status of a large cluster to five pages a second.
+	config.QPS = -1
+	config.UserAgent = "secretmanager/" + version
+	config.WarningHandler = rest.NewWarningWriter(p.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, p.noCluster(err)
+	}
+	return client, nil
+}
+
+func (p *program) noCluster(err error) error {
+	return hinted(fmt.Errorf("reading the kubeconfig: %w", err),
+		"set KUBECONFIG or --kubeconfig; kubectl config get-contexts shows what there is")
+}
+
+// clusterNamespace is the namespace that kubectl would use.
+func (p *program) clusterNamespace() (string, error) {
+	ns, _, err := p.kube.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", p.noCluster(err)
+	}
+	return ns, nil
+}
+
+// offlineNamespace is the namespace that kubectl would use, and empty when
+// there is nothing that tells: "default" is right for a cluster without any
+// configuration, but not for no cluster at all.
+func (p *program) offlineNamespace() (string, error) {
+	if ns := *p.kube.Namespace; ns != "" {
+		return ns, nil
+	}
+	loader := p.kube.ToRawKubeConfigLoader()
+	raw, err := loader.RawConfig()
+	if err != nil && !clientcmd.IsEmptyConfig(err) {
+		return "", p.noCluster(err)
+	}
+	current := raw.CurrentContext
+	if name := *p.kube.Context; name != "" {
+		current = name
+	}
+	if _, there := raw.Contexts[current]; !there {
+		if current != "" {
+			return "", p.noCluster(fmt.Errorf("context %q does not exist", current))
+		}
+		return "", nil
+	}
+	ns, _, err := loader.Namespace()
+	if err != nil {
+		return "", p.noCluster(err)
+	}
+	return ns, nil
+}
+
+// needNamespace is offlineNamespace where one is needed.
+func (p *program) needNamespace(why string) (string, error) {
+	ns, err := p.offlineNamespace()
+	if err == nil && ns == "" {
+		err = usage(errors.New("no namespace: " + why + "; name it with -n, as there is no kubeconfig that would"))
+	}
+	return ns, err
+}

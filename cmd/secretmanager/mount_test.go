@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// odd is a provider that answers as ours never does.
+type odd struct {
+	v1alpha1.UnimplementedCSIDriverProviderServer
+	got    *v1alpha1.MountRequest
+	answer *v1alpha1.MountResponse
+	err    error
+	hang   bool
+}
+
+func (o *odd) Mount(ctx context.Context, r *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	if o.hang {
+		<-ctx.Done()
+	}
+	o.got = r
+	return o.answer, o.err
+}
+
+// mountWith runs the verb against such a provider.
+func mountWith(t *testing.T, o *odd, args ...string) (code int, stdout, stderr, out string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sm") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	listener, err := net.Listen("unix", filepath.Join(dir, "s.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	v1alpha1.RegisterCSIDriverProviderServer(server, o)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+
+	out = filepath.Join(dir, "out")
+	var outBuffer, errBuffer bytes.Buffer
+	code = run(t.Context(), environment{
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &outBuffer, ErrOut: &errBuffer},
+		name:      "secretmanager", getenv: func(string) string { return "" },
+	}, append([]string{"mount", "--socket", filepath.Join(dir, "s.sock"), "--out", out}, args...))
+	return code, outBuffer.String(), errBuffer.String(), out
+}
+
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const class = `{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "matrix", "namespace": "demo"},
+ "spec": {"provider": "secretmanager", "parameters": {"roleName": "matrix", "secretName": "overridden", "csi.storage.k8s.io/pod.namespace": "forged"}}}`
+
+// The request is the one that kubelet and driver make: what they add overrides
+// what an author of classes or pods wrote.
+func TestMountRequest(t *testing.T) {
+	issuer, err := testenv.NewJWTIssuer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := issuer.Claims("demo", "app", "vault", time.Hour)
+	token := issuer.Sign(claims)
+	expires := time.Unix(claims["exp"].(int64), 0).UTC().Format(time.RFC3339)
+	podUID := claims["kubernetes.io"].(map[string]any)["pod"].(map[string]any)["uid"]
+	for _, test := range []struct {
+		name    string
+		args    []string
+		want    map[string]any
+		secrets string
+	}{
+		{
+			name: "all from class and token",
+			args: []string{"--class", file(t, class), "--service-account-token", file(t, token+"\n")},
+			want: map[string]any{
+				"roleName": "matrix", "secretName": "overridden", "secretProviderClass": "matrix",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.namespace": "demo", "csi.storage.k8s.io/pod.uid": podUID,
+				"csi.storage.k8s.io/serviceAccount.name": "app", "csi.storage.k8s.io/ephemeral": "true",
+				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{"vault": map[string]any{"token": token, "expirationTimestamp": expires}},
+			},
+			secrets: "null",
+		},
+		{
+			name: "all said, two tokens, a Secret",
+			args: []string{"--class", file(t, strings.Replace(class, `, "namespace": "demo"`, "", 1)), "--service-account-token", file(t, token), "--kube-token", file(t, token),
+				"-n", "demo", "--pod", "web", "--pod-uid", "1-2", "--service-account", "other", "--audience", "team",
+				"--volume-attribute", "secretName=matrix", "--volume-attribute", "csi.storage.k8s.io/pod.uid=forged",
+				"--secret", file(t, `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix"}, "data": {"a": "dmF1bHQ6", "b": "eA=="}, "stringData": {"b": "y"}}`)},
+			want: map[string]any{
+				"roleName": "matrix", "secretName": "matrix", "secretProviderClass": "matrix",
+				"csi.storage.k8s.io/pod.name": "web", "csi.storage.k8s.io/pod.namespace": "demo", "csi.storage.k8s.io/pod.uid": "1-2",
+				"csi.storage.k8s.io/serviceAccount.name": "other", "csi.storage.k8s.io/ephemeral": "true",
+				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{
+					"team": map[string]any{"token": token, "expirationTimestamp": expires}, "": map[string]any{"token": token, "expirationTimestamp": expires}},
+			},
+			secrets: `{"a":"vault:","b":"y"}`,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := &odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "a", Version: "1"}}}}
+			if code, _, stderr, _ := mountWith(t, o, test.args...); code != exitDone {
+				t.Fatalf("exit code %d: %s", code, stderr)
+			}
+			var got map[string]any
+			if err := json.Unmarshal([]byte(o.got.GetAttributes()), &got); err != nil {
+				t.Fatal(err)
+			}
+			var tokens map[string]any
+			if err := json.Unmarshal([]byte(got[attrTokens].(string)), &tokens); err != nil {
+				t.Fatal(err)
+			}
+			got[attrTokens] = tokens
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("attributes, -want +got:\n%s", diff)
+			}
+			if o.got.GetSecrets() != test.secrets || o.got.GetPermission() != "420" || len(o.got.GetCurrentObjectVersion()) != 0 {
+				t.Errorf("secrets %s, permission %s", o.got.GetSecrets(), o.got.GetPermission())
+			}
+		})
+	}
+}
+
+// Answers that the driver takes for errors, or does nothing with.
+func TestMountAnswers(t *testing.T) {
+	args := []string{"--class", file(t, class), "--service-account-token", file(t, "no JWT")}
+	versions := []*v1alpha1.ObjectVersion{{Id: "a", Version: "1"}}
+	files := []*v1alpha1.File{{Path: "a", Mode: 0o640, Contents: []byte("hunter2")}}
+	for _, test := range []struct {
+		name           string
+		odd            odd
+		code           int
+		stdout, stderr string
+	}{
+		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, exitDone, "a      0640   7       1", ""},
+		{"error code", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files, Error: &v1alpha1.Error{Code: "Oops"}}}, exitFailed, "", `error code "Oops"`},
+		{"no versions", odd{answer: &v1alpha1.MountResponse{Files: files}}, exitFailed, "", "without object versions"},
+		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, exitDone, "PATH", "answered with no files"},
+		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, exitDone, "a      0640   7       -", "object version b: 2, which is none of the files"},
+		{"path that leads out", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}}, exitFailed, "", "writing the files"},
+		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, exitFailed, "", "the provider refused the mount: PermissionDenied: role matrix says no"},
+		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, exitFailed, "", "hint: this error is not final for the kubelet"},
+		{"more than the driver takes", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "a", Contents: make([]byte, 5<<20)}}}}, exitFailed, "", "ResourceExhausted"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr, out := mountWith(t, &test.odd, args...)
+			if code != test.code || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) {
+				t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+			}
+			if strings.Contains(stdout+stderr, "hunter2") {
+				t.Errorf("the content is shown:\n%s%s", stdout, stderr)
+			}
+			_, err := os.Stat(filepath.Join(out, "a"))
+			if wrote := err == nil; wrote != (test.code == exitDone && len(test.odd.answer.GetFiles()) > 0) {
+				t.Errorf("files were written: %t", wrote)
+			}
+		})
+	}
+}
+
+// A provider that does not answer is not waited for any longer than asked.
+func TestMountTimeout(t *testing.T) {
+	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token", file(t, "x"), "--timeout", "100ms")
+	if code != exitFailed || !strings.Contains(stderr, "error: the provider did not answer in time: ") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	"github.com/spf13/cobra"
+)
+
+type rewrap struct {
+	*program
+	namespace string // for manifests without one; found out when first needed
+}
+
+func newRewrap(p *program) *cobra.Command {
+	o := &rewrap{program: p}
+	return &cobra.Command{
+		Use:   "rewrap FILE...",
+		Short: "Bring the ciphertext in manifests to the newest key version",
+		Long: `Do the rotator's work on manifests, such as those in Git: have Vault encrypt every
+entry below the newest version of its key anew, without showing it to anybody, and
+write it where the old one was. Everything else in the files stays byte for byte.
+
+Files are YAML or JSON, of one document or several; what is no ciphertext Secret
+is passed over. If anything is wrong in any of the files, none is written. A file
+that is a symbolic link stays one; what it points to is replaced.
+
+A manifest without a namespace is taken to be of the one that kubectl would use.
+The token needs read on the key and update on rewrap; no cluster is needed.`,
+		Example: `  secretmanager rewrap matrix-secrets.yaml
+  secretmanager rewrap deploy/*.yaml
+  kubectl get secret matrix-secrets -n demo -o yaml | secretmanager rewrap - > matrix-secrets.yaml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+}
+
+// rewrapItem is an entry in a file.
+type rewrapItem struct {
+	file   *rewrapFile
+	secret *manifest.Secret
+	entry  *manifest.Entry
+	place  string // NAMESPACE/NAME/ENTRY
+	item   transit.Item
+}
+
+func (i rewrapItem) fail(err error) error {
+	return fmt.Errorf("%s: line %d: entry %s: %w", i.file.name, i.entry.Line, i.place, err)
+}
+
+func (o *rewrap) run(ctx context.Context, args []string) error {
+	files, err := o.open(args)
+	if err != nil {
+		return err
+	}
+	items, order, err := o.items(files)
+	if err != nil {
+		return err
+	}
+	reports := io.Writer(o.Out)
+	if files[0].path == "" {
+		reports = o.ErrOut // standard output is the manifest
+	}
+	var report []func()
+	rewrapped, total := 0, 0
+	if len(order) > 0 {
+		vault, err := o.vault()
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, key := range order {
+			latest, err := renew(ctx, vault, key, items[key])
+			errs = append(errs, err)
+			for _, i := range items[key] {
+				total++
+				from := i.entry.Version()
+				if _, changed := i.file.texts[i.entry]; !changed {
+					report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.name, i.place, from) })
+					continue
+				}
+				rewrapped++
+				report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.name, i.place, from, latest) })
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("no file was written:\n%w", err)
+		}
+	}
+	if err := write(files, o.Out); err != nil {
+		return err
+	}
+	for _, line := range report {
+		line()
+	}
+	fmt.Fprintf(o.ErrOut, "rewrapped %d of %s in %s\n", rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
+	return nil
+}
+
+// items sorts the entries of all files by key; order is that of first sight.
+func (o *rewrap) items(files []*rewrapFile) (map[transit.Key][]rewrapItem, []transit.Key, error) {
+	items := map[transit.Key][]rewrapItem{}
+	var order []transit.Key
+	var errs []error
+	for _, f := range files {
+		for _, s := range f.manifest.Secrets {
+			namespace := s.Namespace
+			if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+				var err error
+				if namespace, err = o.defaultNamespace(f, s); err != nil {
+					errs = append(errs, err)
+					continue
+				}
+			}
+			key := transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}
+			if _, known := items[key]; !known {
+				order = append(order, key)
+			}
+			for _, e := range s.Entries {
+				items[key] = append(items[key], rewrapItem{
+					file: f, secret: s, entry: e, place: ciphertext.Strict.Place(namespace, s.Name, e.Name),
+					item: transit.Item{Data: e.Text, Context: s.Settings.Scope.Context(namespace, s.Name, e.Name)},
+				})
+			}
+		}
+	}
+	return items, order, errors.Join(errs...)
+}
+
+func (o *rewrap) defaultNamespace(f *rewrapFile, s *manifest.Secret) (string, error) {
+	if o.namespace == "" {
+		namespace, err := o.needNamespace(fmt.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.name, s.Line, s.Name, s.Settings.Scope))
+		if err != nil {
+			return "", err
+		}
+		o.namespace = namespace
+	}
+	return o.namespace, nil
+}
+
+// renew has Vault rewrap the entries below the newest version of their key, and
+// puts the new texts with their files. The error names every entry that failed.
+func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []rewrapItem) (latest int, err error) {
+	info, err := vault.Key(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	var old []rewrapItem
+	var batch []transit.Item
+	for _, i := range all {
+		switch version := i.entry.Version(); {
+		case version > info.Latest:
+			errs = append(errs, i.fail(fmt.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, version, key, info.Latest)))
+		case version < info.Latest:
+			old, batch = append(old, i), append(batch, i.item)
+		}
+	}
+	if len(errs) > 0 || len(batch) == 0 {
+		return info.Latest, errors.Join(errs...)
+	}
+	results, err := vault.Rewrap(ctx, key, batch)
+	if err != nil {
+		return info.Latest, err
+	}
+	for n, r := range results {
+		i := old[n]
+		switch {
+		case errors.Is(r.Err, transit.ErrMismatch):
+			errs = append(errs, i.fail(fmt.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
+		case errors.Is(r.Err, transit.ErrTooOld):
+			errs = append(errs, i.fail(fmt.Errorf("%w: encrypt the value again, or lower min_decryption_version of %s to rescue it", r.Err, key)))
+		case r.Err != nil:
+			errs = append(errs, i.fail(r.Err))
+		default:
+			i.file.texts[i.entry] = r.Data
+		}
+	}
+	return info.Latest, errors.Join(errs...)
+}

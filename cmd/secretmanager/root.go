@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// environment is what a verb gets of the process it runs in.
+type environment struct {
+	genericiooptions.IOStreams
+	name   string // of the program, in help texts
+	getenv func(string) string
+}
+
+// program is the environment with the flags that all verbs share.
+type program struct {
+	environment
+	kube    *genericclioptions.ConfigFlags
+	started bool // a verb has been reached: what fails from here on is not usage
+}
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, env environment, args []string) int {
+	p := &program{environment: env, kube: kubeFlags()}
+	root := p.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if !p.started {
+		err = usage(err)
+	}
+	return report(p.ErrOut, p.name, err)
+}
+
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "secretmanager",
+		Short: "Keep Kubernetes Secrets as Vault transit ciphertext",
+		Long: `Kubernetes Secrets that hold only Vault transit ciphertext: write them, see
+what they are encrypted with, and renew key and ciphertext.
+
+Kubernetes is reached as kubectl does it (KUBECONFIG, --context, -n), Vault as
+the vault command does it (VAULT_ADDR, VAULT_TOKEN or ~/.vault-token,
+VAULT_NAMESPACE, VAULT_CACERT and the like).`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: p.name},
+	}
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.ErrOut)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	p.kube.AddFlags(root.PersistentFlags())
+	for _, verb := range []func(*program) *cobra.Command{
+		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newMount,
+	} {
+		c := verb(p)
+		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.name+" ")
+		runE := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			p.started = true
+			return runE(cmd, args)
+		}
+		root.AddCommand(c)
+	}
+	return root
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/rotator"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+type rotate struct {
+	*program
+	opts   rotator.Options
+	mode   string
+	output string
+}
+
+func newRotate(p *program) *cobra.Command {
+	o := &rotate{program: p}
+	c := &cobra.Command{
+		Use:   "rotate",
+		Short: "Run a rotation now: new key version, every Secret rewrapped to it",
+		Long: `Do what the rotator does, with your own rights: give keys a new version where that
+is due, have Vault encrypt every entry below it anew without showing it to
+anybody, look whether all is at its target, and with --retire make old versions
+unusable that no ciphertext needs any more. The whole cluster is looked at unless
+-n names one namespace, or several with commas between them.
+
+It can be stopped and started again at any point: old ciphertext opens until its
+version is retired. The exit code is 0 when everything is at its target.`,
+		Example: `  # what would be done
+  secretmanager rotate --dry-run
+
+  # a new version of one key now, whatever its age
+  secretmanager rotate --transit-key matrix --rotate=always`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.opts.Keys, "transit-key", nil, "name of a transit key to look after; may be repeated (default every key found in the labels)")
+	f.StringVar(&o.opts.Mount, "transit-mount", "", "only Secrets whose transit engine is mounted at this path (default each Secret's own)")
+	f.StringVarP(&o.opts.Selector, "selector", "l", "", "label selector that Secrets must match besides")
+	f.StringVar(&o.mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
+	f.DurationVar(&o.opts.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
+	f.BoolVar(&o.opts.DryRun, "dry-run", false, "find out and report, change nothing")
+	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
+	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
+	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "batches in work at the same time")
+	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+	f.StringVarP(&o.output, "output", "o", "", "json: print the whole report")
+	return c
+}
+
+func (o *rotate) run(ctx context.Context) error {
+	if err := checkOutput(o.output, "json"); err != nil {
+		return err
+	}
+	o.opts.Rotate = rotator.Mode(o.mode)
+	if ns := *o.kube.Namespace; ns != "" {
+		o.opts.Namespaces = strings.Split(ns, ",")
+	}
+	if err := o.opts.Validate(); err != nil {
+		return usage(err)
+	}
+	vault, err := o.vault()
+	if err != nil {
+		return err
+	}
+	kube, err := o.clientset()
+	if err != nil {
+		return err
+	}
+	done := o.showProgress()
+	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.opts)
+	done()
+	if report == nil {
+		return err
+	}
+	if o.output == "json" {
+		encoder := json.NewEncoder(o.Out)
+		encoder.SetIndent("", "  ")
+		return errors.Join(encoder.Encode(report), err)
+	}
+	return errors.Join(o.summary(report), err)
+}
+
+// showProgress draws a bar on a terminal. The returned function takes it away.
+func (o *rotate) showProgress() (done func()) {
+	file, ok := o.ErrOut.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return func() {}
+	}
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
+		progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true))
+	phase := ""
+	o.opts.Progress = func(p rotator.Progress) {
+		if p.Phase != phase {
+			phase = p.Phase
+			bar.Reset()
+			bar.Describe(phase)
+		}
+		total := p.Total
+		if total == 0 {
+			total = -1
+		}
+		bar.ChangeMax(total)
+		bar.Set(p.Done)
+	}
+	return func() { bar.Finish() }
+}
+
+func (o *rotate) summary(report *rotator.Report) error {
+	table := printers.GetNewTabWriter(o.Out)
+	fmt.Fprintln(table, "KEY\tVERSION\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tLEFT\tVERSIONS IN USE")
+	for _, k := range report.Keys {
+		version := fmt.Sprint(k.Target)
+		if k.Target != k.Before {
+			version = fmt.Sprintf("%d -> %d", k.Before, k.Target)
+		}
+		var inUse []string
+		for _, v := range slices.Sorted(maps.Keys(k.Versions)) {
+			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, plural(k.Versions[v], "entry", "entries")))
+		}
+		fmt.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped, k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, k := range report.Keys {
+		if k.RotateReason != "" {
+			fmt.Fprintf(o.ErrOut, "%s/%s: %s\n", k.Mount, k.Name, k.RotateReason)
+		}
+		if r := k.Retire; r != nil {
+			fmt.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+		}
+		if k.Error != "" {
+			fmt.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
+		}
+		for _, l := range k.Left {
+			fmt.Fprintf(o.ErrOut, "left: %s\n", l)
+		}
+	}
+	for _, l := range report.Left {
+		fmt.Fprintf(o.ErrOut, "left: %s\n", l)
+	}
+	return nil
+}

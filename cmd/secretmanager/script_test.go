@@ -1,0 +1,102 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes this binary stand for the programs that the scripts run: under
+// their names it is them, and the vault command that carries out what
+// vault-setup prints.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case "secretmanager", "kubectl-secretmanager":
+		main()
+	case "vault":
+		vaultMain()
+	}
+	testenv.Main(m)
+}
+
+// TestScripts runs testdata/script against a real Vault and a real API server.
+// Every script has a namespace of its own ($NS) there and a derived transit key
+// ($KEY). Its commands, besides those of testscript, are in commands_test.go.
+func TestScripts(t *testing.T) {
+	w := newWorld(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for _, name := range []string{"secretmanager", "kubectl-secretmanager", "vault"} {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../secretmanager-provider")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the provider: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			return w.setup(e)
+		},
+		Cmds: w.commands(),
+	})
+}
+
+// The names of the commands in the help texts are how they were called.
+func TestNameOf(t *testing.T) {
+	for arg0, want := range map[string]string{
+		"secretmanager": "secretmanager", "/usr/bin/secretmanager": "secretmanager",
+		"kubectl-secretmanager": "kubectl secretmanager", "/opt/krew/bin/kubectl-secretmanager": "kubectl secretmanager",
+	} {
+		if got := nameOf(arg0); got != want {
+			t.Errorf("%s is %q", arg0, got)
+		}
+	}
+}
+
+// What the help of every verb shows as an example has to be a command line that
+// the verb takes: it is parsed here, and the scripts run the most of them.
+func TestExamplesParse(t *testing.T) {
+	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
+	root := p.command()
+	for _, c := range root.Commands() {
+		if c.Example == "" {
+			t.Errorf("%s has no example", c.Name())
+		}
+		text := strings.ReplaceAll(c.Example, "\\\n", " ")
+		for line := range strings.SplitSeq(text, "\n") {
+			_, command, ours := strings.Cut(line, "secretmanager ")
+			if !ours || strings.Contains(line, "#") {
+				continue
+			}
+			command, _, _ = strings.Cut(command, " > ")
+			args := strings.Fields(command)
+			verb, rest, err := root.Find(args)
+			if err != nil || verb != c {
+				t.Errorf("%q is not %s: %v", line, c.Name(), err)
+				continue
+			}
+			if i := slices.Index(rest, "-"); i >= 0 {
+				rest = slices.Delete(slices.Clone(rest), i, i+1)
+			}
+			if err := verb.ParseFlags(rest); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/pager"
+)
+
+// state is the word that says how a Secret is.
+type state string
+
+const (
+	stateCurrent state = "current"
+	stateBehind  state = "behind"
+	stateBroken  state = "broken"
+	stateUnknown state = "unknown"
+)
+
+// statusRow is what status shows of a Secret. Its JSON is a promise: fields are
+// added and never renamed; what is not known is left out.
+type statusRow struct {
+	Namespace     string        `json:"namespace"`
+	Name          string        `json:"name"`
+	Key           string        `json:"key,omitempty"`
+	Mount         string        `json:"mount,omitempty"`
+	Scope         string        `json:"scope,omitempty"`
+	State         state         `json:"state"`
+	Oldest        int           `json:"oldestVersion,omitempty"` // in use by an entry
+	Newest        int           `json:"newestVersion,omitempty"` // in use by an entry
+	Latest        int           `json:"latestVersion,omitempty"` // of the key
+	MinDecryption int           `json:"minDecryptionVersion,omitempty"`
+	Entries       []statusEntry `json:"entries"`
+	Problems      []string      `json:"problems,omitempty"` // of the Secret as a whole
+}
+
+type statusEntry struct {
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// eachSecret lists in pages, so that no answer gets large.
+func eachSecret(ctx context.Context, kube kubernetes.Interface, namespace string, options metav1.ListOptions, do func(*corev1.Secret)) error {
+	lister := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		return kube.CoreV1().Secrets(namespace).List(ctx, o)
+	})
+	return lister.EachListItem(ctx, options, func(o runtime.Object) error {
+		secret, ok := o.(*corev1.Secret)
+		if !ok {
+			return fmt.Errorf("the API server answered with a %T in a list of Secrets", o)
+		}
+		do(secret)
+		return nil
+	})
+}
+
+// rowOf is what can be seen without Vault.
+func rowOf(s *corev1.Secret) *statusRow {
+	r := &statusRow{Namespace: s.Namespace, Name: s.Name, Entries: []statusEntry{}}
+	set, err := ciphertext.SettingsOf(s)
+	if err != nil {
+		r.problem("", "%v", err)
+	}
+	r.Key, r.Mount, r.Scope = set.Key, set.Mount, string(set.Scope)
+	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
+	for _, name := range ciphertext.Entries(s.Data) {
+		version, err := ciphertext.Version(s.Data[name])
+		r.Entries = append(r.Entries, statusEntry{Name: name, Version: version})
+		if err != nil {
+			r.problem(name, "%v", err)
+		}
+	}
+	return r
+}
+
+// problem notes what is broken with an entry, or with the Secret as a whole.
+func (r *statusRow) problem(entry, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if entry == "" {
+		r.Problems = append(r.Problems, text)
+		return
+	}
+	for i := range r.Entries {
+		if r.Entries[i].Name == entry {
+			r.Entries[i].Problem = text
+		}
+	}
+}
+
+// problems returns all of them.
+func (r *statusRow) problems() []string {
+	all := slices.Clone(r.Problems)
+	for _, e := range r.Entries {
+		if e.Problem != "" {
+			all = append(all, fmt.Sprintf("entry %q %s", e.Name, e.Problem))
+		}
+	}
+	return all
+}
+
+// judge finds the state, given the key or nil if it is not known.
+func (r *statusRow) judge(key *transit.KeyInfo) {
+	if key != nil {
+		// Vault says 0 or 1 for "all of them".
+		r.Latest, r.MinDecryption = key.Latest, max(key.MinDecryptionVersion, 1)
+		if !key.Derived && r.Scope != string(ciphertext.None) {
+			r.problem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its place", r.Scope)
+		}
+		for _, e := range r.Entries {
+			switch {
+			case e.Problem != "":
+			case e.Version < r.MinDecryption:
+				r.problem(e.Name, "is of version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
+			case e.Version > r.Latest:
+				r.problem(e.Name, "is of version %d, which the key does not have: check that this is the right Vault", e.Version)
+			}
+		}
+	}
+	switch {
+	case len(r.problems()) > 0:
+		r.State = stateBroken
+	case key == nil:
+		r.State = stateUnknown
+	case len(r.Entries) > 0 && r.Oldest < r.Latest:
+		r.State = stateBehind
+	default:
+		r.State = stateCurrent
+	}
+}
+
+func sortRows(rows []*statusRow) {
+	slices.SortFunc(rows, func(a, b *statusRow) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}

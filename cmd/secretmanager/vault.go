@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// vaultPatience is how long a person waits for a Vault that does not answer.
+const vaultPatience = 5 * time.Second
+
+func (p *program) vaultConfig() (transit.Config, error) {
+	c := transit.FromEnvironment(p.getenv)
+	c.RetryFor = vaultPatience
+	if c.Address == "" {
+		return c, hinted(errors.New("VAULT_ADDR is not set"), "export VAULT_ADDR=https://HOST:8200, as for the vault command")
+	}
+	return c, nil
+}
+
+// vaultToken finds the token where the vault command would.
+func (p *program) vaultToken() (string, error) {
+	if token := strings.TrimSpace(p.getenv(api.EnvVaultToken)); token != "" {
+		return token, nil
+	}
+	file := filepath.Join(p.getenv("HOME"), ".vault-token")
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the Vault token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", hinted(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token is not there"), "log in with: vault login")
+	}
+	return token, nil
+}
+
+// vault returns a session as the user of the vault command.
+func (p *program) vault() (*transit.Session, error) {
+	config, err := p.vaultConfig()
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.vaultToken()
+	if err != nil {
+		return nil, err
+	}
+	client, err := transit.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	return client.Session(p.getenv(api.EnvVaultNamespace), transit.StaticToken(token)), nil
+}
+
+// vaultAdmin returns the client for what is no business of package transit:
+// policies, roles and mounts.
+func (p *program) vaultAdmin() (*api.Client, error) {
+	config, err := p.vaultConfig()
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.vaultToken()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := transit.NewClient(config); err != nil { // the same checks, the same words
+		return nil, err
+	}
+	conf := api.DefaultConfig()
+	conf.Error = nil // of the environment of the process, which p.getenv stands for
+	conf.Address, conf.AgentAddress = config.Address, ""
+	if err := conf.ConfigureTLS(&api.TLSConfig{
+		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,
+		TLSServerName: config.TLSServerName, Insecure: config.Insecure,
+	}); err != nil {
+		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
+	}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Vault client: %w", err)
+	}
+	client.SetToken(token)
+	client.SetNamespace(p.getenv(api.EnvVaultNamespace))
+	return client, nil
+}

@@ -1,0 +1,121 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// textOf makes ciphertext of a version, distinct by what.
+func textOf(version int, what string) string {
+	payload := append(bytes.Repeat([]byte{0xfb}, 28), what...)
+	return fmt.Sprintf("vault:v%d:%s", version, base64.StdEncoding.EncodeToString(payload))
+}
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+var placeholder = regexp.MustCompile(`\{\{(b64 )?(old|new) (\w+)( /\d+)?\}\}`)
+
+// expand puts ciphertext into a layout: {{old x}} is one of version 1, or of
+// version 12 when the layout is to be as it is afterwards; {{new x}} is always
+// of version 12; {{b64 old x}} is the same in base64, and {{b64 old x /40}} that
+// in lines of 40 characters, indented as the first. <1> is the version hint.
+func expand(layout string, after bool) string {
+	hint := map[bool]string{false: "1", true: "12"}[after]
+	layout = strings.ReplaceAll(layout, "<1>", hint)
+	for {
+		m := placeholder.FindStringSubmatchIndex(layout)
+		if m == nil {
+			return layout
+		}
+		group := func(i int) string { return layout[max(m[2*i], 0):max(m[2*i+1], 0)] }
+		version := 12
+		if group(2) == "old" && !after {
+			version = 1
+		}
+		value := textOf(version, group(3))
+		if group(1) != "" {
+			value = b64(value)
+		}
+		if width, err := strconv.Atoi(strings.TrimPrefix(group(4), " /")); err == nil {
+			lineStart := strings.LastIndex(layout[:m[0]], "\n") + 1
+			newline := "\n"
+			if strings.HasSuffix(layout[:lineStart], "\r\n") {
+				newline = "\r\n"
+			}
+			var lines []string
+			for ; len(value) > width; value = value[width:] {
+				lines = append(lines, value[:width])
+			}
+			value = strings.Join(append(lines, value), newline+layout[lineStart:m[0]])
+		}
+		layout = layout[:m[0]] + value + layout[m[1]:]
+	}
+}
+
+// renew replaces every entry of version 1 by one of version 12.
+func renew(f *File) ([]byte, error) {
+	texts := map[*Entry][]byte{}
+	for _, s := range f.Secrets {
+		for _, e := range s.Entries {
+			if e.Version() == 1 {
+				payload, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(string(e.Text), "vault:v1:"))
+				texts[e] = []byte(textOf(12, string(payload[28:])))
+			}
+		}
+	}
+	return f.Replace(texts)
+}
+
+// TestReplace takes layouts from testdata: in each, what stands as {{old x}}
+// gets a new text, and nothing else may change but the hint.
+func TestReplace(t *testing.T) {
+	files, err := filepath.Glob("testdata/layouts/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no layouts: ", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			layout, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, variant := range []struct {
+				name   string
+				change func(string) string
+			}{
+				{"as it is", func(s string) string { return s }},
+				{"CRLF", func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }},
+				{"no newline at the end", func(s string) string { return strings.TrimRight(s, "\n") }},
+				{"byte order mark", func(s string) string { return bom + s }},
+			} {
+				t.Run(variant.name, func(t *testing.T) {
+					text := variant.change(string(layout))
+					before, after := expand(text, false), expand(text, true)
+					f, err := Parse([]byte(before))
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, err := renew(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if diff := cmp.Diff(after, string(got)); diff != "" {
+						t.Errorf("-want +got:\n%s", diff)
+					}
+					if got, err := f.Replace(nil); err != nil || string(got) != before {
+						t.Errorf("replacing nothing: %v, changed: %t", err, string(got) != before)
+					}
+				})
+			}
+		})
+	}
+}

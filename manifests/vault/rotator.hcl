@@ -1,0 +1,14 @@
+# SecretManager: rotator of transit/keys/matrix
+# For the rotator: renews key and ciphertext, and never sees plaintext.
+
+path "transit/keys/matrix" {
+  capabilities = ["read"]
+}
+
+path "transit/keys/matrix/rotate" {
+  capabilities = ["update"]
+}
+
+path "transit/rewrap/matrix" {
+  capabilities = ["update"]
+}

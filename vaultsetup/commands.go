@@ -1,0 +1,58 @@
+package vaultsetup
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteCommands writes a shell script of vault commands, with the policies in
+// it, that does what [Compare] and [Change.Apply] do on a Vault that has none
+// of it yet. The setup must have passed [Setup.Check].
+func (s Setup) WriteCommands(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, `# What SecretManager needs in Vault for %s.
+# Read it, and run it with the vault command; or let "secretmanager vault-setup
+# --apply" do it, which also adds to roles that exist already.
+
+# The engine and the key. Leave out what exists. "derived" is what binds a
+# ciphertext to its place; it cannot be set on a key later.
+vault secrets enable -path=%s transit
+vault write %s type=aes256-gcm96 derived=true
+`, s.Key, s.Key.Mount, s.Key)
+	for _, p := range s.Policies() {
+		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", p.Name, p.HCL())
+	}
+	for _, r := range s.Roles() {
+		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.Account)
+		if r.Who == "rotator" {
+			fmt.Fprintf(out, "# If the role exists for other keys, put their policies into token_policies too:\n"+
+				"# this command replaces them.\n")
+		}
+		fmt.Fprintf(out, "vault write auth/%s/role/%s", s.AuthMount, r.Name)
+		for _, f := range r.fields() {
+			fmt.Fprintf(out, " \\\n    %s=%s", f.name, f.text())
+		}
+		fmt.Fprintln(out)
+	}
+	return out.Flush()
+}
+
+// text is the value as an argument of the vault command.
+func (f field) text() string {
+	switch v := f.value.(type) {
+	case []string:
+		return shellWord(strings.Join(v, ","))
+	default:
+		return shellWord(fmt.Sprint(v))
+	}
+}
+
+// shellWord quotes a word for a shell where it has to be.
+func shellWord(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

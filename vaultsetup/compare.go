@@ -1,0 +1,211 @@
+package vaultsetup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Outcome says how something in Vault compares to the setup.
+type Outcome string
+
+const (
+	Created   Outcome = "created"   // was not there
+	Changed   Outcome = "changed"   // was there and differed
+	Unchanged Outcome = "unchanged" // is as it should be
+)
+
+// Change is one thing of a setup.
+type Change struct {
+	Outcome Outcome
+	Kind    string // secrets engine, transit key, policy or role
+	Name    string // path or name
+	Note    string // what about it differs, or what to know; may be empty
+
+	apply func(context.Context) error // nil when there is nothing to do
+}
+
+// Apply makes the change.
+func (c Change) Apply(ctx context.Context) error {
+	if c.apply == nil {
+		return nil
+	}
+	return c.apply(ctx)
+}
+
+// ErrNoAuthMount is wrapped by Compare's error when the auth mount is not there.
+// Only an operator can make it: it has to be told how to check tokens.
+var ErrNoAuthMount = errors.New("there is no such auth mount")
+
+// AuthType asks Vault of which kind an auth mount is. A missing one wraps
+// [ErrNoAuthMount].
+func AuthType(ctx context.Context, v *api.Client, mount string) (string, error) {
+	mounts, err := v.Sys().ListAuthWithContext(ctx)
+	if err != nil {
+		return "", explain("listing the auth mounts", err)
+	}
+	m, ok := mounts[mount+"/"]
+	if !ok {
+		return "", fmt.Errorf("auth/%s: %w", mount, ErrNoAuthMount)
+	}
+	if m.Type != AuthKubernetes && m.Type != AuthJWT {
+		return "", fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: name one of type %s or %s", mount, m.Type, AuthKubernetes, AuthJWT)
+	}
+	return m.Type, nil
+}
+
+// Compare reads what there is and returns what the setup makes of it, in the
+// order in which it has to be done. It changes nothing. The error joins all
+// that stands in the way; then nothing should be applied.
+//
+// What exists is only ever added to: a key is left as it is, and a role that
+// exists keeps its policies and gets the missing ones, provided that it is
+// bound to the very same service account. Vault has no compare-and-swap for
+// roles: of two who add to one role at the same moment, one may lose.
+func Compare(ctx context.Context, v *api.Client, s Setup) ([]Change, error) {
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	c := comparison{v: v, setup: s}
+	c.engine(ctx)
+	for _, p := range s.Policies() {
+		c.policy(ctx, p)
+	}
+	for _, r := range s.Roles() {
+		c.role(ctx, r)
+	}
+	return c.changes, errors.Join(c.errs...)
+}
+
+type comparison struct {
+	v       *api.Client
+	setup   Setup
+	changes []Change
+	errs    []error
+}
+
+func (c *comparison) fail(err error) { c.errs = append(c.errs, err) }
+
+// engine compares the secrets engine, and the key in it.
+func (c *comparison) engine(ctx context.Context) {
+	mount := c.setup.Key.Mount
+	mounts, err := c.v.Sys().ListMountsWithContext(ctx)
+	if err != nil {
+		c.fail(explain("listing the secrets engines", err))
+		return
+	}
+	there, found := mounts[mount+"/"]
+	if found && there.Type != "transit" {
+		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: name another path with --transit-mount", mount, there.Type))
+		return
+	}
+	engine := Change{Outcome: Unchanged, Kind: "secrets engine", Name: mount}
+	if !found {
+		engine.Outcome = Created
+		engine.apply = func(ctx context.Context) error {
+			err := c.v.Sys().MountWithContext(ctx, mount, &api.MountInput{Type: "transit"})
+			return explain("enabling the transit engine at "+mount, err)
+		}
+	}
+	c.changes = append(c.changes, engine)
+	c.key(ctx, found)
+}
+
+func (c *comparison) key(ctx context.Context, mounted bool) {
+	path := c.setup.Key.String()
+	var there *api.Secret
+	if mounted {
+		var err error
+		if there, err = c.v.Logical().ReadWithContext(ctx, path); err != nil {
+			c.fail(explain("reading "+path, err))
+			return
+		}
+	}
+	key := Change{Outcome: Unchanged, Kind: "transit key", Name: path}
+	switch {
+	case there == nil:
+		key.Outcome = Created
+		key.apply = func(ctx context.Context) error {
+			return write(ctx, c.v, "creating", path, []field{{"type", "aes256-gcm96"}, {"derived", true}})
+		}
+	case there.Data["supports_encryption"] != true:
+		c.fail(fmt.Errorf("%s is a key of type %v, which does not encrypt: name another key", path, there.Data["type"]))
+	case there.Data["derived"] != true:
+		key.Note = "it is not derived, so nothing binds its ciphertext to a place: only scope none works with it. " +
+			"That cannot be changed on a key; for new Secrets use a key of another name"
+	}
+	c.changes = append(c.changes, key)
+}
+
+func (c *comparison) policy(ctx context.Context, p Policy) {
+	// GetPolicy of the API client would answer an empty text for no policy.
+	path := "sys/policies/acl/" + p.Name
+	there, err := c.v.Logical().ReadWithContext(ctx, path)
+	if err != nil {
+		c.fail(explain("reading policy "+p.Name, err))
+		return
+	}
+	want := p.HCL()
+	policy := Change{Outcome: Unchanged, Kind: "policy", Name: p.Name}
+	if there == nil {
+		policy.Outcome = Created
+	} else if have, _ := there.Data["policy"].(string); have != want {
+		// Names are less distinct than paths: "a/b-c" and "a-b/c" give one name.
+		if first, _, _ := strings.Cut(have, "\n"); first != "# "+p.Title {
+			c.fail(fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use another key", p.Name, "# "+p.Title))
+			return
+		}
+		policy.Outcome = Changed
+	}
+	if policy.Outcome != Unchanged {
+		policy.apply = func(ctx context.Context) error {
+			return write(ctx, c.v, "writing policy", path, []field{{"policy", want}})
+		}
+	}
+	c.changes = append(c.changes, policy)
+}
+
+func (c *comparison) role(ctx context.Context, r Role) {
+	path := "auth/" + c.setup.AuthMount + "/role/" + r.Name
+	there, err := c.v.Logical().ReadWithContext(ctx, path)
+	if err != nil {
+		c.fail(explain("reading "+path, err))
+		return
+	}
+	role := Change{Outcome: Unchanged, Kind: "role", Name: path}
+	if there == nil {
+		role.Outcome = Created
+		role.apply = func(ctx context.Context) error { return write(ctx, c.v, "creating", path, r.fields()) }
+		c.changes = append(c.changes, role)
+		return
+	}
+	// A policy added to this role is a right given to all it is bound to.
+	var differs []string
+	for _, f := range r.binding() {
+		if !slices.Equal(texts(there.Data[f.name]), texts(f.value)) {
+			differs = append(differs, fmt.Sprintf("%s is %q and not %q", f.name, texts(there.Data[f.name]), texts(f.value)))
+		}
+	}
+	if len(differs) > 0 {
+		c.fail(fmt.Errorf("%s exists and is bound to others (%s): choose another role name for the %s, or change the role by hand", path, strings.Join(differs, "; "), r.Who))
+		return
+	}
+	policies := texts(there.Data["token_policies"])
+	var added []string
+	for _, p := range r.Policies {
+		if !slices.Contains(policies, p) {
+			added = append(added, p)
+		}
+	}
+	if len(added) > 0 {
+		role.Outcome, role.Note = Changed, "added policy "+strings.Join(added, ", ")
+		role.apply = func(ctx context.Context) error {
+			return write(ctx, c.v, "adding policies to", path, append(r.kept(there.Data), field{"token_policies", append(policies, added...)}))
+		}
+	}
+	c.changes = append(c.changes, role)
+}

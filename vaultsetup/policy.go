@@ -1,0 +1,116 @@
+package vaultsetup
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// Policy is a Vault ACL policy.
+type Policy struct {
+	Name  string
+	Title string   // its first line, a comment: whose policy it is and for which key
+	About []string // more comment lines
+	Rules []Rule
+}
+
+// Rule allows something on one path.
+type Rule struct {
+	Path         string
+	Capabilities []string
+	Parameters   []string // the only parameters a request may have; nil: any
+}
+
+// HCL returns the policy as Vault stores it.
+func (p Policy) HCL() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n", p.Title)
+	for _, line := range p.About {
+		fmt.Fprintf(&b, "# %s\n", line)
+	}
+	for _, r := range p.Rules {
+		fmt.Fprintf(&b, "\npath %q {\n  capabilities = [%s]\n", r.Path, quoted(r.Capabilities))
+		if r.Parameters != nil {
+			b.WriteString("  allowed_parameters = {\n")
+			for _, name := range r.Parameters {
+				fmt.Fprintf(&b, "    %q = []\n", name)
+			}
+			b.WriteString("  }\n")
+		}
+		b.WriteString("}\n")
+	}
+	return b.String()
+}
+
+func quoted(words []string) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = fmt.Sprintf("%q", w)
+	}
+	return strings.Join(out, ", ")
+}
+
+// Policies returns the policies of the key: of its readers, of its authors, of
+// the rotator, and, if it is to retire old versions, the one for that.
+func (s Setup) Policies() []Policy {
+	policies := []Policy{s.appPolicy(), s.authorPolicy(), s.rotatorPolicy()}
+	if s.Retire {
+		policies = append(policies, s.retirePolicy())
+	}
+	return policies
+}
+
+func (s Setup) policy(who string, about []string, rules ...Rule) Policy {
+	name := s.Key.Name
+	if s.Key.Mount != ciphertext.DefaultTransitMount {
+		// Two keys of one name on two mounts are two keys.
+		name = strings.ReplaceAll(s.Key.Mount, "/", "-") + "-" + name
+	}
+	return Policy{
+		// Vault would do this lowering without a word.
+		Name:  strings.ToLower("secretmanager-" + who + "-" + name),
+		Title: "SecretManager: " + who + " of " + s.Key.String(),
+		About: about,
+		Rules: rules,
+	}
+}
+
+func (s Setup) path(op string) string { return s.Key.Mount + "/" + op + "/" + s.Key.Name }
+
+var (
+	readOnly = []string{"read"}
+	update   = []string{"update"}
+)
+
+func (s Setup) appPolicy() Policy {
+	return s.policy("app", []string{"For pods that read the Secrets: decrypts, and nothing else."},
+		Rule{Path: s.path("decrypt"), Capabilities: update})
+}
+
+func (s Setup) authorPolicy() Policy {
+	return s.policy("author", []string{
+		"For people and pipelines that write the Secrets: encrypts, and cannot read back.",
+		"Reading the key tells whether it binds ciphertext to its place; rewrapping proves",
+		"that what was written opens there. \"create\" is left out on purpose: with it, a",
+		"mistyped key name would make a new key.",
+	},
+		Rule{Path: s.path("keys"), Capabilities: readOnly},
+		Rule{Path: s.path("encrypt"), Capabilities: update},
+		Rule{Path: s.path("rewrap"), Capabilities: update})
+}
+
+func (s Setup) rotatorPolicy() Policy {
+	return s.policy("rotator", []string{"For the rotator: renews key and ciphertext, and never sees plaintext."},
+		Rule{Path: s.path("keys"), Capabilities: readOnly},
+		Rule{Path: s.path("keys") + "/rotate", Capabilities: update},
+		Rule{Path: s.path("rewrap"), Capabilities: update})
+}
+
+func (s Setup) retirePolicy() Policy {
+	return s.policy("retire", []string{
+		"For the rotator, with --retire: raises the oldest key version that still decrypts.",
+		"Limited to that one setting, since the same path can make a key exportable or deletable.",
+	},
+		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_decryption_version"}})
+}

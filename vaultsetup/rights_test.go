@@ -1,0 +1,148 @@
+package vaultsetup
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What each identity may do, found out by doing it: whatever is not listed for
+// it has to be refused.
+func TestRights(t *testing.T) {
+	v, c, s := setup(t)
+	s.Retire = true
+	apply(t, c, s)
+	plain := s
+	plain.Rotator = &Grant{Account: Account{s.Key.Name, "plain"}, Role: s.Key.Name + "-plain"}
+	plain.Retire = false
+	apply(t, c, plain)
+	other := s
+	other.Key.Name += "-other"
+	other.App = &Grant{Account: Account{s.Key.Name, "other"}}
+	apply(t, c, other)
+
+	context64 := base64.StdEncoding.EncodeToString([]byte("strict:a/b/c"))
+	encrypted, err := v.Write(t.Context(), "transit/encrypt/"+s.Key.Name, map[string]any{"plaintext": "aHVudGVyMg==", "context": context64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ciphertext := map[string]any{"ciphertext": encrypted["ciphertext"], "context": context64}
+	key := s.Key.Name
+	operations := []struct {
+		name, method, path string
+		body               map[string]any
+	}{
+		{"read the key", "GET", "transit/keys/" + key, nil},
+		{"encrypt", "PUT", "transit/encrypt/" + key, map[string]any{"plaintext": "aHVudGVyMg==", "context": context64}},
+		{"decrypt", "PUT", "transit/decrypt/" + key, ciphertext},
+		{"rewrap", "PUT", "transit/rewrap/" + key, ciphertext},
+		{"rotate", "PUT", "transit/keys/" + key + "/rotate", map[string]any{}},
+		{"retire", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1}},
+
+		{"encrypt with a key that is not there", "PUT", "transit/encrypt/" + key + "-mistyped", map[string]any{"plaintext": "aHVudGVyMg=="}},
+		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", ciphertext},
+		{"allow to delete the key", "PUT", "transit/keys/" + key + "/config", map[string]any{"deletion_allowed": true}},
+		{"make the key exportable", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1, "exportable": true}},
+		{"back the key up", "GET", "transit/backup/" + key, nil},
+		{"export the key", "GET", "transit/export/encryption-key/" + key, nil},
+		{"trim the key", "PUT", "transit/keys/" + key + "/trim", map[string]any{"min_available_version": 1}},
+		{"delete the key", "DELETE", "transit/keys/" + key, nil},
+		{"list keys", "GET", "transit/keys?list=true", nil},
+		{"get a data key", "PUT", "transit/datakey/plaintext/" + key, map[string]any{"context": context64}},
+		{"look its own token up", "GET", "auth/token/lookup-self", nil},
+	}
+	for _, identity := range []struct {
+		name  string
+		grant *Grant
+		may   []string
+	}{
+		{"app", s.App, []string{"decrypt"}},
+		{"author", s.Author, []string{"encrypt", "read the key", "rewrap"}},
+		{"rotator", plain.Rotator, []string{"read the key", "rewrap", "rotate"}},
+		{"retiring rotator", s.Rotator, []string{"read the key", "retire", "rewrap", "rotate"}},
+		{"app of another key", other.App, nil},
+	} {
+		t.Run(identity.name, func(t *testing.T) {
+			auth := login(t.Context(), t, v, identity.grant)
+			if auth.TokenType != "batch" || auth.LeaseDuration > 900 || slices.Contains(auth.Policies, "default") {
+				t.Errorf("the token is of type %s, lives %d s, and has policies %v", auth.TokenType, auth.LeaseDuration, auth.Policies)
+			}
+			var may []string
+			for _, op := range operations {
+				var body any
+				if op.body != nil {
+					body = op.body
+				}
+				_, err := v.Do(t.Context(), op.method, op.path, auth.ClientToken, body)
+				var refused *testenv.VaultError
+				switch {
+				case err == nil:
+					may = append(may, op.name)
+				case !errors.As(err, &refused) || refused.Status != http.StatusForbidden:
+					t.Errorf("%s is not refused for want of rights: %v", op.name, err)
+				}
+			}
+			slices.Sort(may)
+			if diff := cmp.Diff(identity.may, may); diff != "" {
+				t.Errorf("it may, -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Who is not bound to a role does not get in.
+func TestLogin(t *testing.T) {
+	v, c, s := setup(t)
+	apply(t, c, s)
+	ns := s.Key.Name
+	for name, jwt := range map[string]string{
+		"other service account": issuer().Token(ns, "author", "vault", time.Hour),
+		"other namespace":       issuer().Token("x"+ns, "app", "vault", time.Hour),
+		"other audience":        issuer().Token(ns, "app", "https://kubernetes.default.svc", time.Hour),
+		"expired":               issuer().Token(ns, "app", "vault", -time.Hour),
+	} {
+		if _, err := v.Login(t.Context(), "jwt", s.App.RoleName(), jwt); err == nil {
+			t.Errorf("%s: logged in", name)
+		}
+	}
+	login(t.Context(), t, v, s.App)
+}
+
+// The same at a kubernetes mount, with tokens that a real API server reviews.
+func TestLoginKubernetes(t *testing.T) {
+	v, c, s := setup(t)
+	server := testenv.SharedAPIServer(t)
+	if err := v.TrustAPIServer(t.Context(), "kubernetes", server, server.ReviewerToken(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
+	apply(t, c, s)
+	ns := "setup-" + s.Key.Name
+	s.App = &Grant{Account: Account{ns, "app"}}
+	apply(t, c, s)
+	server.CreateServiceAccount(t, ns, "app")
+	server.CreateServiceAccount(t, ns, "other")
+	for _, test := range []struct {
+		account, audience string
+		in                bool
+	}{{"app", "vault", true}, {"app", "", false}, {"other", "vault", false}} {
+		t.Run(fmt.Sprintf("%s for %q", test.account, test.audience), func(t *testing.T) {
+			auth, err := v.Login(t.Context(), "kubernetes", s.App.RoleName(), server.ServiceAccountToken(t, ns, test.account, test.audience, time.Hour))
+			if (err == nil) != test.in {
+				t.Fatalf("error %v", err)
+			}
+			if err == nil && !slices.Equal(auth.Policies, []string{strings.ToLower(s.appPolicy().Name)}) {
+				t.Errorf("policies %v", auth.Policies)
+			}
+		})
+	}
+}

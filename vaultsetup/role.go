@@ -1,0 +1,93 @@
+package vaultsetup
+
+// tokenTTL is how long a Vault token lives. Whoever works longer logs in again;
+// short, because a batch token cannot be revoked.
+const tokenTTL = "15m"
+
+// Role is a role of an auth mount, bound to one service account.
+type Role struct {
+	Name     string
+	Who      string // app, author or rotator
+	Account  Account
+	Policies []string
+
+	authType string
+	audience string
+}
+
+// Roles returns the roles of the grants that are there.
+func (s Setup) Roles() []Role {
+	var roles []Role
+	add := func(who string, g *Grant, policies ...Policy) {
+		if g == nil {
+			return
+		}
+		r := Role{Name: g.RoleName(), Who: who, Account: g.Account, authType: s.AuthType, audience: s.Audience}
+		for _, p := range policies {
+			r.Policies = append(r.Policies, p.Name)
+		}
+		roles = append(roles, r)
+	}
+	add("app", s.App, s.appPolicy())
+	add("author", s.Author, s.authorPolicy())
+	rotator := []Policy{s.rotatorPolicy()}
+	if s.Retire {
+		rotator = append(rotator, s.retirePolicy())
+	}
+	add("rotator", s.Rotator, rotator...)
+	return roles
+}
+
+// field is one parameter of a role: a text, a list of texts or a truth value.
+type field struct {
+	name  string
+	value any
+}
+
+// binding returns the fields that say who may log in.
+func (r Role) binding() []field {
+	if r.authType == AuthJWT {
+		return []field{
+			{"role_type", "jwt"},
+			{"bound_audiences", []string{r.audience}},
+			{"bound_subject", "system:serviceaccount:" + r.Account.Namespace + ":" + r.Account.Name},
+		}
+	}
+	return []field{
+		{"bound_service_account_names", []string{r.Account.Name}},
+		{"bound_service_account_namespaces", []string{r.Account.Namespace}},
+		{selector, ""}, // it would let in more namespaces
+		{"audience", r.audience},
+	}
+}
+
+const selector = "bound_service_account_namespace_selector"
+
+// fields returns all fields of a new role.
+func (r Role) fields() []field {
+	var f []field
+	for _, b := range r.binding() {
+		if b.value != "" {
+			f = append(f, b)
+		}
+	}
+	if r.authType == AuthJWT {
+		f = append(f, field{"user_claim", "sub"})
+	}
+	return append(f,
+		field{"token_policies", r.Policies},
+		field{"token_no_default_policy", true},
+		// Batch tokens cost Vault no storage write and leave no lease behind.
+		field{"token_type", "batch"},
+		field{"token_ttl", tokenTTL},
+		field{"token_max_ttl", tokenTTL},
+	)
+}
+
+// kept are fields that Vault resets when a role is written without them.
+func (r Role) kept(there map[string]any) []field {
+	if r.authType == AuthJWT {
+		return []field{{"role_type", "jwt"}, {"bound_claims_type", there["bound_claims_type"]}}
+	}
+	return nil
+}
