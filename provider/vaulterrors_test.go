@@ -28,6 +28,11 @@ func faulty(t testing.TB, v *testenv.Vault, fault func(http.ResponseWriter, *htt
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
+	// Not the default transport: each httptest server that closes, in whatever
+	// test, closes connections of that one.
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy.Transport = transport
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !fault(w, r) {
 			proxy.ServeHTTP(w, r)

@@ -223,6 +223,11 @@ func (w *world) proxy(hook func(rw http.ResponseWriter, r *http.Request, vault h
 		w.t.Fatal(err)
 	}
 	vault := httputil.NewSingleHostReverseProxy(target)
+	// Not the default transport: each httptest server that closes, in whatever
+	// test, closes connections of that one.
+	transport := &http.Transport{}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	vault.Transport = transport
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { hook(rw, r, vault) }))
 	w.t.Cleanup(server.Close)
 	return server.URL
