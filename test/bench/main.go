@@ -91,9 +91,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	r := report{Machine: describe(ctx, w), Sizes: sizes}
 
 	say("memory, and requests per mount")
-	if r.Memory, r.Requests, err = memory(ctx, w, dir); err != nil {
+	var empty time.Duration
+	if r.Memory, r.Requests, empty, err = memory(ctx, w, dir); err != nil {
 		return err
 	}
+	r.EmptyCall = milliseconds(empty)
 	cells, err := measure(ctx, w, dir, o, say)
 	if err != nil {
 		return err

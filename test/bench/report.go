@@ -16,9 +16,11 @@ type report struct {
 	Machine  machine    `json:"machine"`
 	Rows     []row      `json:"mounts"`
 	Requests []requests `json:"requestsPerMount"`
-	Memory   resident   `json:"residentBytes"`
-	Sizes    sizes      `json:"fileBytes"`
-	Budgets  []budget   `json:"budgets"`
+	// EmptyCall is the median of a call that does nothing, one at a time.
+	EmptyCall float64  `json:"emptyCallP50ms"`
+	Memory    resident `json:"residentBytes"`
+	Sizes     sizes    `json:"fileBytes"`
+	Budgets   []budget `json:"budgets"`
 }
 
 func (r report) find(from string, entries, parallel int, kind string) row {
@@ -82,6 +84,7 @@ func (r report) table(out io.Writer) error {
 		say("%-10s %7d %7d  %-6s %7.0f %8.2f %8.2f %8.2f %8s %7d",
 			row.From, row.Entries, row.Parallel, row.Kind, row.Rate, row.P50, row.P95, row.P99, cpu, row.Count)
 	}
+	say("an empty call of the provider, for comparison: p50 %.2f ms", r.EmptyCall)
 	say("\n%-24s %8s %12s", "requests of a mount", "Vault", "API server")
 	for _, n := range r.Requests {
 		say("%-24s %8.2f %12.2f", n.From+", "+n.Kind, n.Vault, n.API)
