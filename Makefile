@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-clean lint build image clean
+.PHONY: help demo test e2e e2e-clean bench lint build image clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 IMAGE   ?= secretmanager:$(VERSION)
@@ -26,6 +26,9 @@ e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leav
 
 e2e-clean: ## remove what make e2e left: cluster, Docker engine, images
 	cd test/e2e && go run ./cmd/clean
+
+bench: ## the provider against a bare client of the same Vault: rates, latencies, CPU, memory, budgets
+	@go run ./test/bench
 
 lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
 	@test/lint/run

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+)
+
+// post creates an object as the cluster's administrator; out gets the answer.
+func (w *world) post(ctx context.Context, path string, in, out any) error {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.api.Address+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return send(w.admin, req, out)
+}
+
+// apiToken returns a new token of the reader for the API server.
+func (w *world) apiToken(ctx context.Context) (string, error) {
+	seconds := int64(3600)
+	var granted authenticationv1.TokenRequest
+	err := w.post(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+reader+"/token",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, &granted)
+	return granted.Status.Token, err
+}
+
+// send sends a request and reads the JSON of the answer, which must be a good
+// one. The whole body is read, so that the connection is kept.
+func send(client *http.Client, req *http.Request, out any) error {
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", req.Method, req.URL.Path, err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("%s %s: %s: %s", req.Method, req.URL.Path, resp.Status, text)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s %s: %w", req.Method, req.URL.Path, err)
+	}
+	return nil
+}
+
+// A counter stands between the provider and a server and counts the requests.
+type counter struct {
+	*httptest.Server
+	requests atomic.Int64
+}
+
+func newCounter(address string, transport http.RoundTripper) (*counter, error) {
+	target, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	c := &counter{}
+	proxy := &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+	}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.requests.Add(1)
+		proxy.ServeHTTP(w, r)
+	}))
+	return c, nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// A call is one mount, or what is compared with one. It checks the answer.
+type call func(context.Context) error
+
+// driver plays the driver: one connection to the provider's socket.
+type driver struct {
+	conn   *grpc.ClientConn
+	client v1alpha1.CSIDriverProviderClient
+}
+
+// dial waits until the provider answers.
+func dial(ctx context.Context, socket string) (*driver, error) {
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		return nil, err
+	}
+	d := &driver{conn, v1alpha1.NewCSIDriverProviderClient(conn)}
+	if _, err := d.client.Version(ctx, &v1alpha1.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
+		return nil, errors.Join(fmt.Errorf("the provider does not answer: %w", err), conn.Close())
+	}
+	return d, nil
+}
+
+// mount returns the mount of a volume by a pod. The request is made beforehand.
+func (d *driver) mount(v *volume, p pod) (call, error) {
+	tokens := map[string]any{"vault": map[string]string{"token": p.vault}}
+	handed := v.ciphertext
+	if p.api != "" {
+		tokens[""] = map[string]string{"token": p.api}
+		handed = nil // the driver sends "null" then
+	}
+	text := func(v any, err *error) string {
+		b, e := json.Marshal(v)
+		*err = errors.Join(*err, e)
+		return string(b)
+	}
+	var err error
+	request := &v1alpha1.MountRequest{
+		Attributes: text(map[string]string{
+			"roleName": namespace, "secretName": v.secret, "transitKey": namespace,
+			"secretProviderClass":                      v.secret,
+			"csi.storage.k8s.io/pod.name":              p.name,
+			"csi.storage.k8s.io/pod.namespace":         namespace,
+			"csi.storage.k8s.io/pod.uid":               p.uid,
+			"csi.storage.k8s.io/serviceAccount.name":   p.name,
+			"csi.storage.k8s.io/ephemeral":             "true",
+			"csi.storage.k8s.io/serviceAccount.tokens": text(tokens, &err),
+		}, &err),
+		Secrets:    text(handed, &err),
+		TargetPath: "/var/lib/kubelet/pods/" + p.uid + "/volumes/kubernetes.io~csi/secrets/mount",
+		Permission: "420",
+	}
+	return func(ctx context.Context) error {
+		answer, err := d.client.Mount(ctx, request)
+		if err != nil {
+			return err
+		}
+		return v.checkAnswer(answer)
+	}, err
+}
+
+func (v *volume) checkAnswer(answer *v1alpha1.MountResponse) error {
+	got := make(map[string]string, len(answer.GetFiles()))
+	for _, file := range answer.GetFiles() {
+		got[file.GetPath()] = string(file.GetContents())
+	}
+	if len(answer.GetObjectVersion()) != len(v.entries) {
+		return fmt.Errorf("the provider answered %d object versions for %d entries", len(answer.GetObjectVersion()), len(v.entries))
+	}
+	return v.check(got)
+}
+
+// check is for the floor too.
+func (v *volume) check(got map[string]string) error {
+	if !maps.Equal(got, v.plaintext) {
+		return fmt.Errorf("the plaintext of %s that came (%d entries) is not the one that was encrypted (%d)", v.secret, len(got), len(v.plaintext))
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// floor makes the requests of a mount and does nothing else.
+type floor struct {
+	w      *world
+	client *http.Client
+}
+
+func newFloor(w *world) (*floor, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(w.api.CA) {
+		return nil, errors.New("the API server's CA is no certificate")
+	}
+	return &floor{w, &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 64,
+		ForceAttemptHTTP2:   true, // to the API server; Vault is plain HTTP here
+		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}}, nil
+}
+
+func (f *floor) close() { f.client.CloseIdleConnections() }
+
+// requests returns the requests that the mount of a volume by a pod takes.
+func (f *floor) requests(v *volume, p pod) call {
+	return func(ctx context.Context) error {
+		entries, err := f.entries(ctx, v, p)
+		if err != nil {
+			return err
+		}
+		var login struct {
+			Auth struct {
+				Token string `json:"client_token"`
+			} `json:"auth"`
+		}
+		if err := f.ask(ctx, "auth/jwt/login", "", map[string]string{"role": namespace, "jwt": p.vault}, &login); err != nil {
+			return err
+		}
+		type item struct {
+			Ciphertext string `json:"ciphertext"`
+			Context    []byte `json:"context"`
+		}
+		batch := make([]item, len(v.entries))
+		for i, entry := range v.entries {
+			batch[i] = item{entries[entry], ciphertext.Strict.Context(namespace, v.secret, entry)}
+		}
+		var answer struct {
+			Data struct {
+				Results []struct {
+					Plaintext []byte `json:"plaintext"`
+				} `json:"batch_results"`
+			} `json:"data"`
+		}
+		if err := f.ask(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch}, &answer); err != nil {
+			return err
+		}
+		if len(answer.Data.Results) != len(batch) {
+			return fmt.Errorf("vault answered %d results for %d entries", len(answer.Data.Results), len(batch))
+		}
+		got := make(map[string]string, len(batch))
+		for i, entry := range v.entries {
+			got[entry] = string(answer.Data.Results[i].Plaintext)
+		}
+		return v.check(got)
+	}
+}
+
+// entries returns the ciphertext, read as the pod where it comes from there.
+func (f *floor) entries(ctx context.Context, v *volume, p pod) (map[string]string, error) {
+	if p.api == "" {
+		return v.ciphertext, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.w.api.Address+"/api/v1/namespaces/"+namespace+"/secrets/"+v.secret, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+p.api)
+	var secret struct{ Data map[string][]byte }
+	if err := send(f.client, req, &secret); err != nil {
+		return nil, err
+	}
+	entries := make(map[string]string, len(secret.Data))
+	for entry, text := range secret.Data {
+		entries[entry] = string(text)
+	}
+	return entries, nil
+}
+
+func (f *floor) ask(ctx context.Context, path, token string, in, out any) error {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.w.vault.Address+"/v1/"+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		req.Header.Set("X-Vault-Token", token)
+	}
+	return send(f.client, req, out)
+}

@@ -1,0 +1,112 @@
+// Command bench measures the provider as it is shipped: the stripped binary, as
+// a process of its own, called over its socket as the driver calls it, with a
+// real Vault and a real API server on the loopback interface.
+//
+// Every figure that depends on the machine stands beside a floor from the same
+// run: the same requests to Vault, and to the API server where the provider
+// makes one, sent by a bare HTTP client with kept-alive connections. Rounds of
+// floor and provider alternate, so that what else the machine does hits both.
+//
+//   - A cold mount is one of a pod and a service account that nobody has seen
+//     before, so no cache of any kind can help.
+//   - A repeated mount is the same request once more, as the kubelet sends it
+//     every minute or so for each volume of each running pod.
+//
+// Every answer is compared with the plaintext; a wrong one ends the run. Exit
+// code 1 means that something does not work. A budget that is missed is a result
+// like any other, and the code is 0.
+//
+// Progress goes to standard error, the report to standard output.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// The main goroutine starts the children, and on Linux they end with the thread
+// that started them: it stays on the main one.
+func init() { runtime.LockOSThread() }
+
+type options struct {
+	output string
+	rounds int
+	limit  time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
+	flag.IntVar(&o.rounds, "rounds", 4, "how many `rounds` of all measurements to make, a second or less for each")
+	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "begin no round that would go on for longer than this `time`")
+	flag.Parse()
+	if flag.NArg() > 0 || o.rounds < 1 || o.output != "table" && o.output != "json" {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, os.Stdout, os.Stderr)
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "\ninterrupted; everything that was started has ended")
+		os.Exit(130)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "\nbench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
+	began := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Fprintf(stderr, "%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	dir, err := os.MkdirTemp("", "secretmanager-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	say("building the provider and the rotator, stripped")
+	sizes, err := build(ctx, dir, say)
+	if err != nil {
+		return err
+	}
+	say("starting a Vault and an API server")
+	w, err := newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	r := report{Machine: describe(ctx, w), Sizes: sizes}
+
+	say("memory, and requests per mount")
+	var empty time.Duration
+	if r.Memory, r.Requests, empty, err = memory(ctx, w, dir); err != nil {
+		return err
+	}
+	r.EmptyCall = milliseconds(empty)
+	cells, err := measure(ctx, w, dir, o, say)
+	if err != nil {
+		return err
+	}
+	for _, c := range cells {
+		r.Rows = append(r.Rows, c.row())
+	}
+	r.Budgets = budgets(r)
+	say("done")
+	if o.output == "json" {
+		return r.json(stdout)
+	}
+	return r.table(stdout)
+}

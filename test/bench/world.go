@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const (
+	// namespace is of the pods, and the name of key, role and policy.
+	namespace = "bench"
+	// reader is the service account that may read the Secrets.
+	reader = "reader"
+)
+
+// A volume is a ciphertext Secret and what is in it.
+type volume struct {
+	secret     string
+	entries    []string
+	plaintext  map[string]string
+	ciphertext map[string]string
+}
+
+// A pod is who mounts. The API server knows one service account, which is what
+// it takes to read a Secret; to Vault each pod is one of a service account of
+// its own. Each has tokens of its own for both.
+type pod struct {
+	name, uid string
+	vault     string // token of audience "vault"
+	api       string // token of the API server; empty where the kubelet hands over the ciphertext
+}
+
+// world is the real parts around the provider.
+type world struct {
+	vault   *testenv.Vault
+	api     *testenv.APIServer
+	admin   *http.Client // of the API server
+	issuer  *testenv.JWTIssuer
+	volumes map[int]*volume // by the number of entries
+	pods    atomic.Int64    // how many there were
+}
+
+func newWorld(ctx context.Context) (w *world, err error) {
+	w = &world{volumes: map[int]*volume{}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	start, startCtx := errgroup.WithContext(ctx)
+	start.Go(func() (err error) {
+		w.vault, err = testenv.StartVault(startCtx, testenv.VaultOptions{})
+		return err
+	})
+	start.Go(func() (err error) {
+		w.api, err = testenv.StartAPIServer(startCtx)
+		return err
+	})
+	if err := start.Wait(); err != nil {
+		return w, err
+	}
+	if w.admin, err = rest.HTTPClientFor(w.api.Config); err != nil {
+		return w, err
+	}
+	if err := w.prepareVault(ctx); err != nil {
+		return w, err
+	}
+	for _, n := range entryCounts {
+		if w.volumes[n], err = w.seal(ctx, n); err != nil {
+			return w, err
+		}
+	}
+	return w, w.prepareAPI(ctx)
+}
+
+func (w *world) close() {
+	if w.vault != nil {
+		w.vault.Stop()
+	}
+	if w.api != nil {
+		w.api.Stop()
+	}
+}
+
+// prepareVault makes a derived key and a role in which every service account of
+// the namespace may decrypt with it.
+func (w *world) prepareVault(ctx context.Context) (err error) {
+	if w.issuer, err = testenv.NewJWTIssuer(); err != nil {
+		return err
+	}
+	if err := w.vault.TrustIssuer(ctx, "jwt", w.issuer); err != nil {
+		return err
+	}
+	for _, write := range []struct {
+		path string
+		data map[string]any
+	}{
+		{"transit/keys/" + namespace, map[string]any{"derived": true}},
+		{"sys/policies/acl/" + namespace, map[string]any{
+			"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, namespace),
+		}},
+		{"auth/jwt/role/" + namespace, map[string]any{
+			"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault",
+			"bound_claims_type": "glob",
+			"bound_claims":      map[string]string{"sub": testenv.Subject(namespace, "*")},
+			"token_policies":    []string{namespace}, "token_type": "batch", "token_ttl": "20m",
+		}},
+	} {
+		if _, err := w.vault.Write(ctx, write.path, write.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal makes a Secret of n entries, of the size of a password or of a small file.
+func (w *world) seal(ctx context.Context, n int) (*volume, error) {
+	v := &volume{secret: fmt.Sprintf("entries-%d", n), plaintext: map[string]string{}, ciphertext: map[string]string{}}
+	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
+	if err != nil {
+		return nil, err
+	}
+	var items []transit.Item
+	for i := range n {
+		entry := fmt.Sprintf("entry-%02d", i)
+		text := strings.Repeat(rand.Text(), 4) // 104 bytes
+		v.entries = append(v.entries, entry)
+		v.plaintext[entry] = text
+		items = append(items, transit.Item{Data: []byte(text), Context: ciphertext.Strict.Context(namespace, v.secret, entry)})
+	}
+	session := client.Session("", transit.StaticToken(w.vault.RootToken))
+	results, err := session.Encrypt(ctx, transit.Key{Mount: "transit", Name: namespace}, items)
+	if err != nil {
+		return nil, err
+	}
+	for i, result := range results {
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		v.ciphertext[v.entries[i]] = string(result.Data)
+	}
+	return v, nil
+}
+
+// prepareAPI makes the Secrets, and a service account that may read them.
+func (w *world) prepareAPI(ctx context.Context) error {
+	meta := metav1.ObjectMeta{Name: reader}
+	var names []string
+	core, auth := "/api/v1/namespaces", "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace
+	errs := []error{
+		w.post(ctx, core, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, nil),
+		w.post(ctx, core+"/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: meta}, nil),
+	}
+	for _, v := range w.volumes {
+		names = append(names, v.secret)
+		errs = append(errs, w.post(ctx, core+"/"+namespace+"/secrets", &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: v.secret, Labels: map[string]string{"secretmanager.io/transit-key": namespace}},
+			Type:       "secretmanager.io/ciphertext",
+			StringData: v.ciphertext,
+		}, nil))
+	}
+	errs = append(errs,
+		w.post(ctx, auth+"/roles", &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}, ResourceNames: names},
+		}}, nil),
+		w.post(ctx, auth+"/rolebindings", &rbacv1.RoleBinding{
+			ObjectMeta: meta,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: reader},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: reader}},
+		}, nil))
+	return errors.Join(errs...)
+}
+
+// newPods makes pods that nobody has seen before.
+func (w *world) newPods(ctx context.Context, n int, asPod bool) ([]pod, error) {
+	pods := make([]pod, n)
+	made, ctx := errgroup.WithContext(ctx)
+	made.SetLimit(8)
+	for i := range pods {
+		made.Go(func() (err error) {
+			number := w.pods.Add(1)
+			p := pod{name: fmt.Sprintf("app-%d", number), uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", number)}
+			p.vault = w.issuer.Token(namespace, p.name, "vault", time.Hour)
+			if asPod {
+				p.api, err = w.apiToken(ctx)
+			}
+			pods[i] = p
+			return err
+		})
+	}
+	return pods, made.Wait()
+}
