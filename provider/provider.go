@@ -4,7 +4,8 @@
 // A Mount goes one way. The parameters of the SecretProviderClass, which the
 // pod may override, are read and validated (parameters.go, objects.go); the
 // ciphertext comes from the kubelet or is read from the API server as the pod
-// (source.go); the pod's own service-account token logs in to Vault and one
+// (source.go); the pod's own service-account token logs in to Vault, unless the
+// Vault token of its identity is at hand (logins.go), and one
 // batch request decrypts (mount.go); what the plaintext holds becomes files
 // (files.go, field.go), each with a version that gives nothing away
 // (version.go). The provider has no rights of its own: neither Kubernetes nor
@@ -88,6 +89,7 @@ type Provider struct {
 	config Config
 	// vaults has one client, and so one pool of connections, for each address.
 	vaults map[string]*transit.Client
+	logins logins
 	log    *slog.Logger
 	now    func() time.Time
 }
