@@ -52,7 +52,7 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	data, from, failure := p.entries(ctx, r)
-	l.source = from
+	l.ciphertext = from
 	if failure != nil {
 		return nil, failure
 	}
@@ -61,11 +61,23 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	l.entries = len(entries)
+	m, keep := p.republished.of(r, data, entries)
+	if keep {
+		if resp := p.republished.get(m); resp != nil {
+			l.source = sourceCache
+			return resp, nil
+		}
+	}
+	l.source = sourceVault
 	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, entries)
 	if failure != nil {
 		return nil, failure
 	}
-	return p.files(ctx, r, objects, plaintext)
+	resp, failure := p.files(ctx, r, objects, plaintext)
+	if failure == nil && keep {
+		p.republished.put(m, resp)
+	}
+	return resp, failure
 }
 
 // login returns where the Vault token of a mount comes from: one that is shared
