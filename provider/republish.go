@@ -172,9 +172,6 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 // put keeps an answer, and drops the ones used longest ago to make room. One
 // that has no room at all is not kept.
 func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
-	if len(resp.Files) == 0 {
-		return
-	}
 	// Grow says how much the allocator gives, where make would hide it.
 	answer, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(slices.Grow([]byte(nil), proto.Size(resp)), resp)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,18 @@ func TestParse(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestConfig: what is set reaches the provider.
+func TestConfig(t *testing.T) {
+	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi", "--version-key-file=" + filepath.Join(t.TempDir(), "key")}, getenv(nil), &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := o.config(slog.Default())
+	if err != nil || c.RepublishCacheBytes != 1<<20 || c.Audience != "vault" {
+		t.Errorf("%d bytes, audience %q, %v", c.RepublishCacheBytes, c.Audience, err)
 	}
 }
 
