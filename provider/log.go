@@ -10,12 +10,20 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// mountLog is what one mount's line in the log says.
+// Where the answer of a mount came from, for the log.
+const (
+	sourceVault = "vault"
+	sourceCache = "cache"
+)
+
+// mountLog is what one mount's line in the log says. Its level is debug for a
+// republish that changes nothing: there is one for each volume every minute.
 type mountLog struct {
-	began   time.Time
-	request *request
-	source  string
-	entries int
+	began      time.Time
+	request    *request
+	ciphertext string // where it came from
+	source     string // where the answer came from, or would have
+	entries    int
 }
 
 func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, resp *v1alpha1.MountResponse, err error) {
@@ -31,6 +39,7 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, r
 		add("class", r.class)
 		add("secret", r.secret)
 	}
+	add("ciphertext", l.ciphertext)
 	add("source", l.source)
 	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", now.Sub(l.began)))
 	switch {
@@ -41,6 +50,10 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, r
 		attrs = append(attrs, slog.String("code", codes.Internal.String()), slog.String("error", "panic"))
 		log.LogAttrs(ctx, slog.LevelError, "mount failed", attrs...)
 	default:
-		log.LogAttrs(ctx, slog.LevelInfo, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)
+		level := slog.LevelInfo
+		if l.source == sourceCache {
+			level = slog.LevelDebug
+		}
+		log.LogAttrs(ctx, level, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)
 	}
 }

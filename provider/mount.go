@@ -52,7 +52,7 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	data, from, failure := p.entries(ctx, r)
-	l.source = from
+	l.ciphertext = from
 	if failure != nil {
 		return nil, failure
 	}
@@ -61,35 +61,70 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	l.entries = len(entries)
+	m, keep := p.republished.of(r, data, entries)
+	if keep {
+		if resp := p.republished.get(m); resp != nil {
+			l.source = sourceCache
+			return resp, nil
+		}
+	}
+	l.source = sourceVault
 	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, entries)
 	if failure != nil {
 		return nil, failure
 	}
-	return p.files(ctx, r, objects, plaintext)
-}
-
-// login returns where the Vault token of a mount comes from. A cache of them
-// has its place here; its key is everything this reads of the request.
-func (p *Provider) login(r *request, jwt string) *transit.LoginSource {
-	return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
-		Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
-		JWT: func() (string, error) { return jwt, nil },
-	})
-}
-
-// decrypt logs in and decrypts the entries in one batch.
-func (p *Provider) decrypt(ctx context.Context, r *request, from, jwt string, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
-	source := p.login(r, jwt)
-	// Ahead of the batch only for the message: it would log in by itself.
-	if _, err := source.Token(ctx); err != nil {
-		return nil, p.loginFailure(r, err)
+	resp, failure := p.files(ctx, r, objects, plaintext)
+	if failure == nil && keep {
+		p.republished.put(m, resp)
 	}
+	return resp, failure
+}
+
+// login returns where the Vault token of a mount comes from: one that is shared
+// by the pods of the identity, or the mount's own where its identity is in doubt.
+// Either way a login shows the token that came with this very mount.
+func (p *Provider) login(r *request, jwt string) transit.TokenSource {
+	source := func() *transit.LoginSource {
+		return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
+			Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
+		})
+	}
+	if id, ok := identityOf(r, jwt); ok {
+		return p.logins.get(id, source).With(jwt)
+	}
+	return source().With(jwt)
+}
+
+// watched is the token source of one mount. It remembers what became of the
+// last login, as a batch can fail for that.
+type watched struct {
+	transit.TokenSource
+	token string
+	err   error
+}
+
+func (w *watched) Token(ctx context.Context) (string, error) {
+	w.token, w.err = w.TokenSource.Token(ctx)
+	return w.token, w.err
+}
+
+// decrypt logs in, where that is needed, and decrypts the entries in one batch.
+func (p *Provider) decrypt(ctx context.Context, r *request, from, jwt string, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
+	source := &watched{TokenSource: p.login(r, jwt)}
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
 		items[i] = transit.Item{Data: data[entry], Context: r.scope.Context(r.pod.namespace, r.secret, entry)}
 	}
 	session := p.vaults[r.vaultAddress].Session(r.vaultNamespace, source)
 	results, err := session.Decrypt(ctx, r.key, items)
+	switch {
+	case source.err != nil:
+		return nil, p.loginFailure(r, source.err)
+	case errors.Is(err, transit.ErrDenied):
+		// The token has the policies that its role had at the login. Whoever mends
+		// the role shall not have to wait for the end of the token.
+		source.Invalidate(source.token)
+	}
 	if err != nil {
 		return nil, p.decryptFailure(r, err)
 	}

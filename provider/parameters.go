@@ -30,6 +30,8 @@ type request struct {
 	vaultAddress   string
 	target         string // folder the driver will write to
 
+	attributes map[string]string // all there are but the tokens
+
 	tokens tokens
 	handed map[string][]byte // entries of the Secret that the kubelet read; nil without
 }
@@ -132,6 +134,8 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 	}
 	problems = append(problems, r.readTokens(attributes, secrets)...)
 	r.readHanded(secrets)
+	delete(attributes, keyTokens) // which have been read
+	r.attributes = attributes
 
 	for _, param := range known {
 		// An empty value is what a template leaves of a setting nobody made.

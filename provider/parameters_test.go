@@ -28,6 +28,7 @@ func TestParseDefaults(t *testing.T) {
 	want := request{
 		pod: pod{"ns", "p", "u", "sa"}, class: "c", role: "r", secret: "s", key: transit.Key{Mount: "transit", Name: "k"}, scope: ciphertext.Strict,
 		authMount: "k8s", audience: "aud", vaultNamespace: "team", vaultAddress: "https://vault.example:8200", target: "/t",
+		attributes: params,
 	}
 	got, failure := p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: "null", TargetPath: "/t"})
 	if failure != nil {
@@ -44,6 +45,7 @@ func TestParseDefaults(t *testing.T) {
 	want.objects = []object{{"a/b", "c", []string{"d", "e"}, hexed, 0o400}, {"f", "f", nil, "", 0o644}}
 	want.handed = map[string][]byte{"entry": []byte("v")}
 	want.tokens = tokens{"x": {Token: "t"}}
+	want.attributes = params
 	secrets := map[string]string{"entry": "v", keyTokens: `{"x": {"token": "t"}}`}
 	got, failure = p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: toJSON(secrets), TargetPath: "/t"})
 	if failure != nil {
@@ -56,6 +58,9 @@ func TestParseDefaults(t *testing.T) {
 	// Attributes come first.
 	params[keyTokens] = `{"y": {"token": "u"}}`
 	got, _ = p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: toJSON(secrets)})
+	if _, ok := got.attributes[keyTokens]; ok {
+		t.Error("the tokens are among what mounts are compared by")
+	}
 	if diff := cmp.Diff(tokens{"y": {Token: "u"}}, got.tokens); diff != "" {
 		t.Error(diff)
 	}

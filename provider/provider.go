@@ -4,7 +4,9 @@
 // A Mount goes one way. The parameters of the SecretProviderClass, which the
 // pod may override, are read and validated (parameters.go, objects.go); the
 // ciphertext comes from the kubelet or is read from the API server as the pod
-// (source.go); the pod's own service-account token logs in to Vault and one
+// (source.go). If that same volume has had an answer to all that, it is given
+// again (republish.go). Otherwise the pod's own service-account token logs in to
+// Vault, unless the Vault token of its identity is at hand (logins.go), and one
 // batch request decrypts (mount.go); what the plaintext holds becomes files
 // (files.go, field.go), each with a version that gives nothing away
 // (version.go). The provider has no rights of its own: neither Kubernetes nor
@@ -69,6 +71,9 @@ type Config struct {
 	Audience string
 	// MountTimeout is how long a mount may take; DefaultMountTimeout if zero.
 	MountTimeout time.Duration
+	// RepublishCacheBytes bounds the answers that are kept to be given again when
+	// the kubelet repeats a mount; none are if it is zero.
+	RepublishCacheBytes int64
 	// VersionKey makes object versions, see [VersionKey].
 	VersionKey []byte
 	// Kubernetes reads Secrets as the pod; nil where there is no API server, and
@@ -87,9 +92,11 @@ type Provider struct {
 
 	config Config
 	// vaults has one client, and so one pool of connections, for each address.
-	vaults map[string]*transit.Client
-	log    *slog.Logger
-	now    func() time.Time
+	vaults      map[string]*transit.Client
+	logins      logins
+	republished *republished // nil: off
+	log         *slog.Logger
+	now         func() time.Time
 }
 
 // New checks the configuration. It connects to nothing. The error names all
@@ -105,6 +112,9 @@ func New(c Config) (*Provider, error) {
 	if c.MountTimeout < 0 {
 		errs = append(errs, fmt.Errorf("mount timeout %s is negative", c.MountTimeout))
 	}
+	if c.RepublishCacheBytes < 0 {
+		errs = append(errs, fmt.Errorf("%d bytes for the republish cache are negative", c.RepublishCacheBytes))
+	}
 	if len(c.VersionKey) < versionKeySize {
 		errs = append(errs, fmt.Errorf("the version key has %d bytes, fewer than %d", len(c.VersionKey), versionKeySize))
 	}
@@ -112,7 +122,7 @@ func New(c Config) (*Provider, error) {
 		c.Log = slog.Default()
 	}
 	c.Vault.Address = normalAddress(c.Vault.Address)
-	p := &Provider{config: c, vaults: map[string]*transit.Client{}, log: c.Log, now: time.Now}
+	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), log: c.Log, now: time.Now}
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault
 		config.Address = normalAddress(address)

@@ -109,7 +109,7 @@ func TestMountAsPod(t *testing.T) {
 	if diff := cmp.Diff(map[string]file{"token": {0o644, canaryPlaintext}}, filesOf(resp)); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(s.log.String(), "source=api-server") {
+	if !strings.Contains(s.log.String(), "ciphertext=api-server source=vault") {
 		t.Errorf("the log does not say where the ciphertext came from:\n%s", s.log)
 	}
 

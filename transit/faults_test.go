@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/clock"
 )
 
 // What a real Vault does not do on demand comes from a fake here. Everything
@@ -353,8 +354,7 @@ func TestALoginIsSharedAndRenewed(t *testing.T) {
 	if logins.Load() != 1 {
 		t.Errorf("%d logins for 20 at a time", logins.Load())
 	}
-	source.token.Expires = time.Now().Add(-time.Second)
-	source.renew = source.token.Expires
+	source.now = func() clock.Reading { return clock.Now().Add(time.Hour) }
 	if token, err := source.Token(t.Context()); token != "t2" || err != nil {
 		t.Errorf("after its end: %q, %v", token, err)
 	}

@@ -26,6 +26,8 @@ type request struct {
 
 	once    bool // may not be sent twice, as it is not idempotent
 	partial bool // a batch: HTTP 400 with results for the items in data is an answer
+
+	failed func(*Error) // told of each failure that is retried; may be nil
 }
 
 // do sends a request until it is answered, fails for good, or may not be
@@ -54,6 +56,9 @@ func (c *Client) do(ctx context.Context, r request) error {
 		// A wait that would outlast the deadline only delays the news.
 		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
 			return failure
+		}
+		if r.failed != nil {
+			r.failed(failure)
 		}
 		timer := time.NewTimer(wait)
 		select {

@@ -10,8 +10,11 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -21,6 +24,9 @@ const (
 	defaultEndpoint   = "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock"
 	defaultVersionKey = "/var/lib/secretmanager/version-key"
 )
+
+// maxRepublishCache is beyond what any node has to spare.
+var maxRepublishCache = resource.MustParse("1Ti")
 
 // errDone is what --help and --version give: there is nothing more to do.
 var errDone = errors.New("done")
@@ -34,6 +40,7 @@ type options struct {
 	authMount      string
 	audience       string
 	mountTimeout   time.Duration
+	republishCache int64
 	versionKeyFile string
 	healthAddr     string
 	kubeconfig     string
@@ -64,6 +71,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	fs.StringVar(&o.vault.TLSServerName, "vault-tls-server-name", o.vault.TLSServerName, "`name` to expect in Vault's certificate; environment VAULT_TLS_SERVER_NAME")
 	fs.StringVar(&o.audience, "audience", provider.DefaultAudience, "`audience` of the pod's token to log in with where a class names none; empty for the API server's")
 	timeout := fs.String("mount-timeout", provider.DefaultMountTimeout.String(), "how long a mount may take, as a `duration` under the kubelet's two minutes")
+	republishCache := fs.String("republish-cache-bytes", strconv.Itoa(provider.DefaultRepublishCacheBytes), "how many `bytes` the answers may take that are kept to be given again to the same pod, as a number or a quantity such as 64Mi; 0 keeps none")
 	fs.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey, "`file` of the key that object versions are made with; made if it is not there")
 	fs.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz on; empty for not at all")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
@@ -112,6 +120,11 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	if o.mountTimeout, err = time.ParseDuration(*timeout); err != nil || o.mountTimeout < time.Second || o.mountTimeout > 110*time.Second {
 		bad("mount-timeout", "%q is not a duration from 1s to 110s, such as 25s", *timeout)
 	}
+	if q, err := resource.ParseQuantity(*republishCache); err != nil || q.Sign() < 0 || q.Cmp(maxRepublishCache) > 0 {
+		bad("republish-cache-bytes", "%q is not a number of bytes from 0 to %s, such as 67108864 or 64Mi", *republishCache, maxRepublishCache.String())
+	} else {
+		o.republishCache = q.Value()
+	}
 	if o.versionKeyFile == "" {
 		bad("version-key-file", "is empty")
 	}
@@ -143,7 +156,8 @@ func (o *options) config(log *slog.Logger) (provider.Config, error) {
 	c := provider.Config{
 		Vault: o.vault, AllowedAddresses: o.allowed, VaultNamespace: strings.Trim(o.vaultNamespace, "/"),
 		AuthMount: o.authMount, Audience: o.audience, MountTimeout: o.mountTimeout,
-		VersionKey: key, Log: log, BuildVersion: buildVersion(),
+		RepublishCacheBytes: o.republishCache,
+		VersionKey:          key, Log: log, BuildVersion: buildVersion(),
 	}
 	server := provider.InCluster(o.getenv)
 	if o.kubeconfig != "" {

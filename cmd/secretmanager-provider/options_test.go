@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestParse(t *testing.T) {
 	defaults := func(change func(*options)) *options {
 		o := &options{
 			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock", vault: transit.Config{Address: "https://v:8200"},
-			authMount: "kubernetes", audience: "vault", mountTimeout: 25 * time.Second,
+			authMount: "kubernetes", audience: "vault", mountTimeout: 25 * time.Second, republishCache: 64 << 20,
 			versionKeyFile: "/var/lib/secretmanager/version-key", logFormat: "text",
 		}
 		change(o)
@@ -47,11 +48,14 @@ func TestParse(t *testing.T) {
 				o.vault = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
 			})},
 		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
-			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json", nil,
+			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi", nil,
 			defaults(func(o *options) {
 				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "x/y", "", time.Minute
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
+				o.republishCache = 1 << 20
 			})},
+		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *options) { o.republishCache = 0 })},
+		{"a cache in bytes", "--vault-addr=https://v:8200 --republish-cache-bytes=1000000", nil, defaults(func(o *options) { o.republishCache = 1000000 })},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -67,17 +71,29 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestConfig: what is set reaches the provider.
+func TestConfig(t *testing.T) {
+	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi", "--version-key-file=" + filepath.Join(t.TempDir(), "key")}, getenv(nil), &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := o.config(slog.Default())
+	if err != nil || c.RepublishCacheBytes != 1<<20 || c.Audience != "vault" {
+		t.Errorf("%d bytes, audience %q, %v", c.RepublishCacheBytes, c.Audience, err)
+	}
+}
+
 func TestParseReportsAllAtOnce(t *testing.T) {
 	_, err := parse([]string{
 		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-client-cert=c",
-		"--mount-timeout=3m", "--version-key-file=", "--health-addr=8080", "--log-level=debug-8", "--log-format=xml", "serve",
+		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--log-level=debug-8", "--log-format=xml", "serve",
 	}, getenv(nil), &bytes.Buffer{})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
 		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", "--vault-client-cert: and",
-		`--mount-timeout: "3m"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
+		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
 	} {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%v\ndoes not have %q", err, text)
@@ -85,6 +101,12 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 	}
 	if _, err := parse(nil, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "--vault-addr: is required, or VAULT_ADDR") {
 		t.Errorf("got %v", err)
+	}
+	for _, size := range []string{"", "much", "2Ti", "64MB", "-1", "9999999999999999999999"} {
+		_, err := parse([]string{"--vault-addr=https://v", "--republish-cache-bytes=" + size}, getenv(nil), &bytes.Buffer{})
+		if err == nil || !strings.Contains(err.Error(), "--republish-cache-bytes: ") {
+			t.Errorf("%s bytes: %v", size, err)
+		}
 	}
 	if _, err := parse([]string{"--vault-adr=x"}, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "vault-adr") {
 		t.Errorf("got %v", err)

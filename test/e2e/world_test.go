@@ -178,7 +178,8 @@ func (w *world) objectVersions(t *testing.T, pod, class string) map[string]strin
 	return versions
 }
 
-// mounts counts the provider's mounts of a pod since it started, by its log.
+// mounts counts the provider's mounts of a pod since it started, by its log,
+// which at debug level has republishes without a change as well.
 func (w *world) mounts(ctx context.Context, pod string) (int, error) {
 	pods, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-provider"})
 	if err != nil {

@@ -1,0 +1,237 @@
+package provider
+
+import (
+	lru "container/list"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"maps"
+	mathrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/clock"
+)
+
+// DefaultRepublishCacheBytes is what answers kept for republishing may take,
+// unless told otherwise.
+const DefaultRepublishCacheBytes = 64 << 20
+
+const (
+	// republishIdle is when an answer goes that nobody asks for any more. The
+	// kubelet repeats a mount every 60 to 90 seconds.
+	republishIdle = 10 * time.Minute
+	// republishLife is when an entry is decrypted afresh at the latest, so that
+	// Vault's no to a pod is heard. Up to a quarter of it is taken off at random:
+	// pods that were started together do not come back together.
+	republishLife = time.Hour
+	// republishEntry is what an entry takes beside its answer: itself, and its
+	// places in list and map.
+	republishEntry = 512
+)
+
+// republished keeps the answer of each volume's last mount. With rotation on,
+// the kubelet repeats every mount every minute or so; without this, each would
+// be a decrypt.
+//
+// An answer is given again only to the same volume (pod uid and target path) of
+// a mount with the same inputs: see [republished.of]. It is kept in its wire
+// form, which nobody else has a hand on and which is just as long as it says.
+// The plaintext in it is what the pod has in its own tmpfs; ciphertext,
+// parameters and tokens are not kept.
+//
+// A nil *republished keeps nothing.
+type republished struct {
+	key   [sha256.Size]byte // of all hashes: nothing can be learned from one
+	limit int64
+	now   func() clock.Reading
+
+	mu     sync.Mutex
+	bytes  int64
+	order  *lru.List // of *answered, the one used last at the front
+	volume map[digest]*lru.Element
+	timer  *time.Timer // of the next sweep; nil while there is nothing to sweep
+}
+
+type digest [sha256.Size]byte
+
+// answered is the answer of a volume's last mount.
+type answered struct {
+	volume, inputs digest
+	answer         []byte
+	made, used     clock.Reading
+	life           time.Duration
+}
+
+func (a *answered) size() int64 { return int64(cap(a.answer)) + republishEntry }
+
+// newRepublished returns a cache of so many bytes; nil for none.
+func newRepublished(limit int64) *republished {
+	if limit <= 0 {
+		return nil
+	}
+	c := &republished{limit: limit, now: clock.Now, order: lru.New(), volume: map[digest]*lru.Element{}}
+	rand.Read(c.key[:]) // never fails
+	return c
+}
+
+// mounted is one mount as the cache sees it.
+type mounted struct{ volume, inputs digest }
+
+// of returns what tells a mount from others; false if it is not to be kept.
+// The inputs are all that the answer is made of: every attribute, whether it is
+// known here or not, which has the parameters, the pod and its service account,
+// and name and text of each entry that is wanted. Only the tokens are left out:
+// they are new each time, and what they are for is in the parameters. The rest
+// is the operator's and stays the same while the process lives.
+func (c *republished) of(r *request, data map[string][]byte, entries []string) (mounted, bool) {
+	if c == nil || r.pod.uid == "" || r.target == "" {
+		return mounted{}, false
+	}
+	var m mounted
+	h := c.hash("volume")
+	h.add(r.pod.uid, r.target)
+	h.sum(&m.volume)
+
+	h = c.hash("inputs")
+	names := slices.Sorted(maps.Keys(r.attributes))
+	h.count(len(names))
+	for _, name := range names {
+		h.add(name, r.attributes[name])
+	}
+	h.count(len(entries))
+	for _, entry := range entries {
+		h.add(entry)
+		h.addBytes(data[entry])
+	}
+	h.sum(&m.inputs)
+	return m, true
+}
+
+// keyed hashes lists of texts so that no two lists are the same bytes.
+type keyed struct{ hash.Hash }
+
+func (c *republished) hash(purpose string) keyed {
+	h := keyed{hmac.New(sha256.New, c.key[:])}
+	h.add(purpose)
+	return h
+}
+
+func (h keyed) count(n int) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(n))
+	h.Write(length[:])
+}
+
+func (h keyed) add(texts ...string) {
+	for _, text := range texts {
+		h.addBytes([]byte(text))
+	}
+}
+
+func (h keyed) addBytes(text []byte) {
+	h.count(len(text))
+	h.Write(text)
+}
+
+func (h keyed) sum(d *digest) { h.Sum(d[:0]) }
+
+// get returns a copy of the answer that a mount with the same inputs had, nil
+// if there is none. Whatever is there for the volume otherwise is dropped:
+// whoever asks goes to Vault now, and should that fail or panic, the answer to
+// other inputs, or an old one, is not left to be found by a later mount.
+func (c *republished) get(m mounted) *v1alpha1.MountResponse {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.volume[m.volume]
+	if !ok {
+		return nil
+	}
+	a, now := at.Value.(*answered), c.now()
+	if a.inputs != m.inputs || a.over(now) {
+		c.drop(at)
+		return nil
+	}
+	resp := &v1alpha1.MountResponse{}
+	if err := proto.Unmarshal(a.answer, resp); err != nil || len(resp.Files) == 0 {
+		c.drop(at) // without files it would leave a new volume empty
+		return nil
+	}
+	a.used = now
+	c.order.MoveToFront(at)
+	return resp
+}
+
+// put keeps an answer, and drops the ones used longest ago to make room. One
+// that has no room at all is not kept.
+func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
+	// Grow says how much the allocator gives, where make would hide it.
+	answer, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(slices.Grow([]byte(nil), proto.Size(resp)), resp)
+	if err != nil {
+		return
+	}
+	now := c.now()
+	a := &answered{volume: m.volume, inputs: m.inputs, answer: answer, made: now, used: now,
+		life: republishLife - mathrand.N(republishLife/4)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at, ok := c.volume[a.volume]; ok {
+		c.drop(at) // of a mount at the same time
+	}
+	if a.size() > c.limit {
+		return
+	}
+	for c.bytes+a.size() > c.limit {
+		c.drop(c.order.Back())
+	}
+	c.volume[a.volume] = c.order.PushFront(a)
+	c.bytes += a.size()
+	if c.timer == nil {
+		c.timer = time.AfterFunc(republishIdle, c.sweep)
+	}
+}
+
+func (a *answered) over(now clock.Reading) bool {
+	return now.Since(a.used) >= republishIdle || now.Since(a.made) >= a.life
+}
+
+func (c *republished) drop(at *lru.Element) {
+	a := c.order.Remove(at).(*answered)
+	delete(c.volume, a.volume)
+	c.bytes -= a.size()
+}
+
+// sweep drops what is over: the plaintext of pods that are gone does not wait
+// for another mount. It comes again while there is anything.
+func (c *republished) sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	for at := c.order.Back(); at != nil; {
+		before := at.Prev()
+		if at.Value.(*answered).over(now) {
+			c.drop(at)
+		}
+		at = before
+	}
+	if c.order.Len() == 0 {
+		c.timer = nil
+		return
+	}
+	// Often enough that nothing stays for much longer than it may.
+	c.timer.Reset(republishIdle / 10)
+}
+
+// String tells how full it is.
+func (c *republished) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprintf("%d answers, %d bytes", len(c.volume), c.bytes)
+}
