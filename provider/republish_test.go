@@ -213,8 +213,7 @@ func TestRepublishInputs(t *testing.T) {
 	if n := len(other); n != 8+len(known) {
 		t.Errorf("%d cases", n)
 	}
-	elsewhere := newRepublished(1 << 20)
-	c, elsewhere = elsewhere, c
+	c = newRepublished(1 << 20) // as in another process
 	if of(params, "/t", data, "ab") == base {
 		t.Error("another process has the same hashes")
 	}
