@@ -111,18 +111,20 @@ func TestWhoWaitsForALoginKeepsHisOwnDeadline(t *testing.T) {
 }
 
 func TestALoginThatNobodyWaitsForEnds(t *testing.T) {
-	ended := make(chan struct{})
+	sent, ended := make(chan struct{}), make(chan struct{})
 	source := loginFake(t, func(_ http.ResponseWriter, r *http.Request, _ string) {
+		close(sent)
 		<-r.Context().Done()
 		close(ended)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	got := ask(ctx, source)
 	waiters(t, source, 1)
 	if source.Idle() {
 		t.Error("idle in the middle of a login")
 	}
-	time.Sleep(20 * time.Millisecond) // for the request to be sent
+	<-sent
 	cancel()
 	<-got
 	select {
@@ -141,7 +143,7 @@ func TestALoginThatNobodyWaitsForEnds(t *testing.T) {
 	if _, err := source.Token(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // a login would begin in a goroutine of its own
 }
 
 func TestVaultsWordsReachWhoeverGivesUp(t *testing.T) {
@@ -163,10 +165,11 @@ func TestVaultsWordsReachWhoeverGivesUp(t *testing.T) {
 // not begun, but it is if one of those who wait has the time.
 func TestALoginStopsForTheLongestDeadline(t *testing.T) {
 	var logins atomic.Int32
+	joined := make(chan struct{})
 	source := loginFake(t, func(w http.ResponseWriter, _ *http.Request, _ string) {
 		if logins.Add(1) == 1 {
-			time.Sleep(50 * time.Millisecond) // until all have joined
-			w.Header().Set("Retry-After", "1")
+			<-joined
+			w.Header().Set("Retry-After", "2")
 			answer(429, `{"errors":["quota"]}`)(w, nil)
 			return
 		}
@@ -174,11 +177,13 @@ func TestALoginStopsForTheLongestDeadline(t *testing.T) {
 	})
 	long, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
 	hasty := ask(short, source)
 	waiters(t, source, 1)
 	patient := ask(long, source)
+	waiters(t, source, 2)
+	close(joined)
 	if got := <-hasty; !errors.Is(got.err, ErrBusy) {
 		t.Errorf("the hasty: %v", got)
 	}
@@ -188,10 +193,10 @@ func TestALoginStopsForTheLongestDeadline(t *testing.T) {
 
 	logins.Store(0)
 	source.Invalidate("t")
-	short, cancel = context.WithTimeout(t.Context(), 900*time.Millisecond)
+	short, cancel = context.WithTimeout(t.Context(), 1900*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if got := <-ask(short, source); !errors.Is(got.err, ErrBusy) || time.Since(began) > 700*time.Millisecond {
+	if got := <-ask(short, source); !errors.Is(got.err, ErrBusy) || time.Since(began) > 1500*time.Millisecond {
 		t.Errorf("alone: %v after %s", got, time.Since(began))
 	}
 }
