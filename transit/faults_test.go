@@ -68,7 +68,7 @@ func TestOddAnswersAreErrors(t *testing.T) {
 		"fewer results with a 400":  {400, `{"data":{"batch_results":[{"error":"x"}]}}`, ErrNotVault},
 		"more results":              {200, `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
 		"results of another type":   {200, `{"data":{"batch_results":"` + canaryPlain + `"}}`, ErrNotVault},
-		"a number for plaintext":    {200, `{"data":{"batch_results":[{"plaintext":4711},{"plaintext":4711}]}}`, ErrNotVault},
+		"a number for plaintext":    {200, `{"data":{"batch_results":[{"plaintext":314159265},{"plaintext":314159265}]}}`, ErrNotVault},
 		"half an answer":            {200, `{"data":{"batch_results":[{"plaintext":"` + canaryPlain, ErrNotVault},
 		"too long":                  {200, strings.Repeat(" ", maxResponse) + `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
 		"an error too long":         {400, strings.Repeat(" ", maxResponse) + `{"data":{"batch_results":[{"error":""},{"error":""}]}}`, ErrNotVault},
@@ -95,7 +95,7 @@ func TestOddAnswersAreErrors(t *testing.T) {
 
 func checkQuiet(t *testing.T, err error) {
 	t.Helper()
-	for _, secret := range []string{"canary", canaryPlain, canaryText[10:40], "4711"} {
+	for _, secret := range []string{"canary", canaryPlain, canaryText[10:40], "314159265"} {
 		if err != nil && strings.Contains(err.Error(), secret) {
 			t.Errorf("the error repeats %q: %v", secret, err)
 		}
