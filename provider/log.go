@@ -27,6 +27,16 @@ type mountLog struct {
 }
 
 func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, resp *v1alpha1.MountResponse, err error) {
+	level := slog.LevelInfo
+	switch {
+	case err != nil || resp == nil:
+		level = slog.LevelError
+	case l.source == sourceCache:
+		level = slog.LevelDebug
+	}
+	if !log.Enabled(ctx, level) {
+		return
+	}
 	var attrs []slog.Attr
 	add := func(name, value string) {
 		if value != "" {
@@ -45,15 +55,11 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, r
 	switch {
 	case err != nil:
 		attrs = append(attrs, slog.String("code", status.Code(err).String()), slog.String("error", status.Convert(err).Message()))
-		log.LogAttrs(ctx, slog.LevelError, "mount failed", attrs...)
+		log.LogAttrs(ctx, level, "mount failed", attrs...)
 	case resp == nil:
 		attrs = append(attrs, slog.String("code", codes.Internal.String()), slog.String("error", "panic"))
-		log.LogAttrs(ctx, slog.LevelError, "mount failed", attrs...)
+		log.LogAttrs(ctx, level, "mount failed", attrs...)
 	default:
-		level := slog.LevelInfo
-		if l.source == sourceCache {
-			level = slog.LevelDebug
-		}
 		log.LogAttrs(ctx, level, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)
 	}
 }

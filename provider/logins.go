@@ -1,6 +1,7 @@
 package provider
 
 import (
+	lru "container/list"
 	"encoding/base64"
 	"encoding/json"
 	"strings"
@@ -90,11 +91,13 @@ type logins struct {
 	now func() clock.Reading // clock.Now if nil
 
 	mu      sync.Mutex
-	sources map[identity]*loginEntry
+	order   lru.List // of *loginEntry, the one used last at the front
+	sources map[identity]*lru.Element
 	swept   clock.Reading
 }
 
 type loginEntry struct {
+	id     identity
 	source *transit.LoginSource
 	used   clock.Reading
 }
@@ -107,17 +110,19 @@ func (l *logins) get(id identity, make func() *transit.LoginSource) *transit.Log
 	if now.Since(l.swept) >= loginGrace {
 		l.sweep(now)
 	}
-	e := l.sources[id]
-	if e == nil {
+	at := l.sources[id]
+	if at == nil {
 		if len(l.sources) >= maxLogins {
-			l.dropOldest(now)
+			l.drop(l.order.Back())
 		}
 		if l.sources == nil {
-			l.sources = map[identity]*loginEntry{}
+			l.sources = map[identity]*lru.Element{}
 		}
-		e = &loginEntry{source: make()}
-		l.sources[id] = e
+		at = l.order.PushFront(&loginEntry{id: id, source: make()})
+		l.sources[id] = at
 	}
+	l.order.MoveToFront(at)
+	e := at.Value.(*loginEntry)
 	e.used = now
 	return e.source
 }
@@ -133,20 +138,15 @@ func (l *logins) reading() clock.Reading {
 // come: while none do, what is in memory gets older and not more.
 func (l *logins) sweep(now clock.Reading) {
 	l.swept = now
-	for id, e := range l.sources {
+	for at := l.order.Back(); at != nil; {
+		before, e := at.Prev(), at.Value.(*loginEntry)
 		if unused := now.Since(e.used); unused >= loginUnused || unused >= loginGrace && e.source.Idle() {
-			delete(l.sources, id)
+			l.drop(at)
 		}
+		at = before
 	}
 }
 
-func (l *logins) dropOldest(now clock.Reading) {
-	var oldest identity
-	longest := time.Duration(-1)
-	for id, e := range l.sources {
-		if unused := now.Since(e.used); unused > longest {
-			oldest, longest = id, unused
-		}
-	}
-	delete(l.sources, oldest)
+func (l *logins) drop(at *lru.Element) {
+	delete(l.sources, l.order.Remove(at).(*loginEntry).id)
 }

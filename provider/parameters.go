@@ -31,6 +31,7 @@ type request struct {
 	target         string // folder the driver will write to
 
 	attributes map[string]string // all there are but the tokens
+	whole      digest            // of the request as it came; see republished
 
 	tokens tokens
 	handed map[string][]byte // entries of the Secret that the kubelet read; nil without
@@ -225,25 +226,37 @@ func nearest(name string) string {
 // stringMap reads a JSON object of strings; null is an empty one. It never
 // repeats a value.
 func stringMap(path, text string) (map[string]string, []string) {
-	var raw map[string]json.RawMessage
 	if text == "" {
 		return nil, nil
 	}
-	if err := json.Unmarshal([]byte(text), &raw); err != nil {
-		return nil, []string{path + ": is not a JSON object, as the driver sends it"}
+	var all map[string]*string
+	err := json.Unmarshal([]byte(text), &all)
+	values := make(map[string]string, len(all))
+	for name, s := range all {
+		if s != nil {
+			values[name] = *s
+		}
 	}
-	values := make(map[string]string, len(raw))
-	var problems []string
+	if err == nil && len(values) == len(all) {
+		return values, nil
+	}
+	return values, notStrings(path, text)
+}
+
+// notStrings says what keeps a text from being a JSON object of strings.
+func notStrings(path, text string) (problems []string) {
+	var raw map[string]json.RawMessage
+	if json.Unmarshal([]byte(text), &raw) != nil {
+		return []string{path + ": is not a JSON object, as the driver sends it"}
+	}
 	for name, v := range raw {
 		var s *string
-		if err := json.Unmarshal(v, &s); err != nil || s == nil {
+		if json.Unmarshal(v, &s) != nil || s == nil {
 			problems = append(problems, fmt.Sprintf("%s[%s]: is not a string", path, quote(name)))
-			continue
 		}
-		values[name] = *s
 	}
 	slices.Sort(problems)
-	return values, problems
+	return problems
 }
 
 // problem is what a parameter's set returns for an error.

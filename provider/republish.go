@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"io"
 	"maps"
 	mathrand "math/rand/v2"
 	"slices"
@@ -34,7 +35,7 @@ const (
 	republishLife = time.Hour
 	// republishEntry is what an entry takes beside its answer: itself, and its
 	// places in list and map.
-	republishEntry = 512
+	republishEntry = 640
 )
 
 // republished keeps the answer of each volume's last mount. With rotation on,
@@ -47,6 +48,10 @@ const (
 // The plaintext in it is what the pod has in its own tmpfs; ciphertext,
 // parameters and tokens are not kept.
 //
+// While the kubelet's token for the pod lasts, a republish is the very request
+// that came before, byte for byte. That is known before anything of it is read:
+// see [republished.again].
+//
 // A nil *republished keeps nothing.
 type republished struct {
 	key   [sha256.Size]byte // of all hashes: nothing can be learned from one
@@ -57,17 +62,18 @@ type republished struct {
 	bytes  int64
 	order  *lru.List // of *answered, the one used last at the front
 	volume map[digest]*lru.Element
-	timer  *time.Timer // of the next sweep; nil while there is nothing to sweep
+	exact  map[digest]*lru.Element // by the whole request, where it had all
+	timer  *time.Timer             // of the next sweep; nil while there is nothing to sweep
 }
 
 type digest [sha256.Size]byte
 
 // answered is the answer of a volume's last mount.
 type answered struct {
-	volume, inputs digest
-	answer         []byte
-	made, used     clock.Reading
-	life           time.Duration
+	mounted
+	answer     []byte
+	made, used clock.Reading
+	life       time.Duration
 }
 
 func (a *answered) size() int64 { return int64(cap(a.answer)) + republishEntry }
@@ -77,13 +83,17 @@ func newRepublished(limit int64) *republished {
 	if limit <= 0 {
 		return nil
 	}
-	c := &republished{limit: limit, now: clock.Now, order: lru.New(), volume: map[digest]*lru.Element{}}
+	c := &republished{limit: limit, now: clock.Now, order: lru.New(), volume: map[digest]*lru.Element{}, exact: map[digest]*lru.Element{}}
 	rand.Read(c.key[:]) // never fails
 	return c
 }
 
 // mounted is one mount as the cache sees it.
-type mounted struct{ volume, inputs digest }
+type mounted struct {
+	volume, inputs digest
+	request        digest // zero if the request does not have all that there is to know
+	entries        int    // how many are wanted
+}
 
 // of returns what tells a mount from others; false if it is not to be kept.
 // The inputs are all that the answer is made of: every attribute, whether it is
@@ -95,7 +105,7 @@ func (c *republished) of(r *request, data map[string][]byte, entries []string) (
 	if c == nil || r.pod.uid == "" || r.target == "" {
 		return mounted{}, false
 	}
-	var m mounted
+	m := mounted{entries: len(entries)}
 	h := c.hash("volume")
 	h.add(r.pod.uid, r.target)
 	h.sum(&m.volume)
@@ -115,6 +125,17 @@ func (c *republished) of(r *request, data map[string][]byte, entries []string) (
 	return m, true
 }
 
+// whole returns what tells a request from others to the last byte, tokens and all.
+func (c *republished) whole(in *v1alpha1.MountRequest) (d digest) {
+	if c == nil {
+		return d
+	}
+	h := c.hash("request")
+	h.add(in.GetTargetPath(), in.GetAttributes(), in.GetSecrets())
+	h.sum(&d)
+	return d
+}
+
 // keyed hashes lists of texts so that no two lists are the same bytes.
 type keyed struct{ hash.Hash }
 
@@ -132,7 +153,8 @@ func (h keyed) count(n int) {
 
 func (h keyed) add(texts ...string) {
 	for _, text := range texts {
-		h.addBytes([]byte(text))
+		h.count(len(text))
+		io.WriteString(h.Hash, text) // never fails
 	}
 }
 
@@ -154,8 +176,37 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 	if !ok {
 		return nil
 	}
+	if at.Value.(*answered).inputs != m.inputs {
+		c.drop(at)
+		return nil
+	}
+	resp := c.answer(at)
+	if resp != nil {
+		c.index(at, m.request) // it has come with a new token
+	}
+	return resp
+}
+
+// again returns a copy of the answer that this very request had, nil if there
+// is none, and how many entries it was made of.
+func (c *republished) again(request digest) (*v1alpha1.MountResponse, int) {
+	if c == nil {
+		return nil, 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.exact[request]
+	if !ok {
+		return nil, 0
+	}
+	return c.answer(at), at.Value.(*answered).entries
+}
+
+// answer returns a copy of an answer, or drops one that may not be given any
+// more; c.mu is held.
+func (c *republished) answer(at *lru.Element) *v1alpha1.MountResponse {
 	a, now := at.Value.(*answered), c.now()
-	if a.inputs != m.inputs || a.over(now) {
+	if a.over(now) {
 		c.drop(at)
 		return nil
 	}
@@ -169,6 +220,15 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 	return resp
 }
 
+// index makes the request the one that an answer is known by; c.mu is held.
+func (c *republished) index(at *lru.Element, request digest) {
+	a := at.Value.(*answered)
+	delete(c.exact, a.request)
+	if a.request = request; request != (digest{}) {
+		c.exact[request] = at
+	}
+}
+
 // put keeps an answer, and drops the ones used longest ago to make room. One
 // that has no room at all is not kept.
 func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
@@ -178,8 +238,7 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 		return
 	}
 	now := c.now()
-	a := &answered{volume: m.volume, inputs: m.inputs, answer: answer, made: now, used: now,
-		life: republishLife - mathrand.N(republishLife/4)}
+	a := &answered{mounted: m, answer: answer, made: now, used: now, life: republishLife - mathrand.N(republishLife/4)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if at, ok := c.volume[a.volume]; ok {
@@ -191,7 +250,9 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 	for c.bytes+a.size() > c.limit {
 		c.drop(c.order.Back())
 	}
-	c.volume[a.volume] = c.order.PushFront(a)
+	at := c.order.PushFront(a)
+	c.volume[a.volume] = at
+	c.index(at, m.request)
 	c.bytes += a.size()
 	if c.timer == nil {
 		c.timer = time.AfterFunc(republishIdle, c.sweep)
@@ -205,6 +266,7 @@ func (a *answered) over(now clock.Reading) bool {
 func (c *republished) drop(at *lru.Element) {
 	a := c.order.Remove(at).(*answered)
 	delete(c.volume, a.volume)
+	delete(c.exact, a.request)
 	c.bytes -= a.size()
 }
 

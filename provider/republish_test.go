@@ -227,6 +227,85 @@ func TestRepublishInputs(t *testing.T) {
 	}
 }
 
+// TestTheSameRequest: a request is known to the last byte, and has its answer
+// again without being read, for as long as it is what its volume had last.
+func TestTheSameRequest(t *testing.T) {
+	e := newEnv(t)
+	c := counting(t, e.vault)
+	s := serve(t, c.address, cached, within(5*time.Second))
+	cache := s.provider.republished
+	now := clock.Now()
+	cache.now = func() clock.Reading { return now }
+	entries := e.entries(t, "one")
+	known := func(in *v1alpha1.MountRequest) bool {
+		resp, n := cache.again(cache.whole(in))
+		if resp != nil && n != 1 {
+			t.Errorf("made of %d entries", n)
+		}
+		return resp != nil
+	}
+	mount := func(in *v1alpha1.MountRequest, want string) {
+		t.Helper()
+		resp, err := s.Mount(t.Context(), in)
+		if diff := cmp.Diff(map[string]file{"x": {0o644, want}}, filesOf(resp)); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	}
+	first := mountRequest(e.params(), entries)
+	if known(first) {
+		t.Error("known before it came")
+	}
+	mount(first, "one")
+	if !known(first) {
+		t.Fatal("not known")
+	}
+	for name, change := range map[string]func(*v1alpha1.MountRequest){
+		"attributes": func(in *v1alpha1.MountRequest) { in.Attributes += " " },
+		"secrets":    func(in *v1alpha1.MountRequest) { in.Secrets += " " },
+		"target":     func(in *v1alpha1.MountRequest) { in.TargetPath += "2" },
+		"where one ends": func(in *v1alpha1.MountRequest) {
+			in.Attributes, in.Secrets = in.Attributes+in.Secrets[:1], in.Secrets[1:]
+		},
+	} {
+		other := mountRequest(e.params(), entries)
+		other.Attributes = first.Attributes // which has the time in its token
+		change(other)
+		if known(other) {
+			t.Errorf("another one by its %s is known", name)
+		}
+	}
+	mount(first, "one")
+	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted namespace="+e.namespace+" pod=app-0 class=matrix secret=matrix ciphertext=kubelet source=cache entries=1 duration=")
+
+	renewed := mountRequest(e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault")+" "), entries)
+	mount(renewed, "one")
+	if !known(renewed) || known(first) || len(cache.exact) != 1 {
+		t.Errorf("after a new token: %v, before %v, %d", known(renewed), known(first), len(cache.exact))
+	}
+	c.want(t, "one answer for all", 1, 1)
+
+	changed := mountRequest(e.params(), e.entries(t, "two"))
+	mount(changed, "two")
+	if known(renewed) || !known(changed) {
+		t.Error("an earlier value is still given")
+	}
+	mount(renewed, "one")
+	c.want(t, "and back", 1, 3)
+
+	now = now.Add(republishIdle)
+	if known(renewed) || len(cache.exact) != 0 {
+		t.Error("given after it had been unused for long")
+	}
+	mount(renewed, "one")
+	for range int(republishLife / time.Minute) {
+		now = now.Add(time.Minute)
+		known(renewed)
+	}
+	if known(renewed) || len(cache.exact) != 0 {
+		t.Error("given for ever")
+	}
+}
+
 // TestRepublishAsPod: the Secret is read each time, with the pod's own right to
 // it; Vault is asked when it has changed.
 func TestRepublishAsPod(t *testing.T) {
@@ -268,6 +347,9 @@ func TestRepublishAsPod(t *testing.T) {
 	s.mountOne(t, params, nil, "one")
 	c.want(t, "twice", 1, 1)
 	wantTexts(t, s.log.String(), "ciphertext=api-server source=cache")
+	if in := mountRequest(params, nil); s.provider.republished.whole(in) == (digest{}) || len(s.provider.republished.exact) != 0 {
+		t.Error("a request that does not have the ciphertext is taken for all there is to know")
+	}
 	secret := "/api/v1/namespaces/" + e.namespace + "/secrets/matrix"
 	do("PATCH", secret, toJSON(corev1.Secret{Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "two"))}}))
 	s.mountOne(t, params, nil, "two")
