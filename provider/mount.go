@@ -32,9 +32,14 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 	}
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
+	leave, waited := p.enter(ctx, in)
+	defer leave()
 	r, failure := p.parse(in)
 	r.whole = whole
 	l.request = r
+	if failure == nil && waited != nil {
+		failure = p.late(r, "waiting for other long ones")
+	}
 	if failure == nil {
 		resp, failure = p.mount(ctx, r, &l)
 	}
@@ -42,6 +47,29 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 		return nil, final(failure, r.tokens.all()...)
 	}
 	return resp, nil
+}
+
+// What a mount takes of memory, copies and all, goes by the size of its request.
+// Long ones take turns: those in work have no more than maxLong bytes together,
+// and one that is longer than that has its turn alone. What is shortRequest or
+// less, as nearly all are, does not wait for anybody.
+const (
+	shortRequest = 64 << 10
+	maxLong      = 16 << 20
+)
+
+// enter waits until there is room for a mount. Whoever calls leaves, also after
+// an error, which is that of the context.
+func (p *Provider) enter(ctx context.Context, in *v1alpha1.MountRequest) (leave func(), err error) {
+	size := int64(len(in.GetAttributes()) + len(in.GetSecrets()))
+	if size <= shortRequest {
+		return func() {}, nil
+	}
+	size = min(size, maxLong)
+	if err := p.long.Acquire(ctx, size); err != nil {
+		return func() {}, err
+	}
+	return func() { p.long.Release(size) }, nil
 }
 
 // deadline sets the mount's own deadline. Should the driver's be sooner, ours

@@ -2,14 +2,17 @@ package provider
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -230,4 +233,71 @@ func TestNothingInTheLog(t *testing.T) {
 	if n := strings.Count(log, "pod=app-0"); n != len(objects) {
 		t.Errorf("%d lines for %d mounts:\n%s", n, len(objects), log)
 	}
+}
+
+// TestLongRequestsTakeTurns: mounts with long requests are not all in memory
+// several times over, and those with short ones are not held up by them.
+func TestLongRequestsTakeTurns(t *testing.T) {
+	e := newEnv(t)
+	var at, most atomic.Int32
+	free := make(chan struct{})
+	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		if isDecrypt(r) && r.ContentLength > shortRequest {
+			now := at.Add(1)
+			for {
+				before := most.Load()
+				if now <= before || most.CompareAndSwap(before, now) {
+					break
+				}
+			}
+			defer at.Add(-1)
+			select {
+			case <-free:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	})
+	s := serve(t, address, within(time.Minute))
+	value := strings.Repeat("v", 700<<10)
+	long := e.entries(t, value)
+	const pods = 40
+	in := mountRequest(e.params(), long)
+	room := int32(maxLong / (len(in.Attributes) + len(in.Secrets)))
+	done := make(chan error, pods)
+	for range pods {
+		go func() {
+			resp, err := s.Mount(t.Context(), in)
+			if err == nil && filesOf(resp)["x"].Content != value {
+				err = errors.New("another value")
+			}
+			done <- err
+		}()
+	}
+	for at.Load() < room { // until all that have room are there
+		select {
+		case err := <-done:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	s.mountOne(t, e.params(), e.entries(t, "short"), "short")
+	close(free)
+	for range pods {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if got := most.Load(); got > room {
+		t.Errorf("%d at a time; there is room for %d", got, room)
+	}
+	// Whose turn does not come says so, with the names.
+	if err := s.provider.long.Acquire(t.Context(), maxLong); err != nil {
+		t.Fatal(err)
+	}
+	defer s.provider.long.Release(maxLong)
+	short := serve(t, address, within(time.Second))
+	short.provider.long = s.provider.long
+	_, err := short.Mount(t.Context(), mountRequest(e.params(), long))
+	wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other long ones")
 }

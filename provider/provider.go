@@ -34,6 +34,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -94,7 +95,8 @@ type Provider struct {
 	// vaults has one client, and so one pool of connections, for each address.
 	vaults      map[string]*transit.Client
 	logins      logins
-	republished *republished // nil: off
+	republished *republished        // nil: off
+	long        *semaphore.Weighted // bytes of the long requests in work
 	log         *slog.Logger
 	now         func() time.Time
 }
@@ -122,7 +124,7 @@ func New(c Config) (*Provider, error) {
 		c.Log = slog.Default()
 	}
 	c.Vault.Address = normalAddress(c.Vault.Address)
-	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), log: c.Log, now: time.Now}
+	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), log: c.Log, now: time.Now}
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault
 		config.Address = normalAddress(address)

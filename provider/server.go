@@ -15,6 +15,11 @@ import (
 // class and a pod of 1.5 MiB each, where JSON writes a byte as six.
 const maxRequest = 64 << 20
 
+// maxStreams is how many calls a connection may have under way; more wait in the
+// driver. It bounds what requests that wait for their turn take, and is more than
+// a node has volumes that start at once.
+const maxStreams = 512
+
 // Server serves a [Provider] on a unix socket.
 type Server struct {
 	socket *socket
@@ -38,6 +43,7 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		grpc: grpc.NewServer(
 			grpc.UnaryInterceptor(guard(p.log)),
 			grpc.MaxRecvMsgSize(maxRequest),
+			grpc.MaxConcurrentStreams(maxStreams),
 		),
 	}
 	v1alpha1.RegisterCSIDriverProviderServer(s.grpc, p)
