@@ -53,11 +53,12 @@ type republished struct {
 	limit int64
 	now   func() clock.Reading
 
-	mu     sync.Mutex
-	bytes  int64
-	order  *lru.List // of *answered, the one used last at the front
-	volume map[digest]*lru.Element
-	timer  *time.Timer // of the next sweep; nil while there is nothing to sweep
+	mu                      sync.Mutex
+	bytes                   int64
+	hits, misses, evictions int64
+	order                   *lru.List // of *answered, the one used last at the front
+	volume                  map[digest]*lru.Element
+	timer                   *time.Timer // of the next sweep; nil while there is nothing to sweep
 }
 
 type digest [sha256.Size]byte
@@ -147,9 +148,16 @@ func (h keyed) sum(d *digest) { h.Sum(d[:0]) }
 // if there is none. Whatever is there for the volume otherwise is dropped:
 // whoever asks goes to Vault now, and should that fail or panic, the answer to
 // other inputs, or an old one, is not left to be found by a later mount.
-func (c *republished) get(m mounted) *v1alpha1.MountResponse {
+func (c *republished) get(m mounted) (resp *v1alpha1.MountResponse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer func() {
+		if resp == nil {
+			c.misses++
+		} else {
+			c.hits++
+		}
+	}()
 	at, ok := c.volume[m.volume]
 	if !ok {
 		return nil
@@ -159,7 +167,7 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 		c.drop(at)
 		return nil
 	}
-	resp := &v1alpha1.MountResponse{}
+	resp = &v1alpha1.MountResponse{}
 	if err := proto.Unmarshal(a.answer, resp); err != nil || len(resp.Files) == 0 {
 		c.drop(at) // without files it would leave a new volume empty
 		return nil
@@ -186,9 +194,11 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 		c.drop(at) // of a mount at the same time
 	}
 	if a.size() > c.limit {
+		c.evictions++
 		return
 	}
 	for c.bytes+a.size() > c.limit {
+		c.evictions++
 		c.drop(c.order.Back())
 	}
 	c.volume[a.volume] = c.order.PushFront(a)
@@ -227,6 +237,18 @@ func (c *republished) sweep() {
 	}
 	// Often enough that nothing stays for much longer than it may.
 	c.timer.Reset(republishIdle / 10)
+}
+
+// republishStats are what a cache has and what became of it.
+type republishStats struct{ entries, bytes, limit, hits, misses, evictions int64 }
+
+func (c *republished) stats() republishStats {
+	if c == nil {
+		return republishStats{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return republishStats{int64(len(c.volume)), c.bytes, c.limit, c.hits, c.misses, c.evictions}
 }
 
 // String tells how full it is.

@@ -144,11 +144,10 @@ func (s *LoginSource) Token(ctx context.Context) (string, error) {
 }
 
 // With returns the source for one who has a service-account token of his own,
-// and logs in with that one where a login is needed. All of them share the
-// Vault token: they must be the same to Vault.
-func (s *LoginSource) With(jwt string) TokenSource {
-	return loginWith{s, func() (string, error) { return jwt, nil }}
-}
+// and logs in with that one where a login is needed. It is asked for only then,
+// or where a login is under way already. All of them share the Vault token: they
+// must be the same to Vault.
+func (s *LoginSource) With(jwt func() (string, error)) TokenSource { return loginWith{s, jwt} }
 
 type loginWith struct {
 	*LoginSource
