@@ -130,6 +130,8 @@ func TestCanary(t *testing.T) {
 	birds.add("token of the issuer", e.jwt)
 	expired := issuer().Token(e.namespace, "app", "vault", -time.Hour)
 	birds.add("expired token", expired)
+	opaque := "0paque-" + rand.Text()
+	birds.add("token of no known form", opaque)
 	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type, Data: map[string][]byte{"x": []byte(good["x"])},
 	})
@@ -251,6 +253,9 @@ func TestCanary(t *testing.T) {
 		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), codes.InvalidArgument},
 		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), codes.InvalidArgument},
 
+		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", keyPodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
+			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), codes.InvalidArgument},
+
 		{"no token", direct, nothing, mount(e.params("audience", "team"), good), codes.FailedPrecondition},
 		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), codes.Unauthenticated},
 		{"no ciphertext", direct, nothing, mount(e.params(), nil), codes.FailedPrecondition},
@@ -260,6 +265,7 @@ func TestCanary(t *testing.T) {
 		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(e.jwt, e.jwt)), nil), codes.Unauthenticated},
 		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), codes.PermissionDenied},
 		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), codes.Internal},
+		{"API server that repeats a token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), codes.PermissionDenied},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
 		}), mount(asPod(), nil), codes.Internal},
