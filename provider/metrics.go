@@ -229,7 +229,7 @@ func (p *Provider) Metrics() http.Handler {
 			return
 		}
 		// promhttp would bring compression along, which nobody needs for some KB.
-		format := expfmt.Negotiate(r.Header)
+		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 		w.Header().Set("Content-Type", string(format))
 		encoder := expfmt.NewEncoder(w, format)
 		for _, family := range families {

@@ -266,7 +266,11 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 		t.Errorf("the log does not have client-go's:\n%s", text)
 	}
 	cancel()
-	waitFor(t, "the end of readiness", func() bool { code, _ := get(health, "/readyz"); return code == 503 })
+	var code int
+	waitFor(t, "the end of readiness", func() bool { code, _ = get(health, "/readyz"); return code != 200 })
+	if code != 503 {
+		t.Errorf("/readyz: %d while a mount is under way", code)
+	}
 	if _, text := get(metrics, "/metrics"); !strings.Contains(text, "secretmanager_provider_mounts_in_flight 1\n") {
 		t.Errorf("the metrics do not have the mount under way:\n%s", text)
 	}
