@@ -32,10 +32,10 @@ func TestGuard(t *testing.T) {
 		errs["failure "+code.String()] = fail(code, "a", "b", "c")
 		errs["wrapped failure "+code.String()] = fmt.Errorf("x: %w", fail(code, "a", "b", "c"))
 	}
-	log := slog.New(slog.DiscardHandler)
+	log, metrics := slog.New(slog.DiscardHandler), newMetrics("")
 	for name, err := range errs {
 		t.Run(name, func(t *testing.T) {
-			_, got := guard(log)(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) { return nil, err })
+			_, got := guard(log, metrics.panics)(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) { return nil, err })
 			for _, code := range trap {
 				if status.Code(got) == code {
 					t.Errorf("code %s", code)
@@ -57,7 +57,7 @@ func TestGuard(t *testing.T) {
 	} {
 		t.Run("panic with a "+name, func(t *testing.T) {
 			var log logBuffer
-			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)))(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/Mount"},
+			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)), metrics.panics)(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/Mount"},
 				func(context.Context, any) (any, error) { panics(); return nil, nil })
 			wantError(t, err, codes.Internal, "mistake of its own")
 			clean(t, canaries, err.Error(), log.String())

@@ -81,8 +81,9 @@ func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
 }
 
 // secret reads a Secret as the owner of the token. What may be gone in a moment
-// is tried again until the context ends.
-func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string) (*corev1.Secret, error) {
+// is tried again until the context ends. It tells of each try the HTTP status of
+// the answer, 0 if there was none or none of an API server, and how long it took.
+func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, tried func(status int, took time.Duration)) (*corev1.Secret, error) {
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second),
@@ -90,9 +91,14 @@ func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string) 
 	)
 	for {
 		var s corev1.Secret
-		err := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
+		began := time.Now()
+		result := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
 			SetHeader("Authorization", "Bearer "+token).
-			MaxRetries(0).Do(ctx).Into(&s)
+			MaxRetries(0).Do(ctx)
+		status := 0
+		result.StatusCode(&status)
+		tried(status, time.Since(began))
+		err := result.Into(&s)
 		if err == nil {
 			return &s, nil
 		}

@@ -20,13 +20,22 @@ const (
 // republish that changes nothing: there is one for each volume every minute.
 type mountLog struct {
 	began      time.Time
+	took       time.Duration
 	request    *request
 	ciphertext string // where it came from
 	source     string // where the answer came from, or would have
 	entries    int
 }
 
-func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, resp *v1alpha1.MountResponse, err error) {
+// codeOf returns the gRPC code of what a mount came to.
+func codeOf(resp *v1alpha1.MountResponse, err error) codes.Code {
+	if resp == nil && err == nil {
+		return codes.Internal // of a panic, once it is caught
+	}
+	return status.Code(err)
+}
+
+func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.MountResponse, err error) {
 	level := slog.LevelInfo
 	switch {
 	case err != nil || resp == nil:
@@ -51,13 +60,14 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, now time.Time, r
 	}
 	add("ciphertext", l.ciphertext)
 	add("source", l.source)
-	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", now.Sub(l.began)))
+	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", l.took))
+	code := slog.String("code", codeOf(resp, err).String())
 	switch {
 	case err != nil:
-		attrs = append(attrs, slog.String("code", status.Code(err).String()), slog.String("error", status.Convert(err).Message()))
+		attrs = append(attrs, code, slog.String("error", status.Convert(err).Message()))
 		log.LogAttrs(ctx, level, "mount failed", attrs...)
 	case resp == nil:
-		attrs = append(attrs, slog.String("code", codes.Internal.String()), slog.String("error", "panic"))
+		attrs = append(attrs, code, slog.String("error", "panic"))
 		log.LogAttrs(ctx, level, "mount failed", attrs...)
 	default:
 		log.LogAttrs(ctx, level, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)

@@ -127,6 +127,18 @@ func (l *logins) get(id identity, make func() *transit.LoginSource) *transit.Log
 	return e.source
 }
 
+// held returns how many of the sources have a Vault token, or are about to.
+func (l *logins) held() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range l.sources {
+		if !at.Value.(*loginEntry).source.Idle() {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *logins) reading() clock.Reading {
 	if l.now == nil {
 		return clock.Now()

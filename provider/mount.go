@@ -19,8 +19,13 @@ import (
 // one of the final codes (see the package). It ends within the mount timeout.
 func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *v1alpha1.MountResponse, err error) {
 	l := mountLog{began: p.now()}
+	p.metrics.inFlight.Inc()
 	// In a panic too: then there is neither answer nor error.
-	defer func() { l.write(ctx, p.log, p.now(), resp, err) }()
+	defer func() {
+		l.took = p.now().Sub(l.began)
+		p.metrics.mountDone(codeOf(resp, err), l.source, l.took)
+		l.write(ctx, p.log, resp, err)
+	}()
 
 	whole := p.republished.whole(in)
 	if resp, l.entries = p.republished.again(whole); resp != nil {
@@ -124,34 +129,48 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 // login returns where the Vault token of a mount comes from: one that is shared
 // by the pods of the identity, or the mount's own where its identity is in doubt.
 // Either way a login shows the token that came with this very mount.
-func (p *Provider) login(r *request, jwt string) transit.TokenSource {
+func (p *Provider) login(r *request, jwt string) *watched {
+	w := &watched{jwt: jwt, metrics: p.metrics}
 	source := func() *transit.LoginSource {
 		return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
 			Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
 		})
 	}
 	if id, ok := identityOf(r, jwt); ok {
-		return p.logins.get(id, source).With(jwt)
+		w.TokenSource = p.logins.get(id, source).With(w.show)
+	} else {
+		w.TokenSource = source().With(w.show)
 	}
-	return source().With(jwt)
+	return w
 }
 
 // watched is the token source of one mount. It remembers what became of the
-// last login, as a batch can fail for that.
+// last login, as a batch can fail for that, and counts whether one was needed.
 type watched struct {
 	transit.TokenSource
-	token string
-	err   error
+	jwt     string
+	metrics *metrics
+	shown   bool
+	token   string
+	err     error
+}
+
+// show is asked for where there is no Vault token at hand.
+func (w *watched) show() (string, error) {
+	w.shown = true
+	return w.jwt, nil
 }
 
 func (w *watched) Token(ctx context.Context) (string, error) {
+	w.shown = false
 	w.token, w.err = w.TokenSource.Token(ctx)
+	w.metrics.vaultToken(!w.shown)
 	return w.token, w.err
 }
 
 // decrypt logs in, where that is needed, and decrypts the entries in one batch.
 func (p *Provider) decrypt(ctx context.Context, r *request, from, jwt string, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
-	source := &watched{TokenSource: p.login(r, jwt)}
+	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
 		items[i] = transit.Item{Data: data[entry], Context: r.scope.Context(r.pod.namespace, r.secret, entry)}

@@ -58,7 +58,8 @@ const (
 // Config is what the operator decides. Vault and VersionKey are required.
 type Config struct {
 	// Vault is how to reach Vault. Its address is the one that is used where a
-	// class names none; its TLS settings are those of every address.
+	// class names none; its TLS settings are those of every address. Observe and
+	// LoggedIn are set by New, for the metrics.
 	Vault transit.Config
 	// AllowedAddresses are the further Vault addresses that a class may name.
 	AllowedAddresses []string
@@ -97,6 +98,7 @@ type Provider struct {
 	logins      logins
 	republished *republished        // nil: off
 	long        *semaphore.Weighted // bytes of the long requests in work
+	metrics     *metrics
 	log         *slog.Logger
 	now         func() time.Time
 }
@@ -124,7 +126,10 @@ func New(c Config) (*Provider, error) {
 		c.Log = slog.Default()
 	}
 	c.Vault.Address = normalAddress(c.Vault.Address)
-	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), log: c.Log, now: time.Now}
+	m := newMetrics(c.BuildVersion)
+	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
+	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
+	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault
 		config.Address = normalAddress(address)

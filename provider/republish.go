@@ -58,12 +58,13 @@ type republished struct {
 	limit int64
 	now   func() clock.Reading
 
-	mu     sync.Mutex
-	bytes  int64
-	order  *lru.List // of *answered, the one used last at the front
-	volume map[digest]*lru.Element
-	exact  map[digest]*lru.Element // by the whole request, where it had all
-	timer  *time.Timer             // of the next sweep; nil while there is nothing to sweep
+	mu                      sync.Mutex
+	bytes                   int64
+	hits, misses, evictions int64
+	order                   *lru.List // of *answered, the one used last at the front
+	volume                  map[digest]*lru.Element
+	exact                   map[digest]*lru.Element // by the whole request, where it had all
+	timer                   *time.Timer             // of the next sweep; nil while there is nothing to sweep
 }
 
 type digest [sha256.Size]byte
@@ -174,16 +175,20 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 	defer c.mu.Unlock()
 	at, ok := c.volume[m.volume]
 	if !ok {
+		c.misses++
 		return nil
 	}
 	if at.Value.(*answered).inputs != m.inputs {
+		c.misses++
 		c.drop(at)
 		return nil
 	}
 	resp := c.answer(at)
-	if resp != nil {
-		c.index(at, m.request) // it has come with a new token
+	if resp == nil {
+		c.misses++
+		return nil
 	}
+	c.index(at, m.request) // it has come with a new token
 	return resp
 }
 
@@ -217,6 +222,7 @@ func (c *republished) answer(at *lru.Element) *v1alpha1.MountResponse {
 	}
 	a.used = now
 	c.order.MoveToFront(at)
+	c.hits++
 	return resp
 }
 
@@ -245,9 +251,11 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 		c.drop(at) // of a mount at the same time
 	}
 	if a.size() > c.limit {
+		c.evictions++
 		return
 	}
 	for c.bytes+a.size() > c.limit {
+		c.evictions++
 		c.drop(c.order.Back())
 	}
 	at := c.order.PushFront(a)
@@ -289,6 +297,18 @@ func (c *republished) sweep() {
 	}
 	// Often enough that nothing stays for much longer than it may.
 	c.timer.Reset(republishIdle / 10)
+}
+
+// republishStats are what a cache has and what became of it.
+type republishStats struct{ entries, bytes, limit, hits, misses, evictions int64 }
+
+func (c *republished) stats() republishStats {
+	if c == nil {
+		return republishStats{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return republishStats{int64(len(c.volume)), c.bytes, c.limit, c.hits, c.misses, c.evictions}
 }
 
 // String tells how full it is.

@@ -41,7 +41,7 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		// Every mount ends by itself before that.
 		grace: p.config.MountTimeout + 2*time.Second,
 		grpc: grpc.NewServer(
-			grpc.UnaryInterceptor(guard(p.log)),
+			grpc.UnaryInterceptor(guard(p.log, p.metrics.panics)),
 			grpc.MaxRecvMsgSize(maxRequest),
 			grpc.MaxConcurrentStreams(maxStreams),
 		),

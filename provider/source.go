@@ -36,7 +36,7 @@ func (p *Provider) entries(ctx context.Context, r *request) (map[string][]byte, 
 	if failure != nil {
 		return nil, "", failure
 	}
-	s, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token)
+	s, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token, p.metrics.kubernetesRequest)
 	if err != nil {
 		return nil, fromAPI, p.unread(ctx, r, err)
 	}

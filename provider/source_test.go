@@ -276,7 +276,7 @@ func TestNoCredentialsOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.secret(t.Context(), "demo", "matrix", "the-pods")
+	k.secret(t.Context(), "demo", "matrix", "the-pods", func(int, time.Duration) {})
 	if diff := cmp.Diff("Bearer the-pods", <-got); diff != "" {
 		t.Error(diff)
 	}

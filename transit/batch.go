@@ -116,7 +116,7 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 			} `json:"data"`
 		}
 		err := s.do(ctx, request{
-			doing: doing, method: http.MethodPost, path: k.Mount + "/" + op + "/" + k.Name,
+			op: Operation(op), doing: doing, method: http.MethodPost, path: k.Mount + "/" + op + "/" + k.Name,
 			in: map[string]any{"batch_input": in}, out: &out, partial: true,
 		})
 		if err != nil {

@@ -43,6 +43,13 @@ type Config struct {
 	TLSServerName string        // name to expect in Vault's certificate; default: the address's host
 	Insecure      bool          // do not check Vault's certificate; for a developer's own machine
 	RetryFor      time.Duration // how long transient failures are retried; 0: until the context ends; negative: not at all
+
+	// Observe is told of each try of a request: what it was, the HTTP status of
+	// the answer (0 if there was none, or not a whole one) and how long it took,
+	// with redirects. LoggedIn is told of each login when its last try is done:
+	// nil, or why it failed. Both may be nil, and are called from many goroutines.
+	Observe  func(op Operation, status int, took time.Duration)
+	LoggedIn func(error)
 }
 
 // FromEnvironment returns the Config that Vault's own tools would use: VAULT_ADDR,
@@ -66,6 +73,8 @@ type Client struct {
 	api      *api.Client
 	address  string
 	retryFor time.Duration
+	observe  func(Operation, int, time.Duration)
+	loggedIn func(error)
 }
 
 // NewClient checks the configuration and reads the certificates. It does not
@@ -108,7 +117,7 @@ func NewClient(c Config) (*Client, error) {
 	client.ClearToken()
 	client.ClearNamespace()
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &Client{api: client, address: c.Address, retryFor: c.RetryFor}, nil
+	return &Client{api: client, address: c.Address, retryFor: c.RetryFor, observe: c.Observe, loggedIn: c.LoggedIn}, nil
 }
 
 // Address returns the address as it was configured.

@@ -49,7 +49,7 @@ type keyAnswer struct {
 func (s *Session) Key(ctx context.Context, k Key) (KeyInfo, error) {
 	var out keyAnswer
 	doing := "reading " + k.String()
-	if err := s.manage(ctx, k, request{doing: doing, method: http.MethodGet, out: &out}, ""); err != nil {
+	if err := s.manage(ctx, k, request{op: OpKeyRead, doing: doing, method: http.MethodGet, out: &out}, ""); err != nil {
 		return KeyInfo{}, err
 	}
 	return s.info(doing, out)
@@ -60,7 +60,7 @@ func (s *Session) Key(ctx context.Context, k Key) (KeyInfo, error) {
 // key to find out whether it took.
 func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
 	// Vault answers with the key since 1.13, OpenBao with nothing: read it.
-	if err := s.manage(ctx, k, request{doing: "rotating " + k.String(), method: http.MethodPost, in: struct{}{}, once: true}, "/rotate"); err != nil {
+	if err := s.manage(ctx, k, request{op: OpRotate, doing: "rotating " + k.String(), method: http.MethodPost, in: struct{}{}, once: true}, "/rotate"); err != nil {
 		return KeyInfo{}, err
 	}
 	return s.Key(ctx, k)
@@ -70,7 +70,7 @@ func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
 // no longer opens until it is lowered again.
 func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, min int) error {
 	return s.manage(ctx, k, request{
-		doing: fmt.Sprintf("setting min_decryption_version of %s to %d", k, min), method: http.MethodPost,
+		op: OpKeyConfig, doing: fmt.Sprintf("setting min_decryption_version of %s to %d", k, min), method: http.MethodPost,
 		in: map[string]int{"min_decryption_version": min},
 	}, "/config")
 }

@@ -16,6 +16,7 @@ import (
 
 // request is one call of Vault's HTTP API.
 type request struct {
+	op        Operation
 	doing     string // for messages: what the caller is doing, such as "decrypting with transit/keys/app"
 	method    string
 	path      string // below /v1/
@@ -27,7 +28,8 @@ type request struct {
 	once    bool // may not be sent twice, as it is not idempotent
 	partial bool // a batch: HTTP 400 with results for the items in data is an answer
 
-	failed func(*Error) // told of each failure that is retried; may be nil
+	failed   func(*Error) // told of each failure that is retried; may be nil
+	answered *int         // where the HTTP status of an answer goes; may be nil
 }
 
 // do sends a request until it is answered, fails for good, or may not be
@@ -40,7 +42,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 		backoff.WithMaxElapsedTime(max(c.retryFor, 0)),
 	)
 	for tries := 1; ; tries++ {
-		failure := c.once(ctx, r)
+		failure := c.observed(ctx, r)
 		if failure == nil {
 			return nil
 		}
@@ -93,6 +95,9 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 		return c.unanswered(ctx, r, err)
 	}
 	defer resp.Body.Close()
+	if r.answered != nil {
+		*r.answered = resp.StatusCode
+	}
 	var refused *api.ResponseError
 	switch {
 	case err == nil:

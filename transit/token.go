@@ -73,6 +73,14 @@ func (l Login) doing() string {
 // login logs in with the service-account token. It tells of each failure that
 // it does not leave at.
 func (c *Client) login(ctx context.Context, l Login, jwt string, failed func(*Error)) (Token, error) {
+	token, err := c.tryLogin(ctx, l, jwt, failed)
+	if c.loggedIn != nil {
+		c.loggedIn(err)
+	}
+	return token, err
+}
+
+func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(*Error)) (Token, error) {
 	doing := l.doing()
 	if err := ciphertext.CheckPath(l.Mount); err != nil {
 		return Token{}, &Error{Doing: doing, Address: c.address, Err: fmt.Errorf("auth mount: %w", err)}
@@ -85,7 +93,7 @@ func (c *Client) login(ctx context.Context, l Login, jwt string, failed func(*Er
 	}
 	asked := time.Now()
 	if err := c.do(ctx, request{
-		doing: doing, method: http.MethodPost, path: "auth/" + l.Mount + "/login", namespace: l.Namespace,
+		op: OpLogin, doing: doing, method: http.MethodPost, path: "auth/" + l.Mount + "/login", namespace: l.Namespace,
 		in: map[string]string{"role": l.Role, "jwt": jwt}, out: &out, failed: failed,
 	}); err != nil {
 		var e *Error
@@ -136,11 +144,10 @@ func (s *LoginSource) Token(ctx context.Context) (string, error) {
 }
 
 // With returns the source for one who has a service-account token of his own,
-// and logs in with that one where a login is needed. All of them share the
-// Vault token: they must be the same to Vault.
-func (s *LoginSource) With(jwt string) TokenSource {
-	return loginWith{s, func() (string, error) { return jwt, nil }}
-}
+// and logs in with that one where a login is needed. It is asked for only then,
+// or where a login is under way already. All of them share the Vault token: they
+// must be the same to Vault.
+func (s *LoginSource) With(jwt func() (string, error)) TokenSource { return loginWith{s, jwt} }
 
 type loginWith struct {
 	*LoginSource

@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -67,36 +69,62 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	var health net.Listener
-	if o.healthAddr != "" {
-		if health, err = net.Listen("tcp", o.healthAddr); err != nil {
-			return fmt.Errorf("listening for health probes: %w", err)
-		}
-		defer health.Close()
+	var server *provider.Server
+	pages := []*page{
+		{what: "health probes", address: o.healthAddr, handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
+		{what: "metrics", address: o.metricsAddr, handler: p.Metrics()},
+		{what: "profiles", address: o.pprofAddr, handler: profiles()},
 	}
-	server, err := provider.Listen(o.endpoint, p)
-	if err != nil {
+	pages = slices.DeleteFunc(pages, func(p *page) bool { return p.address == "" })
+	// Before the socket of a provider that works is taken over.
+	for _, page := range pages {
+		if page.listener, err = net.Listen("tcp", page.address); err != nil {
+			return fmt.Errorf("listening for %s: %w", page.what, err)
+		}
+		defer page.listener.Close()
+	}
+	if server, err = provider.Listen(o.endpoint, p); err != nil {
 		return err
 	}
 	log.Info("secretmanager-provider", "version", config.BuildVersion, "vault", config.Vault.Address, "mount-timeout", config.MountTimeout)
-	probes := &http.Server{
-		Handler:           provider.Health(o.endpoint, server.Ready),
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
 	group, ctx := errgroup.WithContext(ctx)
+	// Probes and metrics are answered until the last mount is finished.
+	served, done := context.WithCancel(context.Background())
 	group.Go(func() error {
-		// Probes are answered until the last mount is finished.
-		defer probes.Close()
+		defer done()
 		return server.Serve(ctx)
 	})
-	if health != nil {
+	for _, page := range pages {
+		web := &http.Server{
+			Handler:           page.handler,
+			ReadHeaderTimeout: 5 * time.Second,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		}
+		context.AfterFunc(served, func() { web.Close() })
 		group.Go(func() error {
-			if err := probes.Serve(health); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serving health probes: %w", err)
+			if err := web.Serve(page.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving %s: %w", page.what, err)
 			}
 			return nil
 		})
 	}
 	return group.Wait()
+}
+
+// page is something that is served over HTTP, at an address of its own.
+type page struct {
+	what, address string
+	handler       http.Handler
+	listener      net.Listener
+}
+
+// profiles serves Go's own. Importing net/http/pprof also puts them on
+// http.DefaultServeMux, which nothing here serves.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
 }

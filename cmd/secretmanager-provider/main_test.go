@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +21,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
@@ -108,28 +113,35 @@ func TestProgram(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	endpoint, health := filepath.Join(dir, "p.sock"), freeAddress(t)
+	endpoint, health, metrics, profiles := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t), freeAddress(t)
 	var stderr output
 	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
-		"--health-addr="+health, "--log-format=json", "--log-level=debug", "--vault-auth-mount=jwt")
+		"--health-addr="+health, "--metrics-addr="+metrics, "--pprof-addr="+profiles, "--log-format=json", "--log-level=debug", "--vault-auth-mount=jwt")
 	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=")
 	program.Stderr = &stderr
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { program.Process.Kill(); program.Wait() })
-	probe := func(path string) (int, string) {
-		resp, err := http.Get("http://" + health + path)
-		if err != nil {
-			return 0, err.Error()
+	waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
+	for _, page := range []struct {
+		address, path string
+		code          int
+		text          string
+	}{
+		{health, "/healthz", 200, "ok"},
+		{health, "/metrics", 404, ""},
+		{health, "/debug/pprof/", 404, ""},
+		{metrics, "/metrics", 200, "secretmanager_provider_mounts_total"},
+		{metrics, "/debug/pprof/", 404, ""},
+		{metrics, "/debug/pprof/cmdline", 404, ""},
+		{profiles, "/debug/pprof/", 200, "goroutine"},
+		{profiles, "/debug/pprof/heap", 200, ""},
+		{profiles, "/metrics", 404, ""},
+	} {
+		if code, text := get(page.address, page.path); code != page.code || !strings.Contains(text, page.text) {
+			t.Errorf("%s: %d %s", page.path, code, text)
 		}
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode, string(text)
-	}
-	waitFor(t, "readiness", func() bool { code, _ := probe("/readyz"); return code == 200 })
-	if code, text := probe("/healthz"); code != 200 {
-		t.Errorf("/healthz: %d %s", code, text)
 	}
 
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
@@ -144,16 +156,31 @@ func TestProgram(t *testing.T) {
 	}
 	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
 	jwt := issuer.Token("demo", "app", "vault", time.Hour)
-	resp, err := driver.Mount(t.Context(), &v1alpha1.MountRequest{
-		Attributes: text(map[string]string{
-			"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
-			"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
-		}),
-		Secrets: text(map[string]string{"x": string(made[0].Data)}),
-	})
+	mount := func(key string) (*v1alpha1.MountResponse, error) {
+		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
+			Attributes: text(map[string]string{
+				"roleName": "app", "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
+			}),
+			Secrets: text(map[string]string{"x": string(made[0].Data)}),
+		})
+	}
+	_, refused := mount("another")
+	if refused == nil {
+		t.Error("no error of a key that the policy does not give")
+	}
+	resp, err := mount("app")
 	if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "c4nary" {
 		t.Errorf("got %v, %v", resp, err)
 	}
+
+	_, counted := get(metrics, "/metrics")
+	for _, line := range []string{`mounts_total{code="OK",result="success"} 1`, `mounts_total{code="PermissionDenied",result="failure"} 1`} {
+		if !strings.Contains(counted, "secretmanager_provider_"+line+"\n") {
+			t.Errorf("the metrics do not have %s:\n%s", line, counted)
+		}
+	}
+	_, heap := get(profiles, "/debug/pprof/heap?debug=1")
 
 	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -171,13 +198,92 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	for _, secret := range []string{"c4nary", jwt, string(made[0].Data)} {
-		if strings.Contains(log, secret) {
-			t.Errorf("the log has %q in it:\n%s", secret, log)
+		for where, text := range map[string]string{"log": log, "error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the %s has %q in it:\n%s", where, secret, text)
+			}
 		}
 	}
-	for _, text := range []string{`"msg":"mounted"`, `"msg":"stopped"`} {
+	for _, text := range []string{`"msg":"mounted"`, `"msg":"mount failed"`, `"msg":"stopped"`} {
 		if !strings.Contains(log, text) {
 			t.Errorf("the log does not have %s:\n%s", text, log)
+		}
+	}
+}
+
+func get(address, path string) (int, string) {
+	resp, err := http.Get("http://" + address + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text)
+}
+
+// TestAnswersUntilTheLastMount: while the program finishes its mounts, probes and
+// metrics are answered; then nothing is.
+func TestAnswersUntilTheLastMount(t *testing.T) {
+	reached, release := make(chan struct{}), make(chan struct{})
+	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(reached)
+		<-release
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer vault.Close()
+	defer func() {
+		klog.ClearLogger()
+		slog.SetDefault(slog.New(slog.DiscardHandler))
+	}()
+	dir := t.TempDir()
+	endpoint, health, metrics := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stdout, stderr output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"--vault-addr=" + vault.URL, "--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
+			"--health-addr=" + health, "--metrics-addr=" + metrics}, getenv(nil), &stdout, &stderr)
+	}()
+	waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	mounted := make(chan error, 1)
+	go func() {
+		_, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
+			Attributes: `{"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/serviceAccount.tokens": "{\"vault\": {\"token\": \"t\"}}"}`,
+			Secrets: `{"x": "vault:v1:` + strings.Repeat("A", 40) + `"}`,
+		})
+		mounted <- err
+	}()
+	<-reached
+	klog.ErrorS(errors.New("why"), "from client-go")
+	if text := stderr.String(); !strings.Contains(text, `level=ERROR msg="from client-go" err=why`) {
+		t.Errorf("the log does not have client-go's:\n%s", text)
+	}
+	cancel()
+	var code int
+	waitFor(t, "the end of readiness", func() bool { code, _ = get(health, "/readyz"); return code != 200 })
+	if code != 503 {
+		t.Errorf("/readyz: %d while a mount is under way", code)
+	}
+	if _, text := get(metrics, "/metrics"); !strings.Contains(text, "secretmanager_provider_mounts_in_flight 1\n") {
+		t.Errorf("the metrics do not have the mount under way:\n%s", text)
+	}
+	close(release)
+	if err := <-mounted; status.Code(err) != codes.PermissionDenied {
+		t.Error(err)
+	}
+	if code := <-ended; code != 0 {
+		t.Errorf("code %d: %s", code, stderr.String())
+	}
+	for _, address := range []string{health, metrics} {
+		if code, _ := get(address, "/metrics"); code != 0 {
+			t.Errorf("%s still answers", address)
 		}
 	}
 }
@@ -204,7 +310,9 @@ func TestRunFails(t *testing.T) {
 		{"no kubeconfig", []string{"--kubeconfig=" + filepath.Join(dir, "nowhere")}, nil, 1, "reading kubeconfig"},
 		{"no CA in a cluster", nil, map[string]string{"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "443"}, 1, "ca.crt"},
 		{"no CA for Vault", []string{"--vault-ca-cert=" + filepath.Join(dir, "nowhere")}, nil, 1, "TLS to Vault"},
-		{"taken health address", []string{"--health-addr=" + taken.Addr().String()}, nil, 1, "health probes"},
+		{"taken health address", []string{"--health-addr=" + taken.Addr().String()}, nil, 1, "listening for health probes"},
+		{"taken metrics address", []string{"--metrics-addr=" + taken.Addr().String()}, nil, 1, "listening for metrics"},
+		{"taken address for profiles", []string{"--pprof-addr=" + taken.Addr().String()}, nil, 1, "listening for profiles"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,8 @@ type options struct {
 	republishCache int64
 	versionKeyFile string
 	healthAddr     string
+	metricsAddr    string
+	pprofAddr      string
 	kubeconfig     string
 	logLevel       slog.Level
 	logFormat      string
@@ -74,6 +77,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	republishCache := fs.String("republish-cache-bytes", strconv.Itoa(provider.DefaultRepublishCacheBytes), "how many `bytes` the answers may take that are kept to be given again to the same pod, as a number or a quantity such as 64Mi; 0 keeps none")
 	fs.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey, "`file` of the key that object versions are made with; made if it is not there")
 	fs.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz on; empty for not at all")
+	fs.StringVar(&o.metricsAddr, "metrics-addr", "", "`host:port` to serve Prometheus' /metrics on, in plain HTTP; empty for not at all")
+	fs.StringVar(&o.pprofAddr, "pprof-addr", "", "`IP:port` to serve Go's profiles on, of the loopback interface; empty for not at all")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
 	level := fs.String("log-level", "info", "lowest `level` to log: debug, info, warn, error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
@@ -128,8 +133,25 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	if o.versionKeyFile == "" {
 		bad("version-key-file", "is empty")
 	}
-	if _, _, err := net.SplitHostPort(o.healthAddr); o.healthAddr != "" && err != nil {
-		bad("health-addr", "%q is not of the form HOST:PORT or :PORT", o.healthAddr)
+	listening := map[string]string{}
+	for _, l := range []struct{ name, address string }{
+		{"health-addr", o.healthAddr}, {"metrics-addr", o.metricsAddr}, {"pprof-addr", o.pprofAddr},
+	} {
+		if l.address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(l.address); err != nil {
+			bad(l.name, "%q is not of the form HOST:PORT or :PORT", l.address)
+		}
+		if other := listening[l.address]; other != "" {
+			bad(l.name, "%q is the address of --%s: each has one of its own", l.address, other)
+		}
+		listening[l.address] = l.name
+	}
+	// A profile shows nothing of what is in memory, but costs time, and anybody
+	// can ask. A name would be whatever the resolver makes of it.
+	if at, err := netip.ParseAddrPort(o.pprofAddr); o.pprofAddr != "" && (err != nil || !at.Addr().IsLoopback()) {
+		bad("pprof-addr", "%q is not an address of the loopback interface, such as 127.0.0.1:6060", o.pprofAddr)
 	}
 	// Only these: below debug, client-go logs what the API server answers.
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, *level) || o.logLevel.UnmarshalText([]byte(*level)) != nil {

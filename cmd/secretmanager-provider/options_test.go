@@ -48,11 +48,12 @@ func TestParse(t *testing.T) {
 				o.vault = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
 			})},
 		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
-			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi", nil,
+			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi " +
+			"--metrics-addr :9090 --pprof-addr [::1]:6060", nil,
 			defaults(func(o *options) {
 				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "x/y", "", time.Minute
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
-				o.republishCache = 1 << 20
+				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
 			})},
 		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *options) { o.republishCache = 0 })},
 		{"a cache in bytes", "--vault-addr=https://v:8200 --republish-cache-bytes=1000000", nil, defaults(func(o *options) { o.republishCache = 1000000 })},
@@ -86,14 +87,14 @@ func TestConfig(t *testing.T) {
 func TestParseReportsAllAtOnce(t *testing.T) {
 	_, err := parse([]string{
 		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-client-cert=c",
-		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--log-level=debug-8", "--log-format=xml", "serve",
+		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--metrics-addr=9090", "--pprof-addr=:6060", "--log-level=debug-8", "--log-format=xml", "serve",
 	}, getenv(nil), &bytes.Buffer{})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
 		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", "--vault-client-cert: and",
-		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
+		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--metrics-addr: "9090"`, `--pprof-addr: ":6060"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
 	} {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%v\ndoes not have %q", err, text)
@@ -106,6 +107,18 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 		_, err := parse([]string{"--vault-addr=https://v", "--republish-cache-bytes=" + size}, getenv(nil), &bytes.Buffer{})
 		if err == nil || !strings.Contains(err.Error(), "--republish-cache-bytes: ") {
 			t.Errorf("%s bytes: %v", size, err)
+		}
+	}
+	for _, address := range []string{":6060", "0.0.0.0:6060", "[::]:6060", "10.0.0.1:6060", "localhost:6060", "127.0.0.1", "6060", "127.0.0.1:http"} {
+		_, err := parse([]string{"--vault-addr=https://v", "--pprof-addr=" + address}, getenv(nil), &bytes.Buffer{})
+		if err == nil || !strings.Contains(err.Error(), "--pprof-addr: ") || !strings.Contains(err.Error(), "loopback") {
+			t.Errorf("profiles at %s: %v", address, err)
+		}
+	}
+	for _, both := range [][]string{{"--health-addr", "--metrics-addr"}, {"--metrics-addr", "--pprof-addr"}, {"--health-addr", "--pprof-addr"}} {
+		_, err := parse([]string{"--vault-addr=https://v", both[0] + "=127.0.0.1:1", both[1] + "=127.0.0.1:1"}, getenv(nil), &bytes.Buffer{})
+		if want := both[1] + `: "127.0.0.1:1" is the address of ` + both[0]; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
 		}
 	}
 	if _, err := parse([]string{"--vault-adr=x"}, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "vault-adr") {

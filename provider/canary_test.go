@@ -1,0 +1,402 @@
+package provider
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+)
+
+// aviary collects what must not come out, and knows it in other clothes too.
+type aviary struct {
+	mu    sync.Mutex
+	birds map[string]string // name by text
+}
+
+func (a *aviary) add(name, text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.birds == nil {
+		a.birds = map[string]string{}
+	}
+	a.birds[text] = name
+	a.birds[hex.EncodeToString([]byte(text))] = name + " in hex"
+	// In the midst of something longer, base64 has three forms; the first and the
+	// last characters depend on what is around.
+	for shift := range 3 {
+		form := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", shift) + text))
+		a.birds[form[4:len(form)-4]] = fmt.Sprintf("%s in base64 (%d)", name, shift)
+	}
+	if n := len(text); n > 60 {
+		a.birds[text[n/2:n/2+24]] = "a part of " + name
+	}
+}
+
+// quiet checks that none of it is in a text.
+func (a *aviary) quiet(t testing.TB, where, text string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for bird, name := range a.birds {
+		if strings.Contains(text, bird) {
+			t.Errorf("%s came out in %s:\n%s", name, where, text)
+		}
+	}
+}
+
+// TestAviary: what is asked of quiet it does see.
+func TestAviary(t *testing.T) {
+	const text = "c4nary-that-is-longer-than-anything-else-and-has-parts-1234567890"
+	for name, leak := range map[string]string{
+		"as it is": text, "hex": hex.EncodeToString([]byte(text)), "a part": text[20:60],
+		"base64":         base64.StdEncoding.EncodeToString([]byte("x" + text)),
+		"base64 of JSON": base64.StdEncoding.EncodeToString([]byte(`{"a": "` + text + `"}`)),
+	} {
+		var a aviary
+		a.add("it", text)
+		var found recorder
+		a.quiet(&found, "here", "before "+leak+" after")
+		if !found.failed {
+			t.Errorf("%s is not seen", name)
+		}
+	}
+}
+
+// recorder is a test that remembers that it failed.
+type recorder struct {
+	testing.TB
+	failed bool
+}
+
+func (r *recorder) Helper()               {}
+func (r *recorder) Errorf(string, ...any) { r.failed = true }
+
+// TestCanary lets plaintext, tokens and ciphertext that can be told from all
+// else pass through a mount that works, and through everything that can go wrong
+// with one. None of it is in the log at debug level, in the words of client-go at
+// the highest verbosity that --log-level allows, in the error (which is the text
+// of the pod's event) or on the metrics page; and no series comes into being.
+func TestCanary(t *testing.T) {
+	kube := testenv.SharedAPIServer(t)
+	e := newEnv(t)
+	kube.CreateServiceAccount(t, e.namespace, "app")
+	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
+		t.Fatal(err)
+	}
+	err := e.vault.AllowLogin(t.Context(), testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var birds aviary
+	plain := "c4nary-" + rand.Text()
+	made := func(entry, plaintext string) string {
+		text := e.encrypt(t, ciphertext.Strict, "matrix", entry, plaintext)
+		birds.add("ciphertext of "+entry, strings.TrimPrefix(text, "vault:v1:"))
+		return text
+	}
+	birds.add("plaintext", plain)
+	good := map[string]string{"x": made("x", plain), "doc": made("doc", `{"a": {"b": "`+plain+`"}, "c": null}`)}
+	huge := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat(plain+"\n", 20_000))}
+	apiToken := kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour)
+	vaultJWT := kube.ServiceAccountToken(t, e.namespace, "app", "vault", time.Hour)
+	birds.add("token for the API server", apiToken)
+	birds.add("token for Vault", vaultJWT)
+	birds.add("token of the issuer", e.jwt)
+	expired := issuer().Token(e.namespace, "app", "vault", -time.Hour)
+	birds.add("expired token", expired)
+	opaque := "0paque-" + rand.Text()
+	birds.add("token of no known form", opaque)
+	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type, Data: map[string][]byte{"x": []byte(good["x"])},
+	})
+	allowGet(t, kube, e.namespace, "matrix", "absent")
+
+	// What Vault gives out is learned on the way.
+	vault := func(fault func(w http.ResponseWriter, r *http.Request) bool) string {
+		return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+			if token := r.Header.Get("X-Vault-Token"); token != "" {
+				birds.add("Vault token", token)
+			}
+			return fault(w, r)
+		})
+	}
+	direct := vault(func(http.ResponseWriter, *http.Request) bool { return false })
+	// echo says no in words that have everything in them that was sent.
+	echo := func(status int, when func(*http.Request) bool) string {
+		return vault(func(w http.ResponseWriter, r *http.Request) bool {
+			if !when(r) {
+				return false
+			}
+			var in struct {
+				JWT   string
+				Batch []struct{ Ciphertext string } `json:"batch_input"`
+			}
+			json.NewDecoder(r.Body).Decode(&in)
+			words := []string{"no " + in.JWT, "no " + r.Header.Get("X-Vault-Token")}
+			for _, item := range in.Batch {
+				words = append(words, "no "+item.Ciphertext)
+			}
+			w.WriteHeader(status)
+			fmt.Fprint(w, toJSON(map[string]any{"errors": words}))
+			return true
+		})
+	}
+	// answering has Vault's place taken for one kind of request.
+	answering := func(status int, text string, when func(*http.Request) bool) string {
+		return vault(func(w http.ResponseWriter, r *http.Request) bool {
+			if when(r) {
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(status)
+				fmt.Fprint(w, text)
+			}
+			return when(r)
+		})
+	}
+	results := func(result string) string {
+		return answering(200, `{"data": {"batch_results": [`+result+`]}}`, isDecrypt)
+	}
+	holding := func(when func(*http.Request) bool) string {
+		return vault(func(_ http.ResponseWriter, r *http.Request) bool {
+			if when(r) {
+				hold(r)
+			}
+			return when(r)
+		})
+	}
+	sealed := newEnvIn(t, testenv.NewVault(t))
+	if err := sealed.vault.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	api := func(handler http.HandlerFunc) func(*Config) {
+		server := httptest.NewServer(handler)
+		t.Cleanup(server.Close)
+		k, err := NewKubernetes(&rest.Config{Host: server.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(c *Config) { c.Kubernetes = k }
+	}
+	apiSays := func(code int) func(*Config) {
+		return api(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(code)
+			fmt.Fprint(w, toJSON(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+				"message": "no " + r.Header.Get("Authorization") + " " + good["x"]}))
+		})
+	}
+	both := func(api, vault string) string {
+		return tokensJSON(map[string]token{"": {api, time.Time{}}, "vault": {vault, time.Time{}}})
+	}
+	asPod := func(more ...string) map[string]string {
+		return e.params(append([]string{"vaultAuthMountPath", "", keyTokens, both(apiToken, vaultJWT)}, more...)...)
+	}
+	object := func(text string) map[string]string { return e.params("objects", "- {objectName: f, "+text+"}") }
+	one := map[string]string{"x": good["x"]}
+	raw := func(attributes, secrets string) *v1alpha1.MountRequest {
+		return &v1alpha1.MountRequest{Attributes: attributes, Secrets: secrets, TargetPath: "/t"}
+	}
+	nothing := func(*Config) {}
+	real := withAPIServer(t, kube.Kubeconfig)
+	all := func(*http.Request) bool { return true }
+
+	// client-go's log, as cmd/secretmanager-provider has it with --log-level=debug.
+	var words logBuffer
+	klog.SetSlogLogger(slog.New(slog.NewTextHandler(&words, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	t.Cleanup(klog.ClearLogger)
+	t.Cleanup(func() { birds.quiet(t, "client-go's log", words.String()) })
+
+	mount := mountRequest
+	for _, test := range []struct {
+		name    string
+		address string
+		change  func(*Config)
+		request *v1alpha1.MountRequest
+		code    codes.Code
+	}{
+		{"mounted", direct, nothing, mount(e.params(), good), codes.OK},
+		{"mounted, read as the pod", direct, real, mount(asPod(), nil), codes.OK},
+		{"mounted, tokens among the secrets", direct, real, mount(asPod(keyTokens, ""), map[string]string{keyTokens: both(apiToken, vaultJWT)}), codes.OK},
+
+		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), codes.InvalidArgument},
+		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"), codes.InvalidArgument},
+		{"secrets that are not JSON", direct, nothing, raw(toJSON(e.params()), plain+good["x"]), codes.InvalidArgument},
+		{"secret that is no text", direct, nothing, raw(toJSON(e.params()), `{"x": ["`+plain+`"]}`), codes.InvalidArgument},
+		{"tokens that are not JSON", direct, nothing, mount(e.params(keyTokens, `["`+e.jwt+`"]`), good), codes.InvalidArgument},
+		{"parameters that are wrong", direct, nothing, mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good), codes.InvalidArgument},
+		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), codes.InvalidArgument},
+		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), codes.InvalidArgument},
+
+		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", keyPodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
+			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), codes.InvalidArgument},
+
+		{"no token", direct, nothing, mount(e.params("audience", "team"), good), codes.FailedPrecondition},
+		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), codes.Unauthenticated},
+		{"no ciphertext", direct, nothing, mount(e.params(), nil), codes.FailedPrecondition},
+		{"no API server", direct, nothing, mount(asPod(), nil), codes.FailedPrecondition},
+		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), codes.NotFound},
+		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), codes.PermissionDenied},
+		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(e.jwt, e.jwt)), nil), codes.Unauthenticated},
+		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), codes.PermissionDenied},
+		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), codes.Internal},
+		{"API server that repeats a token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), codes.PermissionDenied},
+		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
+		}), mount(asPod(), nil), codes.Internal},
+		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }), mount(asPod(), nil), codes.Internal},
+		{"API server without an end", direct, api(func(w http.ResponseWriter, _ *http.Request) {
+			for range maxSecretAnswer/len(good["x"]) + 1 {
+				fmt.Fprint(w, good["x"])
+			}
+		}), mount(asPod(), nil), codes.Internal},
+		{"Secret without entries", direct, api(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"kind": "Secret", "apiVersion": "v1"}`)
+		}), mount(asPod(), nil), codes.FailedPrecondition},
+
+		{"entry that is plaintext", direct, nothing, mount(e.params(), map[string]string{"x": plain}), codes.FailedPrecondition},
+		{"entry that has something after it", direct, nothing, mount(e.params(), map[string]string{"x": good["x"] + " " + plain}), codes.FailedPrecondition},
+		{"entry that is not there", direct, nothing, mount(object("secretKey: y"), good), codes.NotFound},
+		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), codes.FailedPrecondition},
+
+		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), codes.PermissionDenied},
+		{"token that Vault knows to be expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), codes.PermissionDenied},
+		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(keyTokens, both(apiToken, apiToken)), one), codes.PermissionDenied},
+		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},
+		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},
+		{"no such auth mount", echo(404, isLogin), nothing, mount(e.params(), one), codes.NotFound},
+		{"login without a token", answering(200, `{"data": "`+plain+`"}`, isLogin), nothing, mount(e.params(), one), codes.Internal},
+		{"login to something else", answering(200, "<html>"+plain, all), nothing, mount(e.params(), one), codes.Internal},
+		{"login that is not answered", holding(isLogin), nothing, mount(e.params(), one), codes.Internal},
+
+		{"decrypt that is refused", direct, nothing, mount(e.params("transitKey", "another"), one), codes.PermissionDenied},
+		{"decrypt that is refused with everything in it", echo(403, isDecrypt), nothing, mount(e.params(), one), codes.PermissionDenied},
+		{"bad decrypt with everything in it", echo(400, isDecrypt), nothing, mount(e.params(), one), codes.FailedPrecondition},
+		{"no such key", echo(404, isDecrypt), nothing, mount(e.params(), one), codes.NotFound},
+		{"token that ends at once", answering(403, `{"errors": ["invalid token"]}`, isDecrypt), nothing, mount(e.params(), one), codes.Unauthenticated},
+		{"Vault that is busy", echo(429, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
+		{"Vault with an error of its own", echo(500, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
+		{"Vault that is sealed", sealed.vault.Address, nothing, mount(e.params(), one), codes.Internal},
+		{"Vault that is not there", "http://" + deadAddress(t), nothing, mount(e.params(), one), codes.Internal},
+		{"decrypt that is not answered", holding(isDecrypt), nothing, mount(e.params(), one), codes.Internal},
+		{"decrypt by something else", answering(200, "<html>"+plain, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
+		{"half an answer", answering(200, `{"data": {"batch_results": [{"plaintext": "`+plain, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
+		{"results of another type", results(`{"plaintext": ["` + plain + `"]}`), nothing, mount(e.params(), one), codes.Internal},
+		{"results that are too many", results(`{"plaintext": "` + plain + `"}, {"plaintext": "` + plain + `"}`), nothing, mount(e.params(), one), codes.Internal},
+		{"result that is not base64", results(`{"plaintext": "` + plain + `-!"}`), nothing, mount(e.params(), one), codes.FailedPrecondition},
+		{"result that is an error with everything in it", results(`{"error": "no ` + good["x"] + `"}`), nothing, mount(e.params(), one), codes.FailedPrecondition},
+		{"entry that belongs elsewhere", direct, nothing, mount(e.params(), map[string]string{"y": good["x"]}), codes.FailedPrecondition},
+		{"key version that there is not", direct, nothing, mount(e.params(), map[string]string{"x": strings.Replace(good["x"], "v1", "v99", 1)}), codes.FailedPrecondition},
+
+		{"field of what is no document", direct, nothing, mount(object("secretKey: x, field: a"), good), codes.FailedPrecondition},
+		{"field that is not there", direct, nothing, mount(object("secretKey: doc, field: a.c"), good), codes.FailedPrecondition},
+		{"field that is null", direct, nothing, mount(object("secretKey: doc, field: c"), good), codes.FailedPrecondition},
+		{"content that is not base64", direct, nothing, mount(object("secretKey: x, encoding: base64"), good), codes.FailedPrecondition},
+		{"content that is not hex", direct, nothing, mount(object("secretKey: x, encoding: hex"), good), codes.FailedPrecondition},
+		{"answer that is too long", direct, nothing, mount(e.params("objects", manyOf("x", 7)), huge), codes.FailedPrecondition},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, test.address, cached, within(2*time.Second), test.change)
+			start := slices.Sorted(maps.Keys(series(t, s.provider)))
+			for range 2 { // the second time from the caches, where there is something in them
+				resp, err := s.Mount(t.Context(), test.request)
+				if got := status.Code(err); got != test.code {
+					t.Fatalf("code %s, want %s: %v", got, test.code, err)
+				}
+				if err == nil && len(resp.Files) == 0 {
+					t.Error("no files")
+				}
+				birds.quiet(t, "the error", fmt.Sprint(err, status.Convert(err).Details()))
+			}
+			log := s.log.String()
+			if n := strings.Count(log, "mount failed") + strings.Count(log, "msg=mounted"); n != 2 {
+				t.Errorf("%d lines of two mounts:\n%s", n, log)
+			}
+			birds.quiet(t, "the log", log)
+			body, _ := page(t, s.provider, "")
+			if !strings.Contains(body, fmt.Sprintf(`%smounts_total{code=%q,`, ours, test.code)) {
+				t.Errorf("the page does not have what happened:\n%s", body)
+			}
+			birds.quiet(t, "the metrics page", body)
+			if diff := cmp.Diff(start, slices.Sorted(maps.Keys(series(t, s.provider)))); diff != "" {
+				t.Errorf("series (-at the start +after):\n%s", diff)
+			}
+		})
+	}
+
+	t.Run("panics", func(t *testing.T) {
+		for name, value := range map[string]any{"text": plain, "error": errors.New(e.jwt), "request": mount(e.params(), good), "nil pointer": nil} {
+			s := serve(t, direct)
+			calls := 0
+			s.provider.now = func() time.Time {
+				if calls++; calls != 2 { // the first is the beginning
+					return time.Now()
+				}
+				if value == nil {
+					panic((*served)(nil).endpoint)
+				}
+				panic(value)
+			}
+			_, err := s.Mount(t.Context(), mount(e.params(), good))
+			if status.Code(err) != codes.Internal {
+				t.Errorf("%s: %v", name, err)
+			}
+			if n := series(t, s.provider)["panics_total"]; n != 1 {
+				t.Errorf("%s: %v panics counted", name, n)
+			}
+			body, _ := page(t, s.provider, "")
+			birds.quiet(t, "the error", fmt.Sprint(err))
+			birds.quiet(t, "the log", s.log.String())
+			birds.quiet(t, "the metrics page", body)
+			if _, err := s.Mount(t.Context(), mount(e.params(), good)); err != nil {
+				t.Errorf("%s: the mount after it: %v", name, err)
+			}
+		}
+	})
+
+	t.Run("client-go", func(t *testing.T) {
+		// What is at debug level comes, or there would be nothing to see here.
+		log := klog.FromContext(context.Background())
+		log.V(4).Info("comes")
+		log.V(5).Info("does not")
+		if text := words.String(); !strings.Contains(text, "msg=comes") || strings.Contains(text, "does not") {
+			t.Errorf("client-go's log:\n%s", text)
+		}
+	})
+}
+
+// manyOf lists so many objects of one entry.
+func manyOf(entry string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "- {objectName: f%d, secretKey: %s}\n", i, entry)
+	}
+	return b.String()
+}

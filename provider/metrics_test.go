@@ -1,0 +1,456 @@
+package provider
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const ours = namespace + "_" + subsystem + "_"
+
+// families returns the metrics of a provider that are its own.
+func families(t testing.TB, p *Provider) []*dto.MetricFamily {
+	t.Helper()
+	all, err := p.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), ours) })
+}
+
+// series returns the value of each series by its name, without what all names
+// begin with, and its labels; of a histogram, how much it has observed.
+func series(t testing.TB, p *Provider) map[string]float64 {
+	t.Helper()
+	values := map[string]float64{}
+	for _, f := range families(t, p) {
+		for _, m := range f.GetMetric() {
+			name := strings.TrimPrefix(f.GetName(), ours)
+			if len(m.GetLabel()) > 0 {
+				var labels []string
+				for _, l := range m.GetLabel() {
+					labels = append(labels, l.GetName()+"="+l.GetValue())
+				}
+				name += "{" + strings.Join(labels, ",") + "}"
+			}
+			switch f.GetType() {
+			case dto.MetricType_COUNTER:
+				values[name] = m.GetCounter().GetValue()
+			case dto.MetricType_GAUGE:
+				values[name] = m.GetGauge().GetValue()
+			case dto.MetricType_HISTOGRAM:
+				values[name] = float64(m.GetHistogram().GetSampleCount())
+			default:
+				t.Errorf("%s is a %s", name, f.GetType())
+			}
+		}
+	}
+	return values
+}
+
+// since returns how much series have grown, but for the size of the cache.
+func since(t testing.TB, p *Provider, before map[string]float64) map[string]float64 {
+	t.Helper()
+	grown := map[string]float64{}
+	for name, value := range series(t, p) {
+		if value != before[name] && name != "republish_cache_bytes" {
+			grown[name] = value - before[name]
+		}
+	}
+	return grown
+}
+
+// failed is what a mount that failed has counted, and more.
+func failed(code codes.Code, source string, more map[string]float64) map[string]float64 {
+	m := map[string]float64{fmt.Sprintf("mounts_total{code=%s,result=failure}", code): 1, "mount_duration_seconds{source=" + source + "}": 1}
+	maps.Copy(m, more)
+	return m
+}
+
+// requests is what one request to Vault has counted.
+func requests(op, class string) map[string]float64 {
+	return map[string]float64{"vault_requests_total{operation=" + op + ",status_class=" + class + "}": 1, "vault_request_duration_seconds{operation=" + op + "}": 1}
+}
+
+func sum(of ...map[string]float64) map[string]float64 {
+	total := map[string]float64{}
+	for _, m := range of {
+		for name, n := range m {
+			total[name] += n
+		}
+	}
+	return total
+}
+
+// TestMetricsOfMounts: what each mount counts with a real Vault and a real API
+// server, and that nothing else changes.
+func TestMetricsOfMounts(t *testing.T) {
+	kube := testenv.SharedAPIServer(t)
+	e := newEnv(t)
+	kube.CreateServiceAccount(t, e.namespace, "app")
+	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type,
+		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"))},
+	})
+	allowGet(t, kube, e.namespace, "matrix", "absent")
+	s := serve(t, e.vault.Address, cached, withAPIServer(t, kube.Kubeconfig))
+	entries := e.entries(t, "v")
+	tokens := tokensJSON(map[string]token{
+		"": {kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour), time.Time{}}, "vault": {e.jwt, time.Time{}},
+	})
+	intruder := e.vaultToken(e.namespace, "intruder", "vault")
+
+	mountOK := map[string]float64{"mounts_total{code=OK,result=success}": 1}
+	fromVault := sum(mountOK, map[string]float64{"mount_duration_seconds{source=vault}": 1, "republish_cache_misses_total": 1})
+	fromCache := sum(mountOK, map[string]float64{"mount_duration_seconds{source=cache}": 1, "republish_cache_hits_total": 1})
+	tokenHit := map[string]float64{"login_cache_hits_total": 1}
+	tokenMiss := map[string]float64{"login_cache_misses_total": 1}
+	kept := map[string]float64{"republish_cache_entries": 1}
+	read := func(class string) map[string]float64 {
+		return map[string]float64{"kubernetes_requests_total{status_class=" + class + "}": 1, "kubernetes_request_duration_seconds": 1}
+	}
+	miss := map[string]float64{"republish_cache_misses_total": 1}
+	for _, test := range []struct {
+		name    string
+		params  map[string]string
+		entries map[string]string
+		want    map[string]float64
+	}{
+		{"cold", e.params(), entries, sum(fromVault, requests("login", "2xx"), requests("decrypt", "2xx"), tokenMiss, kept,
+			map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": 1})},
+		{"repeated", e.params(), entries, fromCache},
+		{"repeated again", e.params(), entries, fromCache},
+		{"another pod of the service account", e.params(keyPodUID, "uid-1"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit, kept)},
+		{"a pod without a uid", e.params(keyPodUID, ""), entries, sum(mountOK, requests("decrypt", "2xx"), tokenHit, map[string]float64{"mount_duration_seconds{source=vault}": 1})},
+		{"read as the pod", e.params(keyPodUID, "uid-2", keyTokens, tokens), nil, sum(fromVault, read("2xx"), requests("decrypt", "2xx"), tokenHit, kept)},
+		{"read as the pod, repeated", e.params(keyPodUID, "uid-2", keyTokens, tokens), nil, sum(fromCache, read("2xx"))},
+		{"no such Secret", e.params(keyTokens, tokens, "secretName", "absent"), nil, failed(codes.NotFound, "none", read("4xx"))},
+		{"bad parameters", e.params("scope", "wide"), entries, failed(codes.InvalidArgument, "none", nil)},
+		{"no ciphertext", e.params(), nil, failed(codes.FailedPrecondition, "none", nil)},
+		{"refused login", e.params(keyServiceAccount, "intruder", keyTokens, intruder, keyPodUID, "uid-3"), entries,
+			failed(codes.PermissionDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
+		{"entry that does not open", e.params("scope", "namespace", keyPodUID, "uid-3"), entries, failed(codes.FailedPrecondition, "vault", sum(requests("decrypt", "4xx"), tokenHit, miss))},
+		// The token is dropped: the role may have been mended.
+		{"refused decrypt", e.params("transitKey", "another", keyPodUID, "uid-3"), entries,
+			failed(codes.PermissionDenied, "vault", sum(requests("decrypt", "4xx"), tokenHit, miss, map[string]float64{"login_cache_entries": -1}))},
+		{"other inputs", e.params("objects", "- {objectName: x}"), entries, sum(fromVault, requests("login", "2xx"), requests("decrypt", "2xx"), tokenMiss,
+			map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": 1})},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := series(t, s.provider)
+			_, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
+			if fails := test.want["mounts_total{code=OK,result=success}"] == 0; (err != nil) != fails {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(test.want, since(t, s.provider, before)); diff != "" {
+				t.Errorf("(-want +counted):\n%s", diff)
+			}
+		})
+	}
+	end := series(t, s.provider)
+	if end["republish_cache_bytes"] <= 3*republishEntry || end["republish_cache_limit_bytes"] != DefaultRepublishCacheBytes {
+		t.Errorf("%v bytes of %v", end["republish_cache_bytes"], end["republish_cache_limit_bytes"])
+	}
+}
+
+// TestMetricsOfFaults: what does not come from a real Vault or API server on demand.
+func TestMetricsOfFaults(t *testing.T) {
+	e := newEnv(t)
+	entries := e.entries(t, "v")
+	dead := "http://" + deadAddress(t)
+	k, err := NewKubernetes(&rest.Config{Host: dead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
+	defer html.Close()
+	page, err := NewKubernetes(&rest.Config{Host: html.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asPod := e.params(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	type counted = map[string]float64
+	for _, test := range []struct {
+		name    string
+		address string
+		params  map[string]string
+		entries map[string]string
+		change  func(*Config)
+		// of series that grow with each try; more have to be there exactly
+		atLeast counted
+		exactly counted
+	}{
+		{"no Vault", dead, e.params(), entries, within(time.Second), requests("login", "none"),
+			counted{"logins_total{result=failure}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+		{"Vault with an error of its own", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+			if isDecrypt(r) {
+				w.WriteHeader(502)
+			}
+			return isDecrypt(r)
+		}), e.params(), entries, within(time.Second), requests("decrypt", "5xx"),
+			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = k, time.Second },
+			counted{"kubernetes_requests_total{status_class=none}": 1, "kubernetes_request_duration_seconds": 1},
+			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+		{"something else than the API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = page, time.Second },
+			counted{"kubernetes_requests_total{status_class=none}": 1}, counted{"kubernetes_requests_total{status_class=2xx}": 0, "mounts_total{code=Internal,result=failure}": 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, test.address, test.change)
+			if _, err := s.Mount(t.Context(), mountRequest(test.params, test.entries)); err == nil {
+				t.Error("no error")
+			}
+			got := series(t, s.provider)
+			for name, n := range test.atLeast {
+				if got[name] < n {
+					t.Errorf("%s is %v, want at least %v", name, got[name], n)
+				}
+			}
+			for name, n := range test.exactly {
+				if got[name] != n {
+					t.Errorf("%s is %v, want %v", name, got[name], n)
+				}
+			}
+		})
+	}
+}
+
+func TestMountsInFlight(t *testing.T) {
+	e := newEnv(t)
+	reached, release := make(chan struct{}), make(chan struct{})
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLogin(r) {
+			close(reached)
+			<-release
+		}
+		return false
+	}))
+	entries := e.entries(t, "v")
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
+		done <- err
+	}()
+	<-reached
+	if n := series(t, s.provider)["mounts_in_flight"]; n != 1 {
+		t.Errorf("%v mounts under way", n)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := series(t, s.provider)["mounts_in_flight"]; n != 0 {
+		t.Errorf("%v mounts under way after the last", n)
+	}
+}
+
+func TestMetricsOfPanics(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	s.provider.vaults["http://127.0.0.1:1"] = nil
+	before := series(t, s.provider)
+	if _, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext})); err == nil {
+		t.Error("no error")
+	}
+	want := failed(codes.Internal, "vault", map[string]float64{"panics_total": 1})
+	if diff := cmp.Diff(want, since(t, s.provider, before)); diff != "" {
+		t.Errorf("(-want +counted):\n%s", diff)
+	}
+}
+
+func TestRepublishStats(t *testing.T) {
+	const limit = 4 << 10
+	c := newRepublished(limit)
+	want := func(when string, want republishStats) {
+		t.Helper()
+		got := c.stats()
+		got.bytes = 0
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", when, got, want)
+		}
+	}
+	small, large := answerOf(strings.Repeat("x", 1<<10)), answerOf(strings.Repeat("x", limit))
+	c.put(mountedAs(1, 1), small)
+	c.put(mountedAs(2, 1), small)
+	want("two that have room", republishStats{entries: 2, limit: limit})
+	c.put(mountedAs(3, 1), small)
+	want("one more", republishStats{entries: 2, limit: limit, evictions: 1})
+	c.put(mountedAs(4, 1), large)
+	want("one that has no room", republishStats{entries: 2, limit: limit, evictions: 2})
+	c.put(mountedAs(3, 2), small)
+	want("a new answer of the same volume", republishStats{entries: 2, limit: limit, evictions: 2})
+	c.get(mountedAs(3, 2))
+	want("one that is there", republishStats{entries: 2, limit: limit, hits: 1, evictions: 2})
+	c.get(mountedAs(1, 1))
+	want("one that is gone", republishStats{entries: 2, limit: limit, hits: 1, misses: 1, evictions: 2})
+	c.get(mountedAs(3, 1))
+	want("other inputs", republishStats{entries: 1, limit: limit, hits: 1, misses: 2, evictions: 2})
+	if (*republished)(nil).stats() != (republishStats{}) {
+		t.Error("a cache that is off has something")
+	}
+}
+
+func TestStatusClass(t *testing.T) {
+	for status, want := range map[int]string{0: "none", 101: "5xx", 200: "2xx", 204: "2xx", 307: "3xx", 400: "4xx", 429: "4xx", 500: "5xx", 503: "5xx", 999: "5xx"} {
+		if got := statusClass(status); got != want {
+			t.Errorf("%d is %s, want %s", status, got, want)
+		}
+	}
+}
+
+// page returns what Metrics answers, and its content type.
+func page(t testing.TB, p *Provider, accept string) (body, contentType string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+	r.Header.Set("Accept", accept)
+	p.Metrics().ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		t.Errorf("HTTP %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String(), w.Header().Get("Content-Type")
+}
+
+// TestMetricsPage: the page can be read as Prometheus does, as text and with
+// native histograms.
+func TestMetricsPage(t *testing.T) {
+	p := plainProvider(t)
+	p.metrics.mountDone(codes.OK, sourceCache, time.Millisecond)
+	for _, test := range []struct {
+		name, accept string
+		native       bool
+	}{
+		{"text", "text/plain", false},
+		{"anything", "", false},
+		{"Prometheus with native histograms", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			body, contentType := page(t, p, test.accept)
+			format := expfmt.ResponseFormat(http.Header{"Content-Type": {contentType}})
+			decoder := expfmt.NewDecoder(strings.NewReader(body), format)
+			names := map[string]*dto.MetricFamily{}
+			for {
+				var f dto.MetricFamily
+				err := decoder.Decode(&f)
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				names[f.GetName()] = &f
+			}
+			for _, name := range []string{ours + "mounts_total", ours + "build_info", "go_goroutines", "process_resident_memory_bytes"} {
+				if names[name] == nil {
+					t.Errorf("no %s", name)
+				}
+			}
+			duration := names[ours+"mount_duration_seconds"].GetMetric()
+			if len(duration) != 3 {
+				t.Fatalf("%d histograms of mounts", len(duration))
+			}
+			h := duration[0].GetHistogram() // of the cache
+			if h.GetSampleCount() != 1 || len(h.GetBucket()) < len(mountBuckets) || (len(h.GetPositiveSpan()) > 0) != test.native {
+				t.Errorf("got %v", h)
+			}
+		})
+	}
+}
+
+// TestMetricsReference: the page has the metrics that there are, with their
+// types and labels, and no others.
+func TestMetricsReference(t *testing.T) {
+	text, err := os.ReadFile("../docs/reference/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type metric struct{ Type, Labels string }
+	documented := map[string]metric{}
+	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| ([^|]*?) ?\\| ([^|]+) \\|$")
+	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
+		if documented[m[1]] != (metric{}) {
+			t.Errorf("%s is there twice", m[1])
+		}
+		documented[m[1]] = metric{m[2], strings.NewReplacer("`", "", ",", "").Replace(m[3])}
+		if !strings.HasSuffix(m[4], ".") {
+			t.Errorf("%s has no sentence: %q", m[1], m[4])
+		}
+	}
+	there := map[string]metric{}
+	s := serve(t, "http://127.0.0.1:1", cached)
+	for _, f := range families(t, s.provider) {
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		there[f.GetName()] = metric{strings.ToLower(f.GetType().String()), strings.Join(labels, " ")}
+	}
+	if diff := cmp.Diff(there, documented); diff != "" {
+		t.Errorf("(-code +page):\n%s", diff)
+	}
+	body, _ := page(t, s.provider, "")
+	n := strings.Count(body, "\n"+ours)
+	if !strings.Contains(string(text), fmt.Sprintf("\n%d series of its own", n)) {
+		t.Errorf("the page does not say that there are %d series", n)
+	}
+	// What queries and sentences name is there too.
+	known := regexp.MustCompile(`_(bucket|sum|count)$`)
+	for _, name := range regexp.MustCompile(ours+`\w+`).FindAllString(string(text), -1) {
+		if there[name] == (metric{}) && there[known.ReplaceAllString(name, "")].Type != "histogram" {
+			t.Errorf("the page speaks of %s, which is not there", name)
+		}
+	}
+	for _, label := range regexp.MustCompile(`(?:by|without) ?\(([^)]*)\)|(\w+)[!=]=?~?"`).FindAllStringSubmatch(string(text), -1) {
+		for _, name := range strings.FieldsFunc(label[1]+","+label[2], func(r rune) bool { return r == ',' || r == ' ' }) {
+			isLabel := slices.ContainsFunc(slices.Collect(maps.Values(there)), func(m metric) bool { return slices.Contains(strings.Fields(m.Labels), name) })
+			if !isLabel && !slices.Contains([]string{"le", "instance", "job"}, name) {
+				t.Errorf("the page speaks of a label %s, which is not there", name)
+			}
+		}
+	}
+	for name := range there {
+		if !model.LegacyValidation.IsValidMetricName(name) {
+			t.Errorf("%s is no name for a metric", name)
+		}
+	}
+}
+
+// BenchmarkMetricsOfAMount is what counting adds to a mount from memory.
+func BenchmarkMetricsOfAMount(b *testing.B) {
+	m := newMetrics("v1")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.inFlight.Inc()
+		m.mountDone(codes.OK, sourceCache, 150*time.Microsecond)
+	}
+}
+
+// BenchmarkMetricsOfARequest is what counting adds to a request to Vault.
+func BenchmarkMetricsOfARequest(b *testing.B) {
+	m := newMetrics("v1")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.vaultRequest(transit.OpDecrypt, 200, time.Millisecond)
+	}
+}
