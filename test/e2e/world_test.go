@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +25,8 @@ type world struct {
 	namespace string
 	key       string // transit key, named as the namespace
 	author    string // Vault token of the author
+	provider  string // empty: the one that is installed
+	driver    string // empty: cluster.Driver
 }
 
 const (
@@ -38,7 +44,7 @@ apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: %s, namespace: %s}
 spec:
-  provider: secretmanager
+  provider: %s
   parameters:
     roleName: %s
     secretName: %s
@@ -55,11 +61,18 @@ spec:
   - secretName: %s-synced
     type: Opaque
     data: [{objectName: api-token, key: token}]
-`, name, w.namespace, role, secret, w.key, name)
+`, name, w.namespace, cmp.Or(w.provider, "secretmanager"), role, secret, w.key, name)
 }
 
-// podYAML is a pod that mounts a class. With a Secret named the kubelet hands
-// the ciphertext over; without, it is read as the pod.
+// What a pod's container prints when it starts, see podYAML.
+const (
+	withFiles    = "FILES\n"
+	withoutFiles = "EMPTY\n"
+)
+
+// podYAML is a pod that mounts a class, and says whether the files were there when
+// it started. With a Secret named the kubelet hands the ciphertext over; without,
+// it is read as the pod.
 func (w *world) podYAML(name, account, class, fromKubelet string) string {
 	ref := ""
 	if fromKubelet != "" {
@@ -76,16 +89,16 @@ spec:
   containers:
   - name: app
     image: %s
-    command: [sleep, infinity]
+    command: [sh, -c, "if test -s /secrets/api-token; then echo FILES; else echo EMPTY; fi; exec sleep infinity"]
     volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]
   volumes:
   - name: secrets
     csi:
-      driver: secrets-store.csi.k8s.io
+      driver: %s
       readOnly: true
       volumeAttributes: {secretProviderClass: %s}
       %s
-`, name, w.namespace, account, shared.Images.App, class, ref)
+`, name, w.namespace, account, shared.Images.App, cmp.Or(w.driver, cluster.Driver), class, ref)
 }
 
 // apply applies manifests.
@@ -96,14 +109,30 @@ func apply(t *testing.T, manifests ...string) {
 	}
 }
 
+// setUpLock keeps two vault-setups apart: each adds its policy to the rotator's
+// role, which Vault can only replace as a whole.
+var setUpLock sync.Mutex
+
 // setUp gives Vault what the namespace needs, with the product's own command.
 func (w *world) setUp(t *testing.T) {
 	t.Helper()
+	setUpLock.Lock()
+	defer setUpLock.Unlock()
 	createServiceAccount(t, w.namespace, "matrix")
 	createServiceAccount(t, w.namespace, "author")
 	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", w.key, "-n", w.namespace,
 		"--service-account", "matrix", "--author-service-account", w.namespace+"/author", "--retire")
 	w.author = vaultLogin(t, w.namespace, "author", w.namespace+"-author")
+}
+
+// encryptArgs are the arguments of the command that makes the Secret.
+func (w *world) encryptArgs(t *testing.T) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secrets.json")
+	if err := os.WriteFile(file, []byte(jsonText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"encrypt", secretName, "-n", w.namespace, "--transit-key", w.key, "--from-file", file, "--from-literal", "api-token=" + firstToken}
 }
 
 // secret reads a Secret of the namespace.
@@ -140,25 +169,56 @@ func (w *world) checkFiles(t *testing.T, pod, apiToken string) {
 	}
 }
 
-// waitReady waits for pods to be ready.
+// waitReady waits for pods to be ready. Each had its files when it started, and
+// started once.
 func (w *world) waitReady(t *testing.T, pods ...string) {
 	t.Helper()
 	for _, pod := range pods {
 		if err := shared.WaitPod(t.Context(), w.namespace, pod); err != nil {
 			t.Fatal(err)
 		}
+		w.checkStarted(t, pod, withFiles)
 	}
+}
+
+// checkStarted checks what the pod's container printed when it started.
+func (w *world) checkStarted(t *testing.T, pod, want string) {
+	t.Helper()
+	got, err := shared.Logs(t.Context(), w.namespace, pod, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("%s says %q, want %q", pod, got, want)
+	}
+	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		t.Errorf("%s was restarted %d times", pod, n)
+	}
+}
+
+// podStatus reads what the driver keeps of a pod's volume since its first mount.
+func (w *world) podStatus(ctx context.Context, pod, class string) (map[string]any, error) {
+	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
+	object, err := shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(ctx, pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	status, _ := object.Object["status"].(map[string]any)
+	return status, nil
 }
 
 // objectVersions reads what the driver keeps of a pod's volume.
 func (w *world) objectVersions(t *testing.T, pod, class string) map[string]string {
 	t.Helper()
-	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
-	status, err := shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(t.Context(), pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+	status, err := w.podStatus(t.Context(), pod, class)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := json.Marshal(status.Object["status"])
+	text, err := json.Marshal(status)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +287,12 @@ func (w *world) checkStuck(t *testing.T, pod string, texts ...string) {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %s", pod, event.Message)
+	w.checkWaiting(t, pod)
+}
+
+// checkWaiting checks that no container of the pod has ever started.
+func (w *world) checkWaiting(t *testing.T, pod string) {
+	t.Helper()
 	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
