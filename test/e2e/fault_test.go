@@ -127,7 +127,7 @@ type faultProxy struct {
 	requests map[string]int // by mode
 }
 
-var faultProxyOnNode = sync.OnceValues(func() (string, error) { return onNode("test/e2e", "./cmd/faultproxy") })
+var faultProxyOnNode = sync.OnceValues(func() (string, error) { return onNode("faultproxy", "test/e2e", "./cmd/faultproxy") })
 
 // newFaultProxy starts a proxy that ends with the test. At first all passes.
 func newFaultProxy(t *testing.T) *faultProxy {
