@@ -254,7 +254,11 @@ func (w *world) waitTries(t *testing.T, pod string, n int32) {
 		for _, event := range list.Items {
 			tries += event.Count
 		}
-		return tries >= n, fmt.Sprintf("%d", tries), nil
+		p, err := shared.Client.CoreV1().Pods(w.namespace).Get(ctx, pod, metav1.GetOptions{})
+		if err != nil {
+			return false, "", err
+		}
+		return tries >= n, fmt.Sprintf("%d, and it is %s", tries, p.Status.Phase), nil
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
@@ -114,7 +113,6 @@ func TestProviderKilled(t *testing.T) {
 		provider := newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
 		provider.start(t)
 		proxy.set(t, "hold")
-		w.pod(t, "app")
 		return w, proxy, provider
 	}
 	// The driver sends a call that broke twice more, then it gives up.
@@ -133,6 +131,7 @@ func TestProviderKilled(t *testing.T) {
 
 	t.Run("once, and the driver sends the call again", func(t *testing.T) {
 		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		w.pod(t, "app")
 		proxy.wait(t, "hold", 1)
 		provider.kill(t)
 		proxy.wait(t, "hold", 2)
@@ -143,6 +142,7 @@ func TestProviderKilled(t *testing.T) {
 
 	t.Run("until the driver gives up", func(t *testing.T) {
 		w, proxy, provider := setUp(t, cluster.Driver)
+		w.pod(t, "app")
 		untilUnavailable(t, w, proxy, provider)
 		// The kubelet's next try comes to the provider.
 		proxy.wait(t, "hold", 4)
@@ -153,9 +153,10 @@ func TestProviderKilled(t *testing.T) {
 	})
 
 	// What no provider can help, and why docs/install.md has rotationPollInterval. A
-	// driver that has mended it makes this test fail: then the page can go.
+	// driver that has mended it makes this test fail: then docs/failures.md changes.
 	t.Run("until the driver gives up, within its poll interval", func(t *testing.T) {
 		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		w.pod(t, "app")
 		untilUnavailable(t, w, proxy, provider)
 		if err := shared.WaitPod(t.Context(), w.namespace, "app"); err != nil {
 			t.Fatal(err)
@@ -164,22 +165,49 @@ func TestProviderKilled(t *testing.T) {
 		if n := proxy.count("hold"); n != 3 {
 			t.Errorf("%d logins were tried, want no more than the three before the pod started", n)
 		}
-		// How such a pod is found.
-		if _, err := w.podStatus(t.Context(), "app", "matrix"); !apierrors.IsNotFound(err) {
-			t.Errorf("the driver's status of the pod: %v, want none", err)
-		}
 		// The volume gets its files later. The container that runs does not see them.
 		proxy.set(t, "pass")
-		err := cluster.Wait(t.Context(), 5*time.Minute, "the driver to mount the volume after all", func(ctx context.Context) (bool, string, error) {
-			_, err := w.podStatus(ctx, "app", "matrix")
-			return err == nil, "", err
+		mounted := w.waitPodStatus(t, "app", "matrix").GetCreationTimestamp()
+		if got := w.sh(t, "app", "ls -A /secrets"); got != "" {
+			t.Errorf("the container sees %q", got)
+		}
+		// How such a pod is found, when its events are gone.
+		pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), "app", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if started := pod.Status.ContainerStatuses[0].State.Running.StartedAt; !started.Before(&mounted) {
+			t.Errorf("the container started %s, the driver says that it mounted %s", started, mounted)
+		}
+	})
+
+	// What an application can do about that.
+	t.Run("until the driver gives up, and an init container looks", func(t *testing.T) {
+		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		apply(t, strings.Replace(w.podYAML("app", "matrix", "matrix", secretName), "  containers:\n", `
+  initContainers:
+  - name: has-secrets
+    image: `+shared.Images.App+`
+    command: [test, -s, /secrets/api-token]
+    volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]
+  containers:
+`, 1))
+		untilUnavailable(t, w, proxy, provider)
+		err := cluster.Wait(t.Context(), time.Minute, "the init container to fail", func(ctx context.Context) (bool, string, error) {
+			pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(ctx, "app", metav1.GetOptions{})
+			if err != nil || len(pod.Status.InitContainerStatuses) != 1 {
+				return false, "", err
+			}
+			status := pod.Status.InitContainerStatuses[0]
+			return status.RestartCount > 0, fmt.Sprintf("%+v", status.State), nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := w.sh(t, "app", "ls -A /secrets"); got != "" {
-			t.Errorf("the container sees %q", got)
-		}
+		proxy.set(t, "pass")
+		w.waitPodStatus(t, "app", "matrix")
+		w.waitReady(t, "app")
+		w.checkFiles(t, "app", firstToken)
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
@@ -201,14 +202,22 @@ func (w *world) checkStarted(t *testing.T, pod, want string) {
 }
 
 // podStatus reads what the driver keeps of a pod's volume since its first mount.
-func (w *world) podStatus(ctx context.Context, pod, class string) (map[string]any, error) {
+func (w *world) podStatus(ctx context.Context, pod, class string) (*unstructured.Unstructured, error) {
 	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
-	object, err := shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(ctx, pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+	return shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(ctx, pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+}
+
+// waitPodStatus waits until the driver has mounted a pod's volume.
+func (w *world) waitPodStatus(t *testing.T, pod, class string) (status *unstructured.Unstructured) {
+	t.Helper()
+	err := cluster.Wait(t.Context(), 5*time.Minute, "the driver to mount the volume of "+pod, func(ctx context.Context) (done bool, seen string, err error) {
+		status, err = w.podStatus(ctx, pod, class)
+		return err == nil, "", err
+	})
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	status, _ := object.Object["status"].(map[string]any)
-	return status, nil
+	return status
 }
 
 // objectVersions reads what the driver keeps of a pod's volume.
@@ -218,7 +227,7 @@ func (w *world) objectVersions(t *testing.T, pod, class string) map[string]strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := json.Marshal(status)
+	text, err := json.Marshal(status.Object["status"])
 	if err != nil {
 		t.Fatal(err)
 	}
