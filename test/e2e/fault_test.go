@@ -240,9 +240,10 @@ func (w *world) pod(t *testing.T, name string) {
 }
 
 // waitTries waits until the kubelet has said so many times that a mount of the
-// pod failed.
+// pod failed. A pod that starts meanwhile is what must not be.
 func (w *world) waitTries(t *testing.T, pod string, n int32) {
 	t.Helper()
+	tries, started := int32(0), false
 	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d failed mounts of %s", n, pod), func(ctx context.Context) (bool, string, error) {
 		list, err := shared.Client.CoreV1().Events(w.namespace).List(ctx, metav1.ListOptions{
 			FieldSelector: "involvedObject.kind=Pod,reason=FailedMount,involvedObject.name=" + pod,
@@ -250,7 +251,7 @@ func (w *world) waitTries(t *testing.T, pod string, n int32) {
 		if err != nil {
 			return false, "", err
 		}
-		tries := int32(0)
+		tries = 0
 		for _, event := range list.Items {
 			tries += event.Count
 		}
@@ -258,9 +259,14 @@ func (w *world) waitTries(t *testing.T, pod string, n int32) {
 		if err != nil {
 			return false, "", err
 		}
-		return tries >= n, fmt.Sprintf("%d, and it is %s", tries, p.Status.Phase), nil
+		started = p.Status.Phase != corev1.PodPending
+		return tries >= n || started, fmt.Sprintf("%d", tries), nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if started {
+		w.checkStarted(t, pod, "") // which shows what it says
+		t.Fatalf("%s started after %d failed mounts", pod, tries)
 	}
 }

@@ -67,6 +67,19 @@ func TestDriverManifests(t *testing.T) {
 	}
 }
 
+// The driver that is set up as docs/install.md says is.
+func TestDriverIsAsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, value := range map[string]string{"--enable-secret-rotation": "enableSecretRotation", "--rotation-poll-interval": "rotationPollInterval"} {
+		if want := value + ": " + drivers[0].flags[flag]; drivers[0].name != Driver || !strings.Contains(string(text), "\n"+want) {
+			t.Errorf("docs/install.md does not have %q", want)
+		}
+	}
+}
+
 func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 	c := &Cluster{Images: &images.Set{Driver: image}}
 	kinds := map[string]*unstructured.Unstructured{}
