@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,23 +95,40 @@ func (p *ownProvider) pods(ctx context.Context) ([]corev1.Pod, error) {
 // kill kills the provider's process with SIGKILL. The kubelet starts it again.
 func (p *ownProvider) kill(t *testing.T) {
 	t.Helper()
-	pods, err := p.pods(t.Context())
-	if err != nil || len(pods) != 1 || len(pods[0].Status.ContainerStatuses) != 1 {
-		t.Fatalf("%d pods of provider %s, %v", len(pods), p.name, err)
+	kill(t, system, providerLabel+"="+p.name, "provider")
+}
+
+// kill kills a container of the one pod that is selected with SIGKILL, and waits
+// until the kubelet has started it again.
+func kill(t *testing.T, namespace, selector, container string) {
+	t.Helper()
+	status := func(ctx context.Context) (corev1.ContainerStatus, error) {
+		list, err := shared.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return corev1.ContainerStatus{}, err
+		}
+		if len(list.Items) != 1 {
+			return corev1.ContainerStatus{}, fmt.Errorf("there are %d pods with %s", len(list.Items), selector)
+		}
+		all := list.Items[0].Status.ContainerStatuses
+		n := slices.IndexFunc(all, func(s corev1.ContainerStatus) bool { return s.Name == container })
+		if n < 0 {
+			return corev1.ContainerStatus{}, fmt.Errorf("it has no container %s", container)
+		}
+		return all[n], nil
 	}
-	_, id, _ := strings.Cut(pods[0].Status.ContainerStatuses[0].ContainerID, "://")
+	old, err := status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, _ := strings.Cut(old.ContainerID, "://")
 	output, err := shared.OnNode(t.Context(), "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id).CombinedOutput()
 	if err != nil {
-		t.Fatalf("killing provider %s: %v\n%s", p.name, err, output)
+		t.Fatalf("killing container %s of %s: %v\n%s", container, selector, err, output)
 	}
-	// The next one has another id.
-	err = cluster.Wait(t.Context(), time.Minute, "provider "+p.name+" to run again", func(ctx context.Context) (bool, string, error) {
-		pods, err := p.pods(ctx)
-		if err != nil || len(pods) != 1 {
-			return false, "", err
-		}
-		status := pods[0].Status.ContainerStatuses[0]
-		return status.State.Running != nil && !strings.HasSuffix(status.ContainerID, id), fmt.Sprintf("%+v", status.State), nil
+	err = cluster.Wait(t.Context(), time.Minute, "container "+container+" of "+selector+" to run again", func(ctx context.Context) (bool, string, error) {
+		now, err := status(ctx)
+		return now.State.Running != nil && now.ContainerID != old.ContainerID, fmt.Sprintf("%+v", now.State), err
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -211,6 +211,45 @@ func TestProviderKilled(t *testing.T) {
 	})
 }
 
+// TestDriverKilled kills the driver while it waits for the provider, so it runs beside
+// no other test. The mount that it leaves behind is empty, and counts as a repeat
+// from then on, whose errors it hides: the second pod is what remains with every
+// setting of the driver. One that has mended it makes this test fail: then
+// docs/failures.md changes.
+func TestDriverKilled(t *testing.T) {
+	tests := []struct {
+		mode string // of Vault, afterwards
+		want string
+	}{{"pass", withFiles}, {"busy 3600", withoutFiles}}
+	worlds, proxies := make([]*world, len(tests)), make([]*faultProxy, len(tests))
+	for n := range tests {
+		w, proxy := newFaultWorld(t, cluster.Driver), newFaultProxy(t)
+		newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m").start(t)
+		worlds[n], proxies[n] = w, proxy
+	}
+	for n, w := range worlds {
+		proxies[n].set(t, "hold")
+		w.pod(t, "app")
+	}
+	for n := range worlds {
+		proxies[n].wait(t, "hold", 1)
+	}
+	kill(t, cluster.DriverNamespace, cluster.DriverSelector, "secrets-store")
+	for n, test := range tests {
+		proxies[n].set(t, test.mode)
+	}
+	for n, w := range worlds {
+		if err := shared.WaitPod(t.Context(), w.namespace, "app"); err != nil {
+			t.Fatal(err)
+		}
+		w.checkStarted(t, "app", tests[n].want)
+		// The volume was mounted when the container started, so it sees what comes later.
+		proxies[n].set(t, "pass")
+		w.waitPodStatus(t, "app", "matrix")
+		w.checkFiles(t, "app", firstToken)
+	}
+}
+
 // TestNoProvider has pods that start while there is no provider on the node.
 func TestNoProvider(t *testing.T) {
 	t.Parallel()

@@ -113,7 +113,7 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(kinds["DaemonSet"].Object, &set); err != nil {
 		t.Fatal(err)
 	}
-	if set.Namespace != driverNamespace || set.Name != d.daemonSet || set.Spec.Selector.MatchLabels["app"] != d.daemonSet {
+	if set.Namespace != DriverNamespace || set.Name != d.daemonSet || set.Spec.Selector.MatchLabels["app"] != d.daemonSet {
 		t.Errorf("the driver is %s/%s and selects %v", set.Namespace, set.Name, set.Spec.Selector.MatchLabels)
 	}
 	folder := "/var/lib/kubelet/plugins/" + d.daemonSet + "/"

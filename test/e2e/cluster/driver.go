@@ -28,7 +28,9 @@ const (
 	// that is done: what must hold with any driver is tested with this one.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
 
-	driverNamespace = "kube-system"
+	// DriverNamespace and DriverSelector say where the pods of Driver are.
+	DriverNamespace = "kube-system"
+	DriverSelector  = "app=csi-secrets-store"
 )
 
 // sharedManifests and driverManifests are files of the driver's folder deploy/, in
@@ -111,7 +113,7 @@ func (c *Cluster) applyDrivers(ctx context.Context) error {
 // waitDrivers waits until the drivers run and the kubelet knows them.
 func (c *Cluster) waitDrivers(ctx context.Context) error {
 	for _, d := range drivers {
-		if err := c.WaitDaemonSet(ctx, driverNamespace, d.daemonSet); err != nil {
+		if err := c.WaitDaemonSet(ctx, DriverNamespace, d.daemonSet); err != nil {
 			return err
 		}
 		err := Wait(ctx, time.Minute, "the kubelet to know the driver "+d.name, func(ctx context.Context) (bool, string, error) {
@@ -135,13 +137,13 @@ func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
 	if n < 0 {
 		return "", fmt.Errorf("no driver is called %s", name)
 	}
-	pods, err := c.Client.CoreV1().Pods(driverNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + drivers[n].daemonSet})
+	pods, err := c.Client.CoreV1().Pods(DriverNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + drivers[n].daemonSet})
 	if err != nil {
 		return "", err
 	}
 	var log strings.Builder
 	for _, pod := range pods.Items {
-		text, err := c.Logs(ctx, driverNamespace, pod.Name, "secrets-store")
+		text, err := c.Logs(ctx, DriverNamespace, pod.Name, "secrets-store")
 		if err != nil {
 			return "", err
 		}
