@@ -19,6 +19,7 @@ import (
 
 // TestStory is the main job, each step on what the one before has left.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	requireProduct(t)
 	namespace := newNamespace(t)
 	s := &story{world: world{namespace: namespace, key: namespace}}
