@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -309,8 +310,10 @@ func (w *world) checkWaiting(t *testing.T, pod string) {
 	if p.Status.Phase != corev1.PodPending {
 		t.Errorf("%s is %s", pod, p.Status.Phase)
 	}
-	for _, c := range p.Status.ContainerStatuses {
-		if c.State.Waiting == nil || c.State.Waiting.Reason != "ContainerCreating" || c.RestartCount > 0 {
+	// With init containers, of which none has started either, it is PodInitializing.
+	before := []string{"ContainerCreating", "PodInitializing"}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.State.Waiting == nil || !slices.Contains(before, c.State.Waiting.Reason) || c.RestartCount > 0 {
 			t.Errorf("container %s of %s: %+v", c.Name, pod, c.State)
 		}
 	}

@@ -179,8 +179,8 @@ func (c *Cluster) NodeAddress(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("node %s has no address of its own", nodeName)
 }
 
-// OnNode returns a command for the node, beside its pods, that is yet to be run. It
-// has our standard input.
+// OnNode returns a command for the node, beside its pods, that is yet to be run. Its
+// standard input ends with that of the command here.
 func (c *Cluster) OnNode(ctx context.Context, command ...string) *exec.Cmd {
 	return c.docker.Command(ctx, append([]string{"exec", "--interactive", nodeName}, command...)...)
 }
