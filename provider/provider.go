@@ -17,7 +17,8 @@
 // The gRPC code of an error decides what becomes of the pod. The kubelet takes
 // Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and Aborted for
 // "perhaps it was mounted" and keeps the folder it made; the driver then takes
-// that folder for a finished mount, and the pod starts with an empty volume.
+// that folder for a finished mount, as long as it is younger than the rotation
+// poll interval, and the pod starts with an empty volume (docs/failures.md).
 // So none of these five is ever sent: InvalidArgument, NotFound,
 // PermissionDenied, Unauthenticated, FailedPrecondition and Internal are the
 // only codes. Mount guarantees it for itself and [Server] for every call.

@@ -1,13 +1,60 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 )
+
+// TestTakeoverWithoutGap: whoever comes while one process after the other takes the
+// path over finds a socket that listens. A driver that has just started looks once,
+// and fails the mount.
+func TestTakeoverWithoutGap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.sock")
+	first, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	stop, refused := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(refused)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			conn, err := net.Dial("unix", path)
+			if errors.Is(err, syscall.EAGAIN) {
+				continue // its queue is full: nobody accepts here
+			}
+			if err != nil {
+				refused <- err
+				return
+			}
+			conn.Close()
+		}
+	}()
+	for range 300 {
+		// Those that were replaced listen until the end, as they do until the new
+		// one is ready.
+		next, err := listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+	}
+	close(stop)
+	if err := <-refused; err != nil {
+		t.Error(err)
+	}
+}
 
 // TestSocketLock: whose socket it is may not change between looking and
 // removing. What is not safe in time is not visible in one go, so this checks

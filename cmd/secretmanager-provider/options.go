@@ -26,6 +26,10 @@ const (
 	defaultVersionKey = "/var/lib/secretmanager/version-key"
 )
 
+// maxMountTimeout is under the kubelet's two minutes, and under the grace period in
+// the manifest.
+const maxMountTimeout = 110 * time.Second
+
 // maxRepublishCache is beyond what any node has to spare.
 var maxRepublishCache = resource.MustParse("1Ti")
 
@@ -122,7 +126,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 		bad("vault-client-cert", "and --vault-client-key go together")
 	}
 	var err error
-	if o.mountTimeout, err = time.ParseDuration(*timeout); err != nil || o.mountTimeout < time.Second || o.mountTimeout > 110*time.Second {
+	if o.mountTimeout, err = time.ParseDuration(*timeout); err != nil || o.mountTimeout < time.Second || o.mountTimeout > maxMountTimeout {
 		bad("mount-timeout", "%q is not a duration from 1s to 110s, such as 25s", *timeout)
 	}
 	if q, err := resource.ParseQuantity(*republishCache); err != nil || q.Sign() < 0 || q.Cmp(maxRepublishCache) > 0 {

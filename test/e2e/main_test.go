@@ -20,6 +20,11 @@ import (
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
+	// The tests mostly wait: for the kubelet, for a fault to be noticed. How many run
+	// beside each other is not a matter of processors.
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
 	flag.Parse()
 	if testing.Short() {
 		fmt.Println("end-to-end tests are skipped with -short")

@@ -34,20 +34,32 @@ var installed = sync.OnceValue(func() error {
 })
 
 // built is the path of the command line.
-var built = sync.OnceValues(func() (string, error) {
+var built = sync.OnceValues(func() (string, error) { return build("secretmanager", ".", "./cmd/secretmanager") })
+
+// build builds a program from a module of the repository and returns its path.
+func build(name, module, pkg string) (string, error) {
 	root, err := programs.Root()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(root, ".cache", "e2e", "bin", "secretmanager")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/secretmanager")
-	cmd.Dir = root
+	path := filepath.Join(root, ".cache", "e2e", "bin", name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, pkg)
+	cmd.Dir = filepath.Join(root, module)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building secretmanager: %w\n%s", err, output)
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, output)
 	}
 	return path, nil
-})
+}
+
+// onNode builds a program and puts it into the node, and returns its path there.
+func onNode(name, module, pkg string) (string, error) {
+	path, err := build(name, module, pkg)
+	if err != nil {
+		return "", err
+	}
+	return shared.CopyToNode(context.Background(), path)
+}
 
 // requireProduct makes sure that the product runs in the cluster.
 func requireProduct(t *testing.T) {

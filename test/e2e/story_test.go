@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 
 // TestStory is the main job, each step on what the one before has left.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	requireProduct(t)
 	namespace := newNamespace(t)
 	s := &story{world: world{namespace: namespace, key: namespace}}
@@ -59,12 +58,7 @@ func (s *story) setUpVault(t *testing.T) {
 }
 
 func (s *story) encrypt(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "secrets.json")
-	if err := os.WriteFile(file, []byte(jsonText), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"encrypt", secretName, "-n", s.namespace, "--transit-key", s.key, "--from-file", file, "--from-literal", "api-token=" + firstToken}
-
+	args := s.encryptArgs(t)
 	manifest := command(t, s.author, "", append(args, "-o", "yaml", "--dry-run=client")...)
 	if !strings.Contains(manifest, base64.StdEncoding.EncodeToString([]byte("vault:v1:"))) || strings.Contains(manifest, password) {
 		t.Errorf("the manifest is\n%s", manifest)
@@ -225,13 +219,7 @@ func (s *story) newValue(t *testing.T) {
 		}
 	}
 	s.waitSynced(t, secondToken)
-	pod, err := shared.Client.CoreV1().Pods(s.namespace).Get(t.Context(), "app", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
-		t.Errorf("the pod was restarted %d times", n)
-	}
+	s.checkStarted(t, "app", withFiles) // and not again
 }
 
 func (s *story) moved(t *testing.T) {

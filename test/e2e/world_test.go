@@ -1,16 +1,22 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
@@ -21,6 +27,8 @@ type world struct {
 	namespace string
 	key       string // transit key, named as the namespace
 	author    string // Vault token of the author
+	provider  string // empty: the one that is installed
+	driver    string // empty: cluster.Driver
 }
 
 const (
@@ -38,7 +46,7 @@ apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: %s, namespace: %s}
 spec:
-  provider: secretmanager
+  provider: %s
   parameters:
     roleName: %s
     secretName: %s
@@ -55,11 +63,18 @@ spec:
   - secretName: %s-synced
     type: Opaque
     data: [{objectName: api-token, key: token}]
-`, name, w.namespace, role, secret, w.key, name)
+`, name, w.namespace, cmp.Or(w.provider, "secretmanager"), role, secret, w.key, name)
 }
 
-// podYAML is a pod that mounts a class. With a Secret named the kubelet hands
-// the ciphertext over; without, it is read as the pod.
+// What a pod's container prints when it starts, see podYAML.
+const (
+	withFiles    = "FILES\n"
+	withoutFiles = "EMPTY\n"
+)
+
+// podYAML is a pod that mounts a class, and says whether the files were there when
+// it started. With a Secret named the kubelet hands the ciphertext over; without,
+// it is read as the pod.
 func (w *world) podYAML(name, account, class, fromKubelet string) string {
 	ref := ""
 	if fromKubelet != "" {
@@ -76,16 +91,16 @@ spec:
   containers:
   - name: app
     image: %s
-    command: [sleep, infinity]
+    command: [sh, -c, "if test -s /secrets/api-token; then echo FILES; else echo EMPTY; fi; exec sleep infinity"]
     volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]
   volumes:
   - name: secrets
     csi:
-      driver: secrets-store.csi.k8s.io
+      driver: %s
       readOnly: true
       volumeAttributes: {secretProviderClass: %s}
       %s
-`, name, w.namespace, account, shared.Images.App, class, ref)
+`, name, w.namespace, account, shared.Images.App, cmp.Or(w.driver, cluster.Driver), class, ref)
 }
 
 // apply applies manifests.
@@ -96,14 +111,30 @@ func apply(t *testing.T, manifests ...string) {
 	}
 }
 
+// setUpLock keeps two vault-setups apart: each adds its policy to the rotator's
+// role, which Vault can only replace as a whole.
+var setUpLock sync.Mutex
+
 // setUp gives Vault what the namespace needs, with the product's own command.
 func (w *world) setUp(t *testing.T) {
 	t.Helper()
+	setUpLock.Lock()
+	defer setUpLock.Unlock()
 	createServiceAccount(t, w.namespace, "matrix")
 	createServiceAccount(t, w.namespace, "author")
 	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", w.key, "-n", w.namespace,
 		"--service-account", "matrix", "--author-service-account", w.namespace+"/author", "--retire")
 	w.author = vaultLogin(t, w.namespace, "author", w.namespace+"-author")
+}
+
+// encryptArgs are the arguments of the command that makes the Secret.
+func (w *world) encryptArgs(t *testing.T) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secrets.json")
+	if err := os.WriteFile(file, []byte(jsonText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"encrypt", secretName, "-n", w.namespace, "--transit-key", w.key, "--from-file", file, "--from-literal", "api-token=" + firstToken}
 }
 
 // secret reads a Secret of the namespace.
@@ -140,21 +171,60 @@ func (w *world) checkFiles(t *testing.T, pod, apiToken string) {
 	}
 }
 
-// waitReady waits for pods to be ready.
+// waitReady waits for pods to be ready. Each had its files when it started, and
+// started once.
 func (w *world) waitReady(t *testing.T, pods ...string) {
 	t.Helper()
 	for _, pod := range pods {
 		if err := shared.WaitPod(t.Context(), w.namespace, pod); err != nil {
 			t.Fatal(err)
 		}
+		w.checkStarted(t, pod, withFiles)
 	}
+}
+
+// checkStarted checks what the pod's container printed when it started.
+func (w *world) checkStarted(t *testing.T, pod, want string) {
+	t.Helper()
+	got, err := shared.Logs(t.Context(), w.namespace, pod, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("%s says %q, want %q", pod, got, want)
+	}
+	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		t.Errorf("%s was restarted %d times", pod, n)
+	}
+}
+
+// podStatus reads what the driver keeps of a pod's volume since its first mount.
+func (w *world) podStatus(ctx context.Context, pod, class string) (*unstructured.Unstructured, error) {
+	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
+	return shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(ctx, pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+}
+
+// waitPodStatus waits until the driver has mounted a pod's volume.
+func (w *world) waitPodStatus(t *testing.T, pod, class string) (status *unstructured.Unstructured) {
+	t.Helper()
+	err := cluster.Wait(t.Context(), 5*time.Minute, "the driver to mount the volume of "+pod, func(ctx context.Context) (done bool, seen string, err error) {
+		status, err = w.podStatus(ctx, pod, class)
+		return err == nil, "", err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
 }
 
 // objectVersions reads what the driver keeps of a pod's volume.
 func (w *world) objectVersions(t *testing.T, pod, class string) map[string]string {
 	t.Helper()
-	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
-	status, err := shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(t.Context(), pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+	status, err := w.podStatus(t.Context(), pod, class)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +297,12 @@ func (w *world) checkStuck(t *testing.T, pod string, texts ...string) {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %s", pod, event.Message)
+	w.checkWaiting(t, pod)
+}
+
+// checkWaiting checks that no container of the pod has ever started.
+func (w *world) checkWaiting(t *testing.T, pod string) {
+	t.Helper()
 	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -234,8 +310,10 @@ func (w *world) checkStuck(t *testing.T, pod string, texts ...string) {
 	if p.Status.Phase != corev1.PodPending {
 		t.Errorf("%s is %s", pod, p.Status.Phase)
 	}
-	for _, c := range p.Status.ContainerStatuses {
-		if c.State.Waiting == nil || c.State.Waiting.Reason != "ContainerCreating" || c.RestartCount > 0 {
+	// With init containers, of which none has started either, it is PodInitializing.
+	before := []string{"ContainerCreating", "PodInitializing"}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.State.Waiting == nil || !slices.Contains(before, c.State.Waiting.Reason) || c.RestartCount > 0 {
 			t.Errorf("container %s of %s: %+v", c.Name, pod, c.State)
 		}
 	}

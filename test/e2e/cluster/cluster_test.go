@@ -13,6 +13,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -60,64 +61,95 @@ func TestDriverManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, image := range []string{"", "ours:1"} {
-		t.Run("image "+image, func(t *testing.T) {
-			c := &Cluster{Images: &images.Set{Driver: image}}
-			kinds := map[string]*unstructured.Unstructured{}
-			for _, file := range driverManifests {
-				text, err := os.ReadFile(filepath.Join(dir, "deploy", file))
-				if err != nil {
-					t.Fatal(err)
-				}
-				objects, err := Decode(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, object := range objects {
-					for _, edit := range []Edit{editCSIDriver, c.editDriver} {
-						if err := edit(object); err != nil {
-							t.Fatal(err)
-						}
-					}
-					kinds[object.GetKind()] = object
-				}
-			}
+		for _, d := range drivers {
+			t.Run(d.name+" with image "+image, func(t *testing.T) { testDriverManifests(t, dir, d, image) })
+		}
+	}
+}
 
-			requests, _, _ := unstructured.NestedSlice(kinds["CSIDriver"].Object, "spec", "tokenRequests")
-			if len(requests) != len(tokenAudiences) {
-				t.Errorf("tokenRequests are %v", requests)
-			}
-			var set appsv1.DaemonSet
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(kinds["DaemonSet"].Object, &set); err != nil {
-				t.Fatal(err)
-			}
-			if set.Namespace != driverNamespace || set.Name != driverDaemonSet {
-				t.Errorf("the driver is %s/%s", set.Namespace, set.Name)
-			}
-			containers := set.Spec.Template.Spec.Containers
-			wantContainers := 3
-			if image != "" {
-				wantContainers = 2
-			}
-			if len(containers) != wantContainers {
-				t.Errorf("%d containers, want %d", len(containers), wantContainers)
-			}
-			for _, container := range containers {
-				if image != "" && container.Image != image {
-					t.Errorf("container %s has the image %s", container.Name, container.Image)
-				}
-				if container.Name != "secrets-store" {
-					continue
-				}
-				for name, value := range driverFlags {
-					if n := slices.Index(container.Args, name+"="+value); n < 0 {
-						t.Errorf("the driver's flags lack %s=%s: %q", name, value, container.Args)
-					}
-				}
-				if got := strings.Count(strings.Join(container.Args, " "), "--enable-secret-rotation"); got != 1 {
-					t.Errorf("a flag is given %d times: %q", got, container.Args)
+// The driver that is set up as docs/install.md says is.
+func TestDriverIsAsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, value := range map[string]string{"--enable-secret-rotation": "enableSecretRotation", "--rotation-poll-interval": "rotationPollInterval"} {
+		if want := value + ": " + drivers[0].flags[flag]; drivers[0].name != Driver || !strings.Contains(string(text), "\n"+want) {
+			t.Errorf("docs/install.md does not have %q", want)
+		}
+	}
+}
+
+func testDriverManifests(t *testing.T, dir string, d driver, image string) {
+	c := &Cluster{Images: &images.Set{Driver: image}}
+	kinds := map[string]*unstructured.Unstructured{}
+	for _, file := range driverManifests {
+		text, err := os.ReadFile(filepath.Join(dir, "deploy", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := Decode([]byte(d.renamed(string(text))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, object := range objects {
+			for _, edit := range []Edit{editCSIDriver, c.editDriver(d)} {
+				if err := edit(object); err != nil {
+					t.Fatal(err)
 				}
 			}
-		})
+			kinds[object.GetKind()] = object
+		}
+	}
+
+	if name := kinds["CSIDriver"].GetName(); name != d.name {
+		t.Errorf("the CSIDriver is called %s", name)
+	}
+	requests, _, _ := unstructured.NestedSlice(kinds["CSIDriver"].Object, "spec", "tokenRequests")
+	if len(requests) != len(tokenAudiences) {
+		t.Errorf("tokenRequests are %v", requests)
+	}
+	var set appsv1.DaemonSet
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(kinds["DaemonSet"].Object, &set); err != nil {
+		t.Fatal(err)
+	}
+	if set.Namespace != DriverNamespace || set.Name != d.daemonSet || set.Spec.Selector.MatchLabels["app"] != d.daemonSet {
+		t.Errorf("the driver is %s/%s and selects %v", set.Namespace, set.Name, set.Spec.Selector.MatchLabels)
+	}
+	folder := "/var/lib/kubelet/plugins/" + d.daemonSet + "/"
+	if !slices.ContainsFunc(set.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == folder }) {
+		t.Errorf("no volume has the folder %s", folder)
+	}
+	containers := set.Spec.Template.Spec.Containers
+	wantContainers := 3
+	if image != "" {
+		wantContainers = 2
+	}
+	if len(containers) != wantContainers {
+		t.Errorf("%d containers, want %d", len(containers), wantContainers)
+	}
+	for _, container := range containers {
+		if image != "" && container.Image != image {
+			t.Errorf("container %s has the image %s", container.Name, container.Image)
+		}
+		if container.Name == "node-driver-registrar" && !slices.Contains(container.Args, "--kubelet-registration-path="+folder+"csi.sock") {
+			t.Errorf("the registrar's flags are %q", container.Args)
+		}
+		if container.Name != "secrets-store" {
+			continue
+		}
+		for name, value := range d.flags {
+			if n := slices.Index(container.Args, name+"="+value); n < 0 {
+				t.Errorf("the driver's flags lack %s=%s: %q", name, value, container.Args)
+			}
+		}
+		if got := strings.Count(strings.Join(container.Args, " "), "--enable-secret-rotation"); got != 1 {
+			t.Errorf("a flag is given %d times: %q", got, container.Args)
+		}
+		// The throttled driver is as it was released.
+		if d.name == ThrottledDriver && !slices.Contains(container.Args, "--rotation-poll-interval=2m") {
+			t.Errorf("the driver's flags are %q", container.Args)
+		}
 	}
 }
 

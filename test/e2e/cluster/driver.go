@@ -21,64 +21,135 @@ import (
 )
 
 const (
-	driverName      = "secrets-store.csi.k8s.io"
-	driverNamespace = "kube-system"
-	driverDaemonSet = "csi-secrets-store"
+	// Driver is the Secrets Store CSI driver, set up as docs/install.md says.
+	Driver = "secrets-store.csi.k8s.io"
+	// ThrottledDriver is a second one with the poll interval that it is released
+	// with. Within it the driver takes the folder of a mount that failed for one
+	// that is done: what must hold with any driver is tested with this one.
+	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
+
+	// DriverNamespace and DriverSelector say where the pods of Driver are.
+	DriverNamespace = "kube-system"
+	DriverSelector  = "app=csi-secrets-store"
 )
 
-// driverManifests are files of the driver's folder deploy/, in the order in which
-// they are applied.
-var driverManifests = []string{
-	"secrets-store.csi.x-k8s.io_secretproviderclasses.yaml",
-	"secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml",
-	"rbac-secretproviderclass.yaml",
-	"rbac-secretprovidersyncing.yaml",
-	"csidriver.yaml",
-	"secrets-store-csi-driver.yaml",
+// sharedManifests and driverManifests are files of the driver's folder deploy/, in
+// the order in which they are applied: what there is once, and of each driver.
+var (
+	sharedManifests = []string{
+		"secrets-store.csi.x-k8s.io_secretproviderclasses.yaml",
+		"secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml",
+		"rbac-secretproviderclass.yaml",
+		"rbac-secretprovidersyncing.yaml",
+	}
+	driverManifests = []string{
+		"csidriver.yaml",
+		"secrets-store-csi-driver.yaml",
+	}
+)
+
+// A driver is one of the drivers in the cluster.
+type driver struct {
+	name      string
+	daemonSet string
+	flags     map[string]string // in place of the manifest's
 }
 
-// driverFlags are set on the driver in place of the manifest's.
-var driverFlags = map[string]string{
-	"--enable-secret-rotation": "true",
-	// With the kubelet's syncFrequency of as much, a change is seen within a test's patience.
-	"--rotation-poll-interval": "10s",
+var drivers = []driver{
+	{Driver, "csi-secrets-store", map[string]string{
+		"--enable-secret-rotation": "true",
+		// With the kubelet's syncFrequency a change is seen within a test's patience.
+		"--rotation-poll-interval": "0s",
+	}},
+	{ThrottledDriver, "csi-secrets-store-throttled", map[string]string{
+		"--enable-secret-rotation": "true",
+		"--drivername":             ThrottledDriver,
+	}},
+}
+
+// renamed is a manifest of the released driver with this one's names.
+func (d driver) renamed(manifest string) string {
+	const name = "csi-secrets-store" // of the DaemonSet; images and roles have it in their names too
+	return strings.NewReplacer(
+		"name: "+name+"\n", "name: "+d.daemonSet+"\n",
+		"app: "+name+"\n", "app: "+d.daemonSet+"\n",
+		"/plugins/"+name+"/", "/plugins/"+d.daemonSet+"/",
+		"name: "+Driver+"\n", "name: "+d.name+"\n",
+	).Replace(manifest)
 }
 
 // tokenAudiences are whom the kubelet makes tokens of a pod for: Vault, and the
 // API server (the empty one).
 var tokenAudiences = []string{"vault", ""}
 
-// applyDriver installs the Secrets Store CSI driver from its released manifests.
-func (c *Cluster) applyDriver(ctx context.Context) error {
+// applyDrivers installs the drivers from the released manifests.
+func (c *Cluster) applyDrivers(ctx context.Context) error {
 	dir, err := inputs.ModuleDir(ctx, filepath.Join(c.root, "test", "driver"), "sigs.k8s.io/secrets-store-csi-driver")
 	if err != nil {
 		return err
 	}
-	for _, file := range driverManifests {
+	apply := func(file string, rename func(string) string, edits ...Edit) error {
 		text, err := os.ReadFile(filepath.Join(dir, "deploy", file))
 		if err != nil {
 			return fmt.Errorf("reading the driver's manifest: %w", err)
 		}
-		if err := c.ApplyYAML(ctx, string(text), editCSIDriver, c.editDriver); err != nil {
+		return c.ApplyYAML(ctx, rename(string(text)), edits...)
+	}
+	for _, file := range sharedManifests {
+		if err := apply(file, strings.Clone); err != nil {
+			return err
+		}
+	}
+	for _, d := range drivers {
+		for _, file := range driverManifests {
+			if err := apply(file, d.renamed, editCSIDriver, c.editDriver(d)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// waitDrivers waits until the drivers run and the kubelet knows them.
+func (c *Cluster) waitDrivers(ctx context.Context) error {
+	for _, d := range drivers {
+		if err := c.WaitDaemonSet(ctx, DriverNamespace, d.daemonSet); err != nil {
+			return err
+		}
+		err := Wait(ctx, time.Minute, "the kubelet to know the driver "+d.name, func(ctx context.Context) (bool, string, error) {
+			node, err := c.Client.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
+			if err != nil {
+				return false, "", err
+			}
+			known := slices.ContainsFunc(node.Spec.Drivers, func(n storagev1.CSINodeDriver) bool { return n.Name == d.name })
+			return known, fmt.Sprintf("CSINode %s does not list it", nodeName), nil
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// waitDriver waits until the driver runs and the kubelet knows it.
-func (c *Cluster) waitDriver(ctx context.Context) error {
-	if err := c.WaitDaemonSet(ctx, driverNamespace, driverDaemonSet); err != nil {
-		return err
+// DriverLog returns the log of one of the drivers.
+func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
+	n := slices.IndexFunc(drivers, func(d driver) bool { return d.name == name })
+	if n < 0 {
+		return "", fmt.Errorf("no driver is called %s", name)
 	}
-	return Wait(ctx, time.Minute, "the kubelet to know the driver", func(ctx context.Context) (bool, string, error) {
-		node, err := c.Client.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
+	pods, err := c.Client.CoreV1().Pods(DriverNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + drivers[n].daemonSet})
+	if err != nil {
+		return "", err
+	}
+	var log strings.Builder
+	for _, pod := range pods.Items {
+		text, err := c.Logs(ctx, DriverNamespace, pod.Name, "secrets-store")
 		if err != nil {
-			return false, "", err
+			return "", err
 		}
-		known := slices.ContainsFunc(node.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == driverName })
-		return known, fmt.Sprintf("CSINode %s does not list %s", nodeName, driverName), nil
-	})
+		log.WriteString(text)
+	}
+	return log.String(), nil
 }
 
 // editCSIDriver makes the kubelet hand over tokens of the pod, and come back for changes.
@@ -98,22 +169,38 @@ func editCSIDriver(object *unstructured.Unstructured) error {
 
 // editDriver sets the driver's flags, and its image where we built one. That image
 // has no livenessprobe, so the probe goes.
-func (c *Cluster) editDriver(object *unstructured.Unstructured) error {
-	if object.GetKind() != "DaemonSet" {
+func (c *Cluster) editDriver(d driver) Edit {
+	return func(object *unstructured.Unstructured) error {
+		if object.GetKind() != "DaemonSet" {
+			return nil
+		}
+		var set appsv1.DaemonSet
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &set); err != nil {
+			return err
+		}
+		if err := c.editDaemonSet(&set, d); err != nil {
+			return err
+		}
+		converted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&set)
+		if err != nil {
+			return err
+		}
+		delete(converted, "status")
+		object.Object = converted
 		return nil
 	}
-	var set appsv1.DaemonSet
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &set); err != nil {
-		return err
-	}
+}
+
+// editDaemonSet does that to a driver's DaemonSet.
+func (c *Cluster) editDaemonSet(set *appsv1.DaemonSet, d driver) error {
 	pod := &set.Spec.Template.Spec
-	driver := slices.IndexFunc(pod.Containers, func(container corev1.Container) bool { return container.Name == "secrets-store" })
-	if driver < 0 {
+	container := slices.IndexFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == "secrets-store" })
+	if container < 0 {
 		return fmt.Errorf("it has no container secrets-store")
 	}
-	setFlags(&pod.Containers[driver], driverFlags)
+	setFlags(&pod.Containers[container], d.flags)
 	if image := c.Images.Driver; image != "" {
-		pod.Containers[driver].LivenessProbe = nil
+		pod.Containers[container].LivenessProbe = nil
 		pod.Containers = slices.DeleteFunc(pod.Containers, func(container corev1.Container) bool { return container.Name == "liveness-probe" })
 		for i := range pod.Containers {
 			container := &pod.Containers[i]
@@ -123,12 +210,6 @@ func (c *Cluster) editDriver(object *unstructured.Unstructured) error {
 			}
 		}
 	}
-	converted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&set)
-	if err != nil {
-		return err
-	}
-	delete(converted, "status")
-	object.Object = converted
 	return nil
 }
 

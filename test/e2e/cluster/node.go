@@ -13,6 +13,8 @@ import (
 	"text/template"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -161,6 +163,34 @@ func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
 	args := append([]string{"load", "docker-image", "--name", Name}, names...)
 	_, err := step.Run(c.kindCommand(ctx, args...))
 	return err
+}
+
+// NodeAddress returns the node's address, which its pods reach.
+func (c *Cluster) NodeAddress(ctx context.Context) (string, error) {
+	node, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, address := range node.Status.Addresses {
+		if address.Type == corev1.NodeInternalIP {
+			return address.Address, nil
+		}
+	}
+	return "", fmt.Errorf("node %s has no address of its own", nodeName)
+}
+
+// OnNode returns a command for the node, beside its pods, that is yet to be run. Its
+// standard input ends with that of the command here.
+func (c *Cluster) OnNode(ctx context.Context, command ...string) *exec.Cmd {
+	return c.docker.Command(ctx, append([]string{"exec", "--interactive", nodeName}, command...)...)
+}
+
+// CopyToNode puts a program into the node. Its folder is not one that is a
+// mount there: docker cp would not write into it.
+func (c *Cluster) CopyToNode(ctx context.Context, program string) (string, error) {
+	path := "/usr/local/bin/" + filepath.Base(program)
+	_, err := c.docker.Run(ctx, "cp", program, nodeName+":"+path)
+	return path, err
 }
 
 // waitNode waits until pods can run and find each other by name.

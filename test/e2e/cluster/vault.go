@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -35,6 +37,11 @@ type Vault struct {
 	Inside string
 	// Token is the root token.
 	Token string
+}
+
+// OnNode is the URL for programs on the node, whose address that is.
+func (v Vault) OnNode(node string) string {
+	return fmt.Sprintf("http://%s", net.JoinHostPort(node, strconv.Itoa(vaultNodePort)))
 }
 
 // applyVault installs Vault.
@@ -131,7 +138,7 @@ func (v Vault) Do(ctx context.Context, method, path string, in, out any) error {
 
 // install installs what every test needs, and waits for it all at once.
 func (c *Cluster) install(ctx context.Context) error {
-	for _, f := range []func(context.Context) error{c.applyDriver, c.applyVault, c.waitDriver, c.waitVault} {
+	for _, f := range []func(context.Context) error{c.applyDrivers, c.applyVault, c.waitDrivers, c.waitVault} {
 		if err := f(ctx); err != nil {
 			return err
 		}

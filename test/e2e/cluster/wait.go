@@ -36,7 +36,8 @@ func Wait(ctx context.Context, limit time.Duration, what string, condition func(
 			return nil
 		}
 		// What a call cut short by the deadline has to say hides what was seen before it.
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		late := errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "would exceed context deadline")
+		if err != nil && !late && ctx.Err() == nil {
 			last = err.Error()
 		} else if err == nil && seen != "" {
 			last = seen

@@ -1,0 +1,160 @@
+// Command faultproxy stands between a provider and Vault and has the faults that
+// a test asks for. It runs on the node, where pods reach it wherever the engine is.
+//
+//	faultproxy --listen 172.18.0.2:0 --to http://172.18.0.2:30820
+//
+// The first line on its standard output is its URL. Each line on its standard
+// input is a mode, and is answered with one line "mode MODE" once it holds:
+//
+//	pass        requests go to Vault, also those that were held
+//	refuse      connections are refused
+//	hold        requests get no answer
+//	busy        requests get a 429
+//	busy 3600   and are told to come back in so many seconds
+//
+// Each request is one more line, "request MODE PATH". It begins in mode pass and
+// ends when standard input does, as it does when the test dies.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+)
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:0", "`address` to listen on; port 0 picks a free one")
+	to := flag.String("to", "", "`URL` of Vault")
+	flag.Parse()
+	if err := run(*listen, *to, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "faultproxy:", err)
+		os.Exit(1)
+	}
+}
+
+func run(address, to string, in io.Reader, out io.Writer) error {
+	vault, err := url.Parse(to)
+	if err != nil || vault.Host == "" {
+		return fmt.Errorf("--to %q is not a URL", to)
+	}
+	p := &proxy{out: out, mode: "pass", changed: make(chan struct{}), vault: &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(vault) },
+	}}
+	if err := p.listen(address); err != nil {
+		return err
+	}
+	defer p.close()
+	p.say("http://%s", p.address)
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		if err := p.set(lines.Text()); err != nil {
+			return err
+		}
+		p.say("mode %s", lines.Text())
+	}
+	return lines.Err()
+}
+
+type proxy struct {
+	vault   http.Handler
+	address string       // once it is known
+	server  *http.Server // nil while connections are refused
+
+	outMu sync.Mutex
+	out   io.Writer
+
+	mu      sync.Mutex
+	mode    string
+	changed chan struct{} // closed when the mode changes
+}
+
+func (p *proxy) say(format string, a ...any) {
+	p.outMu.Lock()
+	defer p.outMu.Unlock()
+	fmt.Fprintf(p.out, format+"\n", a...)
+}
+
+func (p *proxy) listen(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	p.address = l.Addr().String()
+	p.server = &http.Server{Handler: p}
+	go p.server.Serve(l)
+	return nil
+}
+
+func (p *proxy) close() {
+	if p.server != nil {
+		p.server.Close()
+		p.server = nil
+	}
+}
+
+func (p *proxy) set(mode string) error {
+	name, _, _ := strings.Cut(mode, " ")
+	switch name {
+	case "pass", "hold", "busy", "refuse":
+	default:
+		return fmt.Errorf("%q is not a mode", mode)
+	}
+	p.mu.Lock()
+	p.mode = mode
+	close(p.changed)
+	p.changed = make(chan struct{})
+	p.mu.Unlock()
+	if name == "refuse" {
+		p.close()
+		return nil
+	}
+	if p.server == nil {
+		return p.listen(p.address)
+	}
+	return nil
+}
+
+func (p *proxy) current() (mode string, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mode, p.changed
+}
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// While the body is unread the server does not notice that the client has gone.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	for {
+		mode, changed := p.current()
+		p.say("request %s %s", mode, r.URL.Path)
+		name, seconds, _ := strings.Cut(mode, " ")
+		switch name {
+		case "pass":
+			p.vault.ServeHTTP(w, r)
+			return
+		case "busy":
+			if seconds != "" {
+				w.Header().Set("Retry-After", seconds)
+			}
+			http.Error(w, `{"errors":["request path is over its rate limit"]}`, http.StatusTooManyRequests)
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}

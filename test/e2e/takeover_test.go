@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
+)
+
+// restart replaces the pods of a DaemonSet, as `kubectl rollout restart` does, and
+// returns when the new ones serve and the old ones are gone. The stamp is any text
+// that is new.
+func restart(t *testing.T, daemonSet, selector, stamp string) {
+	t.Helper()
+	old, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	patchTemplate(t, daemonSet, stamp)
+	if err := shared.WaitDaemonSet(t.Context(), system, daemonSet); err != nil {
+		t.Fatal(err)
+	}
+	err = cluster.Wait(t.Context(), 3*time.Minute, "the replaced pods of "+daemonSet+" to be gone", func(ctx context.Context) (bool, string, error) {
+		now, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return false, "", err
+		}
+		var left []string
+		for _, pod := range now.Items {
+			if slices.ContainsFunc(old.Items, func(o corev1.Pod) bool { return o.UID == pod.UID }) {
+				left = append(left, pod.Name)
+			}
+		}
+		return len(left) == 0 && len(now.Items) > 0, fmt.Sprintf("%d pods, of which old: %v", len(now.Items), left), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func patchTemplate(t *testing.T, daemonSet, stamp string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, stamp)
+	_, err := shared.Client.AppsV1().DaemonSets(system).Patch(t.Context(), daemonSet, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mountLoad is what the program mountload takes, and what it reports.
+type mountLoad struct {
+	Folder   string              `json:"folder"`
+	Provider string              `json:"provider"`
+	Targets  string              `json:"targets"`
+	Rate     int                 `json:"rate"`
+	Pods     []map[string]string `json:"pods"`
+	Secrets  map[string][]byte   `json:"secrets"`
+	Files    map[string]string   `json:"files"`
+}
+
+type mountReport struct {
+	Cold, Repeated, Fresh, Failed int
+	Errors                        []string
+	Slowest                       string
+}
+
+var mountloadOnNode = sync.OnceValues(func() (string, error) { return onNode("mountload", "test/mountload", ".") })
+
+// TestReplacementUnderLoad replaces the provider three times while the driver's own client
+// mounts 50 volumes a second: none fails. It runs beside no other test, as these
+// count the provider's mounts.
+func TestReplacementUnderLoad(t *testing.T) {
+	requireProduct(t)
+	program, err := mountloadOnNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{namespace: newNamespace(t)}
+	w.key = w.namespace
+	w.setUp(t)
+	command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
+
+	load := mountLoad{
+		Folder: "/etc/kubernetes/secrets-store-csi-providers", Provider: "secretmanager",
+		Targets: "/run/mountload-" + w.namespace, Rate: 50,
+		Secrets: w.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
+	}
+	for n := range 20 {
+		load.Pods = append(load.Pods, w.podAttributes(t, fmt.Sprintf("app-%d", n)))
+	}
+	// It ends with its standard input, so also when the test dies.
+	cmd := shared.OnNode(context.WithoutCancel(t.Context()), program)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := sync.OnceValue(func() error {
+		stdin.Close()
+		return cmd.Wait()
+	})
+	t.Cleanup(func() { ended() })
+	if err := json.NewEncoder(stdin).Encode(load); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	if line, err := lines.ReadString('\n'); line != "mounting\n" {
+		t.Fatalf("mountload says %q, %v\n%s", line, err, stderr.String())
+	}
+
+	const selector = "app.kubernetes.io/name=secretmanager-provider"
+	for n := range 3 {
+		before := w.mountedBy(t, selector)
+		restart(t, "secretmanager-provider", selector, fmt.Sprintf("%s-%d", w.namespace, n))
+		after := w.waitMountedBy(t, selector)
+		for pod := range after {
+			if before[pod] > 0 {
+				t.Errorf("pod %s is still there", pod)
+			}
+		}
+	}
+
+	stdin.Close()
+	text, err := io.ReadAll(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ended(); err != nil {
+		t.Fatalf("mountload: %v\n%s", err, stderr.String())
+	}
+	var report mountReport
+	if err := json.Unmarshal(text, &report); err != nil {
+		t.Fatalf("mountload reports %q: %v", text, err)
+	}
+	t.Logf("mounts: %d cold, of which %d by a driver that had just started, %d repeated, %d failed; the slowest took %s",
+		report.Cold, report.Fresh, report.Repeated, report.Failed, report.Slowest)
+	if report.Failed > 0 {
+		t.Errorf("%d mounts failed, the first of them: %q", report.Failed, report.Errors)
+	}
+	if report.Cold == 0 || report.Fresh == 0 || report.Repeated == 0 {
+		t.Error("some kind of mount did not happen")
+	}
+}
+
+// podAttributes makes a pod that no node takes, and returns what the driver would be
+// given for it, with tokens that the API server makes for this very pod.
+func (w *world) podAttributes(t *testing.T, name string) map[string]string {
+	t.Helper()
+	pod, err := shared.Client.CoreV1().Pods(w.namespace).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: "matrix",
+			SchedulingGates:    []corev1.PodSchedulingGate{{Name: "secretmanager.io/never"}},
+			Containers:         []corev1.Container{{Name: "app", Image: shared.Images.App}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := shared.Client.CoreV1().ServiceAccounts(w.namespace).CreateToken(t.Context(), "matrix", &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{
+			Audiences:      []string{"vault"},
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: pod.UID},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"vault": answer.Status})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"roleName": w.namespace + "-matrix", "secretName": secretName, "transitKey": w.key,
+		"secretProviderClass":                      "matrix",
+		"csi.storage.k8s.io/pod.name":              name,
+		"csi.storage.k8s.io/pod.namespace":         w.namespace,
+		"csi.storage.k8s.io/serviceAccount.name":   "matrix",
+		"csi.storage.k8s.io/ephemeral":             "true",
+		"csi.storage.k8s.io/serviceAccount.tokens": string(tokens),
+	}
+}
+
+// mountedBy counts the mounts of the namespace's pods in the log of each of the
+// provider's pods.
+func (w *world) mountedBy(t *testing.T, selector string) map[string]int {
+	t.Helper()
+	pods, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := map[string]int{}
+	for _, pod := range pods.Items {
+		log, err := shared.Logs(t.Context(), system, pod.Name, "")
+		if err != nil {
+			continue // it has just gone
+		}
+		mounted[pod.Name] = strings.Count(log, fmt.Sprintf(`"msg":"mounted","namespace":%q`, w.namespace))
+	}
+	return mounted
+}
+
+// waitMountedBy waits until each of the provider's pods has mounted something.
+func (w *world) waitMountedBy(t *testing.T, selector string) map[string]int {
+	t.Helper()
+	var mounted map[string]int
+	err := cluster.Wait(t.Context(), time.Minute, "mounts by the new provider", func(context.Context) (bool, string, error) {
+		mounted = w.mountedBy(t, selector)
+		done := len(mounted) > 0
+		for _, n := range mounted {
+			done = done && n > 0
+		}
+		return done, fmt.Sprint(mounted), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mounted
+}
+
+// TestReplacementFinishesItsMounts replaces a provider that is in the middle of a
+// mount: the old one finishes it, and the call is not made again.
+func TestReplacementFinishesItsMounts(t *testing.T) {
+	t.Parallel()
+	requireProduct(t)
+	w := newFaultWorld(t, cluster.ThrottledDriver)
+	proxy := newFaultProxy(t)
+	provider := newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
+	provider.start(t)
+	pods, err := provider.pods(t.Context())
+	if err != nil || len(pods) != 1 {
+		t.Fatalf("%d pods, %v", len(pods), err)
+	}
+	// Followed from here on, since the log goes with the pod.
+	log, err := shared.Client.CoreV1().Pods(system).GetLogs(pods[0].Name, &corev1.PodLogOptions{Follow: true}).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	lines := bufio.NewScanner(log)
+	waitLine := func(text string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				return
+			}
+		}
+		t.Fatalf("the log of the old provider ends without %s: %v", text, lines.Err())
+	}
+
+	proxy.set(t, "hold")
+	w.pod(t, "app")
+	proxy.wait(t, "hold", 1)
+	patchTemplate(t, provider.name, w.namespace)
+	waitLine(`"msg":"stopping: finishing the mounts under way"`)
+	w.checkWaiting(t, "app")
+	proxy.set(t, "pass")
+	waitLine(fmt.Sprintf(`"msg":"mounted","namespace":%q,"pod":"app"`, w.namespace))
+	waitLine(`"msg":"stopped"`)
+	w.waitReady(t, "app")
+	w.checkFiles(t, "app", firstToken)
+	if n := proxy.count("hold"); n != 1 {
+		t.Errorf("%d logins were tried, want one", n)
+	}
+	// The new one's socket is not the old one's to remove.
+	w.pod(t, "after")
+	w.waitReady(t, "after")
+}

@@ -1,0 +1,215 @@
+// Command mountload has a provider mount volumes at a steady rate, with the driver's
+// own client: its connection, its retries, its way to write files. A kubelet
+// cannot start that many pods.
+//
+// The first line on its standard input is a [load] in JSON. It says "mounting" after
+// the first mount and goes on until its standard input ends; then it waits for the
+// mounts under way and prints a [report] in JSON.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	secretsstore "sigs.k8s.io/secrets-store-csi-driver/pkg/secrets-store"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// load is what to mount.
+type load struct {
+	Folder   string              `json:"folder"`   // of the sockets
+	Provider string              `json:"provider"` // name of the socket
+	Targets  string              `json:"targets"`  // folder for the volumes; removed at the end
+	Rate     int                 `json:"rate"`     // mounts a second
+	Pods     []map[string]string `json:"pods"`     // attributes, one mount after the other; each volume gets a pod uid of its own
+	Secrets  map[string][]byte   `json:"secrets"`  // as the kubelet hands them over
+	Files    map[string]string   `json:"files"`    // what is to be in each volume
+}
+
+// report is what became of it.
+type report struct {
+	Cold     int      `json:"cold"`     // volumes mounted for the first time
+	Repeated int      `json:"repeated"` // mounted again
+	Fresh    int      `json:"fresh"`    // of the cold ones, by a driver that had just started
+	Failed   int      `json:"failed"`
+	Errors   []string `json:"errors"` // the first few
+	Slowest  string   `json:"slowest"`
+}
+
+const (
+	// kubeletTimeout is how long the kubelet gives a mount.
+	kubeletTimeout = 2 * time.Minute
+	maxErrors      = 10
+)
+
+func main() {
+	if err := run(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "mountload:", err)
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out io.Writer) error {
+	lines := bufio.NewReader(in)
+	text, err := lines.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("reading what to mount: %w", err)
+	}
+	d := &driver{out: out}
+	if err := json.Unmarshal(text, &d.load); err != nil {
+		return fmt.Errorf("reading what to mount: %w", err)
+	}
+	defer os.RemoveAll(d.load.Targets)
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		io.Copy(io.Discard, lines)
+	}()
+	d.run(stop)
+	return json.NewEncoder(out).Encode(d.report)
+}
+
+// driver plays the driver.
+type driver struct {
+	load    load
+	out     io.Writer
+	clients *secretsstore.PluginClientBuilder
+
+	mu      sync.Mutex
+	volumes []*volume // that were mounted
+	report  report
+	slowest time.Duration
+}
+
+// volume is the volume of one pod. As in the kubelet, one mount of it at a time.
+type volume struct {
+	mu     sync.Mutex
+	uid    string
+	target string
+	pod    map[string]string
+}
+
+// run mounts until stop is closed. The mounts begin at their times, whatever
+// becomes of those before them.
+func (d *driver) run(stop <-chan struct{}) {
+	d.clients = d.newClients()
+	defer d.clients.Cleanup()
+	var underWay sync.WaitGroup
+	defer underWay.Wait()
+	begin := time.Now()
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(d.load.Rate)))):
+		}
+		underWay.Go(func() { d.one(n) })
+	}
+}
+
+// newClients is what a driver has when it starts.
+func (d *driver) newClients() *secretsstore.PluginClientBuilder {
+	return secretsstore.NewPluginClientBuilder([]string{d.load.Folder})
+}
+
+// one makes the n-th mount: every second is a repeat, and of the others every fifth
+// is by a driver that has just started and has to find the socket.
+func (d *driver) one(n int) {
+	clients, fresh := d.clients, n%10 == 0
+	if fresh {
+		clients = d.newClients()
+		defer clients.Cleanup()
+	}
+	v, repeated := d.pick(n)
+	began := time.Now()
+	err := d.mount(clients, v)
+	took := time.Since(began)
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slowest = max(d.slowest, took)
+	d.report.Slowest = d.slowest.Round(time.Millisecond).String()
+	switch {
+	case err != nil:
+		d.report.Failed++
+		if len(d.report.Errors) < maxErrors {
+			d.report.Errors = append(d.report.Errors, fmt.Sprintf("mount %d after %s: %v", n, took.Round(time.Millisecond), err))
+		}
+		return
+	case repeated:
+		d.report.Repeated++
+		return
+	}
+	d.report.Cold++
+	if fresh {
+		d.report.Fresh++
+	}
+	if d.volumes = append(d.volumes, v); len(d.volumes) == 1 {
+		fmt.Fprintln(d.out, "mounting")
+	}
+}
+
+func (d *driver) pick(n int) (v *volume, repeated bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n%2 == 1 && len(d.volumes) > 0 {
+		return d.volumes[n%len(d.volumes)], true
+	}
+	uid := strconv.Itoa(n)
+	return &volume{uid: uid, target: filepath.Join(d.load.Targets, uid), pod: d.load.Pods[n/2%len(d.load.Pods)]}, false
+}
+
+// mount has the provider mount the volume, and checks what is in it.
+func (d *driver) mount(clients *secretsstore.PluginClientBuilder, v *volume) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), kubeletTimeout)
+	defer cancel()
+	if err := os.MkdirAll(v.target, 0o750); err != nil {
+		return err
+	}
+	attributes := maps.Clone(v.pod)
+	attributes["csi.storage.k8s.io/pod.uid"] = v.uid
+	a, err := json.Marshal(attributes)
+	if err != nil {
+		return err
+	}
+	secrets := make(map[string]string, len(d.load.Secrets))
+	for name, text := range d.load.Secrets {
+		secrets[name] = string(text)
+	}
+	s, err := json.Marshal(secrets)
+	if err != nil {
+		return err
+	}
+	var client v1alpha1.CSIDriverProviderClient
+	if client, err = clients.Get(ctx, d.load.Provider); err != nil {
+		return err
+	}
+	versions, _, err := secretsstore.MountContent(ctx, client, string(a), string(s), v.target, "420", nil)
+	if err != nil {
+		return err
+	}
+	if len(versions) != len(d.load.Files) {
+		return fmt.Errorf("%d object versions, want %d", len(versions), len(d.load.Files))
+	}
+	for name, want := range d.load.Files {
+		got, err := os.ReadFile(filepath.Join(v.target, name))
+		if err != nil {
+			return err
+		}
+		if string(got) != want {
+			return fmt.Errorf("%s has %d bytes that are not the ones encrypted", name, len(got))
+		}
+	}
+	return nil
+}
