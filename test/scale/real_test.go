@@ -1,0 +1,349 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// requests counts what passes on to a real server.
+type requests struct {
+	*httptest.Server
+	mu    sync.Mutex
+	count map[string]int
+}
+
+// counting is a proxy of a server; kind says what to count a request as.
+func counting(t *testing.T, address string, transport http.RoundTripper, kind func(*http.Request) string) *requests {
+	t.Helper()
+	target, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &requests{count: map[string]int{}}
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		c.count[kind(r)]++
+		c.mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+// take returns the counts since the last time.
+func (c *requests) take() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	count := c.count
+	c.count = map[string]int{}
+	return count
+}
+
+// realWorld is a Vault, with a key of its own, and an API server, both behind
+// proxies that count.
+type realWorld struct {
+	t          *testing.T
+	namespace  string // and key, role and policy
+	root       *transit.Session
+	kube       kubernetes.Interface
+	vault, api *requests
+	server     *testenv.APIServer
+}
+
+func newRealWorld(t *testing.T) *realWorld {
+	t.Helper()
+	v := testenv.SharedVault(t)
+	w := &realWorld{t: t, namespace: "ns-" + strings.ToLower(rand.Text()[:10]), server: testenv.SharedAPIServer(t)}
+	w.server.CreateNamespace(t, w.namespace)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	w.vault = counting(t, v.Address, transport, func(r *http.Request) string {
+		parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
+		if parts[0] == "auth" {
+			return parts[len(parts)-1]
+		}
+		return parts[1] // of transit/decrypt/KEY
+	})
+	anonymous, err := rest.TransportFor(rest.AnonymousClientConfig(w.server.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.api = counting(t, w.server.Address, anonymous, func(r *http.Request) string {
+		parts := strings.Split(r.URL.Path, "/")
+		if parts[len(parts)-1] == "secrets" {
+			return "list"
+		}
+		if parts[len(parts)-2] == "secrets" {
+			return r.Method
+		}
+		return parts[len(parts)-1]
+	})
+	write := func(path string, data map[string]any) {
+		t.Helper()
+		if _, err := v.Write(t.Context(), path, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("transit/keys/"+w.namespace, map[string]any{"derived": true})
+	write("sys/policies/acl/"+w.namespace, map[string]any{
+		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, w.namespace),
+	})
+	client, err := transit.NewClient(transit.Config{Address: w.vault.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.root = client.Session("", transit.StaticToken(v.RootToken))
+	if w.kube, err = kubernetes.NewForConfig(w.server.Config); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// allowLogin lets all service accounts of the namespace log in to Vault, which has
+// their tokens reviewed. There is one such mount in the Vault, so one test does it.
+func (w *realWorld) allowLogin() {
+	w.t.Helper()
+	v := testenv.SharedVault(w.t)
+	_, err := v.Write(w.t.Context(), "auth/kubernetes/config", map[string]any{
+		"kubernetes_host": w.api.URL, "token_reviewer_jwt": w.server.ReviewerToken(w.t), "disable_local_ca_jwt": true,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	err = v.AllowLogin(w.t.Context(), testenv.Role{Name: w.namespace, Namespace: w.namespace, ServiceAccount: "*", Policies: []string{w.namespace}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// store seals and stores so many Secrets with so many entries each.
+func (w *realWorld) store(secrets, entries int) (stored []*corev1.Secret) {
+	w.t.Helper()
+	stored = make([]*corev1.Secret, secrets)
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i := range stored {
+		group.Go(func() error {
+			spec := secretmanager.Spec{Namespace: w.namespace, Name: fmt.Sprint("secret-", i), Settings: ciphertext.Settings{Key: w.namespace}, Entries: map[string][]byte{}}
+			for j := range entries {
+				spec.Entries[fmt.Sprint("entry-", j)] = []byte(plaintext(i))
+			}
+			s, err := secretmanager.Seal(w.t.Context(), w.root, spec)
+			if err != nil {
+				return err
+			}
+			stored[i], err = w.kube.CoreV1().Secrets(w.namespace).Create(w.t.Context(), s, metav1.CreateOptions{})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		w.t.Fatal(err)
+	}
+	return stored
+}
+
+// rotate lets the real rotator make a new version and rewrap all.
+func (w *realWorld) rotate() {
+	w.t.Helper()
+	config := rest.CopyConfig(w.server.Config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return direct{w, next} })
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := rotator.Run(w.t.Context(), w.root, kube, rotator.Options{Keys: []string{w.namespace}, Rotate: rotator.Always, StateNamespace: w.namespace}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// direct counts the requests of an administrator, whose certificate a proxy would
+// not hand on.
+type direct struct {
+	w    *realWorld
+	next http.RoundTripper
+}
+
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	kind := r.Method
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/secrets") {
+		kind = "list"
+	}
+	if strings.Contains(r.URL.Path, "/configmaps") {
+		kind = "state"
+	}
+	d.w.api.mu.Lock()
+	d.w.api.count[kind]++
+	d.w.api.mu.Unlock()
+	return d.next.RoundTrip(r)
+}
+
+// TestRealParts: one node asks a real Vault and a real API server for what it asks
+// the simulation's for: when its pods start, when their mounts are repeated, and
+// after a rotation by the real rotator.
+func TestRealParts(t *testing.T) {
+	t.Parallel()
+	w := newRealWorld(t)
+	w.allowLogin()
+	c := Large
+	stored := w.store(c.Volumes, 1)
+	accounts := make([]string, c.Accounts)
+	tokens := make([]string, c.Accounts)
+	for i := range accounts {
+		accounts[i] = fmt.Sprint("account-", i)
+		w.server.CreateServiceAccount(t, w.namespace, accounts[i])
+		all := map[string]any{}
+		for _, audience := range []string{"", "vault"} {
+			all[audience] = map[string]string{"token": w.server.ServiceAccountToken(t, w.namespace, accounts[i], audience, time.Hour)}
+		}
+		tokens[i] = text(all)
+	}
+	if _, err := w.kube.RbacV1().Roles(w.namespace).Create(t.Context(), &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.kube.RbacV1().RoleBindings(w.namespace).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "reader"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:serviceaccounts:" + w.namespace}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	kube, err := provider.NewKubernetes(&rest.Config{Host: w.api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := provider.New(provider.Config{
+		Vault: transit.Config{Address: w.vault.URL}, Audience: provider.DefaultAudience, VersionKey: make([]byte, 32),
+		Kubernetes: kube, Log: slog.New(slog.DiscardHandler), RepublishCacheBytes: provider.DefaultRepublishCacheBytes,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mountAll := func() {
+		t.Helper()
+		var group errgroup.Group
+		for i := range stored {
+			group.Go(func() error {
+				name := stored[i].Name
+				secrets := "null"
+				if float64(i) >= c.AsPod*float64(c.Volumes) {
+					s, err := w.kube.CoreV1().Secrets(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
+					if err != nil {
+						return err
+					}
+					secrets = text(map[string]string{"entry-0": string(s.Data["entry-0"])})
+				}
+				resp, err := p.Mount(t.Context(), &v1alpha1.MountRequest{
+					Attributes: text(map[string]string{
+						"roleName": w.namespace, "secretName": name, "transitKey": w.namespace,
+						"csi.storage.k8s.io/pod.namespace": w.namespace, "csi.storage.k8s.io/pod.name": name, "csi.storage.k8s.io/pod.uid": name,
+						"csi.storage.k8s.io/serviceAccount.name":   accounts[i%c.Accounts],
+						"csi.storage.k8s.io/serviceAccount.tokens": tokens[i%c.Accounts],
+					}),
+					Secrets: secrets, TargetPath: "/mount", Permission: "420",
+				})
+				if err == nil && string(resp.Files[0].Contents) != plaintext(i) {
+					err = fmt.Errorf("the files of volume %d are others", i)
+				}
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// What the simulation counts in the same three steps.
+	const started, rewrapped, end = time.Second, 5 * time.Minute, 10 * time.Minute
+	s := simulate(t, c, Caches{Tokens: true, Republish: true}, 1, plan{
+		start: func(int) time.Duration { return 0 }, rewrap: func(int) time.Duration { return rewrapped }, lasts: end,
+	})
+	type count struct{ Logins, Decrypts, Reviews, ReadAsPod int }
+	want := func(from, to time.Duration) count {
+		// Each volume's repetitions are several there and one here.
+		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to), int(c.AsPod * float64(c.Volumes))}
+	}
+	w.vault.take()
+	w.api.take()
+	for _, step := range []struct {
+		name string
+		do   func()
+		want count
+	}{
+		{"the pods start", func() {}, want(0, started)},
+		{"the mounts are repeated", func() {}, want(started, rewrapped)},
+		{"after a rotation", func() { w.rotate(); w.vault.take(); w.api.take() }, want(rewrapped, end)},
+	} {
+		step.do()
+		mountAll()
+		vault, api := w.vault.take(), w.api.take()
+		got := count{vault["login"], vault["decrypt"], api["tokenreviews"], api[http.MethodGet]}
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("%s (-simulation +real):\n%s", step.name, diff)
+		}
+		for _, kind := range []string{"login", "decrypt"} {
+			delete(vault, kind)
+		}
+		for _, kind := range []string{"tokenreviews", http.MethodGet} {
+			delete(api, kind)
+		}
+		if len(vault)+len(api) > 0 {
+			t.Errorf("%s: other requests: %v %v", step.name, vault, api)
+		}
+	}
+}
+
+// TestRotator: the rotator asks for what the model says, and little besides.
+func TestRotator(t *testing.T) {
+	t.Parallel()
+	w := newRealWorld(t)
+	c := Large
+	c.Secrets = pageSize + 10
+	w.store(c.Secrets, c.Entries)
+	w.vault.take()
+	w.rotate()
+	vault, api := w.vault.take(), w.api.take()
+	if diff := cmp.Diff(c.Rotator(), Rotator{Lists: api["list"], Patches: api[http.MethodPatch], Rewraps: vault["rewrap"]}); diff != "" {
+		t.Errorf("(-model +rotator):\n%s", diff)
+	}
+	besides := -c.Rotator().Lists - c.Rotator().Patches - c.Rotator().Rewraps
+	for _, n := range vault {
+		besides += n
+	}
+	for _, n := range api {
+		besides += n
+	}
+	if besides > 10 {
+		t.Errorf("%d requests besides: %v %v", besides, vault, api)
+	}
+}
