@@ -82,6 +82,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 			return fmt.Errorf("listening for %s: %w", page.what, err)
 		}
 		defer page.listener.Close()
+		log.Info("listening", "for", page.what, "address", page.listener.Addr().String())
 	}
 	if server, err = provider.Listen(o.endpoint, p); err != nil {
 		return err

@@ -144,10 +144,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 		if l.address == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(l.address); err != nil {
+		_, port, err := net.SplitHostPort(l.address)
+		if err != nil {
 			bad(l.name, "%q is not of the form HOST:PORT or :PORT", l.address)
 		}
-		if other := listening[l.address]; other != "" {
+		// Port 0 is another one each time.
+		if other := listening[l.address]; other != "" && port != "0" {
 			bad(l.name, "%q is the address of --%s: each has one of its own", l.address, other)
 		}
 		listening[l.address] = l.name

@@ -96,10 +96,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	r.EmptyCall = milliseconds(empty)
-	cells, err := measure(ctx, w, dir, o, say)
+	cells, parts, err := measure(ctx, w, dir, o, say)
 	if err != nil {
 		return err
 	}
+	r.ColdMount = parts
 	for _, c := range cells {
 		r.Rows = append(r.Rows, c.row())
 	}

@@ -77,15 +77,15 @@ func allCells() []*cell {
 }
 
 // measure makes the rounds.
-func measure(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (cells []*cell, err error) {
+func measure(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (cells []*cell, parts anatomy, err error) {
 	p, err := startProvider(ctx, dir, "measured", w.vault.Address, w.api.Kubeconfig)
 	if err != nil {
-		return nil, err
+		return nil, parts, err
 	}
 	defer func() { err = errors.Join(p.explain(err), p.stop()) }()
 	f, err := newFloor(w)
 	if err != nil {
-		return nil, err
+		return nil, parts, err
 	}
 	defer f.close()
 	cells = allCells()
@@ -93,7 +93,7 @@ func measure(ctx context.Context, w *world, dir string, o options, say func(stri
 	for _, c := range cells {
 		if c.Parallel > 1 && c.Kind != kindRepeat {
 			if _, err := c.round(ctx, w, f, p, 2*c.Parallel); err != nil {
-				return nil, err
+				return nil, parts, err
 			}
 		}
 	}
@@ -114,12 +114,14 @@ func measure(ctx context.Context, w *world, dir string, o options, say func(stri
 			c := cells[i]
 			s, err := c.round(ctx, w, f, p, coldCalls(c.From, c.Parallel))
 			if err != nil {
-				return nil, fmt.Errorf("%s, %s, %d entries, %d at once: %w", c.Kind, c.From, c.Entries, c.Parallel, err)
+				return nil, parts, fmt.Errorf("%s, %s, %d entries, %d at once: %w", c.Kind, c.From, c.Entries, c.Parallel, err)
 			}
 			c.add(s)
 		}
 	}
-	return cells, nil
+	say("the parts of a cold mount")
+	parts, err = dissect(ctx, w, f, p)
+	return cells, parts, err
 }
 
 // round makes what calls need, measures them, and forgets them.

@@ -95,7 +95,7 @@ func startProvider(ctx context.Context, dir, name, vault, kubeconfig string) (*p
 	socket := filepath.Join(dir, name+".sock")
 	p := &provider{
 		cmd: exec.Command(filepath.Join(dir, providerName), "--endpoint="+socket, "--version-key-file="+filepath.Join(dir, name+".key"),
-			"--health-addr=127.0.0.1:0", "--log-format=json", "--vault-addr="+vault, "--vault-auth-mount=jwt", "--kubeconfig="+kubeconfig),
+			"--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--vault-addr="+vault, "--vault-auth-mount=jwt", "--kubeconfig="+kubeconfig),
 		exited: make(chan struct{}), logFile: filepath.Join(dir, name+".log"),
 	}
 	log, err := os.Create(p.logFile)

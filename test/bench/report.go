@@ -18,6 +18,7 @@ type report struct {
 	Requests []requests `json:"requestsPerMount"`
 	// EmptyCall is the median of a call that does nothing, one at a time.
 	EmptyCall float64  `json:"emptyCallP50ms"`
+	ColdMount anatomy  `json:"coldMount"`
 	Memory    resident `json:"residentBytes"`
 	Sizes     sizes    `json:"fileBytes"`
 	Budgets   []budget `json:"budgets"`
@@ -85,6 +86,7 @@ func (r report) table(out io.Writer) error {
 			row.From, row.Entries, row.Parallel, row.Kind, row.Rate, row.P50, row.P95, row.P99, cpu, row.Count)
 	}
 	say("an empty call of the provider, for comparison: p50 %.2f ms", r.EmptyCall)
+	r.ColdMount.table(say)
 	say("\n%-24s %8s %12s", "requests of a mount", "Vault", "API server")
 	for _, n := range r.Requests {
 		say("%-24s %8.2f %12.2f", n.From+", "+n.Kind, n.Vault, n.API)
