@@ -48,6 +48,16 @@ func hold(r *http.Request) {
 	<-r.Context().Done()
 }
 
+// trickle answers with a byte now and then, for as long as anybody reads.
+func trickle(w http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	for r.Context().Err() == nil {
+		io.WriteString(w, " ")
+		w.(http.Flusher).Flush()
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func isLogin(r *http.Request) bool   { return strings.HasSuffix(r.URL.Path, "/login") }
 func isDecrypt(r *http.Request) bool { return strings.Contains(r.URL.Path, "/decrypt/") }
 
@@ -106,6 +116,16 @@ func TestVaultFailures(t *testing.T) {
 			}
 			return isDecrypt(r)
 		}), e.params(), good, codes.Internal, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		{"a decrypt that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+			if isDecrypt(r) {
+				trickle(w, r)
+			}
+			return isDecrypt(r)
+		}), e.params(), good, codes.Internal, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		{"a login that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+			trickle(w, r)
+			return true
+		}), e.params(), good, codes.Internal, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
 		{"HTML instead of a login", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
 			codes.Internal, []string{"not one that Vault gives", "login page"}},
 		{"HTML instead of a decrypt", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {

@@ -29,9 +29,10 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// maxResponse bounds what is read of one answer. The largest honest one is a
-// batch of maxBatchBytes, in base64 and JSON.
-const maxResponse = 16 << 20
+// maxResponse bounds what is read of an answer, beside twice what was sent: no
+// honest result is longer than that of what it was made. What remains for the rest
+// is enough for a key with ten thousand versions.
+const maxResponse = 512 << 10
 
 // Config says how to reach one Vault. Only Address is required.
 type Config struct {
@@ -123,23 +124,22 @@ func NewClient(c Config) (*Client, error) {
 // Address returns the address as it was configured.
 func (c *Client) Address() string { return c.address }
 
-// bounded ends a response body with an error at maxResponse, so that no answer,
-// of Vault or of what stands in its place, takes more memory than that.
+// bounded ends a response body that is too long with an error, so that no answer,
+// of Vault or of what stands in its place, takes more memory than the request does.
 type bounded struct{ next http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.next.RoundTrip(r)
 	if err == nil && resp.Body != nil {
-		resp.Body = &boundedBody{resp.Body, maxResponse}
+		limit := maxResponse + 2*max(r.ContentLength, 0)
+		resp.Body = &boundedBody{resp.Body, limit, limit}
 	}
 	return resp, err
 }
 
-var errTooLong = fmt.Errorf("the answer is longer than %d MiB", maxResponse>>20)
-
 type boundedBody struct {
 	io.ReadCloser
-	left int64
+	left, limit int64
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
@@ -148,7 +148,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
 			return 0, err
 		}
-		return 0, errTooLong
+		return 0, tooLongError(b.limit)
 	}
 	if int64(len(p)) > b.left {
 		p = p[:b.left]
@@ -156,6 +156,13 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.left -= int64(n)
 	return n, err
+}
+
+// tooLongError is that of an answer with more bytes than this.
+type tooLongError int64
+
+func (e tooLongError) Error() string {
+	return fmt.Sprintf("the answer is longer than %d KiB", int64(e)>>10)
 }
 
 // Session acts in one Vault namespace as the identity of its token source. It

@@ -99,14 +99,15 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 		hostname x509.HostnameError
 		alert    tls.AlertError
 		record   tls.RecordHeaderError
+		long     tooLongError
 	)
 	switch {
 	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
 		e.Err, e.Transient = context.Canceled, false
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		e.Err = ErrTimeout
-	case errors.Is(err, errTooLong):
-		e.Err, e.Transient = fmt.Errorf("%w: %w", ErrNotVault, errTooLong), false
+	case errors.As(err, &long):
+		e.Err, e.Transient = fmt.Errorf("%w: %w", ErrNotVault, long), false
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &alert), errors.As(err, &record):
 		e.Err, e.Transient = fmt.Errorf("%w: TLS: %w", ErrUnreachable, err), false
 	default:

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,8 +71,8 @@ func TestOddAnswersAreErrors(t *testing.T) {
 		"results of another type":   {200, `{"data":{"batch_results":"` + canaryPlain + `"}}`, ErrNotVault},
 		"a number for plaintext":    {200, `{"data":{"batch_results":[{"plaintext":314159265},{"plaintext":314159265}]}}`, ErrNotVault},
 		"half an answer":            {200, `{"data":{"batch_results":[{"plaintext":"` + canaryPlain, ErrNotVault},
-		"too long":                  {200, strings.Repeat(" ", maxResponse) + `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
-		"an error too long":         {400, strings.Repeat(" ", maxResponse) + `{"data":{"batch_results":[{"error":""},{"error":""}]}}`, ErrNotVault},
+		"too long":                  {200, strings.Repeat(" ", maxResponse+1<<10) + `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
+		"an error too long":         {400, strings.Repeat(" ", maxResponse+1<<10) + `{"data":{"batch_results":[{"error":""},{"error":""}]}}`, ErrNotVault},
 		"a policy's refusal":        {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, ErrDenied},
 		"an ended token":            {403, `{"errors":["permission denied","invalid token"]}`, ErrInvalidToken},
 		"no key":                    {400, `{"errors":["encryption key not found"]}`, ErrNotFound},
@@ -90,6 +91,30 @@ func TestOddAnswersAreErrors(t *testing.T) {
 			}
 			checkQuiet(t, err)
 		})
+	}
+}
+
+// TestLengthOfAnswers: an answer may be as long as what it answers makes it, and a
+// longer one is not read to its end.
+func TestLengthOfAnswers(t *testing.T) {
+	const results = `{"data":{"batch_results":[{"plaintext":""}]}}`
+	for _, c := range []struct {
+		request, padding int
+		long             bool
+	}{
+		{100, maxResponse, false},
+		{100, maxResponse + 1<<10, true},
+		{maxResponse, 2 * maxResponse, false},
+		{maxResponse, 4 * maxResponse, true},
+	} {
+		s := fake(t, -1, answer(200, strings.Repeat(" ", c.padding)+results))
+		_, err := s.Decrypt(t.Context(), Key{"transit", "k"}, []Item{{Data: bytes.Repeat([]byte("c"), c.request)}})
+		switch {
+		case !c.long && err != nil:
+			t.Errorf("%+v: %v", c, err)
+		case c.long && (!errors.Is(err, ErrNotVault) || !strings.Contains(err.Error(), " KiB")):
+			t.Errorf("%+v: %v; want that it is too long", c, err)
+		}
 	}
 }
 
