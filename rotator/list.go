@@ -99,8 +99,10 @@ func (r *run) eachIn(ctx context.Context, namespace string, a area, visit func(*
 			return nil
 		}
 		if n := len(page.Items); n > 0 {
-			// Half of what would fit, as not all Secrets weigh the same.
-			opts.Limit = min(max(int64(maxPageBytes/2/max(weight/n, 1)), 1), r.pageSize)
+			// Half of what would fit, as not all Secrets weigh the same; and no sudden
+			// jump, as light ones do not tell that no heavy ones follow.
+			fits := max(int64(maxPageBytes/2/max(weight/n, 1)), 1)
+			opts.Limit = min(fits, 4*opts.Limit, r.pageSize)
 		}
 		opts.Continue = page.Continue
 	}
