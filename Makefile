@@ -27,8 +27,8 @@ e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leav
 e2e-clean: ## remove what make e2e left: cluster, Docker engine, images
 	cd test/e2e && go run ./cmd/clean
 
-bench: ## the provider against a bare client of the same Vault: rates, latencies, CPU, memory, budgets
-	@go run ./test/bench
+bench: ## provider and rotator against bare clients: rates, latencies, CPU, memory, budgets (BENCH=-small for less)
+	@go run ./test/bench $(BENCH)
 
 lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
 	@test/lint/run

@@ -2,18 +2,48 @@ package rotator
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// RunPaged is Run with pages of another size.
-func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, size int64) (*Report, error) {
+// Steps are all at which a run may be killed, in about their order.
+var Steps = []step{
+	stepListed, stepPlanned, stepRotating, stepRotated, stepRewrapping, stepRewrapped, stepWriting, stepWritten,
+	stepVerified, stepRetiring, stepRetired, stepSaving, stepSaved,
+}
+
+// MaxPageBytes bounds a page of several Secrets.
+const MaxPageBytes = maxPageBytes
+
+// Inside is what only tests change of a run.
+type Inside struct {
+	PageSize int64
+	Hook     func(step string)
+	Patience time.Duration
+}
+
+// RunInside is Run with changes.
+func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, in Inside) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
 	r := newRun(vault, kube, opts)
-	r.pageSize = size
+	if in.PageSize != 0 {
+		r.pageSize = in.PageSize
+	}
+	if in.Hook != nil {
+		r.hook = func(s step) { in.Hook(string(s)) }
+	}
+	if in.Patience != 0 {
+		r.patience.limit = in.Patience
+	}
 	return r.run(ctx)
+}
+
+// RunPaged is Run with pages of another size.
+func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, size int64) (*Report, error) {
+	return RunInside(ctx, vault, kube, opts, Inside{PageSize: size})
 }

@@ -59,7 +59,7 @@ type Options struct {
 	Retire      bool
 	RetireAfter time.Duration
 
-	// Concurrency is how many batches are in work at the same time; 0 means
+	// Concurrency is how many Secrets are written at the same time; 0 means
 	// DefaultConcurrency.
 	Concurrency int
 	// StateNamespace has the ConfigMap [StateName]; default DefaultStateNamespace.

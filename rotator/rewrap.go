@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -85,8 +86,10 @@ func below(s *corev1.Secret, target int) (old, current []string) {
 // rewrap lists the area once more and brings every entry to its target.
 func (r *run) rewrap(ctx context.Context) {
 	var workers errgroup.Group
-	// Go waits while all are busy, so the listing goes no faster than the work.
-	workers.SetLimit(r.Concurrency)
+	// One batch is rewrapped while another is written: more would only fill the
+	// memory, as all of them share the writes. Go waits while both are busy, so the
+	// listing goes no faster than the work.
+	workers.SetLimit(min(r.Concurrency, 2))
 	open := map[group]*batch{}
 	send := func(b *batch) {
 		delete(open, b.group)
@@ -148,7 +151,9 @@ func (r *run) work(ctx context.Context, b *batch) {
 	for _, p := range b.parts {
 		items = append(items, p.items()...)
 	}
+	r.at(stepRewrapping)
 	results, err := r.vault.Rewrap(ctx, b.group.key, items)
+	r.at(stepRewrapped)
 	if err != nil && len(b.parts) > 1 && perhapsOneItem(err) {
 		for _, p := range b.parts {
 			r.work(ctx, &batch{group: b.group, target: b.target, parts: []part{p}})
@@ -159,12 +164,18 @@ func (r *run) work(ctx context.Context, b *batch) {
 		r.batchFailed(b, err)
 		return
 	}
+	var writes sync.WaitGroup
 	for _, p := range b.parts {
 		mine := results[:len(p.entries)]
 		results = results[len(p.entries):]
-		done, left := r.swap(ctx, p, b.target, mine)
-		r.settle(b.group.key, done, left)
+		r.writing <- struct{}{}
+		writes.Go(func() {
+			defer func() { <-r.writing }()
+			done, left := r.swap(ctx, p, b.target, mine)
+			r.settle(b.group.key, done, left)
+		})
 	}
+	writes.Wait()
 }
 
 // perhapsOneItem is whether a request may have failed for something in it,

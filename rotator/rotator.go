@@ -41,7 +41,7 @@ const saveTimeout = 10 * time.Second
 type run struct {
 	Options
 	swapper
-	pageSize int64
+	pageSize int64 // Secrets of a page, at most
 
 	report *Report
 	keys   map[transit.Key]*KeyReport // those of the report
@@ -52,6 +52,8 @@ type run struct {
 	secrets    int     // number of Secrets found by plan
 	pending    int     // entries to rewrap, as far as plan could see
 	asking     map[keyVersion]bool
+
+	writing chan struct{} // has an element for each write under way
 
 	mu      sync.Mutex // guards what follows, and the counts that workers add to
 	done    int        // entries rewrapped
@@ -76,10 +78,10 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
-		Options: opts, swapper: swapper{vault, kube}, pageSize: pageSize,
+		Options: opts, swapper: newSwapper(vault, kube), pageSize: maxPage,
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
-		reasons: map[entryRef]string{}, stopped: map[group]bool{},
+		reasons: map[entryRef]string{}, stopped: map[group]bool{}, writing: make(chan struct{}, opts.Concurrency),
 	}
 }
 
@@ -90,6 +92,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err := r.plan(ctx); err != nil {
 		return nil, err
 	}
+	r.at(stepPlanned)
 	errs := []error{r.steps(ctx)}
 	r.report.Finished = r.Now().UTC()
 	for _, k := range r.report.Keys {
@@ -101,7 +104,9 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 		// Also of a run that is told to stop, which is when it matters most.
 		saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 		defer cancel()
+		r.at(stepSaving)
 		errs = append(errs, r.saveState(saving))
+		r.at(stepSaved)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
 }
@@ -129,6 +134,7 @@ func (r *run) steps(ctx context.Context) error {
 	}
 	if ctx.Err() == nil {
 		r.verify(ctx)
+		r.at(stepVerified)
 	}
 	if r.Retire && ctx.Err() == nil {
 		if r.narrowed() {
@@ -190,14 +196,29 @@ func (r *run) toDo(k *KeyReport) (n int) {
 	return n
 }
 
+// atTarget is whether the last look saw each entry of every key at its target.
+func (r *run) atTarget() bool {
+	for _, k := range r.report.Keys {
+		for v := range r.view.of(k.key()).versions {
+			if v != k.Target {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // look makes a survey the one that counts.
 func (r *run) look(ctx context.Context, phase string, a area, narrow bool) {
 	r.view, r.viewNarrow = r.survey(ctx, phase, a), narrow
 }
 
-// verify lists again and puts what it finds into the report.
+// verify lists again and puts what it finds into the report. If plan saw every
+// entry at its target already, nothing was written and plan's look stands.
 func (r *run) verify(ctx context.Context) {
-	r.look(ctx, "verify", r.asked(), r.narrowed())
+	if !r.atTarget() {
+		r.look(ctx, "verify", r.asked(), r.narrowed())
+	}
 	for _, l := range r.view.unread {
 		r.report.leave(l)
 	}

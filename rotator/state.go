@@ -142,7 +142,11 @@ func (r *run) saveState(ctx context.Context) error {
 				return err
 			}
 		}
-		_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
+		// If it took and only the answer was lost, the next try is a conflict.
+		err := r.patience.try(ctx, transientWrite, func() error {
+			_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
+			return err
+		})
 		if err == nil {
 			return nil
 		}

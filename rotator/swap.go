@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +25,14 @@ const reasonImmutable = "the Secret is immutable: delete it and create it again"
 
 // swapper writes rewrapped entries by compare-and-swap.
 type swapper struct {
-	vault *transit.Session
-	kube  kubernetes.Interface
+	vault    *transit.Session
+	kube     kubernetes.Interface
+	patience *patience
+	hook
+}
+
+func newSwapper(vault *transit.Session, kube kubernetes.Interface) swapper {
+	return swapper{vault: vault, kube: kube, patience: &patience{limit: retryKube}}
 }
 
 // swap puts the results for a part into its Secret. If somebody changed one of
@@ -56,22 +63,34 @@ func (w swapper) swap(ctx context.Context, p part, target int, results []transit
 		secrets := w.kube.CoreV1().Secrets(p.secret.Namespace)
 		patch, err := rewrapPatch(p.secret, fresh)
 		if err == nil {
-			_, err = secrets.Patch(ctx, p.secret.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+			w.at(stepWriting)
+			// The tests in it make it safe to send twice.
+			err = w.patience.try(ctx, transientWrite, func() error {
+				_, err := secrets.Patch(ctx, p.secret.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
+				return err
+			})
 		}
 		switch {
 		case err == nil:
+			w.at(stepWritten)
 			return ciphertext.Entries(fresh), left
 		case !conflict(err):
 			return nil, rest(fmt.Sprintf("writing the Secret: %s: check that this identity may patch it", err))
 		case try == maxTries:
 			return nil, rest(fmt.Sprintf("others changed the Secret each of the %d times that it was to be written", maxTries))
 		}
-		now, getErr := secrets.Get(ctx, p.secret.Name, metav1.GetOptions{})
+		var now *corev1.Secret
+		getErr := w.patience.try(ctx, transientRead, func() (err error) {
+			now, err = secrets.Get(ctx, p.secret.Name, metav1.GetOptions{})
+			return err
+		})
 		switch {
 		case apierrors.IsNotFound(getErr):
 			return nil, nil // deleted: there is nothing left to rewrap
 		case getErr != nil:
 			return nil, rest(fmt.Sprintf("reading the Secret again: %s", getErr))
+		case now.UID == p.secret.UID && holds(now, fresh):
+			return ciphertext.Entries(fresh), left // it took, only the answer was lost
 		case now.UID == p.secret.UID && now.ResourceVersion == p.secret.ResourceVersion:
 			// Nobody was in the way: the API server refuses it for what it is.
 			return nil, rest(fmt.Sprintf("writing the Secret: %s: check what admits Secrets in namespace %s", err, p.secret.Namespace))
@@ -111,6 +130,16 @@ func itemReason(p part, entry string, err error) string {
 // faster: to a failed test the API server answers 422 without saying so.
 func conflict(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)
+}
+
+// holds is whether the entries of a Secret are these.
+func holds(s *corev1.Secret, entries map[string][]byte) bool {
+	for entry, text := range entries {
+		if !bytes.Equal(s.Data[entry], text) {
+			return false
+		}
+	}
+	return true
 }
 
 type patchOp struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -113,6 +114,8 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 		return c.unanswered(ctx, r, err)
 	}
 	if r.out == nil {
+		// A connection with an unread answer would not be used again.
+		_, _ = io.Copy(io.Discard, resp.Body)
 		return nil
 	}
 	var body bytes.Buffer

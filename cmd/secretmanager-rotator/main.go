@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -110,6 +111,9 @@ func (o *options) clientset() (kubernetes.Interface, error) {
 	}
 	config.QPS, config.Burst = o.kubeQPS, max(int(2*o.kubeQPS), 1)
 	config.UserAgent = "secretmanager-rotator"
+	// Lists are long, and ciphertext is neither text nor worth compressing.
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.DisableCompression = true
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)

@@ -50,7 +50,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.BoolVar(&o.DryRun, "dry-run", false, "find out and report, change nothing")
 	f.BoolVar(&o.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
-	f.IntVar(&o.Concurrency, "concurrency", rotator.DefaultConcurrency, "batches in work at the same time")
+	f.IntVar(&o.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
 	f.StringVar(&o.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName)
 
 	f.StringVar(&o.vault.Address, "vault-addr", o.vault.Address, "`URL` of Vault (VAULT_ADDR)")

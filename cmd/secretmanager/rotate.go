@@ -56,7 +56,7 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.BoolVar(&o.opts.DryRun, "dry-run", false, "find out and report, change nothing")
 	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
-	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "batches in work at the same time")
+	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
 	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
 	f.StringVarP(&o.output, "output", "o", "", "json: print the whole report")
 	return c

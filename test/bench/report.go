@@ -21,7 +21,9 @@ type report struct {
 	ColdMount anatomy  `json:"coldMount"`
 	Memory    resident `json:"residentBytes"`
 	Sizes     sizes    `json:"fileBytes"`
-	Budgets   []budget `json:"budgets"`
+	// Rotations are those of the rotator, by number of Secrets.
+	Rotations []rotation `json:"rotations,omitempty"`
+	Budgets   []budget   `json:"budgets"`
 }
 
 func (r report) find(from string, entries, parallel int, kind string) row {
@@ -76,6 +78,26 @@ func (r report) table(out io.Writer) error {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("%s", r.Machine)
+	if len(r.Rows) > 0 {
+		r.mounts(say)
+	}
+	if len(r.Rotations) > 0 {
+		say("\n%-16s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "rotation", "floor s", "(list s)", "run s", "× floor", "per s", "RSS MiB", "Vault", "idle s", "Vault")
+		for _, n := range r.Rotations {
+			say("%-16s %8.1f %8.2f %8.1f %8.2f %8.0f %8.1f %8d %8.2f %8d", fmt.Sprintf("%d Secrets", n.Secrets), n.Floor, n.List, n.Run,
+				ratio(n.Run, n.Floor), ratio(float64(n.Secrets), n.Run), float64(n.RSS)/mib, n.Vault, n.Idle, n.IdleVault)
+		}
+	}
+	say("\n%-50s %14s %9s %9s %8s", "budget", "limit", "measured", "floor", "× floor")
+	for _, budget := range r.Budgets {
+		say("%s", budget.line())
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// mounts is the provider's part of the table.
+func (r report) mounts(say func(string, ...any)) {
 	say("\n%-10s %7s %7s  %-6s %7s %8s %8s %8s %8s %7s", "ciphertext", "entries", "at once", "", "per s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "count")
 	for _, row := range r.Rows {
 		cpu := ""
@@ -97,12 +119,6 @@ func (r report) table(out io.Writer) error {
 	say("\n%-24s %8s", "files", "MB")
 	say("%-24s %8.1f\n%-24s %8.1f\n%-24s %8.1f", "provider", float64(r.Sizes.Provider)/mb,
 		"rotator", float64(r.Sizes.Rotator)/mb, "image", float64(r.Sizes.Image)/mb)
-	say("\n%-50s %14s %9s %9s %8s", "budget", "limit", "measured", "floor", "× floor")
-	for _, budget := range r.Budgets {
-		say("%s", budget.line())
-	}
-	_, err := io.WriteString(out, b.String())
-	return err
 }
 
 // line is a budget's line of the table.

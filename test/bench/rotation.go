@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const (
+	rotationKey = "rotation" // also the namespace of its Secrets
+	rotationNS  = "/api/v1/namespaces/" + rotationKey
+	// writers are the floor's, as many as the rotator has by default.
+	writers = rotator.DefaultConcurrency
+)
+
+// A rotation is what it takes to bring so many Secrets to a new key version.
+type rotation struct {
+	Secrets int `json:"secrets"`
+	// Floor is one list and the patches, by a bare client; the new ciphertext is
+	// made beforehand.
+	Floor float64 `json:"floorSeconds"`
+	List  float64 `json:"floorListSeconds"` // the list's part of it
+	// Run is that of the rotator, with the start of its process.
+	Run   float64 `json:"runSeconds"`
+	RSS   int64   `json:"runPeakBytes"`
+	Vault int64   `json:"runVaultRequests"`
+	// Idle is a second run, which has nothing to do.
+	Idle      float64 `json:"idleSeconds"`
+	IdleVault int64   `json:"idleVaultRequests"`
+	// Written is how many Secrets the idle run wrote.
+	Written int `json:"idleWritten"`
+}
+
+// rotations measures the rotator with more and more Secrets.
+func rotations(ctx context.Context, w *world, dir string, counts []int, say func(string, ...any)) (all []rotation, err error) {
+	vault, err := newCounter(w.vault.Address, &http.Transport{MaxIdleConnsPerHost: 16})
+	if err != nil {
+		return nil, err
+	}
+	defer vault.Close()
+	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
+	if err != nil {
+		return nil, err
+	}
+	b := &rotationBench{world: w, dir: dir, say: say, counter: vault, session: client.Session("", transit.StaticToken(w.vault.RootToken))}
+	if _, err := w.vault.Write(ctx, "transit/keys/"+rotationKey, map[string]any{"derived": true}); err != nil {
+		return nil, err
+	}
+	for _, ns := range []string{rotationKey, rotator.DefaultStateNamespace} {
+		if err := w.post(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, nil); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range counts {
+		if err := b.grow(ctx, n); err != nil {
+			return nil, fmt.Errorf("making %d Secrets: %w", n, err)
+		}
+		r, err := b.measure(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("rotating %d Secrets: %w", n, err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+type rotationBench struct {
+	*world
+	dir     string
+	say     func(string, ...any)
+	counter *counter // before Vault
+	session *transit.Session
+	secrets int // there are
+}
+
+// encrypt makes the ciphertext of one entry for the Secrets from the first to
+// the one before the last. That of another version has another text, and the same
+// length.
+func (b *rotationBench) encrypt(ctx context.Context, first, last int) ([]transit.Result, error) {
+	items := make([]transit.Item, 0, last-first)
+	for i := first; i < last; i++ {
+		items = append(items, transit.Item{Data: bytes.Repeat([]byte{byte(i)}, 104), Context: ciphertext.Strict.Context(rotationKey, secretName(i), "value")})
+	}
+	results, err := b.session.Encrypt(ctx, transit.Key{Mount: "transit", Name: rotationKey}, items)
+	for _, r := range results {
+		err = errors.Join(err, r.Err)
+	}
+	return results, err
+}
+
+func secretName(i int) string { return fmt.Sprintf("secret-%06d", i) }
+
+// grow stores Secrets until there are n.
+func (b *rotationBench) grow(ctx context.Context, n int) error {
+	results, err := b.encrypt(ctx, b.secrets, n)
+	if err != nil {
+		return err
+	}
+	var made atomic.Int64
+	err = b.parallel(ctx, len(results), 16, fmt.Sprintf("making %d Secrets", n), &made, func(ctx context.Context, i int) error {
+		return b.post(ctx, rotationNS+"/secrets", &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: secretName(b.secrets + i), Labels: map[string]string{ciphertext.LabelTransitKey: rotationKey}},
+			Type:       ciphertext.Type, Data: map[string][]byte{"value": results[i].Data},
+		}, nil)
+	})
+	b.secrets = n
+	return err
+}
+
+// parallel does n things, so many at a time, and tells how far it is.
+func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, done *atomic.Int64, do func(context.Context, int) error) error {
+	finished := make(chan struct{})
+	defer close(finished)
+	b.say("%s", what)
+	go func() {
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-finished:
+				return
+			case <-tick.C:
+				b.say("%s: %d of %d", what, done.Load(), n)
+			}
+		}
+	}()
+	var next atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range at {
+		group.Go(func() error {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := do(ctx, i); err != nil {
+					return err
+				}
+				done.Add(1)
+			}
+			return ctx.Err()
+		})
+	}
+	return group.Wait()
+}
+
+// measure rotates the Secrets there are: first by the floor, then by the rotator,
+// then the rotator once more.
+func (b *rotationBench) measure(ctx context.Context) (r rotation, err error) {
+	r.Secrets = b.secrets
+	if err := b.floor(ctx, &r); err != nil {
+		return r, fmt.Errorf("the floor: %w", err)
+	}
+	b.say("the rotator, %d Secrets", r.Secrets)
+	before := b.counter.requests.Load()
+	report, took, rss, err := b.run(ctx, "--rotate=always")
+	if err != nil {
+		return r, err
+	}
+	if len(report.Keys) != 1 || report.Keys[0].Rewrapped != r.Secrets {
+		return r, fmt.Errorf("the rotator did not rewrap %d entries: %+v", r.Secrets, report.Keys)
+	}
+	r.Run, r.RSS, r.Vault = took.Seconds(), rss, b.counter.requests.Load()-before
+	before = b.counter.requests.Load()
+	if report, took, _, err = b.run(ctx, "--rotate=auto"); err != nil {
+		return r, err
+	}
+	r.Idle, r.IdleVault, r.Written = took.Seconds(), b.counter.requests.Load()-before, report.Keys[0].Rewrapped
+	return r, nil
+}
+
+// floor lists once, and then sends the patches that a rotation would send, which
+// are made between the two, off the clock.
+func (b *rotationBench) floor(ctx context.Context, r *rotation) error {
+	if _, err := b.vault.Write(ctx, "transit/keys/"+rotationKey+"/rotate", nil); err != nil {
+		return err
+	}
+	b.say("the floor, %d Secrets", r.Secrets)
+	began := time.Now()
+	patches, pause, err := b.list(ctx)
+	if err != nil {
+		return err
+	}
+	listed := time.Since(began) - pause
+	if len(patches) != r.Secrets {
+		return fmt.Errorf("%d Secrets are listed", len(patches))
+	}
+	results, err := b.encrypt(ctx, 0, r.Secrets)
+	if err != nil {
+		return err
+	}
+	type op struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	bodies := make([][]byte, len(patches))
+	for i, p := range patches {
+		version, err := ciphertext.Version(results[i].Data)
+		if err != nil {
+			return err
+		}
+		if bodies[i], err = json.Marshal([]op{
+			{"test", "/metadata/uid", p.uid}, {"test", "/data/value", p.text}, {"replace", "/data/value", results[i].Data},
+			{"add", "/metadata/labels/secretmanager.io~1key-version", fmt.Sprint(version)},
+		}); err != nil {
+			return err
+		}
+	}
+	var done atomic.Int64
+	began = time.Now()
+	err = b.parallel(ctx, len(bodies), writers, "the floor's patches", &done, func(ctx context.Context, i int) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPatch, b.api.Address+rotationNS+"/secrets/"+patches[i].name, bytes.NewReader(bodies[i]))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/json-patch+json")
+		return send(b.admin, req, nil)
+	})
+	r.List, r.Floor = listed.Seconds(), (listed + time.Since(began)).Seconds()
+	return err
+}
+
+type listed struct {
+	name, uid string
+	text      []byte
+}
+
+// list gets all Secrets in pages of 500, as the API server has them. What the
+// floor needs of them is taken out during the pause.
+func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Duration, err error) {
+	for token := ""; ; {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+			b.api.Address+"/api/v1/secrets?limit=500&labelSelector="+ciphertext.LabelTransitKey+"%3D"+rotationKey+"&continue="+token, nil)
+		if err != nil {
+			return nil, 0, err
+		}
+		req.Header.Set("Accept", "application/vnd.kubernetes.protobuf")
+		req.Header.Set("Accept-Encoding", "identity")
+		resp, err := b.admin.Do(req)
+		if err != nil {
+			return nil, 0, err
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return nil, 0, errors.Join(err, errors.New(resp.Status))
+		}
+		began := time.Now()
+		var page corev1.SecretList
+		if _, _, err := scheme.Codecs.UniversalDeserializer().Decode(text, nil, &page); err != nil {
+			return nil, 0, err
+		}
+		for _, s := range page.Items {
+			all = append(all, listed{s.Name, string(s.UID), s.Data["value"]})
+		}
+		pause += time.Since(began)
+		if token = page.Continue; token == "" {
+			return all, pause, nil
+		}
+	}
+}
+
+// run runs the built rotator as its CronJob does, but for the limit on requests
+// per second, and returns its report, its time and its peak of resident memory.
+func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append(args, "--transit-key="+rotationKey,
+		"--vault-addr="+b.counter.URL, "--kubeconfig="+b.api.Kubeconfig, "--kube-qps=100000", "--log-format=json")...)
+	cmd.Env = []string{"VAULT_TOKEN=" + b.vault.RootToken}
+	cmd.SysProcAttr = childAttributes()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = stopTimeout
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err = cmd.Run()
+	took = time.Since(began)
+	if err != nil {
+		text := stderr.Bytes()
+		return report, took, 0, fmt.Errorf("%w\nthe end of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
+	}
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		rss = usage.Maxrss << 10 // KiB on Linux
+	}
+	return report, took, rss, json.Unmarshal(stdout.Bytes(), &report)
+}
+
+// rotationBudgets judges what docs/performance.md promises of rotations.
+func rotationBudgets(all []rotation) (budgets []budget) {
+	add := func(b budget) { budgets = append(budgets, b.judged()) }
+	for _, r := range all {
+		what := fmt.Sprintf(", %d Secrets", r.Secrets)
+		add(budget{Name: "rotation" + what, Unit: "s", Limit: 1.3, Measured: r.Run, Floor: r.Floor})
+		add(budget{Name: "peak memory of a rotation" + what, Unit: "MiB", Limit: 64, Measured: float64(r.RSS) / mib})
+		add(budget{Name: "written by a second run" + what, Limit: 0, Measured: float64(r.Written)})
+	}
+	if len(all) > 1 {
+		// The same, but for what garbage the collector happens to leave.
+		first, last := all[0], all[len(all)-1]
+		add(budget{Name: "peak memory, most to fewest Secrets", Unit: "MiB", Limit: 1.15, Measured: float64(last.RSS) / mib, Floor: float64(first.RSS) / mib})
+	}
+	return budgets
+}
