@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 
@@ -15,5 +16,15 @@ func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Inter
 	}
 	r := newRun(vault, kube, opts)
 	r.pageSize = size
+	return r.run(ctx)
+}
+
+// RunLeased is Run with a Lease of another duration.
+func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, duration time.Duration) (*Report, error) {
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	r := newRun(vault, kube, opts)
+	r.lease.duration = duration
 	return r.run(ctx)
 }

@@ -12,10 +12,10 @@
 // so a run that was killed at any point loses nothing: old ciphertext opens
 // until its version is retired, and the next run goes on where this one ended.
 // Only what cannot be read there, since when older entries have been gone, is
-// kept in the ConfigMap [StateName].
+// kept in the ConfigMap [StateName]. A Lease of the same name keeps two runs apart.
 //
 // The identity needs get, list and patch on Secrets, get, create and update on
-// that ConfigMap; in Vault read on the key and update on its rotate and rewrap
+// that ConfigMap and that Lease; in Vault read on the key and update on its rotate and rewrap
 // paths, for Retire also on its config. It never needs decrypt.
 package rotator
 
@@ -42,6 +42,7 @@ type run struct {
 	Options
 	swapper
 	pageSize int64
+	lease    lease
 
 	report *Report
 	keys   map[transit.Key]*KeyReport // those of the report
@@ -65,8 +66,10 @@ type run struct {
 // that wraps [ErrIncomplete] says that the run went to its end and something is
 // left, which the report names; without an error everything is at its target.
 //
-// A second run at the same time does no harm to any Secret, but may make one more
-// version of a key than was wanted.
+// Only one run at a time gets the Lease [StateName], a dry one does without: a
+// second does no harm to any Secret, but could make one more version of a key than
+// was wanted. While another has it the error wraps [ErrRunning]. The Lease of a run
+// that died is taken over when it has run out, which takes up to a minute.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("options of the rotator: %w", err)
@@ -77,13 +80,33 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
 		Options: opts, swapper: swapper{vault, kube}, pageSize: pageSize,
+		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{},
 	}
 }
 
+// run makes the run while it holds the Lease.
 func (r *run) run(ctx context.Context) (*Report, error) {
+	if r.DryRun {
+		return r.alone(ctx)
+	}
+	holding, err := r.lease.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	report, err := r.alone(holding)
+	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	if released := r.lease.release(releasing); released != nil {
+		r.Log.Warn("the Lease is still held", "error", released)
+	}
+	return report, err
+}
+
+// alone is the run itself.
+func (r *run) alone(ctx context.Context) (*Report, error) {
 	if err := r.loadState(ctx); err != nil {
 		return nil, err
 	}
