@@ -52,6 +52,9 @@ type Options struct {
 	Rotate    Mode          // default Auto
 	MaxKeyAge time.Duration // for Auto; 0 means DefaultMaxKeyAge
 	DryRun    bool          // find out and report, change nothing
+	// IncludeManaged writes Secrets too that a GitOps tool keeps as they are in
+	// Git (see [ciphertext.ManagedBy]), and that are otherwise only reported.
+	IncludeManaged bool
 
 	// Retire raises min_decryption_version to the highest version below which no
 	// entry has been seen anywhere in the cluster for RetireAfter, a time that may

@@ -48,6 +48,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.StringVar(&mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
 	f.DurationVar(&o.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
 	f.BoolVar(&o.DryRun, "dry-run", false, "find out and report, change nothing")
+	f.BoolVar(&o.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
 	f.IntVar(&o.Concurrency, "concurrency", rotator.DefaultConcurrency, "batches in work at the same time")
