@@ -66,6 +66,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: the cluster that this runs in)")
 	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
+	f.Float64Var(&o.vault.QPS, "vault-qps", 50, "requests per second to Vault, at most")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.Usage = func() {
@@ -104,6 +105,9 @@ func (o *options) check(args []string) error {
 	}
 	if o.kubeQPS <= 0 {
 		problem("--kube-qps %v is not above 0", o.kubeQPS)
+	}
+	if o.vault.QPS <= 0 {
+		problem("--vault-qps %v is not above 0", o.vault.QPS)
 	}
 	if o.Concurrency == 0 {
 		problem("--concurrency 0 would do nothing")
