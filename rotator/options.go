@@ -27,7 +27,8 @@ type Mode string
 const (
 	// Auto makes one when the newest is older than [Options.MaxKeyAge] and no
 	// entry is below it any more, so that versions do not pile up over an entry
-	// that cannot be rewrapped. The default.
+	// that cannot be rewrapped. A key with an auto_rotate_period is left to Vault.
+	// The default.
 	Auto Mode = "auto"
 	// Always makes one in every run.
 	Always Mode = "always"

@@ -15,7 +15,7 @@
 // kept in the ConfigMap [StateName]. A Lease of the same name keeps two runs apart.
 //
 // The identity needs get, list and patch on Secrets, get, create and update on
-// that ConfigMap and that Lease; in Vault read on the key and update on its rotate and rewrap
+// that ConfigMap, that Lease and on events; in Vault read on the key and update on its rotate and rewrap
 // paths, for Retire also on its config. It never needs decrypt.
 package rotator
 
@@ -36,6 +36,9 @@ import (
 
 // saveTimeout is how long a run that was told to stop may take for its summary.
 const saveTimeout = 10 * time.Second
+
+// logEvery is how often the log says how far a run is.
+const logEvery = 10 * time.Second
 
 // run is one run.
 type run struct {
@@ -60,6 +63,7 @@ type run struct {
 	stopped map[group]bool
 
 	telling sync.Mutex // one call of Progress at a time
+	logged  time.Time  // when progress was logged last
 }
 
 // Run makes one run. The Report is there unless the run could not begin. An error
@@ -80,6 +84,7 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
 		Options: opts, swapper: swapper{vault, kube}, pageSize: pageSize,
+		logged: opts.Now(),
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
@@ -125,6 +130,7 @@ func (r *run) alone(ctx context.Context) (*Report, error) {
 		saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 		defer cancel()
 		errs = append(errs, r.saveState(saving))
+		r.tell(saving)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
 }
@@ -240,10 +246,13 @@ func (r *run) verify(ctx context.Context) {
 
 // progress tells how far the run has come.
 func (r *run) progress(p Progress) {
-	if r.Progress == nil {
-		return
-	}
 	r.telling.Lock()
 	defer r.telling.Unlock()
-	r.Options.Progress(p)
+	if now := r.Now(); now.Sub(r.logged) >= logEvery {
+		r.logged = now
+		r.Log.Info("progress", "phase", p.Phase, "done", p.Done, "total", p.Total, "since", now.Sub(r.report.Started).Round(time.Second).String())
+	}
+	if r.Options.Progress != nil {
+		r.Options.Progress(p)
+	}
 }
