@@ -129,7 +129,7 @@ func TestDeadHolderIsTakenOver(t *testing.T) {
 	reads := 0
 	kube := w.client(func(next http.RoundTripper) http.RoundTripper {
 		return roundTrip(func(r *http.Request) (*http.Response, error) {
-			if reads++; reads == 3 {
+			if reads++; reads == 4 {
 				cancel()
 			}
 			return next.RoundTrip(r)
@@ -138,6 +138,9 @@ func TestDeadHolderIsTakenOver(t *testing.T) {
 	_, err = rotator.RunLeased(ctx, w.minimal(), kube, w.options(always), time.Second)
 	if !errors.Is(err, context.Canceled) || w.keyInfo().Latest != 1 {
 		t.Errorf("%v, version %d", err, w.keyInfo().Latest)
+	}
+	if got := w.lease().Spec; got.HolderIdentity == nil || *got.HolderIdentity != "the silent" {
+		t.Error("it was taken over before it had run out")
 	}
 }
 
