@@ -101,6 +101,7 @@ func (w *world) killProcess(v victim) bool {
 	output, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		w.outlast(v)
 		return true
 	}
 	if err != nil {
@@ -146,7 +147,21 @@ func (w *world) killInside(v victim) bool {
 	if !dead.Load() && err != nil {
 		w.t.Fatalf("the run that was to be killed at %+v: %v", v.Kill, err)
 	}
-	return dead.Load()
+	if !dead.Load() {
+		return false
+	}
+	w.outlast(v)
+	return true
+}
+
+// outlast ends the minute for which the Lease of a run that was killed keeps others
+// away; that it does, and that one is taken over, has tests of its own.
+func (w *world) outlast(v victim) {
+	w.t.Helper()
+	err := w.kube.CoordinationV1().Leases(v.State).Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{})
+	if err != nil {
+		w.t.Fatalf("the Lease of a run that was killed at %+v: %v", v.Kill, err)
+	}
 }
 
 // agedKey replaces the world's key by one whose only version was made so long

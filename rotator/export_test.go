@@ -47,3 +47,13 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, size int64) (*Report, error) {
 	return RunInside(ctx, vault, kube, opts, Inside{PageSize: size})
 }
+
+// RunLeased is Run with a Lease of another duration.
+func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, duration time.Duration) (*Report, error) {
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	r := newRun(vault, kube, opts)
+	r.lease.duration = duration
+	return r.run(ctx)
+}

@@ -27,7 +27,8 @@ type Mode string
 const (
 	// Auto makes one when the newest is older than [Options.MaxKeyAge] and no
 	// entry is below it any more, so that versions do not pile up over an entry
-	// that cannot be rewrapped. The default.
+	// that cannot be rewrapped. A key with an auto_rotate_period is left to Vault.
+	// The default.
 	Auto Mode = "auto"
 	// Always makes one in every run.
 	Always Mode = "always"
@@ -52,6 +53,9 @@ type Options struct {
 	Rotate    Mode          // default Auto
 	MaxKeyAge time.Duration // for Auto; 0 means DefaultMaxKeyAge
 	DryRun    bool          // find out and report, change nothing
+	// IncludeManaged writes Secrets too that a GitOps tool keeps as they are in
+	// Git (see [ciphertext.ManagedBy]), and that are otherwise only reported.
+	IncludeManaged bool
 
 	// Retire raises min_decryption_version to the highest version below which no
 	// entry has been seen anywhere in the cluster for RetireAfter, a time that may

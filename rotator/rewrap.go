@@ -111,7 +111,7 @@ func (r *run) rewrap(ctx context.Context) {
 		r.mu.Lock()
 		k.Current += len(current)
 		r.mu.Unlock()
-		if len(entries) == 0 || immutable(s) {
+		if len(entries) == 0 || immutable(s) || r.passedOver(s) {
 			return
 		}
 		g := group{k.key(), set.Scope != ciphertext.None}

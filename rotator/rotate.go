@@ -66,6 +66,8 @@ func (r *run) due(info transit.KeyInfo, t *tally) (bool, string) {
 		return true, "asked for in any case"
 	case r.Rotate == Never:
 		return false, "asked not to"
+	case info.AutoRotatePeriod > 0:
+		return false, fmt.Sprintf("Vault rotates it by itself every %s (auto_rotate_period)", info.AutoRotatePeriod)
 	case len(r.view.unread) > 0:
 		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(info.Latest)
 	case below > 0:

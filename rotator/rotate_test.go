@@ -16,9 +16,12 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 		later   time.Duration // how old the key is
 		age     time.Duration // MaxKeyAge
 		below   bool          // an entry is below the newest version
+		period  string        // auto_rotate_period
 		rotated bool
 		reason  string
 	}{
+		"auto, Vault does it":     {later: 25 * time.Hour, period: "720h", reason: "Vault rotates it by itself every 720h0m0s"},
+		"always, also Vault":      {mode: rotator.Always, period: "720h", rotated: true, reason: "asked for"},
 		"auto, young":             {later: 23 * time.Hour, reason: "due after 24h0m0s"},
 		"auto, old":               {later: 25 * time.Hour, rotated: true, reason: "more than 24h0m0s"},
 		"auto, older than wanted": {later: 2 * time.Hour, age: time.Hour, rotated: true, reason: "more than 1h0m0s"},
@@ -33,6 +36,9 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
 			if test.below {
 				w.rotateKey()
+			}
+			if test.period != "" {
+				w.write("transit/keys/"+w.key+"/config", map[string]any{"auto_rotate_period": test.period})
 			}
 			before := w.keyInfo().Latest
 			report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) {

@@ -12,10 +12,10 @@
 // so a run that was killed at any point loses nothing: old ciphertext opens
 // until its version is retired, and the next run goes on where this one ended.
 // Only what cannot be read there, since when older entries have been gone, is
-// kept in the ConfigMap [StateName].
+// kept in the ConfigMap [StateName]. A Lease of the same name keeps two runs apart.
 //
 // The identity needs get, list and patch on Secrets, get, create and update on
-// that ConfigMap; in Vault read on the key and update on its rotate and rewrap
+// that ConfigMap, that Lease and on events; in Vault read on the key and update on its rotate and rewrap
 // paths, for Retire also on its config. It never needs decrypt.
 package rotator
 
@@ -37,11 +37,15 @@ import (
 // saveTimeout is how long a run that was told to stop may take for its summary.
 const saveTimeout = 10 * time.Second
 
+// logEvery is how often the log says how far a run is.
+const logEvery = 10 * time.Second
+
 // run is one run.
 type run struct {
 	Options
 	swapper
 	pageSize int64 // Secrets of a page, at most
+	lease    lease
 
 	report *Report
 	keys   map[transit.Key]*KeyReport // those of the report
@@ -61,14 +65,17 @@ type run struct {
 	stopped map[group]bool
 
 	telling sync.Mutex // one call of Progress at a time
+	logged  time.Time  // when progress was logged last
 }
 
 // Run makes one run. The Report is there unless the run could not begin. An error
 // that wraps [ErrIncomplete] says that the run went to its end and something is
 // left, which the report names; without an error everything is at its target.
 //
-// A second run at the same time does no harm to any Secret, but may make one more
-// version of a key than was wanted.
+// Only one run at a time gets the Lease [StateName], a dry one does without: a
+// second does no harm to any Secret, but could make one more version of a key than
+// was wanted. While another has it the error wraps [ErrRunning]. The Lease of a run
+// that died is taken over when it has run out, which takes up to a minute.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("options of the rotator: %w", err)
@@ -79,13 +86,34 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
 		Options: opts, swapper: newSwapper(vault, kube), pageSize: maxPage,
+		logged: opts.Now(),
+		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{}, writing: make(chan struct{}, opts.Concurrency),
 	}
 }
 
+// run makes the run while it holds the Lease.
 func (r *run) run(ctx context.Context) (*Report, error) {
+	if r.DryRun {
+		return r.alone(ctx)
+	}
+	holding, err := r.lease.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	report, err := r.alone(holding)
+	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	if released := r.lease.release(releasing); released != nil {
+		r.Log.Warn("the Lease is still held", "error", released)
+	}
+	return report, err
+}
+
+// alone is the run itself.
+func (r *run) alone(ctx context.Context) (*Report, error) {
 	if err := r.loadState(ctx); err != nil {
 		return nil, err
 	}
@@ -107,6 +135,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 		r.at(stepSaving)
 		errs = append(errs, r.saveState(saving))
 		r.at(stepSaved)
+		r.tell(saving)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
 }
@@ -238,10 +267,13 @@ func (r *run) verify(ctx context.Context) {
 
 // progress tells how far the run has come.
 func (r *run) progress(p Progress) {
-	if r.Progress == nil {
-		return
-	}
 	r.telling.Lock()
 	defer r.telling.Unlock()
-	r.Options.Progress(p)
+	if now := r.Now(); now.Sub(r.logged) >= logEvery {
+		r.logged = now
+		r.Log.Info("progress", "phase", p.Phase, "done", p.Done, "total", p.Total, "since", now.Sub(r.report.Started).Round(time.Second).String())
+	}
+	if r.Options.Progress != nil {
+		r.Options.Progress(p)
+	}
 }

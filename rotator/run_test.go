@@ -1,14 +1,18 @@
 package rotator_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -223,6 +227,37 @@ func TestRunNarrowed(t *testing.T) {
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("rewrapped (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The log says how far a run is, but not more often than every ten seconds.
+func TestProgressIsLogged(t *testing.T) {
+	for name, test := range map[string]struct {
+		step time.Duration // of the clock, each time that it is read
+		want bool
+	}{"slow": {11 * time.Second, true}, "quick": {time.Microsecond, false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
+			w.rotateKey()
+			var mu sync.Mutex
+			now := time.Now()
+			var log bytes.Buffer
+			if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) {
+				o.Log = slog.New(slog.NewTextHandler(&log, nil))
+				o.Now = func() time.Time {
+					mu.Lock()
+					defer mu.Unlock()
+					now = now.Add(test.step)
+					return now
+				}
+			})); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(log.String(), "msg=progress phase=rewrap done=1 total=1"); got != test.want {
+				t.Errorf("logged: %t, want %t:\n%s", got, test.want, log.String())
 			}
 		})
 	}

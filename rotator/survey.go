@@ -133,6 +133,8 @@ func (r *run) whyBelow(k *KeyReport, secret *corev1.Secret, ref entryRef) string
 		return reason
 	case immutable(secret):
 		return reasonImmutable
+	case r.passedOver(secret):
+		return fmt.Sprintf("it is kept by %s, which would put the old value back: run secretmanager rewrap on the manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
 	case r.DryRun:
 		return ""
 	case k.Error != "":
@@ -164,3 +166,8 @@ func keyOf(set ciphertext.Settings) transit.Key {
 }
 
 func immutable(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable }
+
+// passedOver is whether the run does not write a Secret because it is kept in Git.
+func (r *run) passedOver(s *corev1.Secret) bool {
+	return !r.IncludeManaged && ciphertext.ManagedBy(s) != ""
+}

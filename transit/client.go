@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/time/rate"
 )
 
 // maxResponse bounds what is read of an answer, beside twice what was sent: no
@@ -44,6 +45,9 @@ type Config struct {
 	TLSServerName string        // name to expect in Vault's certificate; default: the address's host
 	Insecure      bool          // do not check Vault's certificate; for a developer's own machine
 	RetryFor      time.Duration // how long transient failures are retried; 0: until the context ends; negative: not at all
+
+	// QPS is how many requests a second there may be, in the long run; 0: no limit.
+	QPS float64
 
 	// Observe is told of each try of a request: what it was, the HTTP status of
 	// the answer (0 if there was none, or not a whole one) and how long it took,
@@ -74,6 +78,7 @@ type Client struct {
 	api      *api.Client
 	address  string
 	retryFor time.Duration
+	limit    *rate.Limiter
 	observe  func(Operation, int, time.Duration)
 	loggedIn func(error)
 }
@@ -97,7 +102,7 @@ func NewClient(c Config) (*Client, error) {
 	conf.AgentAddress = ""
 	conf.MaxRetries = 0 // ours is the only retry policy
 	conf.Timeout = 0    // and the context the only deadline
-	conf.Limiter = nil
+	conf.Limiter = nil  // it would send the request also when it may not wait that long
 	transport := conf.HttpClient.Transport.(*http.Transport)
 	// Many pods start at once on a node; each connection that is closed again
 	// costs the next one a handshake.
@@ -118,7 +123,11 @@ func NewClient(c Config) (*Client, error) {
 	client.ClearToken()
 	client.ClearNamespace()
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &Client{api: client, address: c.Address, retryFor: c.RetryFor, observe: c.Observe, loggedIn: c.LoggedIn}, nil
+	limit := rate.NewLimiter(rate.Inf, 0)
+	if c.QPS > 0 {
+		limit = rate.NewLimiter(rate.Limit(c.QPS), max(int(c.QPS), 1))
+	}
+	return &Client{api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, observe: c.Observe, loggedIn: c.LoggedIn}, nil
 }
 
 // Address returns the address as it was configured.

@@ -78,6 +78,9 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	fail := func(err error) *Error {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
+	if err := c.limit.Wait(ctx); err != nil {
+		return fail(fmt.Errorf("waiting for its turn: %w", err))
+	}
 	client := c.api
 	if r.namespace != "" {
 		client = client.WithNamespace(r.namespace) // shares the connections

@@ -3,8 +3,8 @@
 //
 // The log goes to the standard error stream. The last thing it does is to write
 // the report, a line of JSON, to the standard output stream. The exit code is 0
-// when everything is at its target, 1 when something is left or failed, and 2
-// when it was not called properly.
+// when everything is at its target, 1 when something is left or failed, or when
+// another run is at it, and 2 when it was not called properly.
 package main
 
 import (

@@ -43,8 +43,8 @@ func TestUsage(t *testing.T) {
 		"no Vault":          {nil, nil, 2, []string{"no address of Vault", "no identity for Vault"}},
 		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role r needs --vault-token-file"}},
 		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file needs --vault-role"}},
-		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--log-level=loud", "--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
-			[]string{`rotate "maybe"`, "--kube-qps 0", `--log-level "loud"`, `--log-format "xml"`, "--concurrency 0", "--max-key-age 0", `namespace "A_B"`}},
+		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud", "--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
+			[]string{`rotate "maybe"`, "--kube-qps 0", "--vault-qps 0", `--log-level "loud"`, `--log-format "xml"`, "--concurrency 0", "--max-key-age 0", `namespace "A_B"`}},
 		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
 	}
 	for name, test := range tests {

@@ -48,6 +48,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.StringVar(&mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
 	f.DurationVar(&o.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
 	f.BoolVar(&o.DryRun, "dry-run", false, "find out and report, change nothing")
+	f.BoolVar(&o.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
 	f.IntVar(&o.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
@@ -65,6 +66,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: the cluster that this runs in)")
 	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
+	f.Float64Var(&o.vault.QPS, "vault-qps", 50, "requests per second to Vault, at most")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.Usage = func() {
@@ -103,6 +105,9 @@ func (o *options) check(args []string) error {
 	}
 	if o.kubeQPS <= 0 {
 		problem("--kube-qps %v is not above 0", o.kubeQPS)
+	}
+	if o.vault.QPS <= 0 {
+		problem("--vault-qps %v is not above 0", o.vault.QPS)
 	}
 	if o.Concurrency == 0 {
 		problem("--concurrency 0 would do nothing")

@@ -54,6 +54,7 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.StringVar(&o.mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
 	f.DurationVar(&o.opts.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
 	f.BoolVar(&o.opts.DryRun, "dry-run", false, "find out and report, change nothing")
+	f.BoolVar(&o.opts.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
 	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
