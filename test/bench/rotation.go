@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -288,16 +287,44 @@ func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return report, 0, 0, err
+	}
+	peak := make(chan int64)
+	ended := make(chan struct{})
+	go func() { peak <- peakMemory(cmd.Process.Pid, ended) }()
+	err = cmd.Wait()
 	took = time.Since(began)
+	close(ended)
+	rss = <-peak
 	if err != nil {
 		text := stderr.Bytes()
 		return report, took, 0, fmt.Errorf("%w\nthe end of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
 	}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		rss = usage.Maxrss << 10 // KiB on Linux
+	if rss == 0 {
+		return report, took, 0, errors.New("reading the memory of the rotator, which needs Linux")
 	}
 	return report, took, rss, json.Unmarshal(stdout.Bytes(), &report)
+}
+
+// peakMemory returns the peak of a process' resident memory, read until it has
+// ended. What the kernel tells afterwards (ru_maxrss) would not do: a child
+// begins with the peak of its parent.
+func peakMemory(pid int, ended <-chan struct{}) (peak int64) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
+			if n, err := parseKB(string(text), "VmHWM:"); err == nil {
+				peak = n
+			}
+		}
+		select {
+		case <-ended:
+			return peak
+		case <-tick.C:
+		}
+	}
 }
 
 // rotationBudgets judges what docs/performance.md promises of rotations.
