@@ -29,6 +29,9 @@ import (
 const Type corev1.SecretType = "secretmanager.io/ciphertext"
 
 const (
+	// Prefix is what the names of all labels and annotations begin with, and the
+	// type too: a text without it is no manifest of a ciphertext Secret.
+	Prefix = "secretmanager.io/"
 	// LabelTransitKey names the transit key. The rotator finds Secrets by it.
 	LabelTransitKey = "secretmanager.io/transit-key"
 	// LabelKeyVersion is a hint for people (kubectl get secret -L …): the oldest
