@@ -43,6 +43,12 @@ const (
 	// AnnotationScope is the Scope; without it Strict.
 	AnnotationScope = "secretmanager.io/scope"
 
+	// AnnotationRewrapped is the oldest key version among the entries when the
+	// rotator last wrote the Secret. An entry below it was put back since, from a
+	// manifest or a backup: neither has this annotation, and to apply a manifest
+	// again leaves it.
+	AnnotationRewrapped = "secretmanager.io/rewrapped"
+
 	// AnnotationLastApplied is where kubectl apply keeps a copy of the manifest
 	// it applied. On a Secret that once held plaintext it still does.
 	AnnotationLastApplied = corev1.LastAppliedConfigAnnotation

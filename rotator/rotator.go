@@ -52,6 +52,7 @@ type run struct {
 	secrets    int     // number of Secrets found by plan
 	pending    int     // entries to rewrap, as far as plan could see
 	asking     map[keyVersion]bool
+	oldest     map[transit.Key]int // version that an entry had at any time of the run
 
 	mu      sync.Mutex // guards what follows, and the counts that workers add to
 	done    int        // entries rewrapped
@@ -78,7 +79,7 @@ func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *ru
 	return &run{
 		Options: opts, swapper: swapper{vault, kube}, pageSize: pageSize,
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
+		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[transit.Key]int{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{},
 	}
 }
@@ -118,6 +119,7 @@ func (r *run) steps(ctx context.Context) error {
 		r.pending += n
 		work = work || n > 0
 	}
+	r.observe() // what is rewrapped now was there until now
 	if work && !r.DryRun && ctx.Err() == nil {
 		r.rewrap(ctx)
 	} else {
@@ -168,7 +170,10 @@ func (r *run) plan(ctx context.Context) error {
 		}
 	}
 	for key := range r.view.keys {
-		k := &KeyReport{Mount: key.Mount, Name: key.Name}
+		k := &KeyReport{Mount: key.Mount, Name: key.Name, PutBack: r.view.keys[key].PutBack}
+		for _, l := range k.Back {
+			r.Log.Warn("put back", "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+		}
 		r.keys[key] = k
 		r.report.Keys = append(r.report.Keys, k)
 	}
