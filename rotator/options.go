@@ -29,7 +29,8 @@ const (
 	// entry is below it any more, so that versions do not pile up over an entry
 	// that cannot be rewrapped. The default.
 	Auto Mode = "auto"
-	// Always makes one in every run.
+	// Always makes one in every run, unless an entry is of a version that the key
+	// has lost.
 	Always Mode = "always"
 	// Never makes none: entries are brought to the newest version that there is.
 	Never Mode = "never"
