@@ -29,6 +29,9 @@ import (
 const Type corev1.SecretType = "secretmanager.io/ciphertext"
 
 const (
+	// Prefix is what the names of all labels and annotations begin with, and the
+	// type too: a text without it is no manifest of a ciphertext Secret.
+	Prefix = "secretmanager.io/"
 	// LabelTransitKey names the transit key. The rotator finds Secrets by it.
 	LabelTransitKey = "secretmanager.io/transit-key"
 	// LabelKeyVersion is a hint for people (kubectl get secret -L …): the oldest
@@ -39,6 +42,12 @@ const (
 	AnnotationTransitMount = "secretmanager.io/transit-mount"
 	// AnnotationScope is the Scope; without it Strict.
 	AnnotationScope = "secretmanager.io/scope"
+
+	// AnnotationRewrapped is the oldest key version among the entries when the
+	// rotator last wrote the Secret. An entry below it was put back since, from a
+	// manifest or a backup: neither has this annotation, and to apply a manifest
+	// again leaves it.
+	AnnotationRewrapped = "secretmanager.io/rewrapped"
 
 	// AnnotationLastApplied is where kubectl apply keeps a copy of the manifest
 	// it applied. On a Secret that once held plaintext it still does.

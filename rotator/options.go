@@ -30,7 +30,8 @@ const (
 	// that cannot be rewrapped. A key with an auto_rotate_period is left to Vault.
 	// The default.
 	Auto Mode = "auto"
-	// Always makes one in every run.
+	// Always makes one in every run, unless an entry is of a version that the key
+	// has lost.
 	Always Mode = "always"
 	// Never makes none: entries are brought to the newest version that there is.
 	Never Mode = "never"

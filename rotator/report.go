@@ -70,6 +70,8 @@ type KeyReport struct {
 
 	Remainder // the entries that are not at the target and will not get there by themselves
 
+	PutBack
+
 	// Error is what ended the work on this key as a whole.
 	Error string `json:"error,omitempty"`
 
@@ -82,6 +84,9 @@ type RetireReport struct {
 	To     int    `json:"to"` // as From when nothing was raised
 	Done   bool   `json:"done"`
 	Reason string `json:"reason"`
+	// WouldBreak is what stands in the way, as it would not open any more; the
+	// first 1,000.
+	WouldBreak []Left `json:"wouldBreak,omitempty"`
 }
 
 // Left is an entry, or a whole Secret or namespace, that is not at its target.

@@ -13,21 +13,24 @@ import (
 // retire raises min_decryption_version of every key that is ready for it. The
 // view is of the whole cluster, or there is none.
 func (r *run) retire(ctx context.Context, view *survey) {
-	blocked := r.blind(ctx, view)
+	blocked, such := r.blind(ctx, view)
 	for _, k := range r.report.Keys {
-		k.Retire = r.retireKey(ctx, k, view, blocked)
+		k.Retire = r.retireKey(ctx, k, view, blocked, such)
 		r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
+		for _, l := range k.Retire.WouldBreak {
+			r.Log.Warn("would break", "key", k.key().String(), "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+		}
 	}
 }
 
 // blind returns why not all ciphertext of the cluster can be accounted for, or
-// the empty text.
-func (r *run) blind(ctx context.Context, view *survey) string {
+// the empty text, and what it is about.
+func (r *run) blind(ctx context.Context, view *survey) (string, []Left) {
 	if len(view.unread) > 0 {
-		return "not everything can be seen: " + view.unread[0].String()
+		return "not everything can be seen: " + view.unread[0].String(), view.unread
 	}
 	if view.stray.LeftCount > 0 {
-		return fmt.Sprintf("%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
+		return fmt.Sprintf("%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0]), view.stray.Left
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
@@ -35,15 +38,15 @@ func (r *run) blind(ctx context.Context, view *survey) string {
 		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
 	})
 	if len(unread) > 0 {
-		return "not everything can be seen: " + unread[0].String()
+		return "not everything can be seen: " + unread[0].String(), unread
 	}
 	if lost.LeftCount > 0 {
-		return fmt.Sprintf("%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
+		return fmt.Sprintf("%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0]), lost.Left
 	}
-	return ""
+	return "", nil
 }
 
-func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked string) *RetireReport {
+func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked string, such []Left) *RetireReport {
 	// Read right before, so that it is never lowered.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
@@ -53,16 +56,23 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	not := func(format string, args ...any) *RetireReport {
 		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
+	refuse := func(wouldBreak []Left, format string, args ...any) *RetireReport {
+		no := not(format, args...)
+		no.WouldBreak = wouldBreak
+		return no
+	}
 	t := view.of(k.key())
 	switch {
 	case k.Error != "":
 		return not("the run failed: %s", k.Error)
 	case blocked != "":
-		return not("%s", blocked)
+		return refuse(such, "%s", blocked)
 	case t.left.LeftCount > 0:
-		return not("%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
+		return refuse(t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
 	case t.pending > 0:
 		return not("%d entries are still below version %d", t.pending, k.Target)
+	case k.BackCount > 0:
+		return refuse(k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
 	}
 	gone := r.state.gone(k.key())
 	target := min(k.Target, info.Latest)

@@ -54,18 +54,25 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 // due decides whether a key gets a new version, and says why or why not.
 func (r *run) due(info transit.KeyInfo, t *tally) (bool, string) {
 	age := info.Age(r.Now()).Truncate(time.Second)
-	below := 0
+	below, beyond := 0, 0
 	for v, n := range t.versions {
-		if v < info.Latest {
+		switch {
+		case v < info.Latest:
 			below += n
+		case v > info.Latest: // as seen before the key was read
+			beyond += n
 		}
 	}
 	_, known := info.Created[info.Latest]
 	switch {
-	case r.Rotate == Always:
-		return true, "asked for in any case"
 	case r.Rotate == Never:
 		return false, "asked not to"
+	case beyond > 0:
+		// A version made now would have the number of one that is lost, and what
+		// is lost would look as if it were current.
+		return false, fmt.Sprintf("%d entries are of versions that the key does not have: it was restored from an older backup, or they come from another Vault: encrypt them again first", beyond)
+	case r.Rotate == Always:
+		return true, "asked for in any case"
 	case info.AutoRotatePeriod > 0:
 		return false, fmt.Sprintf("Vault rotates it by itself every %s (auto_rotate_period)", info.AutoRotatePeriod)
 	case len(r.view.unread) > 0:

@@ -56,6 +56,7 @@ type run struct {
 	secrets    int     // number of Secrets found by plan
 	pending    int     // entries to rewrap, as far as plan could see
 	asking     map[keyVersion]bool
+	oldest     map[transit.Key]int // version that an entry had at any time of the run
 
 	writing chan struct{} // has an element for each write under way
 
@@ -89,7 +90,7 @@ func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *ru
 		logged: opts.Now(),
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{},
+		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[transit.Key]int{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{}, writing: make(chan struct{}, opts.Concurrency),
 	}
 }
@@ -152,6 +153,7 @@ func (r *run) steps(ctx context.Context) error {
 		r.pending += n
 		work = work || n > 0
 	}
+	r.observe() // what is rewrapped now was there until now
 	if work && !r.DryRun && ctx.Err() == nil {
 		r.rewrap(ctx)
 	} else {
@@ -203,7 +205,10 @@ func (r *run) plan(ctx context.Context) error {
 		}
 	}
 	for key := range r.view.keys {
-		k := &KeyReport{Mount: key.Mount, Name: key.Name}
+		k := &KeyReport{Mount: key.Mount, Name: key.Name, PutBack: r.view.keys[key].PutBack}
+		for _, l := range k.Back {
+			r.Log.Warn("put back", "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+		}
 		r.keys[key] = k
 		r.report.Keys = append(r.report.Keys, k)
 	}

@@ -131,9 +131,9 @@ func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
 			}
 			continue
 		}
-		// All that may differ is the ciphertext and the hint.
+		// All that may differ is the ciphertext, the hint and the note.
 		expect := was.DeepCopy()
-		expect.Labels[ciphertext.LabelKeyVersion] = "2"
+		expect.Labels[ciphertext.LabelKeyVersion], expect.Annotations[ciphertext.AnnotationRewrapped] = "2", "2"
 		expect.Data, expect.ResourceVersion, expect.ManagedFields = is.Data, is.ResourceVersion, is.ManagedFields
 		if diff := cmp.Diff(expect, is); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", id, diff)

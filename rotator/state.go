@@ -137,7 +137,12 @@ func (r *run) saveState(ctx context.Context) error {
 		r.observe()
 		for _, k := range r.report.Keys {
 			short := *k
-			short.Remainder = k.brief()
+			short.Remainder, short.PutBack = k.Remainder.brief(), k.PutBack.brief()
+			if k.Retire != nil {
+				retire := *k.Retire
+				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxLeftKept)]
+				short.Retire = &retire
+			}
 			if err := put(stored, stateEntry(k.key()), keyState{&short, r.report.Finished, r.state.gone(k.key())}); err != nil {
 				return err
 			}
@@ -166,9 +171,17 @@ func (r *run) observe() {
 	}
 	whole := !r.viewNarrow && len(r.view.unread) == 0 && r.view.stray.LeftCount == 0
 	for _, k := range r.report.Keys {
-		if k.Target > 0 {
-			r.state.gone(k.key()).observe(k, r.view.of(k.key()).oldest(k.Target), whole, r.Now().UTC())
+		if k.Target == 0 {
+			continue
 		}
+		key, now := k.key(), r.view.of(k.key()).oldest(k.Target)
+		if was, ok := r.oldest[key]; !ok || now < was {
+			r.oldest[key] = now
+		}
+		// What this run itself has rewrapped was not gone before; and the state may
+		// have been read anew since.
+		r.state.gone(key).observe(k, r.oldest[key], false, r.Now().UTC())
+		r.state.gone(key).observe(k, now, whole, r.Now().UTC())
 	}
 }
 

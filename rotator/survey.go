@@ -24,6 +24,7 @@ type tally struct {
 	versions map[int]int // entries by key version
 	pending  int         // entries below the target
 	left     Remainder
+	PutBack
 }
 
 // oldest returns the oldest version among the entries, or none if there are no
@@ -98,6 +99,7 @@ func (r *run) count(ctx context.Context, s *survey, secret *corev1.Secret) {
 			continue
 		}
 		t.versions[version]++
+		t.note(secret, ref, version)
 		if k := r.keys[key]; k != nil && k.Target > 0 {
 			r.judge(ctx, k, t, secret, ref, version)
 		}

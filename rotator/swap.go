@@ -149,7 +149,8 @@ type patchOp struct {
 }
 
 // rewrapPatch replaces entries if the Secret is still the same object and the
-// entries are as they were read, and keeps the version hint current.
+// entries are as they were read, and keeps the version hint and the note of what
+// was rewrapped current.
 func rewrapPatch(s *corev1.Secret, fresh map[string][]byte) ([]byte, error) {
 	ops := []patchOp{{"test", "/metadata/uid", s.UID}}
 	merged := make(map[string][]byte, len(s.Data))
@@ -162,10 +163,11 @@ func rewrapPatch(s *corev1.Secret, fresh map[string][]byte) ([]byte, error) {
 		merged[entry] = fresh[entry]
 	}
 	oldest, _, _ := ciphertext.Versions(merged)
-	if hint := fmt.Sprint(oldest); s.Labels[ciphertext.LabelKeyVersion] != hint {
+	hint := fmt.Sprint(oldest)
+	if s.Labels[ciphertext.LabelKeyVersion] != hint {
 		ops = append(ops, patchOp{"add", "/metadata/labels/" + escape(ciphertext.LabelKeyVersion), hint})
 	}
-	return json.Marshal(ops)
+	return json.Marshal(append(ops, rewrappedOps(s, hint)...))
 }
 
 // escape makes a name one part of a JSON pointer.

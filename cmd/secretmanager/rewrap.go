@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/manifest"
@@ -15,12 +16,14 @@ import (
 
 type rewrap struct {
 	*program
+	recursive bool
+	check     bool
 	namespace string // for manifests without one; found out when first needed
 }
 
 func newRewrap(p *program) *cobra.Command {
 	o := &rewrap{program: p}
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "rewrap FILE...",
 		Short: "Bring the ciphertext in manifests to the newest key version",
 		Long: `Do the rotator's work on manifests, such as those in Git: have Vault encrypt every
@@ -31,14 +34,28 @@ Files are YAML or JSON, of one document or several; what is no ciphertext Secret
 is passed over. If anything is wrong in any of the files, none is written. A file
 that is a symbolic link stays one; what it points to is replaced.
 
+With -R folders are looked through, as kubectl does it: for files that end in
+.json, .yaml or .yml, without following links to folders. What is hidden, such as
+.git, is left out, and so is what is no YAML and has nothing of ours in it, such
+as the templates of a chart.
+
+With --check nothing is written: the entries below the newest version are named,
+and the exit code is 1 if there are any. That is for CI.
+
 A manifest without a namespace is taken to be of the one that kubectl would use.
-The token needs read on the key and update on rewrap; no cluster is needed.`,
+The token needs read on the key and update on rewrap, for --check only read; no
+cluster is needed.`,
 		Example: `  secretmanager rewrap matrix-secrets.yaml
-  secretmanager rewrap deploy/*.yaml
+  secretmanager rewrap -R deploy/
+  secretmanager rewrap --check -R deploy/
   kubectl get secret matrix-secrets -n demo -o yaml | secretmanager rewrap - > matrix-secrets.yaml`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
 	}
+	f := c.Flags()
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
+	f.BoolVar(&o.check, "check", false, "write nothing; fail if an entry is below the newest version of its key")
+	return c
 }
 
 // rewrapItem is an entry in a file.
@@ -63,37 +80,44 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	reports := io.Writer(o.Out)
-	if files[0].path == "" {
-		reports = o.ErrOut // standard output is the manifest
-	}
-	var report []func()
-	rewrapped, total := 0, 0
+	var vault *transit.Session
 	if len(order) > 0 {
-		vault, err := o.vault()
-		if err != nil {
+		if vault, err = o.vault(); err != nil {
 			return err
 		}
-		var errs []error
-		for _, key := range order {
-			latest, err := renew(ctx, vault, key, items[key])
-			errs = append(errs, err)
-			for _, i := range items[key] {
-				total++
-				from := i.entry.Version()
-				if _, changed := i.file.texts[i.entry]; !changed {
-					report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.name, i.place, from) })
-					continue
-				}
-				rewrapped++
-				report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.name, i.place, from, latest) })
-			}
+	}
+	if o.check {
+		if err := o.checkAll(ctx, vault, items, order); err != nil {
+			return err
 		}
-		if err := errors.Join(errs...); err != nil {
-			return fmt.Errorf("no file was written:\n%w", err)
+		fmt.Fprintf(o.ErrOut, "all is at the newest version in %s\n", plural(len(files), "file", "files"))
+		return nil
+	}
+	reports := io.Writer(o.Out)
+	if args[0] == "-" {
+		reports = o.ErrOut // standard output is the manifest
+	}
+	var errs []error
+	var report []func()
+	rewrapped, total := 0, 0
+	for _, key := range order {
+		latest, err := renew(ctx, vault, key, items[key])
+		errs = append(errs, err)
+		for _, i := range items[key] {
+			total++
+			from := i.entry.Version()
+			if _, changed := i.file.texts[i.entry]; !changed {
+				report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.name, i.place, from) })
+				continue
+			}
+			rewrapped++
+			report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.name, i.place, from, latest) })
 		}
 	}
-	if err := write(files, o.Out); err != nil {
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("no file was written:\n%w", err)
+	}
+	if err := write(files, o.Out, os.Rename); err != nil {
 		return err
 	}
 	for _, line := range report {
@@ -101,6 +125,43 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(o.ErrOut, "rewrapped %d of %s in %s\n", rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
 	return nil
+}
+
+// checkAll names the entries that are below the newest version of their key.
+func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]rewrapItem, order []transit.Key) error {
+	var errs []error
+	old, total := 0, 0
+	for _, key := range order {
+		info, err := vault.Key(ctx, key)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, i := range items[key] {
+			total++
+			switch version := i.entry.Version(); {
+			case version > info.Latest:
+				errs = append(errs, i.tooNew(key, info.Latest))
+			case version < info.MinDecryptionVersion:
+				errs = append(errs, i.fail(fmt.Errorf("%w: it is of version %d: %s", transit.ErrTooOld, version, rescue(key))))
+			case version < info.Latest:
+				old++
+				fmt.Fprintf(o.Out, "%s: line %d: %s: version %d, and %d is the newest\n", i.file.name, i.entry.Line, i.place, version, info.Latest)
+			}
+		}
+	}
+	if old > 0 {
+		errs = append(errs, hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them"))
+	}
+	return errors.Join(errs...)
+}
+
+func (i rewrapItem) tooNew(key transit.Key, latest int) error {
+	return i.fail(fmt.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
+}
+
+func rescue(key transit.Key) string {
+	return fmt.Sprintf("encrypt the value again, or lower min_decryption_version of %s to rescue it", key)
 }
 
 // items sorts the entries of all files by key; order is that of first sight.
@@ -157,17 +218,17 @@ func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []r
 	for _, i := range all {
 		switch version := i.entry.Version(); {
 		case version > info.Latest:
-			errs = append(errs, i.fail(fmt.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, version, key, info.Latest)))
+			errs = append(errs, i.tooNew(key, info.Latest))
 		case version < info.Latest:
 			old, batch = append(old, i), append(batch, i.item)
 		}
 	}
-	if len(errs) > 0 || len(batch) == 0 {
+	if len(batch) == 0 {
 		return info.Latest, errors.Join(errs...)
 	}
 	results, err := vault.Rewrap(ctx, key, batch)
 	if err != nil {
-		return info.Latest, err
+		return info.Latest, errors.Join(append(errs, err)...)
 	}
 	for n, r := range results {
 		i := old[n]
@@ -175,7 +236,7 @@ func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []r
 		case errors.Is(r.Err, transit.ErrMismatch):
 			errs = append(errs, i.fail(fmt.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
 		case errors.Is(r.Err, transit.ErrTooOld):
-			errs = append(errs, i.fail(fmt.Errorf("%w: encrypt the value again, or lower min_decryption_version of %s to rescue it", r.Err, key)))
+			errs = append(errs, i.fail(fmt.Errorf("%w: %s", r.Err, rescue(key))))
 		case r.Err != nil:
 			errs = append(errs, i.fail(r.Err))
 		default:

@@ -144,9 +144,15 @@ func (o *rotate) summary(report *rotator.Report) error {
 		}
 		if r := k.Retire; r != nil {
 			fmt.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+			for _, l := range r.WouldBreak {
+				fmt.Fprintf(o.ErrOut, "would break: %s\n", l)
+			}
 		}
 		if k.Error != "" {
 			fmt.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
+		}
+		for _, l := range k.Back {
+			fmt.Fprintf(o.ErrOut, "put back: %s\n", l)
 		}
 		for _, l := range k.Left {
 			fmt.Fprintf(o.ErrOut, "left: %s\n", l)

@@ -23,6 +23,7 @@ type status struct {
 	all      bool
 	selector string
 	output   string
+	retired  bool
 }
 
 func newStatus(p *program) *cobra.Command {
@@ -39,32 +40,50 @@ still decrypts. STATE is
   broken   some entry does not open: retired, malformed or made by another Vault
   unknown  Vault did not tell, for instance because there is no token
 
-What is broken is said on standard error. Without rights in Vault the rest works.`,
+What is broken is said on standard error. Without rights in Vault the rest works.
+
+With --if-retired it shows instead what would break if every key version but the
+newest were retired now: each entry below it, and which GitOps tool keeps it there.
+All namespaces are looked at, unless -n names one. The exit code is 1 if something
+would break, or if that cannot be told. Ciphertext outside of the cluster, in Git or
+in backups, is not seen: secretmanager rewrap --check looks at files.`,
+
 		Example: `  secretmanager status -A
-  secretmanager status -n demo -l app=matrix -o json`,
+  secretmanager status -n demo -l app=matrix -o json
+  secretmanager status --if-retired`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
 	f.StringVarP(&o.selector, "selector", "l", "", "label selector that they must match")
-	f.StringVarP(&o.output, "output", "o", "", "wide, json or name")
+	f.BoolVar(&o.retired, "if-retired", false, "what would break if old key versions were retired now")
+	f.StringVarP(&o.output, "output", "o", "", "wide, json or name; with --if-retired only json")
 	return c
 }
 
 func (o *status) run(ctx context.Context) error {
-	if err := checkOutput(o.output, "wide", "json", "name"); err != nil {
+	formats := []string{"wide", "json", "name"}
+	if o.retired {
+		formats = []string{"json"}
+	}
+	if err := checkOutput(o.output, formats...); err != nil {
 		return err
 	}
 	if _, err := labels.Parse(o.selector); err != nil {
 		return usagef("-l %q: %w", o.selector, err)
 	}
 	namespace := ""
-	if !o.all {
+	switch {
+	case o.all:
+	case !o.retired:
 		var err error
 		if namespace, err = o.clusterNamespace(); err != nil {
 			return err
 		}
+	case *o.kube.Namespace != "":
+		namespace = *o.kube.Namespace
+		fmt.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", namespace)
 	}
 	kube, err := o.clientset()
 	if err != nil {
@@ -76,6 +95,9 @@ func (o *status) run(ctx context.Context) error {
 	}
 	if o.output != "name" {
 		o.readKeys(ctx, rows)
+	}
+	if o.retired {
+		return o.showRetirement(rows)
 	}
 	switch o.output {
 	case "json":
@@ -137,29 +159,33 @@ func (o *status) table(rows []*statusRow) error {
 		return nil
 	}
 	table := printers.GetNewTabWriter(o.Out)
-	columns := func(namespace, mount string, rest ...string) {
+	columns := func(namespace, mount, managedBy string, rest ...string) {
 		if o.all {
 			rest = append([]string{namespace}, rest...)
 		}
 		if o.output == "wide" {
-			rest = append(rest, mount)
+			rest = append(rest, mount, managedBy)
 		}
 		fmt.Fprintln(table, strings.Join(rest, "\t"))
 	}
-	columns("NAMESPACE", "MOUNT", "NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "MIN-DECRYPTION", "SCOPE", "STATE")
+	columns("NAMESPACE", "MOUNT", "MANAGED-BY", "NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "MIN-DECRYPTION", "SCOPE", "STATE")
 	for _, r := range rows {
-		columns(r.Namespace, r.Mount, r.Name, orUnknown(r.Key), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest),
+		columns(r.Namespace, r.Mount, r.ManagedBy, r.Name, orUnknown(r.Key), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest),
 			number(r.Latest), number(r.MinDecryption), orUnknown(r.Scope), string(r.State))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, r := range rows {
-		for _, problem := range r.problems() {
-			fmt.Fprintf(o.ErrOut, "broken: %s/%s: %s\n", r.Namespace, r.Name, problem)
-		}
+		o.sayBroken(r)
 	}
 	return nil
+}
+
+func (o *status) sayBroken(r *statusRow) {
+	for _, problem := range r.problems() {
+		fmt.Fprintf(o.ErrOut, "broken: %s/%s: %s\n", r.Namespace, r.Name, problem)
+	}
 }
 
 func number(n int) string {

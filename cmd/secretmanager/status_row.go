@@ -39,6 +39,7 @@ type statusRow struct {
 	Newest        int           `json:"newestVersion,omitempty"` // in use by an entry
 	Latest        int           `json:"latestVersion,omitempty"` // of the key
 	MinDecryption int           `json:"minDecryptionVersion,omitempty"`
+	ManagedBy     string        `json:"managedBy,omitempty"` // the GitOps tool that keeps it
 	Entries       []statusEntry `json:"entries"`
 	Problems      []string      `json:"problems,omitempty"` // of the Secret as a whole
 }
@@ -66,7 +67,7 @@ func eachSecret(ctx context.Context, kube kubernetes.Interface, namespace string
 
 // rowOf is what can be seen without Vault.
 func rowOf(s *corev1.Secret) *statusRow {
-	r := &statusRow{Namespace: s.Namespace, Name: s.Name, Entries: []statusEntry{}}
+	r := &statusRow{Namespace: s.Namespace, Name: s.Name, ManagedBy: ciphertext.ManagedBy(s), Entries: []statusEntry{}}
 	set, err := ciphertext.SettingsOf(s)
 	if err != nil {
 		r.problem("", "%v", err)

@@ -107,10 +107,15 @@ func vaultLogin(t *testing.T, namespace, account, role string) string {
 	return answer.Auth.Token
 }
 
+// rotating keeps two runs apart, as the CronJob's concurrencyPolicy does.
+var rotating sync.Mutex
+
 // runRotator makes a Job of the CronJob, as `kubectl create job --from` does,
 // with further arguments, waits for its end and returns its log.
 func runRotator(t *testing.T, namespace string, args ...string) string {
 	t.Helper()
+	rotating.Lock()
+	defer rotating.Unlock()
 	ctx := t.Context()
 	cron, err := shared.Client.BatchV1().CronJobs(system).Get(ctx, "secretmanager-rotator", metav1.GetOptions{})
 	if err != nil {

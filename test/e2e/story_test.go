@@ -153,7 +153,7 @@ func (s *story) rotate(t *testing.T) {
 			t.Errorf("entry %s has version %d, %v", entry, v, err)
 		}
 	}
-	before.Labels[ciphertext.LabelKeyVersion] = "2"
+	before.Labels[ciphertext.LabelKeyVersion], before.Annotations[ciphertext.AnnotationRewrapped] = "2", "2"
 	if diff := cmp.Diff(before.Labels, after.Labels); diff != "" {
 		t.Errorf("labels (-before +after):\n%s", diff)
 	}

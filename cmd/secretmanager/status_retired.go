@@ -1,0 +1,125 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+// retirement is what status --if-retired shows. Its JSON is a promise, as that
+// of statusRow is.
+type retirement struct {
+	Keys []*retiredKey `json:"keys"`
+	// Broken are Secrets of which something does not open as it is, or that do not
+	// say what their key is: what would become of them cannot be told.
+	Broken []*statusRow `json:"broken"`
+}
+
+// retiredKey is a key as it would be if its versions but the newest were retired.
+type retiredKey struct {
+	Mount         string         `json:"mount"`
+	Name          string         `json:"name"`
+	MinDecryption int            `json:"minDecryptionVersion,omitempty"`
+	Latest        int            `json:"latestVersion,omitempty"` // left out if Vault did not tell
+	Secrets       int            `json:"secrets"`
+	Entries       int            `json:"entries"`
+	WouldBreak    []retiredEntry `json:"wouldBreak"`
+}
+
+type retiredEntry struct {
+	Namespace string `json:"namespace"`
+	Secret    string `json:"secret"`
+	Entry     string `json:"entry"`
+	Version   int    `json:"version"`
+	ManagedBy string `json:"managedBy,omitempty"`
+}
+
+// retire finds what would break.
+func retire(rows []*statusRow) retirement {
+	r := retirement{Keys: []*retiredKey{}, Broken: []*statusRow{}}
+	keys := map[[2]string]*retiredKey{}
+	for _, row := range rows {
+		if row.State == stateBroken {
+			r.Broken = append(r.Broken, row)
+		}
+		if row.Key == "" {
+			continue
+		}
+		id := [2]string{row.Mount, row.Key}
+		k := keys[id]
+		if k == nil {
+			k = &retiredKey{Mount: row.Mount, Name: row.Key, MinDecryption: row.MinDecryption, Latest: row.Latest, WouldBreak: []retiredEntry{}}
+			keys[id] = k
+			r.Keys = append(r.Keys, k)
+		}
+		k.Secrets, k.Entries = k.Secrets+1, k.Entries+len(row.Entries)
+		for _, e := range row.Entries {
+			// What is retired already, or no ciphertext, is broken as it is.
+			if e.Problem == "" && e.Version < row.Latest {
+				k.WouldBreak = append(k.WouldBreak, retiredEntry{row.Namespace, row.Name, e.Name, e.Version, row.ManagedBy})
+			}
+		}
+	}
+	slices.SortFunc(r.Keys, func(a, b *retiredKey) int {
+		return cmp.Or(cmp.Compare(a.Mount, b.Mount), cmp.Compare(a.Name, b.Name))
+	})
+	return r
+}
+
+// err says what stands in the way of retiring every version but the newest.
+func (r retirement) err() error {
+	entries, unknown := 0, 0
+	for _, k := range r.Keys {
+		entries += len(k.WouldBreak)
+		if k.Latest == 0 {
+			unknown++
+		}
+	}
+	switch {
+	case entries > 0:
+		return hinted(fmt.Errorf("%s would not open any more", plural(entries, "entry", "entries")),
+			"bring them to the newest version first: the rotator does it, or secretmanager rewrap FILE for what is kept in Git")
+	case unknown > 0:
+		return fmt.Errorf("what would break cannot be told: Vault does not tell about %s", plural(unknown, "key", "keys"))
+	case len(r.Broken) > 0:
+		return hinted(fmt.Errorf("what would break cannot be told: %s broken", plural(len(r.Broken), "Secret is", "Secrets are")),
+			"mend or remove what is broken; secretmanager status -A shows it")
+	}
+	return nil
+}
+
+func (o *status) showRetirement(rows []*statusRow) error {
+	r := retire(rows)
+	if o.output == "json" {
+		encoder := json.NewEncoder(o.Out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(r); err != nil {
+			return err
+		}
+		return r.err()
+	}
+	table := printers.GetNewTabWriter(o.Out)
+	header := "KEY\tNAMESPACE\tSECRET\tENTRY\tVERSION\tLATEST\tMANAGED-BY\n"
+	for _, k := range r.Keys {
+		for _, e := range k.WouldBreak {
+			fmt.Fprint(table, header)
+			header = ""
+			fmt.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, row := range r.Broken {
+		o.sayBroken(row)
+	}
+	for _, k := range r.Keys {
+		if k.Latest > 0 && len(k.WouldBreak) == 0 {
+			fmt.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, plural(k.Entries, "entry", "entries"), plural(k.Secrets, "Secret", "Secrets"), k.Latest)
+		}
+	}
+	return r.err()
+}

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
+)
+
+// watching is what a watcher does after it has started: it reads its files over
+// and over, prints a word when they are not what they were, and counts.
+const watching = `read() { cat /secrets/secrets.json /secrets/api-token /secrets/db/password; }; was=$(read); n=0; ` +
+	`while true; do test \"$(read)\" = \"$was\" || echo LOST; n=$((n+1)); echo $n > /tmp/rounds; sleep 0.05; done`
+
+// watcher is a pod that notices when a file of its is missing, empty or another,
+// be it for a moment.
+func (w *world) watcher(name string) string {
+	return strings.Replace(w.podYAML(name, "matrix", "matrix", secretName), "exec sleep infinity", watching, 1)
+}
+
+// waitRounds waits until a watcher has read its files some more times.
+func (w *world) waitRounds(t *testing.T, pod string, more int) {
+	t.Helper()
+	rounds := func(ctx context.Context) (int, error) {
+		out, err := shared.Exec(ctx, w.namespace, pod, "", "cat", "/tmp/rounds")
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(out))
+	}
+	first := -1
+	err := cluster.Wait(t.Context(), time.Minute, pod+" to read its files", func(ctx context.Context) (bool, string, error) {
+		n, err := rounds(ctx)
+		if err == nil && first < 0 {
+			first = n
+		}
+		return err == nil && n >= first+more, fmt.Sprintf("%d rounds", n), err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRotationOfThreeNamespaces: one Job of the CronJob rotates the keys of three
+// namespaces and rewraps their Secrets, while pods in each read their files.
+func TestRotationOfThreeNamespaces(t *testing.T) {
+	t.Parallel()
+	requireProduct(t)
+	args := []string{"--rotate=always"}
+	var worlds []*world
+	versions := map[string]map[string]string{}
+	for range 3 {
+		namespace := newNamespace(t)
+		w := &world{namespace: namespace, key: namespace}
+		w.setUp(t)
+		command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
+		apply(t, w.classYAML("matrix", namespace+"-matrix", secretName), w.watcher("app"))
+		if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace", inNamespace(namespace)); err != nil {
+			t.Fatal(err)
+		}
+		worlds = append(worlds, w)
+		args = append(args, "--transit-key="+w.key, "--namespace="+namespace)
+	}
+	for _, w := range worlds {
+		w.waitReady(t, "app")
+		w.waitRounds(t, "app", 1)
+		versions[w.namespace] = w.objectVersions(t, "app", "matrix")
+	}
+
+	runRotator(t, worlds[0].namespace, args...)
+
+	summary, err := shared.Client.CoreV1().ConfigMaps(system).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range worlds {
+		var key struct{ Before, After, Target, Rewrapped, LeftCount int }
+		text := summary.Data["transit__"+w.key]
+		if err := json.Unmarshal([]byte(text), &key); err != nil || key.Before != 1 || key.After != 2 || key.Target != 2 || key.Rewrapped != 2 || key.LeftCount != 0 {
+			t.Errorf("the summary of %s is %+v (%v) of %s", w.key, key, err, text)
+		}
+		if info := w.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
+			t.Errorf("key %s is %+v", w.key, info)
+		}
+		secret := w.secret(t, secretName)
+		for entry, text := range secret.Data {
+			if v, err := ciphertext.Version(text); v != 2 || err != nil {
+				t.Errorf("%s/%s has version %d (%v)", w.namespace, entry, v, err)
+			}
+		}
+	}
+	// The kubelet hands the new ciphertext to the provider, and nothing changes.
+	t.Run("republished", func(t *testing.T) {
+		for _, w := range worlds {
+			t.Run(w.key, func(t *testing.T) {
+				t.Parallel()
+				w.waitRepublish(t, "app")
+				w.waitRounds(t, "app", 10)
+				w.checkStarted(t, "app", withFiles) // once, and nothing was lost since
+				w.checkFiles(t, "app", firstToken)
+				if diff := cmp.Diff(versions[w.namespace], w.objectVersions(t, "app", "matrix")); diff != "" {
+					t.Errorf("object versions (-before +after):\n%s", diff)
+				}
+			})
+		}
+	})
+	// And a watcher does notice: a file goes for good.
+	w := worlds[0]
+	pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), "app", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "/var/lib/kubelet/pods/" + string(pod.UID) + "/volumes/kubernetes.io~csi/secrets/mount/api-token"
+	if out, err := shared.OnNode(t.Context(), "rm", file).CombinedOutput(); err != nil {
+		t.Fatalf("removing the file: %v\n%s", err, out)
+	}
+	err = cluster.Wait(t.Context(), time.Minute, "the watcher to notice", func(ctx context.Context) (bool, string, error) {
+		log, err := shared.Logs(ctx, w.namespace, "app", "")
+		return strings.Contains(log, "LOST\n"), log, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
