@@ -21,6 +21,14 @@ func usage(err error) error { return usageError{err} }
 
 func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
 
+// toDoError is what a verb found that somebody has to do something about, as
+// opposed to what kept it from finding out.
+type toDoError struct{ error }
+
+func (e toDoError) Unwrap() error { return e.error }
+
+func toDo(err error) error { return toDoError{err} }
+
 // hintedError is an error with what to do about it.
 type hintedError struct {
 	error
@@ -40,6 +48,9 @@ func report(w io.Writer, name string, err error) int {
 	if bad := (usageError{}); errors.As(err, &bad) {
 		fmt.Fprintf(w, "hint: %s --help shows what there is\n", name)
 		return exitUsage
+	}
+	if found := (toDoError{}); errors.As(err, &found) {
+		return exitToDo
 	}
 	return exitFailed
 }

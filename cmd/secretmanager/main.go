@@ -5,8 +5,9 @@
 // Every verb keeps to the same rules. What was asked for goes to standard
 // output, everything else to standard error. Errors are lines that begin with
 // "error:", followed by lines that begin with "hint:" where there is something
-// to check. The exit code is 0 when all is done, 1 when something failed, and 2
-// when the command line itself is wrong. Kubernetes is reached as kubectl does
+// to check. The exit code is 0 when all is done, 1 when something failed, 2 when
+// the command line itself is wrong, and 3 when a verb that looks for something to
+// do has found it. Kubernetes is reached as kubectl does
 // it, Vault as the vault command does it.
 package main
 

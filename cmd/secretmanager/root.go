@@ -14,6 +14,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitToDo   = 3 // nothing failed, and there is something to do
 )
 
 // environment is what a verb gets of the process it runs in.
