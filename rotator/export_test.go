@@ -11,8 +11,8 @@ import (
 
 // Steps are all at which a run may be killed, in about their order.
 var Steps = []step{
-	stepListed, stepPlanned, stepRotating, stepRotated, stepRewrapping, stepRewrapped, stepWriting, stepWritten,
-	stepVerified, stepRetiring, stepRetired, stepSaving, stepSaved,
+	stepLeased, stepListed, stepPlanned, stepRotating, stepRotated, stepRewrapping, stepRewrapped, stepWriting, stepWritten,
+	stepVerified, stepRetiring, stepRetired, stepTrimming, stepTrimmed, stepSaving, stepSaved, stepTold,
 }
 
 // MaxPageBytes bounds a page of several Secrets.

@@ -20,7 +20,9 @@ import (
 var ErrRunning = errors.New("another run is at it")
 
 // leaseDuration is how long the Lease of a run that died keeps others away.
-const leaseDuration = time.Minute
+// A holder gives up before, after as long without the API server as it waits for
+// that in all it does, and the time from one renewal to the next.
+const leaseDuration = 2 * time.Minute
 
 // lease keeps two runs apart. A holder counts as dead when its Lease was seen
 // unchanged for as long as that says it lasts; the times in it are for people,

@@ -63,6 +63,12 @@ type Options struct {
 	// be 0. It is what makes old ciphertext, as in backups and in Git, useless.
 	Retire      bool
 	RetireAfter time.Duration
+	// Trim deletes the versions that Vault has refused to decrypt for RetireAfter,
+	// whoever retired them, as soon as a look at the whole cluster finds nothing
+	// that would need them. It cannot be undone, so RetireAfter has to be above 0:
+	// until then lowering min_decryption_version rescues a backup, and afterwards
+	// only a backup of Vault does.
+	Trim bool
 
 	// Concurrency is how many Secrets are written at the same time; 0 means
 	// DefaultConcurrency.
@@ -124,6 +130,9 @@ func (o *Options) complete() error {
 	}
 	if o.RetireAfter < 0 {
 		errs = append(errs, fmt.Errorf("retire after %s is negative", o.RetireAfter))
+	}
+	if o.Trim && o.RetireAfter == 0 {
+		errs = append(errs, errors.New("trimming cannot be undone, so retire after may not be 0 with it: what is retired by mistake is rescued in that time"))
 	}
 	if o.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("concurrency %d is negative", o.Concurrency))

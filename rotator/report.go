@@ -54,6 +54,7 @@ type KeyReport struct {
 	Name  string `json:"name"`
 
 	MinDecryption int `json:"minDecryption"` // oldest version that still opened when the run began
+	MinAvailable  int `json:"minAvailable"`  // oldest version that was not trimmed then; 0: nothing was
 
 	Before  int  `json:"before"`  // newest version when the run began; 0: could not be read
 	After   int  `json:"after"`   // and after it
@@ -63,12 +64,16 @@ type KeyReport struct {
 	RotateReason string `json:"rotateReason"`
 
 	Secrets   int         `json:"secrets"`
+	Oldest    int         `json:"oldest"`   // version that an entry still has, as last seen; 0: there are no entries
 	Versions  map[int]int `json:"versions"` // entries by key version, as last seen
 	Rewrapped int         `json:"rewrapped"`
 	Current   int         `json:"current"` // entries that were at the target already
 	Pending   int         `json:"pending"` // entries below the target as last seen; in a dry run, what would be rewrapped
 
 	Remainder // the entries that are not at the target and will not get there by themselves
+	// Failed counts those of them that the run should have brought there: all but
+	// the ones that a GitOps tool keeps and that are reported only.
+	Failed int `json:"failed"`
 
 	PutBack
 
@@ -76,6 +81,15 @@ type KeyReport struct {
 	Error string `json:"error,omitempty"`
 
 	Retire *RetireReport `json:"retire,omitempty"` // if it was asked for
+	Trim   *TrimReport   `json:"trim,omitempty"`   // if it was asked for
+}
+
+// TrimReport says how min_available_version was raised, or why not.
+type TrimReport struct {
+	From   int    `json:"from"`
+	To     int    `json:"to"` // as From when nothing was trimmed
+	Done   bool   `json:"done"`
+	Reason string `json:"reason"`
 }
 
 // RetireReport says how min_decryption_version was raised, or why not.

@@ -10,27 +10,42 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// retire raises min_decryption_version of every key that is ready for it. The
-// view is of the whole cluster, or there is none.
+// retire raises min_decryption_version of every key that is ready for it, and
+// deletes what may be trimmed. The view is of the whole cluster, or there is none.
 func (r *run) retire(ctx context.Context, view *survey) {
-	blocked, such := r.blind(ctx, view)
+	blocked := r.blind(ctx, view)
 	for _, k := range r.report.Keys {
-		k.Retire = r.retireKey(ctx, k, view, blocked, such)
-		r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
-		for _, l := range k.Retire.WouldBreak {
-			r.Log.Warn("would break", "key", k.key().String(), "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+		if r.Retire {
+			k.Retire = r.retireKey(ctx, k, view, blocked)
+			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
+			for _, l := range k.Retire.WouldBreak {
+				r.Log.Warn("would break", "key", k.key().String(), "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+			}
+		}
+		if r.Trim {
+			k.Trim = r.trimKey(ctx, k, view, blocked)
+			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To, "reason", k.Trim.Reason)
 		}
 	}
 }
 
-// blind returns why not all ciphertext of the cluster can be accounted for, or
-// the empty text, and what it is about.
-func (r *run) blind(ctx context.Context, view *survey) (string, []Left) {
+// obstacle is why a key stays as it is, and what would break otherwise.
+type obstacle struct {
+	reason string // empty: nothing is in the way
+	such   []Left
+}
+
+func obstaclef(such []Left, format string, args ...any) obstacle {
+	return obstacle{fmt.Sprintf(format, args...), such}
+}
+
+// blind returns why not all ciphertext of the cluster can be accounted for.
+func (r *run) blind(ctx context.Context, view *survey) obstacle {
 	if len(view.unread) > 0 {
-		return "not everything can be seen: " + view.unread[0].String(), view.unread
+		return obstaclef(view.unread, "not everything can be seen: %s", view.unread[0])
 	}
 	if view.stray.LeftCount > 0 {
-		return fmt.Sprintf("%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0]), view.stray.Left
+		return obstaclef(view.stray.Left, "%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
@@ -38,15 +53,32 @@ func (r *run) blind(ctx context.Context, view *survey) (string, []Left) {
 		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
 	})
 	if len(unread) > 0 {
-		return "not everything can be seen: " + unread[0].String(), unread
+		return obstaclef(unread, "not everything can be seen: %s", unread[0])
 	}
 	if lost.LeftCount > 0 {
-		return fmt.Sprintf("%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0]), lost.Left
+		return obstaclef(lost.Left, "%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
 	}
-	return "", nil
+	return obstacle{}
 }
 
-func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked string, such []Left) *RetireReport {
+// unfinished returns why old versions of a key may still be needed.
+func (r *run) unfinished(k *KeyReport, t *tally, blocked obstacle) obstacle {
+	switch {
+	case k.Error != "":
+		return obstaclef(nil, "the run failed: %s", k.Error)
+	case blocked.reason != "":
+		return blocked
+	case t.left.LeftCount > 0:
+		return obstaclef(t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
+	case t.pending > 0:
+		return obstaclef(nil, "%d entries are still below version %d", t.pending, k.Target)
+	case k.BackCount > 0:
+		return obstaclef(k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
+	}
+	return obstacle{}
+}
+
+func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked obstacle) *RetireReport {
 	// Read right before, so that it is never lowered.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
@@ -56,25 +88,10 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	not := func(format string, args ...any) *RetireReport {
 		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
-	refuse := func(wouldBreak []Left, format string, args ...any) *RetireReport {
-		no := not(format, args...)
-		no.WouldBreak = wouldBreak
-		return no
+	if o := r.unfinished(k, view.of(k.key()), blocked); o.reason != "" {
+		return &RetireReport{From: from, To: from, Reason: o.reason, WouldBreak: o.such}
 	}
-	t := view.of(k.key())
-	switch {
-	case k.Error != "":
-		return not("the run failed: %s", k.Error)
-	case blocked != "":
-		return refuse(such, "%s", blocked)
-	case t.left.LeftCount > 0:
-		return refuse(t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
-	case t.pending > 0:
-		return not("%d entries are still below version %d", t.pending, k.Target)
-	case k.BackCount > 0:
-		return refuse(k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
-	}
-	gone := r.state.gone(k.key())
+	gone := r.state.of(k.key()).Gone
 	target := min(k.Target, info.Latest)
 	if from >= target {
 		return not("every version below %d is retired already", target)
@@ -93,12 +110,14 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 		return not("would be raised from %d to %d", from, to)
 	}
 	r.at(stepRetiring)
-	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), to)
+	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), info, to)
 	r.at(stepRetired)
 	if err != nil {
 		err = withHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
 		k.fail(err)
 		return not("%s", err)
 	}
+	info.MinDecryptionVersion = to
+	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
 	return &RetireReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("no entry below version %d has been seen since %s", to, gone[to].UTC().Format(time.RFC3339))}
 }

@@ -32,7 +32,6 @@ func TestRetire(t *testing.T) {
 	w := newWorld(t)
 	old := w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
 	w.rotateKey()
-	const week = 7 * 24 * time.Hour
 	run := func(change ...func(*rotator.Options)) *rotator.RetireReport {
 		t.Helper()
 		report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(change...))
@@ -111,7 +110,6 @@ func TestRetireClockStartsAgain(t *testing.T) {
 	old := w.seal(w.ns, "back", map[string]string{"e": "x"})
 	w.rotateKey()
 	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	const week = 7 * 24 * time.Hour
 	run := func(later time.Duration, change ...func(*rotator.Options)) *rotator.KeyReport {
 		t.Helper()
 		report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(append(change, retiring(week), at(later))...))

@@ -20,7 +20,8 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 		k.fail(withHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
 		return
 	}
-	k.MinDecryption = info.MinDecryptionVersion
+	k.MinDecryption, k.MinAvailable = info.MinDecryptionVersion, info.MinAvailableVersion
+	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
 	k.Before, k.After, k.Target = info.Latest, info.Latest, info.Latest
 	due, why := r.due(info, t)
 	k.RotateReason = why

@@ -6,7 +6,8 @@
 // encrypt the entries below that version anew, in batches that span Secrets, and
 // writes each Secret by compare-and-swap: a JSON Patch that tests the uid and
 // every old value, so that a write of somebody else's is never undone. Verify
-// lists again. Retire, if asked for, makes Vault refuse the old versions.
+// lists again. Retire, if asked for, makes Vault refuse the old versions, and
+// trim delete those that it has refused for long.
 //
 // What has still to be done is read from the ciphertext itself ("vault:v3:…"),
 // so a run that was killed at any point loses nothing: old ciphertext opens
@@ -16,7 +17,8 @@
 //
 // The identity needs get, list and patch on Secrets, get, create and update on
 // that ConfigMap, that Lease and on events; in Vault read on the key and update on its rotate and rewrap
-// paths, for Retire also on its config. It never needs decrypt.
+// paths, for Retire also on its
+// config, for Trim on that and on its trim path. It never needs decrypt.
 package rotator
 
 import (
@@ -76,7 +78,7 @@ type run struct {
 // Only one run at a time gets the Lease [StateName], a dry one does without: a
 // second does no harm to any Secret, but could make one more version of a key than
 // was wanted. While another has it the error wraps [ErrRunning]. The Lease of a run
-// that died is taken over when it has run out, which takes up to a minute.
+// that died is taken over when it has run out, which takes up to two minutes.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("options of the rotator: %w", err)
@@ -104,6 +106,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.at(stepLeased)
 	report, err := r.alone(holding)
 	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
@@ -137,6 +140,7 @@ func (r *run) alone(ctx context.Context) (*Report, error) {
 		errs = append(errs, r.saveState(saving))
 		r.at(stepSaved)
 		r.tell(saving)
+		r.at(stepTold)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
 }
@@ -167,7 +171,7 @@ func (r *run) steps(ctx context.Context) error {
 		r.verify(ctx)
 		r.at(stepVerified)
 	}
-	if r.Retire && ctx.Err() == nil {
+	if (r.Retire || r.Trim) && ctx.Err() == nil {
 		if r.narrowed() {
 			r.look(ctx, "retire", r.everywhere(), false)
 		}
@@ -264,6 +268,7 @@ func (r *run) verify(ctx context.Context) {
 	for _, k := range r.report.Keys {
 		t := r.view.of(k.key())
 		k.Secrets, k.Versions, k.Pending, k.Remainder = t.secrets, t.versions, t.pending, t.left
+		k.Oldest, k.Failed = t.oldest(0), t.left.LeftCount-t.passed
 		r.Log.Info("verified", "key", k.key().String(), "target", k.Target, "secrets", k.Secrets,
 			"rewrapped", k.Rewrapped, "current", k.Current, "left", k.LeftCount)
 		k.log(r.Log)

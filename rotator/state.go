@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -64,59 +65,84 @@ func (g gone) ripe(target int, before time.Time) (version int) {
 	return version
 }
 
+// observeRefused takes in below which version Vault refuses to decrypt, for a map
+// that has since when it does.
+func (g gone) observeRefused(info transit.KeyInfo, now time.Time) {
+	first := max(info.MinAvailableVersion, 1, info.MinDecryptionVersion-maxVersionsKept) + 1
+	for v := range g {
+		if v < first || v > info.MinDecryptionVersion {
+			delete(g, v)
+		}
+	}
+	for v := first; v <= info.MinDecryptionVersion; v++ {
+		if _, ok := g[v]; !ok {
+			g[v] = now
+		}
+	}
+}
+
 // keyState is what the ConfigMap holds of a key.
 type keyState struct {
 	*KeyReport           // of the last run that looked at it
 	Finished   time.Time `json:"finished"`
-	Gone       gone      `json:"noneBelowSince"`
+	memory
+}
+
+// memory is what is known of a key only because it was seen and noted.
+type memory struct {
+	Gone    gone `json:"noneBelowSince"`
+	Refused gone `json:"refusedBelowSince"`
 }
 
 // state is the ConfigMap as it was read, and what is known of each key.
 type state struct {
 	stored *corev1.ConfigMap
-	keys   map[transit.Key]gone
+	keys   map[transit.Key]memory
 }
 
-func (s *state) gone(k transit.Key) gone {
-	if s.keys[k] == nil {
-		s.keys[k] = gone{}
+// of returns what is known of a key, which may be nothing yet.
+func (s *state) of(k transit.Key) memory {
+	m, ok := s.keys[k]
+	if !ok {
+		m = memory{Gone: gone{}, Refused: gone{}}
+		s.keys[k] = m
 	}
-	return s.keys[k]
+	return m
 }
 
 // loadState reads the ConfigMap and makes it where it is missing, so that a
 // namespace or a right that is not there shows before anything is done.
 func (r *run) loadState(ctx context.Context) error {
-	maps := r.kube.CoreV1().ConfigMaps(r.StateNamespace)
-	stored, err := maps.Get(ctx, StateName, metav1.GetOptions{})
+	configMaps := r.kube.CoreV1().ConfigMaps(r.StateNamespace)
+	stored, err := configMaps.Get(ctx, StateName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		opts := metav1.CreateOptions{}
 		if r.DryRun {
 			opts.DryRun = []string{metav1.DryRunAll}
 		}
-		stored, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.StateNamespace, Name: StateName}}, opts)
+		stored, err = configMaps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.StateNamespace, Name: StateName}}, opts)
 	}
 	if err != nil {
 		return fmt.Errorf("opening ConfigMap %s/%s, where the rotator keeps its state: %w: check that namespace %[1]s is there (another one can be given) and that this identity may get, create and update that ConfigMap",
 			r.StateNamespace, StateName, err)
 	}
-	r.state = &state{stored: stored, keys: map[transit.Key]gone{}}
+	r.state = &state{stored: stored, keys: map[transit.Key]memory{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
 			continue
 		}
 		var k struct {
 			Mount, Name string
-			Gone        gone `json:"noneBelowSince"`
+			memory
 		}
 		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(transit.Key{Mount: k.Mount, Name: k.Name}) {
 			// To know nothing is safe: it only makes retirement wait longer.
 			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap", r.StateNamespace+"/"+StateName, "entry", entry)
 			continue
 		}
-		if k.Gone != nil {
-			r.state.keys[transit.Key{Mount: k.Mount, Name: k.Name}] = k.Gone
-		}
+		known := r.state.of(transit.Key{Mount: k.Mount, Name: k.Name})
+		maps.Copy(known.Gone, k.Gone)
+		maps.Copy(known.Refused, k.Refused)
 	}
 	return nil
 }
@@ -143,7 +169,7 @@ func (r *run) saveState(ctx context.Context) error {
 				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxLeftKept)]
 				short.Retire = &retire
 			}
-			if err := put(stored, stateEntry(k.key()), keyState{&short, r.report.Finished, r.state.gone(k.key())}); err != nil {
+			if err := put(stored, stateEntry(k.key()), keyState{&short, r.report.Finished, r.state.of(k.key())}); err != nil {
 				return err
 			}
 		}
@@ -180,8 +206,8 @@ func (r *run) observe() {
 		}
 		// What this run itself has rewrapped was not gone before; and the state may
 		// have been read anew since.
-		r.state.gone(key).observe(k, r.oldest[key], false, r.Now().UTC())
-		r.state.gone(key).observe(k, now, whole, r.Now().UTC())
+		r.state.of(key).Gone.observe(k, r.oldest[key], false, r.Now().UTC())
+		r.state.of(key).Gone.observe(k, now, whole, r.Now().UTC())
 	}
 }
 

@@ -5,6 +5,7 @@ package rotator
 type step string
 
 const (
+	stepLeased     step = "the Lease was taken"
 	stepListed     step = "a page was listed"
 	stepPlanned    step = "everything was counted"
 	stepRotating   step = "a key is about to be rotated"
@@ -16,8 +17,11 @@ const (
 	stepVerified   step = "everything was looked at again"
 	stepRetiring   step = "a key is about to be retired"
 	stepRetired    step = "a key was retired"
+	stepTrimming   step = "a key is about to be trimmed"
+	stepTrimmed    step = "a key was trimmed"
 	stepSaving     step = "the summary is about to be written"
 	stepSaved      step = "the summary was written"
+	stepTold       step = "the Events were made"
 )
 
 // hook is called at each step, from many goroutines; nil but in tests.

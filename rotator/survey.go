@@ -24,6 +24,7 @@ type tally struct {
 	versions map[int]int // entries by key version
 	pending  int         // entries below the target
 	left     Remainder
+	passed   int // of those left, the ones that are kept in Git
 	PutBack
 }
 
@@ -120,6 +121,9 @@ func (r *run) judge(ctx context.Context, k *KeyReport, t *tally, secret *corev1.
 	}
 	t.pending++
 	if reason := r.whyBelow(k, secret, ref); reason != "" {
+		if r.passedOver(secret) && !immutable(secret) {
+			t.passed++
+		}
 		t.left.leave(ref.left(fmt.Sprintf("has key version %d instead of %d: %s", version, k.Target, reason)))
 	}
 }

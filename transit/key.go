@@ -67,12 +67,36 @@ func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
 }
 
 // SetMinDecryptionVersion retires all versions below min. Ciphertext of theirs
-// no longer opens until it is lowered again.
-func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, min int) error {
+// no longer opens until it is lowered again. The state of the key says whether
+// its min_encryption_version has to rise too, which Vault wants to be no lower
+// unless it is 0.
+func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, now KeyInfo, min int) error {
+	config := map[string]int{"min_decryption_version": min}
+	if e := now.MinEncryptionVersion; e > 0 && e < min {
+		config["min_encryption_version"] = min
+	}
 	return s.manage(ctx, k, request{
 		op: OpKeyConfig, doing: fmt.Sprintf("setting min_decryption_version of %s to %d", k, min), method: http.MethodPost,
-		in: map[string]int{"min_decryption_version": min},
+		in: config,
 	}, "/config")
+}
+
+// Trim deletes all versions below min, for good. Vault wants min_decryption_version
+// to be at least min already, and min_encryption_version as well, which is set if
+// it is not (Vault encrypts with the newest version all the same).
+func (s *Session) Trim(ctx context.Context, k Key, now KeyInfo, min int) error {
+	if now.MinEncryptionVersion < min {
+		if err := s.manage(ctx, k, request{
+			op: OpKeyConfig, doing: fmt.Sprintf("setting min_encryption_version of %s to %d, without which Vault does not trim", k, min), method: http.MethodPost,
+			in: map[string]int{"min_encryption_version": min},
+		}, "/config"); err != nil {
+			return err
+		}
+	}
+	return s.manage(ctx, k, request{
+		op: OpTrim, doing: fmt.Sprintf("trimming the versions of %s below %d", k, min), method: http.MethodPost,
+		in: map[string]int{"min_available_version": min},
+	}, "/trim")
 }
 
 func (s *Session) manage(ctx context.Context, k Key, r request, suffix string) error {

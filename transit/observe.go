@@ -17,6 +17,7 @@ const (
 	OpRotate    Operation = "rotate"
 	OpKeyRead   Operation = "key_read"
 	OpKeyConfig Operation = "key_config"
+	OpTrim      Operation = "trim"
 )
 
 // observed sends the request one time and tells Observe of it.

@@ -94,7 +94,7 @@ func TestObserve(t *testing.T) {
 			return err
 		}, true, []string{"key_read 404"}, nil},
 		{"rotate", func() error { _, err := root.Rotate(t.Context(), k); return err }, false, []string{"rotate 200", "key_read 200"}, nil},
-		{"key config", func() error { return root.SetMinDecryptionVersion(t.Context(), k, 2) }, false, []string{"key_config 200"}, nil},
+		{"key config", func() error { return root.SetMinDecryptionVersion(t.Context(), k, transit.KeyInfo{}, 2) }, false, []string{"key_config 200"}, nil},
 		{"login", func() error { return logIn("app") }, false, []string{"login 200"}, []bool{false}},
 		{"refused login", func() error { return logIn("intruder") }, true, []string{"login 400"}, []bool{true}},
 		{"refused before Vault is asked", func() error { _, err := root.Key(t.Context(), transit.Key{Mount: "..", Name: "x"}); return err }, true, nil, nil},

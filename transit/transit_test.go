@@ -179,7 +179,7 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 		if err != nil || info.Latest != 2 {
 			t.Fatalf("latest %d, %v", info.Latest, err)
 		}
-		if err := s.SetMinDecryptionVersion(t.Context(), k, 2); err != nil {
+		if err := s.SetMinDecryptionVersion(t.Context(), k, info, 2); err != nil {
 			t.Fatal(err)
 		}
 		for name, call := range map[string]func() ([]transit.Result, error){

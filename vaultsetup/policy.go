@@ -52,11 +52,14 @@ func quoted(words []string) string {
 }
 
 // Policies returns the policies of the key: of its readers, of its authors, of
-// the rotator, and, if it is to retire old versions, the one for that.
+// the rotator, and, if it is to retire or to trim old versions, those for that.
 func (s Setup) Policies() []Policy {
 	policies := []Policy{s.appPolicy(), s.authorPolicy(), s.rotatorPolicy()}
 	if s.Retire {
 		policies = append(policies, s.retirePolicy())
+	}
+	if s.Trim {
+		policies = append(policies, s.trimPolicy())
 	}
 	return policies
 }
@@ -110,7 +113,17 @@ func (s Setup) rotatorPolicy() Policy {
 func (s Setup) retirePolicy() Policy {
 	return s.policy("retire", []string{
 		"For the rotator, with --retire: raises the oldest key version that still decrypts.",
-		"Limited to that one setting, since the same path can make a key exportable or deletable.",
+		"Limited to such settings, since the same path can make a key exportable or deletable.",
+		"The oldest version that encrypts has to rise with it where somebody set that.",
 	},
-		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_decryption_version"}})
+		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_decryption_version", "min_encryption_version"}})
+}
+
+func (s Setup) trimPolicy() Policy {
+	return s.policy("trim", []string{
+		"For the rotator, with --trim: deletes for good the key versions that were retired long ago.",
+		"Vault trims only below the oldest version that encrypts, so that one is set too.",
+	},
+		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_encryption_version"}},
+		Rule{Path: s.path("keys") + "/trim", Capabilities: update})
 }

@@ -19,12 +19,16 @@ import (
 // it has to be refused.
 func TestRights(t *testing.T) {
 	v, c, s := setup(t)
-	s.Retire = true
+	s.Retire, s.Trim = true, true
 	apply(t, c, s)
 	plain := s
 	plain.Rotator = &Grant{Account: Account{s.Key.Name, "plain"}, Role: s.Key.Name + "-plain"}
-	plain.Retire = false
+	plain.Retire, plain.Trim = false, false
 	apply(t, c, plain)
+	retiring := s
+	retiring.Rotator = &Grant{Account: Account{s.Key.Name, "retiring"}, Role: s.Key.Name + "-retiring"}
+	retiring.Trim = false
+	apply(t, c, retiring)
 	other := s
 	other.Key.Name += "-other"
 	other.App = &Grant{Account: Account{s.Key.Name, "other"}}
@@ -47,6 +51,8 @@ func TestRights(t *testing.T) {
 		{"rewrap", "PUT", "transit/rewrap/" + key, ciphertext},
 		{"rotate", "PUT", "transit/keys/" + key + "/rotate", map[string]any{}},
 		{"retire", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1}},
+		{"set the oldest version that encrypts", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_encryption_version": 1}},
+		{"trim", "PUT", "transit/keys/" + key + "/trim", map[string]any{"min_available_version": 1}},
 
 		{"encrypt with a key that is not there", "PUT", "transit/encrypt/" + key + "-mistyped", map[string]any{"plaintext": "aHVudGVyMg=="}},
 		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", ciphertext},
@@ -54,7 +60,6 @@ func TestRights(t *testing.T) {
 		{"make the key exportable", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1, "exportable": true}},
 		{"back the key up", "GET", "transit/backup/" + key, nil},
 		{"export the key", "GET", "transit/export/encryption-key/" + key, nil},
-		{"trim the key", "PUT", "transit/keys/" + key + "/trim", map[string]any{"min_available_version": 1}},
 		{"delete the key", "DELETE", "transit/keys/" + key, nil},
 		{"list keys", "GET", "transit/keys?list=true", nil},
 		{"get a data key", "PUT", "transit/datakey/plaintext/" + key, map[string]any{"context": context64}},
@@ -68,7 +73,8 @@ func TestRights(t *testing.T) {
 		{"app", s.App, []string{"decrypt"}},
 		{"author", s.Author, []string{"encrypt", "read the key", "rewrap"}},
 		{"rotator", plain.Rotator, []string{"read the key", "rewrap", "rotate"}},
-		{"retiring rotator", s.Rotator, []string{"read the key", "retire", "rewrap", "rotate"}},
+		{"retiring rotator", retiring.Rotator, []string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts"}},
+		{"trimming rotator", s.Rotator, []string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts", "trim"}},
 		{"app of another key", other.App, nil},
 	} {
 		t.Run(identity.name, func(t *testing.T) {

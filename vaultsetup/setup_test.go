@@ -20,6 +20,7 @@ func example() Setup {
 		Author:  &Grant{Account: Account{"ci", "deployer"}},
 		Rotator: &Grant{Account: Account{"secretmanager-system", "secretmanager-rotator"}, Role: "secretmanager-rotator"},
 		Retire:  true,
+		Trim:    true,
 	}
 }
 

@@ -83,6 +83,7 @@ type Setup struct {
 	Author  *Grant // who writes them
 	Rotator *Grant // who rotates; its role may be shared by several keys
 	Retire  bool   // whether the rotator may also retire old key versions
+	Trim    bool   // and delete them
 }
 
 // What Vault takes as a part of a path. A policy gives the characters that are

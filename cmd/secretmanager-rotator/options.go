@@ -51,6 +51,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.BoolVar(&o.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
+	f.BoolVar(&o.Trim, "trim", false, "delete for good the versions that have been retired for as long as --retire-after says")
 	f.IntVar(&o.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
 	f.StringVar(&o.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName)
 

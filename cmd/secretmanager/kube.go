@@ -18,15 +18,18 @@ func kubeFlags() *genericclioptions.ConfigFlags {
 	return f
 }
 
-// clientset connects to the cluster of the kubeconfig.
-func (p *program) clientset() (kubernetes.Interface, error) {
+// clientset connects to the cluster of the kubeconfig. The server has its own
+// limits, made for that; client-go's would throttle a status of a large cluster
+// to five pages a second.
+func (p *program) clientset() (kubernetes.Interface, error) { return p.limitedClientset(-1) }
+
+// limitedClientset asks the cluster no more often than that in a second.
+func (p *program) limitedClientset(qps float32) (kubernetes.Interface, error) {
 	config, err := p.kube.ToRESTConfig()
 	if err != nil {
 		return nil, p.noCluster(err)
 	}
-	// The server has its own limits, made for that; client-go's would throttle
-	// a status of a large cluster to five pages a second.
-	config.QPS = -1
+	config.QPS, config.Burst = qps, max(int(2*qps), 1)
 	config.UserAgent = "secretmanager/" + version
 	config.WarningHandler = rest.NewWarningWriter(p.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
 	client, err := kubernetes.NewForConfig(config)

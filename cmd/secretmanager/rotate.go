@@ -24,6 +24,9 @@ type rotate struct {
 	opts   rotator.Options
 	mode   string
 	output string
+
+	kubeQPS  float32
+	vaultQPS float64
 }
 
 func newRotate(p *program) *cobra.Command {
@@ -34,7 +37,7 @@ func newRotate(p *program) *cobra.Command {
 		Long: `Do what the rotator does, with your own rights: give keys a new version where that
 is due, have Vault encrypt every entry below it anew without showing it to
 anybody, look whether all is at its target, and with --retire make old versions
-unusable that no ciphertext needs any more. The whole cluster is looked at unless
+unusable that no ciphertext needs any more, with --trim delete them later on. The whole cluster is looked at unless
 -n names one namespace, or several with commas between them.
 
 It can be stopped and started again at any point: old ciphertext opens until its
@@ -57,8 +60,11 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.BoolVar(&o.opts.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
+	f.BoolVar(&o.opts.Trim, "trim", false, "delete for good the versions that have been retired for as long as --retire-after says")
 	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
 	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
+	f.Float64Var(&o.vaultQPS, "vault-qps", 50, "requests per second to Vault, at most")
 	f.StringVarP(&o.output, "output", "o", "", "json: print the whole report")
 	return c
 }
@@ -71,14 +77,21 @@ func (o *rotate) run(ctx context.Context) error {
 	if ns := *o.kube.Namespace; ns != "" {
 		o.opts.Namespaces = strings.Split(ns, ",")
 	}
-	if err := o.opts.Validate(); err != nil {
+	errs := []error{o.opts.Validate()}
+	if o.kubeQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--kube-qps %v is not above 0", o.kubeQPS))
+	}
+	if o.vaultQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--vault-qps %v is not above 0", o.vaultQPS))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return usage(err)
 	}
-	vault, err := o.vault()
+	vault, err := o.limitedVault(o.vaultQPS)
 	if err != nil {
 		return err
 	}
-	kube, err := o.clientset()
+	kube, err := o.limitedClientset(o.kubeQPS)
 	if err != nil {
 		return err
 	}
@@ -147,6 +160,9 @@ func (o *rotate) summary(report *rotator.Report) error {
 			for _, l := range r.WouldBreak {
 				fmt.Fprintf(o.ErrOut, "would break: %s\n", l)
 			}
+		}
+		if r := k.Trim; r != nil {
+			fmt.Fprintf(o.ErrOut, "%s/%s: min_available_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 		}
 		if k.Error != "" {
 			fmt.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)

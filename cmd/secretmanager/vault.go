@@ -43,11 +43,15 @@ func (p *program) vaultToken() (string, error) {
 }
 
 // vault returns a session as the user of the vault command.
-func (p *program) vault() (*transit.Session, error) {
+func (p *program) vault() (*transit.Session, error) { return p.limitedVault(0) }
+
+// limitedVault asks Vault no more often than that in a second; 0: no limit.
+func (p *program) limitedVault(qps float64) (*transit.Session, error) {
 	config, err := p.vaultConfig()
 	if err != nil {
 		return nil, err
 	}
+	config.QPS = qps
 	token, err := p.vaultToken()
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 type vaultSetup struct {
 	*program
 	apply                bool
-	retire               bool
+	retire, trim         bool
 	key, mount           string
 	authMount, authType  string
 	audience             string
@@ -38,7 +38,8 @@ and only ever added to, so doing it twice changes nothing.
 
 The app can decrypt and nothing else. The author can encrypt and cannot read
 back. The rotator renews key and ciphertext without ever seeing plaintext; with
---retire it may also make old versions of the key unusable.`,
+--retire it may also make old versions of the key unusable, and with --trim delete
+such versions.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix
 
@@ -64,6 +65,7 @@ back. The rotator renews key and ciphertext without ever seeing plaintext; with
 	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
 	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator", "NAMESPACE/NAME of the rotator's service account")
 	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator", "role of the rotator, which may be shared by several keys")
+	f.BoolVar(&o.trim, "trim", false, "let the rotator delete versions that were retired long ago")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
 	return c
 }
@@ -89,6 +91,7 @@ func (o *vaultSetup) setup() (vaultsetup.Setup, error) {
 		AuthMount: o.authMount, AuthType: o.authType, Audience: o.audience,
 		Rotator: &vaultsetup.Grant{Account: account("rotator-service-account", o.rotator), Role: o.rotatorRole},
 		Retire:  o.retire,
+		Trim:    o.trim,
 	}
 	if o.author != "" {
 		s.Author = &vaultsetup.Grant{Account: account("author-service-account", o.author), Role: o.authorRole}

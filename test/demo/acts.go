@@ -271,7 +271,7 @@ func (s *stage) retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := session.SetMinDecryptionVersion(ctx, key, info.Latest); err != nil {
+	if err := session.SetMinDecryptionVersion(ctx, key, info, info.Latest); err != nil {
 		return err
 	}
 	s.say("   %s accepts versions from %d on. The manifest from before the rotation:", key, info.Latest)

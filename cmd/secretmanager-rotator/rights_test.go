@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/vaultsetup"
+)
+
+// applyRBAC makes the roles and bindings of a manifest, in the namespace if it names none.
+func applyRBAC(t *testing.T, kube kubernetes.Interface, file, namespace string) {
+	t.Helper()
+	text, err := os.ReadFile("../../manifests/rotator/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		var raw json.RawMessage
+		if err := decoder.Decode(&raw); err == io.EOF {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var kind metav1.TypeMeta
+		if err := json.Unmarshal(raw, &kind); err != nil {
+			t.Fatal(err)
+		}
+		rbac, opts := kube.RbacV1(), metav1.CreateOptions{}
+		switch kind.Kind {
+		case "Role":
+			_, err = rbac.Roles(namespace).Create(t.Context(), decode[rbacv1.Role](t, raw), opts)
+		case "RoleBinding":
+			_, err = rbac.RoleBindings(namespace).Create(t.Context(), decode[rbacv1.RoleBinding](t, raw), opts)
+		case "ClusterRole":
+			_, err = rbac.ClusterRoles().Create(t.Context(), decode[rbacv1.ClusterRole](t, raw), opts)
+		case "ClusterRoleBinding":
+			_, err = rbac.ClusterRoleBindings().Create(t.Context(), decode[rbacv1.ClusterRoleBinding](t, raw), opts)
+		default:
+			t.Fatalf("%s has a %s", file, kind.Kind)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func decode[T any](t *testing.T, raw []byte) *T {
+	t.Helper()
+	out := new(T)
+	if err := json.Unmarshal(raw, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// With the manifests' roles and vault-setup's policy, and nothing else, the
+// program does all of its work: it makes ConfigMap and Lease and finds them again,
+// rotates, rewraps, and tells of what is left in an Event. And it may do no more.
+func TestRights(t *testing.T) {
+	const account = "secretmanager-rotator" // that of the manifests
+	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
+	admin, err := kubernetes.NewForConfig(api.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, account)
+	for _, ns := range []string{"rights-a", "rights-b", "rights-out"} {
+		api.CreateNamespace(t, ns)
+	}
+	applyRBAC(t, admin, "clusterrole.yaml", "")
+	applyRBAC(t, admin, "role.yaml", rotator.DefaultStateNamespace)
+	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-a")
+	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-b")
+
+	setup := vaultsetup.Setup{Key: transit.Key{Mount: "transit", Name: "rights"}}
+	if _, err := vault.Write(t.Context(), setup.Key.String(), map[string]any{"derived": true}); err != nil {
+		t.Fatal(err)
+	}
+	policy := ""
+	for _, p := range setup.Policies() {
+		if strings.Contains(p.Name, "rotator") {
+			policy = p.Name
+			if _, err := vault.Write(t.Context(), "sys/policies/acl/"+p.Name, map[string]any{"policy": p.HCL()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	made, err := vault.Do(t.Context(), "POST", "auth/token/create", vault.RootToken, map[string]any{"policies": []string{policy}, "no_default_policy": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	client, err := transit.NewClient(transit.Config{Address: vault.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
+	for _, ns := range []string{"rights-a", "rights-b"} {
+		for _, name := range []string{"good", "fixed"} {
+			if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: "rights"},
+				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := admin.CoreV1().Secrets("rights-b").Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
+	config := rest.AnonymousClientConfig(api.Config)
+	config.BearerToken = api.ServiceAccountToken(t, rotator.DefaultStateNamespace, account, "", time.Hour)
+	kubeconfig := writeKubeconfig(t, config)
+	env := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": made.Auth.ClientToken}
+	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=rights", "-n=rights-a,rights-b", "--rotate=always"}
+	for run := 1; run <= 2; run++ { // the second finds what the first has made
+		code, stdout, stderr := call(t.Context(), env, args...)
+		var report rotator.Report
+		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 {
+			t.Fatalf("run %d: code %d, %v: %s%s", run, code, err, stdout, stderr)
+		}
+		k := report.Keys[0]
+		if code != 1 || k.Target != run+1 || k.Rewrapped != 3 || k.LeftCount != 1 || k.Failed != 1 || k.Oldest != 1 {
+			t.Errorf("run %d: code %d, %s%s", run, code, stdout, stderr)
+		}
+		if strings.Contains(stderr, "forbidden") || strings.Contains(stderr, "is still held") {
+			t.Errorf("run %d: something is forbidden: %s", run, stderr)
+		}
+		events, err := admin.CoreV1().Events("rights-b").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "fixed" || int(events.Items[0].Count) != run {
+			t.Errorf("run %d: %v, events %+v", run, err, events)
+		}
+	}
+
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := []string{"create events", "get events", "get secrets", "list secrets", "patch secrets", "update events"}
+	own := []string{"create configmaps", "create leases.coordination.k8s.io", "get configmaps/secretmanager-rotation", "get leases.coordination.k8s.io/secretmanager-rotation",
+		"update configmaps/secretmanager-rotation", "update leases.coordination.k8s.io/secretmanager-rotation"}
+	for _, test := range []struct {
+		namespace string
+		may       []string
+	}{{"rights-a", bound}, {"rights-out", nil}, {"", nil}, {rotator.DefaultStateNamespace, own}} {
+		if diff := cmp.Diff(test.may, rights(t.Context(), t, kube, test.namespace)); diff != "" {
+			t.Errorf("in namespace %q it may, -want +got:\n%s", test.namespace, diff)
+		}
+	}
+
+	// The whole cluster is another choice, and gives the same in each namespace.
+	applyRBAC(t, admin, "cluster/clusterrolebinding.yaml", "")
+	deadline := time.Now().Add(30 * time.Second)
+	for !slices.Equal(rights(t.Context(), t, kube, "rights-out"), bound) {
+		if time.Now().After(deadline) {
+			t.Fatalf("bound in the whole cluster it may in a namespace: %q", rights(t.Context(), t, kube, "rights-out"))
+		}
+	}
+	// This one is for the other tests of the package, which look at all namespaces.
+	for _, ns := range []string{"rights-a", "rights-b"} {
+		if err := admin.CoreV1().Secrets(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// rights asks the API server for everything of a list that the client may do.
+func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namespace string) (may []string) {
+	t.Helper()
+	for _, resource := range []authorizationv1.ResourceAttributes{
+		{Resource: "secrets"}, {Resource: "configmaps"}, {Resource: "configmaps", Name: rotator.StateName},
+		{Resource: "events"}, {Resource: "pods"}, {Resource: "pods", Subresource: "exec"}, {Resource: "nodes"},
+		{Resource: "serviceaccounts"}, {Resource: "serviceaccounts", Subresource: "token"},
+		{Group: "coordination.k8s.io", Resource: "leases"}, {Group: "coordination.k8s.io", Resource: "leases", Name: rotator.StateName},
+		{Group: rbacv1.GroupName, Resource: "roles"}, {Group: rbacv1.GroupName, Resource: "rolebindings"},
+		{Group: "batch", Resource: "cronjobs"}, {Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
+	} {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "bind", "escalate"} {
+			if resource.Name != "" && verb == "create" {
+				continue // a name is no condition of it
+			}
+			ask := resource
+			ask.Verb, ask.Namespace = verb, namespace
+			answer, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx,
+				&authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &ask}}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !answer.Status.Allowed {
+				continue
+			}
+			what := resource.Resource
+			for _, part := range []struct{ before, text string }{{".", resource.Group}, {"/", resource.Subresource}, {"/", resource.Name}} {
+				if part.text != "" {
+					what += part.before + part.text
+				}
+			}
+			may = append(may, fmt.Sprintf("%s %s", verb, what))
+		}
+	}
+	slices.Sort(may)
+	return may
+}
+
+func writeKubeconfig(t *testing.T, config *rest.Config) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	err := clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
+		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "x",
+	}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
