@@ -1,7 +1,10 @@
 package rotator_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -12,6 +15,31 @@ import (
 )
 
 // Each Secret that is left gets one Event, which a further run counts up.
+// A cluster in which all is left does not get an Event for each.
+func TestEventsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	yes := true
+	one := w.seal(w.ns, "s", map[string]string{"e": "x"})
+	one.Immutable = &yes
+	for i := range rotator.MaxEvents + 1 {
+		one.Name = fmt.Sprintf("s-%03d", i)
+		w.store(one.DeepCopy())
+	}
+	w.rotateKey()
+	var log bytes.Buffer
+	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
+	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != rotator.MaxEvents+1 {
+		t.Fatalf("%v, %d left", err, k.LeftCount)
+	}
+	list, err := w.kube.CoreV1().Events(w.ns).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != rotator.MaxEvents {
+		t.Errorf("%v, %d Events", err, len(list.Items))
+	}
+	if want := "more Secrets are left than get an Event"; !strings.Contains(log.String(), want) {
+		t.Error("the log does not say that there are more")
+	}
+}
+
 func TestEvents(t *testing.T) {
 	w := newWorld(t)
 	yes := true

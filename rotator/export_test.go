@@ -15,6 +15,14 @@ var Steps = []step{
 	stepVerified, stepRetiring, stepRetired, stepTrimming, stepTrimmed, stepSaving, stepSaved, stepTold,
 }
 
+// What a Lease lasts, how often it is renewed, and for how long the API server is
+// waited for.
+const (
+	LeaseDuration = leaseDuration
+	RetryKube     = retryKube
+	MaxEvents     = maxEvents
+)
+
 // MaxPageBytes bounds a page of several Secrets.
 const MaxPageBytes = maxPageBytes
 

@@ -110,6 +110,14 @@ func TestTwoRuns(t *testing.T) {
 
 // A holder that died is taken over when its Lease has run out by the clock of
 // whoever watches, whatever its own clock said.
+// An outage that everything else outlasts does not cost the Lease.
+func TestLeaseOutlastsPatience(t *testing.T) {
+	renewed := rotator.LeaseDuration / 6 // before the outage began, at most
+	if kept := rotator.LeaseDuration*3/4 - renewed; kept < rotator.RetryKube {
+		t.Errorf("the Lease is given up after %s without the API server, which everything else waits %s for", kept, rotator.RetryKube)
+	}
+}
+
 func TestDeadHolderIsTakenOver(t *testing.T) {
 	w := newWorld(t)
 	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))

@@ -88,7 +88,7 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
-		Options: opts, swapper: newSwapper(vault, kube), pageSize: maxPage,
+		Options: opts, swapper: newSwapper(vault, kube, opts.IncludeManaged), pageSize: maxPage,
 		logged: opts.Now(),
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},

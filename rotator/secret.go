@@ -53,7 +53,7 @@ func RewrapSecret(ctx context.Context, vault *transit.Session, kube kubernetes.I
 		if err != nil {
 			return fail(withHint(err, fmt.Sprintf("check that the policy has update on %s/rewrap/%s", key.Mount, key.Name)))
 		}
-		done, left := newSwapper(vault, kube).swap(ctx, p, res.Target, results)
+		done, left := newSwapper(vault, kube, true).swap(ctx, p, res.Target, results)
 		res.Rewrapped, res.Left = done, append(res.Left, left...)
 	}
 	if len(res.Left) > 0 {

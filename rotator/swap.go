@@ -28,11 +28,12 @@ type swapper struct {
 	vault    *transit.Session
 	kube     kubernetes.Interface
 	patience *patience
+	managed  bool // whether it writes what a GitOps tool keeps
 	hook
 }
 
-func newSwapper(vault *transit.Session, kube kubernetes.Interface) swapper {
-	return swapper{vault: vault, kube: kube, patience: &patience{limit: retryKube}}
+func newSwapper(vault *transit.Session, kube kubernetes.Interface, managed bool) swapper {
+	return swapper{vault: vault, kube: kube, managed: managed, patience: &patience{limit: retryKube}}
 }
 
 // swap puts the results for a part into its Secret. If somebody changed one of
@@ -107,6 +108,8 @@ func (w swapper) swap(ctx context.Context, p part, target int, results []transit
 			return nil, p.left("it was changed meanwhile to another key, " + keyOf(set).String() + ": run again")
 		case immutable(now):
 			return nil, p.left(reasonImmutable)
+		case !w.managed && ciphertext.ManagedBy(now) != "":
+			return nil, p.left("it was changed meanwhile and is kept by " + ciphertext.ManagedBy(now) + " now: run secretmanager rewrap on the manifest in Git, or give --include-managed")
 		}
 		if results, err = w.vault.Rewrap(ctx, key, p.items()); err != nil {
 			return nil, p.left(err.Error())

@@ -3,8 +3,12 @@ package rotator_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -303,4 +307,40 @@ func TestRewrapSecret(t *testing.T) {
 			t.Errorf("got %v, want not found", err)
 		}
 	})
+}
+
+// Secrets are written in parallel, and no more at a time than asked for.
+func TestWritesInParallel(t *testing.T) {
+	w := newWorld(t)
+	const together, secrets = 3, 12
+	for i := range secrets {
+		w.store(w.seal(w.ns, fmt.Sprintf("s%d", i), map[string]string{"e": "x"}))
+	}
+	w.rotateKey()
+	var now, most, come atomic.Int32
+	all := make(chan struct{})
+	kube := w.client(func(next http.RoundTripper) http.RoundTripper {
+		return roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.Method != http.MethodPatch {
+				return next.RoundTrip(r)
+			}
+			n := now.Add(1)
+			defer now.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			if come.Add(1) == together {
+				close(all)
+			}
+			select {
+			case <-all:
+			case <-time.After(30 * time.Second):
+				return nil, errors.New("the others never come")
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) { o.Concurrency = together }))
+	if err != nil || only(t, report).Rewrapped != secrets || most.Load() != together {
+		t.Errorf("%v, %+v, at most %d at a time", err, only(t, report), most.Load())
+	}
 }
