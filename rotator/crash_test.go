@@ -40,12 +40,12 @@ type victim struct {
 	Vault, Token string // address and token
 	Kubeconfig   string
 	Key, State   string // names of the transit key and of the state's namespace
-	Retire       bool   // at once
+	Retire       bool   // at once, and trim
 	Kill         kill
 }
 
 func (v victim) options() rotator.Options {
-	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire}
+	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire, RetireAfter: time.Nanosecond}
 }
 
 // victimVariable has a victim as JSON in the environment of the process that is
@@ -197,7 +197,7 @@ func (w *world) agedKey(age time.Duration) {
 // killable is a run that may also retire, of a key that is due for a new version.
 func (w *world) killable(k kill) victim {
 	return victim{
-		Vault: w.vault.Address, Token: w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config")...), Kubeconfig: w.api.Kubeconfig,
+		Vault: w.vault.Address, Token: w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...), Kubeconfig: w.api.Kubeconfig,
 		Key: w.key, State: w.ns, Kill: k,
 	}
 }
@@ -281,8 +281,8 @@ func TestKilledAtEachStep(t *testing.T) {
 					t.Fatal("it came to its end: no such step")
 				}
 				w.finish(v, plain)
-				if info := w.keyInfo(); info.MinDecryptionVersion != 2 {
-					t.Errorf("not retired: %+v", info)
+				if info := w.keyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 2 {
+					t.Errorf("not retired and trimmed: %+v", info)
 				}
 			})
 		}

@@ -116,7 +116,7 @@ func (o *rotate) showProgress() (done func()) {
 		return func() {}
 	}
 	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
-		progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(true))
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""
 	o.opts.Progress = func(p rotator.Progress) {
 		if p.Phase != phase {
