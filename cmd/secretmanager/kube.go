@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -19,7 +20,24 @@ func kubeFlags() *genericclioptions.ConfigFlags {
 }
 
 // clientset connects to the cluster of the kubeconfig.
-func (p *program) clientset() (kubernetes.Interface, error) {
+func (p *program) clientset() (kubernetes.Interface, error) { return p.clientsetAs("secretmanager") }
+
+// clientsetAs connects under a name, which the API server notes with all that is
+// written.
+func (p *program) clientsetAs(name string) (kubernetes.Interface, error) {
+	config, err := p.restConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = name + "/" + version
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, p.noCluster(err)
+	}
+	return client, nil
+}
+
+func (p *program) restConfig() (*rest.Config, error) {
 	config, err := p.kube.ToRESTConfig()
 	if err != nil {
 		return nil, p.noCluster(err)
@@ -27,13 +45,12 @@ func (p *program) clientset() (kubernetes.Interface, error) {
 	// The server has its own limits, made for that; client-go's would throttle
 	// a status of a large cluster to five pages a second.
 	config.QPS = -1
-	config.UserAgent = "secretmanager/" + version
+	// Lists are long: protobuf takes a fifth of the time of JSON to read, and
+	// ciphertext is not worth compressing.
+	config.DisableCompression = true
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	config.WarningHandler = rest.NewWarningWriter(p.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, p.noCluster(err)
-	}
-	return client, nil
+	return config, nil
 }
 
 func (p *program) noCluster(err error) error {

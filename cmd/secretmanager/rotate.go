@@ -78,7 +78,7 @@ func (o *rotate) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kube, err := o.clientset()
+	kube, err := o.clientsetAs(rotatorManager) // it does the rotator's work: status finds it by that name
 	if err != nil {
 		return err
 	}
