@@ -60,6 +60,8 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
 	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
 	f.StringVarP(&o.output, "output", "o", "", "json: print the whole report")
+	words(c, "output", "json")
+	words(c, "rotate", string(rotator.Auto), string(rotator.Always), string(rotator.Never))
 	return c
 }
 

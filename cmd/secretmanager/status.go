@@ -88,6 +88,7 @@ The JSON is described in docs/reference/status.md, and stays as it is.`,
 	f.StringVar(&o.retired, "if-retired", "", "what would break if this key `version` and all older ones were retired now; without one, if all but the newest were")
 	f.Lookup("if-retired").NoOptDefVal = newest
 	f.StringVarP(&o.output, "output", "o", "", "wide, json, yaml or name; with -w not yaml, with --if-retired only json")
+	words(c, "output", "wide", "json", "yaml", "name")
 	return c
 }
 

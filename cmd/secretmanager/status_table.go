@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"io"
@@ -16,18 +17,39 @@ import (
 // statusTable writes rows for people. Its columns stay where they are from one
 // flush to the next.
 type statusTable struct {
-	out interface {
-		io.Writer
-		Flush() error
-	}
+	out             flusher
 	namespace, wide bool
 	coloured        bool
 	now             time.Time
 }
 
+// flusher is a table that is written when it is flushed.
+type flusher interface {
+	io.Writer
+	Flush() error
+}
+
+// bufferedTable hands on what a table writes, cell by cell, in large pieces.
+type bufferedTable struct {
+	flusher
+	buffer *bufio.Writer
+}
+
+func newBufferedTable(w io.Writer) flusher {
+	buffer := bufio.NewWriter(w)
+	return bufferedTable{printers.GetNewTabWriter(buffer), buffer}
+}
+
+func (t bufferedTable) Flush() error {
+	if err := t.flusher.Flush(); err != nil {
+		return err
+	}
+	return t.buffer.Flush()
+}
+
 func (o *status) newTable() *statusTable {
 	return &statusTable{
-		out: printers.GetNewTabWriter(o.Out), namespace: o.all || o.retired != "", wide: o.output == "wide",
+		out: newBufferedTable(o.Out), namespace: o.all || o.retired != "", wide: o.output == "wide",
 		coloured: o.coloured(o.Out), now: time.Now(),
 	}
 }
@@ -131,7 +153,7 @@ func totals(rows []*statusRow) []*keyTotal {
 }
 
 func (o *status) writeTotals(all []*keyTotal) error {
-	table := printers.GetNewTabWriter(o.Out)
+	table := newBufferedTable(o.Out)
 	fmt.Fprintln(table, "\nKEY\tLATEST\tMIN-DECRYPTION\tSECRETS\tCURRENT\tBEHIND\tBROKEN\tUNKNOWN\tENTRIES\tOF VERSION")
 	for _, t := range all {
 		var versions []string
