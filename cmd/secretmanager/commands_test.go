@@ -29,6 +29,7 @@ func (w *world) commands() map[string]func(ts *testscript.TestScript, neg bool, 
 		"provider":    w.provider,
 		"replace":     replace,
 		"terminal":    terminal,
+		"examples":    w.examples,
 	}
 }
 
