@@ -106,7 +106,7 @@ func words(c *cobra.Command, flag string, values ...string) {
 	}
 }
 
-// secretsMeta asks for objects without what is in them.
+// metadata asks for objects without what is in them.
 func (p *program) metadata() (metadata.Interface, error) {
 	config, err := p.restConfig()
 	if err != nil {
