@@ -326,8 +326,7 @@ func status4xx(code int, reason string) string {
 // has moved on; then it is the API server's turn.
 func (p *watchProxy) expire() {
 	left := 2
-	var answer func(http.ResponseWriter)
-	answer = func(rw http.ResponseWriter) {
+	answer := func(rw http.ResponseWriter) {
 		p.mu.Lock()
 		if left--; left <= 0 {
 			p.answer = nil
