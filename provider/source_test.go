@@ -182,8 +182,8 @@ func TestAPIServerFaults(t *testing.T) {
 		{"too long", func(w http.ResponseWriter, _ *http.Request) {
 			long.Add(1)
 			fmt.Fprint(w, `{"kind":"Secret","apiVersion":"v1","data":{"x":"`)
-			for range maxSecretAnswer >> 10 {
-				fmt.Fprint(w, strings.Repeat("A", 1<<10))
+			for range maxSecretAnswer >> 20 {
+				fmt.Fprint(w, strings.Repeat("A", 1<<20))
 			}
 			fmt.Fprint(w, `"}}`)
 		}, codes.Internal, []string{"longer than 8 MiB"}},

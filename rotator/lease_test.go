@@ -43,7 +43,6 @@ func always(o *rotator.Options) { o.Rotate = rotator.Always }
 
 // paused is a run that has rotated the key and waits before its first write.
 type paused struct {
-	ctx     context.Context
 	goOn    func()
 	done    chan struct{}
 	report  *rotator.Report

@@ -109,7 +109,7 @@ func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
 	k := only(t, report)
 	want := &rotator.KeyReport{
 		Mount: "transit", Name: w.key, MinDecryption: 1, Before: 1, After: 2, Target: 2, Rotated: true,
-		RotateReason: "asked for in any case", Secrets: 66, Versions: map[int]int{2: entries}, Rewrapped: entries,
+		RotateReason: "asked for in any case", Secrets: 66, Oldest: 2, Versions: map[int]int{2: entries}, Rewrapped: entries,
 	}
 	if diff := cmp.Diff(want, k); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)

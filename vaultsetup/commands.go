@@ -2,8 +2,10 @@ package vaultsetup
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -25,10 +27,15 @@ vault write %s type=aes256-gcm96 derived=true
 		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", p.Name, p.HCL())
 	}
 	for _, r := range s.Roles() {
-		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.Account)
+		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.who())
 		if r.Who == "rotator" {
 			fmt.Fprintf(out, "# If the role exists for other keys, put their policies into token_policies too:\n"+
 				"# this command replaces them.\n")
+		}
+		if slices.ContainsFunc(r.fields(), field.named) {
+			// The vault command takes texts by name as JSON only.
+			fmt.Fprintf(out, "vault write auth/%s/role/%s - <<'EOF'\n%sEOF\n", s.AuthMount, r.Name, r.json())
+			continue
 		}
 		fmt.Fprintf(out, "vault write auth/%s/role/%s", s.AuthMount, r.Name)
 		for _, f := range r.fields() {
@@ -37,6 +44,29 @@ vault write %s type=aes256-gcm96 derived=true
 		fmt.Fprintln(out)
 	}
 	return out.Flush()
+}
+
+// named is whether the value is texts by name.
+func (f field) named() bool {
+	_, ok := f.value.(map[string]string)
+	return ok
+}
+
+func (r Role) json() string {
+	var b strings.Builder
+	b.WriteString("{\n")
+	for i, f := range r.fields() {
+		if i > 0 {
+			b.WriteString(",\n")
+		}
+		value, err := json.Marshal(f.value)
+		if err != nil {
+			panic(err) // texts and truth values can always be written
+		}
+		fmt.Fprintf(&b, "  %q: %s", f.name, value)
+	}
+	b.WriteString("\n}\n")
+	return b.String()
 }
 
 // text is the value as an argument of the vault command.

@@ -44,18 +44,36 @@ var ErrNoAuthMount = errors.New("there is no such auth mount")
 // AuthType asks Vault of which kind an auth mount is. A missing one wraps
 // [ErrNoAuthMount].
 func AuthType(ctx context.Context, v *api.Client, mount string) (string, error) {
-	mounts, err := v.Sys().ListAuthWithContext(ctx)
+	m, err := authMount(ctx, v, mount)
 	if err != nil {
-		return "", explain("listing the auth mounts", err)
-	}
-	m, ok := mounts[mount+"/"]
-	if !ok {
-		return "", fmt.Errorf("auth/%s: %w", mount, ErrNoAuthMount)
+		return "", err
 	}
 	if m.Type != AuthKubernetes && m.Type != AuthJWT {
 		return "", fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: name one of type %s or %s", mount, m.Type, AuthKubernetes, AuthJWT)
 	}
 	return m.Type, nil
+}
+
+// Accessor asks Vault for the name by which policies refer to an auth mount. A
+// missing one wraps [ErrNoAuthMount].
+func Accessor(ctx context.Context, v *api.Client, mount string) (string, error) {
+	m, err := authMount(ctx, v, mount)
+	if err != nil {
+		return "", err
+	}
+	return m.Accessor, nil
+}
+
+func authMount(ctx context.Context, v *api.Client, mount string) (*api.AuthMount, error) {
+	mounts, err := v.Sys().ListAuthWithContext(ctx)
+	if err != nil {
+		return nil, explain("listing the auth mounts", err)
+	}
+	m, ok := mounts[mount+"/"]
+	if !ok {
+		return nil, fmt.Errorf("auth/%s: %w", mount, ErrNoAuthMount)
+	}
+	return m, nil
 }
 
 // Compare reads what there is and returns what the setup makes of it, in the
@@ -69,6 +87,9 @@ func AuthType(ctx context.Context, v *api.Client, mount string) (string, error) 
 func Compare(ctx context.Context, v *api.Client, s Setup) ([]Change, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
+	}
+	if s.PerNamespace && s.Accessor == AccessorPlaceholder {
+		return nil, fmt.Errorf("the accessor of auth/%s is not known, and %s is not one", s.AuthMount, AccessorPlaceholder)
 	}
 	c := comparison{v: v, setup: s}
 	c.engine(ctx)

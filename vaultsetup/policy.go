@@ -87,8 +87,43 @@ var (
 )
 
 func (s Setup) appPolicy() Policy {
+	if s.PerNamespace {
+		return s.namespacedPolicy()
+	}
 	return s.policy("app", []string{"For pods that read the Secrets: decrypts, and nothing else."},
 		Rule{Path: s.path("decrypt"), Capabilities: update})
+}
+
+// namespaceMetadata is what a login notes of the service account. A kubernetes
+// mount does it by itself, a jwt mount because the role says so.
+const namespaceMetadata = "service_account_namespace"
+
+// namespacedPolicy is the app's in all namespaces that log in at the mount: Vault
+// puts the namespace of whoever asks into the path.
+func (s Setup) namespacedPolicy() Policy {
+	name := "secretmanager-per-namespace-app"
+	if s.AuthMount != AuthKubernetes {
+		name += "-" + strings.ReplaceAll(s.AuthMount, "/", "-")
+	}
+	if s.Key.Mount != ciphertext.DefaultTransitMount {
+		name += "-" + strings.ReplaceAll(s.Key.Mount, "/", "-")
+	}
+	about := []string{
+		"For pods that read the Secrets, in every namespace: decrypts with the key that has the",
+		"name of the pod's namespace, and nothing else.",
+	}
+	if s.Accessor == AccessorPlaceholder {
+		about = append(about, "Put the accessor of auth/"+s.AuthMount+" in for "+AccessorPlaceholder+": vault auth list shows it.")
+	}
+	return Policy{
+		Name:  strings.ToLower(name),
+		Title: "SecretManager: app of the namespaces that log in at auth/" + s.AuthMount + ", for " + s.Key.Mount,
+		About: about,
+		Rules: []Rule{{
+			Path:         s.Key.Mount + "/decrypt/{{identity.entity.aliases." + s.Accessor + ".metadata." + namespaceMetadata + "}}",
+			Capabilities: update,
+		}},
+	}
 }
 
 func (s Setup) authorPolicy() Policy {

@@ -11,6 +11,8 @@ type Role struct {
 	Account  Account
 	Policies []string
 
+	anyNamespace bool // the service account of that name in each namespace
+
 	authType string
 	audience string
 }
@@ -22,7 +24,7 @@ func (s Setup) Roles() []Role {
 		if g == nil {
 			return
 		}
-		r := Role{Name: g.RoleName(), Who: who, Account: g.Account, authType: s.AuthType, audience: s.Audience}
+		r := Role{Name: g.RoleName(), Who: who, Account: g.Account, anyNamespace: who == "app" && s.PerNamespace, authType: s.AuthType, audience: s.Audience}
 		for _, p := range policies {
 			r.Policies = append(r.Policies, p.Name)
 		}
@@ -41,7 +43,8 @@ func (s Setup) Roles() []Role {
 	return roles
 }
 
-// field is one parameter of a role: a text, a list of texts or a truth value.
+// field is one parameter of a role: a text, a list of texts, texts by name or a
+// truth value.
 type field struct {
 	name  string
 	value any
@@ -49,6 +52,15 @@ type field struct {
 
 // binding returns the fields that say who may log in.
 func (r Role) binding() []field {
+	if r.authType == AuthJWT && r.anyNamespace {
+		return []field{
+			{"role_type", "jwt"},
+			{"bound_audiences", []string{r.audience}},
+			{"bound_subject", ""},
+			{"bound_claims", map[string]string{"/kubernetes.io/serviceaccount/name": r.Account.Name}},
+			{"claim_mappings", map[string]string{"/kubernetes.io/namespace": namespaceMetadata}},
+		}
+	}
 	if r.authType == AuthJWT {
 		return []field{
 			{"role_type", "jwt"},
@@ -56,12 +68,24 @@ func (r Role) binding() []field {
 			{"bound_subject", "system:serviceaccount:" + r.Account.Namespace + ":" + r.Account.Name},
 		}
 	}
+	namespace := r.Account.Namespace
+	if r.anyNamespace {
+		namespace = "*"
+	}
 	return []field{
 		{"bound_service_account_names", []string{r.Account.Name}},
-		{"bound_service_account_namespaces", []string{r.Account.Namespace}},
+		{"bound_service_account_namespaces", []string{namespace}},
 		{selector, ""}, // it would let in more namespaces
 		{"audience", r.audience},
 	}
+}
+
+// who is the service account, for people.
+func (r Role) who() string {
+	if r.anyNamespace {
+		return r.Account.Name + " of any namespace"
+	}
+	return r.Account.String()
 }
 
 const selector = "bound_service_account_namespace_selector"

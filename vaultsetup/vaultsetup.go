@@ -84,7 +84,17 @@ type Setup struct {
 	Rotator *Grant // who rotates; its role may be shared by several keys
 	Retire  bool   // whether the rotator may also retire old key versions
 	Trim    bool   // and delete them
+
+	// PerNamespace gives the app of every namespace the same policy and role, by
+	// which it can decrypt with the key of its own namespace's name and no other.
+	// The key of this setup is then that of the app's namespace.
+	PerNamespace bool
+	Accessor     string // of the auth mount, for PerNamespace; see [Accessor]
 }
+
+// AccessorPlaceholder stands in what is printed where the accessor of the auth
+// mount is not known. It is never applied.
+const AccessorPlaceholder = "AUTH-MOUNT-ACCESSOR"
 
 // What Vault takes as a part of a path. A policy gives the characters that are
 // left out here ("*", "+", "{{") a meaning.
@@ -109,6 +119,12 @@ func (s Setup) Check() error {
 	}
 	if s.Audience == "" {
 		add("audience", errors.New("it is empty: the role would take any service-account token, also those made for others"))
+	}
+	if s.PerNamespace {
+		if s.App == nil || s.App.Account.Namespace != s.Key.Name {
+			add("transit key", errors.New("with one key per namespace it has the name of the app's namespace"))
+		}
+		add("accessor of the auth mount", checkPart(s.Accessor))
 	}
 	roles := map[string]string{}
 	for _, r := range []struct {

@@ -28,6 +28,8 @@ func (w *world) commands() map[string]func(ts *testscript.TestScript, neg bool, 
 		"token":       w.token,
 		"provider":    w.provider,
 		"replace":     replace,
+		"terminal":    terminal,
+		"examples":    w.examples,
 	}
 }
 

@@ -60,6 +60,8 @@ cluster is needed. It is bound to its namespace and name all the same.`,
 	f.StringVar(&o.scope, "scope", "", "how far the ciphertext may be moved: strict (nowhere), namespace, cluster or none (default that of the existing Secret, or else strict)")
 	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
 	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (encrypt, and touch no cluster) or server (have the cluster check it and store nothing)")
+	words(c, "output", "yaml", "json", "name")
+	words(c, "dry-run", "none", "client", "server")
 	return c
 }
 

@@ -26,6 +26,7 @@ type mount struct {
 	pod, podUID, account string
 	attributes           map[string]string
 	timeout              time.Duration
+	output               string
 }
 
 func newMount(p *program) *cobra.Command {
@@ -63,6 +64,8 @@ the files is not shown; they stay in DIR until you remove them.`,
 	f.StringVar(&o.account, "service-account", "", "service account of the pod (default that of the token)")
 	f.StringToStringVar(&o.attributes, "volume-attribute", nil, "NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the provider, as the kubelet does")
+	f.StringVarP(&o.output, "output", "o", "", "json or yaml: describe the files so, without what is in them")
+	words(c, "output", "json", "yaml")
 	return c
 }
 
@@ -78,6 +81,7 @@ func (o *mount) run(ctx context.Context) error {
 	if o.class == "-" && o.secret == "-" {
 		errs = append(errs, errors.New("--class and --secret cannot both be standard input"))
 	}
+	errs = append(errs, checkOutput(o.output, "json", "yaml"))
 	if err := errors.Join(errs...); err != nil {
 		return usage(err)
 	}
@@ -114,19 +118,39 @@ func (o *mount) write(answer *v1alpha1.MountResponse) error {
 	for _, v := range answer.GetObjectVersion() {
 		versions[v.GetId()] = v.GetVersion()
 	}
-	table := printers.GetNewTabWriter(o.Out)
-	fmt.Fprintln(table, "PATH\tMODE\tBYTES\tVERSION")
 	files := slices.Clone(answer.GetFiles())
 	slices.SortFunc(files, func(a, b *v1alpha1.File) int { return strings.Compare(a.GetPath(), b.GetPath()) })
+	list := []mountedFile{}
 	for _, f := range files {
-		fmt.Fprintf(table, "%s\t%#o\t%d\t%s\n", f.GetPath(), f.GetMode(), len(f.GetContents()), cmp.Or(versions[f.GetPath()], "-"))
+		list = append(list, mountedFile{f.GetPath(), fmt.Sprintf("%#o", f.GetMode()), len(f.GetContents()), versions[f.GetPath()]})
 		delete(versions, f.GetPath())
 	}
-	if err := table.Flush(); err != nil {
+	if err := o.list(list); err != nil {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(versions)) {
 		fmt.Fprintf(o.ErrOut, "note: object version %s: %s, which is none of the files\n", id, versions[id])
 	}
 	return nil
+}
+
+// mountedFile is what is told of a file. Its JSON is a promise: fields are added
+// and never renamed.
+type mountedFile struct {
+	Path    string `json:"path"`
+	Mode    string `json:"mode"` // octal
+	Bytes   int    `json:"bytes"`
+	Version string `json:"version,omitempty"`
+}
+
+func (o *mount) list(files []mountedFile) error {
+	if o.output != "" {
+		return o.printDocument(map[string]any{"files": files}, o.output)
+	}
+	table := printers.GetNewTabWriter(o.Out)
+	fmt.Fprintln(table, "PATH\tMODE\tBYTES\tVERSION")
+	for _, f := range files {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", f.Path, f.Mode, f.Bytes, cmp.Or(f.Version, "-"))
+	}
+	return table.Flush()
 }

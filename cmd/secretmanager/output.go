@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
 )
 
 // checkOutput reports whether -o is one of the formats.
@@ -38,6 +40,21 @@ func (p *program) printSecret(secret *corev1.Secret, format string) error {
 	// Bookkeeping of the API server that nobody reads, as kubectl leaves it out.
 	printer = &printers.OmitManagedFieldsPrinter{Delegate: printer}
 	return printers.NewTypeSetter(scheme.Scheme).ToPrinter(printer).PrintObj(secret, p.Out)
+}
+
+// printDocument writes a document of ours as json or yaml.
+func (p *program) printDocument(document any, format string) error {
+	if format == "yaml" {
+		text, err := yaml.Marshal(document)
+		if err != nil {
+			return err
+		}
+		_, err = p.Out.Write(text)
+		return err
+	}
+	encoder := json.NewEncoder(p.Out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(document)
 }
 
 // plural is "1 entry", "2 entries".

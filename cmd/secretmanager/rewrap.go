@@ -16,8 +16,10 @@ import (
 
 type rewrap struct {
 	*program
+	files     []string
 	recursive bool
 	check     bool
+	dryRun    string
 	namespace string // for manifests without one; found out when first needed
 }
 
@@ -40,21 +42,25 @@ With -R folders are looked through, as kubectl does it: for files that end in
 as the templates of a chart.
 
 With --check nothing is written: the entries below the newest version are named,
-and the exit code is 1 if there are any. That is for CI.
+and the exit code is 3 if there are any, 1 if that could not be found out. That is
+for CI. With --dry-run=client all is done but the writing.
 
 A manifest without a namespace is taken to be of the one that kubectl would use.
 The token needs read on the key and update on rewrap, for --check only read; no
 cluster is needed.`,
 		Example: `  secretmanager rewrap matrix-secrets.yaml
+  secretmanager rewrap -f matrix-secrets.yaml --dry-run=client
   secretmanager rewrap -R deploy/
   secretmanager rewrap --check -R deploy/
   kubectl get secret matrix-secrets -n demo -o yaml | secretmanager rewrap - > matrix-secrets.yaml`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), append(o.files, args...)) },
 	}
 	f := c.Flags()
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "file or folder, as an argument is one; - is standard input (repeatable)")
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
-	f.BoolVar(&o.check, "check", false, "write nothing; fail if an entry is below the newest version of its key")
+	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: have Vault rewrap, and write nothing")
+	words(c, "dry-run", "none", "client")
 	return c
 }
 
@@ -72,6 +78,16 @@ func (i rewrapItem) fail(err error) error {
 }
 
 func (o *rewrap) run(ctx context.Context, args []string) error {
+	var errs []error
+	if len(args) == 0 {
+		errs = append(errs, errors.New("no file is named: rewrap FILE, or - for standard input"))
+	}
+	if o.dryRun != "none" && o.dryRun != "client" {
+		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client: files have no server that could check them", o.dryRun))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
 	files, err := o.open(args)
 	if err != nil {
 		return err
@@ -97,7 +113,6 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	if args[0] == "-" {
 		reports = o.ErrOut // standard output is the manifest
 	}
-	var errs []error
 	var report []func()
 	rewrapped, total := 0, 0
 	for _, key := range order {
@@ -117,13 +132,16 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("no file was written:\n%w", err)
 	}
-	if err := write(files, o.Out, os.Rename); err != nil {
+	did := "rewrapped"
+	if o.dryRun == "client" {
+		did = "would rewrap"
+	} else if err := write(files, o.Out, os.Rename); err != nil {
 		return err
 	}
 	for _, line := range report {
 		line()
 	}
-	fmt.Fprintf(o.ErrOut, "rewrapped %d of %s in %s\n", rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
+	fmt.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
 	return nil
 }
 
@@ -150,10 +168,10 @@ func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map
 			}
 		}
 	}
-	if old > 0 {
-		errs = append(errs, hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them"))
+	if err := errors.Join(errs...); err != nil || old == 0 {
+		return err
 	}
-	return errors.Join(errs...)
+	return toDo(hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them"))
 }
 
 func (i rewrapItem) tooNew(key transit.Key, latest int) error {

@@ -64,10 +64,9 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
-	root.CompletionOptions.HiddenDefaultCmd = true
 	p.kube.AddFlags(root.PersistentFlags())
 	for _, verb := range []func(*program) *cobra.Command{
-		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newMount,
+		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newMount, newCompletion,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.name+" ")
@@ -77,6 +76,9 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 			return runE(cmd, args)
 		}
 		root.AddCommand(c)
+	}
+	if err := p.complete(root); err != nil {
+		panic(err) // of a flag that is not there: each run would show it
 	}
 	return root
 }

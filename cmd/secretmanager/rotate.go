@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -15,7 +13,6 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
@@ -23,6 +20,7 @@ type rotate struct {
 	*program
 	opts   rotator.Options
 	mode   string
+	dryRun string
 	output string
 
 	kubeQPS  float32
@@ -56,7 +54,8 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.StringVarP(&o.opts.Selector, "selector", "l", "", "label selector that Secrets must match besides")
 	f.StringVar(&o.mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
 	f.DurationVar(&o.opts.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
-	f.BoolVar(&o.opts.DryRun, "dry-run", false, "find out and report, change nothing")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, which it is without a value: find out and report, change nothing")
+	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.BoolVar(&o.opts.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
 	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
 	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
@@ -65,33 +64,37 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
 	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
 	f.Float64Var(&o.vaultQPS, "vault-qps", 50, "requests per second to Vault, at most")
-	f.StringVarP(&o.output, "output", "o", "", "json: print the whole report")
+	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print the whole report")
+	words(c, "output", "json", "yaml")
+	words(c, "dry-run", "none", "client")
+	words(c, "rotate", string(rotator.Auto), string(rotator.Always), string(rotator.Never))
 	return c
 }
 
 func (o *rotate) run(ctx context.Context) error {
-	if err := checkOutput(o.output, "json"); err != nil {
-		return err
+	errs := []error{checkOutput(o.output, "json", "yaml")}
+	if o.dryRun != "none" && o.dryRun != "client" {
+		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client: Vault has no dry run of a rotation", o.dryRun))
 	}
+	o.opts.DryRun = o.dryRun == "client"
 	o.opts.Rotate = rotator.Mode(o.mode)
 	if ns := *o.kube.Namespace; ns != "" {
 		o.opts.Namespaces = strings.Split(ns, ",")
 	}
-	errs := []error{o.opts.Validate()}
 	if o.kubeQPS <= 0 {
 		errs = append(errs, fmt.Errorf("--kube-qps %v is not above 0", o.kubeQPS))
 	}
 	if o.vaultQPS <= 0 {
 		errs = append(errs, fmt.Errorf("--vault-qps %v is not above 0", o.vaultQPS))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, o.opts.Validate())...); err != nil {
 		return usage(err)
 	}
 	vault, err := o.limitedVault(o.vaultQPS)
 	if err != nil {
 		return err
 	}
-	kube, err := o.limitedClientset(o.kubeQPS)
+	kube, err := o.clientsetAs(rotatorManager, o.kubeQPS) // it does the rotator's work: status finds it by that name
 	if err != nil {
 		return err
 	}
@@ -101,21 +104,18 @@ func (o *rotate) run(ctx context.Context) error {
 	if report == nil {
 		return err
 	}
-	if o.output == "json" {
-		encoder := json.NewEncoder(o.Out)
-		encoder.SetIndent("", "  ")
-		return errors.Join(encoder.Encode(report), err)
+	if o.output != "" {
+		return errors.Join(o.printDocument(report, o.output), err)
 	}
 	return errors.Join(o.summary(report), err)
 }
 
 // showProgress draws a bar on a terminal. The returned function takes it away.
 func (o *rotate) showProgress() (done func()) {
-	file, ok := o.ErrOut.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !o.animated(o.ErrOut) {
 		return func() {}
 	}
-	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""
 	o.opts.Progress = func(p rotator.Progress) {

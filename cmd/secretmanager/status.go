@@ -2,19 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -23,162 +23,226 @@ type status struct {
 	all      bool
 	selector string
 	output   string
-	retired  bool
+	follow   bool
+	stale    bool
+	retired  string        // a key version, or newest; empty if it is not asked for
+	keyPoll  time.Duration // while it is watched
 }
 
+// newest is what --if-retired means without a version.
+const newest = "all-but-newest"
+
 func newStatus(p *program) *cobra.Command {
-	o := &status{program: p}
+	o := &status{program: p, keyPoll: keyPoll}
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what every ciphertext Secret is encrypted with",
 		Long: `Show the ciphertext Secrets with their key, the oldest and the newest key version
-in use, and what Vault says of the key: its newest version, and the oldest that
-still decrypts. STATE is
+in use, the newest version that the key has, the scope, the GitOps tool that keeps
+the Secret, and how long ago the rotator last wrote it. Below them each key with
+what its Secrets come to. STATE is
 
   current  every entry is at the newest version of the key
   behind   some entry is not; the rotator, or rewrap, will bring it there
   broken   some entry does not open: retired, malformed or made by another Vault
   unknown  Vault did not tell, for instance because there is no token
 
-What is broken is said on standard error. Without rights in Vault the rest works.
+What is broken is said on standard error. Without rights in Vault the rest works:
+what is not known is "?". REWRAPPED is the time that the API server has noted for
+the rotator's last write; a rewrap in Git is not seen by it.
 
-With --if-retired it shows instead what would break if every key version but the
-newest were retired now: each entry below it, and which GitOps tool keeps it there.
-All namespaces are looked at, unless -n names one. The exit code is 1 if something
-would break, or if that cannot be told. Ciphertext outside of the cluster, in Git or
-in backups, is not seen: secretmanager rewrap --check looks at files.`,
+With -w each Secret that changes is shown again, until it is interrupted; one that
+goes is "deleted". With --stale only what is behind or broken is shown: the exit
+code is 3 if there is any, and 1 if that could not be found out.
+
+With --if-retired it shows instead what would break if a key version and all older
+ones were retired now, or without a version all but the newest: each entry, and
+which GitOps tool keeps it there. All namespaces are looked at, unless -n names
+one. The exit code is 1 if something would break, or if that cannot be told.
+Ciphertext outside of the cluster, in Git or in backups, is not seen: secretmanager
+rewrap --check looks at files.
+
+The JSON is described in docs/reference/status.md, and stays as it is.`,
 
 		Example: `  secretmanager status -A
   secretmanager status -n demo -l app=matrix -o json
-  secretmanager status --if-retired`,
-		Args: cobra.NoArgs,
+  secretmanager status -A --stale
+  secretmanager status -n demo -w
+  secretmanager status --if-retired
+  secretmanager status --if-retired=3 -l secretmanager.io/transit-key=matrix`,
+		Args: func(_ *cobra.Command, args []string) error {
+			// "--if-retired 3" is a flag and an argument to cobra.
+			if len(args) == 1 && o.retired == newest {
+				o.retired = args[0]
+				return nil
+			}
+			return cobra.NoArgs(nil, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
 	f.StringVarP(&o.selector, "selector", "l", "", "label selector that they must match")
-	f.BoolVar(&o.retired, "if-retired", false, "what would break if old key versions were retired now")
-	f.StringVarP(&o.output, "output", "o", "", "wide, json or name; with --if-retired only json")
+	f.BoolVarP(&o.follow, "watch", "w", false, "go on and show each Secret that changes")
+	f.BoolVar(&o.stale, "stale", false, "only what is behind or broken; exit code 3 if there is any")
+	f.StringVar(&o.retired, "if-retired", "", "what would break if this key `version` and all older ones were retired now; without one, if all but the newest were")
+	f.Lookup("if-retired").NoOptDefVal = newest
+	f.StringVarP(&o.output, "output", "o", "", "wide, json, yaml or name; with -w not yaml, with --if-retired only json")
+	words(c, "output", "wide", "json", "yaml", "name")
 	return c
 }
 
-func (o *status) run(ctx context.Context) error {
-	formats := []string{"wide", "json", "name"}
-	if o.retired {
+// check reports all that is wrong with the command line.
+func (o *status) check() error {
+	formats := []string{"wide", "json", "yaml", "name"}
+	var errs []error
+	switch {
+	case o.retired != "":
 		formats = []string{"json"}
+		if o.follow || o.stale {
+			errs = append(errs, errors.New("--if-retired goes neither with --watch nor with --stale"))
+		}
+		if v, err := strconv.Atoi(o.retired); o.retired != newest && (err != nil || v < 1) {
+			errs = append(errs, fmt.Errorf("--if-retired %q is not a key version, which is a number from 1", o.retired))
+		}
+	case o.follow:
+		formats = []string{"wide", "json", "name"}
+		if o.stale {
+			errs = append(errs, errors.New("--stale does not go with --watch: it is for an exit code, and a watch ends by being interrupted"))
+		}
 	}
-	if err := checkOutput(o.output, formats...); err != nil {
+	errs = append(errs, checkOutput(o.output, formats...))
+	if _, err := labels.Parse(o.selector); err != nil {
+		errs = append(errs, fmt.Errorf("-l %q: %w", o.selector, err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
+	return nil
+}
+
+// retiredVersion is the version of --if-retired; 0 means all but the newest.
+func (o *status) retiredVersion() int {
+	version, _ := strconv.Atoi(o.retired) // checked
+	return version
+}
+
+func (o *status) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
 		return err
 	}
-	if _, err := labels.Parse(o.selector); err != nil {
-		return usagef("-l %q: %w", o.selector, err)
-	}
-	namespace := ""
-	switch {
-	case o.all:
-	case !o.retired:
-		var err error
-		if namespace, err = o.clusterNamespace(); err != nil {
-			return err
-		}
-	case *o.kube.Namespace != "":
-		namespace = *o.kube.Namespace
-		fmt.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", namespace)
+	namespace, err := o.namespace()
+	if err != nil {
+		return err
 	}
 	kube, err := o.clientset()
 	if err != nil {
 		return err
 	}
+	if o.follow {
+		return o.watch(ctx, kube, namespace)
+	}
 	rows, err := listStatus(ctx, kube, namespace, o.selector)
 	if err != nil {
 		return err
 	}
-	if o.output != "name" {
+	if o.output != "name" || o.stale {
 		o.readKeys(ctx, rows)
 	}
-	if o.retired {
+	if o.retired != "" {
 		return o.showRetirement(rows)
 	}
+	show := rows
+	if o.stale {
+		show = slices.DeleteFunc(slices.Clone(rows), func(r *statusRow) bool { return !r.stale() })
+	}
+	if err := o.show(show, rows); err != nil || !o.stale {
+		return err
+	}
+	return o.staleErr(rows)
+}
+
+// namespace is where to look; empty is everywhere.
+func (o *status) namespace() (string, error) {
+	switch {
+	case o.all:
+		return "", nil
+	case o.retired == "":
+		return o.clusterNamespace()
+	case *o.kube.Namespace != "":
+		fmt.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", *o.kube.Namespace)
+	}
+	return *o.kube.Namespace, nil
+}
+
+// readKeys asks Vault about the keys and judges the rows by its answers.
+func (o *status) readKeys(ctx context.Context, rows []*statusRow) {
+	if len(rows) == 0 {
+		return
+	}
+	keys := o.keyReader()
+	keys.ask(ctx, keysOf(rows))
+	for _, r := range rows {
+		keys.judge(r)
+	}
+}
+
+// show writes rows, and what all of them come to.
+func (o *status) show(rows, all []*statusRow) error {
 	switch o.output {
-	case "json":
-		encoder := json.NewEncoder(o.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(map[string]any{"secrets": rows})
+	case "json", "yaml":
+		// Its shape is a promise, as that of statusRow and keyTotal is.
+		document := struct {
+			Secrets []*statusRow `json:"secrets"`
+			Keys    []*keyTotal  `json:"keys"`
+		}{append([]*statusRow{}, rows...), totals(all)}
+		return o.printDocument(document, o.output)
 	case "name":
 		for _, r := range rows {
 			fmt.Fprintf(o.Out, "secret/%s\n", r.Name)
 		}
 		return nil
 	}
-	return o.table(rows)
-}
-
-// readKeys asks Vault about the keys and judges the rows by its answers.
-func (o *status) readKeys(ctx context.Context, rows []*statusRow) {
-	session, err := o.vault()
-	if err != nil && len(rows) > 0 {
-		fmt.Fprintf(o.ErrOut, "note: nothing is known from Vault: %v\n", err)
-	}
-	type answer struct {
-		info transit.KeyInfo
-		err  error
-	}
-	answers := map[transit.Key]answer{}
-	gone := err != nil // Vault as a whole
-	for _, r := range rows {
-		key := transit.Key{Mount: r.Mount, Name: r.Key}
-		if gone || r.Key == "" {
-			r.judge(nil)
-			continue
-		}
-		a, asked := answers[key]
-		if !asked {
-			a.info, a.err = session.Key(ctx, key)
-			answers[key] = a
-			if a.err != nil {
-				fmt.Fprintf(o.ErrOut, "note: %v\n", a.err)
-			}
-			// Nobody waits for the same silence once per key.
-			gone = errors.Is(a.err, transit.ErrUnreachable) || errors.Is(a.err, transit.ErrTimeout) || errors.Is(a.err, transit.ErrSealed) || errors.Is(a.err, transit.ErrInvalidToken)
-		}
-		switch {
-		case errors.Is(a.err, transit.ErrNotFound):
-			r.problem("", "key %s is not there", key)
-			r.judge(nil)
-		case a.err != nil:
-			r.judge(nil)
-		default:
-			r.judge(&a.info)
-		}
-	}
-}
-
-func (o *status) table(rows []*statusRow) error {
-	if len(rows) == 0 {
+	if len(all) == 0 {
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
+	}
+	if len(rows) == 0 {
 		return nil
 	}
-	table := printers.GetNewTabWriter(o.Out)
-	columns := func(namespace, mount, managedBy string, rest ...string) {
-		if o.all {
-			rest = append([]string{namespace}, rest...)
-		}
-		if o.output == "wide" {
-			rest = append(rest, mount, managedBy)
-		}
-		fmt.Fprintln(table, strings.Join(rest, "\t"))
-	}
-	columns("NAMESPACE", "MOUNT", "MANAGED-BY", "NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "MIN-DECRYPTION", "SCOPE", "STATE")
+	table := o.newTable()
+	table.header()
 	for _, r := range rows {
-		columns(r.Namespace, r.Mount, r.ManagedBy, r.Name, orUnknown(r.Key), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest),
-			number(r.Latest), number(r.MinDecryption), orUnknown(r.Scope), string(r.State))
+		table.row(r)
 	}
-	if err := table.Flush(); err != nil {
+	if err := table.out.Flush(); err != nil {
 		return err
+	}
+	if !o.stale {
+		if err := o.writeTotals(totals(all)); err != nil {
+			return err
+		}
 	}
 	for _, r := range rows {
 		o.sayBroken(r)
 	}
+	return nil
+}
+
+// staleErr says whether there is something to do; that it is not known comes first.
+func (o *status) staleErr(rows []*statusRow) error {
+	count := map[state]int{}
+	for _, r := range rows {
+		count[r.State]++
+	}
+	of := plural(len(rows), "Secret", "Secrets")
+	switch stale := count[stateBehind] + count[stateBroken]; {
+	case count[stateUnknown] > 0:
+		return fmt.Errorf("whether %d of %s are behind is not known: Vault did not tell", count[stateUnknown], of)
+	case stale > 0:
+		return toDo(hinted(fmt.Errorf("%d behind and %d broken, of %s", count[stateBehind], count[stateBroken], of),
+			"secretmanager rotate brings those to the newest version that are behind"))
+	}
+	fmt.Fprintf(o.ErrOut, "nothing is behind or broken, of %s\n", of)
 	return nil
 }
 
@@ -188,38 +252,36 @@ func (o *status) sayBroken(r *statusRow) {
 	}
 }
 
-func number(n int) string {
-	if n == 0 {
-		return "?"
-	}
-	return fmt.Sprint(n)
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "?"
-	}
-	return s
-}
-
-// listStatus lists the Secrets that are ciphertext by label or by type: two
-// lists, as a server cannot select by either.
-func listStatus(ctx context.Context, kube kubernetes.Interface, namespace, selector string) ([]*statusRow, error) {
-	var rows []*statusRow
+// selections are the two ways in which a Secret is ciphertext, by label or by
+// type: a server cannot select by either.
+func selections(selector string) []metav1.ListOptions {
 	withLabel, withType := metav1.ListOptions{LabelSelector: ciphertext.LabelTransitKey}, metav1.ListOptions{LabelSelector: "!" + ciphertext.LabelTransitKey}
 	withType.FieldSelector = "type=" + string(ciphertext.Type)
-	for _, options := range []metav1.ListOptions{withLabel, withType} {
-		if selector != "" {
-			options.LabelSelector += "," + selector
-		}
-		if err := eachSecret(ctx, kube, namespace, options, func(s *corev1.Secret) { rows = append(rows, rowOf(s)) }); err != nil {
-			where := "namespace " + namespace
-			if namespace == "" {
-				where = "all namespaces"
-			}
-			return nil, fmt.Errorf("listing Secrets in %s: %w", where, err)
-		}
+	if selector != "" {
+		withLabel.LabelSelector += "," + selector
+		withType.LabelSelector += "," + selector
 	}
+	return []metav1.ListOptions{withLabel, withType}
+}
+
+// listStatus lists the Secrets that are ciphertext.
+func listStatus(ctx context.Context, kube kubernetes.Interface, namespace, selector string) ([]*statusRow, error) {
+	both := selections(selector)
+	parts := make([][]*statusRow, len(both))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, options := range both {
+		group.Go(func() error {
+			return eachSecret(ctx, kube, namespace, options, func(s *corev1.Secret) { parts[i] = append(parts[i], rowOf(s)) })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		where := "namespace " + namespace
+		if namespace == "" {
+			where = "all namespaces"
+		}
+		return nil, fmt.Errorf("listing Secrets in %s: %w", where, err)
+	}
+	rows := slices.Concat(parts...)
 	sortRows(rows)
 	return rows, nil
 }

@@ -37,8 +37,9 @@ type retiredEntry struct {
 	ManagedBy string `json:"managedBy,omitempty"`
 }
 
-// retire finds what would break.
-func retire(rows []*statusRow) retirement {
+// retire finds what would break if a version and all older ones were retired; 0
+// stands for the one before the newest of each key.
+func retire(rows []*statusRow, version int) retirement {
 	r := retirement{Keys: []*retiredKey{}, Broken: []*statusRow{}}
 	keys := map[[2]string]*retiredKey{}
 	for _, row := range rows {
@@ -58,7 +59,7 @@ func retire(rows []*statusRow) retirement {
 		k.Secrets, k.Entries = k.Secrets+1, k.Entries+len(row.Entries)
 		for _, e := range row.Entries {
 			// What is retired already, or no ciphertext, is broken as it is.
-			if e.Problem == "" && e.Version < row.Latest {
+			if e.Problem == "" && e.Version < row.Latest && (version == 0 || e.Version <= version) {
 				k.WouldBreak = append(k.WouldBreak, retiredEntry{row.Namespace, row.Name, e.Name, e.Version, row.ManagedBy})
 			}
 		}
@@ -69,7 +70,7 @@ func retire(rows []*statusRow) retirement {
 	return r
 }
 
-// err says what stands in the way of retiring every version but the newest.
+// err says what stands in the way.
 func (r retirement) err() error {
 	entries, unknown := 0, 0
 	for _, k := range r.Keys {
@@ -92,7 +93,13 @@ func (r retirement) err() error {
 }
 
 func (o *status) showRetirement(rows []*statusRow) error {
-	r := retire(rows)
+	version := o.retiredVersion()
+	for _, row := range rows {
+		if row.Latest > 0 && version >= row.Latest {
+			return fmt.Errorf("version %d of %s/%s cannot be retired: its newest is %d, and that one stays", version, row.Mount, row.Key, row.Latest)
+		}
+	}
+	r := retire(rows, version)
 	if o.output == "json" {
 		encoder := json.NewEncoder(o.Out)
 		encoder.SetIndent("", "  ")
@@ -118,7 +125,11 @@ func (o *status) showRetirement(rows []*statusRow) error {
 	}
 	for _, k := range r.Keys {
 		if k.Latest > 0 && len(k.WouldBreak) == 0 {
-			fmt.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, plural(k.Entries, "entry", "entries"), plural(k.Secrets, "Secret", "Secrets"), k.Latest)
+			below := k.Latest
+			if version > 0 {
+				below = version + 1
+			}
+			fmt.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, plural(k.Entries, "entry", "entries"), plural(k.Secrets, "Secret", "Secrets"), below)
 		}
 	}
 	return r.err()

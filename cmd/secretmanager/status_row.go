@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -24,24 +25,33 @@ const (
 	stateBehind  state = "behind"
 	stateBroken  state = "broken"
 	stateUnknown state = "unknown"
+	stateDeleted state = "deleted" // only seen by who watches
 )
+
+// rotatorManager is the field manager that the API server notes for the writes
+// of the rotator, which it takes from the name that the program gives itself.
+const rotatorManager = "secretmanager-rotator"
 
 // statusRow is what status shows of a Secret. Its JSON is a promise: fields are
 // added and never renamed; what is not known is left out.
 type statusRow struct {
-	Namespace     string        `json:"namespace"`
-	Name          string        `json:"name"`
-	Key           string        `json:"key,omitempty"`
-	Mount         string        `json:"mount,omitempty"`
-	Scope         string        `json:"scope,omitempty"`
-	State         state         `json:"state"`
-	Oldest        int           `json:"oldestVersion,omitempty"` // in use by an entry
-	Newest        int           `json:"newestVersion,omitempty"` // in use by an entry
-	Latest        int           `json:"latestVersion,omitempty"` // of the key
-	MinDecryption int           `json:"minDecryptionVersion,omitempty"`
-	ManagedBy     string        `json:"managedBy,omitempty"` // the GitOps tool that keeps it
-	Entries       []statusEntry `json:"entries"`
-	Problems      []string      `json:"problems,omitempty"` // of the Secret as a whole
+	Namespace     string `json:"namespace"`
+	Name          string `json:"name"`
+	Key           string `json:"key,omitempty"`
+	Mount         string `json:"mount,omitempty"`
+	Scope         string `json:"scope,omitempty"`
+	State         state  `json:"state"`
+	Oldest        int    `json:"oldestVersion,omitempty"` // in use by an entry
+	Newest        int    `json:"newestVersion,omitempty"` // in use by an entry
+	Latest        int    `json:"latestVersion,omitempty"` // of the key
+	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
+	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that keeps it
+	// Rewrapped is the oldest version among the entries when the rotator last
+	// wrote the Secret, LastRewrap when that was.
+	Rewrapped  int           `json:"rewrappedVersion,omitempty"`
+	LastRewrap *metav1.Time  `json:"lastRewrap,omitempty"`
+	Entries    []statusEntry `json:"entries"`
+	Problems   []string      `json:"problems,omitempty"` // of the Secret as a whole
 }
 
 type statusEntry struct {
@@ -55,6 +65,7 @@ func eachSecret(ctx context.Context, kube kubernetes.Interface, namespace string
 	lister := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		return kube.CoreV1().Secrets(namespace).List(ctx, o)
 	})
+	lister.PageBufferSize = 1 // the next page is under way while one is read
 	return lister.EachListItem(ctx, options, func(o runtime.Object) error {
 		secret, ok := o.(*corev1.Secret)
 		if !ok {
@@ -74,6 +85,8 @@ func rowOf(s *corev1.Secret) *statusRow {
 	}
 	r.Key, r.Mount, r.Scope = set.Key, set.Mount, string(set.Scope)
 	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
+	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
+	r.LastRewrap = lastRewrap(s)
 	for _, name := range ciphertext.Entries(s.Data) {
 		version, err := ciphertext.Version(s.Data[name])
 		r.Entries = append(r.Entries, statusEntry{Name: name, Version: version})
@@ -82,6 +95,18 @@ func rowOf(s *corev1.Secret) *statusRow {
 		}
 	}
 	return r
+}
+
+// lastRewrap is when the rotator last changed the Secret. The API server keeps
+// that time with the fields that the rotator owns; it is nil once others own all
+// of them, or where the Secret was made from a copy.
+func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
+	for _, m := range s.ManagedFields {
+		if m.Manager == rotatorManager && m.Time != nil && (last == nil || last.Before(m.Time)) {
+			last = m.Time
+		}
+	}
+	return last.DeepCopy()
 }
 
 // problem notes what is broken with an entry, or with the Secret as a whole.
@@ -109,7 +134,18 @@ func (r *statusRow) problems() []string {
 	return all
 }
 
-// judge finds the state, given the key or nil if it is not known.
+// clone returns a copy that can be judged anew.
+func (r *statusRow) clone() *statusRow {
+	c := *r
+	c.Entries, c.Problems = slices.Clone(r.Entries), slices.Clone(r.Problems)
+	return &c
+}
+
+// stale is whether there is something to do about it.
+func (r *statusRow) stale() bool { return r.State == stateBehind || r.State == stateBroken }
+
+// judge finds the state, given the key or nil if it is not known. It is done
+// once: problems add up.
 func (r *statusRow) judge(key *transit.KeyInfo) {
 	if key != nil {
 		// Vault says 0 or 1 for "all of them".

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type vaultSetup struct {
 	author, authorRole   string
 	rotator, rotatorRole string
 	authTypeGiven        bool
+	perNamespace         bool
+	accessor             string
+	output               string
 }
 
 func newVaultSetup(p *program) *cobra.Command {
@@ -39,13 +43,28 @@ and only ever added to, so doing it twice changes nothing.
 The app can decrypt and nothing else. The author can encrypt and cannot read
 back. The rotator renews key and ciphertext without ever seeing plaintext; with
 --retire it may also make old versions of the key unusable, and with --trim delete
-such versions.`,
+such versions.
+
+With --per-namespace one policy and one role of the app serve every namespace:
+Vault puts the namespace of whoever asks into the policy, so that a pod can decrypt
+with the key that has its namespace's name and with no other. Once that is done a
+further namespace takes no more than its key. The policy names the auth mount by its
+accessor, which is looked up in Vault, or given with --auth-accessor; where it is not
+known what is printed has AUTH-MOUNT-ACCESSOR in its place.
+
+With -o terraform the same is printed as resources of Terraform's vault provider.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix
 
   # do it, and let a pipeline write the Secrets and the rotator retire old versions
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix \
-      --author-service-account ci/deployer --retire --apply`,
+      --author-service-account ci/deployer --retire --apply
+
+  # a key of its own for namespace demo, by a policy that all namespaces share
+  secretmanager vault-setup --per-namespace -n demo --service-account app
+
+  # for Terraform
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix -o terraform`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.authTypeGiven = cmd.Flags().Changed("auth-type")
@@ -54,26 +73,38 @@ such versions.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "do it, and show what was created, changed or left as it is")
-	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required)")
+	f.BoolVar(&o.perNamespace, "per-namespace", false, "let the service account of that name in each namespace use the key of the namespace's name")
+	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
+	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
+	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
 	f.StringVar(&o.mount, "transit-mount", ciphertext.DefaultTransitMount, "path of the transit engine")
 	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
 	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
 	f.StringVar(&o.audience, "audience", "vault", "audience that the service-account tokens are made for")
 	f.StringVar(&o.account, "service-account", "", "service account of the pods that read the Secrets, in the namespace of -n (required)")
-	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT)")
+	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, or per-namespace-SERVICEACCOUNT)")
 	f.StringVar(&o.author, "author-service-account", "", "NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
 	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
 	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator", "NAMESPACE/NAME of the rotator's service account")
 	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator", "role of the rotator, which may be shared by several keys")
 	f.BoolVar(&o.trim, "trim", false, "let the rotator delete versions that were retired long ago")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
+	words(c, "output", "terraform")
+	words(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
 	return c
 }
 
 // setup makes what the flags ask for; all that is wrong with them is reported.
 func (o *vaultSetup) setup() (vaultsetup.Setup, error) {
 	var errs []error
-	if o.key == "" {
+	errs = append(errs, checkOutput(o.output, "terraform"))
+	if o.apply && o.output != "" {
+		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
+	}
+	if o.accessor != "" && !o.perNamespace {
+		errs = append(errs, errors.New("--auth-accessor is of no use without --per-namespace"))
+	}
+	if o.key == "" && !o.perNamespace {
 		errs = append(errs, errors.New("--transit-key is missing: it names the transit key"))
 	}
 	if o.account == "" {
@@ -106,6 +137,11 @@ func (o *vaultSetup) setup() (vaultsetup.Setup, error) {
 		return s, usage(err)
 	}
 	s.App = &vaultsetup.Grant{Account: vaultsetup.Account{Namespace: namespace, Name: o.account}, Role: o.role}
+	if o.perNamespace {
+		s.PerNamespace, s.Accessor = true, cmp.Or(o.accessor, vaultsetup.AccessorPlaceholder)
+		s.Key.Name = cmp.Or(s.Key.Name, namespace)
+		s.App.Role = cmp.Or(s.App.Role, "per-namespace-"+o.account)
+	}
 	if err := s.Check(); err != nil {
 		return s, usage(err)
 	}
@@ -118,7 +154,7 @@ func (o *vaultSetup) run(ctx context.Context) error {
 		return err
 	}
 	if !o.apply {
-		if err := setup.WriteCommands(o.Out); err != nil {
+		if err := o.print(ctx, setup); err != nil {
 			return err
 		}
 		o.tellClass(setup)
@@ -134,6 +170,12 @@ func (o *vaultSetup) run(ctx context.Context) error {
 			return o.authHint(err)
 		}
 	}
+	if o.perNamespace && o.accessor == "" {
+		if setup.Accessor, err = vaultsetup.Accessor(ctx, admin, o.authMount); err != nil {
+			return hinted(fmt.Errorf("nothing was changed: the policy needs the accessor of auth/%s: %w", o.authMount, err),
+				"whoever may list the auth mounts can tell it (vault auth list); give it with --auth-accessor")
+		}
+	}
 	changes, err := vaultsetup.Compare(ctx, admin, setup)
 	if err != nil {
 		return hinted(fmt.Errorf("nothing was changed:\n%w", err), "without --apply the same is printed as commands, for whoever may run them")
@@ -143,6 +185,36 @@ func (o *vaultSetup) run(ctx context.Context) error {
 	}
 	o.tellClass(setup)
 	return nil
+}
+
+// print writes what is needed, for which no Vault has to answer.
+func (o *vaultSetup) print(ctx context.Context, setup vaultsetup.Setup) error {
+	if o.output == "terraform" {
+		return setup.WriteTerraform(o.Out)
+	}
+	if o.perNamespace && o.accessor == "" {
+		if accessor := o.findAccessor(ctx); accessor != "" {
+			setup.Accessor = accessor
+		} else {
+			fmt.Fprintf(o.ErrOut, "note: Vault did not tell the accessor of auth/%s: put it in for %s, or give it with --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
+		}
+	}
+	return setup.WriteCommands(o.Out)
+}
+
+// findAccessor asks Vault, if there is one and it answers soon.
+func (o *vaultSetup) findAccessor(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, completionPatience)
+	defer cancel()
+	admin, err := o.vaultAdmin()
+	if err != nil {
+		return ""
+	}
+	accessor, err := vaultsetup.Accessor(ctx, admin, o.authMount)
+	if err != nil {
+		return ""
+	}
+	return accessor
 }
 
 // tellClass says what of it a SecretProviderClass has to name.

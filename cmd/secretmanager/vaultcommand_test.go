@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -35,6 +36,13 @@ func vaultCommand(client *api.Client, args []string) error {
 			return err
 		}
 		return client.Sys().PutPolicy(args[2], string(text))
+	case len(args) == 3 && args[0] == "write" && args[2] == "-":
+		data := map[string]any{}
+		if err := json.NewDecoder(os.Stdin).Decode(&data); err != nil {
+			return err
+		}
+		_, err := client.Logical().Write(args[1], data)
+		return err
 	case len(args) > 2 && args[0] == "write":
 		data := map[string]any{}
 		for _, arg := range args[2:] {

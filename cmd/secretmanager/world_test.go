@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -41,16 +42,22 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// place makes a namespace and a derived transit key of one name.
+func (w *world) place(ctx context.Context) (string, error) {
+	ns := "cli-" + strings.ToLower(rand.Text()[:10])
+	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("making namespace %s: %w", ns, err)
+	}
+	_, err = w.vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true})
+	return ns, err
+}
+
 // setup gives a script its environment: the user of a workstation, with the
 // root token of Vault and the cluster's administrator in its kubeconfig.
 func (w *world) setup(e *testscript.Env) error {
-	ns := "cli-" + strings.ToLower(rand.Text()[:10])
-	ctx := w.t.Context()
-	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	ns, err := w.place(w.t.Context())
 	if err != nil {
-		return fmt.Errorf("making namespace %s: %w", ns, err)
-	}
-	if _, err := w.vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true}); err != nil {
 		return err
 	}
 	home := filepath.Join(e.WorkDir, ".home")

@@ -19,6 +19,7 @@ import (
 const (
 	providerName = "secretmanager-provider"
 	rotatorName  = "secretmanager-rotator"
+	cliName      = "secretmanager"
 	// caRoots is what the Dockerfile puts beside the programs.
 	caRoots = "/etc/ssl/certs/ca-certificates.crt"
 	// startTimeout and stopTimeout are generous for a busy machine.
@@ -35,13 +36,13 @@ type sizes struct {
 	Image int64 `json:"image"`
 }
 
-// build builds the programs of the image as make build does.
+// build builds the programs as make build does.
 func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, err error) {
 	root, err := programs.Root()
 	if err != nil {
 		return s, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/"+providerName, "./cmd/"+rotatorName)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	// go build ends its own children when it is asked to end, not when it is killed.

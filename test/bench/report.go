@@ -23,7 +23,9 @@ type report struct {
 	Sizes     sizes    `json:"fileBytes"`
 	// Rotations are those of the rotator, by number of Secrets.
 	Rotations []rotation `json:"rotations,omitempty"`
-	Budgets   []budget   `json:"budgets"`
+	// Status is nil where it was not measured.
+	Status  *statusRun `json:"status,omitempty"`
+	Budgets []budget   `json:"budgets"`
 }
 
 func (r report) find(from string, entries, parallel int, kind string) row {
@@ -88,6 +90,7 @@ func (r report) table(out io.Writer) error {
 				ratio(n.Run, n.Floor), ratio(float64(n.Secrets), n.Run), float64(n.RSS)/mib, n.Vault, n.Idle, n.IdleVault)
 		}
 	}
+	r.Status.table(say)
 	say("\n%-50s %14s %9s %9s %8s", "budget", "limit", "measured", "floor", "× floor")
 	for _, budget := range r.Budgets {
 		say("%s", budget.line())

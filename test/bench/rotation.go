@@ -49,37 +49,49 @@ type rotation struct {
 	Written int `json:"idleWritten"`
 }
 
-// rotations measures the rotator with more and more Secrets.
-func rotations(ctx context.Context, w *world, dir string, counts []int, say func(string, ...any)) (all []rotation, err error) {
+// manySecrets measures the rotator and status with more and more Secrets; status
+// with the fewest only.
+func manySecrets(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (all []rotation, status *statusRun, err error) {
+	counts := []int{10_000, 50_000}
+	if o.small || !o.measures("rotator") {
+		counts = counts[:1]
+	}
 	vault, err := newCounter(w.vault.Address, &http.Transport{MaxIdleConnsPerHost: 16})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer vault.Close()
 	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b := &rotationBench{world: w, dir: dir, say: say, counter: vault, session: client.Session("", transit.StaticToken(w.vault.RootToken))}
 	if _, err := w.vault.Write(ctx, "transit/keys/"+rotationKey, map[string]any{"derived": true}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, ns := range []string{rotationKey, rotator.DefaultStateNamespace} {
 		if err := w.post(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, nil); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, n := range counts {
 		if err := b.grow(ctx, n); err != nil {
-			return nil, fmt.Errorf("making %d Secrets: %w", n, err)
+			return nil, nil, fmt.Errorf("making %d Secrets: %w", n, err)
 		}
-		r, err := b.measure(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("rotating %d Secrets: %w", n, err)
+		if o.measures("rotator") {
+			r, err := b.measure(ctx)
+			if err != nil {
+				return nil, nil, fmt.Errorf("rotating %d Secrets: %w", n, err)
+			}
+			all = append(all, r)
 		}
-		all = append(all, r)
+		if o.measures("status") && status == nil {
+			if status, err = b.status(ctx, o.rounds); err != nil {
+				return nil, nil, fmt.Errorf("status of %d Secrets: %w", n, err)
+			}
+		}
 	}
-	return all, nil
+	return all, status, nil
 }
 
 type rotationBench struct {

@@ -316,9 +316,10 @@ func sum(a Load, times float64, b Load, more float64) Load {
 // Rotator is what a run of the rotator asks for altogether.
 type Rotator struct{ Lists, Patches, Rewraps int }
 
-// Limits of the rotator: Secrets of a page, entries of a batch, and how often it
+// Limits of the rotator: Secrets of the first page and of the longest, entries of a batch, and how often it
 // lists: to plan, to rewrap and to verify.
 const (
+	firstPage = 50
 	pageSize  = 500
 	batchSize = 100
 	listings  = 3
@@ -328,10 +329,20 @@ const (
 // the key, the login and the state.
 func (c Cluster) Rotator() Rotator {
 	perBatch := batchSize / c.Entries
-	return Rotator{listings * ceil(c.Secrets, pageSize), c.Secrets, ceil(c.Secrets, perBatch)}
+	return Rotator{listings * pages(c.Secrets), c.Secrets, ceil(c.Secrets, perBatch)}
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
+
+// pages is how many a listing takes, as the first ones are short: the rotator finds
+// out how much Secrets weigh before it asks for many.
+func pages(secrets int) (n int) {
+	for size := firstPage; secrets > 0; size = min(4*size, pageSize) {
+		secrets -= size
+		n++
+	}
+	return n
+}
 
 // RotationTime is how long the rotator writes.
 func (c Cluster) RotationTime() time.Duration {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,7 +128,9 @@ type node struct {
 }
 
 func (s *simulation) node(t *testing.T, index int, began time.Time) *node {
-	kube, err := provider.NewKubernetes(&rest.Config{Host: s.api.URL})
+	// A transport of its own: without TLS client-go takes http.DefaultTransport, and
+	// what a bubble leaves in that, closing a server outside of it trips over.
+	kube, err := provider.NewKubernetes(&rest.Config{Host: s.api.URL, Transport: &http.Transport{}})
 	if err != nil {
 		t.Fatal(err)
 	}

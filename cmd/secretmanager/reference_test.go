@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+//go:generate go test -run TestReference -update .
+
+var update = flag.Bool("update", false, "write docs/reference/cli instead of comparing with it")
+
+// TestReference: docs/reference/cli is what the commands say of themselves.
+func TestReference(t *testing.T) {
+	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
+	root := p.command()
+	want := map[string]string{}
+	document(root, want)
+	dir := filepath.Join("..", "..", "docs", "reference", "cli")
+	if *update {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range want {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := map[string]string{}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[f.Name()] = string(text)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("docs/reference/cli is not current: go generate ./cmd/secretmanager (-want +got):\n%s", diff)
+	}
+}
+
+// pageOf is the name of a command's page.
+func pageOf(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "_") + ".md" }
+
+// document writes a page for a command and for each one below it.
+func document(c *cobra.Command, pages map[string]string) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<!-- Made by go generate ./cmd/secretmanager; do not edit. -->\n\n# %s\n\n%s.\n\n", c.CommandPath(), c.Short)
+	block := func(language, text string) { fmt.Fprintf(&b, "```%s\n%s\n```\n\n", language, strings.Trim(text, "\n")) }
+	if c.Runnable() {
+		block("text", c.UseLine())
+	}
+	block("text", c.Long)
+	if c.Example != "" {
+		b.WriteString("## Examples\n\n")
+		block("sh", regexp.MustCompile(`(?m)^  `).ReplaceAllString(c.Example, ""))
+	}
+	c.InitDefaultHelpFlag()
+	if own := c.NonInheritedFlags(); own.HasAvailableFlags() {
+		b.WriteString("## Flags\n\n")
+		block("text", own.FlagUsages())
+	}
+	if inherited := c.InheritedFlags(); inherited.HasAvailableFlags() {
+		b.WriteString("## Flags of all commands\n\n")
+		block("text", inherited.FlagUsages())
+	}
+	if c.HasParent() {
+		fmt.Fprintf(&b, "All commands: [%s](%s)\n", c.Root().Name(), pageOf(c.Root()))
+	} else {
+		b.WriteString("## Commands\n\n")
+	}
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			fmt.Fprintf(&b, "- [%s](%s): %s\n", sub.Name(), pageOf(sub), sub.Short)
+			document(sub, pages)
+		}
+	}
+	pages[pageOf(c)] = b.String()
+}
+
+// TestStatusReference: docs/reference/status.md names each field of the JSON, in
+// order, and no other.
+func TestStatusReference(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "status.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for heading, shape := range map[string]any{
+		"A Secret": statusRow{}, "An entry": statusEntry{}, "A key": keyTotal{},
+		"What would break": retirement{}, "A key that would be retired": retiredKey{}, "An entry that would break": retiredEntry{},
+	} {
+		_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
+		if !found {
+			t.Errorf("there is no section %q", heading)
+			continue
+		}
+		section, _, _ = strings.Cut(section, "\n## ")
+		var got, want []string
+		for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|").FindAllStringSubmatch(section, -1) {
+			got = append(got, m[1])
+		}
+		for i := range reflect.TypeOf(shape).NumField() {
+			name, _, _ := strings.Cut(reflect.TypeOf(shape).Field(i).Tag.Get("json"), ",")
+			want = append(want, name)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: fields, -want +got:\n%s", heading, diff)
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/creack/pty"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// terminal FILE PROGRAM ARG... runs a program on a terminal, 120 columns wide, and
+// puts what it showed there into a file.
+func terminal(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 1, "terminal FILE PROGRAM ARG...")
+	var cmd *exec.Cmd
+	for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
+		if path := dir + "/" + args[1]; cmd == nil {
+			if _, err := os.Stat(path); err == nil {
+				cmd = exec.Command(path, args[2:]...)
+			}
+		}
+	}
+	if cmd == nil {
+		ts.Fatalf("there is no program %s", args[1])
+	}
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "KUBECONFIG", "VAULT_ADDR", "VAULT_TOKEN", "TERM", "NO_COLOR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
+	ts.Check(err)
+	defer screen.Close()
+	shown, err := io.ReadAll(screen)
+	if err != nil && !errors.Is(err, syscall.EIO) { // which is how a terminal ends on Linux
+		ts.Fatalf("reading the terminal: %v", err)
+	}
+	ts.Check(cmd.Wait())
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), shown, 0o644))
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// statusRun is what secretmanager status takes, from the start of its process to
+// the end of what it prints.
+type statusRun struct {
+	Secrets int `json:"secrets"`
+	// Floor is the list, in pages of 500, by a bare client that reads nothing of it.
+	Floor float64 `json:"floorSeconds"`
+	Table float64 `json:"tableSeconds"`
+	JSON  float64 `json:"jsonSeconds"`
+	RSS   int64   `json:"peakBytes"` // of the table
+}
+
+// status measures rounds of floor and status, which alternate; the medians count.
+func (b *rotationBench) status(ctx context.Context, rounds int) (*statusRun, error) {
+	r := &statusRun{Secrets: b.secrets}
+	var floors, tables, documents []time.Duration
+	for i := range max(rounds, 3) {
+		b.say("status of %d Secrets, round %d", r.Secrets, i+1)
+		began := time.Now()
+		all, pause, err := b.list(ctx)
+		floors = append(floors, time.Since(began)-pause)
+		if err != nil || len(all) != r.Secrets {
+			return nil, fmt.Errorf("the floor lists %d Secrets: %w", len(all), err)
+		}
+		text, took, rss, err := b.runStatus(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n := bytes.Count(text, []byte("\n"+rotationKey+" ")); n != r.Secrets {
+			return nil, fmt.Errorf("the table has %d Secrets", n)
+		}
+		tables, r.RSS = append(tables, took), max(r.RSS, rss)
+		if text, took, _, err = b.runStatus(ctx, "-o", "json"); err != nil {
+			return nil, err
+		}
+		var document struct{ Secrets []struct{ State string } }
+		if err := json.Unmarshal(text, &document); err != nil || len(document.Secrets) != r.Secrets {
+			return nil, fmt.Errorf("the JSON has %d Secrets: %w", len(document.Secrets), err)
+		}
+		for _, s := range document.Secrets {
+			if s.State != "current" {
+				return nil, fmt.Errorf("a Secret is said to be %s", s.State)
+			}
+		}
+		documents = append(documents, took)
+	}
+	r.Floor, r.Table, r.JSON = percentile(floors, 50).Seconds(), percentile(tables, 50).Seconds(), percentile(documents, 50).Seconds()
+	return r, nil
+}
+
+// runStatus runs the built program and returns what it prints.
+func (b *rotationBench) runStatus(ctx context.Context, args ...string) (stdout []byte, took time.Duration, rss int64, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, cliName), append([]string{"status", "-A", "-l", "secretmanager.io/transit-key=" + rotationKey,
+		"--kubeconfig=" + b.api.Kubeconfig}, args...)...)
+	cmd.Env = []string{"VAULT_ADDR=" + b.counter.URL, "VAULT_TOKEN=" + b.vault.RootToken, "HOME=" + b.dir}
+	cmd.SysProcAttr = childAttributes()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = stopTimeout
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return nil, 0, 0, err
+	}
+	peak := make(chan int64)
+	ended := make(chan struct{})
+	go func() { peak <- peakMemory(cmd.Process.Pid, ended) }()
+	err = cmd.Wait()
+	took = time.Since(began)
+	close(ended)
+	rss = <-peak
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("%w: %s", err, stderr.Bytes())
+	}
+	return out.Bytes(), took, rss, nil
+}
+
+// budgets judges what docs/performance.md promises of status.
+func (r *statusRun) budgets() []budget {
+	if r == nil {
+		return nil
+	}
+	what := fmt.Sprintf(", %d Secrets", r.Secrets)
+	return []budget{
+		budget{Name: "status" + what, Unit: "s", Limit: 2, Measured: r.Table, Floor: r.Floor}.judged(),
+		budget{Name: "status -o json" + what, Unit: "s", Limit: 2, Measured: r.JSON, Floor: r.Floor}.judged(),
+	}
+}
+
+func (r *statusRun) table(say func(string, ...any)) {
+	if r == nil {
+		return
+	}
+	say("\n%-16s %8s %8s %8s %8s %8s %8s", "status", "list s", "table s", "× list", "json s", "× list", "RSS MiB")
+	say("%-16s %8.2f %8.2f %8.2f %8.2f %8.2f %8.1f", fmt.Sprintf("%d Secrets", r.Secrets), r.Floor, r.Table, ratio(r.Table, r.Floor), r.JSON, ratio(r.JSON, r.Floor), float64(r.RSS)/mib)
+}
