@@ -40,7 +40,8 @@ With -R folders are looked through, as kubectl does it: for files that end in
 as the templates of a chart.
 
 With --check nothing is written: the entries below the newest version are named,
-and the exit code is 1 if there are any. That is for CI.
+and the exit code is 3 if there are any, and 1 if it cannot be told or an entry
+does not open any more. That is for CI.
 
 A manifest without a namespace is taken to be of the one that kubectl would use.
 The token needs read on the key and update on rewrap, for --check only read; no
@@ -54,7 +55,7 @@ cluster is needed.`,
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
-	f.BoolVar(&o.check, "check", false, "write nothing; fail if an entry is below the newest version of its key")
+	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
 	return c
 }
 
@@ -150,10 +151,14 @@ func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map
 			}
 		}
 	}
-	if old > 0 {
-		errs = append(errs, hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them"))
+	if old == 0 {
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
+	err := hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
+	if len(errs) > 0 {
+		return errors.Join(append(errs, err)...)
+	}
+	return toDo(err)
 }
 
 func (i rewrapItem) tooNew(key transit.Key, latest int) error {

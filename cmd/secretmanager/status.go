@@ -44,9 +44,9 @@ What is broken is said on standard error. Without rights in Vault the rest works
 
 With --if-retired it shows instead what would break if every key version but the
 newest were retired now: each entry below it, and which GitOps tool keeps it there.
-All namespaces are looked at, unless -n names one. The exit code is 1 if something
-would break, or if that cannot be told. Ciphertext outside of the cluster, in Git or
-in backups, is not seen: secretmanager rewrap --check looks at files.`,
+All namespaces are looked at, unless -n names one. The exit code is 3 if something
+would break, and 1 if that cannot be told of all. Ciphertext outside of the cluster,
+in Git or in backups, is not seen: secretmanager rewrap --check looks at files.`,
 
 		Example: `  secretmanager status -A
   secretmanager status -n demo -l app=matrix -o json
