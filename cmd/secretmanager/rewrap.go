@@ -73,7 +73,11 @@ func (i rewrapItem) fail(err error) error {
 }
 
 func (o *rewrap) run(ctx context.Context, args []string) error {
-	files, err := o.open(args)
+	files, err := openManifests(o.program, args, o.recursive, func(m manifestFile) (*rewrapFile, error) {
+		f := newRewrapFile(m.name, m.source)
+		f.manifestFile = m
+		return f, f.parse()
+	})
 	if err != nil {
 		return err
 	}
