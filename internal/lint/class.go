@@ -3,10 +3,13 @@ package lint
 import (
 	"cmp"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/provider"
@@ -22,7 +25,7 @@ type class struct {
 func (f *File) class(n *yaml.Node) {
 	root := pairs(n)
 	spec := pairs(get(root, "spec"))
-	if name, _ := text(get(spec, "provider")); name != provider.RuntimeName {
+	if name, _ := text(get(spec, "provider")); name != "secretmanager" {
 		return
 	}
 	c := &class{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
@@ -45,9 +48,35 @@ func (f *File) class(n *yaml.Node) {
 	var problems []string
 	c.says, problems = provider.ParseClass(values)
 	for _, problem := range problems {
-		f.findings = append(f.findings, c.finding(ruleParameters, c.at(problem), "", "%s", strings.Join(strings.Fields(problem), " ")))
+		f.findings = append(f.findings, c.finding(ruleParameters, c.at(problem), "", "%s", withoutValues(problem, values)))
 	}
 	f.classes = append(f.classes, c)
+}
+
+// What the provider says repeats what it does not like, in quotes, which is right
+// for the event of a pod. Here it may be anything.
+var (
+	quoted     = regexp.MustCompile(`"(?:[^"\\]|\\.)*("|$)`)
+	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*)'.*'`)
+	noField    = regexp.MustCompile(`(?s)^(objects\[\d+\]\.).*(: is not a field; )`)
+)
+
+// withoutValues takes what is in a value of a parameter out of a problem.
+func withoutValues(problem string, values map[string]string) string {
+	problem = noField.ReplaceAllString(problem, "${1}(removed)${2}")
+	problem = yamlQuoted.ReplaceAllString(problem, "${1}(removed)")
+	return quoted.ReplaceAllStringFunc(problem, func(q string) string {
+		text, err := strconv.Unquote(q)
+		if text == ".." {
+			return q
+		}
+		for _, value := range values {
+			if err != nil || strings.Contains(value, strings.TrimSuffix(text, "…")) {
+				return "(removed)"
+			}
+		}
+		return q
+	})
 }
 
 // at returns the line of the parameter that a problem begins with.
@@ -65,7 +94,7 @@ func (c *class) at(problem string) int {
 // check holds the class against its Secret. There may be several of that name,
 // for other clusters: then it has to fit one of them, and the nearest comes first.
 func (c *class) check(files []*File, o Options) []Finding {
-	if c.says.Secret == "" {
+	if len(validation.IsDNS1123Subdomain(c.says.Secret)) > 0 {
 		return nil // and parameters says so
 	}
 	var all []*Secret
@@ -116,7 +145,7 @@ func (c *class) compare(s *Secret) (findings []Finding) {
 	differs("transitMount", c.says.Key.Mount, s.mount())
 	differs("scope", string(c.says.Scope), string(s.scope()))
 	for _, entry := range c.says.Entries {
-		if entry != "" && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
+		if len(validation.IsConfigMapKey(entry)) == 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
 			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", clean(s.name), clean(s.file.Name), s.line))
 		}
 	}
