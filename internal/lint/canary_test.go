@@ -68,7 +68,7 @@ func wrongPlaces() map[string]string {
 	}
 	all["parameter secretName"] = strings.Replace(classOf(""), "secretName: matrix", "secretName: "+canary, 1)
 	for i, objects := range []string{
-		canary, "*" + canary, "- " + canary, "- {" + canary + ": x}", "- {objectName: ../" + canary + "}", "- {objectName: a, secretKey: '" + canary + "!'}", "- {objectName: a, field: " + canary + "..x}",
+		canary, "*" + canary, "- " + canary, "- {x: " + canary + "}", "- {objectName: ../" + canary + "}", "- {objectName: a, secretKey: '" + canary + "!'}", "- {objectName: a, field: " + canary + "..x}",
 		"- {objectName: a, encoding: " + canary + "}", "- {objectName: a, filePermission: " + canary + "}", "- {objectName: " + canary + "}\n- {objectName: " + canary + "}", "- {objectName: '" + canary + strings.Repeat("/", 300) + "'}",
 	} {
 		q, _ := json.Marshal(objects)

@@ -54,16 +54,14 @@ func (f *File) class(n *yaml.Node) {
 }
 
 // What the provider says repeats what it does not like, in quotes, which is right
-// for the event of a pod. Here it may be anything.
+// for the event of a pod. Here it may be anything. Names of fields stay.
 var (
 	quoted     = regexp.MustCompile(`"(?:[^"\\]|\\.)*("|$)`)
 	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*)'.*'`)
-	noField    = regexp.MustCompile(`(?s)^(objects\[\d+\]\.).*(: is not a field; )`)
 )
 
 // withoutValues takes what is in a value of a parameter out of a problem.
 func withoutValues(problem string, values map[string]string) string {
-	problem = noField.ReplaceAllString(problem, "${1}(removed)${2}")
 	problem = yamlQuoted.ReplaceAllString(problem, "${1}(removed)")
 	return quoted.ReplaceAllStringFunc(problem, func(q string) string {
 		text, err := strconv.Unquote(q)
