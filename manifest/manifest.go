@@ -100,14 +100,14 @@ func documents(source []byte) ([]*yaml.Node, error) {
 			return docs, nil
 		}
 		if err != nil {
-			// What is in quotes is of the file: a value that begins with * is an alias to YAML.
-			return nil, fmt.Errorf("it is not YAML: %s", quoted.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "(removed)"))
+			// A value that begins with * is an alias to YAML, and the only one it repeats.
+			return nil, fmt.Errorf("it is not YAML: %s", anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "anchor (removed)"))
 		}
 		docs = append(docs, doc)
 	}
 }
 
-var quoted = regexp.MustCompile("(?s)'.*'")
+var anchor = regexp.MustCompile("(?s)anchor '.*'")
 
 func place(s *Secret) string {
 	if s.Namespace == "" {

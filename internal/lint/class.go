@@ -57,7 +57,7 @@ func (f *File) class(n *yaml.Node) {
 // for the event of a pod. Here it may be anything. Names of fields stay.
 var (
 	quoted     = regexp.MustCompile(`"(?:[^"\\]|\\.)*("|$)`)
-	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*)'.*'`)
+	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*anchor )'.*'`)
 )
 
 // withoutValues takes what is in a value of a parameter out of a problem.

@@ -200,9 +200,6 @@ func (e *Entry) read(n *yaml.Node, encoded bool) {
 	case !ok:
 		e.bad(ruleObject, "its value is not a text to YAML: it is not ciphertext, and the API server would not take it")
 		return
-	case value == "":
-		e.bad(ruleEmpty, "is empty")
-		return
 	case !encoded:
 		e.judge([]byte(value), encoded)
 		return

@@ -147,6 +147,7 @@ func TestRules(t *testing.T) {
 		{"plaintext by way of an alias", one(secretOf("other: &x aGk=\ndata:\n  a: *x")), Options{}, []string{"a.yaml:8 plaintext"}},
 		{"plaintext in merged data", one(secretOf("other: &d {a: aGk=}\ndata:\n  <<: *d\n  b: " + b64(ct(1)))), Options{}, []string{"a.yaml:6 plaintext"}},
 		{"plaintext in aliased data", one(secretOf("other: &d {a: aGk=}\ndata: *d")), Options{}, []string{"a.yaml:6 plaintext"}},
+		{"merged entry that is overridden", one(secretOf("other: &d {a: aGk=}\ndata:\n  <<: *d\n  a: " + b64(ct(1)))), Options{}, nil},
 		{"not base64", one(dataOf("hunter2!")), Options{}, []string{"a.yaml:6 not-base64"}},
 		{"ciphertext under data", one(dataOf("'" + ct(1) + "'")), Options{}, []string{"a.yaml:6 not-base64"}},
 		{"base64 twice", one(dataOf(b64(b64(ct(1)) + "\n"))), Options{}, []string{"a.yaml:6 double-base64"}},
@@ -155,7 +156,8 @@ func TestRules(t *testing.T) {
 		{"no version", one(dataOf(b64("vault:v:AAAA"))), Options{}, []string{"a.yaml:6 malformed"}},
 		{"line feed at the end", one(secretOf("stringData:\n  a: |\n    " + ct(1))), Options{}, []string{"a.yaml:7 malformed"}},
 
-		{"last applied, plaintext", one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"aGk="},"stringData":{"b":"x"}}'`)), Options{}, []string{"a.yaml:4 last-applied"}},
+		{"last applied, plaintext", one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"aGk="}}'`)), Options{}, []string{"a.yaml:4 last-applied"}},
+		{"last applied, plaintext under stringData", one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"stringData":{"b":"x"}}'`)), Options{}, []string{"a.yaml:4 last-applied"}},
 		{"last applied, no manifest", one(annotated(`kubectl.kubernetes.io/last-applied-configuration: 'hunter2'`)), Options{}, []string{"a.yaml:4 last-applied"}},
 		{"last applied, ciphertext", one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"` + b64(ct(1)) + `"}}'`)), Options{}, nil},
 
@@ -164,6 +166,7 @@ func TestRules(t *testing.T) {
 		{"too large", one(secretOf("data:\n  a: " + b64("vault:v1:"+strings.Repeat("A", 800_000)) + "\n  b: " + b64("vault:v1:"+strings.Repeat("A", 800_000)))), Options{}, []string{"a.yaml:1 size"}},
 		{"below the version", one(secretOf("data:\n  a: " + b64(ct(4)) + "\n  b: " + b64(ct(3)))), Options{MinVersion: 4}, []string{"a.yaml:8 min-version"}},
 		{"label of another version", one(edited(label, label+", secretmanager.io/key-version: '2'")), Options{}, []string{"a.yaml:4 version-label"}},
+		{"label of the newest version", one(edited(label, label+", secretmanager.io/key-version: '3'") + "stringData: {b: '" + ct(2) + "'}\n"), Options{}, []string{"a.yaml:4 version-label"}},
 		{"label of the version", one(edited(label, label+", secretmanager.io/key-version: '3'")), Options{}, nil},
 
 		{"class that fits", m{"a.yaml": good, "c.yaml": classOf("    objects: '- {objectName: x, secretKey: a}'\n")}, Options{}, nil},
@@ -171,6 +174,7 @@ func TestRules(t *testing.T) {
 		{"class without its Secret", one(classOf("")), Options{}, []string{"a.yaml:8 class-secret"}},
 		{"class whose Secret is elsewhere", m{"a.yaml": edited("demo", "other"), "c.yaml": classOf("")}, Options{}, []string{"c.yaml:8 class-secret"}},
 		{"class and Secret without a namespace", m{"a.yaml": edited(", namespace: demo", ""), "c.yaml": classOf("")}, Options{Namespace: "demo"}, nil},
+		{"class without a namespace", m{"a.yaml": good, "c.yaml": strings.Replace(classOf(""), ", namespace: demo", "", 1)}, Options{}, nil},
 		{"Secret that goes elsewhere", m{"a.yaml": edited(", namespace: demo", ""), "c.yaml": classOf("")}, Options{Namespace: "other"}, []string{"c.yaml:8 class-secret"}},
 		{"class of a plain Secret", m{"a.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {" + named + "}\n", "c.yaml": classOf("")}, Options{}, []string{"c.yaml:8 class-differs"}},
 		{"class with other settings", m{"a.yaml": good, "c.yaml": strings.Replace(classOf("    transitMount: other\n    scope: none\n"), "transitKey: matrix", "transitKey: other", 1)}, Options{},
@@ -219,13 +223,13 @@ func TestRules(t *testing.T) {
 func TestFindings(t *testing.T) {
 	findings := checkFiles(t, map[string]string{
 		"b.yaml": dataOf("aGk="),
-		"a.yaml": "x: y\n---\n" + secretOf("data:\n  b: aGk=\n  a: "+b64(ct(2))) + "---\n" + classOf(""),
+		"a.yaml": "x: y\n---\n" + secretOf("data:\n  a: "+b64(ct(2))+"\n  b: aGk=") + "---\n" + classOf(""),
 	}, Options{MinVersion: 3})
 	want := []Finding{
-		{File: "a.yaml", Line: 9, Severity: Error, Rule: "plaintext", Kind: "Secret", Namespace: "demo", Name: "matrix", Entry: "b",
-			Message: `Secret demo/matrix: entry "b": is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read`},
-		{File: "a.yaml", Line: 10, Severity: Error, Rule: "min-version", Kind: "Secret", Namespace: "demo", Name: "matrix", Entry: "a",
+		{File: "a.yaml", Line: 9, Severity: Error, Rule: "min-version", Kind: "Secret", Namespace: "demo", Name: "matrix", Entry: "a",
 			Message: `Secret demo/matrix: entry "a": is of key version 2, below 3: secretmanager rewrap brings it to the newest`},
+		{File: "a.yaml", Line: 10, Severity: Error, Rule: "plaintext", Kind: "Secret", Namespace: "demo", Name: "matrix", Entry: "b",
+			Message: `Secret demo/matrix: entry "b": is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read`},
 		{File: "b.yaml", Line: 6, Severity: Error, Rule: "plaintext", Kind: "Secret", Namespace: "demo", Name: "matrix", Entry: "a",
 			Message: `Secret demo/matrix: entry "a": is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read`},
 	}
@@ -234,16 +238,40 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// Where one rule has several reasons, the right one is given.
+func TestMessages(t *testing.T) {
+	for _, test := range []struct{ source, want string }{
+		{edited("name: matrix, ", ""), "Secret without a name: metadata.name is missing"},
+		{edited("name: matrix", "generateName: matrix"), "with generateName it gets another name each time"},
+		{edited("labels: {secretmanager.io/transit-key: matrix}", "labels: {secretmanager.io/transit-key: ''}"), "label secretmanager.io/transit-key is missing"},
+		{edited("secretmanager.io/transit-key: matrix", "secretmanager.io/transit-key: a/b"), "is not the name of a transit key"},
+		{dataOf("'" + ct(1) + "'"), `entry "a": is not base64, as values under data are: it is ciphertext as such, which belongs under stringData`},
+		{dataOf("'***'"), `entry "a": is not base64, as values under data are; nor is it ciphertext`},
+		{dataOf(b64(b64(ct(1)))), `entry "a": is in base64 twice`},
+		{secretOf("stringData: {a: " + b64(ct(1)) + "}"), `entry "a": is in base64, as under data`},
+		{dataOf(b64(ct(1) + "\n")), `entry "a": has white space around the ciphertext`},
+		{dataOf(b64("vault:v1:AAAA")), `entry "a": is damaged ciphertext: it is cut short: encrypt the value again`},
+		{dataOf(b64("vault:v0:AAAA")), `entry "a": is damaged ciphertext: its key version is not a number from 1: encrypt`},
+		{classOf("    secretNam: x\n    vaultAddress: x\n    objects: '- {objectName: ../x, secretKey: y}'\n"), `SecretProviderClass demo/matrix: vaultAddress: vault address (removed) is not of the form`},
+		{classOf("    secretNam: x\n"), `"secretNam": is not a parameter; did you mean "secretName"?`},
+		{classOf("    objects: '- {objectName: ../x, secretKey: y}'\n"), `objects[0].objectName: (removed) has ".." in it`},
+	} {
+		if got := fmt.Sprint(checkFiles(t, map[string]string{"a.yaml": test.source}, Options{})); !strings.Contains(got, test.want) {
+			t.Errorf("%q is not in %s", test.want, got)
+		}
+	}
+}
+
 // What a name is made of stays on one line of the terminal.
 func TestNamesAreClean(t *testing.T) {
 	nasty := "x\\n::error::\\x1b[31m"
 	for _, f := range checkFiles(t, map[string]string{
 		"a.yaml": edited("name: matrix", `name: "`+nasty+`"`),
-		"b.yaml": edited("{a: ", `{"`+nasty+strings.Repeat("y", 1000)+`": `),
-		"c.yaml": classOf("    \"" + nasty + "\": x\n    objects: \"- {'" + nasty + "': x}\"\n"),
+		"b.yaml": edited("{a: ", `{"`+nasty+strings.Repeat("y", 900)+`": `),
+		"c.yaml": classOf("    \"" + nasty + "\": x\n    objects: '- {\"" + nasty + "\": x}'\n"),
 	}, Options{}) {
 		for _, s := range []string{f.Message, f.Name, f.Entry, f.Namespace} {
-			if strings.ContainsAny(s, "\n\r\x1b") || len(s) > 1500 {
+			if strings.ContainsAny(s, "\n\r\x1b") || len(s) > 700 {
 				t.Errorf("%s: %q", f.Rule, s)
 			}
 		}

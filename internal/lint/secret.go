@@ -64,7 +64,7 @@ func (s *Secret) checkSettings() (findings []Finding) {
 	switch {
 	case key == "":
 		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
-	case ciphertext.CheckName(key) != nil || len(validation.IsValidLabelValue(key)) > 0:
+	case len(validation.IsValidLabelValue(key)) > 0: // stricter than a name in Vault's paths
 		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is not the name of a transit key", ciphertext.LabelTransitKey))
 	}
 	if ciphertext.CheckPath(s.mount()) != nil {
