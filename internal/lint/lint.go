@@ -125,14 +125,18 @@ type object struct {
 	line            int
 }
 
+// Line is where the object begins, counted from 1.
+func (o *object) Line() int { return o.line }
+
+// String names the object.
 func (o *object) String() string {
 	switch {
 	case o.name == "":
 		return o.kind + " without a name"
 	case o.namespace == "":
-		return o.kind + " " + clean(o.name)
+		return o.kind + " " + Clean(o.name)
 	}
-	return o.kind + " " + clean(o.namespace) + "/" + clean(o.name)
+	return o.kind + " " + Clean(o.namespace) + "/" + Clean(o.name)
 }
 
 // finding makes one of the object as a whole, or of an entry.
@@ -143,7 +147,7 @@ func (o *object) finding(r Rule, line int, entry, format string, args ...any) Fi
 	}
 	return Finding{
 		File: o.file.Name, Line: line, Severity: r.Severity, Rule: r.Name,
-		Kind: o.kind, Namespace: clean(o.namespace), Name: clean(o.name), Entry: clean(entry),
+		Kind: o.kind, Namespace: Clean(o.namespace), Name: Clean(o.name), Entry: Clean(entry),
 		Message: strings.Map(printable, where+fmt.Sprintf(format, args...)),
 	}
 }
@@ -158,8 +162,8 @@ func printable(r rune) rune {
 // maxName bounds names in findings. Kubernetes takes none that is longer.
 const maxName = 253
 
-// clean makes a name fit for one line of a terminal.
-func clean(s string) string {
+// Clean makes a name fit for one line of a terminal.
+func Clean(s string) string {
 	q := quote(s)
 	return q[1 : len(q)-1]
 }

@@ -153,7 +153,7 @@ func (s *Secret) texts(field string, n *yaml.Node) (map[string]string, []Finding
 	for _, p := range all {
 		value, ok := text(p.value)
 		if !ok {
-			findings = append(findings, s.notText(p.value, field+": the value of "+clean(p.name)))
+			findings = append(findings, s.notText(p.value, field+": the value of "+Clean(p.name)))
 		} else if _, there := values[p.name]; !there {
 			values[p.name] = value
 		}
