@@ -123,6 +123,10 @@ func TestProver(t *testing.T) {
 	odd.Labels[ciphertext.LabelTransitKey] = "a b"
 	add(odd, ": label secretmanager.io/transit-key is not the name of a transit key")
 
+	unbound := w.seal(w.spec("unbound", map[string]string{"a": "x"}))
+	unbound.Annotations[ciphertext.AnnotationScope] = string(ciphertext.None)
+	add(unbound, "a: missing 'context' for key derivation")
+
 	b := &batches{}
 	said, err := prove(t, w.through(b), secrets...)
 	if err != nil {
@@ -149,7 +153,7 @@ func TestProver(t *testing.T) {
 			t.Errorf("a request of %d items", n)
 		}
 	}
-	if len(b.sizes) != 4 || total != 189 {
+	if len(b.sizes) != 5 || total != 190 {
 		t.Errorf("requests of %v items", b.sizes)
 	}
 }
@@ -231,24 +235,43 @@ func TestProverWithoutVault(t *testing.T) {
 	}
 }
 
-// What waits is bounded, also if no two Secrets share a key.
+// What waits is bounded, and what is sent together is not torn apart for that.
 func TestProverBoundsWhatWaits(t *testing.T) {
 	w := newWorld(t)
-	text := w.seal(w.spec("large", map[string]string{"a": strings.Repeat("x", 700_000)})).Data["a"]
-	done := 0
-	prover := secretmanager.NewProver(w.root, func(secretmanager.Proof) { done++ })
-	for i := range 20 {
-		s := w.seal(w.spec("large", map[string]string{"a": "x"}))
-		s.Labels[ciphertext.LabelTransitKey] = fmt.Sprint(w.key, "-", i)
-		s.Data["a"] = text
-		if err := prover.Add(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-		if waits := i + 1 - done; waits > 9 {
-			t.Fatalf("%d Secrets of a megabyte wait", waits)
-		}
-	}
-	if err := prover.Flush(t.Context()); err != nil || done != 20 {
-		t.Errorf("%d are done (%v)", done, err)
+	for _, test := range []struct {
+		name                     string
+		secrets, entries, length int
+		keys                     bool // one for each Secret
+		waits, requests          int
+	}{
+		{"many entries", 100, 3, 10, false, 33, 4},
+		{"long ones", 40, 1, 300_000, false, 2, 20},
+		{"a key each", 20, 1, 700_000, true, 9, 20},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			texts := map[string]string{}
+			for i := range test.entries {
+				texts[fmt.Sprint("e", i)] = strings.Repeat("x", test.length)
+			}
+			sealed := w.seal(w.spec("s", texts))
+			b := &batches{}
+			done := 0
+			prover := secretmanager.NewProver(w.through(b), func(secretmanager.Proof) { done++ })
+			for i := range test.secrets {
+				s := sealed.DeepCopy()
+				if test.keys {
+					s.Labels[ciphertext.LabelTransitKey] = fmt.Sprint(w.key, "-", i)
+				}
+				if err := prover.Add(t.Context(), s); err != nil {
+					t.Fatal(err)
+				}
+				if waits := i + 1 - done; waits > test.waits {
+					t.Fatalf("%d Secrets wait, more than %d", waits, test.waits)
+				}
+			}
+			if err := prover.Flush(t.Context()); err != nil || done != test.secrets || len(b.sizes) != test.requests {
+				t.Errorf("%d are done, in requests of %v items (%v)", done, b.sizes, err)
+			}
+		})
 	}
 }
