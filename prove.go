@@ -54,9 +54,13 @@ func itemsOf(secret *corev1.Secret, set ciphertext.Settings, entries []string) [
 	return items
 }
 
-// itemError says what to make of Vault's refusal to open an entry.
+// itemError says which entry Vault refused to open, and what to make of it.
 func itemError(secret *corev1.Secret, set ciphertext.Settings, entry string, err error) error {
-	err = fmt.Errorf("entry %q: %w", entry, err)
+	return fmt.Errorf("entry %q: %w", entry, whyNot(secret, set, entry, err))
+}
+
+// whyNot says what to make of Vault's refusal to open an entry.
+func whyNot(secret *corev1.Secret, set ciphertext.Settings, entry string, err error) error {
 	switch {
 	case errors.Is(err, transit.ErrMismatch):
 		return fmt.Errorf("%w: it was not made with key %s for %s (scope %s): it may have been copied from elsewhere or made with another key: encrypt the value again",

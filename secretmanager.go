@@ -6,8 +6,8 @@
 // without a cluster. A [Client] creates them or merges entries into them
 // ([Client.Create]), reads them ([Client.Read]), and brings them to the newest
 // version of their key ([Client.Rewrap] one, [Client.Rotate] all). [Prove] finds
-// out whether the entries of a Secret open where they are, which takes no right
-// to decrypt.
+// out whether the entries of a Secret open where they are, and a [Prover] of many,
+// which takes no right to decrypt.
 //
 // Who acts is said by the [transit.Session]: authors need read on the key,
 // update on encrypt and, to prove, on rewrap; programs that read need decrypt.

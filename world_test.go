@@ -57,6 +57,11 @@ func session(t *testing.T, address, token string) *transit.Session {
 // as is a session whose token has just this policy.
 func (w *world) as(hcl string) *transit.Session {
 	w.t.Helper()
+	return session(w.t, w.vault.Address, w.token(hcl))
+}
+
+func (w *world) token(hcl string) string {
+	w.t.Helper()
 	name := "test-" + strings.ToLower(rand.Text())
 	w.write("sys/policies/acl/"+name, map[string]any{"policy": strings.ReplaceAll(hcl, "KEY", w.key)})
 	answer, err := w.vault.Do(w.t.Context(), http.MethodPost, "auth/token/create", w.vault.RootToken,
@@ -64,7 +69,7 @@ func (w *world) as(hcl string) *transit.Session {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return session(w.t, w.vault.Address, answer.Auth.ClientToken)
+	return answer.Auth.ClientToken
 }
 
 // What the package documentation says that an author needs.

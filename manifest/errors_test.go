@@ -15,6 +15,7 @@ func TestParseErrors(t *testing.T) {
 		want         []string // all of them, in one error
 	}{
 		{"not YAML", "a: b: c", []string{"it is not YAML: mapping values are not allowed"}},
+		{"not YAML but plaintext", "stringData:\n  a: *hunter2\n", []string{"it is not YAML: unknown anchor (removed) referenced"}},
 		{"not text", "a: \xff", []string{"not UTF-8"}},
 		{"several problems at once", head + "data:\n  a: aHVudGVyMg==\n  b: '***'\n  c: {d: e}\n  f:\nstringData:\n  g: hunter2\n", []string{
 			`line 5: Secret demo/matrix: entry "a": is not ciphertext`,

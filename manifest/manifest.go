@@ -10,6 +10,8 @@
 //
 // The one other thing that is rewritten is the label with the oldest key version
 // ([ciphertext.LabelKeyVersion]), where it is there.
+//
+// [Objects] is for those who look at more than well-formed ciphertext.
 package manifest
 
 import (
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -66,9 +69,6 @@ func (e *Entry) Version() int {
 // its ciphertext Secrets, with the line; it repeats no values.
 func Parse(source []byte) (*File, error) {
 	f := &File{source: source}
-	if !utf8.Valid(source) {
-		return nil, errors.New("it is not UTF-8 text")
-	}
 	docs, err := documents(source)
 	if err != nil {
 		return nil, err
@@ -77,7 +77,11 @@ func Parse(source []byte) (*File, error) {
 	p := parser{file: f}
 	for _, doc := range docs {
 		for _, n := range doc.Content {
-			p.object(n, false)
+			eachObject(n, false, func(o Object) {
+				if o.Kind == "Secret" && o.APIVersion == "v1" {
+					p.secret(o.Node)
+				}
+			})
 		}
 	}
 	return f, errors.Join(p.errs...)
@@ -85,6 +89,9 @@ func Parse(source []byte) (*File, error) {
 
 // documents parses a file as a stream of YAML documents, which JSON is too.
 func documents(source []byte) ([]*yaml.Node, error) {
+	if !utf8.Valid(source) {
+		return nil, errors.New("it is not UTF-8 text")
+	}
 	var docs []*yaml.Node
 	for decoder := yaml.NewDecoder(bytes.NewReader(source)); ; {
 		doc := new(yaml.Node)
@@ -93,11 +100,14 @@ func documents(source []byte) ([]*yaml.Node, error) {
 			return docs, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+			// A value that begins with * is an alias to YAML, and the only one it repeats.
+			return nil, fmt.Errorf("it is not YAML: %s", anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "anchor (removed)"))
 		}
 		docs = append(docs, doc)
 	}
 }
+
+var anchor = regexp.MustCompile("(?s)anchor '.*'")
 
 func place(s *Secret) string {
 	if s.Namespace == "" {

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 
@@ -20,24 +19,6 @@ type parser struct {
 
 func (p *parser) fail(n *yaml.Node, format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf("line %d: %w", n.Line, fmt.Errorf(format, args...)))
-}
-
-// object looks at one object: a Secret, a list of objects, or something else.
-// The items of a SecretList need not say what they are.
-func (p *parser) object(n *yaml.Node, inSecretList bool) {
-	if n.Kind != yaml.MappingNode {
-		return
-	}
-	kind := text(child(n, "kind"))
-	if items := child(n, "items"); strings.HasSuffix(kind, "List") && items != nil && items.Kind == yaml.SequenceNode {
-		for _, item := range items.Content {
-			p.object(item, kind == "SecretList")
-		}
-		return
-	}
-	if (kind == "Secret" && text(child(n, "apiVersion")) == "v1") || (kind == "" && inSecretList) {
-		p.secret(n)
-	}
 }
 
 func (p *parser) secret(n *yaml.Node) {

@@ -59,6 +59,7 @@ type parameter struct {
 	name     string
 	required bool
 	// set returns what is wrong, each as it goes on from the name: ": is empty".
+	// The Provider is nil where there is none, only a manifest.
 	set func(r *request, p *Provider, value string) []string
 }
 
@@ -106,6 +107,10 @@ var known = []parameter{
 	}},
 	{"vaultAddress", false, func(r *request, p *Provider, v string) []string {
 		r.vaultAddress = normalAddress(v)
+		if p == nil {
+			_, err := transit.NewClient(transit.Config{Address: r.vaultAddress})
+			return problem(err)
+		}
 		if p.vaults[r.vaultAddress] == nil {
 			return []string{": " + quote(v) + " is not an address that the provider allows (its flag --vault-allowed-addresses)"}
 		}
@@ -138,6 +143,17 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 	delete(attributes, keyTokens) // which have been read
 	r.attributes = attributes
 
+	problems = append(problems, r.setAll(p, attributes)...)
+	if len(problems) > 0 {
+		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
+			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
+	}
+	return r, nil
+}
+
+// setAll takes the parameters out of the attributes, and returns all that is wrong
+// with them.
+func (r *request) setAll(p *Provider, attributes map[string]string) (problems []string) {
 	for _, param := range known {
 		// An empty value is what a template leaves of a setting nobody made.
 		value := attributes[param.name]
@@ -151,12 +167,7 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 			problems = append(problems, param.name+problem)
 		}
 	}
-	problems = append(problems, unknown(attributes)...)
-	if len(problems) > 0 {
-		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
-			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
-	}
-	return r, nil
+	return append(problems, unknown(attributes)...)
 }
 
 // of names the mount in a message: "the parameters of SecretProviderClass demo/matrix".

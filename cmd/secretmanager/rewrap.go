@@ -42,8 +42,9 @@ With -R folders are looked through, as kubectl does it: for files that end in
 as the templates of a chart.
 
 With --check nothing is written: the entries below the newest version are named,
-and the exit code is 3 if there are any, 1 if that could not be found out. That is
-for CI. With --dry-run=client all is done but the writing.
+and the exit code is 3 if there are any, and 1 if it cannot be told or an entry
+does not open any more. That is for CI. With --dry-run=client all is done but the
+writing.
 
 A manifest without a namespace is taken to be of the one that kubectl would use.
 The token needs read on the key and update on rewrap, for --check only read; no
@@ -88,7 +89,11 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return usage(err)
 	}
-	files, err := o.open(args)
+	files, err := openManifests(o.program, args, o.recursive, func(m manifestFile) (*rewrapFile, error) {
+		f := newRewrapFile(m.name, m.source)
+		f.manifestFile = m
+		return f, f.parse()
+	})
 	if err != nil {
 		return err
 	}
@@ -168,10 +173,14 @@ func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil || old == 0 {
-		return err
+	if old == 0 {
+		return errors.Join(errs...)
 	}
-	return toDo(hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them"))
+	err := hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
+	if len(errs) > 0 {
+		return errors.Join(append(errs, err)...)
+	}
+	return toDo(err)
 }
 
 func (i rewrapItem) tooNew(key transit.Key, latest int) error {

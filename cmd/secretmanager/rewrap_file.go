@@ -5,134 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/manifest"
 )
 
 // rewrapFile is a manifest that is being rewrapped.
 type rewrapFile struct {
-	name     string // as the user calls it
-	path     string // without symbolic links; empty for standard input
-	mode     os.FileMode
-	source   []byte
+	manifestFile
 	manifest *manifest.File
 	texts    map[*manifest.Entry][]byte // the new ones
 }
 
-// extensions are those of the files that are looked at in a folder: kubectl's.
-var extensions = []string{".json", ".yaml", ".yml"}
-
-// open reads and parses the files. All problems of all files are reported.
-func (o *rewrap) open(args []string) ([]*rewrapFile, error) {
-	if slices.Contains(args, "-") {
-		if len(args) > 1 {
-			return nil, usagef("- is standard input, which cannot be mixed with files")
-		}
-		source, err := io.ReadAll(o.In)
-		if err != nil {
-			return nil, fmt.Errorf("reading standard input: %w", err)
-		}
-		f := newRewrapFile("standard input", source)
-		return []*rewrapFile{f}, f.parse()
-	}
-	var files []*rewrapFile
-	var errs []error
-	seen := map[string]bool{}
-	add := func(name string, found bool) {
-		f, err := openFile(name)
-		if f == nil {
-			errs = append(errs, err)
-			return
-		}
-		if seen[f.path] {
-			return // by another name
-		}
-		seen[f.path] = true
-		if err != nil && found && !f.mentionsUs() {
-			fmt.Fprintf(o.ErrOut, "note: %s: passed over: it cannot be read as YAML, and does not mention %s\n", name, ciphertext.Prefix)
-			return
-		}
-		files, errs = append(files, f), append(errs, err)
-	}
-	for _, arg := range args {
-		info, err := os.Stat(arg)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case !info.IsDir():
-			add(arg, false)
-		case !o.recursive:
-			errs = append(errs, fmt.Errorf("%s: it is a folder: name the manifests themselves, or look through it with -R", arg))
-		default:
-			n := 0
-			err := walk(arg, func(name string) { n++; add(name, true) })
-			if err == nil && n == 0 {
-				err = fmt.Errorf("%s: nothing in it ends in %s", arg, strings.Join(extensions, ", "))
-			}
-			errs = append(errs, err)
-		}
-	}
-	return files, errors.Join(errs...)
-}
-
-// walk calls found for every manifest in a folder and those below it, in order.
-// As with kubectl -R a manifest is known by its extension, and links to folders
-// are not followed. Unlike there, what is hidden stays so: .git, and the like.
-func walk(folder string, found func(name string)) error {
-	// The separator makes a folder of a link to one.
-	return filepath.WalkDir(folder+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case path == folder+string(filepath.Separator):
-			return nil
-		case strings.HasPrefix(d.Name(), "."):
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-		case slices.Contains(extensions, filepath.Ext(path)):
-			if info, err := os.Stat(path); d.IsDir() || err == nil && info.IsDir() {
-				return nil // by its name a manifest, but a folder
-			}
-			found(path)
-		}
-		return nil
-	})
-}
-
 func newRewrapFile(name string, source []byte) *rewrapFile {
-	return &rewrapFile{name: name, source: source, texts: map[*manifest.Entry][]byte{}}
-}
-
-// openFile reads and parses a file. What cannot be parsed is returned with the error.
-func openFile(name string) (*rewrapFile, error) {
-	path, err := filepath.EvalSymlinks(name)
-	if err != nil {
-		return nil, err
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: it is not a file", name)
-	}
-	source, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	f := newRewrapFile(name, source)
-	f.path, f.mode = path, info.Mode().Perm()
-	return f, f.parse()
+	return &rewrapFile{manifestFile: manifestFile{name: name, source: source}, texts: map[*manifest.Entry][]byte{}}
 }
 
 func (f *rewrapFile) parse() (err error) {
@@ -140,21 +28,6 @@ func (f *rewrapFile) parse() (err error) {
 		return inFile(f.name, err)
 	}
 	return nil
-}
-
-// mentionsUs is whether there may be a ciphertext Secret in a file: its label or
-// its type says so. The templates of a chart are no YAML, and mostly not ours.
-func (f *rewrapFile) mentionsUs() bool {
-	return bytes.Contains(f.source, []byte(ciphertext.Prefix))
-}
-
-// inFile puts the name of a file before each line of an error about it.
-func inFile(name string, err error) error {
-	var lines []error
-	for line := range bytes.SplitSeq([]byte(err.Error()), []byte("\n")) {
-		lines = append(lines, fmt.Errorf("%s: %s", name, line))
-	}
-	return errors.Join(lines...)
 }
 
 // staged is a file with its new content beside it.

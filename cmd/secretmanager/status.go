@@ -58,9 +58,9 @@ code is 3 if there is any, and 1 if that could not be found out.
 With --if-retired it shows instead what would break if a key version and all older
 ones were retired now, or without a version all but the newest: each entry, and
 which GitOps tool keeps it there. All namespaces are looked at, unless -n names
-one. The exit code is 1 if something would break, or if that cannot be told.
-Ciphertext outside of the cluster, in Git or in backups, is not seen: secretmanager
-rewrap --check looks at files.
+one. The exit code is 3 if something would break, and 1 if that cannot be told of
+all. Ciphertext outside of the cluster, in Git or in backups, is not seen:
+secretmanager rewrap --check looks at files.
 
 The JSON is described in docs/reference/status.md, and stays as it is.`,
 

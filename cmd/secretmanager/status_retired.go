@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -79,17 +80,23 @@ func (r retirement) err() error {
 			unknown++
 		}
 	}
+	var untold error
 	switch {
-	case entries > 0:
-		return hinted(fmt.Errorf("%s would not open any more", plural(entries, "entry", "entries")),
-			"bring them to the newest version first: the rotator does it, or secretmanager rewrap FILE for what is kept in Git")
 	case unknown > 0:
-		return fmt.Errorf("what would break cannot be told: Vault does not tell about %s", plural(unknown, "key", "keys"))
+		untold = fmt.Errorf("what would break cannot be told: Vault does not tell about %s", plural(unknown, "key", "keys"))
 	case len(r.Broken) > 0:
-		return hinted(fmt.Errorf("what would break cannot be told: %s broken", plural(len(r.Broken), "Secret is", "Secrets are")),
+		untold = hinted(fmt.Errorf("what would break cannot be told: %s broken", plural(len(r.Broken), "Secret is", "Secrets are")),
 			"mend or remove what is broken; secretmanager status -A shows it")
 	}
-	return nil
+	if entries == 0 {
+		return untold
+	}
+	err := hinted(fmt.Errorf("%s would not open any more", plural(entries, "entry", "entries")),
+		"bring them to the newest version first: the rotator does it, or secretmanager rewrap FILE for what is kept in Git")
+	if untold != nil {
+		return errors.Join(err, untold)
+	}
+	return toDo(err)
 }
 
 func (o *status) showRetirement(rows []*statusRow) error {

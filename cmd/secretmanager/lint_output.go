@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/lint"
+)
+
+// lintResult is what lint found. Its JSON is a promise, as that of lint.Finding is.
+type lintResult struct {
+	Findings []lint.Finding `json:"findings"`
+	Errors   int            `json:"errors"`
+	Warnings int            `json:"warnings"`
+	Files    int            `json:"files"`   // that were read
+	Secrets  int            `json:"secrets"` // of ciphertext
+	Classes  int            `json:"classes"`
+}
+
+func (r *lintResult) count(files []*lint.File) {
+	for _, f := range files {
+		secrets, classes := f.Counts()
+		r.Secrets, r.Classes = r.Secrets+secrets, r.Classes+classes
+	}
+	for _, f := range r.Findings {
+		if f.Severity == lint.Error {
+			r.Errors++
+		} else {
+			r.Warnings++
+		}
+	}
+}
+
+func (r *lintResult) print(out io.Writer, format string) error {
+	if r.Findings == nil {
+		r.Findings = []lint.Finding{}
+	}
+	var text bytes.Buffer
+	switch format {
+	case "json":
+		encoder := json.NewEncoder(&text)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(r); err != nil {
+			return err
+		}
+	case "github":
+		for _, f := range r.Findings {
+			fmt.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line, githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
+		}
+	default:
+		for _, f := range r.Findings {
+			fmt.Fprintf(&text, "%s:%d: %s: %s (%s)\n", oneLine(f.File), f.Line, f.Severity, f.Message, f.Rule)
+		}
+	}
+	_, err := text.WriteTo(out)
+	return err
+}
+
+// githubData escapes the message of a workflow command of GitHub's, and
+// githubProperty a property: as in actions/toolkit, packages/core/src/command.ts.
+func githubData(s string) string {
+	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(s)
+}
+
+func githubProperty(s string) string {
+	return strings.NewReplacer(":", "%3A", ",", "%2C").Replace(githubData(s))
+}
+
+// oneLine keeps a file from beginning a line that something else would read.
+func oneLine(s string) string {
+	return strings.NewReplacer("\r", `\r`, "\n", `\n`, "\x1b", `\x1b`).Replace(s)
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/internal/lint"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// Neither plaintext nor its base64 is in any output, whatever the format and
+// whatever is wrong. Package lint has the same for many more places.
+func TestLintShowsNoValues(t *testing.T) {
+	const canary = "hunter2-canary"
+	encoded := base64.StdEncoding.EncodeToString([]byte(canary))
+	head := "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata: {name: a}\n"
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"values.yaml": head + "data: {a: " + encoded + ", b: " + canary + ", c: " + base64.StdEncoding.EncodeToString([]byte(encoded)) + "}\nstringData: {d: " + canary + ", e: 'vault:v1:" + canary + "'}\n",
+		"alias.yaml":  head + "stringData: {a: *" + canary + "}\n",
+		"quotes.json": `{"apiVersion": "v1", "type": "secretmanager.io/ciphertext", "stringData": {"a": "` + canary + `}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, format := range []string{"", "json", "github"} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), environment{
+			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stderr},
+			name:      "secretmanager", getenv: func(string) string { return "" },
+		}, []string{"lint", "-R", dir, "-o", format})
+		if code != exitFailed || strings.Count(stdout.String(), "entry") < 5 || strings.Count(stderr.String(), "it is not YAML") != 2 {
+			t.Errorf("-o %q: exit code %d\n%s%s", format, code, &stdout, &stderr)
+		}
+		for _, value := range []string{canary, encoded, encoded[4:12]} {
+			if strings.Contains(stdout.String()+stderr.String(), value) {
+				t.Errorf("-o %q shows %q:\n%s%s", format, value, &stdout, &stderr)
+			}
+		}
+	}
+}
+
+// A workflow command is one line, whatever is in its parts, and so is a line of text.
+func TestLintEscapes(t *testing.T) {
+	result := lintResult{Findings: []lint.Finding{{File: "a,b:c%\r\n::d", Line: 3, Severity: lint.Warning, Rule: "r", Message: "x: y, 5%\r\n::z"}}}
+	for format, want := range map[string]string{
+		"github": "::warning file=a%2Cb%3Ac%25%0D%0A%3A%3Ad,line=3,title=secretmanager lint%3A r::x: y, 5%25%0D%0A::z\n",
+		"":       `a,b:c%\r\n::d:3: warning: ` + "x: y, 5%\r\n::z (r)\n", // no message of package lint has more than one line
+	} {
+		var out strings.Builder
+		if err := result.print(&out, format); err != nil || out.String() != want {
+			t.Errorf("-o %q: %q (%v)", format, &out, err)
+		}
+	}
+}

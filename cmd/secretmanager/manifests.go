@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// manifestFile is a file of manifests that the user named, or a folder had in it.
+type manifestFile struct {
+	name   string // as the user calls it
+	path   string // without symbolic links; empty for standard input
+	mode   os.FileMode
+	source []byte
+}
+
+// extensions are those of the files that are looked at in a folder: kubectl's.
+var extensions = []string{".json", ".yaml", ".yml"}
+
+// openManifests reads and parses files, those in folders too if it is recursive.
+// All problems of all files are reported; those without one are returned.
+func openManifests[T any](p *program, args []string, recursive bool, parse func(manifestFile) (T, error)) (files []T, err error) {
+	if slices.Contains(args, "-") {
+		if len(args) > 1 {
+			return nil, usagef("- is standard input, which cannot be mixed with files")
+		}
+		source, err := io.ReadAll(p.In)
+		if err != nil {
+			return nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		f, err := parse(manifestFile{name: "standard input", source: source})
+		if err != nil {
+			return nil, err
+		}
+		return []T{f}, nil
+	}
+	var errs []error
+	seen := map[string]bool{}
+	add := func(name string, found bool) {
+		m, err := readManifestFile(name)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		if seen[m.path] {
+			return // by another name
+		}
+		seen[m.path] = true
+		f, err := parse(m)
+		switch {
+		case err == nil:
+			files = append(files, f)
+		case found && !m.mentionsUs():
+			fmt.Fprintf(p.ErrOut, "note: %s: passed over: it cannot be read as YAML, and does not mention %s\n", name, ciphertext.Prefix)
+		default:
+			errs = append(errs, err)
+		}
+	}
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !info.IsDir():
+			add(arg, false)
+		case !recursive:
+			errs = append(errs, fmt.Errorf("%s: it is a folder: name the manifests themselves, or look through it with -R", arg))
+		default:
+			n := 0
+			err := walk(arg, func(name string) { n++; add(name, true) })
+			if err == nil && n == 0 {
+				err = fmt.Errorf("%s: nothing in it ends in %s", arg, strings.Join(extensions, ", "))
+			}
+			errs = append(errs, err)
+		}
+	}
+	return files, errors.Join(errs...)
+}
+
+// walk calls found for every manifest in a folder and those below it, in order.
+// As with kubectl -R a manifest is known by its extension, and links to folders
+// are not followed. Unlike there, what is hidden stays so: .git, and the like.
+func walk(folder string, found func(name string)) error {
+	// The separator makes a folder of a link to one.
+	return filepath.WalkDir(folder+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path == folder+string(filepath.Separator):
+			return nil
+		case strings.HasPrefix(d.Name(), "."):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case slices.Contains(extensions, filepath.Ext(path)):
+			if info, err := os.Stat(path); d.IsDir() || err == nil && info.IsDir() {
+				return nil // by its name a manifest, but a folder
+			}
+			found(path)
+		}
+		return nil
+	})
+}
+
+func readManifestFile(name string) (m manifestFile, err error) {
+	path, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return m, err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return m, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return m, err
+	}
+	if !info.Mode().IsRegular() {
+		return m, fmt.Errorf("%s: it is not a file", name)
+	}
+	source, err := os.ReadFile(path)
+	return manifestFile{name, path, info.Mode().Perm(), source}, err
+}
+
+// mentionsUs is whether there may be a ciphertext Secret in a file: its label or
+// its type says so. The templates of a chart are no YAML, and mostly not ours.
+func (m manifestFile) mentionsUs() bool {
+	return bytes.Contains(m.source, []byte(ciphertext.Prefix))
+}
+
+// inFile puts the name of a file before each line of an error about it.
+func inFile(name string, err error) error {
+	var lines []error
+	for line := range bytes.SplitSeq([]byte(err.Error()), []byte("\n")) {
+		lines = append(lines, fmt.Errorf("%s: %s", name, line))
+	}
+	return errors.Join(lines...)
+}

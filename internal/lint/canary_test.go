@@ -1,0 +1,157 @@
+package lint
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const canary = "hunter2Canary"
+
+// leaks returns which form of the canary is in a text.
+func leaks(text string) string {
+	for _, form := range []string{canary, strings.ToLower(canary), b64(canary), b64(b64(canary)), strings.TrimRight(b64("x"+canary+"y"), "=")[2:16]} {
+		if strings.Contains(text, form) {
+			return form
+		}
+	}
+	return ""
+}
+
+// wrongPlaces are manifests with the canary where no plaintext belongs.
+func wrongPlaces() map[string]string {
+	label := "secretmanager.io/transit-key: matrix"
+	all := map[string]string{
+		"data":                 dataOf(b64(canary)),
+		"data, raw":            dataOf(canary),
+		"data, raw and no b64": dataOf("'" + canary + "!'"),
+		"data, twice":          dataOf(b64(b64(canary))),
+		"data, ciphertext raw": dataOf("'vault:v1:" + canary + "'"),
+		"data, damaged":        dataOf(b64("vault:v1:" + canary)),
+		"data, damaged number": dataOf(b64("vault:v" + canary + ":AAAA")),
+		"data, damaged twice":  dataOf(b64(b64("vault:v1:" + canary))),
+		"data, below":          dataOf("{b: {c: " + canary + "}}"),
+		"data, a list":         dataOf("[" + canary + "]"),
+		"data, all of it":      secretOf("data: " + canary),
+		"data, key of a list":  secretOf("data: {[" + canary + "]: x}"),
+		"data, anchor":         dataOf("&x " + canary),
+		"data, tag":            dataOf("!!int " + canary),
+		"data, own tag":        dataOf("!" + canary + " " + canary),
+		"stringData":           secretOf("stringData: {a: " + canary + "}"),
+		"stringData, block":    secretOf("stringData:\n  a: |\n    " + canary + "\n    " + ct(1)),
+		"stringData, b64":      secretOf("stringData: {a: " + b64(canary) + "}"),
+		"stringData, twice":    secretOf("stringData:\n  a: " + canary + "\n  a: " + canary + "\ndata:\n  a: " + b64(canary)),
+		"other field":          secretOf("value: " + canary + "\nvalue: " + canary),
+		"comment":              good + "# " + canary + "\n",
+		"type":                 edited("type: secretmanager.io/ciphertext", "type: "+canary),
+		"key label":            edited(label, "secretmanager.io/transit-key: '"+canary+"!'"),
+		"version label":        edited(label, label+", secretmanager.io/key-version: "+canary),
+		"other label":          edited(label, label+", a: "+canary),
+		"label, below":         edited(label, label+", a: {b: "+canary+"}"),
+		"mount":                edited("labels:", "annotations: {secretmanager.io/transit-mount: /"+canary+"}, labels:"),
+		"scope":                edited("labels:", "annotations: {secretmanager.io/scope: "+canary+"}, labels:"),
+		"last applied":         edited("labels:", `annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+b64(canary)+`"},"stringData":{"b":"`+canary+`"}}'}, labels:`),
+		"last applied, odd":    edited("labels:", `annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+canary+`!"}}'}, labels:`),
+		"generator":            "apiVersion: kustomize.config.k8s.io/v1\nkind: Kustomization\nsecretGenerator:\n- {name: a, type: secretmanager.io/ciphertext, literals: [a=" + canary + "]}\n",
+		"no YAML: alias":       dataOf("*" + canary),
+		"no YAML: mapping":     secretOf("a: " + canary + ": b"),
+		"no YAML: quotes":      secretOf("a: '" + canary),
+		"no YAML: tag":         secretOf("a: !<" + canary),
+		"no YAML: indentation": secretOf("stringData:\n  a: " + canary + "\n b: " + canary),
+		"no text":              secretOf("a: \xff" + canary),
+	}
+	for _, parameter := range []string{"roleName", "transitKey", "transitMount", "scope", "vaultAuthMountPath", "vaultNamespace", "vaultAddress", "vaultCACert", "audience", "token"} {
+		all["parameter "+parameter] = classOf("    x: y\n    " + parameter + ": '/" + canary + " ?/'\n")
+	}
+	all["parameter secretName"] = strings.Replace(classOf(""), "secretName: matrix", "secretName: "+canary, 1)
+	for i, objects := range []string{
+		canary, "*" + canary, "- " + canary, "- {x: " + canary + "}", "- {objectName: ../" + canary + "}", "- {objectName: a, secretKey: '" + canary + "!'}", "- {objectName: a, field: " + canary + "..x}",
+		"- {objectName: a, encoding: " + canary + "}", "- {objectName: a, filePermission: " + canary + "}", "- {objectName: " + canary + "}\n- {objectName: " + canary + "}", "- {objectName: '" + canary + strings.Repeat("/", 300) + "'}",
+	} {
+		q, _ := json.Marshal(objects)
+		all[fmt.Sprintf("objects %d", i)] = good + "---\n" + classOf("    objects: "+string(q)+"\n")
+	}
+	return all
+}
+
+// Wherever plaintext is by mistake, it is in no finding and no error.
+func TestNothingRepeatsAValue(t *testing.T) {
+	for name, source := range wrongPlaces() {
+		t.Run(name, func(t *testing.T) {
+			f, err := Read("a.yaml", []byte(source))
+			if err != nil {
+				if form := leaks(err.Error()); form != "" {
+					t.Errorf("%s is in %v", form, err)
+				}
+				return
+			}
+			findings := Check([]*File{f}, Options{MinVersion: 9})
+			if form := leaks(fmt.Sprintf("%+v", findings)); form != "" && !(name == "objects 9" && onlyNames(findings)) {
+				t.Errorf("%s is in %+v", form, findings)
+			}
+		})
+	}
+}
+
+// onlyNames is whether the canary is the name of an entry that is asked for, and
+// nothing else: names are said.
+func onlyNames(findings []Finding) bool {
+	for _, f := range findings {
+		if leaks(f.Message) != "" && (f.Rule != "class-object" || f.Entry != canary) {
+			return false
+		}
+	}
+	return true
+}
+
+// FuzzLint: whatever a file holds, the program does not fall over it, places are
+// in the file, and a value of four bytes or more is in no finding unless it is
+// the name of something too.
+func FuzzLint(f *testing.F) {
+	for _, source := range wrongPlaces() {
+		f.Add([]byte(source))
+	}
+	layouts, _ := filepath.Glob("../../manifest/testdata/layouts/*")
+	for _, file := range layouts {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte("a: &a {<<: *a, b: *a}\nkind: Secret\napiVersion: v1\nmetadata: *a\ndata: *a\n"))
+	f.Add([]byte(secretOf("x: &a {a: b}\ny: &b {<<: [*a, *a]}\ndata: {<<: [*b, *b, *a]}")))
+	f.Add([]byte("secretGenerator:\n- {type: secretmanager.io/ciphertext}\nresources: [., kustomization.yaml]\nnamePrefix: x\n"))
+	f.Fuzz(func(t *testing.T, source []byte) {
+		for _, name := range []string{"a.yaml", "kustomization.yaml"} {
+			file, err := Read(name, source)
+			if err != nil {
+				continue
+			}
+			findings := Check([]*File{file}, Options{MinVersion: 2})
+			for _, finding := range findings {
+				if finding.Line < 1 || finding.Line > len(source)+1 || finding.Rule == "" || finding.Message == "" {
+					t.Errorf("finding %+v", finding)
+				}
+			}
+			for _, s := range file.Secrets {
+				for _, e := range s.Entries {
+					for _, value := range []string{string(e.Text), b64(string(e.Text))} {
+						// What is in the names, or in the words of the findings, is there for another reason.
+						if len(value) < 12 || strings.Count(string(source), value) > 1 {
+							continue
+						}
+						for _, finding := range findings {
+							if strings.Contains(finding.Message, value) && !strings.Contains(finding.Name+finding.Entry+finding.Namespace, value) {
+								t.Errorf("a value is in %+v", finding)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,151 @@
+package lint
+
+import (
+	"cmp"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/provider"
+)
+
+// class is a SecretProviderClass of ours.
+type class struct {
+	object
+	says  provider.Class
+	lines map[string]int // of the parameters
+}
+
+func (f *File) class(n *yaml.Node) {
+	root := pairs(n)
+	spec := pairs(get(root, "spec"))
+	if name, _ := text(get(spec, "provider")); name != "secretmanager" {
+		return
+	}
+	c := &class{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
+	metadata := pairs(get(root, "metadata"))
+	f.findings = append(f.findings, c.head(metadata)...)
+	if c.name == "" {
+		f.findings = append(f.findings, c.finding(ruleName, c.line, "", "metadata.name is missing"))
+	}
+	f.findings = append(f.findings, slices.Concat(c.doubled(root), c.doubled(spec))...)
+	parameters := pairs(get(spec, "parameters"))
+	f.findings = append(f.findings, c.doubled(parameters)...)
+	values := map[string]string{}
+	for _, p := range parameters {
+		value, ok := text(p.value)
+		if !ok {
+			f.findings = append(f.findings, c.notText(p.value, "parameter "+Clean(p.name)))
+		}
+		values[p.name], c.lines[p.name] = value, p.value.Line
+	}
+	var problems []string
+	c.says, problems = provider.ParseClass(values)
+	for _, problem := range problems {
+		f.findings = append(f.findings, c.finding(ruleParameters, c.at(problem), "", "%s", withoutValues(problem, values)))
+	}
+	f.classes = append(f.classes, c)
+}
+
+// What the provider says repeats what it does not like, in quotes, which is right
+// for the event of a pod. Here it may be anything. Names of fields stay.
+var (
+	quoted     = regexp.MustCompile(`"(?:[^"\\]|\\.)*("|$)`)
+	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*anchor )'.*'`)
+)
+
+// withoutValues takes what is in a value of a parameter out of a problem.
+func withoutValues(problem string, values map[string]string) string {
+	problem = yamlQuoted.ReplaceAllString(problem, "${1}(removed)")
+	return quoted.ReplaceAllStringFunc(problem, func(q string) string {
+		text, err := strconv.Unquote(q)
+		if text == ".." {
+			return q
+		}
+		for _, value := range values {
+			if err != nil || strings.Contains(value, strings.TrimSuffix(text, "…")) {
+				return "(removed)"
+			}
+		}
+		return q
+	})
+}
+
+// at returns the line of the parameter that a problem begins with.
+func (c *class) at(problem string) int {
+	name := strings.TrimPrefix(problem, `"`)
+	if i := strings.IndexAny(name, `":.[`); i >= 0 {
+		name = name[:i]
+	}
+	if line, ok := c.lines[name]; ok {
+		return line
+	}
+	return c.line
+}
+
+// check holds the class against its Secret. There may be several of that name,
+// for other clusters: then it has to fit one of them, and the nearest comes first.
+func (c *class) check(files []*File, o Options) []Finding {
+	if len(validation.IsDNS1123Subdomain(c.says.Secret)) > 0 {
+		return nil // and parameters says so
+	}
+	var all []*Secret
+	for _, f := range files {
+		for _, s := range f.Secrets {
+			if s.name == c.says.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.in(o)) {
+				all = append(all, s)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", Clean(c.says.Secret))}
+	}
+	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
+	best := c.compare(all[0])
+	for _, s := range all[1:] {
+		if other := c.compare(s); len(other) < len(best) {
+			best = other
+		}
+	}
+	return best
+}
+
+// mayShare is whether two objects may be in one namespace, where not all say it.
+func mayShare(a, b string) bool { return a == b || a == "" || b == "" }
+
+func (c *class) distance(s *Secret) int {
+	switch {
+	case s.file == c.file:
+		return 0
+	case filepath.Dir(s.file.Name) == filepath.Dir(c.file.Name):
+		return 1
+	}
+	return 2
+}
+
+func (c *class) compare(s *Secret) (findings []Finding) {
+	if !s.Ours {
+		return []Finding{c.finding(ruleClassDiffers, c.at("secretName"), "", "its Secret %s (%s:%d) is no ciphertext Secret: it has neither the type %s nor the label %s",
+			Clean(s.name), Clean(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
+	}
+	differs := func(parameter, class, secret string) {
+		if class != "" && secret != "" && class != secret {
+			findings = append(findings, c.finding(ruleClassDiffers, c.at(parameter), "", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter, Clean(s.name), Clean(s.file.Name), s.line))
+		}
+	}
+	differs("transitKey", c.says.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
+	differs("transitMount", c.says.Key.Mount, s.mount())
+	differs("scope", string(c.says.Scope), string(s.scope()))
+	for _, entry := range c.says.Entries {
+		if len(validation.IsConfigMapKey(entry)) == 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
+			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", Clean(s.name), Clean(s.file.Name), s.line))
+		}
+	}
+	return findings
+}

@@ -1,0 +1,173 @@
+package lint
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// check returns what is wrong with a ciphertext Secret, beside what was found
+// while it was read.
+func (s *Secret) check(o Options) []Finding {
+	return slices.Concat(s.checkName(), s.checkSettings(), s.checkPlace(o), s.checkEntries(), s.checkVersions(o.MinVersion), s.checkLastApplied())
+}
+
+func (s *Secret) at(name string) int {
+	if line, ok := s.lines[name]; ok {
+		return line
+	}
+	return s.line
+}
+
+func (s *Secret) checkName() (findings []Finding) {
+	switch {
+	case s.name == "" && s.generateName == "":
+		findings = append(findings, s.finding(ruleName, s.line, "", "metadata.name is missing"))
+	case s.name == "" && s.scope() == ciphertext.Strict:
+		findings = append(findings, s.finding(ruleName, s.line, "", "with generateName it gets another name each time, and scope strict binds its ciphertext to one"))
+	case s.name != "" && len(validation.IsDNS1123Subdomain(s.name)) > 0:
+		findings = append(findings, s.finding(ruleName, s.line, "", "the name is not one that Kubernetes takes"))
+	}
+	if s.namespace != "" && len(validation.IsDNS1123Label(s.namespace)) > 0 {
+		findings = append(findings, s.finding(ruleName, s.line, "", "the namespace is not one that Kubernetes takes"))
+	}
+	for _, e := range s.Entries {
+		if len(validation.IsConfigMapKey(e.Name)) > 0 {
+			findings = append(findings, s.finding(ruleName, e.Line, e.Name, "the name is not one that Kubernetes takes"))
+		}
+	}
+	return findings
+}
+
+// scope returns the scope, empty if there is none of that name.
+func (s *Secret) scope() ciphertext.Scope {
+	scope, _ := ciphertext.ParseScope(s.Meta.Annotations[ciphertext.AnnotationScope])
+	return scope
+}
+
+func (s *Secret) mount() string {
+	if m, ok := s.Meta.Annotations[ciphertext.AnnotationTransitMount]; ok {
+		return m
+	}
+	return ciphertext.DefaultTransitMount
+}
+
+// checkSettings does not repeat what it finds: what is no setting may be anything.
+func (s *Secret) checkSettings() (findings []Finding) {
+	key := s.Meta.Labels[ciphertext.LabelTransitKey]
+	switch {
+	case key == "":
+		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
+	case len(validation.IsValidLabelValue(key)) > 0: // stricter than a name in Vault's paths
+		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is not the name of a transit key", ciphertext.LabelTransitKey))
+	}
+	if ciphertext.CheckPath(s.mount()) != nil {
+		findings = append(findings, s.finding(ruleTransitMount, s.at(ciphertext.AnnotationTransitMount), "", "annotation %s is not the path of a transit engine", ciphertext.AnnotationTransitMount))
+	}
+	if s.scope() == "" {
+		findings = append(findings, s.finding(ruleScope, s.at(ciphertext.AnnotationScope), "", "annotation %s is none of %s, %s, %s, %s", ciphertext.AnnotationScope,
+			ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster, ciphertext.None))
+	}
+	return findings
+}
+
+func (s *Secret) bindsNamespace() bool {
+	return s.scope() == ciphertext.Strict || s.scope() == ciphertext.Namespace
+}
+
+// in returns the namespace that the Secret goes to, empty if it is not known.
+func (s *Secret) in(o Options) string {
+	if s.namespace == "" && len(s.namespaces) > 0 {
+		return "" // the kustomizations' affair
+	}
+	return cmp.Or(s.namespace, o.Namespace)
+}
+
+func (s *Secret) checkPlace(o Options) []Finding {
+	if s.in(o) != "" || len(s.namespaces) > 0 || !s.bindsNamespace() {
+		return nil
+	}
+	return []Finding{s.finding(ruleNamespace, s.line, "", "scope %s binds its ciphertext to a namespace, and the manifest has none: write it into metadata, or say with -n where it goes", s.scope())}
+}
+
+func (s *Secret) checkEntries() (findings []Finding) {
+	size := map[string]int{} // the API server stores one of two
+	for _, e := range s.Entries {
+		size[e.Name] = len(e.Text)
+		if e.rule != nil {
+			findings = append(findings, s.finding(*e.rule, e.Line, e.Name, "%s", e.problem))
+		}
+	}
+	total := 0
+	for _, n := range size {
+		total += n
+	}
+	if len(s.Entries) == 0 {
+		findings = append(findings, s.finding(ruleEmpty, s.line, "", "has no entries"))
+	}
+	if total > ciphertext.MaxSecretSize {
+		findings = append(findings, s.finding(ruleSize, s.line, "", "its values are %d bytes together, and Kubernetes takes %d: split them over several Secrets", total, ciphertext.MaxSecretSize))
+	}
+	return findings
+}
+
+func (s *Secret) checkVersions(least int) (findings []Finding) {
+	oldest := 0
+	for _, e := range s.Entries {
+		version, err := ciphertext.Version(e.Text)
+		if err != nil {
+			continue
+		}
+		if oldest == 0 || version < oldest {
+			oldest = version
+		}
+		if version < least {
+			findings = append(findings, s.finding(ruleMinVersion, e.Line, e.Name, "is of key version %d, below %d: secretmanager rewrap brings it to the newest", version, least))
+		}
+	}
+	// Not what it says: a label may be anything.
+	if label, ok := s.Meta.Labels[ciphertext.LabelKeyVersion]; ok && oldest > 0 && label != fmt.Sprint(oldest) {
+		findings = append(findings, s.finding(ruleVersionLabel, s.at(ciphertext.LabelKeyVersion), "", "label %s is not the oldest version among the entries, %d: nothing but people go by it", ciphertext.LabelKeyVersion, oldest))
+	}
+	return findings
+}
+
+// checkLastApplied looks into the copy that kubectl apply keeps of a manifest,
+// which is in files that were made with kubectl get.
+func (s *Secret) checkLastApplied() []Finding {
+	copied, ok := s.Meta.Annotations[ciphertext.AnnotationLastApplied]
+	if !ok {
+		return nil
+	}
+	line := s.at(ciphertext.AnnotationLastApplied)
+	var earlier struct {
+		Data       map[string][]byte `json:"data"`
+		StringData map[string]string `json:"stringData"`
+	}
+	if json.Unmarshal([]byte(copied), &earlier) != nil {
+		return []Finding{s.finding(ruleLastApplied, line, "", "annotation %s is a copy of an earlier manifest that cannot be read: remove the annotation", ciphertext.AnnotationLastApplied)}
+	}
+	var bad []string
+	for _, name := range ciphertext.Entries(earlier.Data) {
+		if _, err := ciphertext.Version(earlier.Data[name]); err != nil {
+			bad = append(bad, quote(name))
+		}
+	}
+	for name, value := range earlier.StringData {
+		if _, err := ciphertext.Version([]byte(value)); err != nil && !slices.Contains(bad, quote(name)) {
+			bad = append(bad, quote(name))
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	slices.Sort(bad)
+	return []Finding{s.finding(ruleLastApplied, line, "", "annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, and change a secret that others may have read",
+		ciphertext.AnnotationLastApplied, strings.Join(bad[:min(len(bad), 10)], ", "))}
+}
