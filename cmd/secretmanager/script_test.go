@@ -121,6 +121,7 @@ func parseCommands(t *testing.T, root *cobra.Command, text string) (verbs []*cob
 			continue
 		}
 		command, _, _ = strings.Cut(command, " > ")
+		root.InitDefaultVersionFlag() // as Execute does
 		verb, rest, err := root.Find(strings.Fields(command))
 		if err != nil {
 			t.Errorf("%q: %v", line, err)
