@@ -116,12 +116,8 @@ var known = []parameter{
 // parse reads and validates a Mount. The request is never nil: it names in logs
 // what could be read. The failure reports all problems at once, each with its path.
 func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
-	r := &request{
-		key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict,
-		authMount: p.config.AuthMount, audience: p.config.Audience,
-		vaultNamespace: p.config.VaultNamespace, vaultAddress: p.config.Vault.Address,
-		target: in.GetTargetPath(),
-	}
+	r := p.newRequest()
+	r.target = in.GetTargetPath()
 	attributes, problems := stringMap("attributes", in.GetAttributes())
 	secrets, more := stringMap("secrets", in.GetSecrets())
 	if problems = append(problems, more...); len(problems) > 0 {
@@ -138,6 +134,26 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 	delete(attributes, keyTokens) // which have been read
 	r.attributes = attributes
 
+	problems = append(problems, r.setParameters(p, attributes)...)
+	problems = append(problems, unknown(attributes)...)
+	if len(problems) > 0 {
+		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
+			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
+	}
+	return r, nil
+}
+
+// newRequest returns a request with what holds where the class says nothing.
+func (p *Provider) newRequest() *request {
+	return &request{
+		key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict,
+		authMount: p.config.AuthMount, audience: p.config.Audience,
+		vaultNamespace: p.config.VaultNamespace, vaultAddress: p.config.Vault.Address,
+	}
+}
+
+// setParameters takes the known parameters and returns what is wrong with them.
+func (r *request) setParameters(p *Provider, attributes map[string]string) (problems []string) {
 	for _, param := range known {
 		// An empty value is what a template leaves of a setting nobody made.
 		value := attributes[param.name]
@@ -151,12 +167,7 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 			problems = append(problems, param.name+problem)
 		}
 	}
-	problems = append(problems, unknown(attributes)...)
-	if len(problems) > 0 {
-		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
-			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
-	}
-	return r, nil
+	return problems
 }
 
 // of names the mount in a message: "the parameters of SecretProviderClass demo/matrix".
