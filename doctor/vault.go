@@ -178,6 +178,14 @@ func unread(path string, err error) string {
 // checkAuthMount asks for a login without a role, which everybody may: a mount that
 // takes {role, jwt} says what it misses, and where there is none Vault denies.
 func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) finding {
+	kind := ""
+	if data, err := w.read(ctx, namespace, "sys/auth/"+mount); err == nil && data != nil {
+		kind, _ = data["type"].(string)
+		if kind != "kubernetes" && kind != "jwt" {
+			return brokenf("auth/%s is of type %s, which does not log service accounts in", mount, kind).
+				advising("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
+		}
+	}
 	_, err := w.vault.client.Login(ctx, transit.Login{Namespace: namespace, Mount: mount, JWT: noJWT})
 	var e *transit.Error
 	if !errors.As(err, &e) || e.Status == 0 {
@@ -203,12 +211,8 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 	case e.Status != http.StatusBadRequest:
 		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
 	}
-	if data, err := w.read(ctx, namespace, "sys/auth/"+mount); err == nil && data != nil {
-		if kind, _ := data["type"].(string); kind != "kubernetes" && kind != "jwt" {
-			return brokenf("auth/%s is of type %s, which does not log service accounts in", mount, kind).
-				advising("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
-		}
-		return okf("auth/%s, of type %s", mount, data["type"])
+	if kind != "" {
+		return okf("auth/%s, of type %s", mount, kind)
 	}
 	return okf("auth/%s", mount)
 }

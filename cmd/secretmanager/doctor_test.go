@@ -50,6 +50,7 @@ func wholeClass(t *testing.T, c *clinic) {
 func newKey(derived bool) func(*testing.T, *clinic) {
 	return func(t *testing.T, c *clinic) {
 		t.Helper()
+		c.sh(t, `vault write transit/keys/web type=aes256-gcm96`) // nothing, if it is there
 		_, err := c.vault.Write(t.Context(), "transit/keys/web/config", map[string]any{"deletion_allowed": true})
 		check(t, err)
 		c.vaultDelete(t, "transit/keys/web")
@@ -131,9 +132,9 @@ var breakages = []breakage{
 	{name: "auth mount", link: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", mend: "vault auth enable -path=nowhere kubernetes",
 		mended: true, alone: true, only: 1, // this Vault is not in the cluster
 		wreck: patchClass(`{"vaultAuthMountPath":"nowhere"}`), undo: wholeClass},
-	{name: "auth mount of another kind", link: "auth-mount", says: "is of type userpass",
+	{name: "auth mount of another kind", link: "auth-mount", says: "is of type approle",
 		wreck: func(t *testing.T, c *clinic) {
-			c.sh(t, `vault auth enable -path=people userpass`)
+			c.sh(t, `vault auth enable -path=people approle`)
 			patchClass(`{"vaultAuthMountPath":"people"}`)(t, c)
 		}, undo: wholeClass},
 	{name: "class", link: "class", bar: []string{"auth-mount", "role", "key", "secret", "label", "opens", "source"}, says: "there is no SecretProviderClass web",
