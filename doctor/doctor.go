@@ -117,7 +117,8 @@ type finding struct {
 	warnings []string
 	mend     []string
 	advice   string
-	bars     bool // unknown, and so is all that rests on it
+	fault    string // the link that is to blame for this one being unknown
+	bars     bool   // unknown, and so is all that rests on it
 }
 
 func (f finding) mending(commands ...string) finding {
@@ -157,8 +158,8 @@ func (w *walk) look(ctx context.Context, of, name string, needs []string, check 
 		defer timer.Stop()
 	}
 	f := check(ctx)
-	l.State, l.Detail, l.Warnings, l.Mend, l.Advice = f.state, f.detail, f.warnings, f.mend, f.advice
-	fault := ""
+	l.State, l.Detail, l.DependsOn, l.Warnings, l.Mend, l.Advice = f.state, f.detail, f.fault, f.warnings, f.mend, f.advice
+	fault := f.fault
 	if f.state == Broken || f.bars {
 		fault = name
 	}

@@ -142,11 +142,12 @@ func (c *class) judgeBinding() finding {
 	}
 	subject := "system:serviceaccount:" + c.Namespace + ":" + c.account
 	if _, jwt := c.role["role_type"]; jwt {
-		bound, claims := texts(c.role["bound_subject"]), c.role["bound_claims"]
+		bound := texts(c.role["bound_subject"])
+		claims, _ := c.role["bound_claims"].(map[string]any)
 		switch {
 		case len(bound) > 0 && bound[0] != subject:
 			return c.otherRole("its bound_subject is " + bound[0])
-		case len(bound) == 0 && claims != nil:
+		case len(bound) == 0 && len(claims) > 0:
 			return unknownf("%s is bound by claims, which only a login tells about", c.rolePath())
 		}
 		return okf("%s takes service account %s", c.rolePath(), c.account)
@@ -235,6 +236,11 @@ func (c *class) checkLogin(ctx context.Context) finding {
 		return okf("service account %s logs in as role %s", c.account, c.Class.Role)
 	case !l.refused:
 		return unknownf("%s", vaultWords(l.err))
+	}
+	if fault := c.broken["/vault-clock"]; fault != "" {
+		f := unknownf("depends on %s: %s", fault, vaultWords(l.err))
+		f.fault = fault
+		return f
 	}
 	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).
 		mending(c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config"))

@@ -198,7 +198,7 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 	enable := vault + command("vault", "auth", "enable", "-path="+mount, "kubernetes")
 	config := vault + command("vault", "write", "auth/"+mount+"/config", "kubernetes_host=https://kubernetes.default.svc")
 	switch {
-	case e.Status == http.StatusForbidden, e.Status == http.StatusNotFound:
+	case kind == "" && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound):
 		where := ""
 		if namespace != "" {
 			where = " in Vault namespace " + namespace
@@ -208,7 +208,7 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 	case strings.Contains(e.Error(), "could not load"):
 		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
 			mending(config).advising("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
-	case e.Status != http.StatusBadRequest:
+	case kind == "" && e.Status != http.StatusBadRequest:
 		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
 	}
 	if kind != "" {

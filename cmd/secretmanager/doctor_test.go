@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,8 +15,10 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/doctor"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // breakage is a link to break.
@@ -248,6 +252,7 @@ func TestDoctor(t *testing.T) {
 	}
 	well(t)
 	well(t, "web-0")
+	c.testPage(t)
 	well(t, "--class", "web", "--service-account", "web")
 	for _, b := range breakages {
 		t.Run(b.name, func(t *testing.T) {
@@ -295,11 +300,70 @@ func TestDoctor(t *testing.T) {
 			well(t, "web-0")
 		})
 	}
+	t.Run("jwt mount", func(t *testing.T) { c.testJWT(t) })
 	t.Run("policy that is too wide", func(t *testing.T) { c.testWide(t) })
 	t.Run("few rights", func(t *testing.T) { c.testFewRights(t) })
 	t.Run("Vault that does not answer", func(t *testing.T) { c.testSilence(t) })
 	t.Run("clock", func(t *testing.T) { c.testClock(t) })
 	t.Run("texts", func(t *testing.T) { c.testText(t) })
+}
+
+// docs/reference/doctor.md has the links that there are.
+func (c *clinic) testPage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/doctor.md")
+	check(t, err)
+	_, page, _ := strings.Cut(string(text), "## The links")
+	page, _, _ = strings.Cut(page, "## JSON")
+	var rows, names []string
+	for line := range strings.Lines(page) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			rows = append(rows, name)
+		}
+	}
+	for _, l := range c.doctor(t, nil, "web-0").links {
+		names = append(names, l.Name)
+	}
+	slices.Sort(rows)
+	slices.Sort(names)
+	if diff := cmp.Diff(names, rows); diff != "" {
+		t.Errorf("links on the page (-there are +the page has):\n%s", diff)
+	}
+}
+
+// A jwt mount has other fields in its roles, and other words for what it refuses.
+func (c *clinic) testJWT(t *testing.T) {
+	_, err := c.vault.Write(t.Context(), "auth/jwt/config", map[string]any{"jwt_validation_pubkeys": c.issuerKeys(t)})
+	check(t, err)
+	defer wholeClass(t, c)
+	patchClass(`{"vaultAuthMountPath":"jwt","roleName":"demo-jwt"}`)(t, c)
+	mend := func(link, says string, env map[string]string) {
+		t.Helper()
+		v := c.doctor(t, env, "web-0")
+		l := v.link(t, link)
+		if !slices.Equal(v.in(doctor.Broken), []string{link}) || !strings.Contains(l.Detail, says) || len(l.Mend) == 0 {
+			t.Errorf("%s", v)
+		}
+		if env == nil {
+			c.sh(t, strings.Join(l.Mend, "\n"))
+			if v := c.doctor(t, nil, "web-0"); v.code != exitDone {
+				t.Errorf("after %q: %s", l.Mend, v)
+			}
+		}
+	}
+	noToken := map[string]string{"VAULT_TOKEN": ""}
+	mend("role", "there is no auth/jwt/role/demo-jwt", noToken)
+	mend("role", "there is no auth/jwt/role/demo-jwt", nil)
+	bind := func(fields string) {
+		t.Helper()
+		c.sh(t, `vault write auth/jwt/role/demo-jwt role_type=jwt bound_claims_type=string `+fields)
+	}
+	bind(`bound_audiences=other`)
+	mend("audience", "does not take tokens for vault", noToken)
+	mend("audience", "takes tokens for other", nil)
+	bind(`bound_subject=system:serviceaccount:demo:x`)
+	mend("role", "does not take service account demo/web", noToken)
+	mend("role", "bound_subject is system:serviceaccount:demo:x", nil)
 }
 
 // What is too wide works, and is said all the same.
@@ -356,6 +420,13 @@ func (c *clinic) testFewRights(t *testing.T) {
 	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
 	seen(c.doctor(t, half, "web-0"), exitFailed, append(installation, "opens")...)
 	seen(c.doctor(t, half, "web-0", "--login=false"), exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	c.sh(t, `kubectl -n demo delete rolebinding token`)
+	v = c.doctor(t, half, "web-0")
+	seen(v, exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	if l := v.link(t, "login"); l.Detail != "you may not create serviceaccounts --subresource=token -n demo" {
+		t.Errorf("%+v", l)
+	}
+	c.sh(t, `kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
 	found := func(link, says string) {
 		t.Helper()
 		v := c.doctor(t, half, "web-0")
@@ -433,32 +504,55 @@ func (c *clinic) testSilence(t *testing.T) {
 
 // The real Vault has our clock, so one between tells another time.
 func (c *clinic) testClock(t *testing.T) {
-	for shift, want := range map[time.Duration]string{-5 * time.Minute: "behind ours", 5 * time.Minute: "ahead of ours", 5 * time.Second: ""} {
-		between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			request := r.Clone(r.Context())
-			request.RequestURI = ""
-			request.URL.Scheme, request.URL.Host = "http", strings.TrimPrefix(c.vault.Address, "http://")
-			answer, err := http.DefaultTransport.RoundTrip(request)
-			if err != nil {
-				http.Error(w, "", http.StatusBadGateway)
-				return
-			}
-			defer answer.Body.Close()
-			if !strings.HasSuffix(r.URL.Path, "/health") {
-				w.WriteHeader(answer.StatusCode)
-				io.Copy(w, answer.Body)
-				return
-			}
-			var health map[string]any
-			json.NewDecoder(answer.Body).Decode(&health)
-			health["server_time_utc"] = time.Now().Add(shift).Unix()
-			json.NewEncoder(w).Encode(health)
-		}))
-		v := c.doctor(t, map[string]string{"VAULT_ADDR": between.URL}, "web-0")
-		between.Close()
-		if want == "" && v.code != exitDone || want != "" && (!slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) || !strings.Contains(v.link(t, "vault-clock").Detail, want)) {
+	shift, refuse := time.Duration(0), false
+	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse && strings.HasSuffix(r.URL.Path, "/login") {
+			http.Error(w, `{"errors":["permission denied"]}`, http.StatusForbidden)
+			return
+		}
+		request := r.Clone(r.Context())
+		request.RequestURI = ""
+		request.URL.Scheme, request.URL.Host = "http", strings.TrimPrefix(c.vault.Address, "http://")
+		answer, err := http.DefaultTransport.RoundTrip(request)
+		if err != nil {
+			http.Error(w, "", http.StatusBadGateway)
+			return
+		}
+		defer answer.Body.Close()
+		if !strings.HasSuffix(r.URL.Path, "/health") {
+			w.WriteHeader(answer.StatusCode)
+			io.Copy(w, answer.Body)
+			return
+		}
+		var health map[string]any
+		json.NewDecoder(answer.Body).Decode(&health)
+		health["server_time_utc"] = time.Now().Add(shift).Unix()
+		json.NewEncoder(w).Encode(health)
+	}))
+	defer between.Close()
+	env := map[string]string{"VAULT_ADDR": between.URL}
+	shift = 5 * time.Second
+	if v := c.doctor(t, env, "web-0"); v.code != exitDone {
+		t.Errorf("%s: %s", shift, v)
+	}
+	apart := func(want string) visit {
+		t.Helper()
+		v := c.doctor(t, env, "web-0")
+		if !slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) || !strings.Contains(v.link(t, "vault-clock").Detail, want) {
 			t.Errorf("%s: %s", shift, v)
 		}
+		return v
+	}
+	shift = -5 * time.Minute
+	apart("behind ours")
+	shift = 5 * time.Minute
+	if v := apart("ahead of ours"); v.link(t, "login").State != doctor.OK {
+		t.Errorf("%s", v)
+	}
+	// A login that is refused then may be for that.
+	refuse = true
+	if v := apart("ahead of ours"); v.link(t, "login").DependsOn != "vault-clock" || v.link(t, "policy").DependsOn != "vault-clock" {
+		t.Errorf("%s", v)
 	}
 }
 
@@ -481,5 +575,23 @@ func (c *clinic) testText(t *testing.T) {
 	}
 	if strings.Contains(string(out), "\x1b") {
 		t.Error("colours without a terminal")
+	}
+}
+
+func TestDoctorColours(t *testing.T) {
+	for _, colour := range []bool{true, false} {
+		var out bytes.Buffer
+		o := &doctorVerb{program: &program{environment: environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
+		o.print(doctor.Link{Name: "vault", State: doctor.Broken, Detail: "away", Mend: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
+		want := "installation\n  broken   vault            away\n"
+		if colour {
+			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
+		}
+		for _, line := range []string{"warning: w", "mend: vault status", "note: a"} {
+			want += strings.Repeat(" ", 28) + line + "\n"
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }

@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"maps"
+	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -268,6 +273,29 @@ func (v visit) String() string {
 		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " + strings.Join(append(l.Mend, l.Warnings...), " ; ") + "\n")
 	}
 	return b.String() + v.stderr
+}
+
+// issuerKeys are the keys that the API server signs service-account tokens with, as
+// a jwt mount takes them.
+func (c *clinic) issuerKeys(t *testing.T) []string {
+	t.Helper()
+	raw, err := c.kube.Discovery().RESTClient().Get().AbsPath("/openid/v1/jwks").Do(t.Context()).Raw()
+	check(t, err)
+	var set struct {
+		Keys []struct{ N, E string }
+	}
+	check(t, json.Unmarshal(raw, &set))
+	var keys []string
+	for _, k := range set.Keys {
+		n, err := base64.RawURLEncoding.DecodeString(k.N)
+		check(t, err)
+		e, err := base64.RawURLEncoding.DecodeString(k.E)
+		check(t, err)
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())})
+		check(t, err)
+		keys = append(keys, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	}
+	return keys
 }
 
 // poor is the kubeconfig of a service account in demo.
