@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,6 +218,10 @@ var breakages = []breakage{
 		wreck: func(t *testing.T, c *clinic) {
 			another(t, c, "web-4", "driver: secrets-store.csi.k8s.io", "driver: other.example")
 		}},
+	{name: "parameter of the pod", link: "role", says: "there is no auth/kubernetes/role/gone", args: []string{"web-6"},
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-6", "{secretProviderClass: web}", "{secretProviderClass: web, roleName: gone}")
+		}},
 	{name: "no pod", link: "pod", says: "there is no pod gone", args: []string{"pod/gone"}, mend: "kubectl -n demo get pods", wreck: sh("true")},
 	{name: "started before the mount", link: "mount", says: "what they see of it is empty", mend: "kubectl -n demo delete pod web-0",
 		wreck: func(t *testing.T, c *clinic) { c.startedAt(t, "web-0", time.Now().Add(-time.Hour)) },
@@ -226,6 +231,12 @@ var breakages = []breakage{
 			another(t, c, "web-5", "{}", "{}")
 			c.status(t, "demo", "web-5", corev1.PodStatus{Phase: corev1.PodPending})
 			c.failedMount(t, "web-5", `MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = Vault at https://vault:8200 cannot be reached within 25s`)
+			_, err := c.kube.CoreV1().Events("demo").Create(t.Context(), &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{GenerateName: "web-5-"},
+				InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "demo", Name: "web-5", UID: "of-an-older-pod"},
+				Reason:         "FailedMount", Message: "another story", LastTimestamp: metav1.NewTime(time.Now().Add(time.Minute)),
+			}, metav1.CreateOptions{})
+			check(t, err)
 		}},
 }
 
@@ -418,8 +429,12 @@ func (c *clinic) testFewRights(t *testing.T) {
 	half := c.poor(t, "nobody")
 	half["VAULT_TOKEN"] = ""
 	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
-	seen(c.doctor(t, half, "web-0"), exitFailed, append(installation, "opens")...)
+	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
 	seen(c.doctor(t, half, "web-0", "--login=false"), exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	// What addresses the provider allows is not known to everybody.
+	patchClass(`{"vaultAddress":"`+c.vault.Address+`"}`)(t, c)
+	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
+	wholeClass(t, c)
 	c.sh(t, `kubectl -n demo delete rolebinding token`)
 	v = c.doctor(t, half, "web-0")
 	seen(v, exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
@@ -504,10 +519,11 @@ func (c *clinic) testSilence(t *testing.T) {
 
 // The real Vault has our clock, so one between tells another time.
 func (c *clinic) testClock(t *testing.T) {
-	shift, refuse := time.Duration(0), false
+	shift, refuse, logins := time.Duration(0), 0, atomic.Int32{}
 	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refuse && strings.HasSuffix(r.URL.Path, "/login") {
-			http.Error(w, `{"errors":["permission denied"]}`, http.StatusForbidden)
+		if refuse > 0 && strings.HasSuffix(r.URL.Path, "/login") {
+			logins.Add(1)
+			http.Error(w, `{"errors":["permission denied"]}`, refuse)
 			return
 		}
 		request := r.Clone(r.Context())
@@ -550,9 +566,15 @@ func (c *clinic) testClock(t *testing.T) {
 		t.Errorf("%s", v)
 	}
 	// A login that is refused then may be for that.
-	refuse = true
-	if v := apart("ahead of ours"); v.link(t, "login").DependsOn != "vault-clock" || v.link(t, "policy").DependsOn != "vault-clock" {
-		t.Errorf("%s", v)
+	for _, refuse = range []int{http.StatusForbidden, http.StatusInternalServerError} {
+		logins.Store(0)
+		if v := apart("ahead of ours"); v.link(t, "login").DependsOn != "vault-clock" || v.link(t, "policy").DependsOn != "vault-clock" {
+			t.Errorf("%s", v)
+		}
+		// One for the mount, one for the account: nobody waits here for better times.
+		if n := logins.Load(); n != 2 {
+			t.Errorf("HTTP %d: %d logins", refuse, n)
+		}
 	}
 }
 
