@@ -5,25 +5,48 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Class is what the parameters of a SecretProviderClass say of the ciphertext
-// that its volumes are made of.
+// Class is what the parameters of a SecretProviderClass come to, with the
+// provider's defaults where they say nothing.
 type Class struct {
-	Secret  string // name of the ciphertext Secret
-	Key     transit.Key
-	Scope   ciphertext.Scope
-	Entries []string // that objects take, in its order; nil: every entry there is
+	Role           string
+	Secret         string // name of the ciphertext Secret
+	Key            transit.Key
+	Scope          ciphertext.Scope
+	Entries        []string // that objects take, in its order; nil: every entry there is
+	AuthMount      string
+	Audience       string
+	VaultNamespace string
+	VaultAddress   string
 }
 
-// ParseClass reads the parameters of a SecretProviderClass as a mount does, for
-// tools that look at manifests. It returns all that is wrong with them, each with
-// its path, such as "objects[2].filePermission: …". What takes the provider's own
-// configuration to know is not looked at: whether it allows the Vault address.
-func ParseClass(parameters map[string]string) (Class, []string) {
+// ParseClass reads the parameters of a SecretProviderClass, with a pod's
+// volumeAttributes put over them, as a mount does. It returns all that is wrong
+// with them, each with its path, such as "objects[2].filePermission: …". Of the
+// Config it takes what the operator decides about addresses, namespace, auth mount
+// and audience. Without one, as for a tool that looks at manifests, that is left
+// out, and so is whether the Vault address is allowed.
+func ParseClass(c *Config, parameters map[string]string) (Class, []string) {
+	var p *Provider
 	r := &request{key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict}
-	problems := r.setAll(nil, parameters)
-	c := Class{Secret: r.secret, Key: r.key, Scope: r.scope}
-	for _, o := range r.objects {
-		c.Entries = append(c.Entries, o.entry)
+	if c != nil {
+		config := *c
+		if config.AuthMount == "" {
+			config.AuthMount = DefaultAuthMount
+		}
+		p = &Provider{config: config, vaults: map[string]*transit.Client{}}
+		for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
+			p.vaults[normalAddress(address)] = &transit.Client{} // only asked for being there
+		}
+		r.authMount, r.audience = config.AuthMount, config.Audience
+		r.vaultNamespace, r.vaultAddress = config.VaultNamespace, config.Vault.Address
 	}
-	return c, problems
+	problems := r.setAll(p, parameters)
+	class := Class{
+		Role: r.role, Secret: r.secret, Key: r.key, Scope: r.scope, AuthMount: r.authMount, Audience: r.audience,
+		VaultNamespace: r.vaultNamespace, VaultAddress: r.vaultAddress,
+	}
+	for _, o := range r.objects {
+		class.Entries = append(class.Entries, o.entry)
+	}
+	return class, problems
 }

@@ -11,12 +11,12 @@ import (
 )
 
 func TestParseClass(t *testing.T) {
-	got, problems := ParseClass(map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k"})
+	got, problems := ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k"})
 	want := Class{Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict}
 	if diff := cmp.Diff(want, got); diff != "" || len(problems) > 0 {
 		t.Errorf("%q\n%s", problems, diff)
 	}
-	got, problems = ParseClass(map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "transitMount": "a/b", "scope": "none",
+	got, problems = ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "transitMount": "a/b", "scope": "none",
 		"vaultAddress": "https://of.whatever.provider/", "objects": "- {objectName: a/b, secretKey: c}\n- objectName: f"})
 	want.Key.Mount, want.Scope, want.Entries = "a/b", ciphertext.None, []string{"c", "f"}
 	if diff := cmp.Diff(want, got); diff != "" || len(problems) > 0 {
@@ -27,7 +27,7 @@ func TestParseClass(t *testing.T) {
 // What is wrong is said in the words of the mount.
 func TestParseClassProblems(t *testing.T) {
 	bad := map[string]string{"secretName": "S", "transitKey": "k", "scope": "galaxy", "roleNam": "r", "objects": "- {objectName: a, filePermission: 440}\n- {objectName: a}"}
-	_, problems := ParseClass(bad)
+	_, problems := ParseClass(nil, bad)
 	if len(problems) != 6 {
 		t.Errorf("%d problems: %q", len(problems), problems)
 	}
@@ -35,7 +35,7 @@ func TestParseClassProblems(t *testing.T) {
 	if failure == nil || failure.why != list(problems) {
 		t.Errorf("a mount says\n%v\nand the class\n%s", failure, list(problems))
 	}
-	_, problems = ParseClass(map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "vaultAddress": "vault:8200"})
+	_, problems = ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "vaultAddress": "vault:8200"})
 	if len(problems) != 1 {
 		t.Errorf("problems: %q", problems)
 	}

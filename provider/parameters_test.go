@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,4 +73,37 @@ func TestNewRefuses(t *testing.T) {
 		t.Fatal("no error")
 	}
 	wantTexts(t, err.Error(), "mount timeout", "version key has 5 bytes", `"vault" is not`, `"ftp://x" is not`)
+}
+
+// With a configuration a class means the same to whoever checks it as to a Mount.
+func TestParseClassConfigured(t *testing.T) {
+	config := Config{
+		Vault: transit.Config{Address: "https://vault.example:8200/"}, AllowedAddresses: []string{"https://second.example/"},
+		VaultNamespace: "team", Audience: "aud",
+	}
+	params := map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", keyClass: "c"}
+	want := Class{
+		Role: "r", Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict,
+		AuthMount: DefaultAuthMount, Audience: "aud", VaultNamespace: "team", VaultAddress: "https://vault.example:8200/",
+	}
+	got, problems := ParseClass(&config, params)
+	if diff := cmp.Diff(want, got); diff != "" || problems != nil {
+		t.Error(problems, diff)
+	}
+	params = merged(params, "transitMount", "a/b", "scope", "none", "vaultAuthMountPath", "x/y", "audience", "z", "vaultNamespace", "n/m/",
+		"vaultAddress", "https://second.example", "objects", "- {objectName: a, secretKey: c}\n- {objectName: b, secretKey: c}\n- objectName: a2")
+	want = Class{
+		Role: "r", Secret: "s", Key: transit.Key{Mount: "a/b", Name: "k"}, Scope: ciphertext.None, Entries: []string{"c", "c", "a2"},
+		AuthMount: "x/y", Audience: "z", VaultNamespace: "n/m", VaultAddress: "https://second.example",
+	}
+	got, problems = ParseClass(&config, params)
+	if diff := cmp.Diff(want, got); diff != "" || problems != nil {
+		t.Error(problems, diff)
+	}
+	_, problems = ParseClass(&config, map[string]string{"rollName": "r", "secretName": "s", "transitKey": "a/b", "vaultAddress": "https://third.example"})
+	for _, words := range []string{`roleName: is required`, `"rollName": is not a parameter; did you mean "roleName"?`, `transitKey: "a/b" has a slash`, "--vault-allowed-addresses"} {
+		if !strings.Contains(strings.Join(problems, "\n"), words) {
+			t.Errorf("%q is not in %q", words, problems)
+		}
+	}
 }

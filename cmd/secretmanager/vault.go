@@ -77,6 +77,17 @@ func (p *program) vaultAdmin() (*api.Client, error) {
 	if _, err := transit.NewClient(config); err != nil { // the same checks, the same words
 		return nil, err
 	}
+	client, err := vaultAPI(config)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(token)
+	client.SetNamespace(p.getenv(api.EnvVaultNamespace))
+	return client, nil
+}
+
+// vaultAPI makes Vault's own client, without a token.
+func vaultAPI(config transit.Config) (*api.Client, error) {
 	conf := api.DefaultConfig()
 	conf.Error = nil // of the environment of the process, which p.getenv stands for
 	conf.Address, conf.AgentAddress = config.Address, ""
@@ -90,7 +101,8 @@ func (p *program) vaultAdmin() (*api.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Vault client: %w", err)
 	}
-	client.SetToken(token)
-	client.SetNamespace(p.getenv(api.EnvVaultNamespace))
+	// What api.NewClient took from the environment of the process does not act.
+	client.ClearToken()
+	client.ClearNamespace()
 	return client, nil
 }

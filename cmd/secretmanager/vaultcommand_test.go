@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// vaultMain carries out the vault commands that vault-setup prints, as the vault
+// vaultMain carries out the vault commands that we print, as the vault
 // command does: it hands them to the API, texts as texts.
 func vaultMain() {
 	client, err := api.NewClient(nil)
@@ -30,6 +30,8 @@ func vaultCommand(client *api.Client, args []string) error {
 	switch {
 	case len(args) == 4 && args[0] == "secrets" && args[1] == "enable":
 		return client.Sys().Mount(strings.TrimPrefix(args[2], "-path="), &api.MountInput{Type: args[3]})
+	case len(args) == 4 && args[0] == "auth" && args[1] == "enable":
+		return client.Sys().EnableAuthWithOptions(strings.TrimPrefix(args[2], "-path="), &api.EnableAuthOptions{Type: args[3]})
 	case len(args) == 4 && args[0] == "policy" && args[1] == "write" && args[3] == "-":
 		text, err := io.ReadAll(os.Stdin)
 		if err != nil {
@@ -55,5 +57,5 @@ func vaultCommand(client *api.Client, args []string) error {
 		_, err := client.Logical().Write(args[1], data)
 		return err
 	}
-	return fmt.Errorf("not one of the commands that vault-setup prints: %s", line)
+	return fmt.Errorf("not one of the commands that we print: %s", line)
 }

@@ -46,7 +46,7 @@ func (f *File) class(n *yaml.Node) {
 		values[p.name], c.lines[p.name] = value, p.value.Line
 	}
 	var problems []string
-	c.says, problems = provider.ParseClass(values)
+	c.says, problems = provider.ParseClass(nil, values)
 	for _, problem := range problems {
 		f.findings = append(f.findings, c.finding(ruleParameters, c.at(problem), "", "%s", withoutValues(problem, values)))
 	}

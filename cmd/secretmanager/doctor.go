@@ -1,0 +1,185 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+type doctorVerb struct {
+	*program
+	class, account string
+	login          bool
+	output         string
+
+	group  string // of the links that were printed last
+	colour bool   // standard output is a terminal that wants it
+}
+
+func newDoctor(p *program) *cobra.Command {
+	o := &doctorVerb{program: p}
+	c := &cobra.Command{
+		Use:   "doctor [POD]",
+		Short: "Say what is broken between cluster, driver, Vault and pod, and how to mend it",
+		Long: `Walk the chain from the cluster to the secret files and show each link: ok, broken
+with the command that mends it, or unknown. Without arguments that is the
+installation; with POD also all that its volumes rest on, and why it waits in
+ContainerCreating; with --class a SecretProviderClass, before there is a pod.
+
+A link that rests on a broken one is not looked at. What your rights do not let you
+see is unknown, and the rest is shown all the same: neither a Vault token nor any
+right in the cluster is needed. VAULT_ADDR says where Vault is; without it, the
+class or the provider does.
+
+Nothing is changed and nothing decrypted. For POD and --class a token of the pod's
+service account is made, if you may do that, to log in to Vault as the provider does
+and to see which keys its policy opens; --login=false does without. It ends by
+itself, and is shown to nobody but Vault.
+
+The exit code is 0 if every link is ok, 3 if something is broken, and 1 if nothing
+is, but not everything could be found out, or if there is no cluster.`,
+		Example: `  secretmanager doctor
+  secretmanager doctor web-0 -n demo
+  secretmanager doctor --class matrix --service-account matrix -n demo -o json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.class, "class", "", "SecretProviderClass to look at, instead of those of a pod")
+	f.StringVar(&o.account, "service-account", "", "with --class: service account of the pods that will use it")
+	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
+	f.StringVarP(&o.output, "output", "o", "", "json")
+	return c
+}
+
+func (o *doctorVerb) run(ctx context.Context, args []string) error {
+	var errs []error
+	errs = append(errs, checkOutput(o.output, "json"))
+	if len(args) > 0 && o.class != "" {
+		errs = append(errs, errors.New("POD and --class are two ways to say it: the classes of a pod are those of its volumes"))
+	}
+	if o.account != "" && o.class == "" {
+		errs = append(errs, errors.New("--service-account is of no use without --class"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
+	options := doctor.Options{
+		Vault: transit.FromEnvironment(o.getenv), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
+		Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version,
+	}
+	if len(args) > 0 {
+		options.Pod = strings.TrimPrefix(args[0], "pod/")
+	}
+	options.VaultToken, options.VaultTokenError = o.vaultToken()
+	options.Kube, options.KubeHost, options.KubeError = o.patientCluster()
+	if options.KubeError == nil {
+		if options.Namespace, options.KubeError = o.clusterNamespace(); options.KubeError != nil {
+			options.Kube = nil
+		}
+	}
+	clear := func() {}
+	if o.output == "" {
+		o.colour = o.coloured(o.Out)
+		options.Found = func(l doctor.Link) {
+			clear()
+			o.print(l)
+		}
+		if isTerminal(o.ErrOut) {
+			// Links are shown when they are known; this is for one that takes its time.
+			options.Slow = func(link string) { fmt.Fprintf(o.ErrOut, "waiting for %s …\r", link) }
+			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
+		}
+	}
+	links := doctor.Run(ctx, options)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if o.output == "json" {
+		encoder := json.NewEncoder(o.Out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(map[string]any{"links": links}); err != nil {
+			return err
+		}
+	}
+	return o.verdict(links)
+}
+
+// patientCluster is the cluster without client-go's own words about what failed:
+// they are said once, as a link.
+func (o *doctorVerb) patientCluster() (kubernetes.Interface, string, error) {
+	config, err := o.kube.ToRESTConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	config.UserAgent = "secretmanager/" + version
+	config.WarningHandler = rest.NoWarnings{}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return client, config.Host, nil
+}
+
+// print shows a link for people.
+func (o *doctorVerb) print(l doctor.Link) {
+	if group := cmp.Or(l.Of, "installation"); group != o.group {
+		if o.group != "" {
+			fmt.Fprintln(o.Out)
+		}
+		o.group = group
+		fmt.Fprintln(o.Out, group)
+	}
+	colours := map[doctor.State]string{doctor.OK: green, doctor.Broken: red, doctor.Unknown: yellow}
+	state := fmt.Sprintf("%-7s", l.State)
+	if o.colour {
+		state = colours[l.State] + state + plain
+	}
+	fmt.Fprintf(o.Out, "  %s  %-15s  %s\n", state, l.Name, l.Detail)
+	line := func(what, text string) { fmt.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
+	for _, text := range l.Warnings {
+		line("warning", text)
+	}
+	for _, text := range l.Mend {
+		// On a line of its own, to be copied.
+		line("mend", text)
+	}
+	if l.Advice != "" {
+		line("note", l.Advice)
+	}
+}
+
+// verdict is the exit code of it all.
+func (o *doctorVerb) verdict(links []doctor.Link) error {
+	var broken, unknown []string
+	for _, l := range links {
+		switch l.State {
+		case doctor.Broken:
+			broken = append(broken, l.Name)
+		case doctor.Unknown:
+			unknown = append(unknown, l.Name)
+		}
+	}
+	switch {
+	case len(links) > 0 && links[0].State == doctor.Broken:
+		return errors.New("nothing of the cluster could be found out: " + links[0].Detail)
+	case len(broken) > 0:
+		return toDo(fmt.Errorf("%s broken: %s", plural(len(broken), "link is", "links are"), strings.Join(broken, ", ")))
+	case len(unknown) > 0:
+		return fmt.Errorf("nothing is known to be broken, but %s could not be found out: %s", plural(len(unknown), "link", "links"), strings.Join(unknown, ", "))
+	}
+	return nil
+}

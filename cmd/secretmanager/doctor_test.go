@@ -1,0 +1,619 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/doctor"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// breakage is a link to break.
+type breakage struct {
+	name  string
+	link  string // that is broken then, and no other
+	bar   []string
+	says  string // in its detail
+	mend  string // in its mends
+	wreck func(*testing.T, *clinic)
+	args  []string // of doctor; web-0 if nil
+	// mended: its commands, run as they are printed, make the link ok. With alone, others
+	// than it are left to mend then.
+	mended, alone bool
+	only          int // so many of its commands; 0: all
+	undo          func(*testing.T, *clinic)
+}
+
+func sh(script string) func(*testing.T, *clinic) {
+	return func(t *testing.T, c *clinic) { t.Helper(); c.sh(t, script) }
+}
+
+func patchClass(parameters string) func(*testing.T, *clinic) {
+	return sh(`kubectl -n demo patch secretproviderclass web --type=merge -p '{"spec":{"parameters":` + parameters + `}}'`)
+}
+
+// The class as it was. What a merge patch added goes too.
+func wholeClass(t *testing.T, c *clinic) {
+	t.Helper()
+	c.run(t, strings.TrimSuffix(webClass, "---"), "kubectl", "replace", "-f", "-")
+}
+
+func newKey(derived bool) func(*testing.T, *clinic) {
+	return func(t *testing.T, c *clinic) {
+		t.Helper()
+		c.sh(t, `vault write transit/keys/web type=aes256-gcm96`) // nothing, if it is there
+		_, err := c.vault.Write(t.Context(), "transit/keys/web/config", map[string]any{"deletion_allowed": true})
+		check(t, err)
+		c.vaultDelete(t, "transit/keys/web")
+		if !derived {
+			_, err = c.vault.Write(t.Context(), "transit/keys/web", map[string]any{})
+			check(t, err)
+		}
+	}
+}
+
+// encryptAgain makes a good key, class and Secret, whatever they were.
+func encryptAgain(t *testing.T, c *clinic) {
+	t.Helper()
+	newKey(true)(t, c)
+	wholeClass(t, c)
+	c.sh(t, `
+		vault write transit/keys/web derived=true
+		kubectl -n demo delete secret web --ignore-not-found
+		secretmanager encrypt web -n demo --transit-key web --from-literal password=hunter2 --from-literal token=t0ken`)
+}
+
+const role = "auth/kubernetes/role/demo-web"
+
+var breakages = []breakage{
+	{name: "driver's kinds", link: "crds", bar: []string{"class"}, says: "SecretProviderClassPodStatus", mend: "helm upgrade --install",
+		wreck: sh(`kubectl delete crd secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io`),
+		undo: func(t *testing.T, c *clinic) {
+			c.sh(t, `kubectl apply -f "$DRIVER/secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml"
+				kubectl wait --for=condition=Established crd --all`)
+			c.apply(t, webMounted)
+		}},
+	{name: "driver not ready", link: "driver", bar: []string{"rotation", "provider-nodes"}, says: "ready on 1 of 2 nodes", mend: "kubectl -n kube-system describe pods -l app=csi-secrets-store",
+		wreck: func(t *testing.T, c *clinic) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 1) },
+		undo:  func(t *testing.T, c *clinic) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2) }},
+	{name: "rotation poll interval", link: "rotation", says: "2m and not 0s", mend: "patch daemonset csi-secrets-store", mended: true,
+		wreck: sh(`kubectl -n kube-system get ds csi-secrets-store -o yaml | sed 's/interval=0s/interval=2m/' | kubectl replace -f -`)},
+	{name: "rotation poll interval not set", link: "rotation", says: "its default of 2m", mended: true,
+		wreck: sh(`kubectl -n kube-system get ds csi-secrets-store -o yaml | sed '/rotation-poll-interval/d' | kubectl replace -f -`)},
+	{name: "CSIDriver", link: "csidriver", bar: []string{"token-requests"}, says: "there is no CSIDriver", mend: "kubectl apply -f -", mended: true,
+		wreck: sh(`kubectl delete csidriver secrets-store.csi.k8s.io`)},
+	{name: "republish", link: "csidriver", says: "requiresRepublish is not true", mended: true,
+		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"requiresRepublish":false}}'`)},
+	{name: "token requests", link: "token-requests", says: "lacks the audience vault (it has none)", mend: "patch csidriver", mended: true,
+		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[]}}'`),
+		undo:  sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
+	{name: "one token request", link: "token-requests", says: "lacks the audience vault (it has other)", mend: `{"audience":"other"},{"audience":"vault"}`, mended: true,
+		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"other"}]}}'`),
+		undo:  sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
+	{name: "provider", link: "provider", bar: []string{"provider-nodes", "version"}, says: "not installed",
+		wreck: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name-`),
+		undo:  sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name=secretmanager-provider`)},
+	{name: "provider without Vault", link: "provider", says: "says nowhere where Vault is", mend: "set env daemonset/secretmanager-provider", mended: true,
+		wreck: func(t *testing.T, c *clinic) { c.vaultIs(t, "") },
+		undo: func(t *testing.T, c *clinic) {
+			c.vaultIs(t, c.vault.Address)
+			c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider VAULT_ADDR-`)
+		}},
+	{name: "provider not ready", link: "provider-nodes", says: "on 1 of 2 nodes with the driver: node-2 (provider-node-2: ImagePullBackOff)", mend: "logs provider-node-2",
+		wreck: func(t *testing.T, c *clinic) {
+			waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}
+			c.status(t, "secretmanager-system", "provider-node-2", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: waiting}}})
+		},
+		undo: func(t *testing.T, c *clinic) {
+			c.pod(t, "secretmanager-system", "provider-node-2", "app.kubernetes.io/name: secretmanager-provider", "node-2")
+		}},
+	{name: "no provider", link: "provider-nodes", says: "node-1 (none)", mend: "describe daemonset secretmanager-provider",
+		wreck: sh(`kubectl -n secretmanager-system delete pod provider-node-1 --force`),
+		undo: func(t *testing.T, c *clinic) {
+			c.pod(t, "secretmanager-system", "provider-node-1", "app.kubernetes.io/name: secretmanager-provider", "node-1")
+		}},
+	{name: "no driver by the pod", link: "provider-nodes", says: "does not run on node node-1, where the pod is", mend: "kubectl describe node node-1",
+		wreck: sh(`kubectl -n kube-system delete pod driver-node-1 --force`),
+		undo: func(t *testing.T, c *clinic) {
+			c.pod(t, "kube-system", "driver-node-1", "app: csi-secrets-store", "node-1")
+		}},
+	{name: "sealed", link: "vault-seal", bar: []string{"auth-mount", "role", "audience", "login", "policy", "key", "opens"}, says: "sealed", mend: "vault operator unseal",
+		wreck: func(t *testing.T, c *clinic) { check(t, c.vault.Seal(t.Context())) },
+		undo:  func(t *testing.T, c *clinic) { check(t, c.vault.Unseal(t.Context())) }},
+	{name: "auth mount", link: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", mend: "vault auth enable -path=nowhere kubernetes",
+		mended: true, alone: true, only: 1, // this Vault is not in the cluster
+		wreck: patchClass(`{"vaultAuthMountPath":"nowhere"}`), undo: wholeClass},
+	{name: "auth mount of another kind", link: "auth-mount", says: "is of type approle",
+		wreck: func(t *testing.T, c *clinic) {
+			c.sh(t, `vault auth enable -path=people approle`)
+			patchClass(`{"vaultAuthMountPath":"people"}`)(t, c)
+		}, undo: wholeClass},
+	{name: "class", link: "class", bar: []string{"auth-mount", "role", "key", "secret", "label", "opens", "source"}, says: "there is no SecretProviderClass web",
+		wreck: sh(`kubectl -n demo delete secretproviderclass web`),
+		undo:  func(t *testing.T, c *clinic) { c.apply(t, strings.TrimSuffix(webClass, "---")) }},
+	{name: "parameters", link: "class", says: `rollName`, mend: "edit secretproviderclass web",
+		wreck: patchClass(`{"rollName":"x"}`), undo: wholeClass},
+	{name: "class of another provider", link: "class", says: `spec.provider is "vault"`, args: []string{"--class", "web", "--service-account", "web"},
+		wreck: sh(`kubectl -n demo patch secretproviderclass web --type=merge -p '{"spec":{"provider":"vault"}}'`), undo: wholeClass},
+	{name: "address that is not allowed", link: "class", says: "--vault-allowed-addresses",
+		wreck: patchClass(`{"vaultAddress":"https://elsewhere:8200"}`), undo: wholeClass},
+	{name: "service account", link: "service-account", bar: []string{"role", "login", "policy", "source"}, says: "there is no service account web", mend: "create serviceaccount web", mended: true,
+		wreck: sh(`kubectl -n demo delete serviceaccount web`)},
+	{name: "no role", link: "role", bar: []string{"audience", "login", "policy"}, says: "there is no auth/kubernetes/role/web-role", mend: "--role web-role --apply", mended: true,
+		wreck: patchClass(`{"roleName":"web-role"}`), undo: wholeClass},
+	{name: "role of another account", link: "role", says: `bound_service_account_names are ["nobody"]`, mend: "vault-setup --transit-key web -n demo --service-account web --role demo-web-web --apply", mended: true,
+		wreck: sh(`vault write ` + role + ` bound_service_account_names=nobody`),
+		undo: func(t *testing.T, c *clinic) {
+			sh(`vault write `+role+` bound_service_account_names=web`)(t, c)
+			wholeClass(t, c)
+		}},
+	{name: "role of another namespace", link: "role", says: `bound_service_account_namespaces are ["prod"]`, mended: true,
+		wreck: sh(`vault write ` + role + ` bound_service_account_namespaces=prod`),
+		undo: func(t *testing.T, c *clinic) {
+			sh(`vault write `+role+` bound_service_account_namespaces=demo`)(t, c)
+			wholeClass(t, c)
+		}},
+	{name: "audience", link: "audience", bar: []string{"login", "policy"}, says: "takes tokens for other, and the pod's is for vault", mend: "vault write " + role + " audience=vault", mended: true,
+		wreck: sh(`vault write ` + role + ` audience=other`)},
+	{name: "login", link: "login", bar: []string{"policy"}, says: "cannot log in as role demo-web", mend: "vault read auth/kubernetes/config",
+		wreck: sh(`vault write auth/kubernetes/config kubernetes_host=https://127.0.0.1:1 disable_local_ca_jwt=true`),
+		undo: func(t *testing.T, c *clinic) {
+			check(t, c.vault.TrustAPIServer(t.Context(), "kubernetes", c.server, c.server.ReviewerToken(t)))
+		}},
+	{name: "policy", link: "policy", says: "no policy of role demo-web gives update on transit/decrypt/web", mend: "vault-setup --transit-key web -n demo --service-account web --apply", mended: true,
+		wreck: sh(`vault write ` + role + ` token_policies=none`)},
+	{name: "policy, without a login", link: "policy", says: "gives update on transit/decrypt/web", mended: false, args: []string{"web-0", "--login=false"},
+		wreck: sh(`vault write ` + role + ` token_policies=none`), undo: sh(`vault write ` + role + ` token_policies=secretmanager-app-web`)},
+	{name: "no key", link: "key", bar: []string{"opens"}, says: "there is no transit/keys/web", mend: "vault-setup --transit-key web -n demo", mended: true, alone: true,
+		wreck: newKey(true), undo: encryptAgain},
+	{name: "key that is not derived", link: "key", bar: []string{"opens"}, says: "not derived", mend: "vault-setup --transit-key web-derived -n demo --service-account web --apply", mended: true, alone: true,
+		wreck: newKey(false), undo: encryptAgain},
+	{name: "scope none with a derived key", link: "key", says: "scope none does not work", mended: true,
+		wreck: func(t *testing.T, c *clinic) {
+			patchClass(`{"scope":"none"}`)(t, c)
+			c.sh(t, `kubectl -n demo annotate secret web secretmanager.io/scope=none --overwrite`)
+		}, alone: true, undo: encryptAgain},
+	{name: "Secret", link: "secret", bar: []string{"label", "opens", "source"}, says: "there is no Secret web", mend: "secretmanager encrypt web -n demo --transit-key web --from-file ENTRY=FILE",
+		wreck: sh(`kubectl -n demo delete secret web`), undo: encryptAgain},
+	{name: "entry", link: "secret", says: `there is no entry "missing"`, mend: "--from-file missing=FILE",
+		wreck: patchClass(`{"objects":"- objectName: missing\n- objectName: token\n"}`), undo: wholeClass},
+	{name: "plaintext", link: "secret", says: `entry "token" is not ciphertext`,
+		wreck: sh(`kubectl -n demo patch secret web --type=merge -p '{"stringData":{"token":"t0ken"}}'`), undo: encryptAgain},
+	{name: "label", link: "label", says: "label secretmanager.io/transit-key is missing", mend: "kubectl -n demo label secret web secretmanager.io/transit-key=web", mended: true,
+		wreck: sh(`kubectl -n demo label secret web secretmanager.io/transit-key-`)},
+	{name: "label of another key", link: "label", says: "says other, and transitKey of the class web",
+		wreck: sh(`kubectl -n demo label secret web secretmanager.io/transit-key=other --overwrite`), undo: encryptAgain},
+	{name: "copied ciphertext", link: "opens", says: `entry "password"`, mend: "--from-file password=FILE --from-file token=FILE",
+		wreck: func(t *testing.T, c *clinic) {
+			s, err := c.kube.CoreV1().Secrets("demo").Get(t.Context(), "web", metav1.GetOptions{})
+			check(t, err)
+			s.Data["password"], s.Data["token"] = s.Data["token"], s.Data["password"]
+			_, err = c.kube.CoreV1().Secrets("demo").Update(t.Context(), s, metav1.UpdateOptions{})
+			check(t, err)
+		}, undo: encryptAgain},
+	{name: "Secret of another name in the pod", link: "source", says: "nodePublishSecretRef names Secret other, and the class web", args: []string{"web-1"},
+		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-1", "{name: web}", "{name: other}") }},
+	{name: "neither the kubelet nor the pod reads the Secret", link: "source", says: "may not get Secret web", mend: "create rolebinding web-reader", args: []string{"web-2"}, mended: true,
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-2", "      nodePublishSecretRef: {name: web}\n", "")
+			c.apply(t, strings.ReplaceAll(webMounted, "web-0", "web-2"))
+		}},
+	{name: "volume that can be written", link: "pod", says: "not readOnly: true", args: []string{"web-3"},
+		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-3", "readOnly: true", "readOnly: false") }},
+	{name: "no volume", link: "pod", says: "no volume of the driver", args: []string{"web-4"},
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-4", "driver: secrets-store.csi.k8s.io", "driver: other.example")
+		}},
+	{name: "parameter of the pod", link: "role", says: "there is no auth/kubernetes/role/gone", args: []string{"web-6"},
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-6", "{secretProviderClass: web}", "{secretProviderClass: web, roleName: gone}")
+		}},
+	{name: "no pod", link: "pod", says: "there is no pod gone", args: []string{"pod/gone"}, mend: "kubectl -n demo get pods", wreck: sh("true")},
+	{name: "started before the mount", link: "mount", says: "what they see of it is empty", mend: "kubectl -n demo delete pod web-0",
+		wreck: func(t *testing.T, c *clinic) { c.startedAt(t, "web-0", time.Now().Add(-time.Hour)) },
+		undo:  func(t *testing.T, c *clinic) { c.started(t, "web-0") }},
+	{name: "stuck", link: "mount", says: "ago: Vault at https://vault:8200 cannot be reached within 25s", mend: "kubectl -n secretmanager-system logs", args: []string{"web-5"},
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-5", "{}", "{}")
+			c.status(t, "demo", "web-5", corev1.PodStatus{Phase: corev1.PodPending})
+			c.failedMount(t, "web-5", `MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = Vault at https://vault:8200 cannot be reached within 25s`)
+			_, err := c.kube.CoreV1().Events("demo").Create(t.Context(), &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{GenerateName: "web-5-"},
+				InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "demo", Name: "web-5", UID: "of-an-older-pod"},
+				Reason:         "FailedMount", Message: "another story", LastTimestamp: metav1.NewTime(time.Now().Add(time.Minute)),
+			}, metav1.CreateOptions{})
+			check(t, err)
+		}},
+}
+
+// another makes a pod like web-0 that is a little different.
+func another(t *testing.T, c *clinic, name, old, new string) {
+	t.Helper()
+	c.apply(t, strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(webPod, "web-0", name), old, new), "---"))
+	c.started(t, name)
+	c.apply(t, strings.ReplaceAll(webMounted, "web-0", name))
+}
+
+// TestDoctor breaks each link of a good installation in turn.
+func TestDoctor(t *testing.T) {
+	c := newClinic(t)
+	if v := c.doctor(t, nil); v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider"}) {
+		t.Errorf("nothing installed: exit code %d\n%s", v.code, v)
+	}
+	c.install(t)
+	well := func(t *testing.T, args ...string) {
+		t.Helper()
+		if v := c.doctor(t, nil, args...); v.code != exitDone || len(v.in(doctor.OK)) != len(v.links) || len(v.links) < 13 {
+			t.Fatalf("doctor %s: exit code %d\n%s", strings.Join(args, " "), v.code, v)
+		}
+	}
+	well(t)
+	well(t, "web-0")
+	c.testPage(t)
+	well(t, "--class", "web", "--service-account", "web")
+	for _, b := range breakages {
+		t.Run(b.name, func(t *testing.T) {
+			if b.args == nil {
+				b.args = []string{"web-0"}
+			}
+			b.wreck(t, c)
+			v := c.doctor(t, nil, b.args...)
+			if v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{b.link}) {
+				t.Errorf("exit code %d, broken %q\n%s", v.code, v.in(doctor.Broken), v)
+			}
+			for _, l := range v.links {
+				if l.State == doctor.Unknown && (l.DependsOn != b.link || l.Detail != "depends on "+b.link) && !slices.Contains(b.args, "--login=false") {
+					t.Errorf("%s: %+v", l.Name, l)
+				}
+			}
+			for _, name := range b.bar {
+				if got := v.link(t, name); got.State != doctor.Unknown {
+					t.Errorf("%s is %s", name, got.State)
+				}
+			}
+			broken := v.link(t, b.link)
+			if mends := strings.Join(broken.Mend, "\n"); !strings.Contains(broken.Detail, b.says) || !strings.Contains(mends, b.mend) {
+				t.Errorf("detail: %s\nmends: %s", broken.Detail, mends)
+			}
+			if len(broken.Mend) == 0 && broken.Advice == "" {
+				t.Error("nothing to do about it")
+			}
+			if b.mended {
+				mends := broken.Mend
+				if b.only > 0 {
+					mends = mends[:b.only]
+				}
+				for _, mend := range mends {
+					c.sh(t, mend)
+				}
+				after := c.doctor(t, nil, b.args...)
+				if after.link(t, b.link).State != doctor.OK || !b.alone && after.code != exitDone {
+					t.Errorf("after %q: exit code %d\n%s", broken.Mend, after.code, after)
+				}
+			}
+			if b.undo != nil {
+				b.undo(t, c)
+			}
+			well(t, "web-0")
+		})
+	}
+	t.Run("jwt mount", func(t *testing.T) { c.testJWT(t) })
+	t.Run("policy that is too wide", func(t *testing.T) { c.testWide(t) })
+	t.Run("few rights", func(t *testing.T) { c.testFewRights(t) })
+	t.Run("Vault that does not answer", func(t *testing.T) { c.testSilence(t) })
+	t.Run("clock", func(t *testing.T) { c.testClock(t) })
+	t.Run("texts", func(t *testing.T) { c.testText(t) })
+}
+
+// docs/reference/doctor.md has the links that there are.
+func (c *clinic) testPage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/doctor.md")
+	check(t, err)
+	_, page, _ := strings.Cut(string(text), "## The links")
+	page, _, _ = strings.Cut(page, "## JSON")
+	var rows, names []string
+	for line := range strings.Lines(page) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			rows = append(rows, name)
+		}
+	}
+	for _, l := range c.doctor(t, nil, "web-0").links {
+		names = append(names, l.Name)
+	}
+	slices.Sort(rows)
+	slices.Sort(names)
+	if diff := cmp.Diff(names, rows); diff != "" {
+		t.Errorf("links on the page (-there are +the page has):\n%s", diff)
+	}
+}
+
+// A jwt mount has other fields in its roles, and other words for what it refuses.
+func (c *clinic) testJWT(t *testing.T) {
+	_, err := c.vault.Write(t.Context(), "auth/jwt/config", map[string]any{"jwt_validation_pubkeys": c.issuerKeys(t)})
+	check(t, err)
+	defer wholeClass(t, c)
+	patchClass(`{"vaultAuthMountPath":"jwt","roleName":"demo-jwt"}`)(t, c)
+	mend := func(link, says string, env map[string]string) {
+		t.Helper()
+		v := c.doctor(t, env, "web-0")
+		l := v.link(t, link)
+		if !slices.Equal(v.in(doctor.Broken), []string{link}) || !strings.Contains(l.Detail, says) || len(l.Mend) == 0 {
+			t.Errorf("%s", v)
+		}
+		if env == nil {
+			c.sh(t, strings.Join(l.Mend, "\n"))
+			if v := c.doctor(t, nil, "web-0"); v.code != exitDone {
+				t.Errorf("after %q: %s", l.Mend, v)
+			}
+		}
+	}
+	noToken := map[string]string{"VAULT_TOKEN": ""}
+	mend("role", "there is no auth/jwt/role/demo-jwt", noToken)
+	mend("role", "there is no auth/jwt/role/demo-jwt", nil)
+	bind := func(fields string) {
+		t.Helper()
+		c.sh(t, `vault write auth/jwt/role/demo-jwt role_type=jwt bound_claims_type=string `+fields)
+	}
+	bind(`bound_audiences=other`)
+	mend("audience", "does not take tokens for vault", noToken)
+	mend("audience", "takes tokens for other", nil)
+	bind(`bound_subject=system:serviceaccount:demo:x`)
+	mend("role", "does not take service account demo/web", noToken)
+	mend("role", "bound_subject is system:serviceaccount:demo:x", nil)
+}
+
+// What is too wide works, and is said all the same.
+func (c *clinic) testWide(t *testing.T) {
+	c.sh(t, `secretmanager vault-setup --transit-key shop -n demo --service-account nobody --apply
+		secretmanager encrypt shop -n demo --transit-key shop --from-literal a=b
+		vault write `+role+` token_policies=secretmanager-app-web,secretmanager-app-shop`)
+	warned := func(want string) {
+		t.Helper()
+		v := c.doctor(t, nil, "web-0")
+		if l := v.link(t, "policy"); v.code != exitDone || !strings.Contains(strings.Join(l.Warnings, ""), want) {
+			t.Errorf("exit code %d, %+v", v.code, l)
+		}
+	}
+	warned("it may also decrypt with shop;")
+	c.run(t, `path "transit/decrypt/*" { capabilities = ["update"] }`, "vault", "policy", "write", "wide", "-")
+	c.sh(t, `vault write `+role+` token_policies=wide`)
+	warned("it may decrypt with any key of transit;")
+	c.sh(t, `vault write `+role+` token_policies=secretmanager-app-web`)
+}
+
+func (c *clinic) testFewRights(t *testing.T) {
+	none := c.poor(t, "pauper")
+	none["VAULT_TOKEN"] = ""
+	seen := func(v visit, code int, unknown ...string) {
+		t.Helper()
+		if v.code != code || !slices.Equal(v.in(doctor.Unknown), unknown) || len(v.in(doctor.Broken)) > 0 {
+			t.Errorf("exit code %d, unknown: %q\n%s", v.code, v.in(doctor.Unknown), v)
+		}
+	}
+	seen(c.doctor(t, none), exitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version")
+	v := c.doctor(t, none, "web-0")
+	seen(v, exitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version", "pod")
+	if l := v.link(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") || !strings.Contains(l.Advice, "kubectl auth can-i get pods -n demo") {
+		t.Errorf("%+v", l)
+	}
+	v = c.doctor(t, none, "--class", "web")
+	if v.code != exitFailed || len(v.in(doctor.Broken)) > 0 || v.link(t, "role").DependsOn != "class" {
+		t.Errorf("exit code %d\n%s", v.code, v)
+	}
+	delete(none, "VAULT_TOKEN")
+	none["VAULT_ADDR"] = ""
+	if v := c.doctor(t, none); v.link(t, "vault").State != doctor.Unknown || v.link(t, "vault-seal").DependsOn != "vault" {
+		t.Errorf("%s", v)
+	}
+
+	// Who may make a token of the account learns from the login what it may not read.
+	c.sh(t, `kubectl -n demo create role half --verb=get --resource=pods,secretproviderclasses.secrets-store.csi.x-k8s.io,serviceaccounts,secrets,secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io
+		kubectl -n demo create role token --verb=create --resource=serviceaccounts/token
+		kubectl -n demo create rolebinding half --role=half --serviceaccount=demo:nobody
+		kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
+	half := c.poor(t, "nobody")
+	half["VAULT_TOKEN"] = ""
+	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
+	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
+	seen(c.doctor(t, half, "web-0", "--login=false"), exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	// What addresses the provider allows is not known to everybody.
+	patchClass(`{"vaultAddress":"`+c.vault.Address+`"}`)(t, c)
+	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
+	wholeClass(t, c)
+	c.sh(t, `kubectl -n demo delete rolebinding token`)
+	v = c.doctor(t, half, "web-0")
+	seen(v, exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	if l := v.link(t, "login"); l.Detail != "you may not create serviceaccounts --subresource=token -n demo" {
+		t.Errorf("%+v", l)
+	}
+	c.sh(t, `kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
+	found := func(link, says string) {
+		t.Helper()
+		v := c.doctor(t, half, "web-0")
+		if got := v.in(doctor.Broken); !slices.Equal(got, []string{link}) || !strings.Contains(v.link(t, link).Detail, says) || v.code != exitToDo {
+			t.Errorf("exit code %d\n%s", v.code, v)
+		}
+	}
+	c.sh(t, `vault write `+role+` bound_service_account_names=x`)
+	found("role", "service account name not authorized")
+	c.sh(t, `vault write `+role+` bound_service_account_names=web audience=other`)
+	found("audience", "does not take tokens for vault")
+	c.sh(t, `vault write `+role+` audience=vault token_policies=none`)
+	found("policy", "gives update on")
+	c.sh(t, `vault write `+role+` token_policies=secretmanager-app-web`)
+	newKey(false)(t, c)
+	found("key", "is not derived")
+	newKey(true)(t, c)
+	found("key", "there is no transit/keys/web")
+	encryptAgain(t, c)
+	patchClass(`{"roleName":"gone"}`)(t, c)
+	found("role", "there is no auth/kubernetes/role/gone")
+	// Everybody is told that there is no such role.
+	if v := c.doctor(t, half, "web-0", "--login=false"); !slices.Equal(v.in(doctor.Broken), []string{"role"}) {
+		t.Errorf("%s", v)
+	}
+	wholeClass(t, c)
+
+	// A token that has ended.
+	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != exitFailed || !slices.Equal(v.in(doctor.Unknown), []string{"opens"}) {
+		t.Errorf("exit code %d\n%s", v.code, v)
+	}
+	for name, config := range map[string]string{"no file": "/nowhere/kubeconfig", "nobody there": c.server.Kubeconfig} {
+		args := []string{"web-0"}
+		if name == "nobody there" {
+			args = append(args, "--context=nowhere")
+		}
+		if v := c.doctor(t, map[string]string{"KUBECONFIG": config}, args...); v.code != exitFailed || v.link(t, "cluster").State != doctor.Broken ||
+			v.link(t, "driver").DependsOn != "cluster" || v.link(t, "vault").State != doctor.OK {
+			t.Errorf("%s: exit code %d\n%s", name, v.code, v)
+		}
+	}
+}
+
+// A Vault that takes connections and says nothing costs one wait, not one per link.
+func (c *clinic) testSilence(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer silent.Close()
+	for name, address := range map[string]string{"silent": silent.Addr().String(), "closed": "127.0.0.1:1"} {
+		began := time.Now()
+		v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://" + address}, "web-0")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: it took %s", name, took)
+		}
+		if !slices.Equal(v.in(doctor.Broken), []string{"vault"}) || v.link(t, "opens").DependsOn != "vault" || v.link(t, "secret").State != doctor.OK {
+			t.Errorf("%s: %s", name, v)
+		}
+	}
+	// Where the provider alone says where Vault is, it may be a name that only pods know.
+	c.vaultIs(t, "http://127.0.0.1:1")
+	v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
+	if l := v.link(t, "vault"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "cannot be reached from here") || v.link(t, "opens").DependsOn != "vault" {
+		t.Errorf("%s", v)
+	}
+	c.vaultIs(t, c.vault.Address)
+	if v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0"); v.code != exitDone {
+		t.Errorf("the provider's address: exit code %d\n%s", v.code, v)
+	}
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>eyJ") }))
+	defer page.Close()
+	if v := c.doctor(t, map[string]string{"VAULT_ADDR": page.URL}, "web-0"); !strings.Contains(v.link(t, "vault").Detail, "is not Vault") {
+		t.Errorf("%s", v)
+	}
+}
+
+// The real Vault has our clock, so one between tells another time.
+func (c *clinic) testClock(t *testing.T) {
+	shift, refuse, logins := time.Duration(0), 0, atomic.Int32{}
+	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse > 0 && strings.HasSuffix(r.URL.Path, "/login") {
+			logins.Add(1)
+			http.Error(w, `{"errors":["permission denied"]}`, refuse)
+			return
+		}
+		request := r.Clone(r.Context())
+		request.RequestURI = ""
+		request.URL.Scheme, request.URL.Host = "http", strings.TrimPrefix(c.vault.Address, "http://")
+		answer, err := http.DefaultTransport.RoundTrip(request)
+		if err != nil {
+			http.Error(w, "", http.StatusBadGateway)
+			return
+		}
+		defer answer.Body.Close()
+		if !strings.HasSuffix(r.URL.Path, "/health") {
+			w.WriteHeader(answer.StatusCode)
+			io.Copy(w, answer.Body)
+			return
+		}
+		var health map[string]any
+		json.NewDecoder(answer.Body).Decode(&health)
+		health["server_time_utc"] = time.Now().Add(shift).Unix()
+		json.NewEncoder(w).Encode(health)
+	}))
+	defer between.Close()
+	env := map[string]string{"VAULT_ADDR": between.URL}
+	shift = 5 * time.Second
+	if v := c.doctor(t, env, "web-0"); v.code != exitDone {
+		t.Errorf("%s: %s", shift, v)
+	}
+	apart := func(want string) visit {
+		t.Helper()
+		v := c.doctor(t, env, "web-0")
+		if !slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) || !strings.Contains(v.link(t, "vault-clock").Detail, want) {
+			t.Errorf("%s: %s", shift, v)
+		}
+		return v
+	}
+	shift = -5 * time.Minute
+	apart("behind ours")
+	shift = 5 * time.Minute
+	if v := apart("ahead of ours"); v.link(t, "login").State != doctor.OK {
+		t.Errorf("%s", v)
+	}
+	// A login that is refused then may be for that.
+	for _, refuse = range []int{http.StatusForbidden, http.StatusInternalServerError} {
+		logins.Store(0)
+		if v := apart("ahead of ours"); v.link(t, "login").DependsOn != "vault-clock" || v.link(t, "policy").DependsOn != "vault-clock" {
+			t.Errorf("%s", v)
+		}
+		// One for the mount, one for the account: nobody waits here for better times.
+		if n := logins.Load(); n != 2 {
+			t.Errorf("HTTP %d: %d logins", refuse, n)
+		}
+	}
+}
+
+// What people see.
+func (c *clinic) testText(t *testing.T) {
+	c.sh(t, `kubectl -n demo label secret web secretmanager.io/transit-key-`)
+	defer encryptAgain(t, c)
+	out, _ := c.command(t.Context(), "", c.env, "secretmanager", "doctor", "web-0", "-n", "demo").CombinedOutput()
+	for _, want := range []string{
+		"installation\n  ok       cluster          Kubernetes v1.34.4 at https://",
+		"\n\npod demo/web-0\n  ok       pod              Running on node node-1\n",
+		"\n\nclass demo/web\n  ok       class            role demo-web, key transit/keys/web, Secret web, scope strict\n",
+		"\n  broken   label            label secretmanager.io/transit-key is missing",
+		"mend: kubectl -n demo label secret web secretmanager.io/transit-key=web\n",
+		"\nerror: 1 link is broken: label\n",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "\x1b") {
+		t.Error("colours without a terminal")
+	}
+}
+
+func TestDoctorColours(t *testing.T) {
+	for _, colour := range []bool{true, false} {
+		var out bytes.Buffer
+		o := &doctorVerb{program: &program{environment: environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
+		o.print(doctor.Link{Name: "vault", State: doctor.Broken, Detail: "away", Mend: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
+		want := "installation\n  broken   vault            away\n"
+		if colour {
+			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
+		}
+		for _, line := range []string{"warning: w", "mend: vault status", "note: a"} {
+			want += strings.Repeat(" ", 28) + line + "\n"
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"math/big"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// clinic is a cluster and a Vault that are made to look like a good installation: the
+// objects are those of the driver's release and of ours, and what kubelet and
+// controllers would say of them is written down. Its own, since there is one driver
+// in a cluster, and Vault is sealed.
+type clinic struct {
+	vault  *testenv.Vault
+	server *testenv.APIServer
+	kube   kubernetes.Interface
+	env    map[string]string
+	crds   string // folder of the driver's manifests
+}
+
+func newClinic(t *testing.T) *clinic {
+	t.Helper()
+	c := &clinic{vault: testenv.NewVault(t), server: testenv.NewAPIServer(t)}
+	self, err := os.Executable()
+	check(t, err)
+	kubectl, err := programs.Path(t.Context(), "kubectl")
+	check(t, err)
+	bin := t.TempDir()
+	for name, target := range map[string]string{"secretmanager": self, "vault": self, "kubectl": kubectl} {
+		check(t, os.Symlink(target, filepath.Join(bin, name)))
+	}
+	c.env = map[string]string{
+		"PATH": bin + ":/usr/bin:/bin", "HOME": t.TempDir(), "KUBECONFIG": c.server.Kubeconfig,
+		"VAULT_ADDR": c.vault.Address, "VAULT_TOKEN": c.vault.RootToken,
+	}
+	c.kube, err = kubernetes.NewForConfig(c.server.Config)
+	check(t, err)
+	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/secrets-store-csi-driver").Output()
+	check(t, err)
+	c.crds = strings.TrimSpace(string(where)) + "/deploy"
+	return c
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// install makes the installation and, in namespace demo, an app that runs.
+func (c *clinic) install(t *testing.T) {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	check(t, err)
+	c.env["ROOT"], c.env["DRIVER"] = root, c.crds
+	c.sh(t, `
+		cd "$DRIVER"
+		kubectl apply -f secrets-store.csi.x-k8s.io_secretproviderclasses.yaml -f secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml
+		kubectl wait --for=condition=Established crd --all
+		# This API server takes no privileged containers; nothing runs them anyway.
+		sed -e 's/rotation=false/rotation=true/' -e 's/rotation-poll-interval=2m/rotation-poll-interval=0s/' -e 's/privileged: true/privileged: false/' -e /mountPropagation/d \
+			secrets-store-csi-driver.yaml | kubectl apply -f -
+		kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"
+		kubectl apply -k "$ROOT/manifests"
+		kubectl create namespace demo
+		kubectl -n demo create serviceaccount web
+		kubectl -n demo create serviceaccount nobody
+		kubectl -n demo create serviceaccount pauper
+		kubectl -n kube-system create serviceaccount secrets-store-csi-driver`)
+	c.vaultIs(t, c.vault.Address)
+	check(t, c.vault.TrustAPIServer(t.Context(), "kubernetes", c.server, c.server.ReviewerToken(t)))
+	for node := range slices.Values([]string{"node-1", "node-2"}) {
+		c.pod(t, "kube-system", "driver-"+node, "app: csi-secrets-store", node)
+		c.pod(t, "secretmanager-system", "provider-"+node, "app.kubernetes.io/name: secretmanager-provider", node)
+	}
+	c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2)
+	c.sh(t, `
+		secretmanager vault-setup --transit-key web -n demo --service-account web --apply
+		secretmanager encrypt web -n demo --transit-key web --from-literal password=hunter2 --from-literal token=t0ken`)
+	c.apply(t, webClass+webPod)
+	c.started(t, "web-0")
+	c.apply(t, webMounted)
+}
+
+// vaultIs tells the provider where Vault is, as an overlay does.
+func (c *clinic) vaultIs(t *testing.T, address string) {
+	t.Helper()
+	c.sh(t, `kubectl -n secretmanager-system patch $(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault) -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
+}
+
+// pod makes a pod that is ready.
+func (c *clinic) pod(t *testing.T, namespace, name, label, node string) {
+	t.Helper()
+	c.apply(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: `+name+`, namespace: `+namespace+`, labels: {`+label+`}}
+spec: {nodeName: `+node+`, automountServiceAccountToken: false, serviceAccountName: `+map[string]string{"kube-system": "secrets-store-csi-driver", "secretmanager-system": "secretmanager-provider"}[namespace]+`, containers: [{name: c, image: "secretmanager:v0.1.0"}]}
+`)
+	c.status(t, namespace, name, corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
+}
+
+func (c *clinic) status(t *testing.T, namespace, name string, status corev1.PodStatus) {
+	t.Helper()
+	pod, err := c.kube.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	check(t, err)
+	pod.Status = status
+	_, err = c.kube.CoreV1().Pods(namespace).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
+	check(t, err)
+}
+
+// started says of a pod in demo that its container runs: since later, so that every
+// mount came before.
+func (c *clinic) started(t *testing.T, name string) {
+	t.Helper()
+	c.startedAt(t, name, time.Now().Add(24*time.Hour))
+}
+
+func (c *clinic) startedAt(t *testing.T, name string, at time.Time) {
+	t.Helper()
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
+	c.status(t, "demo", name, corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: running}}})
+}
+
+func (c *clinic) daemonSetReady(t *testing.T, namespace, name string, ready int32) {
+	t.Helper()
+	set, err := c.kube.AppsV1().DaemonSets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	check(t, err)
+	set.Status.DesiredNumberScheduled, set.Status.NumberReady = 2, ready
+	_, err = c.kube.AppsV1().DaemonSets(namespace).UpdateStatus(t.Context(), set, metav1.UpdateOptions{})
+	check(t, err)
+}
+
+// failedMount is an event of the kubelet's.
+func (c *clinic) failedMount(t *testing.T, pod, message string) {
+	t.Helper()
+	p, err := c.kube.CoreV1().Pods("demo").Get(t.Context(), pod, metav1.GetOptions{})
+	check(t, err)
+	_, err = c.kube.CoreV1().Events("demo").Create(t.Context(), &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: pod + "-"},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "demo", Name: pod, UID: p.UID},
+		Reason:         "FailedMount", Type: corev1.EventTypeWarning, Message: message, LastTimestamp: metav1.Now(),
+	}, metav1.CreateOptions{})
+	check(t, err)
+}
+
+func (c *clinic) apply(t *testing.T, manifest string) {
+	t.Helper()
+	c.run(t, manifest, "kubectl", "apply", "-f", "-")
+}
+
+// sh runs a shell script of commands, each of which has to succeed.
+func (c *clinic) sh(t *testing.T, script string) {
+	t.Helper()
+	c.run(t, "", "sh", "-ec", script)
+}
+
+func (c *clinic) run(t *testing.T, stdin, name string, args ...string) {
+	t.Helper()
+	if out, err := c.command(t.Context(), stdin, c.env, name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+func (c *clinic) command(ctx context.Context, stdin string, env map[string]string, name string, args ...string) *exec.Cmd {
+	path := name
+	if name != "sh" {
+		path = filepath.Join(strings.Split(c.env["PATH"], ":")[0], name)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// vaultDelete deletes something in Vault.
+func (c *clinic) vaultDelete(t *testing.T, path string) {
+	t.Helper()
+	_, err := c.vault.Do(t.Context(), http.MethodDelete, path, c.vault.RootToken, nil)
+	check(t, err)
+}
+
+// visit is one run of doctor.
+type visit struct {
+	links  []doctor.Link
+	stderr string
+	code   int
+}
+
+// doctor runs it with -o json. Whatever the state of things is, it shows no secret.
+func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) visit {
+	t.Helper()
+	all := maps.Clone(c.env)
+	maps.Copy(all, env)
+	cmd := c.command(t.Context(), "", all, "secretmanager", append([]string{"doctor", "-n", "demo", "-o", "json"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	v := visit{}
+	if err := cmd.Run(); err != nil {
+		failed := (*exec.ExitError)(nil)
+		if !errors.As(err, &failed) {
+			t.Fatal(err)
+		}
+		v.code = failed.ExitCode()
+	}
+	v.stderr = stderr.String()
+	var out struct{ Links []doctor.Link }
+	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil {
+		t.Fatalf("doctor %s: %v\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	v.links = out.Links
+	for _, secret := range []string{"eyJ", "hvs.", "hvb.", "vault:v1:", "hunter2", "t0ken", `"root"`, "goroutine", "panic"} {
+		if strings.Contains(stdout.String()+stderr.String(), secret) {
+			t.Errorf("doctor %s shows %q:\n%s%s", strings.Join(args, " "), secret, &stdout, &stderr)
+		}
+	}
+	return v
+}
+
+// link finds a link by its name.
+func (v visit) link(t *testing.T, name string) doctor.Link {
+	t.Helper()
+	i := slices.IndexFunc(v.links, func(l doctor.Link) bool { return l.Name == name })
+	if i < 0 {
+		t.Fatalf("there is no link %s in\n%s", name, v)
+	}
+	return v.links[i]
+}
+
+// in returns the names of the links that are in a state.
+func (v visit) in(state doctor.State) []string {
+	var names []string
+	for _, l := range v.links {
+		if l.State == state {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+func (v visit) String() string {
+	var b strings.Builder
+	for _, l := range v.links {
+		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " + strings.Join(append(l.Mend, l.Warnings...), " ; ") + "\n")
+	}
+	return b.String() + v.stderr
+}
+
+// issuerKeys are the keys that the API server signs service-account tokens with, as
+// a jwt mount takes them.
+func (c *clinic) issuerKeys(t *testing.T) []string {
+	t.Helper()
+	raw, err := c.kube.Discovery().RESTClient().Get().AbsPath("/openid/v1/jwks").Do(t.Context()).Raw()
+	check(t, err)
+	var set struct {
+		Keys []struct{ N, E string }
+	}
+	check(t, json.Unmarshal(raw, &set))
+	var keys []string
+	for _, k := range set.Keys {
+		n, err := base64.RawURLEncoding.DecodeString(k.N)
+		check(t, err)
+		e, err := base64.RawURLEncoding.DecodeString(k.E)
+		check(t, err)
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())})
+		check(t, err)
+		keys = append(keys, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	}
+	return keys
+}
+
+// poor is the kubeconfig of a service account in demo.
+func (c *clinic) poor(t *testing.T, account string) map[string]string {
+	t.Helper()
+	config := rest.AnonymousClientConfig(c.server.Config)
+	file := clientcmdapi.NewConfig()
+	file.Clusters["c"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: c.server.CA}
+	file.AuthInfos["c"] = &clientcmdapi.AuthInfo{Token: c.server.ServiceAccountToken(t, "demo", account, "", time.Hour)}
+	file.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c"}
+	file.CurrentContext = "c"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	check(t, clientcmd.WriteToFile(*file, path))
+	return map[string]string{"KUBECONFIG": path}
+}
+
+const (
+	webClass = `
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: web, namespace: demo}
+spec: {provider: secretmanager, parameters: {roleName: demo-web, secretName: web, transitKey: web}}
+---`
+	webPod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: demo}
+spec:
+  nodeName: node-1
+  serviceAccountName: web
+  automountServiceAccountToken: false
+  containers: [{name: app, image: app}]
+  volumes:
+  - name: secrets
+    csi:
+      driver: secrets-store.csi.k8s.io
+      readOnly: true
+      volumeAttributes: {secretProviderClass: web}
+      nodePublishSecretRef: {name: web}
+---`
+	webMounted = `
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClassPodStatus
+metadata: {name: web-0-demo-web, namespace: demo}
+status: {podName: web-0, secretProviderClassName: web, mounted: true}
+`
+)

@@ -1,0 +1,184 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
+)
+
+// podNode is the node of the pod that was asked about, if there is one.
+func (w *walk) podNode(ctx context.Context) string {
+	if pod := w.load(ctx).pod; pod != nil {
+		return pod.Spec.NodeName
+	}
+	return ""
+}
+
+func (w *walk) kubectl(words ...string) string {
+	return command(append([]string{"kubectl", "-n", w.Namespace}, words...)...)
+}
+
+func (w *walk) checkPod(ctx context.Context) finding {
+	s := w.load(ctx)
+	if apierrors.IsNotFound(s.podErr) {
+		return brokenf("there is no pod %s in namespace %s", w.Pod, w.Namespace).mending(w.kubectl("get", "pods"))
+	}
+	if s.podErr != nil {
+		f := unseen("get pods -n "+w.Namespace, s.podErr)
+		f.detail += "; --class and --service-account do without it"
+		return f
+	}
+	var wrong []string
+	ours := 0
+	for _, v := range s.pod.Spec.Volumes {
+		if v.CSI == nil || v.CSI.Driver != driverName {
+			continue
+		}
+		ours++
+		if v.CSI.VolumeAttributes["secretProviderClass"] == "" {
+			wrong = append(wrong, "volume "+v.Name+" has no volumeAttributes.secretProviderClass")
+		}
+		if v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {
+			wrong = append(wrong, "volume "+v.Name+" is not readOnly: true, which the driver asks for")
+		}
+	}
+	switch {
+	case ours == 0:
+		return brokenf("it has no volume of the driver %s", driverName).advising("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
+	case len(wrong) > 0:
+		return brokenf("%s", strings.Join(wrong, "; ")).advising("mend it in what makes the pod: volumes of a pod that is there cannot be changed")
+	case len(s.classes) == 0:
+		return brokenf("its volumes of the driver are of other providers")
+	case s.pod.Spec.NodeName == "":
+		return brokenf("it is on no node yet, so nothing has been mounted").mending(w.kubectl("describe", "pod", w.Pod))
+	}
+	return okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
+}
+
+// lookMount looks at what became of the mounts. Whatever is broken before explains
+// it well enough.
+func (w *walk) lookMount(ctx context.Context, of string) {
+	for _, l := range w.links {
+		// A pod can do without these two.
+		if l.State == Broken && l.Name != "rotation" && l.Name != "vault-clock" && l.Name != "label" {
+			w.broken[of+"/"+l.Name] = l.Name
+			w.look(ctx, of, "mount", []string{l.Name}, nil)
+			return
+		}
+	}
+	w.look(ctx, of, "mount", nil, w.checkMount)
+}
+
+func (w *walk) checkMount(ctx context.Context) finding {
+	pod := w.subject.pod
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return okf("the pod has ended")
+	}
+	started := firstStart(pod)
+	if started.IsZero() {
+		return w.explainEvents(ctx)
+	}
+	for _, c := range w.subject.classes {
+		raw, err := w.raw(ctx, driverAPI+"/namespaces/"+w.Namespace+"/secretproviderclasspodstatuses/"+pod.Name+"-"+pod.Namespace+"-"+c.name)
+		var status spcv1.SecretProviderClassPodStatus
+		if err == nil {
+			err = json.Unmarshal(raw, &status)
+		}
+		none := apierrors.IsNotFound(err)
+		if err != nil && !none {
+			return unseen("get secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io -n "+w.Namespace, err)
+		}
+		// Both times are whole seconds.
+		if none || status.CreationTimestamp.After(started) {
+			return brokenf("its containers started before the volume of class %s was mounted: what they see of it is empty (docs/failures.md)", c.name).
+				mending(w.kubectl("delete", "pod", pod.Name)).advising("its controller makes a new one; a pod without one has to be created again")
+		}
+	}
+	return okf("mounted before its containers started")
+}
+
+// firstStart is when the first of the running containers started.
+func firstStart(pod *corev1.Pod) (first time.Time) {
+	for _, c := range pod.Status.ContainerStatuses {
+		if running := c.State.Running; running != nil && (first.IsZero() || running.StartedAt.Time.Before(first)) {
+			first = running.StartedAt.Time
+		}
+	}
+	return first
+}
+
+// explainEvents says what the kubelet last said of a mount that failed.
+func (w *walk) explainEvents(ctx context.Context) finding {
+	pod := w.subject.pod
+	list, err := w.Kube.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + pod.Name + ",reason=FailedMount",
+	})
+	if err != nil {
+		return unseen("list events -n "+w.Namespace, err)
+	}
+	events := slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
+		return e.InvolvedObject.UID != "" && e.InvolvedObject.UID != pod.UID // of an older pod of that name
+	})
+	if len(events) == 0 {
+		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").mending(w.kubectl("describe", "pod", pod.Name))
+	}
+	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	why, mend := explain(last.Message, w.Namespace, pod)
+	when := "a mount failed"
+	if at := eventTime(last); !at.IsZero() {
+		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(at), 0).Truncate(time.Second))
+	}
+	return brokenf("%s: %s", when, clip(eventWords(last.Message))).mending(mend...).
+		advising(strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is mended wait for that", "; "))
+}
+
+func eventTime(e corev1.Event) time.Time {
+	if e.Series != nil {
+		return e.Series.LastObservedTime.Time
+	}
+	return cmp.Or(e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time)
+}
+
+// eventWords drops what kubelet and driver put before the provider's words.
+func eventWords(message string) string {
+	if i := strings.LastIndex(message, "desc = "); i >= 0 {
+		return message[i+len("desc = "):]
+	}
+	return message
+}
+
+// explain knows what can be wrong that the rest of the chain does not show, because it
+// is about the node, or was so at the time.
+func explain(message, namespace string, pod *corev1.Pod) (why string, mend []string) {
+	onNode := command("kubectl", "get", "pods", "-A", "-o", "wide", "--field-selector", "spec.nodeName="+pod.Spec.NodeName)
+	logs := command("kubectl", "-n", systemNamespace, "logs", "-l", providerLabel, "--since=15m", "--tail=-1")
+	for _, known := range []struct {
+		text, why string
+		mend      []string
+	}{
+		{"not found in the list of registered CSI drivers", "the driver is not on the pod's node, or has not told the kubelet yet", []string{onNode}},
+		{"provider not found", "no provider has been on the pod's node since the driver started; when it is there, the driver may take up to two minutes to look again, unless its pod there is deleted", []string{onNode}},
+		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef is not there, or was not then", []string{command("kubectl", "-n", namespace, "get", "secrets")}},
+		{"no token to", "the CSIDriver did not have that audience when the kubelet made the tokens", []string{command("kubectl", "get", "csidriver", driverName, "-o", "yaml")}},
+		{"expired at", "the clock of the pod's node is off, or the kubelet's token was old", []string{onNode}},
+		{"cannot be reached within", "Vault could not be reached from the pod's node: network policies, firewalls and names are other ones there than here", []string{logs}},
+		{"is sealed and was not unsealed", "Vault was sealed then", []string{"vault status"}},
+		{"refused requests for all of", "a quota of Vault's", []string{"vault list sys/quotas/rate-limit"}},
+		{"code = DeadlineExceeded", "the provider or the driver was away or was killed in the middle of a mount; the pod can start with an empty volume (docs/failures.md): look at this pod again when it runs", []string{onNode, logs}},
+		{"code = Unavailable", "the provider or the driver was killed in the middle of a mount; the pod can start with an empty volume (docs/failures.md): look at this pod again when it runs", []string{onNode, logs}},
+	} {
+		if strings.Contains(message, known.text) {
+			return known.why, known.mend
+		}
+	}
+	return "", []string{command("kubectl", "-n", namespace, "describe", "pod", pod.Name)}
+}

@@ -1,0 +1,237 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/secretmanager-io/secretmanager/provider"
+)
+
+const (
+	systemNamespace = "secretmanager-system"
+	providerLabel   = "app.kubernetes.io/name=secretmanager-provider"
+)
+
+// providerSide is what was found of the provider.
+type providerSide struct {
+	set      *appsv1.DaemonSet
+	settings provider.Config // with its defaults where nothing was found
+	seen     bool            // the settings are the provider's own
+	images   []string        // of its pods, or else of the DaemonSet
+}
+
+func (w *walk) checkProvider(ctx context.Context) finding {
+	if err := w.listDaemonSets(ctx); err != nil {
+		return unseen("list daemonsets.apps -A", err)
+	}
+	for i := range w.cluster.daemonSets {
+		if set := &w.cluster.daemonSets[i]; set.Labels["app.kubernetes.io/name"] == "secretmanager-provider" {
+			w.provider.set = set
+		}
+	}
+	set := w.provider.set
+	const install = "kubectl apply -k the overlay that docs/install.md shows (3. Provider and rotator)"
+	switch {
+	case set == nil && w.cluster.everywhere:
+		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).advising(install)
+	case set == nil:
+		return unknownf("it is not in the namespaces that you may look into").advising("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+	}
+	c := set.Spec.Template.Spec.Containers[0]
+	if named := container(set, "provider"); named != nil {
+		c = *named
+	}
+	w.provider.images = []string{c.Image}
+	env, problem := w.environment(ctx, set.Namespace, c)
+	args := append(slices.Clone(c.Command), c.Args...)
+	setting := func(flag, variable, standard string) string {
+		if value, found := flagValue(args, flag); found {
+			return value
+		}
+		return cmp.Or(env[variable], standard)
+	}
+	s := &w.provider.settings
+	s.Vault.Address = setting("vault-addr", "VAULT_ADDR", "")
+	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
+	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", provider.DefaultAuthMount), "/")
+	s.Audience = setting("audience", "", provider.DefaultAudience)
+	allowed, _ := flagValue(args, "vault-allowed-addresses")
+	s.AllowedAddresses = strings.FieldsFunc(allowed, func(r rune) bool { return r == ',' || r == ' ' })
+	w.provider.seen = problem == ""
+	switch {
+	case s.Vault.Address == "" && problem == "":
+		return brokenf("DaemonSet %s/%s says nowhere where Vault is", set.Namespace, set.Name).
+			mending(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name, "VAULT_ADDR=https://HOST:8200")).
+			advising("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, or else the next apply undoes it")
+	case problem != "":
+		return okf("DaemonSet %s/%s", set.Namespace, set.Name).warning("where it looks for Vault cannot be seen: " + problem)
+	}
+	return okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.Vault.Address)
+}
+
+// environment is that of a container, as far as it does not come from Secrets. The
+// problem is what of it could not be read.
+func (w *walk) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, problem string) {
+	env = map[string]string{}
+	configMap := func(name string, optional *bool) map[string]string {
+		m, err := w.Kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			if optional == nil || !*optional {
+				problem = oneLine(err)
+			}
+			return nil
+		}
+		return m.Data
+	}
+	for _, from := range c.EnvFrom {
+		if ref := from.ConfigMapRef; ref != nil {
+			for name, value := range configMap(ref.Name, ref.Optional) {
+				env[from.Prefix+name] = value
+			}
+		}
+	}
+	for _, e := range c.Env {
+		env[e.Name] = e.Value
+		if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
+			ref := e.ValueFrom.ConfigMapKeyRef
+			env[e.Name] = configMap(ref.Name, ref.Optional)[ref.Key]
+		}
+	}
+	return env, problem
+}
+
+// checkNodes looks for nodes that have the driver and no provider.
+func (w *walk) checkNodes(ctx context.Context) finding {
+	if w.cluster.driver == nil || w.provider.set == nil {
+		return unknownf("the DaemonSets of driver and provider cannot be seen")
+	}
+	drivers, err := w.podsOf(ctx, w.cluster.driver)
+	if err != nil {
+		return unseen("list pods -n "+w.cluster.driver.Namespace, err)
+	}
+	providers, err := w.podsOf(ctx, w.provider.set)
+	if err != nil {
+		return unseen("list pods -n "+w.provider.set.Namespace, err)
+	}
+	serving, ailing, images := map[string]bool{}, map[string]*corev1.Pod{}, map[string]bool{}
+	for i := range providers {
+		p := &providers[i]
+		if ready(p) {
+			serving[p.Spec.NodeName] = true
+			images[p.Spec.Containers[0].Image] = true
+		} else {
+			ailing[p.Spec.NodeName] = p
+		}
+	}
+	if len(images) > 0 {
+		w.provider.images = nil
+		for image := range images {
+			w.provider.images = append(w.provider.images, image)
+		}
+		slices.Sort(w.provider.images)
+	}
+	onDriver := map[string]bool{}
+	for _, p := range drivers {
+		onDriver[p.Spec.NodeName] = true
+	}
+	namespace := w.provider.set.Namespace
+	var without, mend []string
+	for node := range onDriver {
+		if !serving[node] {
+			without = append(without, node)
+		}
+	}
+	slices.Sort(without)
+	for i, node := range without {
+		p := ailing[node]
+		if p == nil {
+			without[i] = node + " (none)"
+			mend = []string{command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
+			continue
+		}
+		without[i] = fmt.Sprintf("%s (%s: %s)", node, p.Name, whyNotReady(p))
+		if len(mend) == 0 {
+			mend = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name), command("kubectl", "-n", namespace, "logs", p.Name)}
+		}
+	}
+	if len(without) > 0 {
+		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver), clip(strings.Join(without, ", "))).mending(mend...)
+	}
+	if node := w.podNode(ctx); node != "" && !onDriver[node] {
+		return brokenf("the driver does not run on node %s, where the pod is", node).
+			mending(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset", w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
+			advising("its node selector and tolerations have to fit that node")
+	}
+	return okf("a ready provider on each of %d nodes with the driver", len(onDriver))
+}
+
+func clip(s string) string {
+	if r := []rune(s); len(r) > 400 {
+		return string(r[:400]) + "…"
+	}
+	return s
+}
+
+func (w *walk) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
+	list, err := w.Kube.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(set.Spec.Selector)})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.Spec.NodeName == "" || p.DeletionTimestamp != nil }), nil
+}
+
+func ready(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func whyNotReady(p *corev1.Pod) string {
+	for _, c := range p.Status.ContainerStatuses {
+		if waiting := c.State.Waiting; waiting != nil && waiting.Reason != "" {
+			return waiting.Reason
+		}
+	}
+	return "not ready"
+}
+
+// checkVersion compares the provider with this program.
+func (w *walk) checkVersion(context.Context) finding {
+	if len(w.provider.images) == 0 {
+		return unknownf("the provider's image cannot be seen")
+	}
+	images := strings.Join(w.provider.images, ", ")
+	if len(w.provider.images) > 1 {
+		return okf("%s", images).warning("the nodes run different versions: is an update under way?")
+	}
+	theirs, ours := imageVersion(images), w.Version
+	t, terr := version.ParseGeneric(theirs)
+	o, oerr := version.ParseGeneric(ours)
+	switch {
+	case oerr != nil:
+		return okf("%s; this program is a development build, so there is nothing to compare", images)
+	case terr != nil:
+		return unknownf("the provider's image %s does not tell its version", images)
+	case t.Major() == o.Major() && t.Minor() == o.Minor():
+		return okf("provider %s, this program %s", theirs, ours)
+	}
+	return okf("provider %s, this program %s", theirs, ours).warning("the versions differ: parameters that one of them knows may be unknown to the other")
+}
+
+// imageVersion is the tag of an image, without a digest.
+func imageVersion(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	slash := strings.LastIndex(image, "/")
+	if colon := strings.LastIndex(image, ":"); colon > slash {
+		return image[colon+1:]
+	}
+	return ""
+}

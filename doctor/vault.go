@@ -1,0 +1,220 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// clocksApart is how far Vault's clock may be from ours. Vault itself allows a
+// service-account token a minute or more; before that it is worth a word.
+const clocksApart = 30 * time.Second
+
+// vaultSide is what was found of Vault.
+type vaultSide struct {
+	config    transit.Config
+	namespace string // where no class tells
+	client    *transit.Client
+	api       *api.Client // without token and namespace
+	health    *api.HealthResponse
+}
+
+// checkVault looks for Vault where we were told it is, and otherwise where the class
+// or the provider has it: that may be a name that only pods know.
+func (w *walk) checkVault(ctx context.Context) finding {
+	v := &w.vault
+	v.config, v.namespace = w.Vault, cmp.Or(w.VaultNamespace, w.provider.settings.VaultNamespace)
+	v.config.RetryFor = -1 // a minute of patience would be one per link
+	told := v.config.Address != ""
+	if !told {
+		v.config.Address = cmp.Or(w.classAddress(ctx), w.provider.settings.Vault.Address)
+	}
+	barring := func(f finding) finding {
+		f.bars = true
+		return f
+	}
+	if v.config.Address == "" {
+		return barring(unknownf("VAULT_ADDR is not set, and where the provider looks for Vault cannot be seen")).mending("export VAULT_ADDR=https://HOST:8200")
+	}
+	var err error
+	if v.client, err = transit.NewClient(v.config); err == nil {
+		v.api, err = w.VaultAPI(v.config)
+	}
+	if err != nil {
+		return brokenf("%s", oneLine(err)).advising("check VAULT_ADDR and, for TLS, VAULT_CACERT")
+	}
+	v.api.SetMaxRetries(0)
+	v.health, err = v.api.Sys().HealthWithContext(ctx)
+	address := v.config.Address
+	switch {
+	case err == nil && v.health.ServerTimeUTC == 0 && v.health.Version == "":
+		return brokenf("what answers at %s is not Vault", address).mending("vault status").advising("check VAULT_ADDR, and that no proxy answers in its place")
+	case err == nil:
+		return okf("%s at %s", v.health.Version, address)
+	case unanswered(err) && !told:
+		return barring(unknownf("%s cannot be reached from here, which says nothing about pods: %s", address, vaultError(err))).
+			mending("export VAULT_ADDR=https://HOST:8200").advising("the address has to be one that works here, for instance that of a kubectl port-forward")
+	case unanswered(err):
+		return brokenf("%s cannot be reached: %s", address, vaultError(err)).mending("vault status").advising("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
+	}
+	return brokenf("what answers at %s is not Vault: %s", address, vaultError(err)).mending("vault status").advising("check VAULT_ADDR, and that no proxy answers in its place")
+}
+
+// unanswered reports whether there was no answer at all.
+func unanswered(err error) bool {
+	return errors.As(err, new(*url.Error)) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// vaultError is an error of Vault's own client in one line. A body that is not
+// Vault's is not repeated.
+func vaultError(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	if inner := (*url.Error)(nil); errors.As(err, &inner) {
+		return oneLine(inner.Err)
+	}
+	refused := (*api.ResponseError)(nil)
+	if !errors.As(err, &refused) {
+		return "its answer is not one that Vault gives"
+	}
+	if refused.RawError {
+		return fmt.Sprintf("HTTP %d", refused.StatusCode)
+	}
+	return fmt.Sprintf("HTTP %d: %s", refused.StatusCode, strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " "))
+}
+
+func (w *walk) checkSeal(context.Context) finding {
+	switch h := w.vault.health; {
+	case !h.Initialized:
+		return brokenf("Vault is not initialised").mending("vault operator init", "vault operator unseal")
+	case h.Sealed:
+		return brokenf("Vault is sealed").mending("vault operator unseal").advising("it takes the keys of whoever runs Vault")
+	}
+	return okf("unsealed")
+}
+
+func (w *walk) checkClock(context.Context) finding {
+	if w.vault.health.ServerTimeUTC == 0 {
+		return unknownf("Vault does not tell its time")
+	}
+	now := w.Now()
+	// Vault tells whole seconds.
+	apart := now.Sub(time.Unix(w.vault.health.ServerTimeUTC, 0)).Truncate(time.Second)
+	if apart.Abs() <= clocksApart {
+		return okf("less than %s from ours", clocksApart)
+	}
+	side := "behind"
+	if apart < 0 {
+		side = "ahead of"
+	}
+	return brokenf("Vault's clock is %s %s ours (%s): tokens look expired, or not valid yet", apart.Abs(), side, now.UTC().Format(time.RFC3339)).
+		mending("timedatectl status").advising("on Vault's machine, here, and on the nodes: one of them is off")
+}
+
+var errNoToken = errors.New("no Vault token")
+
+// asUser is the API client of the one who asks.
+func (w *walk) asUser(namespace string) (*api.Client, error) {
+	if w.VaultToken == "" {
+		if w.VaultTokenError != nil {
+			return nil, fmt.Errorf("%w: %w", errNoToken, w.VaultTokenError)
+		}
+		return nil, errNoToken
+	}
+	client, err := w.vault.api.Clone()
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(w.VaultToken)
+	if namespace != "" {
+		client.SetNamespace(namespace)
+	}
+	return client, nil
+}
+
+// session is the transit session of the one who asks.
+func (w *walk) session(namespace string) (*transit.Session, error) {
+	if w.VaultToken == "" {
+		return nil, errNoToken
+	}
+	return w.vault.client.Session(namespace, transit.StaticToken(w.VaultToken)), nil
+}
+
+// read reads a path as the one who asks; nil without an error is nothing there.
+func (w *walk) read(ctx context.Context, namespace, path string) (map[string]any, error) {
+	client, err := w.asUser(namespace)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Logical().ReadWithContext(ctx, path)
+	if err != nil || answer == nil {
+		return nil, err
+	}
+	return answer.Data, nil
+}
+
+// unread is why a path could not be read, for people.
+func unread(path string, err error) string {
+	refused := (*api.ResponseError)(nil)
+	switch {
+	case errors.Is(err, errNoToken):
+		return "there is no Vault token to read " + path + " with (vault login)"
+	case errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden:
+		return "your Vault token may not read " + path
+	}
+	return "reading " + path + ": " + vaultError(err)
+}
+
+// checkAuthMount asks for a login without a role, which everybody may: a mount that
+// takes {role, jwt} says what it misses, and where there is none Vault denies.
+func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) finding {
+	kind := ""
+	if data, err := w.read(ctx, namespace, "sys/auth/"+mount); err == nil && data != nil {
+		kind, _ = data["type"].(string)
+		if kind != "kubernetes" && kind != "jwt" {
+			return brokenf("auth/%s is of type %s, which does not log service accounts in", mount, kind).
+				advising("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
+		}
+	}
+	_, err := w.vault.client.Login(ctx, transit.Login{Namespace: namespace, Mount: mount, JWT: noJWT})
+	var e *transit.Error
+	if !errors.As(err, &e) || e.Status == 0 {
+		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
+	}
+	vault := ""
+	if namespace != "" {
+		vault = "VAULT_NAMESPACE=" + shellWord(namespace) + " "
+	}
+	enable := vault + command("vault", "auth", "enable", "-path="+mount, "kubernetes")
+	config := vault + command("vault", "write", "auth/"+mount+"/config", "kubernetes_host=https://kubernetes.default.svc")
+	switch {
+	case kind == "" && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound):
+		where := ""
+		if namespace != "" {
+			where = " in Vault namespace " + namespace
+		}
+		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).mending(enable, config).
+			advising("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
+	case strings.Contains(e.Error(), "could not load"):
+		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
+			mending(config).advising("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
+	case kind == "" && e.Status != http.StatusBadRequest:
+		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
+	}
+	if kind != "" {
+		return okf("auth/%s, of type %s", mount, kind)
+	}
+	return okf("auth/%s", mount)
+}
+
+func noJWT() (string, error) { return "", nil }
