@@ -28,7 +28,7 @@ func TestEachCiphertext(t *testing.T) {
 	w := newWorld(t)
 	ns := "verify-list"
 	w.server.CreateNamespace(t, ns)
-	const n = firstPage + 5
+	const n = 5*firstPage + 5 // a first page, one that is four times as long, and five Secrets
 	for i := range n {
 		_, err := w.kube.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("s", i), Labels: map[string]string{ciphertext.LabelTransitKey: "k"}},
@@ -63,7 +63,7 @@ func TestEachCiphertext(t *testing.T) {
 		if unread != nil || err != nil || len(seen) != n || seen["s0"] != 1 {
 			t.Errorf("forgets %t: %d of %d (%v, %v)", forgets, len(seen), n, unread, err)
 		}
-		if want := map[bool]int{false: 3, true: 4}[forgets]; pages != want {
+		if want := map[bool]int{false: 4, true: 5}[forgets]; pages != want {
 			t.Errorf("forgets %t: %d requests, not %d", forgets, pages, want)
 		}
 	}
