@@ -12,13 +12,14 @@ import (
 
 func TestParseClass(t *testing.T) {
 	got, problems := ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k"})
-	want := Class{Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict}
+	want := Class{Role: "r", Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict}
 	if diff := cmp.Diff(want, got); diff != "" || len(problems) > 0 {
 		t.Errorf("%q\n%s", problems, diff)
 	}
 	got, problems = ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "transitMount": "a/b", "scope": "none",
 		"vaultAddress": "https://of.whatever.provider/", "objects": "- {objectName: a/b, secretKey: c}\n- objectName: f"})
 	want.Key.Mount, want.Scope, want.Entries = "a/b", ciphertext.None, []string{"c", "f"}
+	want.VaultAddress = "https://of.whatever.provider"
 	if diff := cmp.Diff(want, got); diff != "" || len(problems) > 0 {
 		t.Errorf("%q\n%s", problems, diff)
 	}

@@ -519,9 +519,10 @@ func (c *clinic) testSilence(t *testing.T) {
 
 // The real Vault has our clock, so one between tells another time.
 func (c *clinic) testClock(t *testing.T) {
-	shift, refuse, logins := time.Duration(0), 0, atomic.Int32{}
+	var shift atomic.Int64 // a duration
+	var refuse, logins atomic.Int32
 	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if refuse > 0 && strings.HasSuffix(r.URL.Path, "/login") {
+		if refuse := int(refuse.Load()); refuse > 0 && strings.HasSuffix(r.URL.Path, "/login") {
 			logins.Add(1)
 			http.Error(w, `{"errors":["permission denied"]}`, refuse)
 			return
@@ -542,38 +543,39 @@ func (c *clinic) testClock(t *testing.T) {
 		}
 		var health map[string]any
 		json.NewDecoder(answer.Body).Decode(&health)
-		health["server_time_utc"] = time.Now().Add(shift).Unix()
+		health["server_time_utc"] = time.Now().Add(time.Duration(shift.Load())).Unix()
 		json.NewEncoder(w).Encode(health)
 	}))
 	defer between.Close()
 	env := map[string]string{"VAULT_ADDR": between.URL}
-	shift = 5 * time.Second
+	shift.Store(int64(5 * time.Second))
 	if v := c.doctor(t, env, "web-0"); v.code != exitDone {
-		t.Errorf("%s: %s", shift, v)
+		t.Errorf("%s: %s", time.Duration(shift.Load()), v)
 	}
 	apart := func(want string) visit {
 		t.Helper()
 		v := c.doctor(t, env, "web-0")
 		if !slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) || !strings.Contains(v.link(t, "vault-clock").Detail, want) {
-			t.Errorf("%s: %s", shift, v)
+			t.Errorf("%s: %s", time.Duration(shift.Load()), v)
 		}
 		return v
 	}
-	shift = -5 * time.Minute
+	shift.Store(-int64(5 * time.Minute))
 	apart("behind ours")
-	shift = 5 * time.Minute
+	shift.Store(int64(5 * time.Minute))
 	if v := apart("ahead of ours"); v.link(t, "login").State != doctor.OK {
 		t.Errorf("%s", v)
 	}
 	// A login that is refused then may be for that.
-	for _, refuse = range []int{http.StatusForbidden, http.StatusInternalServerError} {
+	for _, status := range []int32{http.StatusForbidden, http.StatusInternalServerError} {
+		refuse.Store(status)
 		logins.Store(0)
 		if v := apart("ahead of ours"); v.link(t, "login").DependsOn != "vault-clock" || v.link(t, "policy").DependsOn != "vault-clock" {
 			t.Errorf("%s", v)
 		}
 		// One for the mount, one for the account: nobody waits here for better times.
 		if n := logins.Load(); n != 2 {
-			t.Errorf("HTTP %d: %d logins", refuse, n)
+			t.Errorf("HTTP %d: %d logins", status, n)
 		}
 	}
 }

@@ -115,7 +115,9 @@ func (o *rotate) showProgress() (done func()) {
 	if !o.animated(o.ErrOut) {
 		return func() {}
 	}
-	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
+	// Without an interval the spinner turns with each step. With one the library
+	// would turn it in a goroutine that shares the bar's state without a lock.
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""
 	o.opts.Progress = func(p rotator.Progress) {
