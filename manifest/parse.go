@@ -70,8 +70,8 @@ func (p *parser) secret(n *yaml.Node) {
 	if s.Settings, err = ciphertext.SettingsOf(&meta); err != nil {
 		p.fail(n, "%s: %w", place(s), err)
 	}
-	p.values(s, n, "data", true)
-	p.values(s, n, "stringData", false)
+	s.data = p.values(s, n, "data", true)
+	s.string = p.values(s, n, "stringData", false)
 	if metadata := child(n, "metadata"); metadata != nil {
 		if labels := child(metadata, "labels"); labels != nil {
 			s.hint = child(labels, ciphertext.LabelKeyVersion)
@@ -80,15 +80,15 @@ func (p *parser) secret(n *yaml.Node) {
 	p.file.Secrets = append(p.file.Secrets, s)
 }
 
-// values reads the entries of data or stringData.
-func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) {
+// values reads the entries of data or stringData, and returns their mapping.
+func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) *yaml.Node {
 	values := child(n, field)
 	if values == nil || (values.Kind == yaml.ScalarNode && values.Tag == "!!null") {
-		return
+		return nil
 	}
 	if values.Kind != yaml.MappingNode {
 		p.fail(values, "%s: %s is not a mapping of its own: write its entries out", place(s), field)
-		return
+		return nil
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(values.Content); i += 2 {
@@ -108,8 +108,10 @@ func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) {
 			p.fail(value, "%s: entry %q: %w", place(s), name, err)
 			continue
 		}
+		e.key = key
 		s.Entries = append(s.Entries, e)
 	}
+	return values
 }
 
 func entry(name string, value *yaml.Node, encoded bool) (*Entry, error) {
