@@ -202,6 +202,17 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// The Secrets that hold something else are told apart, and not read.
+func TestPlain(t *testing.T) {
+	f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: p, namespace: n}\nstringData: {a: hunter2}\n", false)))
+	if err != nil || len(f.Secrets) != 1 || len(f.Plain) != 1 {
+		t.Fatalf("%d and %d, %v", len(f.Secrets), len(f.Plain), err)
+	}
+	if p := f.Plain[0]; p.Name != "p" || p.Namespace != "n" || p.Line != 6 || p.Entries != nil {
+		t.Errorf("%+v", p)
+	}
+}
+
 // FuzzEdit removes an entry, sets one and adds one, and has kubectl's parser say
 // what the result is: no other value may differ.
 func FuzzEdit(f *testing.F) {

@@ -30,6 +30,8 @@ import (
 type File struct {
 	// Secrets are the ciphertext Secrets in it, in their order.
 	Secrets []*Secret
+	// Plain are its other Secrets: name, namespace and line, and no entries.
+	Plain []*Secret
 
 	source []byte
 	lines  []int // where each line begins

@@ -58,10 +58,11 @@ func (p *parser) secret(n *yaml.Node) {
 	}
 	meta := corev1.Secret{Type: corev1.SecretType(head.Type)}
 	meta.Labels, meta.Annotations = head.Metadata.Labels, head.Metadata.Annotations
+	s := &Secret{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name, Line: n.Line}
 	if meta.Type != ciphertext.Type && meta.Labels[ciphertext.LabelTransitKey] == "" {
+		p.file.Plain = append(p.file.Plain, s)
 		return
 	}
-	s := &Secret{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name, Line: n.Line}
 	if s.Name == "" {
 		p.fail(n, "a ciphertext Secret without a name")
 		return

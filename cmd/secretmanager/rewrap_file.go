@@ -23,6 +23,16 @@ type rewrapFile struct {
 	source   []byte
 	manifest *manifest.File
 	texts    map[*manifest.Entry][]byte // the new ones
+	content  []byte                     // the new one, where it is more than new texts
+	fresh    bool                       // it is not there yet
+}
+
+// result is the new content.
+func (f *rewrapFile) result() ([]byte, error) {
+	if f.content != nil {
+		return f.content, nil
+	}
+	return f.manifest.Replace(f.texts)
 }
 
 // extensions are those of the files that are looked at in a folder: kubectl's.
@@ -157,6 +167,8 @@ func inFile(name string, err error) error {
 	return errors.Join(lines...)
 }
 
+var errFileChanged = errors.New("it was changed meanwhile: run again")
+
 // staged is a file with its new content beside it.
 type staged struct {
 	file      *rewrapFile
@@ -174,7 +186,7 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 		}
 	}()
 	for _, f := range files {
-		result, err := f.manifest.Replace(f.texts)
+		result, err := f.result()
 		switch {
 		case err != nil:
 			errs = append(errs, inFile(f.name, err))
@@ -193,8 +205,10 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 	// Vault took its time: an editor may have been faster.
 	for _, s := range all {
 		now, err := os.ReadFile(s.file.path)
-		if err == nil && !bytes.Equal(now, s.file.source) {
-			err = errors.New("it was changed meanwhile: run again")
+		if s.file.fresh && errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		} else if err == nil && (s.file.fresh || !bytes.Equal(now, s.file.source)) {
+			err = errFileChanged
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.file.name, err))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -44,13 +47,8 @@ func newWorld(t *testing.T) *world {
 // setup gives a script its environment: the user of a workstation, with the
 // root token of Vault and the cluster's administrator in its kubeconfig.
 func (w *world) setup(e *testscript.Env) error {
-	ns := "cli-" + strings.ToLower(rand.Text()[:10])
-	ctx := w.t.Context()
-	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	ns, err := w.place(w.t.Context())
 	if err != nil {
-		return fmt.Errorf("making namespace %s: %w", ns, err)
-	}
-	if _, err := w.vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true}); err != nil {
 		return err
 	}
 	home := filepath.Join(e.WorkDir, ".home")
@@ -64,4 +62,64 @@ func (w *world) setup(e *testscript.Env) error {
 		e.Setenv(name, value)
 	}
 	return nil
+}
+
+// place makes a namespace and a derived transit key of the same name.
+func (w *world) place(ctx context.Context) (string, error) {
+	ns := "cli-" + strings.ToLower(rand.Text()[:10])
+	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("making namespace %s: %w", ns, err)
+	}
+	_, err = w.vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true})
+	return ns, err
+}
+
+// user is a user of a workstation as in the scripts, for commands that are run in
+// this process.
+type user struct {
+	*world
+	t   *testing.T
+	ns  string // and key
+	env map[string]string
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	w := newWorld(t)
+	ns, err := w.place(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &user{world: w, t: t, ns: ns, env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
+}
+
+// run runs a verb, in the user's namespace.
+func (u *user) run(stdin string, args ...string) (code int, stdout, stderr string) {
+	u.t.Helper()
+	var out, errOut bytes.Buffer
+	code = run(u.t.Context(), environment{
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
+		name:      "secretmanager", getenv: func(name string) string { return u.env[name] },
+	}, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns))
+	return code, out.String(), errOut.String()
+}
+
+// must runs a verb that has to succeed.
+func (u *user) must(stdin string, args ...string) (stdout string) {
+	u.t.Helper()
+	code, stdout, stderr := u.run(stdin, args...)
+	if code != exitDone {
+		u.t.Fatalf("%s: exit code %d: %s", args[0], code, stderr)
+	}
+	return stdout
+}
+
+func (u *user) secret(name string) *corev1.Secret {
+	u.t.Helper()
+	s, err := u.kube.CoreV1().Secrets(u.ns).Get(u.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return s
 }
