@@ -67,7 +67,7 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	p.kube.AddFlags(root.PersistentFlags())
 	for _, verb := range []func(*program) *cobra.Command{
-		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newMount,
+		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newMount, newEdit,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.name+" ")
