@@ -87,11 +87,11 @@ func (c *Client) write(ctx context.Context, sealed *corev1.Secret, opts CreateOp
 				// Nobody was in the way: it is refused for what it is.
 				return nil, "", fmt.Errorf("%w: check what admits Secrets in namespace %s", refused, sealed.Namespace)
 			}
-			if err := mergeable(existing, sealed); err != nil {
+			if err := mergeable(existing, sealed, nil); err != nil {
 				return nil, "", err
 			}
 			last = existing
-			patch, patchErr := mergePatch(existing, sealed)
+			patch, patchErr := mergePatch(existing, sealed, nil)
 			if patchErr != nil {
 				return nil, "", patchErr
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,8 +13,8 @@ import (
 )
 
 // mergeable reports everything that keeps the sealed entries from being merged
-// into the Secret that is there.
-func mergeable(existing, sealed *corev1.Secret) error {
+// into the Secret that is there, and those to be removed from being removed.
+func mergeable(existing, sealed *corev1.Secret, remove []string) error {
 	if existing.Type != ciphertext.Type && existing.Labels[ciphertext.LabelTransitKey] == "" {
 		return fmt.Errorf("%w, of type %s and without the label %s: it is not a ciphertext Secret and stays as it is: choose another name, or delete it first",
 			ErrOther, existing.Type, ciphertext.LabelTransitKey)
@@ -35,7 +36,7 @@ func mergeable(existing, sealed *corev1.Secret) error {
 	}
 	size := 0
 	for _, entry := range ciphertext.Entries(existing.Data) {
-		if _, replaced := sealed.Data[entry]; replaced {
+		if _, replaced := sealed.Data[entry]; replaced || slices.Contains(remove, entry) {
 			continue
 		}
 		size += len(existing.Data[entry])
@@ -65,10 +66,11 @@ type patchOp struct {
 	Value any    `json:"value"`
 }
 
-// mergePatch is the JSON Patch that puts the sealed entries into the Secret if
-// what it was decided on is still so: its uid, its settings, and the values
-// that are replaced. Testing for null is testing that there is nothing.
-func mergePatch(existing, sealed *corev1.Secret) ([]byte, error) {
+// mergePatch is the JSON Patch that puts the sealed entries into the Secret, and
+// removes others, if what it was decided on is still so: its uid, its settings, and
+// the values that are replaced or removed. Testing for null is testing that there
+// is nothing.
+func mergePatch(existing, sealed *corev1.Secret, remove []string) ([]byte, error) {
 	var ops []patchOp
 	add := func(op, path string, value any) { ops = append(ops, patchOp{op, path, value}) }
 
@@ -97,6 +99,12 @@ func mergePatch(existing, sealed *corev1.Secret) ([]byte, error) {
 		path := "/data/" + escape(entry)
 		add("test", path, orNull(existing.Data, entry))
 		add("add", path, sealed.Data[entry])
+	}
+	for _, entry := range remove {
+		path := "/data/" + escape(entry)
+		add("test", path, existing.Data[entry])
+		add("remove", path, nil)
+		delete(merged, entry)
 	}
 	if oldest, _, ok := ciphertext.Versions(merged); ok {
 		add("add", "/metadata/labels/"+escape(ciphertext.LabelKeyVersion), fmt.Sprint(oldest))

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Read returns the plaintext of the named entries of a ciphertext Secret, or of
@@ -26,6 +28,25 @@ func (c *Client) Read(ctx context.Context, namespace, name string, entries ...st
 	if err != nil {
 		return fail(fmt.Errorf("%w: check both names, and that this identity may get that Secret", err))
 	}
+	plain, err := open(ctx, c.vault, secret, entries)
+	if err != nil {
+		return fail(err)
+	}
+	return plain, nil
+}
+
+// Open returns the plaintext of all entries of a ciphertext Secret that is at
+// hand, such as one from a manifest: the opposite of [Seal]. Like [Client.Read] it
+// is all or nothing, and takes update on the key's decrypt path.
+func Open(ctx context.Context, vault *transit.Session, secret *corev1.Secret) (map[string][]byte, error) {
+	plain, err := open(ctx, vault, secret, nil)
+	if err != nil {
+		return nil, fmt.Errorf("decrypting Secret %s: %w", place(secret.Namespace, secret.Name), err)
+	}
+	return plain, nil
+}
+
+func open(ctx context.Context, vault *transit.Session, secret *corev1.Secret, entries []string) (map[string][]byte, error) {
 	var errs []error
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
@@ -46,12 +67,12 @@ func (c *Client) Read(ctx context.Context, namespace, name string, entries ...st
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	key := keyOf(set)
-	results, err := c.vault.Decrypt(ctx, key, itemsOf(secret, set, entries))
+	results, err := vault.Decrypt(ctx, key, itemsOf(secret, set, entries))
 	if err != nil {
-		return fail(withHint(err, fmt.Sprintf("check that the policy has update on %s/decrypt/%s", key.Mount, key.Name)))
+		return nil, withHint(err, fmt.Sprintf("check that the policy has update on %s/decrypt/%s", key.Mount, key.Name))
 	}
 	plain := make(map[string][]byte, len(entries))
 	for i, r := range results {
@@ -62,7 +83,7 @@ func (c *Client) Read(ctx context.Context, namespace, name string, entries ...st
 		plain[entries[i]] = r.Data
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return plain, nil
 }

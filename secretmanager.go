@@ -3,11 +3,13 @@
 //
 // A ciphertext Secret holds one transit ciphertext per entry, bound by its
 // [ciphertext.Scope] to where it lives: see package ciphertext. [Seal] makes one
-// without a cluster. A [Client] creates them or merges entries into them
-// ([Client.Create]), reads them ([Client.Read]), and brings them to the newest
-// version of their key ([Client.Rewrap] one, [Client.Rotate] all). [Prove] finds
-// out whether the entries of a Secret open where they are, and a [Prover] of many,
-// which takes no right to decrypt.
+// without a cluster, [Open] reads one. A [Client] creates them or merges entries
+// into them ([Client.Create]), turns Secrets that hold plaintext into them
+// ([Client.Convert]), changes them as they were read ([Client.Update]), reads them
+// ([Client.Read]), and brings them to the newest version of their key
+// ([Client.Rewrap] one, [Client.Rotate] all). [Prove] finds out whether the entries
+// of a Secret open where they are, and a [Prover] of many, which takes no right to
+// decrypt.
 //
 // Who acts is said by the [transit.Session]: authors need read on the key,
 // update on encrypt and, to prove, on rewrap; programs that read need decrypt.
@@ -35,6 +37,12 @@ var (
 	// ErrConflict: others kept changing the Secret between our reading and our
 	// writing. Nothing was written.
 	ErrConflict = errors.New("it is being changed by others all the time")
+	// ErrChanged: somebody else changed what was to be changed since it was read.
+	// Nothing was written.
+	ErrChanged = errors.New("it was changed since it was read")
+	// ErrNotConvertible: the Secret must not become ciphertext in place. It was not
+	// touched.
+	ErrNotConvertible = errors.New("it cannot be turned into ciphertext in place")
 	// ErrNotProved: an entry does not open where it is.
 	ErrNotProved = errors.New("not every entry opens where it is")
 )

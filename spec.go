@@ -22,6 +22,9 @@ type Spec struct {
 	Settings ciphertext.Settings
 	// Entries are the plaintexts by name of the entry.
 	Entries map[string][]byte
+	// AllowEmpty takes empty values too, which are refused otherwise: nearly always
+	// they are a file that was not written or a variable that was not set.
+	AllowEmpty bool
 }
 
 // complete fills in the defaults and reports everything that can be seen to be
@@ -80,7 +83,7 @@ func (s *Spec) checkEntries() (errs []error) {
 			errs = append(errs, fmt.Errorf("entry %q: Kubernetes does not take the name: %s", entry, strings.Join(problems, "; ")))
 		}
 		n := len(s.Entries[entry])
-		if n == 0 {
+		if n == 0 && !s.AllowEmpty {
 			errs = append(errs, fmt.Errorf("entry %q: it is empty: an empty secret is nearly always a file that was not written or a variable that was not set: check where it comes from", entry))
 		}
 		size += ciphertext.Size(n)

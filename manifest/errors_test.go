@@ -103,12 +103,13 @@ func TestReplaceErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		edits, err := f.edits(map[*Entry][]byte{f.Secrets[0].Entries[0]: []byte(textOf(12, "a"))})
+		p := plan{texts: map[*Entry][]byte{f.Secrets[0].Entries[0]: []byte(textOf(12, "a"))}}
+		edits, err := f.edits(p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		right := expand(head+"data: {a: {{b64 old a}}, b: {{b64 new b}}}\n", true)
-		if err := f.check([]byte(right), edits); err != nil {
+		if err := f.check([]byte(right), edits, p); err != nil {
 			t.Errorf("the right result: %v", err)
 		}
 		for name, wrong := range map[string]string{
@@ -120,7 +121,7 @@ func TestReplaceErrors(t *testing.T) {
 			"quotes":         strings.Replace(right, "namespace: demo", "namespace: 'demo'", 1),
 			"not YAML":       "{",
 		} {
-			if err := f.check([]byte(wrong), edits); err == nil {
+			if err := f.check([]byte(wrong), edits, p); err == nil {
 				t.Errorf("%s: no error", name)
 			}
 		}

@@ -5,8 +5,9 @@
 //
 // [Parse] reads a file, which may hold several documents and lists of objects,
 // and returns its ciphertext Secrets; everything else is passed over. [File.Replace]
-// writes the new texts where the old ones were. It reads its own result before
-// it returns it, and fails rather than return a file that says anything else.
+// writes the new texts where the old ones were, [File.Edit] adds and removes entries
+// too, and [File.Append] adds a Secret. They read their own result before they
+// return it, and fail rather than return a file that says anything else.
 //
 // The one other thing that is rewritten is the label with the oldest key version
 // ([ciphertext.LabelKeyVersion]), where it is there.
@@ -32,6 +33,8 @@ import (
 type File struct {
 	// Secrets are the ciphertext Secrets in it, in their order.
 	Secrets []*Secret
+	// Plain are its other Secrets: name, namespace and line, and no entries.
+	Plain []*Secret
 
 	source []byte
 	lines  []int // where each line begins
@@ -46,7 +49,8 @@ type Secret struct {
 	Line      int // where it begins, counted from 1
 	Entries   []*Entry
 
-	hint *yaml.Node // the value of the version label; nil if there is none to be kept
+	hint         *yaml.Node // the value of the version label; nil if there is none to be kept
+	data, string *yaml.Node // the mappings; nil where there are none
 }
 
 // Entry is one ciphertext.
@@ -55,6 +59,7 @@ type Entry struct {
 	Text []byte // the ciphertext: of data, after base64
 	Line int    // of its value
 
+	key     *yaml.Node
 	node    *yaml.Node
 	encoded bool // in base64, being in data
 }

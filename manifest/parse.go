@@ -39,10 +39,11 @@ func (p *parser) secret(n *yaml.Node) {
 	}
 	meta := corev1.Secret{Type: corev1.SecretType(head.Type)}
 	meta.Labels, meta.Annotations = head.Metadata.Labels, head.Metadata.Annotations
+	s := &Secret{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name, Line: n.Line}
 	if meta.Type != ciphertext.Type && meta.Labels[ciphertext.LabelTransitKey] == "" {
+		p.file.Plain = append(p.file.Plain, s)
 		return
 	}
-	s := &Secret{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name, Line: n.Line}
 	if s.Name == "" {
 		p.fail(n, "a ciphertext Secret without a name")
 		return
@@ -51,8 +52,8 @@ func (p *parser) secret(n *yaml.Node) {
 	if s.Settings, err = ciphertext.SettingsOf(&meta); err != nil {
 		p.fail(n, "%s: %w", place(s), err)
 	}
-	p.values(s, n, "data", true)
-	p.values(s, n, "stringData", false)
+	s.data = p.values(s, n, "data", true)
+	s.string = p.values(s, n, "stringData", false)
 	if metadata := child(n, "metadata"); metadata != nil {
 		if labels := child(metadata, "labels"); labels != nil {
 			s.hint = child(labels, ciphertext.LabelKeyVersion)
@@ -61,15 +62,15 @@ func (p *parser) secret(n *yaml.Node) {
 	p.file.Secrets = append(p.file.Secrets, s)
 }
 
-// values reads the entries of data or stringData.
-func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) {
+// values reads the entries of data or stringData, and returns their mapping.
+func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) *yaml.Node {
 	values := child(n, field)
 	if values == nil || (values.Kind == yaml.ScalarNode && values.Tag == "!!null") {
-		return
+		return nil
 	}
 	if values.Kind != yaml.MappingNode {
 		p.fail(values, "%s: %s is not a mapping of its own: write its entries out", place(s), field)
-		return
+		return nil
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(values.Content); i += 2 {
@@ -89,8 +90,10 @@ func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) {
 			p.fail(value, "%s: entry %q: %w", place(s), name, err)
 			continue
 		}
+		e.key = key
 		s.Entries = append(s.Entries, e)
 	}
+	return values
 }
 
 func entry(name string, value *yaml.Node, encoded bool) (*Entry, error) {

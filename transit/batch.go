@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
@@ -18,6 +19,11 @@ const (
 	maxBatchItems = 100
 	maxBatchBytes = 1 << 20
 )
+
+// maxEncryptItems is Vault's own limit. What is encrypted together belongs
+// together, so it goes in one request where the server takes it: with OpenBao
+// that is found out by asking.
+const maxEncryptItems = 10_000
 
 // Key names a transit key.
 type Key struct {
@@ -55,7 +61,8 @@ type Result struct {
 }
 
 // Encrypt returns the ciphertext of each item, under the newest version of the
-// key. The error is about the request as a whole; items fail on their own.
+// key: in one request if they are no more than fit into a Secret. The error is
+// about the request as a whole; items fail on their own.
 func (s *Session) Encrypt(ctx context.Context, k Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
 }
@@ -95,11 +102,15 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 			return nil, fail(errors.New("some items of the batch have a context and some have none"))
 		}
 	}
+	limit := maxBatchItems
+	if op == "encrypt" {
+		limit = maxEncryptItems
+	}
 	results := make([]Result, 0, len(items))
 	for start := 0; start < len(items); {
 		end, size := start, 0
-		in := make([]batchItem, 0, min(len(items)-start, maxBatchItems))
-		for end < len(items) && len(in) < maxBatchItems {
+		in := make([]batchItem, 0, min(len(items)-start, limit))
+		for end < len(items) && len(in) < limit {
 			it := encode(op, items[end])
 			n := len(it.Ciphertext)
 			if it.Plaintext != nil {
@@ -119,6 +130,10 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 			op: Operation(op), doing: doing, method: http.MethodPost, path: k.Mount + "/" + op + "/" + k.Name,
 			in: map[string]any{"batch_input": in}, out: &out, partial: true,
 		})
+		if len(in) > maxBatchItems && tooMany(err) {
+			limit = maxBatchItems
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -137,6 +152,13 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 		start = end
 	}
 	return results, nil
+}
+
+// tooMany is whether a request was refused for the size of its JSON, which both
+// servers name so.
+func tooMany(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && !e.Transient && e.Status >= http.StatusBadRequest && strings.Contains(e.Error(), "JSON")
 }
 
 func encode(op string, it Item) batchItem {

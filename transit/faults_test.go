@@ -197,6 +197,42 @@ func TestBatchesStayBelowTheLimits(t *testing.T) {
 	}
 }
 
+// What is encrypted goes in one request, unless the server does not take so many.
+func TestEncryptIsOneRequest(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes int
+		words string
+		want  []int
+		fails bool
+	}{
+		"Vault":             {takes: 1000, want: []int{250}},
+		"OpenBao":           {takes: 249, words: "JSON exceeds maximum number of strings", want: []int{250, 100, 100, 50}},
+		"for other reasons": {takes: 249, words: "no", want: []int{250}, fails: true},
+		"not even few":      {takes: 0, words: "JSON is not for me", want: []int{250, 100}, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []int
+			s := fake(t, -1, func(w http.ResponseWriter, r *http.Request) {
+				var in struct {
+					Batch []json.RawMessage `json:"batch_input"`
+				}
+				if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+					t.Error(err)
+				}
+				if got = append(got, len(in.Batch)); len(in.Batch) > c.takes {
+					answer(500, `{"errors":["`+c.words+`"]}`)(w, r)
+					return
+				}
+				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`, strings.TrimSuffix(strings.Repeat(`{"ciphertext":"`+canaryText+`"},`, len(in.Batch)), ","))
+			})
+			results, err := s.Encrypt(t.Context(), Key{"transit", "k"}, make([]Item, 250))
+			if (err != nil) != c.fails || fmt.Sprint(got) != fmt.Sprint(c.want) || err == nil && len(results) != 250 {
+				t.Errorf("%d results in batches %v, %v; want %v", len(results), got, err, c.want)
+			}
+		})
+	}
+}
+
 func TestMixedContextsAreRefusedBeforeVault(t *testing.T) {
 	s := fake(t, -1, func(http.ResponseWriter, *http.Request) { t.Error("Vault was asked") })
 	if _, err := s.Decrypt(t.Context(), Key{"transit", "k"}, []Item{{Context: []byte("a")}, {}}); err == nil {

@@ -89,11 +89,7 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return usage(err)
 	}
-	files, err := openManifests(o.program, args, o.recursive, func(m manifestFile) (*rewrapFile, error) {
-		f := newRewrapFile(m.name, m.source)
-		f.manifestFile = m
-		return f, f.parse()
-	})
+	files, err := openManifests(o.program, args, o.recursive, parseRewrapFile)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,18 +18,35 @@ type rewrapFile struct {
 	manifestFile
 	manifest *manifest.File
 	texts    map[*manifest.Entry][]byte // the new ones
+	content  []byte                     // the new one, where it is more than new texts
+	fresh    bool                       // it is not there yet
 }
 
-func newRewrapFile(name string, source []byte) *rewrapFile {
-	return &rewrapFile{manifestFile: manifestFile{name: name, source: source}, texts: map[*manifest.Entry][]byte{}}
-}
-
-func (f *rewrapFile) parse() (err error) {
-	if f.manifest, err = manifest.Parse(f.source); err != nil {
-		return inFile(f.name, err)
+// result is the new content.
+func (f *rewrapFile) result() ([]byte, error) {
+	if f.content != nil {
+		return f.content, nil
 	}
-	return nil
+	return f.manifest.Replace(f.texts)
 }
+
+func parseRewrapFile(m manifestFile) (f *rewrapFile, err error) {
+	f = &rewrapFile{manifestFile: m, texts: map[*manifest.Entry][]byte{}}
+	if f.manifest, err = manifest.Parse(f.source); err != nil {
+		return nil, inFile(f.name, err)
+	}
+	return f, nil
+}
+
+func openRewrapFile(name string) (*rewrapFile, error) {
+	m, err := readManifestFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return parseRewrapFile(m)
+}
+
+var errFileChanged = errors.New("it was changed meanwhile: run again")
 
 // staged is a file with its new content beside it.
 type staged struct {
@@ -47,7 +65,7 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 		}
 	}()
 	for _, f := range files {
-		result, err := f.manifest.Replace(f.texts)
+		result, err := f.result()
 		switch {
 		case err != nil:
 			errs = append(errs, inFile(f.name, err))
@@ -66,8 +84,10 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 	// Vault took its time: an editor may have been faster.
 	for _, s := range all {
 		now, err := os.ReadFile(s.file.path)
-		if err == nil && !bytes.Equal(now, s.file.source) {
-			err = errors.New("it was changed meanwhile: run again")
+		if s.file.fresh && errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		} else if err == nil && (s.file.fresh || !bytes.Equal(now, s.file.source)) {
+			err = errFileChanged
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.file.name, err))

@@ -16,9 +16,8 @@ import (
 func TestWriteAllOrNone(t *testing.T) {
 	source := string(manifestOf(1))
 	open := func(path string) *rewrapFile {
-		f := newRewrapFile(path, []byte(source))
-		f.path, f.mode = path, 0o640
-		if err := f.parse(); err != nil {
+		f, err := parseRewrapFile(manifestFile{name: path, path: path, mode: 0o640, source: []byte(source)})
+		if err != nil {
 			t.Fatal(err)
 		}
 		f.texts[f.manifest.Secrets[0].Entries[0]] = text(2)
@@ -73,12 +72,11 @@ func TestWriteBreaksOff(t *testing.T) {
 	dir := t.TempDir()
 	var files []*rewrapFile
 	for _, name := range []string{"a.yaml", "b.yaml", "c.yaml"} {
-		f := newRewrapFile(name, manifestOf(1))
-		f.path, f.mode = filepath.Join(dir, name), 0o640
-		if err := os.WriteFile(f.path, f.source, 0o640); err != nil {
+		f, err := parseRewrapFile(manifestFile{name: name, path: filepath.Join(dir, name), mode: 0o640, source: manifestOf(1)})
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.parse(); err != nil {
+		if err := os.WriteFile(f.path, f.source, 0o640); err != nil {
 			t.Fatal(err)
 		}
 		f.texts[f.manifest.Secrets[0].Entries[0]] = text(2)

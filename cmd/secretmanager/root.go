@@ -66,7 +66,7 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 	root.SetErr(p.ErrOut)
 	p.kube.AddFlags(root.PersistentFlags())
 	for _, verb := range []func(*program) *cobra.Command{
-		newVaultSetup, newEncrypt, newStatus, newRotate, newRewrap, newLint, newVerify, newMount, newDoctor, newCompletion,
+		newVaultSetup, newEncrypt, newEdit, newStatus, newRotate, newRewrap, newLint, newVerify, newMount, newDoctor, newCompletion,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.name+" ")

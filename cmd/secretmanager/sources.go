@@ -3,12 +3,16 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
@@ -18,6 +22,11 @@ type sources struct {
 	files    []string // [NAME=]PATH, "-" being standard input
 	literals []string // NAME=VALUE
 	envFiles []string // files of lines NAME=VALUE
+	json     bool     // standard input is a JSON object of entries
+}
+
+func (s sources) none() bool {
+	return len(s.files)+len(s.literals)+len(s.envFiles) == 0 && !s.json
 }
 
 // read returns the plaintexts by entry. All problems are reported; none of them
@@ -33,8 +42,11 @@ func (s sources) read(stdin io.Reader) (map[string][]byte, error) {
 	for _, path := range s.envFiles {
 		r.envFile(path)
 	}
-	if len(s.files)+len(s.literals)+len(s.envFiles) == 0 {
-		r.fail("nothing to encrypt: give --from-file, --from-literal or --from-env-file")
+	if s.json {
+		r.jsonEntries()
+	}
+	if s.none() {
+		r.fail("nothing to encrypt: give --from-file, --from-env-file, --from-literal, --from-stdin-json or --from-secret")
 	}
 	return r.entries, errors.Join(r.errs...)
 }
@@ -148,4 +160,95 @@ func (r *reader) envFile(path string) {
 	} else if !found {
 		r.fail("%s: there is no NAME=VALUE in it", flag)
 	}
+}
+
+// jsonEntries reads an object from standard input, each field of which is an
+// entry: of a text its characters, of anything else the JSON as it is written.
+func (r *reader) jsonEntries() {
+	const flag = "--from-stdin-json"
+	text, err := r.load("-")
+	if err != nil {
+		r.fail("%s: %w", flag, err)
+		return
+	}
+	// The decoder would put a character of its own for what is none.
+	if !utf8.Valid(text) {
+		r.fail("%s: it is not UTF-8 text", flag)
+		return
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	// What the decoder says of a mistake may quote a value.
+	broken := func() { r.fail("%s: it is not a JSON object: see byte %d", flag, decoder.InputOffset()) }
+	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
+		broken()
+		return
+	}
+	for decoder.More() {
+		t, err := decoder.Token()
+		name, ok := t.(string)
+		var raw json.RawMessage
+		if err != nil || !ok || decoder.Decode(&raw) != nil {
+			broken()
+			return
+		}
+		value, err := jsonValue(raw)
+		if err != nil {
+			r.fail("%s: field %q: %w", flag, name, err)
+			continue
+		}
+		r.add(name, value, flag)
+	}
+	if _, err := decoder.Token(); err != nil {
+		broken()
+		return
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		r.fail("%s: there is more after the object", flag)
+	} else if len(r.entries) == 0 && len(r.errs) == 0 {
+		r.fail("%s: the object has no fields", flag)
+	}
+}
+
+func jsonValue(raw json.RawMessage) ([]byte, error) {
+	switch raw[0] {
+	case 'n':
+		return nil, errors.New("it is null, which is no value")
+	case '"':
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return nil, errors.New("it is not a JSON text")
+		}
+		if halfPair(raw) {
+			return nil, errors.New("it has an escape that stands for no character: give bytes with --from-file")
+		}
+		return []byte(text), nil
+	}
+	return raw, nil
+}
+
+// halfPair is whether a JSON text has one half of a pair such as \ud83d\ude00. It
+// stands for no character, and the decoder puts another for it without a word.
+func halfPair(raw []byte) bool {
+	unit := func(i int) rune { // of the escape that begins there
+		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(raw[i+2:i+6]), 16, 16)
+		return rune(n)
+	}
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		first := unit(i)
+		switch {
+		case !utf16.IsSurrogate(first):
+			i++ // what is escaped is none
+		case utf16.DecodeRune(first, unit(i+6)) == utf8.RuneError:
+			return true
+		default:
+			i += 11
+		}
+	}
+	return false
 }

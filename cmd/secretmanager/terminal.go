@@ -7,9 +7,9 @@ import (
 	"golang.org/x/term"
 )
 
-// isTerminal is whether a person looks at what is written there.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal is whether a person reads, or writes, there.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

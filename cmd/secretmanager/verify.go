@@ -154,6 +154,6 @@ func (o *verify) newBar() *progressbar.ProgressBar {
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return nil
 	}
-	return progressbar.NewOptions(-1, progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
+	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -71,4 +73,53 @@ func (w *world) setup(e *testscript.Env) error {
 		e.Setenv(name, value)
 	}
 	return nil
+}
+
+// user is a user of a workstation as in the scripts, for commands that are run in
+// this process.
+type user struct {
+	*world
+	t   *testing.T
+	ns  string // and key
+	env map[string]string
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	w := newWorld(t)
+	ns, err := w.place(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &user{world: w, t: t, ns: ns, env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
+}
+
+// run runs a verb, in the user's namespace.
+func (u *user) run(stdin string, args ...string) (code int, stdout, stderr string) {
+	u.t.Helper()
+	var out, errOut bytes.Buffer
+	code = run(u.t.Context(), environment{
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
+		name:      "secretmanager", getenv: func(name string) string { return u.env[name] },
+	}, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns))
+	return code, out.String(), errOut.String()
+}
+
+// must runs a verb that has to succeed.
+func (u *user) must(stdin string, args ...string) (stdout string) {
+	u.t.Helper()
+	code, stdout, stderr := u.run(stdin, args...)
+	if code != exitDone {
+		u.t.Fatalf("%s: exit code %d: %s", args[0], code, stderr)
+	}
+	return stdout
+}
+
+func (u *user) secret(name string) *corev1.Secret {
+	u.t.Helper()
+	s, err := u.kube.CoreV1().Secrets(u.ns).Get(u.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return s
 }

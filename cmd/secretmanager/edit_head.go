@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// reopened is why the editor is open again.
+type reopened struct {
+	problems []problem
+	err      error
+}
+
+// head is what stands above the entries, as comments: what to do, and what was
+// wrong.
+func (e *editing) head(reason reopened) string {
+	place := e.was.Name
+	if e.was.Namespace != "" {
+		place = e.was.Namespace + "/" + place
+	}
+	lines := []string{
+		"The entries of Secret " + place + ", decrypted. Those that you change, add or take",
+		"out are written when you save and quit; all others keep their ciphertext. To write",
+		"nothing, quit without a change, or leave nothing in the file.",
+	}
+	if by := managedBy(e.target, e.was); by != "" {
+		lines = append(lines, "", "The Secret is kept as it is in Git by "+by+", which will undo this.")
+	}
+	switch {
+	case reason.problems != nil:
+		lines = append(lines, "", "Nothing has been written yet, as this cannot be read:")
+		first := len(lines) + len(reason.problems) + 2 // the line that the entries begin on, less one
+		for _, p := range reason.problems {
+			lines = append(lines, "  "+p.at(first))
+		}
+	case reason.err != nil:
+		lines = append(lines, "", "Nothing has been written yet:")
+		for line := range strings.SplitSeq(reason.err.Error(), "\n") {
+			lines = append(lines, "  "+line)
+		}
+		lines = append(lines, e.theirs(reason.err)...)
+	}
+	lines = append(lines, "")
+	var b strings.Builder
+	for _, line := range lines {
+		b.WriteString(strings.TrimRight("# "+line, " ") + "\n")
+	}
+	return b.String() + "\n"
+}
+
+// theirs shows what others wrote where both changed something.
+func (e *editing) theirs(err error) []string {
+	clash := (*clashError)(nil)
+	if !errors.As(err, &clash) {
+		return nil
+	}
+	lines := []string{"", "Below is your value, which will be written over theirs. Theirs is:"}
+	for _, name := range clash.names {
+		value, there := clash.theirs[name]
+		if !there {
+			lines = append(lines, "  "+name+": taken out")
+			continue
+		}
+		text, err := formatEntries(map[string][]byte{name: value})
+		if err != nil {
+			text = name + ": (cannot be shown)\n"
+		}
+		for line := range strings.Lines(text) {
+			lines = append(lines, "  "+strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return lines
+}
+
+// withoutHead takes the comments off that the text begins with.
+func withoutHead(text string) string {
+	for text != "" {
+		line, rest, _ := strings.Cut(text, "\n")
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			break
+		}
+		text = rest
+	}
+	return text
+}
+
+// at says where it is, behind as many lines.
+func (p problem) at(first int) string {
+	if p.line == 0 {
+		return p.words
+	}
+	return fmt.Sprintf("line %d: %s", first+p.line, p.words)
+}
+
+// unreadable is the error for those who cannot be asked to mend it.
+func unreadable(problems []problem, first int) error {
+	errs := []error{errors.New("nothing was written: what was saved cannot be read")}
+	for _, p := range problems {
+		errs = append(errs, errors.New(p.at(first)))
+	}
+	return errors.Join(errs...)
+}

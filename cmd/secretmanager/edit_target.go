@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// editTarget is where the Secret is that is edited.
+type editTarget interface {
+	// load reads it as it is now.
+	load(ctx context.Context) (*corev1.Secret, error)
+	// store changes it as it was loaded last, and returns it with the entries that
+	// were set at least. The error wraps secretmanager.ErrChanged if it is not as it
+	// was any more.
+	store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error)
+	// told is how the user hears of it.
+	told(what string) string
+}
+
+// inCluster is a Secret of the cluster.
+type inCluster struct {
+	kube            kubernetes.Interface
+	client          *secretmanager.Client
+	namespace, name string
+}
+
+func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
+	s, err := c.kube.CoreV1().Secrets(c.namespace).Get(ctx, c.name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("reading Secret %s/%s: %w", c.namespace, c.name, err)
+	}
+	if s.Immutable != nil && *s.Immutable {
+		return nil, hinted(fmt.Errorf("Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
+	}
+	return s, nil
+}
+
+func (c *inCluster) store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error) {
+	return c.client.Update(ctx, was, change, secretmanager.UpdateOptions{})
+}
+
+func (c *inCluster) told(what string) string { return fmt.Sprintf("secret/%s %s", c.name, what) }
+
+// inManifest is a Secret of a manifest.
+type inManifest struct {
+	*program
+	vault      *transit.Session
+	path, name string
+
+	file *rewrapFile // as it was loaded last
+	at   *manifest.Secret
+}
+
+func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
+	file, err := openRewrapFile(m.path)
+	if err != nil {
+		return nil, err
+	}
+	at, err := m.secretIn(file, m.name)
+	if err != nil {
+		return nil, err
+	}
+	if at == nil {
+		var have []error
+		for _, s := range file.manifest.Secrets {
+			have = append(have, fmt.Errorf("line %d: Secret %s", s.Line, placeOf(s)))
+		}
+		if len(have) == 0 {
+			have = append(have, errors.New("it has none at all"))
+		}
+		return nil, inFile(m.path, fmt.Errorf("there is no such ciphertext Secret in it:\n%w", errors.Join(have...)))
+	}
+	m.file, m.at = file, at
+	return m.inPlace(file, at)
+}
+
+func (m *inManifest) store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error) {
+	sealed, err := change.Seal(ctx, m.vault, was)
+	if err != nil {
+		return nil, err
+	}
+	is := was.DeepCopy()
+	if len(sealed) > 0 {
+		is.Data = sealed
+		if err := secretmanager.Prove(ctx, m.vault, is); err != nil {
+			return nil, err
+		}
+	}
+	if m.file.content, err = m.file.manifest.Edit(m.at, sealed, change.Remove); err != nil {
+		return nil, inFile(m.path, err)
+	}
+	err = write([]*rewrapFile{m.file}, io.Discard, os.Rename)
+	if errors.Is(err, errFileChanged) {
+		err = fmt.Errorf("%w: %w", secretmanager.ErrChanged, err)
+	}
+	return is, err
+}
+
+func (m *inManifest) told(what string) string {
+	return fmt.Sprintf("%s: secret/%s %s", m.path, m.at.Name, what)
+}
+
+// managedBy is who will put back what is written, empty for nobody: only the
+// cluster knows of it.
+func managedBy(target editTarget, s *corev1.Secret) string {
+	if _, ok := target.(*inCluster); !ok {
+		return ""
+	}
+	return ciphertext.ManagedBy(s)
+}

@@ -1,0 +1,362 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// session is the program in a pseudo-terminal, with an editor that is a script.
+// Before each of its lines the editor keeps what it was given as given.1, given.2
+// and so on, and after that it does what step 1, 2 and so on say.
+type session struct {
+	*user
+	dir     string
+	command *exec.Cmd
+	master  *os.File
+
+	mu     sync.Mutex
+	screen bytes.Buffer
+	ended  chan struct{} // nothing is shown any more
+}
+
+const steps = `n=$(cat n 2>/dev/null || echo 0); n=$((n+1)); echo $n > n.new; mv n.new n
+cp "$1" given.$n; dirname "$1" > folder
+. ./step.$n
+`
+
+// start starts the editing of Secret matrix.
+func (u *user) start(edits ...string) *session {
+	t := u.t
+	t.Helper()
+	tm := &session{user: u, dir: t.TempDir(), ended: make(chan struct{})}
+	for i, step := range append([]string{steps}, edits...) {
+		name := fmt.Sprintf("step.%d", i)
+		if err := os.WriteFile(filepath.Join(tm.dir, name), []byte(step), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tm.command = exec.CommandContext(t.Context(), self, "edit", "matrix", "-n", u.ns)
+	tm.command.Args[0] = "secretmanager"
+	tm.command.Dir = tm.dir
+	tm.command.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address,
+		"VAULT_TOKEN="+u.vault.RootToken, "KUBE_EDITOR=sh step.0", "XDG_RUNTIME_DIR=")
+	if tm.master, err = pty.Start(tm.command); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		tm.command.Process.Kill()
+		tm.master.Close()
+		<-tm.ended
+	})
+	go func() {
+		defer close(tm.ended)
+		io.Copy(writer(func(p []byte) (int, error) {
+			tm.mu.Lock()
+			defer tm.mu.Unlock()
+			return tm.screen.Write(p)
+		}), tm.master)
+	}()
+	return tm
+}
+
+type writer func(p []byte) (int, error)
+
+func (f writer) Write(p []byte) (int, error) { return f(p) }
+
+// until waits for a condition.
+func (tm *session) until(what string, is func() bool) {
+	tm.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tm.t.Fatalf("%s did not come:\n%s", what, tm.shown())
+		}
+	}
+}
+
+func (tm *session) shown() string {
+	tm.mu.Lock()
+	defer tm.mu.Unlock()
+	return strings.ReplaceAll(tm.screen.String(), "\r\n", "\n")
+}
+
+// shows waits for a text on the screen.
+func (tm *session) shows(text string) {
+	tm.t.Helper()
+	tm.until(fmt.Sprintf("%q", text), func() bool { return strings.Contains(tm.shown(), text) })
+}
+
+func (tm *session) types(text string) {
+	tm.t.Helper()
+	if _, err := io.WriteString(tm.master, text); err != nil {
+		tm.t.Fatal(err)
+	}
+}
+
+// opened waits until the editor was given its nth text, and returns it.
+func (tm *session) opened(n int) string {
+	tm.t.Helper()
+	path := filepath.Join(tm.dir, fmt.Sprint("given.", n))
+	tm.until(path, func() bool { _, err := os.Stat(filepath.Join(tm.dir, "folder")); return err == nil && exists(path) })
+	return tm.given(n)
+}
+
+func (tm *session) given(n int) string {
+	tm.t.Helper()
+	text, err := os.ReadFile(filepath.Join(tm.dir, fmt.Sprint("given.", n)))
+	if err != nil {
+		tm.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// ends waits for the program to end with a code, and looks whether the plaintext
+// has been wiped.
+func (tm *session) ends(code int) {
+	t := tm.t
+	t.Helper()
+	tm.command.Wait()
+	if got := tm.command.ProcessState.ExitCode(); got != code {
+		t.Errorf("exit code %d, want %d:\n%s", got, code, tm.shown())
+	}
+	folder, err := os.ReadFile(filepath.Join(tm.dir, "folder"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path := strings.TrimSpace(string(folder)); path == "" || exists(path) {
+		t.Errorf("folder %q is there", path)
+	}
+}
+
+func (tm *session) opens(n int) {
+	tm.t.Helper()
+	if exists(filepath.Join(tm.dir, fmt.Sprint("given.", n+1))) || !exists(filepath.Join(tm.dir, fmt.Sprint("given.", n))) {
+		tm.t.Errorf("the editor was not opened %d times", n)
+	}
+}
+
+// value is an entry as it is in the Secret now.
+func (u *user) value(entry string) string {
+	u.t.Helper()
+	seen := filepath.Join(u.t.TempDir(), "seen")
+	u.env["KUBE_EDITOR"] = "sh -c 'cp \"$1\" " + seen + "' sh"
+	u.must("", "edit", "matrix")
+	text, err := os.ReadFile(seen)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	entries, problems := parseEntries(string(text))
+	if problems != nil {
+		u.t.Fatal(problems)
+	}
+	return string(entries[entry])
+}
+
+func newEditUser(t *testing.T) *user {
+	t.Helper()
+	u := newUser(t)
+	u.must("", "encrypt", "matrix", "--transit-key", u.ns, "--from-literal", "a=one", "--from-literal", "b=two")
+	return u
+}
+
+// The editor has the terminal to itself: what is typed is for it.
+func TestEditInTerminal(t *testing.T) {
+	u := newEditUser(t)
+	tm := u.start(`printf 'New value? '; read -r v; sed -i "s/one/$v/" "$1"`)
+	tm.shows("New value? ")
+	tm.types("typed\n")
+	tm.ends(exitDone)
+	tm.shows("secret/matrix edited")
+	if got := u.value("a"); got != "typed" {
+		t.Errorf("it is %q", got)
+	}
+}
+
+// What cannot be read is opened again, with the reason on top and the text as it was.
+func TestEditOpensAgain(t *testing.T) {
+	u := newEditUser(t)
+	tm := u.start(
+		`printf 'a: "lost\n# mine\nb: 2\n' > "$1"`,
+		`printf 'a: 1\na: 2\nb:\n' > "$1"`,
+		`printf 'a: mended\nb: two\n' > "$1"`,
+	)
+	tm.ends(exitDone)
+	tm.opens(3)
+	second := tm.given(2)
+	if !strings.Contains(second, "# Nothing has been written yet, as this cannot be read:\n#   line ") || !strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
+		t.Errorf("the second time it was\n%s", second)
+	}
+	third := tm.given(3)
+	lines := strings.Split(third, "\n")
+	for _, want := range []struct{ words, line string }{{`entry "a" is there twice`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
+		i := strings.Index(third, want.words)
+		var n int
+		if i < 0 {
+			t.Errorf("%q is not in\n%s", want.words, third)
+			continue
+		}
+		start := strings.LastIndex(third[:i], "line ")
+		if _, err := fmt.Sscanf(third[start:], "line %d:", &n); err != nil || n > len(lines) || lines[n-1] != want.line {
+			t.Errorf("%q is not at line %d of\n%s", want.line, n, third)
+		}
+	}
+	if strings.Count(third, "# The entries of Secret") != 1 {
+		t.Errorf("the comments pile up:\n%s", third)
+	}
+	if got := u.value("a"); got != "mended" {
+		t.Errorf("it is %q", got)
+	}
+
+	// To leave it so is to give up.
+	tm = u.start(`echo 'a: "lost' > "$1"`, ``)
+	tm.ends(exitFailed)
+	tm.opens(2)
+	tm.shows("nothing was written: what was saved cannot be read")
+	if strings.Contains(tm.shown(), "lost") {
+		t.Errorf("a value is shown:\n%s", tm.shown())
+	}
+	if got := u.value("a"); got != "mended" {
+		t.Errorf("it is %q", got)
+	}
+
+	// So is what Vault or the cluster refuses.
+	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`, `printf 'a: small\nb: two\n' > "$1"`)
+	tm.ends(exitDone)
+	if second := tm.given(2); !strings.Contains(second, "# Nothing has been written yet:\n") || !strings.Contains(second, "a Kubernetes Secret holds 1048576") {
+		t.Errorf("the second time it was\n%.2000s", second)
+	}
+	if got := u.value("a"); got != "small" {
+		t.Errorf("it is %q", got)
+	}
+}
+
+// When others change the same entry meanwhile, the edit is offered again, on top of
+// what they did elsewhere, and nothing of theirs is overwritten unasked.
+func TestEditConflict(t *testing.T) {
+	theirs := func(u *user) {
+		u.must("", "encrypt", "matrix", "--from-literal", "a=line 1\nline 2", "--from-literal", "c=theirs too")
+	}
+	const wait = `sed -i 's/one/ours/; s/^b:.*/b: ours/' "$1"; printf 'Edited. '; read -r x`
+	for _, test := range []struct {
+		name, second, answer string
+		code                 int
+		a, b                 string
+	}{
+		{"merged", `sed -i 's/^a:.*/a: both/' "$1"`, "", exitDone, "both", "ours"},
+		{"over theirs", ``, "y\n", exitDone, "ours", "ours"},
+		{"given up", ``, "n\n", exitFailed, "line 1\nline 2", "two"},
+		{"given up with Enter", ``, "\n", exitFailed, "line 1\nline 2", "two"},
+		{"emptied", `: > "$1"`, "", exitFailed, "line 1\nline 2", "two"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			u := newEditUser(t)
+			tm := u.start(wait, test.second)
+			tm.shows("Edited. ")
+			theirs(u)
+			tm.types("\n")
+			if test.answer != "" {
+				tm.shows("Write it all the same? [y/N] ")
+				tm.types(test.answer)
+			}
+			tm.ends(test.code)
+			tm.opens(2)
+			second := tm.given(2)
+			for _, want := range []string{
+				"#   nothing was written, as others changed the same meanwhile: a\n",
+				"# Below is your value, which will be written over theirs. Theirs is:\n#   a: |-\n#     line 1\n#     line 2\n",
+				"\na: ours\nb: ours\nc: \"theirs too\"\n",
+			} {
+				if !strings.Contains(second, want) {
+					t.Errorf("%q is not in\n%s", want, second)
+				}
+			}
+			if a, b, c := u.value("a"), u.value("b"), u.value("c"); a != test.a || b != test.b || c != "theirs too" {
+				t.Errorf("it is %q, %q, %q", a, b, c)
+			}
+		})
+	}
+}
+
+// However the program is ended, the plaintext is wiped, what the editor left beside
+// it too, and nothing is written.
+func TestEditBrokenOff(t *testing.T) {
+	u := newEditUser(t)
+	was := u.secret("matrix")
+	for _, test := range []struct {
+		name  string
+		edits []string
+		end   func(tm *session)
+	}{
+		{"Ctrl-C", nil, func(tm *session) { tm.types("\x03") }},
+		{"SIGTERM", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGTERM) }},
+		{"SIGQUIT", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGQUIT) }},
+		{"the terminal is closed", nil, func(tm *session) { tm.master.Close() }},
+		{"SIGTERM at the question", []string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``}, func(tm *session) {
+			tm.shows("Edited. ")
+			tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
+			was = tm.secret("matrix")
+			tm.types("\n")
+			tm.shows("Write it all the same?")
+			tm.command.Process.Signal(syscall.SIGTERM)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			u.t = t
+			if test.edits == nil {
+				test.edits = []string{`sed -i 's/two/lost/' "$1"; cp "$1" "$1~"; mkdir "$TMPDIR/swap"; cp "$1" "$TMPDIR/swap"; echo waits > state; exec sleep 1000`}
+			}
+			tm := u.start(test.edits...)
+			if len(test.edits) == 1 {
+				tm.until("the editor", func() bool { return exists(filepath.Join(tm.dir, "state")) })
+			}
+			test.end(tm)
+			tm.ends(exitFailed)
+			if now := u.secret("matrix"); now.ResourceVersion != was.ResourceVersion {
+				t.Error("it was written")
+			}
+		})
+	}
+}
+
+// A note on history comes where a person types.
+func TestLiteralNote(t *testing.T) {
+	u := newUser(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.ns, "--transit-key", u.ns, "--from-literal", "a=hunter2")
+	c.Args[0] = "secretmanager"
+	c.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address, "VAULT_TOKEN="+u.vault.RootToken)
+	master, err := pty.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	screen, _ := io.ReadAll(master) // ends with EIO when the program does
+	if err := c.Wait(); err != nil || !strings.Contains(string(screen), "note: values of --from-literal may stay in the history of your shell") || strings.Contains(string(screen), "hunter2") {
+		t.Errorf("%v:\n%s", err, screen)
+	}
+	if _, _, stderr := u.run("", "encrypt", "matrix", "--from-literal", "a=hunter2"); strings.Contains(stderr, "history") {
+		t.Errorf("elsewhere too:\n%s", stderr)
+	}
+}
