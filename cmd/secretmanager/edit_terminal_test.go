@@ -309,7 +309,7 @@ func TestEditBrokenOff(t *testing.T) {
 		{"Ctrl-C", nil, func(tm *session) { tm.types("\x03") }},
 		{"SIGTERM", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGTERM) }},
 		{"SIGQUIT", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGQUIT) }},
-		{"the terminal is closed", nil, func(tm *session) { tm.master.Close() }},
+		{"SIGHUP, as when the terminal is closed", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGHUP) }},
 		{"SIGTERM at the question", []string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``}, func(tm *session) {
 			tm.shows("Edited. ")
 			tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
