@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -226,10 +227,17 @@ func (b *rotationBench) floor(ctx context.Context, r *rotation) error {
 		if err != nil {
 			return err
 		}
-		if bodies[i], err = json.Marshal([]op{
+		ops := []op{
 			{"test", "/metadata/uid", p.uid}, {"test", "/data/value", p.text}, {"replace", "/data/value", results[i].Data},
-			{"add", "/metadata/labels/secretmanager.io~1key-version", fmt.Sprint(version)},
-		}); err != nil {
+			{"add", "/metadata/labels/" + pointer(ciphertext.LabelKeyVersion), fmt.Sprint(version)},
+		}
+		if p.annotated {
+			ops = append(ops, op{"add", "/metadata/annotations/" + pointer(ciphertext.AnnotationRewrapped), fmt.Sprint(version)})
+		} else {
+			ops = append(ops, op{"test", "/metadata/annotations", nil},
+				op{"add", "/metadata/annotations", map[string]string{ciphertext.AnnotationRewrapped: fmt.Sprint(version)}})
+		}
+		if bodies[i], err = json.Marshal(ops); err != nil {
 			return err
 		}
 	}
@@ -249,8 +257,12 @@ func (b *rotationBench) floor(ctx context.Context, r *rotation) error {
 
 type listed struct {
 	name, uid string
+	annotated bool
 	text      []byte
 }
+
+// pointer makes a name one part of a JSON pointer.
+func pointer(name string) string { return strings.ReplaceAll(name, "/", "~1") }
 
 // list gets all Secrets in pages of 500, as the API server has them. What the
 // floor needs of them is taken out during the pause.
@@ -278,7 +290,7 @@ func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Dura
 			return nil, 0, err
 		}
 		for _, s := range page.Items {
-			all = append(all, listed{s.Name, string(s.UID), s.Data["value"]})
+			all = append(all, listed{s.Name, string(s.UID), len(s.Annotations) > 0, s.Data["value"]})
 		}
 		pause += time.Since(began)
 		if token = page.Continue; token == "" {
