@@ -87,7 +87,7 @@ func TestObserve(t *testing.T) {
 		{"decrypt", func() error { _, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: good[0].Data}}); return err }, false, []string{"decrypt 200"}, nil},
 		{"an answer with results that Vault calls bad", func() error { _, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: bad}}); return err }, false, []string{"decrypt 400"}, nil},
 		{"rewrap", func() error { _, err := root.Rewrap(t.Context(), k, []transit.Item{{Data: good[0].Data}}); return err }, false, []string{"rewrap 200"}, nil},
-		{"more than one batch", func() error { _, err := root.Encrypt(t.Context(), k, make([]transit.Item, 101)); return err }, false, []string{"encrypt 200", "encrypt 200"}, nil},
+		{"more than one batch", func() error { _, err := root.Encrypt(t.Context(), k, make([]transit.Item, 10_001)); return err }, false, []string{"encrypt 200", "encrypt 200"}, nil},
 		{"key", func() error { _, err := root.Key(t.Context(), k); return err }, false, []string{"key_read 200"}, nil},
 		{"key that is not there", func() error {
 			_, err := root.Key(t.Context(), transit.Key{Mount: "transit", Name: "nowhere"})

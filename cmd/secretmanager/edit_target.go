@@ -42,7 +42,7 @@ func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 		return nil, fmt.Errorf("reading Secret %s/%s: %w", c.namespace, c.name, err)
 	}
 	if s.Immutable != nil && *s.Immutable {
-		return nil, hinted(fmt.Errorf("Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
+		return nil, hinted(fmt.Errorf("the Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
 	}
 	return s, nil
 }

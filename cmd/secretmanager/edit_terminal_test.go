@@ -107,14 +107,6 @@ func (tm *session) types(text string) {
 	}
 }
 
-// opened waits until the editor was given its nth text, and returns it.
-func (tm *session) opened(n int) string {
-	tm.t.Helper()
-	path := filepath.Join(tm.dir, fmt.Sprint("given.", n))
-	tm.until(path, func() bool { _, err := os.Stat(filepath.Join(tm.dir, "folder")); return err == nil && exists(path) })
-	return tm.given(n)
-}
-
 func (tm *session) given(n int) string {
 	tm.t.Helper()
 	text, err := os.ReadFile(filepath.Join(tm.dir, fmt.Sprint("given.", n)))
