@@ -128,7 +128,7 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 		}
 		err := s.do(ctx, request{
 			op: Operation(op), doing: doing, method: http.MethodPost, path: k.Mount + "/" + op + "/" + k.Name,
-			in: map[string]any{"batch_input": in}, out: &out, partial: true,
+			in: map[string]any{"batch_input": in}, items: len(in), out: &out, partial: true,
 		})
 		if len(in) > maxBatchItems && tooMany(err) {
 			limit = maxBatchItems

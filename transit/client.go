@@ -30,10 +30,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxResponse bounds what is read of an answer, beside twice what was sent: no
-// honest result is longer than that of what it was made. What remains for the rest
-// is enough for a key with ten thousand versions.
-const maxResponse = 512 << 10
+// The bounds of what is read of an answer. A result is as long as what it was made
+// of, a third more for base64, and what each brings of its own: the nonce and tag
+// of a ciphertext, the names of JSON, or the message of what failed. maxResponse,
+// for the rest, is enough for a key with ten thousand versions.
+const (
+	maxResponse = 512 << 10
+	maxPerItem  = 512 // of a batch, beside twice what was sent
+)
+
+// itemsKey is that of a context's number of items of the request it is for.
+type itemsKey struct{}
 
 // Config says how to reach one Vault. Only Address is required.
 type Config struct {
@@ -140,7 +147,8 @@ type bounded struct{ next http.RoundTripper }
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.next.RoundTrip(r)
 	if err == nil && resp.Body != nil {
-		limit := maxResponse + 2*max(r.ContentLength, 0)
+		items, _ := r.Context().Value(itemsKey{}).(int)
+		limit := maxResponse + 2*max(r.ContentLength, 0) + int64(maxPerItem*items)
 		resp.Body = &boundedBody{resp.Body, limit, limit}
 	}
 	return resp, err

@@ -99,16 +99,21 @@ func TestOddAnswersAreErrors(t *testing.T) {
 func TestLengthOfAnswers(t *testing.T) {
 	const results = `{"data":{"batch_results":[{"plaintext":""}]}}`
 	for _, c := range []struct {
-		request, padding int
-		long             bool
+		items, request, padding int
+		long                    bool
 	}{
-		{100, maxResponse, false},
-		{100, maxResponse + 1<<10, true},
-		{maxResponse, 2 * maxResponse, false},
-		{maxResponse, 4 * maxResponse, true},
+		{1, 100, maxResponse, false},
+		{1, 100, maxResponse + 2<<10, true},
+		{1, maxResponse, 2 * maxResponse, false},
+		{1, maxResponse, 4 * maxResponse, true},
+		{100, 0, maxResponse + 90*maxPerItem, false},
+		{100, 0, maxResponse + 110*maxPerItem, true},
 	} {
-		s := fake(t, -1, answer(200, strings.Repeat(" ", c.padding)+results))
-		_, err := s.Decrypt(t.Context(), Key{"transit", "k"}, []Item{{Data: bytes.Repeat([]byte("c"), c.request)}})
+		all := strings.Replace(results, `[`, `[`+strings.Repeat(`{"plaintext":""},`, c.items-1), 1)
+		items := make([]Item, c.items)
+		items[0].Data = bytes.Repeat([]byte("c"), c.request)
+		s := fake(t, -1, answer(200, strings.Repeat(" ", c.padding)+all))
+		_, err := s.Decrypt(t.Context(), Key{"transit", "k"}, items)
 		switch {
 		case !c.long && err != nil:
 			t.Errorf("%+v: %v", c, err)

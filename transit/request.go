@@ -24,6 +24,7 @@ type request struct {
 	namespace string
 	token     string
 	in        any // JSON body; nil for none
+	items     int // in it, of a batch
 	out       any // where the JSON answer goes; nil to drop it
 
 	once    bool // may not be sent twice, as it is not idempotent
@@ -94,7 +95,7 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	}
 	// The higher-level methods would lose what is needed here: a token of each
 	// request's own, and the results that come with an HTTP 400.
-	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+	resp, err := client.RawRequestWithContext(context.WithValue(ctx, itemsKey{}, r.items), req) //lint:ignore SA1019 see above
 	if resp == nil || resp.Response == nil {
 		return c.unanswered(ctx, r, err)
 	}
