@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,6 +39,19 @@ func vaultCommand(client *api.Client, args []string) error {
 			return err
 		}
 		return client.Sys().PutPolicy(args[2], string(text))
+	case strings.HasPrefix(line, "kv put kv/"):
+		data, err := values(args[3:])
+		if err != nil {
+			return err
+		}
+		_, err = client.KVv2("kv").Put(context.Background(), strings.TrimPrefix(args[2], "kv/"), data)
+		return err
+	case len(args) == 5 && strings.HasPrefix(line, "kv get -format=json -field=data kv/"):
+		secret, err := client.KVv2("kv").Get(context.Background(), strings.TrimPrefix(args[4], "kv/"))
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(secret.Data)
 	case len(args) == 3 && args[0] == "write" && args[2] == "-":
 		data := map[string]any{}
 		if err := json.NewDecoder(os.Stdin).Decode(&data); err != nil {
@@ -46,16 +60,24 @@ func vaultCommand(client *api.Client, args []string) error {
 		_, err := client.Logical().Write(args[1], data)
 		return err
 	case len(args) > 2 && args[0] == "write":
-		data := map[string]any{}
-		for _, arg := range args[2:] {
-			name, value, ok := strings.Cut(arg, "=")
-			if !ok {
-				return fmt.Errorf("%q is not NAME=VALUE", arg)
-			}
-			data[name] = value
+		data, err := values(args[2:])
+		if err != nil {
+			return err
 		}
-		_, err := client.Logical().Write(args[1], data)
+		_, err = client.Logical().Write(args[1], data)
 		return err
 	}
 	return fmt.Errorf("not one of the commands that we print: %s", line)
+}
+
+func values(args []string) (map[string]any, error) {
+	data := map[string]any{}
+	for _, arg := range args {
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not NAME=VALUE", arg)
+		}
+		data[name] = value
+	}
+	return data, nil
 }
