@@ -120,7 +120,7 @@ func (c *class) checkRole(ctx context.Context) finding {
 }
 
 func (c *class) noRole() finding {
-	return brokenf("there is no %s", c.rolePath()).mending(c.setup(c.Key.Name, c.Class.Role))
+	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).mending(c.setup(c.Key.Name, c.Class.Role))
 }
 
 // otherRole is the finding for a role that does not take the account. That role is
