@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -138,38 +140,56 @@ func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
 // into $SOCKET.
 func (w *world) provider(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 0, "provider")
-	// Paths of sockets are short, those of scripts' folders are not.
-	dir, err := os.MkdirTemp("", "sm")
+	program, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
+	socket, stop, err := w.serve(program+"/secretmanager-provider", ts.MkAbs("provider.log"))
 	ts.Check(err)
-	ts.Defer(func() { os.RemoveAll(dir) })
-	socket := dir + "/s.sock"
-	program := ""
-	for d := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
-		program = d + "/secretmanager-provider"
-		break
+	ts.Defer(stop)
+	ts.Setenv("SOCKET", socket)
+}
+
+// serve starts a provider and waits for its socket.
+func (w *world) serve(program, logFile string) (socket string, stop func(), err error) {
+	// Paths of sockets are short, those of tests' folders are not.
+	dir, err := os.MkdirTemp("", "sm")
+	if err != nil {
+		return "", nil, err
 	}
+	socket = dir + "/s.sock"
 	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+w.vault.Address, "--vault-auth-mount=jwt",
 		"--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig, "--mount-timeout=10s")
-	log, err := os.Create(ts.MkAbs("provider.log"))
-	ts.Check(err)
+	log, err := os.Create(logFile)
+	if err != nil {
+		return "", nil, err
+	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	ts.Check(cmd.Start())
-	ts.Defer(func() {
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	})
-	deadline := time.Now().Add(30 * time.Second)
-	for {
+		os.RemoveAll(dir)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(socket); err == nil {
-			break
+			return socket, stop, nil
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("the provider does not serve:\n%s", ts.ReadFile("provider.log"))
+			stop()
+			said, _ := os.ReadFile(logFile)
+			return "", nil, fmt.Errorf("the provider does not serve:\n%s", said)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	ts.Setenv("SOCKET", socket)
+}
+
+// buildProvider puts the provider into a folder.
+func buildProvider(t *testing.T, dir string) {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "../secretmanager-provider")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the provider: %v\n%s", err, out)
+	}
 }
 
 // replace FILE OLD NEW puts one text for another, everywhere in a file.
