@@ -8,16 +8,16 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -31,11 +31,10 @@ type batches struct {
 
 func (w *world) through(b *batches) *transit.Session {
 	w.t.Helper()
-	target, err := url.Parse(w.vault.Address)
+	proxy, err := relay.New(w.vault.Address, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var in struct {

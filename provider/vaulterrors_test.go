@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -17,22 +15,19 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // faulty is a proxy of a real Vault that answers by itself where fault returns true.
 func faulty(t testing.TB, v *testenv.Vault, fault func(http.ResponseWriter, *http.Request) bool) string {
 	t.Helper()
-	target, err := url.Parse(v.Address)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy, err := relay.New(v.Address, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	// Not the default transport: each httptest server that closes, in whatever
-	// test, closes connections of that one.
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	proxy.Transport = transport
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !fault(w, r) {
 			proxy.ServeHTTP(w, r)

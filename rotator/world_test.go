@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -225,16 +224,12 @@ func versions(t *testing.T, s *corev1.Secret) map[string]int {
 // proxy stands before the real Vault. The hook may answer in its place: it gets
 // the request, and a function that lets Vault have it.
 func (w *world) proxy(hook func(rw http.ResponseWriter, r *http.Request, vault http.Handler)) string {
-	target, err := url.Parse(w.vault.Address)
+	transport := &http.Transport{}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	vault, err := relay.New(w.vault.Address, transport)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	vault := httputil.NewSingleHostReverseProxy(target)
-	// Not the default transport: each httptest server that closes, in whatever
-	// test, closes connections of that one.
-	transport := &http.Transport{}
-	w.t.Cleanup(transport.CloseIdleConnections)
-	vault.Transport = transport
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { hook(rw, r, vault) }))
 	w.t.Cleanup(server.Close)
 	return server.URL

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -521,30 +522,31 @@ func (c *clinic) testSilence(t *testing.T) {
 func (c *clinic) testClock(t *testing.T) {
 	var shift atomic.Int64 // a duration
 	var refuse, logins atomic.Int32
+	vault, err := relay.New(c.vault.Address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vault.ModifyResponse = func(answer *http.Response) error {
+		if !strings.HasSuffix(answer.Request.URL.Path, "/health") {
+			return nil
+		}
+		var health map[string]any
+		if err := json.NewDecoder(answer.Body).Decode(&health); err != nil {
+			return err
+		}
+		health["server_time_utc"] = time.Now().Add(time.Duration(shift.Load())).Unix()
+		text, err := json.Marshal(health)
+		answer.Body, answer.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+		answer.Header.Del("Content-Length")
+		return err
+	}
 	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if refuse := int(refuse.Load()); refuse > 0 && strings.HasSuffix(r.URL.Path, "/login") {
 			logins.Add(1)
 			http.Error(w, `{"errors":["permission denied"]}`, refuse)
 			return
 		}
-		request := r.Clone(r.Context())
-		request.RequestURI = ""
-		request.URL.Scheme, request.URL.Host = "http", strings.TrimPrefix(c.vault.Address, "http://")
-		answer, err := http.DefaultTransport.RoundTrip(request)
-		if err != nil {
-			http.Error(w, "", http.StatusBadGateway)
-			return
-		}
-		defer answer.Body.Close()
-		if !strings.HasSuffix(r.URL.Path, "/health") {
-			w.WriteHeader(answer.StatusCode)
-			io.Copy(w, answer.Body)
-			return
-		}
-		var health map[string]any
-		json.NewDecoder(answer.Body).Decode(&health)
-		health["server_time_utc"] = time.Now().Add(time.Duration(shift.Load())).Unix()
-		json.NewEncoder(w).Encode(health)
+		vault.ServeHTTP(w, r)
 	}))
 	defer between.Close()
 	env := map[string]string{"VAULT_ADDR": between.URL}

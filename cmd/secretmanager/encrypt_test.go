@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,19 +14,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 // observed puts a proxy between the user and Vault that counts requests by the
 // operation in their path, and may answer one itself.
 func (u *user) observed(answer func(op string, body []byte) []byte) func() map[string]int {
 	u.t.Helper()
-	target, err := url.Parse(u.vault.Address)
+	proxy, err := relay.New(u.vault.Address, nil)
 	if err != nil {
 		u.t.Fatal(err)
 	}
 	var mu sync.Mutex
 	count := map[string]int{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.ModifyResponse = func(r *http.Response) error {
 		op := strings.Split(r.Request.URL.Path, "/")[3]
 		mu.Lock()

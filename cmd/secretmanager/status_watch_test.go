@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -246,16 +245,13 @@ func newWatchProxy(t *testing.T, w *world) *watchProxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, err := url.Parse(w.server.Address)
+	forward, err := relay.New(w.server.Address, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
+	forward.FlushInterval, forward.ErrorHandler = -1, func(http.ResponseWriter, *http.Request, error) {}
 	p := &watchProxy{t: t, held: make(chan struct{})}
 	p.cuts, p.cut = context.WithCancel(context.Background())
-	forward := &httputil.ReverseProxy{
-		Transport: transport, FlushInterval: -1, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {},
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
-	}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("watch") == "" {
 			forward.ServeHTTP(rw, r)

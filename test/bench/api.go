@@ -8,11 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"sync/atomic"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 // post creates an object as the cluster's administrator; out gets the answer.
@@ -69,15 +69,11 @@ type counter struct {
 }
 
 func newCounter(address string, transport http.RoundTripper) (*counter, error) {
-	target, err := url.Parse(address)
+	proxy, err := relay.New(address, transport)
 	if err != nil {
 		return nil, err
 	}
 	c := &counter{}
-	proxy := &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
-	}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.requests.Add(1)
 		proxy.ServeHTTP(w, r)

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +24,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -39,38 +38,19 @@ type requests struct {
 	count map[string]int
 }
 
-// counting is a proxy of a server; kind says what to count a request as. A
-// request whose answer did not get through is not counted: the client sends it
-// again, and what the model says is said of requests that are answered. A
-// loaded machine breaks one in some thousand connections between the proxy and
-// the server.
+// counting is a proxy of a server; kind says what to count a request as.
 func counting(t *testing.T, address string, transport http.RoundTripper, kind func(*http.Request) string) *requests {
 	t.Helper()
-	target, err := url.Parse(address)
+	proxy, err := relay.New(address, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &requests{count: map[string]int{}}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		add := func(n int) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.count[kind(r)] += n; c.count[kind(r)] == 0 {
-				delete(c.count, kind(r))
-			}
-		}
-		// Before it is answered: who has the answer may ask for the counts.
-		add(1)
-		answered := false
-		defer func() {
-			if !answered {
-				add(-1)
-			}
-		}()
+		c.mu.Lock()
+		c.count[kind(r)]++
+		c.mu.Unlock()
 		proxy.ServeHTTP(w, r)
-		answered = true
 	}))
 	t.Cleanup(c.Close)
 	return c

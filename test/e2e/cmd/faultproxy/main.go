@@ -24,11 +24,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 func main() {
@@ -42,13 +42,11 @@ func main() {
 }
 
 func run(address, to string, in io.Reader, out io.Writer) error {
-	vault, err := url.Parse(to)
-	if err != nil || vault.Host == "" {
-		return fmt.Errorf("--to %q is not a URL", to)
+	vault, err := relay.New(to, nil)
+	if err != nil {
+		return fmt.Errorf("--to: %w", err)
 	}
-	p := &proxy{out: out, mode: "pass", changed: make(chan struct{}), vault: &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(vault) },
-	}}
+	p := &proxy{out: out, mode: "pass", changed: make(chan struct{}), vault: vault}
 	if err := p.listen(address); err != nil {
 		return err
 	}
