@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-clean bench lint build image clean
+.PHONY: help demo test e2e cluster e2e-clean bench lint build image clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 IMAGE   ?= secretmanager:$(VERSION)
@@ -23,6 +23,9 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 
 e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leaves it standing)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
+
+cluster: ## a cluster to try things on: kind, the driver, a Vault and the product; it stays until make e2e-clean
+	cd test/e2e && go run ./cmd/cluster
 
 e2e-clean: ## remove what make e2e left: cluster, Docker engine, images
 	cd test/e2e && go run ./cmd/clean

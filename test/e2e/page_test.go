@@ -11,32 +11,35 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
 // TestGettingStarted does what docs/getting-started.md says, as it is written: the
 // shell blocks run in one shell, one after the other, in the folder of a clone; a
 // block of YAML whose first line is "# NAME" is saved as that file first; and a
 // block of text after a shell block is what that one prints, where "…" stands for
-// whatever comes in its place. It is alone on the cluster: doctor looks at all of it.
+// whatever comes in its place. The one block that is of another kind, console, brings
+// up the cluster, which is up already. The page's test is alone on the cluster: doctor looks at all of it.
 func TestGettingStarted(t *testing.T) {
 	requireProduct(t)
 	text, err := os.ReadFile("../../docs/getting-started.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := string(text)
-	// The one thing that is not as written: an image that the cluster has.
-	const image = "busybox:1.37"
-	if !strings.Contains(page, image) {
-		t.Fatalf("the page has no image %s to put another for", image)
-	}
-	blocks := blocksOf(strings.ReplaceAll(page, image, shared.Images.App))
+	blocks := blocksOf(string(text))
 	t.Cleanup(func() {
 		// The page cleans up at its end; this is for when it does not get there.
-		exec.CommandContext(context.Background(), "kubectl", "--kubeconfig", shared.Kubeconfig, "delete", "namespace", "demo", "--ignore-not-found", "--wait=false").Run()
+		shared.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), "demo", metav1.DeleteOptions{})
 	})
 
 	dir := clone(t)
+	// As `make cluster` leaves it, which does what TestMain and requireProduct did.
+	if err := shared.WriteEnvironment(filepath.Join(dir, ".cache", "e2e", "env")); err != nil {
+		t.Fatal(err)
+	}
 	state := filepath.Join(t.TempDir(), "environment") // what one block hands to the next
 	shells, checked := 0, 0
 	for i, b := range blocks {
@@ -84,8 +87,8 @@ func shell(t *testing.T, dir, state string, b block) string {
 	script := `set -e; test ! -e "$STATE" || . "$STATE"; trap 'export -p > "$STATE"' EXIT` + "\n" + b.text
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second
-	cmd.Env = append(os.Environ(), "STATE="+state, "KUBECONFIG="+shared.Kubeconfig, "VAULT_ADDR="+shared.Vault.Address,
-		"VAULT_TOKEN="+shared.Vault.Token, "HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"), "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "STATE="+state, "PATH="+kubectlFirst(t),
+		"HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"), "NO_COLOR=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -94,6 +97,16 @@ func shell(t *testing.T, dir, state string, b block) string {
 		t.Fatalf("line %d of the page: %v\n%s\n%s", b.line, err, b.text, out.String())
 	}
 	return out.String()
+}
+
+// kubectlFirst is the PATH with a kubectl of the cluster's version in it.
+func kubectlFirst(t *testing.T) string {
+	t.Helper()
+	kubectl, err := programs.Path(t.Context(), "kubectl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(kubectl) + string(os.PathListSeparator) + os.Getenv("PATH")
 }
 
 func goEnv(t *testing.T, name string) string {

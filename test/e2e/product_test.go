@@ -22,16 +22,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-const system = "secretmanager-system"
+const system = cluster.ProductNamespace
 
-// installed installs provider and rotator once, as an operator would.
-var installed = sync.OnceValue(func() error {
-	ctx := context.Background()
-	if err := shared.ApplyKustomization(ctx, "overlay"); err != nil {
-		return err
-	}
-	return shared.WaitDaemonSet(ctx, system, "secretmanager-provider")
-})
+// installed installs provider and rotator once.
+var installed = sync.OnceValue(func() error { return shared.InstallProduct(context.Background()) })
 
 // built is the path of the command line.
 var built = sync.OnceValues(func() (string, error) { return build("secretmanager", ".", "./cmd/secretmanager") })

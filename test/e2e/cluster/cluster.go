@@ -176,11 +176,14 @@ func kubeconfigPath(root string) string {
 }
 
 func (c *Cluster) explain() {
-	step.Logf("the cluster %s stays. To use it:", Name)
-	step.Logf("  export KUBECONFIG=%s", c.Kubeconfig)
+	path := filepath.Join(c.root, ".cache", "e2e", "env")
 	if c.Vault.Address != "" {
-		step.Logf("  export VAULT_ADDR=%s VAULT_TOKEN=%s", c.Vault.Address, c.Vault.Token)
+		if err := c.WriteEnvironment(path); err != nil {
+			step.Logf("%v", err)
+		}
 	}
+	step.Logf("the cluster %s stays. To use it:", Name)
+	step.Logf("  . %s", path)
 	step.Logf("  docker exec -it %s bash", nodeName)
 	step.Logf("To remove it: make e2e-clean")
 }

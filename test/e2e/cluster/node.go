@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/secretmanager-io/secretmanager/test/e2e/images"
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
@@ -149,10 +150,18 @@ func (c *Cluster) loadImages(ctx context.Context) error {
 	}
 	has := strings.Fields(list)
 	load := slices.DeleteFunc(slices.Clone(c.Images.Load), func(name string) bool {
-		return name != c.Images.Product && slices.Contains(has, "docker.io/library/"+name)
+		return name != c.Images.Product && slices.Contains(has, library+name)
 	})
-	return c.LoadImages(ctx, load...)
+	if err := c.LoadImages(ctx, load...); err != nil || c.Images.App == images.StockApp {
+		return err
+	}
+	_, err = c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "tag", "--force",
+		library+c.Images.App, library+images.StockApp)
+	return err
 }
+
+// library is what containerd puts before names without a registry.
+const library = "docker.io/library/"
 
 // LoadImages puts further images from the Docker engine into the node. A pod uses
 // one with imagePullPolicy: Never or IfNotPresent.

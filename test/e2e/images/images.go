@@ -53,9 +53,12 @@ type Set struct {
 	Load []string
 }
 
+// StockApp is the image of the pods in docs/getting-started.md. Where images are
+// built the node has that of [Set.App] under this name too.
+const StockApp = "busybox:1.37"
+
 const (
 	stockVault = "hashicorp/vault:1.21"
-	stockApp   = "busybox:stable"
 
 	// pullLimit is how long the first, small, pull may take until pulling counts
 	// as impossible.
@@ -76,7 +79,7 @@ func Ensure(ctx context.Context, docker *engine.Engine, source Source, root stri
 	}
 	var s *Set
 	if pull {
-		s = &Set{Source: Pull, Vault: stockVault, App: stockApp, Load: []string{stockApp}}
+		s = &Set{Source: Pull, Vault: stockVault, App: StockApp, Load: []string{StockApp}}
 	} else if s, err = built(ctx, docker, root); err != nil {
 		return nil, err
 	}
@@ -100,12 +103,12 @@ func decide(ctx context.Context, docker *engine.Engine, source Source) (bool, er
 	case Build:
 		return false, nil
 	case Pull, Auto, "":
-		works := docker.HasImage(ctx, stockApp) || docker.CanPull(ctx, stockApp, pullLimit)
+		works := docker.HasImage(ctx, StockApp) || docker.CanPull(ctx, StockApp, pullLimit)
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
 		if !works && source == Pull {
-			return false, fmt.Errorf("images are to be pulled, but Docker cannot pull %s", stockApp)
+			return false, fmt.Errorf("images are to be pulled, but Docker cannot pull %s", StockApp)
 		}
 		if !works {
 			step.Logf("Docker cannot pull images here; they are built from packages and sources")

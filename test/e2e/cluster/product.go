@@ -1,0 +1,34 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+)
+
+// ProductNamespace is where provider and rotator run.
+const ProductNamespace = "secretmanager-system"
+
+// InstallProduct installs provider and rotator as an operator would, with an
+// overlay over manifests/, and waits for the provider.
+func (c *Cluster) InstallProduct(ctx context.Context) error {
+	return step.Do(ctx, "installing provider and rotator", func(ctx context.Context) error {
+		if err := c.ApplyKustomization(ctx, filepath.Join(c.root, "test", "e2e", "overlay")); err != nil {
+			return err
+		}
+		return c.WaitDaemonSet(ctx, ProductNamespace, "secretmanager-provider")
+	})
+}
+
+// WriteEnvironment writes a file for a shell to source, which then has the
+// cluster and its Vault: KUBECONFIG, VAULT_ADDR and VAULT_TOKEN.
+func (c *Cluster) WriteEnvironment(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("export KUBECONFIG='%s'\nexport VAULT_ADDR='%s'\nexport VAULT_TOKEN='%s'\n", c.Kubeconfig, c.Vault.Address, c.Vault.Token)
+	return os.WriteFile(path, []byte(text), 0o600)
+}
