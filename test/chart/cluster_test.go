@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 
@@ -33,23 +32,53 @@ const driverName = "secrets-store.csi.k8s.io"
 // cluster is an API server with a Helm that works on it.
 type cluster struct {
 	*Helm
-	api    *testenv.APIServer
-	config *rest.Config
-	kube   kubernetes.Interface
+	api     *testenv.APIServer
+	kube    kubernetes.Interface
+	dynamic dynamic.Interface
+	mapper  meta.RESTMapper
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	api := testenv.SharedAPIServer(t)
-	config := rest.CopyConfig(api.Config)
-	config.WarningHandler = rest.NoWarnings{} // everything lists old kinds too
-	kube, err := kubernetes.NewForConfig(config)
+	kube, err := kubernetes.NewForConfig(api.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := dynamic.NewForConfig(api.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds, err := restmapper.GetAPIGroupResources(kube.Discovery())
 	if err != nil {
 		t.Fatal(err)
 	}
 	helm := newHelm(t)
 	helm.Kubeconfig = api.Kubeconfig
-	return &cluster{helm, api, config, kube}
+	return &cluster{helm, api, kube, client, restmapper.NewDiscoveryRESTMapper(kinds)}
+}
+
+// read reads an object and returns the client for its kind and namespace, which is
+// the one given where it names none. Of kinds that the API server does not have
+// there is no client.
+func (c *cluster) read(t *testing.T, text, namespace string) (*unstructured.Unstructured, dynamic.ResourceInterface) {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
+		t.Fatal(err)
+	}
+	kind := o.GroupVersionKind()
+	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if meta.IsNoMatchError(err) && kind.Group == "monitoring.coreos.com" {
+		return o, nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
+		return o, c.dynamic.Resource(mapping.Resource)
+	}
+	return o, c.dynamic.Resource(mapping.Resource).Namespace(cmp.Or(o.GetNamespace(), namespace))
 }
 
 // setDriver makes the CSIDriver what it is given, or takes it away.
@@ -77,15 +106,14 @@ func goodDriver(t *testing.T) *storagev1.CSIDriver {
 	return driver
 }
 
+// passedOver are kinds that nobody makes, and that the API server warns of.
+var passedOver = []string{"events", "endpoints", "componentstatuses"}
+
 // everything is the name of every object in the cluster, but for what the API server
 // itself keeps writing.
 func (c *cluster) everything(t *testing.T) map[string]bool {
 	t.Helper()
 	lists, err := c.kube.Discovery().ServerPreferredResources()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := dynamic.NewForConfig(c.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +124,10 @@ func (c *cluster) everything(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 		for _, kind := range list.APIResources {
-			if !slices.Contains(kind.Verbs, "list") || kind.Name == "events" {
+			if !slices.Contains(kind.Verbs, "list") || slices.Contains(passedOver, kind.Name) {
 				continue
 			}
-			objects, err := client.Resource(group.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})
+			objects, err := c.dynamic.Resource(group.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				t.Fatalf("listing %s: %v", kind.Name, err)
 			}
@@ -232,15 +260,6 @@ func TestOptionsOnTheAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	client, err := dynamic.NewForConfig(c.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kinds, err := restmapper.GetAPIGroupResources(c.kube.Discovery())
-	if err != nil {
-		t.Fatal(err)
-	}
-	mapper := restmapper.NewDiscoveryRESTMapper(kinds)
 	for _, test := range options {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -250,21 +269,9 @@ func TestOptionsOnTheAPIServer(t *testing.T) {
 			}
 			for template, texts := range documents {
 				for _, text := range texts {
-					o := &unstructured.Unstructured{}
-					if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
-						t.Fatal(err)
-					}
-					kind := o.GroupVersionKind()
-					if kind.Group == "monitoring.coreos.com" {
-						continue // not one of its own
-					}
-					mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
-					if err != nil {
-						t.Fatal(err)
-					}
-					var resource dynamic.ResourceInterface = client.Resource(mapping.Resource)
-					if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-						resource = client.Resource(mapping.Resource).Namespace(cmp.Or(o.GetNamespace(), "options"))
+					o, resource := c.read(t, text, "options")
+					if resource == nil {
+						continue
 					}
 					if _, err := resource.Create(t.Context(), o, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict}); err != nil {
 						t.Errorf("%s: %v", template, err)
