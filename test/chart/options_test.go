@@ -320,13 +320,13 @@ func overlay(onto, values map[string]any) {
 // object, socket or folder is that of the first.
 func TestSecondInstallation(t *testing.T) {
 	const everything = `
-rotator: {cluster: true}
 networkPolicy: {enabled: true}
 monitoring: {serviceMonitor: {enabled: true}}
-`
+rotator: `
 	helm := newHelm(t)
-	first := render(t, helm, manifestNamespace, everything)
-	second := render(t, helm, "elsewhere", everything+"name: other\n")
+	first := render(t, helm, manifestNamespace, everything+"{cluster: true}\n")
+	checkWhole(t, render(t, helm, "elsewhere", everything+"{namespaces: [demo]}\nname: other\n"), "elsewhere")
+	second := render(t, helm, "elsewhere", everything+"{cluster: true}\nname: other\n")
 	checkWhole(t, second, "elsewhere")
 	for _, name := range second.names() {
 		// What the rotator keeps is in the release's namespace.
