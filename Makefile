@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster e2e-clean bench lint build image clean
+.PHONY: help demo test e2e cluster e2e-clean bench lint manifests build image clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 IMAGE   ?= secretmanager:$(VERSION)
@@ -17,7 +17,7 @@ demo: ## the main job from start to end, with a real Vault, on this machine alon
 	@go run ./test/demo
 
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
-	@go run ./test/programs/cmd/programs vault etcd kube-apiserver >/dev/null
+	@go run ./test/programs/cmd/programs vault etcd kube-apiserver helm >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	test/with-tmp go test $(RACE) -timeout 20m ./...
 
@@ -35,6 +35,9 @@ bench: ## provider and rotator against bare clients: rates, latencies, CPU, memo
 
 lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
 	@test/lint/run
+
+manifests: ## manifests/, the chart's values.yaml and its page, from the chart and its schema
+	@go run ./test/chart/cmd/manifests
 
 build: ## the three programs, for this machine, in bin/
 	$(GO_BUILD) -o bin/ ./cmd/...

@@ -110,13 +110,19 @@ func runRotator(t *testing.T, namespace string, args ...string) string {
 	t.Helper()
 	rotating.Lock()
 	defer rotating.Unlock()
+	return runCronJob(t, system, "secretmanager-rotator", "rotate-"+namespace+"-", args...)
+}
+
+// runCronJob does that with a CronJob in a namespace. The Job's name begins as said.
+func runCronJob(t *testing.T, system, name, prefix string, args ...string) string {
+	t.Helper()
 	ctx := t.Context()
-	cron, err := shared.Client.BatchV1().CronJobs(system).Get(ctx, "secretmanager-rotator", metav1.GetOptions{})
+	cron, err := shared.Client.BatchV1().CronJobs(system).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	job := &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "rotate-" + namespace + "-", Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}},
 		Spec:       *cron.Spec.JobTemplate.Spec.DeepCopy(),
 	}
 	none := int32(0)

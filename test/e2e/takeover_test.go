@@ -84,17 +84,38 @@ var mountloadOnNode = sync.OnceValues(func() (string, error) { return onNode("mo
 // count the provider's mounts.
 func TestReplacementUnderLoad(t *testing.T) {
 	requireProduct(t)
-	program, err := mountloadOnNode()
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := &world{namespace: newNamespace(t)}
 	w.key = w.namespace
 	w.setUp(t)
 	command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
 
+	end := w.startMountLoad(t, "secretmanager")
+
+	const selector = "app.kubernetes.io/name=secretmanager-provider"
+	for n := range 3 {
+		before := w.mountedBy(t, selector)
+		restart(t, "secretmanager-provider", selector, fmt.Sprintf("%s-%d", w.namespace, n))
+		after := w.waitMountedBy(t, selector)
+		for pod := range after {
+			if before[pod] > 0 {
+				t.Errorf("pod %s is still there", pod)
+			}
+		}
+	}
+
+	end().check(t)
+}
+
+// startMountLoad has the driver's own client mount 50 volumes a second of the provider
+// of that name, and returns when the first is mounted. What it returns ends it.
+func (w *world) startMountLoad(t *testing.T, provider string) (end func() mountReport) {
+	t.Helper()
+	program, err := mountloadOnNode()
+	if err != nil {
+		t.Fatal(err)
+	}
 	load := mountLoad{
-		Folder: "/etc/kubernetes/secrets-store-csi-providers", Provider: "secretmanager",
+		Folder: "/etc/kubernetes/secrets-store-csi-providers", Provider: provider,
 		Targets: "/run/mountload-" + w.namespace, Rate: 50,
 		Secrets: w.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
 	}
@@ -129,30 +150,27 @@ func TestReplacementUnderLoad(t *testing.T) {
 		t.Fatalf("mountload says %q, %v\n%s", line, err, stderr.String())
 	}
 
-	const selector = "app.kubernetes.io/name=secretmanager-provider"
-	for n := range 3 {
-		before := w.mountedBy(t, selector)
-		restart(t, "secretmanager-provider", selector, fmt.Sprintf("%s-%d", w.namespace, n))
-		after := w.waitMountedBy(t, selector)
-		for pod := range after {
-			if before[pod] > 0 {
-				t.Errorf("pod %s is still there", pod)
-			}
+	return func() mountReport {
+		t.Helper()
+		stdin.Close()
+		text, err := io.ReadAll(lines)
+		if err != nil {
+			t.Fatal(err)
 		}
+		if err := ended(); err != nil {
+			t.Fatalf("mountload: %v\n%s", err, stderr.String())
+		}
+		var report mountReport
+		if err := json.Unmarshal(text, &report); err != nil {
+			t.Fatalf("mountload reports %q: %v", text, err)
+		}
+		return report
 	}
+}
 
-	stdin.Close()
-	text, err := io.ReadAll(lines)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ended(); err != nil {
-		t.Fatalf("mountload: %v\n%s", err, stderr.String())
-	}
-	var report mountReport
-	if err := json.Unmarshal(text, &report); err != nil {
-		t.Fatalf("mountload reports %q: %v", text, err)
-	}
+// check checks that no mount failed, and that there were some of each kind.
+func (report mountReport) check(t *testing.T) {
+	t.Helper()
 	t.Logf("mounts: %d cold, of which %d by a driver that had just started, %d repeated, %d failed; the slowest took %s",
 		report.Cold, report.Fresh, report.Repeated, report.Failed, report.Slowest)
 	if report.Failed > 0 {

@@ -45,6 +45,8 @@ var table = map[string]program{
 	"coredns": {dir: "test/coredns", pkg: "github.com/coredns/coredns"},
 	"kind":    {dir: "test/kind", pkg: "sigs.k8s.io/kind"},
 
+	"helm": {dir: "test/helm", pkg: "helm.sh/helm/v4/cmd/helm"},
+
 	"secrets-store-csi-driver": {dir: "test/driver", pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
 	"node-driver-registrar":    {dir: "test/driver", pkg: "./node-driver-registrar"},
 }

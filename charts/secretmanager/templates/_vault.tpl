@@ -1,0 +1,50 @@
+{{- /* How Vault is reached, the same for provider and rotator: flags, volumes, mounts. */ -}}
+{{- define "secretmanager.vaultConfigMap" -}}
+{{ .Values.vault.existingConfigMap | default (printf "%s-vault" .Values.name) }}
+{{- end -}}
+
+{{- define "secretmanager.vaultArgs" -}}
+{{- $vault := .Values.vault -}}
+{{- with $vault.namespace }}
+- {{ printf "--vault-namespace=%s" . | quote }}
+{{- end }}
+{{- if ne $vault.authMount "kubernetes" }}
+- {{ printf "--vault-auth-mount=%s" $vault.authMount | quote }}
+{{- end }}
+{{- with $vault.tlsServerName }}
+- {{ printf "--vault-tls-server-name=%s" . | quote }}
+{{- end }}
+{{- if or $vault.ca.secret $vault.ca.configMap }}
+- {{ printf "--vault-ca-cert=/etc/secretmanager/vault-ca/%s" $vault.ca.key | quote }}
+{{- end }}
+{{- if $vault.clientCertificate.secret }}
+- {{ printf "--vault-client-cert=/etc/secretmanager/vault-client/%s" $vault.clientCertificate.certificateKey | quote }}
+- {{ printf "--vault-client-key=/etc/secretmanager/vault-client/%s" $vault.clientCertificate.privateKeyKey | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "secretmanager.vaultMounts" -}}
+{{- if or .Values.vault.ca.secret .Values.vault.ca.configMap }}
+- {name: vault-ca, mountPath: /etc/secretmanager/vault-ca, readOnly: true}
+{{- end }}
+{{- if .Values.vault.clientCertificate.secret }}
+- {name: vault-client, mountPath: /etc/secretmanager/vault-client, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "secretmanager.vaultVolumes" -}}
+{{- $vault := .Values.vault -}}
+{{- if or $vault.ca.secret $vault.ca.configMap }}
+- name: vault-ca
+  {{- with $vault.ca.secret }}
+  secret: {secretName: {{ . | quote }}}
+  {{- end }}
+  {{- with $vault.ca.configMap }}
+  configMap: {name: {{ . | quote }}}
+  {{- end }}
+{{- end }}
+{{- with $vault.clientCertificate.secret }}
+- name: vault-client
+  secret: {secretName: {{ . | quote }}}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/chart"
+)
+
+// ofChart is what the program understands of the flags that the Helm chart gives it.
+func ofChart(t *testing.T, namespace, values string) *options {
+	t.Helper()
+	helm, err := chart.NewHelm(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := helm.Template(t.Context(), namespace, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cron batchv1.CronJob
+	if err := yaml.UnmarshalStrict([]byte(documents["rotator/cronjob.yaml"][0]), &cron); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse(cron.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args, func(name string) string { return map[string]string{"VAULT_ADDR": "https://v:8200"}[name] }, &bytes.Buffer{})
+	if err != nil {
+		t.Fatalf("its flags: %v", err)
+	}
+	return o
+}
+
+// TestChart: every flag that the chart can give is one of the program's, and arrives.
+func TestChart(t *testing.T) {
+	vault := `
+vault:
+  namespace: team
+  authMount: k8s
+  tlsServerName: vault
+  ca: {secret: ca}
+  clientCertificate: {secret: client}
+`
+	o := ofChart(t, "elsewhere", vault+`
+rotator:
+  namespaces: [demo, shop]
+  vaultRole: ours
+  transitKeys: [a, b]
+  maxKeyAge: 47h
+  logLevel: debug
+  extraArgs: [--include-managed]
+`)
+	if o.vaultNamespace != "team" || o.authMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
+		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" || !slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
+		o.logLevel.String() != "DEBUG" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
+		t.Errorf("it understands %+v", o)
+	}
+	o = ofChart(t, "elsewhere", `
+rotator:
+  cluster: true
+  retire: {enabled: true, trim: true, after: 336h}
+`)
+	if !o.Retire || !o.Trim || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
+		t.Errorf("it understands %+v", o)
+	}
+}
+
+// TestChartDefaults: the chart gives no flag for what is a default of its own, so that
+// has to be the program's too.
+func TestChartDefaults(t *testing.T) {
+	text, err := os.ReadFile("../../" + chart.Folder + "/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct {
+		Vault struct {
+			AuthMount string `json:"authMount"`
+		}
+		Rotator struct {
+			Retire struct{ After string }
+		}
+	}
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	o := ofChart(t, rotator.DefaultStateNamespace, "")
+	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter || values.Vault.AuthMount != o.authMount || o.StateNamespace != rotator.DefaultStateNamespace {
+		t.Errorf("the chart says %+v, the program %+v", values, o)
+	}
+}

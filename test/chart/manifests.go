@@ -1,0 +1,75 @@
+package chart
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// A manifest is a file below manifests/ and the template that it is rendered from.
+type manifest struct {
+	file, template string
+	// without is a line that is left out, for what a kustomization fills in.
+	without string
+}
+
+// table has every file of manifests/ that comes from the chart. To have one more
+// takes a line here, and one in the kustomization.yaml beside it, which is written by
+// hand as are the namespace, the driver's object and Vault's policies.
+var table = []manifest{
+	{file: "provider/serviceaccount.yaml", template: "provider/serviceaccount.yaml"},
+	{file: "provider/daemonset.yaml", template: "provider/daemonset.yaml"},
+	{file: "rotator/serviceaccount.yaml", template: "rotator/serviceaccount.yaml"},
+	{file: "rotator/role.yaml", template: "rotator/role.yaml"},
+	{file: "rotator/clusterrole.yaml", template: "rotator/clusterrole.yaml"},
+	{file: "rotator/cronjob.yaml", template: "rotator/cronjob.yaml"},
+	{file: "rotator/cluster/clusterrolebinding.yaml", template: "rotator/clusterrolebinding.yaml"},
+	{file: "rotator/namespace/rolebinding.yaml", template: "rotator/rolebinding.yaml", without: "  namespace: demo\n"},
+}
+
+// manifestNamespace is where the objects of manifests/ are.
+const manifestNamespace = "secretmanager-system"
+
+// manifestValues are those that manifests/ is rendered with. The ConfigMap is made by
+// kustomize, which restarts the pods when it changes.
+const manifestValues = `
+vault: {existingConfigMap: secretmanager-vault}
+rotator: {cluster: true}
+`
+
+// namespaceValues render what a rotator gets for one namespace, of which a
+// kustomization says the name.
+const namespaceValues = `
+rotator: {namespaces: [demo]}
+`
+
+// Manifests renders the files of manifests/, by their paths below it.
+func Manifests(ctx context.Context, helm *Helm) (map[string]string, error) {
+	documents, err := helm.Template(ctx, manifestNamespace, manifestValues)
+	if err != nil {
+		return nil, err
+	}
+	inNamespace, err := helm.Template(ctx, manifestNamespace, namespaceValues)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, m := range table {
+		from := documents[m.template]
+		if m.without != "" {
+			from = inNamespace[m.template]
+		}
+		text := strings.Join(from, "---\n")
+		if text == "" {
+			return nil, fmt.Errorf("nothing is rendered from template %s", m.template)
+		}
+		if m.without != "" {
+			if strings.Count(text, m.without) != 1 {
+				return nil, fmt.Errorf("template %s does not have the line %q once", m.template, m.without)
+			}
+			text = strings.Replace(text, m.without, "", 1)
+		}
+		files[m.file] = text
+	}
+	return files, nil
+}
