@@ -11,8 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/yaml"
-
-	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
 // values are the chart's defaults, but for what is off.
@@ -71,11 +69,7 @@ func TestChartAgrees(t *testing.T) {
 
 func render(t *testing.T, name string, values map[string]any) string {
 	t.Helper()
-	root, err := programs.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(root, "charts", "secretmanager", "templates", "admission", name))
+	text, err := os.ReadFile(filepath.Join(root(t), "charts", "secretmanager", "templates", "admission", name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,46 +12,76 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-var kustomization = regexp.MustCompile("(?ms)^```yaml\n(apiVersion: kustomize.config.k8s.io.*?)^```$")
+var (
+	shell         = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	message       = regexp.MustCompile("(?ms)^```\n(.*?)^```$")
+	kustomization = regexp.MustCompile("(?ms)^```yaml\n(apiVersion: kustomize.config.k8s.io.*?)^```$")
+)
 
-// fromPage builds the policy of the one kustomization in docs/admission.md that
-// has these words.
-func fromPage(t *testing.T, words string) *Policy {
+// page is docs/admission.md.
+func page(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), "docs", "admission.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func root(t *testing.T) string {
 	t.Helper()
 	root, err := programs.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "admission.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return root
+}
+
+// onPage returns the one block of the page that the pattern finds and that has
+// these words.
+func onPage(t *testing.T, pattern *regexp.Regexp, words string) string {
+	t.Helper()
 	var found []string
-	for _, block := range kustomization.FindAllStringSubmatch(string(page), -1) {
+	for _, block := range pattern.FindAllStringSubmatch(page(t), -1) {
 		if strings.Contains(block[1], words) {
 			found = append(found, block[1])
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%d kustomizations in docs/admission.md have %q", len(found), words)
+		t.Fatalf("%d blocks of docs/admission.md have %q", len(found), words)
 	}
-	files := filesys.MakeFsInMemory()
-	for _, name := range []string{"kustomization.yaml", "policy.yaml", "binding.yaml"} {
-		dir := filepath.Join("manifests", "admission", ForbidPlaintext)
-		text, err := os.ReadFile(filepath.Join(root, dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := files.WriteFile(filepath.Join("/here", dir, name), text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := files.WriteFile("/here/kustomization.yaml", []byte(found[0])); err != nil {
-		t.Fatal(err)
-	}
-	p, err := Build(files, "/here")
+	return found[0]
+}
+
+// fromPage builds the policy of the kustomization on the page that has these words.
+func fromPage(t *testing.T, words string) *Policy {
+	t.Helper()
+	p, err := Build(overlay(t, words), "/here")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// overlay is a folder /here with that kustomization, and manifests/ in it.
+func overlay(t *testing.T, words string) filesys.FileSystem {
+	t.Helper()
+	files := filesys.MakeFsInMemory()
+	write := func(path string, text []byte) {
+		if err := files.WriteFile(filepath.Join("/here", path), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("kustomization.yaml", []byte(onPage(t, kustomization, words)))
+	for _, folder := range []string{Ciphertext, ForbidPlaintext} {
+		for _, name := range []string{"kustomization.yaml", "policy.yaml", "binding.yaml"} {
+			path := filepath.Join("manifests", "admission", folder, name)
+			text, err := os.ReadFile(filepath.Join(root(t), path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(path, text)
+		}
+	}
+	return files
 }
