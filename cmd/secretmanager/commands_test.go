@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/test/admission"
+
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +34,7 @@ func (w *world) commands() map[string]func(ts *testscript.TestScript, neg bool, 
 		"replace":     replace,
 		"terminal":    terminal,
 		"examples":    w.examples,
+		"admission":   w.admission,
 	}
 }
 
@@ -104,6 +107,17 @@ func (w *world) apply(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, err := w.kube.CoreV1().Secrets(namespace).Create(w.t.Context(), &secret, metav1.CreateOptions{})
 	ts.Check(err)
+}
+
+// admission FOLDER... puts policies of manifests/admission in force in the
+// namespace of the script.
+func (w *world) admission(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) > 0, "admission FOLDER...")
+	for _, folder := range args {
+		p, err := admission.Load(folder)
+		ts.Check(err)
+		ts.Check(p.Only(ts.Getenv("NS")).Enforce(w.t.Context(), w.kube, ts.Getenv("NS")))
+	}
 }
 
 // get NAME prints a Secret as YAML; "! get NAME" wants none.

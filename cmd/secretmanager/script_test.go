@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,16 +45,34 @@ func TestScripts(t *testing.T) {
 		}
 	}
 	buildProvider(t, bin)
+	proxy := countingProxy(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("HTTP_PROXY", proxy)
+			e.Setenv("HTTPS_PROXY", proxy)
 			return w.setup(e)
 		},
 		Cmds: w.commands(),
 	})
+}
+
+// countingProxy is where requests of the scripts to any other host than this one
+// would go: there must be none, but for the one that airgapped.txtar makes to show
+// that it would be seen.
+func countingProxy(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Host != "cluster.invalid:443" {
+			t.Errorf("a request to %s", r.Host)
+		}
+		http.Error(rw, "seen", http.StatusForbidden)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 // The names of the commands in the help texts are how they were called.

@@ -1,0 +1,172 @@
+package admission
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+const (
+	encryptIt   = "have secretmanager encrypt write them"
+	noLabel     = "no label secretmanager.io/transit-key"
+	badMount    = "annotation secretmanager.io/transit-mount is not the path of a transit engine"
+	badScope    = "annotation secretmanager.io/scope is none of strict, namespace, cluster, none"
+	badApplied  = "annotation kubectl.kubernetes.io/last-applied-configuration is a copy of a manifest that holds something else than ciphertext: remove the annotation"
+	oneEntry    = "1 entry that is not Vault ciphertext (vault:vN:…): "
+	twoEntries  = "2 entries that are not Vault ciphertext (vault:vN:…): "
+	lastApplied = ciphertext.AnnotationLastApplied
+)
+
+// applied is the copy of a manifest as kubectl apply writes it.
+func applied(rest string) func(*corev1.Secret) {
+	return annotation(lastApplied, `{"apiVersion":"v1",`+rest+`"kind":"Secret","metadata":{"annotations":{},"labels":{"secretmanager.io/transit-key":"key"},"name":"x","namespace":"demo"},"type":"secretmanager.io/ciphertext"}`+"\n")
+}
+
+func encoded(text []byte) string { return base64.StdEncoding.EncodeToString(text) }
+
+func TestCiphertext(t *testing.T) {
+	w := newWorld(t)
+	w.enforce(Ciphertext)
+	tests := []struct {
+		name   string
+		secret *corev1.Secret
+		want   []string // in the refusal; none: it passes
+		lint   string   // why ciphertext.Validate sees it otherwise
+	}{
+		{name: "as encrypt makes it", secret: secret("x")},
+		{name: "all annotations", secret: secret("x", annotation(ciphertext.AnnotationScope, "cluster"), annotation(ciphertext.AnnotationTransitMount, "teams/red-1/transit"), label(ciphertext.LabelKeyVersion, "3"))},
+		{name: "empty scope", secret: secret("x", annotation(ciphertext.AnnotationScope, ""))},
+		{name: "no entries", secret: secret("x", func(s *corev1.Secret) { s.Data = nil }), lint: "an empty Secret holds no plaintext, and may be filled later"},
+		{name: "shortest ciphertext", secret: secret("x", entry("a", string(textOf("1", 28))))},
+		{name: "adopted", secret: secret("x", opaque)},
+		{name: "of another type and without the label", secret: plain("x"), lint: "it is none of ours"},
+
+		{name: "plaintext", secret: secret("x", entry("password", value)), want: []string{oneEntry + "password: " + encryptIt, "change a secret that others may have read"}},
+		{name: "short plaintext", secret: secret("x", entry("pin", "1")), want: []string{oneEntry + "pin: "}},
+		{name: "empty", secret: secret("x", entry("empty", "")), want: []string{oneEntry + "empty: "}},
+		{name: "two", secret: secret("x", entry("password", value), entry("token", value)), want: []string{twoEntries, "password", "token"}},
+		{name: "binary", secret: secret("x", entry("jks", strings.Repeat("\xfe\xed", 99))), want: []string{oneEntry + "jks: "}},
+		{name: "prefix alone", secret: secret("x", entry("a", "vault:v1:")), want: []string{oneEntry + "a: "}},
+		{name: "prefix before a plaintext", secret: secret("x", entry("a", "vault:v1:hunter2-hunter2-hunter2")), want: []string{oneEntry + "a: "}},
+		{name: "no version", secret: secret("x", entry("a", "vault:v:"+value)), want: []string{oneEntry + "a: "}},
+		{name: "no colon", secret: secret("x", entry("a", "vault:v1"+value)), want: []string{oneEntry + "a: "}},
+		{name: "leading zero", secret: secret("x", entry("a", string(text("01")))), want: []string{oneEntry + "a: "}},
+		{name: "other case", secret: secret("x", entry("a", "Vault:v1:"+value)), want: []string{oneEntry + "a: "}},
+		{name: "encoded twice", secret: secret("x", entry("a", encoded(text("1")))), want: []string{oneEntry + "a: "}},
+		{name: "leading space", secret: secret("x", entry("a", " "+string(text("1")))), want: []string{oneEntry + "a: "}},
+		{name: "adopted with a plaintext", secret: secret("x", opaque, entry("password", value)), want: []string{oneEntry + "password: "}},
+
+		{name: "no label", secret: secret("x", unlabel), want: []string{noLabel}},
+		{name: "empty label", secret: secret("x", label(ciphertext.LabelTransitKey, "")), want: []string{noLabel}},
+		{name: "adopted with an empty label", secret: secret("x", opaque, label(ciphertext.LabelTransitKey, "")), want: []string{noLabel}},
+		{name: "no labels at all", secret: secret("x", func(s *corev1.Secret) { s.Labels = nil }), want: []string{noLabel}},
+		{name: "unknown scope", secret: secret("x", annotation(ciphertext.AnnotationScope, value)), want: []string{badScope}},
+		{name: "scope of other case", secret: secret("x", annotation(ciphertext.AnnotationScope, "Strict")), want: []string{badScope}},
+		{name: "empty mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, "")), want: []string{badMount}},
+		{name: "long mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, strings.Repeat("m", 513))), want: []string{badMount}},
+
+		{name: "copy with ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b.c":"`+encoded(text("12"))+`"},`))},
+		{name: "copy with ciphertext as text", secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+`","b":"`+string(text("123"))+`"},`))},
+		{name: "copy without entries", secret: secret("x", applied(""))},
+		{name: "copy with a plaintext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "it does not look there; lint does"},
+		{name: "copy with a plaintext first", secret: secret("x", applied(`"data":{"a":"`+encoded([]byte(value))+`","b":"`+encoded(text("3"))+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext as text", secret: secret("x", applied(`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext beside ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},`+`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy that is laid out", secret: secret("x", annotation(lastApplied, `{"data": {"a": "`+encoded(text("3"))+`"}}`)), want: []string{badApplied}, lint: "kubectl writes no spaces: a false positive"},
+
+		{name: "everything at once", secret: secret("x", unlabel, entry("password", value), annotation(ciphertext.AnnotationScope, value), annotation(ciphertext.AnnotationTransitMount, "/"+value),
+			applied(`"stringData":{"a":"`+value+`"},`)), want: []string{oneEntry + "password: ", noLabel, badMount, badScope, badApplied}},
+	}
+	for _, mount := range []string{"a//b", "/a", "a/", "a/../b", "..", "./a", "a b", "a?b", "a#b", "a%2fb", `a"b`, `a\b`, "é", "a\nb"} {
+		tests = append(tests, struct {
+			name   string
+			secret *corev1.Secret
+			want   []string
+			lint   string
+		}{name: "mount " + mount, secret: secret("x", annotation(ciphertext.AnnotationTransitMount, mount)), want: []string{badMount}})
+	}
+	for i, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			valid := ciphertext.Validate(test.secret) == nil
+			if valid != (len(test.want) == 0) && test.lint == "" {
+				t.Errorf("ciphertext.Validate: %v", ciphertext.Validate(test.secret))
+			}
+			test.secret.Name = fmt.Sprintf("x-%d", i)
+			check(t, w.create(test.secret), Ciphertext, test.want...)
+		})
+	}
+}
+
+// The policy reads versions in base64; every one that can occur, and what is
+// nearly one.
+func TestKeyVersions(t *testing.T) {
+	w := newWorld(t)
+	w.enforce(Ciphertext)
+	good := secret("good")
+	for _, version := range []int{1, 9, 10, 11, 99, 100, 101, 999, 1000, 1234, 9999, 10000, 54321, 99999, 100000, 909090, 999999} {
+		for i := range 3 { // what follows the colon is random, and shares letters with it
+			entry(fmt.Sprintf("v%d.%d", version, i), string(text(fmt.Sprint(version))))(good)
+		}
+	}
+	for version := 1; version < 1500; version++ {
+		entry(fmt.Sprintf("v%d", version), string(text(fmt.Sprint(version))))(good)
+	}
+	check(t, w.create(good), Ciphertext)
+
+	for _, version := range []string{"0", "00", "0x1", "1a", "12a", "a", "-1", "+1", "123a", "1234a", "12345a", "123456a", ".", "1.", " 1", "1 ", "１"} {
+		check(t, w.create(secret("bad", entry("a", string(text(version))))), Ciphertext, oneEntry+"a: ")
+	}
+	// No key has that many versions: a rotation in each minute makes them in two years.
+	check(t, w.create(secret("bad", entry("a", string(text("1000000"))))), Ciphertext, oneEntry+"a: ")
+}
+
+// Where the API server's bounds on what an expression may cost are.
+func TestSizes(t *testing.T) {
+	w := newWorld(t)
+	w.enforce(Ciphertext)
+	w.enforce(ForbidPlaintext)
+	fill := func(n, size int, version string) *corev1.Secret {
+		s := secret(fmt.Sprintf("s-%d-%d", n, size))
+		s.Data = nil
+		for i := range n {
+			entry(fmt.Sprintf("entry-%d", i), string(textOf(version, size)))(s)
+		}
+		return s
+	}
+	for name, s := range map[string]*corev1.Secret{
+		"one entry of a megabyte": fill(1, (ciphertext.MaxSecretSize-12)/4*3, "123"),
+		"5,000 small entries":     fill(5000, 60, "12345"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{t: t, server: w.server, kube: w.kube, ns: w.ns}
+			check(t, w.create(s), Ciphertext)
+			check(t, w.change(s.Name, func(s *corev1.Secret) {
+				for name := range s.Data {
+					s.Data[name][7] = '9' // each of them changes
+				}
+			}), Ciphertext)
+			check(t, w.change(s.Name, annotation("a", "b")), Ciphertext)
+		})
+	}
+	t.Run("5,000 plaintexts", func(t *testing.T) {
+		s := fill(5000, 60, "1")
+		for name := range s.Data {
+			s.Data[name] = []byte(value)
+		}
+		check(t, w.create(s), Ciphertext, "5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: "+encryptIt)
+	})
+	t.Run("9,000 small entries", func(t *testing.T) {
+		check(t, w.create(fill(9000, 28, "123")), Ciphertext)
+	})
+	// A false positive: nobody has that many entries in a Secret.
+	t.Run("12,000 small entries", func(t *testing.T) {
+		if err := w.create(fill(12000, 28, "123")); err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
+			t.Errorf("not refused for the cost: %v", err)
+		}
+	})
+}

@@ -1,0 +1,77 @@
+package admission
+
+import (
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// What the library and the rotator write passes both policies, on a Secret that
+// was bad before as well. The command line has a script of its own.
+func TestProductWrites(t *testing.T) {
+	w := newWorld(t)
+	vault := testenv.SharedVault(t)
+	_, err := vault.Write(t.Context(), "transit/keys/"+w.ns, map[string]any{"derived": true})
+	w.must(err)
+	transitClient, err := transit.NewClient(transit.Config{Address: vault.Address})
+	w.must(err)
+	session := transitClient.Session("", transit.StaticToken(vault.RootToken))
+	client := secretmanager.New(session, w.kube)
+	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed", Settings: ciphertext.Settings{Key: w.ns}, Entries: map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
+
+	// Before: plaintext, with kubectl's copy of it, and a ciphertext Secret with an
+	// entry that is none.
+	w.must(w.create(plain("plain", applied(`"stringData":{"good":"`+value+`"},`))))
+	half := spec
+	half.Name = "half"
+	_, _, err = client.Create(t.Context(), half, secretmanager.CreateOptions{})
+	w.must(err)
+	w.must(w.change("half", entry("password", value)))
+
+	w.enforce(Ciphertext)
+	w.enforce(ForbidPlaintext)
+
+	stored, outcome, err := client.Create(t.Context(), spec, secretmanager.CreateOptions{})
+	if err != nil || outcome != secretmanager.Created {
+		t.Fatalf("create: %v %v", outcome, err)
+	}
+	spec.Entries = map[string][]byte{"b": []byte("2")}
+	if _, outcome, err = client.Create(t.Context(), spec, secretmanager.CreateOptions{}); err != nil || outcome != secretmanager.Updated {
+		t.Fatalf("merge: %v %v", outcome, err)
+	}
+	stored, err = w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), stored.Name, metav1.GetOptions{})
+	w.must(err)
+	change := secretmanager.Change{Set: map[string][]byte{"a": []byte("changed")}, Remove: []string{"empty"}}
+	if _, err := client.Update(t.Context(), stored, change, secretmanager.UpdateOptions{}); err != nil {
+		t.Errorf("update: %v", err)
+	}
+	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: w.ns}, secretmanager.ConvertOptions{}); err != nil {
+		t.Errorf("convert: %v", err)
+	}
+
+	report, err := rotator.Run(t.Context(), session, w.kube, rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, StateNamespace: w.ns})
+	if report == nil || len(report.Keys) != 1 {
+		t.Fatalf("rotate: %v", err)
+	}
+	for _, left := range report.Keys[0].Left {
+		if left.Name != "half" || left.Entry != "password" {
+			t.Errorf("left: %+v", left)
+		}
+	}
+	for name, entries := range map[string]string{"sealed": "a b", "plain": "good", "half": "a empty"} {
+		s, err := w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), name, metav1.GetOptions{})
+		w.must(err)
+		for _, e := range strings.Fields(entries) {
+			if v, err := ciphertext.Version(s.Data[e]); v != 2 {
+				t.Errorf("%s/%s is of version %d: %v", name, e, v, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var address = regexp.MustCompile(`[a-z]+://[^\s"'` + "`" + `]*`)
+
+// The addresses in the programs: examples and words for people to go by. None is
+// one that a program would call by itself, see docs/air-gapped.md.
+var addresses = map[string]bool{
+	"https://":                       true, // and an address that the cluster gives
+	"https://HOST:PORT":              true,
+	"https://HOST:8200":              true,
+	"https://HOST:8200,":             true,
+	"https://API-SERVER:6443":        true,
+	"https://kubernetes.default.svc": true,
+	// What doctor prints for a cluster without the driver.
+	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts": true,
+}
+
+// Nothing phones home: no program has the address of anybody.
+func TestAddressesInThePrograms(t *testing.T) {
+	found := map[string]bool{}
+	for _, file := range files(t, ".go") {
+		name, _ := filepath.Rel(root(t), file)
+		top, _, _ := strings.Cut(filepath.ToSlash(name), "/")
+		if strings.HasSuffix(name, "_test.go") || top == "test" || top == "examples" || top == "release" {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				for _, a := range address.FindAllString(text.Value, -1) {
+					found[a] = true
+					if !addresses[a] {
+						t.Errorf("%s has the address %s", name, a)
+					}
+				}
+			}
+			return true
+		})
+	}
+	for a := range addresses {
+		if !found[a] {
+			t.Errorf("no program has the address %s any more", a)
+		}
+	}
+}
