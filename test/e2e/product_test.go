@@ -27,11 +27,20 @@ const system = "secretmanager-system"
 // installed installs provider and rotator once, as an operator would.
 var installed = sync.OnceValue(func() error {
 	ctx := context.Background()
-	if err := shared.ApplyKustomization(ctx, "overlay"); err != nil {
+	if err := shared.ApplyKustomization(ctx, "overlay", stampImage); err != nil {
 		return err
 	}
 	return shared.WaitDaemonSet(ctx, system, "secretmanager-provider")
 })
+
+// stampImage makes a provider that runs the image of an earlier run make room for
+// one of today's, in a cluster that was kept.
+func stampImage(object *unstructured.Unstructured) error {
+	if object.GetKind() != "DaemonSet" {
+		return nil
+	}
+	return unstructured.SetNestedField(object.Object, shared.Images.ProductID, "spec", "template", "metadata", "annotations", "secretmanager.io/e2e-image")
+}
 
 // built is the path of the command line.
 var built = sync.OnceValues(func() (string, error) { return build("secretmanager", ".", "./cmd/secretmanager") })
