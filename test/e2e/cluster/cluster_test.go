@@ -93,7 +93,7 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 			t.Fatal(err)
 		}
 		for _, object := range objects {
-			for _, edit := range []Edit{editCSIDriver, c.editDriver(d)} {
+			for _, edit := range []Edit{d.editCSIDriver, c.editDriver(d)} {
 				if err := edit(object); err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +106,7 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 		t.Errorf("the CSIDriver is called %s", name)
 	}
 	requests, _, _ := unstructured.NestedSlice(kinds["CSIDriver"].Object, "spec", "tokenRequests")
-	if len(requests) != len(tokenAudiences) {
+	if len(requests) != len(d.audiences) {
 		t.Errorf("tokenRequests are %v", requests)
 	}
 	var set appsv1.DaemonSet

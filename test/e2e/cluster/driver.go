@@ -25,8 +25,10 @@ const (
 	Driver = "secrets-store.csi.k8s.io"
 	// ThrottledDriver is a second one with the poll interval that it is released
 	// with. Within it the driver takes the folder of a mount that failed for one
-	// that is done: what must hold with any driver is tested with this one.
+	// that is done: what must hold with any driver is tested with this one. It
+	// has tokens for one more audience, too.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
+	OtherAudience   = "https://vault.example.org"
 
 	// DriverNamespace and DriverSelector say where the pods of Driver are.
 	DriverNamespace = "kube-system"
@@ -53,6 +55,7 @@ type driver struct {
 	name      string
 	daemonSet string
 	flags     map[string]string // in place of the manifest's
+	audiences []string          // whom the kubelet makes tokens of a pod for; the empty one is the API server
 }
 
 var drivers = []driver{
@@ -60,11 +63,11 @@ var drivers = []driver{
 		"--enable-secret-rotation": "true",
 		// With the kubelet's syncFrequency a change is seen within a test's patience.
 		"--rotation-poll-interval": "0s",
-	}},
+	}, []string{"vault", ""}},
 	{ThrottledDriver, "csi-secrets-store-throttled", map[string]string{
 		"--enable-secret-rotation": "true",
 		"--drivername":             ThrottledDriver,
-	}},
+	}, []string{"vault", "", OtherAudience}},
 }
 
 // renamed is a manifest of the released driver with this one's names.
@@ -77,10 +80,6 @@ func (d driver) renamed(manifest string) string {
 		"name: "+Driver+"\n", "name: "+d.name+"\n",
 	).Replace(manifest)
 }
-
-// tokenAudiences are whom the kubelet makes tokens of a pod for: Vault, and the
-// API server (the empty one).
-var tokenAudiences = []string{"vault", ""}
 
 // applyDrivers installs the drivers from the released manifests.
 func (c *Cluster) applyDrivers(ctx context.Context) error {
@@ -102,7 +101,7 @@ func (c *Cluster) applyDrivers(ctx context.Context) error {
 	}
 	for _, d := range drivers {
 		for _, file := range driverManifests {
-			if err := apply(file, d.renamed, editCSIDriver, c.editDriver(d)); err != nil {
+			if err := apply(file, d.renamed, d.editCSIDriver, c.editDriver(d)); err != nil {
 				return err
 			}
 		}
@@ -153,12 +152,12 @@ func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
 }
 
 // editCSIDriver makes the kubelet hand over tokens of the pod, and come back for changes.
-func editCSIDriver(object *unstructured.Unstructured) error {
+func (d driver) editCSIDriver(object *unstructured.Unstructured) error {
 	if object.GetKind() != "CSIDriver" {
 		return nil
 	}
 	var requests []any
-	for _, audience := range tokenAudiences {
+	for _, audience := range d.audiences {
 		requests = append(requests, map[string]any{"audience": audience})
 	}
 	if err := unstructured.SetNestedSlice(object.Object, requests, "spec", "tokenRequests"); err != nil {

@@ -18,17 +18,13 @@ const ProductNamespace = "secretmanager-system"
 // overlay over manifests/, and waits for the provider.
 func (c *Cluster) InstallProduct(ctx context.Context) error {
 	return step.Do(ctx, "installing provider and rotator", func(ctx context.Context) error {
-		image, err := c.docker.Run(ctx, "image", "inspect", "--format", "{{.Id}}", c.Images.Product)
-		if err != nil {
-			return err
-		}
 		// The image's name says nothing of its content: without this a cluster that
 		// stood already would go on with the provider that it has.
 		renew := func(object *unstructured.Unstructured) error {
 			if object.GetKind() != "DaemonSet" {
 				return nil
 			}
-			return unstructured.SetNestedField(object.Object, image, "spec", "template", "metadata", "annotations", "image-id")
+			return unstructured.SetNestedField(object.Object, c.Images.ProductID, "spec", "template", "metadata", "annotations", "image-id")
 		}
 		if err := c.ApplyKustomization(ctx, filepath.Join(c.root, "test", "e2e", "overlay"), renew); err != nil {
 			return err

@@ -71,6 +71,9 @@ func (e *Engine) startHere(ctx context.Context) error {
 	cmd := exec.Command("dockerd", "--config-file", configuration, "--pidfile", pidFile)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := keepToOurselves(); err != nil {
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -105,6 +108,21 @@ func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// keepToOurselves makes sure that the engine, which may outlive us, does not hold
+// open what we were started with: `flock FILE make e2e` would stay locked.
+func keepToOurselves() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("listing our open files: %w", err)
+	}
+	for _, file := range open {
+		if fd, err := strconv.Atoi(file.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // configure writes dockerd's configuration and returns its path.

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -66,5 +67,31 @@ func TestIsEngine(t *testing.T) {
 	}
 	if isEngine(1 << 30) {
 		t.Error("a process that is not there is taken for a dockerd")
+	}
+}
+
+func TestKeepToOurselves(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lock")
+	fd, err := syscall.Open(file, syscall.O_CREAT|syscall.O_RDWR, 0o600) // as a shell opens it, for its children too
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	inherited := func() string {
+		t.Helper()
+		out, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if !strings.Contains(inherited(), file) {
+		t.Fatal("a child does not inherit the file as it is")
+	}
+	if err := keepToOurselves(); err != nil {
+		t.Fatal(err)
+	}
+	if open := inherited(); strings.Contains(open, file) {
+		t.Errorf("a child has it open:\n%s", open)
 	}
 }

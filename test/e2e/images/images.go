@@ -49,6 +49,8 @@ type Set struct {
 	// Product holds the provider and the rotator. Empty while the repository has no
 	// programs for it.
 	Product string
+	// ProductID is another whenever what is in Product is; the name stays.
+	ProductID string
 	// Load are the images that are in the Docker engine and must be loaded into the node.
 	Load []string
 }
@@ -90,6 +92,9 @@ func Ensure(ctx context.Context, docker *engine.Engine, source Source, root stri
 		return buildProduct(ctx, docker, root, s.Source)
 	})
 	if err != nil {
+		return nil, err
+	}
+	if s.ProductID, err = docker.Run(ctx, "image", "inspect", "--format", "{{.Id}}", product); err != nil {
 		return nil, err
 	}
 	s.Product = product

@@ -1,0 +1,243 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
+)
+
+// The driver comes with a suite that its providers have to pass, one file of cases for
+// each: test/bats in its sources. TestDriver is that suite for our provider, each case
+// under its title there, less the provider's name.
+
+// A driverCase is one case of the suite.
+type driverCase struct {
+	title string
+	run   func(*testing.T)
+}
+
+// driverScenarios are the cases that go together. Each builds on those before it.
+var driverScenarios = []struct {
+	name  string
+	cases func(*driverWorld) []driverCase
+}{
+	{"inline volume", (*driverWorld).inlineVolume},
+	{"inline volume of a v1alpha1 class", (*driverWorld).inlineVolumeV1alpha1},
+	{"sync", (*driverWorld).sync},
+	{"namespaces", (*driverWorld).namespaces},
+	{"several classes", (*driverWorld).severalClasses},
+	{"rotation", (*driverWorld).rotation},
+}
+
+// sameAs has cases of the suite that go by two titles there: the other one is ours.
+var sameAs = map[string]string{
+	"Sync with K8s secrets - delete deployment, check secret is deleted": "Sync with K8s secrets - delete deployment, check owner ref updated, check secret deleted",
+	"configure openbao": "setup vault",
+}
+
+// notOurs has cases that are not about a provider, and why.
+var notOurs = map[string]string{
+	"setup mock provider validation config":             "sets up the provider that the suite brings along",
+	"secretproviderclasses crd is established":          "is of the driver's installation",
+	"secretproviderclasspodstatuses crd is established": "is of the driver's installation",
+	"Test rbac roles and role bindings exist":           "is of the driver's installation",
+}
+
+func TestDriver(t *testing.T) {
+	t.Parallel()
+	requireProduct(t)
+	for _, scenario := range driverScenarios {
+		t.Run(scenario.name, func(t *testing.T) {
+			t.Parallel()
+			for _, c := range scenario.cases(newDriverWorld(t)) {
+				if !t.Run(c.title, c.run) {
+					t.Fatal("the cases after it need this one")
+				}
+			}
+		})
+	}
+}
+
+// TestDriverTitles compares our cases with those in the sources of the driver that is
+// tested: one that a new version brings is one for us, too.
+func TestDriverTitles(t *testing.T) {
+	t.Parallel()
+	dir, err := inputs.ModuleDir(t.Context(), "../driver", "sigs.k8s.io/secrets-store-csi-driver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := map[string]bool{}
+	for _, scenario := range driverScenarios {
+		for _, c := range scenario.cases(&driverWorld{}) {
+			ours[c.title] = true
+		}
+	}
+	// How each file calls its provider. The spelling is its own.
+	provider := regexp.MustCompile(` (vault|openbao|e2e-provider v1|e2e-provider|e2e provier) `)
+	theirs := map[string]bool{}
+	for _, file := range []string{"vault.bats", "openbao.bats", "e2e-provider.bats"} {
+		text, err := os.ReadFile(filepath.Join(dir, "test", "bats", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		titles := regexp.MustCompile(`(?m)^@test "(.+)" \{$`).FindAllStringSubmatch(string(text), -1)
+		if len(titles) < 10 {
+			t.Errorf("%s has %d cases: is it written in another way now?", file, len(titles))
+		}
+		for _, m := range titles {
+			title := provider.ReplaceAllString(m[1], " ")
+			theirs[title] = true
+			if other, ok := sameAs[title]; ok {
+				title = other
+			}
+			if !ours[title] && notOurs[title] == "" {
+				t.Errorf("%s has the case %q, and we have not", file, title)
+			}
+		}
+	}
+	for _, titles := range []map[string]bool{ours, keys(sameAs), keys(notOurs)} {
+		for title := range titles {
+			if !theirs[title] {
+				t.Errorf("no file of the suite has the case %q", title)
+			}
+		}
+	}
+}
+
+func keys(m map[string]string) map[string]bool {
+	set := map[string]bool{}
+	for key := range m {
+		set[key] = true
+	}
+	return set
+}
+
+// driverWorld is a world of a scenario of the driver's suite.
+type driverWorld struct {
+	world
+	test *testing.T   // the scenario, with which goes what a case makes for those after it
+	own  *ownProvider // where the scenario has one
+}
+
+func newDriverWorld(t *testing.T) *driverWorld {
+	namespace := newNamespace(t)
+	return &driverWorld{world: world{namespace: namespace, key: namespace}, test: t}
+}
+
+// providerName is what a class calls the provider.
+func (w *world) providerName() string { return cmp.Or(w.provider, "secretmanager") }
+
+// token is a secret that nobody else has.
+func (d *driverWorld) token() string { return "only-in-" + d.namespace }
+
+// key is what no text file holds.
+var keyBytes = func() []byte {
+	all := make([]byte, 256)
+	for n := range all {
+		all[n] = byte(n)
+	}
+	return all
+}()
+
+// setUpVault makes key, roles and Secret.
+func (d *driverWorld) setUpVault(t *testing.T) {
+	t.Helper()
+	d.setUp(t)
+	command(t, d.author, shared.Kubeconfig, append(d.encryptArgs(t), "--from-literal", "key="+base64Text(keyBytes))...)
+	d.change(t, d.token())
+}
+
+// change gives the token a new value.
+func (d *driverWorld) change(t *testing.T, value string) {
+	t.Helper()
+	command(t, d.author, shared.Kubeconfig, "encrypt", secretName, "-n", d.namespace, "--from-literal", "api-token="+value)
+}
+
+// class is a class of the suite: files, of which two are in a folder, and where a
+// Secret is named, a copy of them in it.
+func (d *driverWorld) class(version, name, synced string) string {
+	text := fmt.Sprintf(`
+apiVersion: secrets-store.csi.x-k8s.io/%s
+kind: SecretProviderClass
+metadata: {name: %s, namespace: %s}
+spec:
+  provider: %s
+  parameters:
+    roleName: %s-matrix
+    secretName: %s
+    transitKey: %s
+    objects: |
+      - objectName: api-token
+      - objectName: nested/api-token
+        secretKey: api-token
+      - objectName: nested/db/password
+        secretKey: secrets.json
+        field: database.password
+      - objectName: key
+        encoding: base64
+`, version, name, d.namespace, d.providerName(), d.namespace, secretName, d.key)
+	if synced == "" {
+		return text
+	}
+	return text + fmt.Sprintf(`
+  secretObjects:
+  - secretName: %s
+    type: Opaque
+    labels: {environment: test}
+    annotations: {example.org/team: zion}
+    data:
+    - {objectName: api-token, key: username}
+    - {objectName: nested/db/password, key: nested}
+`, synced)
+}
+
+// checkClass checks that the API server has the class.
+func (d *driverWorld) checkClass(t *testing.T, name string) {
+	t.Helper()
+	class, err := shared.Dynamic.Resource(classes).Namespace(d.namespace).Get(t.Context(), name, getOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec, _ := class.Object["spec"].(map[string]any); spec["provider"] != d.providerName() {
+		t.Errorf("the class is %v", class.Object)
+	}
+}
+
+// checkText and checkKey check what a pod reads below a folder.
+func (d *driverWorld) checkText(t *testing.T, pod, folder, token string) {
+	t.Helper()
+	for file, want := range map[string]string{"api-token": token, "nested/api-token": token, "nested/db/password": password} {
+		if got := d.sh(t, pod, "cat "+folder+"/"+file); got != want {
+			t.Errorf("%s reads %q in %s/%s, want %q", pod, got, folder, file, want)
+		}
+	}
+	files := strings.Fields(d.sh(t, pod, "cd "+folder+" && find . -follow -type f -not -path './..*'"))
+	slices.Sort(files)
+	if want := []string{"./api-token", "./key", "./nested/api-token", "./nested/db/password"}; !slices.Equal(files, want) {
+		t.Errorf("%s has the files %q, want %q", pod, files, want)
+	}
+}
+
+func (d *driverWorld) checkKey(t *testing.T, pod, folder string) {
+	t.Helper()
+	if got := strings.Join(strings.Fields(d.sh(t, pod, "base64 "+folder+"/key")), ""); got != base64Text(keyBytes) {
+		t.Errorf("%s reads %s in %s/key", pod, got, folder)
+	}
+}
+
+// waitText waits until a pod reads a new token.
+func (d *driverWorld) waitText(t *testing.T, pod, token string) {
+	t.Helper()
+	d.wait(t, "the new value in "+pod, func(ctx context.Context) (bool, string, error) {
+		got, err := shared.Exec(ctx, d.namespace, pod, "", "cat", "/secrets/api-token")
+		return got == token, got, err
+	})
+}
