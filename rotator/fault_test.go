@@ -330,12 +330,16 @@ func TestStop(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || report == nil {
 		t.Fatalf("got %v, %v", report, err)
 	}
-	if k := only(t, report); k.Rewrapped == 0 || !k.Rotated {
+	if k := only(t, report); k.Rewrapped == 0 || !k.Rotated || report.Result != rotator.ResultStopped {
 		t.Errorf("report of what was done: %+v", k)
 	}
 	m, err := w.kube.CoreV1().ConfigMaps(w.ns).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
 	if err != nil || !strings.Contains(m.Data["transit__"+w.key], `"rotated": true`) {
 		t.Errorf("no summary: %v, %v", err, m.Data)
+	}
+	// It was not counted what there is, so nothing says that there is nothing.
+	if s, err := rotator.ReadSummary(m); err != nil || s.Result != rotator.ResultStopped || !s.LastDone.IsZero() || len(s.Keys) != 1 || s.Keys[0].Verified() {
+		t.Errorf("the summary is %v, %+v", err, s)
 	}
 	report, err = rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.Rotate = rotator.Auto }))
 	if k := only(t, report); err != nil || k.Rotated || k.After != 2 || k.Rewrapped == 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -29,10 +30,38 @@ type Report struct {
 	Started  time.Time    `json:"started"`
 	Finished time.Time    `json:"finished"`
 	DryRun   bool         `json:"dryRun,omitempty"`
+	Result   Result       `json:"result"`
 	Keys     []*KeyReport `json:"keys"` // by mount and name
 	// Remainder is what could not be told to belong to a key: Secrets with
 	// malformed settings, namespaces that could not be listed.
 	Remainder
+}
+
+// Result says in a word what became of a run.
+type Result string
+
+const (
+	ResultDone    Result = "done"    // everything is at its target
+	ResultLeft    Result = "left"    // it went to its end, and something is left
+	ResultFailed  Result = "failed"  // a key could not be read, rotated, retired or trimmed
+	ResultStopped Result = "stopped" // it was told to stop before its end, or lost its Lease
+)
+
+// Results are all that there are.
+var Results = []Result{ResultDone, ResultLeft, ResultFailed, ResultStopped}
+
+// result is the word for what the report says; stopped is the error that ended the
+// run before its end.
+func (r *Report) result(stopped error) Result {
+	switch {
+	case stopped != nil:
+		return ResultStopped
+	case slices.ContainsFunc(r.Keys, func(k *KeyReport) bool { return k.Error != "" }):
+		return ResultFailed
+	case !r.Complete():
+		return ResultLeft
+	}
+	return ResultDone
 }
 
 // Remainder is what is not at its target, and why.
@@ -98,10 +127,28 @@ type RetireReport struct {
 	To     int    `json:"to"` // as From when nothing was raised
 	Done   bool   `json:"done"`
 	Reason string `json:"reason"`
+	// Blocked is the kind of what stands in the way; empty if nothing does, and while
+	// only the time that has to pass is not over.
+	Blocked Obstacle `json:"blocked,omitempty"`
 	// WouldBreak is what stands in the way, as it would not open any more; the
 	// first 1,000.
 	WouldBreak []Left `json:"wouldBreak,omitempty"`
 }
+
+// Obstacle is a kind of what keeps a version from being retired.
+type Obstacle string
+
+const (
+	ObstacleError      Obstacle = "error"      // the key could not be read, worked on or changed
+	ObstacleUnread     Obstacle = "unread"     // not all of the cluster could be looked at
+	ObstacleUnlabelled Obstacle = "unlabelled" // a ciphertext Secret does not say its key
+	ObstacleLeft       Obstacle = "left"       // entries are not at the target and will not get there by themselves
+	ObstaclePending    Obstacle = "pending"    // entries are below the target and can be rewrapped
+	ObstacleBack       Obstacle = "back"       // entries came back that had been rewrapped
+)
+
+// Obstacles are all that there are.
+var Obstacles = []Obstacle{ObstacleError, ObstacleUnread, ObstacleUnlabelled, ObstacleLeft, ObstaclePending, ObstacleBack}
 
 // Left is an entry, or a whole Secret or namespace, that is not at its target.
 type Left struct {

@@ -31,21 +31,22 @@ func (r *run) retire(ctx context.Context, view *survey) {
 
 // obstacle is why a key stays as it is, and what would break otherwise.
 type obstacle struct {
-	reason string // empty: nothing is in the way
+	kind   Obstacle // empty: nothing is in the way
+	reason string
 	such   []Left
 }
 
-func obstaclef(such []Left, format string, args ...any) obstacle {
-	return obstacle{fmt.Sprintf(format, args...), such}
+func obstaclef(kind Obstacle, such []Left, format string, args ...any) obstacle {
+	return obstacle{kind, fmt.Sprintf(format, args...), such}
 }
 
 // blind returns why not all ciphertext of the cluster can be accounted for.
 func (r *run) blind(ctx context.Context, view *survey) obstacle {
 	if len(view.unread) > 0 {
-		return obstaclef(view.unread, "not everything can be seen: %s", view.unread[0])
+		return obstaclef(ObstacleUnread, view.unread, "not everything can be seen: %s", view.unread[0])
 	}
 	if view.stray.LeftCount > 0 {
-		return obstaclef(view.stray.Left, "%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
+		return obstaclef(ObstacleUnlabelled, view.stray.Left, "%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
@@ -53,10 +54,10 @@ func (r *run) blind(ctx context.Context, view *survey) obstacle {
 		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
 	})
 	if len(unread) > 0 {
-		return obstaclef(unread, "not everything can be seen: %s", unread[0])
+		return obstaclef(ObstacleUnread, unread, "not everything can be seen: %s", unread[0])
 	}
 	if lost.LeftCount > 0 {
-		return obstaclef(lost.Left, "%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
+		return obstaclef(ObstacleUnlabelled, lost.Left, "%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
 	}
 	return obstacle{}
 }
@@ -65,15 +66,15 @@ func (r *run) blind(ctx context.Context, view *survey) obstacle {
 func (r *run) unfinished(k *KeyReport, t *tally, blocked obstacle) obstacle {
 	switch {
 	case k.Error != "":
-		return obstaclef(nil, "the run failed: %s", k.Error)
-	case blocked.reason != "":
+		return obstaclef(ObstacleError, nil, "the run failed: %s", k.Error)
+	case blocked.kind != "":
 		return blocked
 	case t.left.LeftCount > 0:
-		return obstaclef(t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
+		return obstaclef(ObstacleLeft, t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
 	case t.pending > 0:
-		return obstaclef(nil, "%d entries are still below version %d", t.pending, k.Target)
+		return obstaclef(ObstaclePending, nil, "%d entries are still below version %d", t.pending, k.Target)
 	case k.BackCount > 0:
-		return obstaclef(k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
+		return obstaclef(ObstacleBack, k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
 	}
 	return obstacle{}
 }
@@ -82,14 +83,14 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	// Read right before, so that it is never lowered.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
-		return &RetireReport{Reason: "the key cannot be read: " + err.Error()}
+		return &RetireReport{Reason: "the key cannot be read: " + err.Error(), Blocked: ObstacleError}
 	}
 	from := info.MinDecryptionVersion
 	not := func(format string, args ...any) *RetireReport {
 		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
-	if o := r.unfinished(k, view.of(k.key()), blocked); o.reason != "" {
-		return &RetireReport{From: from, To: from, Reason: o.reason, WouldBreak: o.such}
+	if o := r.unfinished(k, view.of(k.key()), blocked); o.kind != "" {
+		return &RetireReport{From: from, To: from, Reason: o.reason, Blocked: o.kind, WouldBreak: o.such}
 	}
 	gone := r.state.of(k.key()).Gone
 	target := min(k.Target, info.Latest)
@@ -115,7 +116,7 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	if err != nil {
 		err = withHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
 		k.fail(err)
-		return not("%s", err)
+		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: ObstacleError}
 	}
 	info.MinDecryptionVersion = to
 	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())

@@ -44,7 +44,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("retired without being asked to: %+v", r)
 	}
 	r := run(retiring(week), at(week-time.Hour))
-	if r.Done || w.keyInfo().MinDecryptionVersion != 1 || !strings.Contains(r.Reason, "no entry below version 2 has been seen since") {
+	if r.Done || r.Blocked != "" || w.keyInfo().MinDecryptionVersion != 1 || !strings.Contains(r.Reason, "no entry below version 2 has been seen since") {
 		t.Errorf("before its time: %+v", r)
 	}
 	r = run(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true })
@@ -153,6 +153,7 @@ func TestRetireIsRefused(t *testing.T) {
 		arrange func(w *world, other string)
 		change  func(o *rotator.Options, w *world)
 		want    string
+		blocked rotator.Obstacle
 		broken  bool // the run itself is not complete
 	}{
 		"an entry is left": {
@@ -161,17 +162,17 @@ func TestRetireIsRefused(t *testing.T) {
 				s.Immutable = &yes
 				w.store(s)
 			},
-			want: "1 entries are left", broken: true,
+			want: "1 entries are left", blocked: rotator.ObstacleLeft, broken: true,
 		},
 		"an old entry is in another namespace": {
 			arrange: func(w *world, other string) { w.store(w.seal(other, "old", map[string]string{"e": "x"})) },
 			change:  func(o *rotator.Options, w *world) { o.Namespaces = []string{w.ns} },
-			want:    "1 entries are left and would never open again, such as NS-other/old/e: has key version 1 instead of 2",
+			want:    "1 entries are left and would never open again, such as NS-other/old/e: has key version 1 instead of 2", blocked: rotator.ObstacleLeft,
 		},
 		"the selector passes over an old entry": {
 			arrange: func(w *world, other string) { w.store(w.seal(w.ns, "old", map[string]string{"e": "x"})) },
 			change:  func(o *rotator.Options, w *world) { o.Selector = "team=red" },
-			want:    "1 entries are left",
+			want:    "1 entries are left", blocked: rotator.ObstacleLeft,
 		},
 		"a Secret does not say its mount": {
 			arrange: func(w *world, other string) {
@@ -179,7 +180,7 @@ func TestRetireIsRefused(t *testing.T) {
 				s.Annotations[ciphertext.AnnotationTransitMount] = "/"
 				w.store(s)
 			},
-			want: "1 Secrets do not say what key they belong to", broken: true,
+			want: "1 Secrets do not say what key they belong to", blocked: rotator.ObstacleUnlabelled, broken: true,
 		},
 		"a ciphertext Secret lost its label": {
 			arrange: func(w *world, other string) {
@@ -187,7 +188,7 @@ func TestRetireIsRefused(t *testing.T) {
 				s.Labels = nil
 				w.store(s)
 			},
-			want: "1 ciphertext Secrets do not say what key they belong to, such as NS/lost",
+			want: "1 ciphertext Secrets do not say what key they belong to, such as NS/lost", blocked: rotator.ObstacleUnlabelled,
 		},
 	}
 	for name, test := range tests {
@@ -209,8 +210,8 @@ func TestRetireIsRefused(t *testing.T) {
 				t.Errorf("error: %v", err)
 			}
 			r := only(t, report).Retire
-			if r.Done || !strings.Contains(r.Reason, strings.ReplaceAll(test.want, "NS", w.ns)) {
-				t.Errorf("retire: %+v, want %q", r, test.want)
+			if r.Done || r.Blocked != test.blocked || !strings.Contains(r.Reason, strings.ReplaceAll(test.want, "NS", w.ns)) {
+				t.Errorf("retire: %+v, want %q (%s)", r, test.want, test.blocked)
 			}
 			if got := w.keyInfo().MinDecryptionVersion; got != 1 {
 				t.Errorf("min_decryption_version is %d", got)
@@ -249,7 +250,8 @@ func TestRetireWithoutTheRight(t *testing.T) {
 	w.rotateKey()
 	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
 	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(retiring(0)))
-	if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(only(t, report).Retire.Reason, "retiring needs update on transit/keys/"+w.key+"/config") {
+	if !errors.Is(err, rotator.ErrIncomplete) || only(t, report).Retire.Blocked != rotator.ObstacleError ||
+		report.Result != rotator.ResultFailed || !strings.Contains(only(t, report).Retire.Reason, "retiring needs update on transit/keys/"+w.key+"/config") {
 		t.Errorf("%v, %+v", err, only(t, report).Retire)
 	}
 }

@@ -125,8 +125,9 @@ func (r *run) alone(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	r.at(stepPlanned)
-	errs := []error{r.steps(ctx)}
-	r.report.Finished = r.Now().UTC()
+	stopped := r.steps(ctx)
+	errs := []error{stopped}
+	r.report.Finished, r.report.Result = r.Now().UTC(), r.report.result(stopped)
 	for _, k := range r.report.Keys {
 		if k.Error != "" {
 			r.Log.Error("failed", "key", k.key().String(), "error", k.Error)

@@ -88,6 +88,14 @@ type keyState struct {
 	memory
 }
 
+// runState is what the ConfigMap holds of the last run as a whole.
+type runState struct {
+	*Report
+	// LastDone is when the last run ended whose result was [ResultDone]; nil
+	// if none is known.
+	LastDone *time.Time `json:"lastDone,omitempty"`
+}
+
 // memory is what is known of a key only because it was seen and noted.
 type memory struct {
 	Gone    gone `json:"noneBelowSince"`
@@ -96,8 +104,9 @@ type memory struct {
 
 // state is the ConfigMap as it was read, and what is known of each key.
 type state struct {
-	stored *corev1.ConfigMap
-	keys   map[transit.Key]memory
+	stored   *corev1.ConfigMap
+	lastDone *time.Time
+	keys     map[transit.Key]memory
 }
 
 // of returns what is known of a key, which may be nothing yet.
@@ -129,6 +138,10 @@ func (r *run) loadState(ctx context.Context) error {
 	r.state = &state{stored: stored, keys: map[transit.Key]memory{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
+			var last runState
+			if err := json.Unmarshal([]byte(text), &last); err == nil { // else it is only for people to look at
+				r.state.lastDone = last.LastDone
+			}
 			continue
 		}
 		var k struct {
@@ -157,7 +170,11 @@ func (r *run) saveState(ctx context.Context) error {
 		}
 		brief := *r.report
 		brief.Keys, brief.Remainder = nil, r.report.brief()
-		if err := put(stored, runEntry, brief); err != nil {
+		lastDone := r.state.lastDone
+		if brief.Result == ResultDone {
+			lastDone = &brief.Finished
+		}
+		if err := put(stored, runEntry, runState{&brief, lastDone}); err != nil {
 			return err
 		}
 		r.observe()

@@ -20,7 +20,7 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked o
 		return &TrimReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
 	t := view.of(k.key())
-	if o := r.unfinished(k, t, blocked); o.reason != "" {
+	if o := r.unfinished(k, t, blocked); o.kind != "" {
 		return not("%s", o.reason)
 	}
 	refused := r.state.of(k.key()).Refused

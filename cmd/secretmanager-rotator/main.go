@@ -5,6 +5,9 @@
 // the report, a line of JSON, to the standard output stream. The exit code is 0
 // when everything is at its target, 1 when something is left or failed, or when
 // another run is at it, and 2 when it was not called properly.
+//
+// With the argument export it makes no run: it serves what the last ones left
+// behind to Prometheus until it is stopped; see package exporter.
 package main
 
 import (
@@ -48,6 +51,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == exportVerb {
+		return export(ctx, args[1:], stderr)
+	}
 	o, err := parse(args, getenv, stderr)
 	if errors.Is(err, pflag.ErrHelp) {
 		return exitDone
@@ -57,6 +63,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return exitUsage
 	}
 	log := o.logger(stderr)
+	o.Log = log
 	klog.SetSlogLogger(log)
 	report, err := rotate(ctx, o)
 	if report != nil {
@@ -102,18 +109,31 @@ func (o *options) tokens(client *transit.Client) transit.TokenSource {
 }
 
 func (o *options) clientset() (kubernetes.Interface, error) {
+	config, err := kubeConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = o.kubeQPS, max(int(2*o.kubeQPS), 1)
+	// Lists are long, and ciphertext is neither text nor worth compressing.
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.DisableCompression = true
+	return newClientset(config)
+}
+
+// kubeConfig says where the API server is: in the file, or around this pod.
+func kubeConfig(file string) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
-	if o.kubeconfig != "" {
-		config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if file != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", file)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("finding the Kubernetes API server: %w: outside of a cluster give --kubeconfig", err)
 	}
-	config.QPS, config.Burst = o.kubeQPS, max(int(2*o.kubeQPS), 1)
+	return config, nil
+}
+
+func newClientset(config *rest.Config) (kubernetes.Interface, error) {
 	config.UserAgent = "secretmanager-rotator"
-	// Lists are long, and ciphertext is neither text nor worth compressing.
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.DisableCompression = true
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)

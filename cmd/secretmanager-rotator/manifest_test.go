@@ -8,6 +8,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -76,6 +77,17 @@ func TestManifest(t *testing.T) {
 		t.Errorf("no volume has the token at %s", o.tokenFile)
 	}
 
+	hardened(t, pod, container)
+	// Nobody but root could read the token without it.
+	security := pod.SecurityContext
+	if security.FSGroup == nil || security.RunAsGroup == nil || *security.FSGroup != *security.RunAsGroup {
+		t.Error("fsGroup is not the group that it runs as")
+	}
+}
+
+// hardened checks that a pod has no more rights on its node than it needs.
+func hardened(t *testing.T, pod corev1.PodSpec, container corev1.Container) {
+	t.Helper()
 	security, all := pod.SecurityContext, container.SecurityContext
 	if security == nil || security.RunAsNonRoot == nil || !*security.RunAsNonRoot || security.RunAsUser == nil || *security.RunAsUser == 0 ||
 		security.SeccompProfile == nil || security.SeccompProfile.Type != "RuntimeDefault" {
@@ -84,9 +96,5 @@ func TestManifest(t *testing.T) {
 	if all == nil || all.ReadOnlyRootFilesystem == nil || !*all.ReadOnlyRootFilesystem || all.AllowPrivilegeEscalation == nil || *all.AllowPrivilegeEscalation ||
 		all.Capabilities == nil || len(all.Capabilities.Drop) != 1 || all.Capabilities.Drop[0] != "ALL" || len(all.Capabilities.Add) > 0 {
 		t.Errorf("the container's security context is %+v", all)
-	}
-	// Nobody but root could read the token without it.
-	if security.FSGroup == nil || security.RunAsGroup == nil || *security.FSGroup != *security.RunAsGroup {
-		t.Error("fsGroup is not the group that it runs as")
 	}
 }

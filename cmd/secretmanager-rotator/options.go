@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/pflag"
@@ -27,8 +26,7 @@ type options struct {
 	kubeconfig string
 	kubeQPS    float32
 
-	logLevel  slog.Level
-	logFormat string
+	logging
 }
 
 // parse reads the flags; where one is not given the environment counts, as it
@@ -36,7 +34,7 @@ type options struct {
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*options, error) {
 	o := &options{vault: transit.FromEnvironment(getenv), token: getenv(api.EnvVaultToken)}
 	o.vault.RetryFor = retryVault
-	level, mode := "", ""
+	mode := ""
 	f := pflag.NewFlagSet("secretmanager-rotator", pflag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.SortFlags = false
@@ -68,20 +66,15 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: the cluster that this runs in)")
 	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
 	f.Float64Var(&o.vault.QPS, "vault-qps", 50, "requests per second to Vault, at most")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	o.flags(f)
 	f.Usage = func() {
-		fmt.Fprintf(stderr, "secretmanager-rotator rotates transit keys and rewraps every ciphertext Secret.\n\nFlags:\n%s", f.FlagUsages())
+		fmt.Fprintf(stderr, "secretmanager-rotator rotates transit keys and rewraps every ciphertext Secret;\nsecretmanager-rotator export tells Prometheus how its runs went.\n\nFlags:\n%s", f.FlagUsages())
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	o.Rotate = rotator.Mode(mode)
-	errs := []error{o.check(f.Args())}
-	if err := o.logLevel.UnmarshalText([]byte(level)); err != nil {
-		errs = append(errs, fmt.Errorf("--log-level %q is none of debug, info, warn, error", level))
-	}
-	return o, errors.Join(append(errs, o.Options.Validate())...)
+	return o, errors.Join(o.check(f.Args()), o.logging.check(), o.Options.Validate())
 }
 
 func (o *options) check(args []string) error {
@@ -113,18 +106,5 @@ func (o *options) check(args []string) error {
 	if o.Concurrency == 0 {
 		problem("--concurrency 0 would do nothing")
 	}
-	if o.logFormat != "text" && o.logFormat != "json" {
-		problem("--log-format %q is neither text nor json", o.logFormat)
-	}
 	return errors.Join(errs...)
-}
-
-func (o *options) logger(w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: o.logLevel}
-	var handler slog.Handler = slog.NewTextHandler(w, opts)
-	if o.logFormat == "json" {
-		handler = slog.NewJSONHandler(w, opts)
-	}
-	o.Log = slog.New(handler)
-	return o.Log
 }

@@ -31,7 +31,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/vaultsetup"
 )
 
-// applyRBAC makes the roles and bindings of a manifest, in the namespace if it names none.
+// applyRBAC makes the roles and bindings of a manifest, a path from the rotator's, in
+// the namespace if it names none.
 func applyRBAC(t *testing.T, kube kubernetes.Interface, file, namespace string) {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/rotator/" + file)
@@ -197,7 +198,7 @@ func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namesp
 		{Resource: "serviceaccounts"}, {Resource: "serviceaccounts", Subresource: "token"},
 		{Group: "coordination.k8s.io", Resource: "leases"}, {Group: "coordination.k8s.io", Resource: "leases", Name: rotator.StateName},
 		{Group: rbacv1.GroupName, Resource: "roles"}, {Group: rbacv1.GroupName, Resource: "rolebindings"},
-		{Group: "batch", Resource: "cronjobs"}, {Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
+		{Group: "batch", Resource: "cronjobs"}, {Group: "batch", Resource: "cronjobs", Name: "secretmanager-rotator"}, {Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
 	} {
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "bind", "escalate"} {
 			if resource.Name != "" && verb == "create" {

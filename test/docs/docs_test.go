@@ -168,6 +168,10 @@ func check(t *testing.T, doc []byte) {
 		}
 	case "SecretProviderClass":
 		checkClass(t, doc)
+	case "PrometheusRule":
+		checkFields[prometheusRule](t, doc)
+	case "PodMonitor":
+		checkFields[podMonitor](t, doc)
 	default:
 		// Strict: a field that Kubernetes would drop is an error.
 		decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()

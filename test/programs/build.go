@@ -18,8 +18,12 @@ const tailLines = 30
 
 // arguments are those of `go` that write the program to the file out.
 func (p program) arguments(out string) []string {
-	return []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false",
-		"-ldflags", strings.TrimSpace("-s -w " + p.ldflags), "-o", out, p.pkg}
+	args := []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false",
+		"-ldflags", strings.TrimSpace("-s -w " + p.ldflags)}
+	if p.tags != "" {
+		args = append(args, "-tags", p.tags)
+	}
+	return append(args, "-o", out, p.pkg)
 }
 
 // build compiles the program and renames it to path.

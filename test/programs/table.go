@@ -15,6 +15,8 @@ type program struct {
 	pkg string
 	// ldflags are given to the linker in addition to "-s -w".
 	ldflags string
+	// tags are build tags, separated by commas.
+	tags string
 }
 
 // Kubernetes' programs learn their version from the linker. Without it
@@ -49,6 +51,10 @@ var table = map[string]program{
 
 	"secrets-store-csi-driver": {dir: "test/driver", pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
 	"node-driver-registrar":    {dir: "test/driver", pkg: "./node-driver-registrar"},
+
+	// Without the clouds in which a Prometheus can look for its targets.
+	"promtool": {dir: "test/prometheus", pkg: "github.com/prometheus/prometheus/cmd/promtool", tags: "remove_all_sd"},
+	"promql":   {dir: "test/prometheus", pkg: "./promql"},
 }
 
 // Names returns the names of all programs, sorted.

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// buffer is a stream that one goroutine writes and another reads.
+type buffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// TestExport: the runs of the real program, seen by Prometheus through the
+// exporter, which has the rights of its manifest and no others.
+func TestExport(t *testing.T) {
+	const account, state, app = "secretmanager-exporter", "export-state", "export-app"
+	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
+	admin, err := kubernetes.NewForConfig(api.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, account)
+	for _, ns := range []string{state, app} {
+		api.CreateNamespace(t, ns)
+	}
+	applyRBAC(t, admin, "../exporter/role.yaml", state)
+	config := rest.AnonymousClientConfig(api.Config)
+	config.BearerToken = api.ServiceAccountToken(t, rotator.DefaultStateNamespace, account, "", time.Hour)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var stderr buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"export", "--metrics-addr=127.0.0.1:0", "--state-namespace=" + state, "--kubeconfig=" + writeKubeconfig(t, config)}, os.Getenv, io.Discard, &stderr)
+	}()
+	var address []string
+	eventually(t, "it listens", func() bool {
+		address = regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(stderr.String())
+		return address != nil
+	})
+	scrape := func() string {
+		t.Helper()
+		answer, err := http.Get("http://" + address[1] + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("HTTP %d, %v", answer.StatusCode, err)
+		}
+		return string(text)
+	}
+	check := func(when string, wants ...string) {
+		t.Helper()
+		page := scrape()
+		for _, want := range wants {
+			if not, found := strings.CutPrefix(want, "!"); found {
+				if strings.Contains(page, "secretmanager_rotation_"+not) {
+					t.Errorf("%s: %s is there", when, not)
+				}
+			} else if !strings.Contains(page, "\nsecretmanager_rotation_"+want+"\n") {
+				t.Errorf("%s: no %s in\n%s", when, want, regexp.MustCompile(`(?m)^secretmanager_.*$`).FindAllString(page, -1))
+			}
+		}
+	}
+	check("before everything", `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, "!last_run", "!due", "!suspended")
+
+	text, err := os.ReadFile("../../manifests/rotator/cronjob.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cron batchv1.CronJob
+	if err := yaml.UnmarshalStrict(text, &cron); err != nil {
+		t.Fatal(err)
+	}
+	suspend := true
+	cron.Spec.Suspend = &suspend
+	if _, err := admin.BatchV1().CronJobs(state).Create(t.Context(), &cron, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check("with a CronJob", "suspended 1", "!last_run")
+	if !regexp.MustCompile(`\nsecretmanager_rotation_due_timestamp_seconds \d`).MatchString(scrape()) {
+		t.Error("it does not say when the first run is due")
+	}
+
+	if _, err := vault.Write(t.Context(), "transit/keys/export", map[string]any{"derived": true}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := transit.NewClient(transit.Config{Address: vault.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
+	for _, name := range []string{"good", "fixed"} {
+		if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: "export"},
+			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate := func(want int) {
+		t.Helper()
+		code, stdout, stderr := call(t.Context(), map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken},
+			"--kubeconfig="+api.Kubeconfig, "--state-namespace="+state, "--transit-key=export", "-n="+app, "--rotate=always", "--retire")
+		if code != want {
+			t.Fatalf("code %d: %s%s", code, stdout, stderr)
+		}
+	}
+	const key = `{transit_key="export",transit_mount="transit"}`
+	of := func(label string) string { return `{` + label + `,transit_key="export",transit_mount="transit"}` }
+	rotate(0)
+	check("after a run that did all", `last_run_result{result="done"} 1`, "key_failed"+key+" 0", "key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
+		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+of(`state="current"`)+" 2", "key_entries"+of(`state="failed"`)+" 0", "unassigned 0")
+
+	if _, err := admin.CoreV1().Secrets(app).Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	rotate(1)
+	check("after one that left something", `last_run_result{result="left"} 1`, `last_run_result{result="done"} 0`, "key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
+		"key_entries"+of(`state="current"`)+" 1", "key_entries"+of(`state="failed"`)+" 1", "key_retirement_blocked"+of(`reason="left"`)+" 1")
+
+	// It may do what it does, and nothing else.
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for namespace, may := range map[string][]string{
+		state: {"get configmaps/secretmanager-rotation", "get cronjobs.batch/secretmanager-rotator"}, app: nil, rotator.DefaultStateNamespace: nil, "": nil,
+	} {
+		if diff := cmp.Diff(may, rights(t.Context(), t, kube, namespace)); diff != "" {
+			t.Errorf("in namespace %q it may, -want +got:\n%s", namespace, diff)
+		}
+	}
+
+	// Nothing of before passes for what is now.
+	if err := admin.RbacV1().RoleBindings(state).Delete(t.Context(), account, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it may read nothing any more", func() bool { return strings.Contains(scrape(), `read_success{object="cronjob"} 0`) })
+	check("without rights", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")
+	if !strings.Contains(stderr.String(), "check that this identity may get that ConfigMap") {
+		t.Errorf("its log: %s", stderr.String())
+	}
+
+	stop()
+	if code := <-ended; code != 0 || strings.Contains(stderr.String(), "hunter2") {
+		t.Errorf("code %d, log %s", code, stderr.String())
+	}
+	// This is for the other tests of the package, which look at all namespaces.
+	if err := admin.CoreV1().Secrets(app).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExportUsage(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		want []string
+	}{
+		"help":         {[]string{"--help"}, 0, []string{"--metrics-addr address", `(default "secretmanager-rotator")`, "--log-level"}},
+		"unknown flag": {[]string{"--vault-addr=x"}, 2, []string{"unknown flag: --vault-addr"}},
+		"all at once": {[]string{"now", "--metrics-addr=", "--log-level=loud", "--log-format=xml"}, 2,
+			[]string{`arguments that are not flags: ["now"]`, "--metrics-addr is empty", `--log-level "loud"`, `--log-format "xml"`}},
+		"kubeconfig is missing": {[]string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
+		"no such address":       {[]string{"--metrics-addr=256.0.0.1:0", "--kubeconfig=KUBECONFIG"}, 1, []string{"listening for metrics"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"export"}
+			for _, arg := range test.args {
+				args = append(args, strings.ReplaceAll(arg, "KUBECONFIG", writeKubeconfig(t, &rest.Config{Host: "http://127.0.0.1:1"})))
+			}
+			code, stdout, stderr := call(t.Context(), nil, args...)
+			if code != test.code || stdout != "" {
+				t.Errorf("code %d, stdout %q", code, stdout)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(stderr, want) {
+					t.Errorf("%q is not in:\n%s", want, stderr)
+				}
+			}
+		})
+	}
+}
+
+// TestExportManifest: what the Deployment says fits what the program does, and it
+// has no more rights on its node than it needs.
+func TestExportManifest(t *testing.T) {
+	text, err := os.ReadFile("../../manifests/exporter/deployment.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var deployment appsv1.Deployment
+	if err := yaml.UnmarshalStrict(text, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	pod := deployment.Spec.Template.Spec
+	container := pod.Containers[0]
+	if container.Args[0] != exportVerb {
+		t.Fatalf("its arguments are %q", container.Args)
+	}
+	o, err := parseExport(container.Args[1:], io.Discard)
+	if err != nil {
+		t.Fatalf("its flags: %v", err)
+	}
+	if len(container.Ports) != 1 || container.Ports[0].Name != "metrics" || !strings.HasSuffix(o.metricsAddr, ":9090") || container.Ports[0].ContainerPort != 9090 {
+		t.Errorf("it serves at %s, and its ports are %+v", o.metricsAddr, container.Ports)
+	}
+	for _, probe := range []string{container.ReadinessProbe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path} {
+		if probe != "/healthz" {
+			t.Errorf("a probe asks for %s", probe)
+		}
+	}
+	var cron batchv1.CronJob
+	if text, err = os.ReadFile("../../manifests/rotator/cronjob.yaml"); err != nil || yaml.UnmarshalStrict(text, &cron) != nil || cron.Name != o.cronJob {
+		t.Errorf("%v: the CronJob is %q, and it looks for %q", err, cron.Name, o.cronJob)
+	}
+	if len(pod.Volumes) > 0 || len(container.EnvFrom) > 0 {
+		t.Error("it is given something that it does not need")
+	}
+	hardened(t, pod, container)
+}

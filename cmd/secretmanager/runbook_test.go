@@ -1,0 +1,52 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// TestRunbookCommands: what the runbook tells to type is a call that the program
+// takes. Nobody finds out at three in the morning that a flag has another name.
+func TestRunbookCommands(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbook.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]bool{}
+	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		for line := range strings.Lines(block[1]) {
+			calls[strings.TrimSpace(line)] = true
+		}
+	}
+	for _, inline := range regexp.MustCompile("`(secretmanager [^`]+)`").FindAllStringSubmatch(string(text), -1) {
+		calls[inline[1]] = true
+	}
+	n := 0
+	for call := range calls {
+		words := strings.Fields(call) // none has quotes
+		if words[0] != "secretmanager" {
+			continue
+		}
+		n++
+		p := &program{environment: environment{name: "secretmanager", getenv: os.Getenv,
+			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: io.Discard}}, kube: kubeFlags()}
+		root := p.command()
+		for _, verb := range root.Commands() {
+			verb.RunE = func(*cobra.Command, []string) error { return nil }
+		}
+		root.SetArgs(words[1:])
+		if c, err := root.ExecuteC(); err != nil || c == root {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	if n < 8 {
+		t.Errorf("only %d calls of ours were found", n)
+	}
+}
