@@ -1,14 +1,7 @@
 package transit_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
-	"strings"
 	"testing"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -35,43 +28,6 @@ func TestOpenBao(t *testing.T) {
 // TestJSONLimit is the limit of OpenBao 2.4.1 and later, in front of a Vault.
 func TestJSONLimit(t *testing.T) { testJSONLimit(t) }
 
-// limited refuses requests with more JSON strings than OpenBao takes, names and
-// values, in its words.
-func limited(t *testing.T, v *testenv.Vault, refused *int) *httptest.Server {
-	t.Helper()
-	to, err := url.Parse(v.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		strs := 0
-		for d := json.NewDecoder(strings.NewReader(string(body))); ; {
-			token, err := d.Token()
-			if err != nil {
-				break
-			}
-			if _, ok := token.(string); ok {
-				strs++
-			}
-		}
-		if strs > 1000 {
-			*refused++
-			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprint(w, `{"errors":["input JSON exceeded number of strings"]}`)
-			return
-		}
-		r.Body = io.NopCloser(strings.NewReader(string(body)))
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
-
 // 1,100 entries are encrypted, rotated, rewrapped and decrypted by a server that
 // takes 1,000 JSON strings a request. Only encrypt, which would like to be one
 // request, finds the limit, and goes on in small ones.
@@ -80,8 +36,8 @@ func testJSONLimit(t *testing.T) {
 	for _, derived := range []bool{true, false} {
 		t.Run(fmt.Sprintf("derived %v", derived), func(t *testing.T) {
 			k := newKey(t, v, derived)
-			refused := 0
-			s := asRoot(t, v, transit.Config{Address: limited(t, v, &refused).URL})
+			address, refused := testenv.LimitJSON(t, v)
+			s := asRoot(t, v, transit.Config{Address: address})
 			items := make([]transit.Item, 1100)
 			for i := range items {
 				items[i].Data = fmt.Append(nil, i)
@@ -103,8 +59,8 @@ func testJSONLimit(t *testing.T) {
 				}
 			}
 			step("encrypt", func() ([]transit.Result, error) { return s.Encrypt(t.Context(), k, items) })
-			if refused != 1 {
-				t.Errorf("%d requests were refused while encrypting", refused)
+			if n := refused(); n != 1 {
+				t.Errorf("%d requests were refused while encrypting", n)
 			}
 			if _, err := s.Rotate(t.Context(), k); err != nil {
 				t.Fatal(err)
@@ -116,8 +72,8 @@ func testJSONLimit(t *testing.T) {
 					t.Fatalf("item %d came back as %q", i, it.Data)
 				}
 			}
-			if refused != 1 {
-				t.Errorf("%d requests were refused", refused-1)
+			if n := refused(); n != 1 {
+				t.Errorf("%d more requests were refused", n-1)
 			}
 		})
 	}
