@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,7 +30,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script against a real Vault and a real API server.
 // Every script has a namespace of its own ($NS) there and a derived transit key
-// ($KEY). Its commands, besides those of testscript, are in commands_test.go.
+// ($KEY). Its commands, besides those of testscript, are in commands_test.go. The
+// condition openbao is for the few words that differ there.
 func TestScripts(t *testing.T) {
 	w := newWorld(t)
 	self, err := os.Executable()
@@ -52,6 +54,12 @@ func TestScripts(t *testing.T) {
 			return w.setup(e)
 		},
 		Cmds: w.commands(),
+		Condition: func(cond string) (bool, error) {
+			if cond != "openbao" {
+				return false, fmt.Errorf("there is no condition %q", cond)
+			}
+			return strings.HasPrefix(t.Name(), "TestOpenBao"), nil
+		},
 	})
 }
 

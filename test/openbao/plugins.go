@@ -7,6 +7,7 @@ import (
 	"github.com/openbao/openbao/builtin/credential/approle"
 	jwtauth "github.com/openbao/openbao/builtin/credential/jwt"
 	kubeauth "github.com/openbao/openbao/builtin/credential/kubernetes"
+	"github.com/openbao/openbao/builtin/logical/kv"
 	"github.com/openbao/openbao/builtin/logical/transit"
 	"github.com/openbao/openbao/sdk/v2/helper/consts"
 	"github.com/openbao/openbao/sdk/v2/logical"
@@ -16,6 +17,7 @@ import (
 // which the core brings itself.
 var (
 	engines = map[string]logical.Factory{
+		"kv":      kv.Factory, // which Vault's core brings itself
 		"transit": transit.Factory,
 	}
 	methods = map[string]logical.Factory{
