@@ -235,3 +235,20 @@ func TestCertificatesAreReplaced(t *testing.T) {
 		t.Errorf("after the change: %v", err)
 	}
 }
+
+// TestIPv6: a Vault that listens at an address of IPv6 alone.
+func TestIPv6(t *testing.T) {
+	v := testenv.NewVaultWith(t, testenv.VaultOptions{Listen: "[::1]:0"})
+	if !strings.HasPrefix(v.Address, "http://[::1]:") {
+		t.Fatalf("Vault is at %s", v.Address)
+	}
+	k := newKey(t, v, true)
+	if err := ask(t, v, k, transit.Config{Address: v.Address}); err != nil {
+		t.Error(err)
+	}
+	v.Stop()
+	_, err := asRoot(t, v, transit.Config{Address: v.Address}).Key(t.Context(), k)
+	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "at "+v.Address+": vault cannot be reached: dial tcp [::1]:") {
+		t.Errorf("got %v", err)
+	}
+}
