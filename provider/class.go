@@ -35,7 +35,7 @@ func ParseClass(c *Config, parameters map[string]string) (Class, []string) {
 		}
 		p = &Provider{config: config, vaults: map[string]*transit.Client{}}
 		for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
-			p.vaults[normalAddress(address)] = &transit.Client{} // only asked for being there
+			p.vaults[transit.NormalAddress(address)] = &transit.Client{} // only asked for being there
 		}
 		r.authMount, r.audience = config.AuthMount, config.Audience
 		r.vaultNamespace, r.vaultAddress = config.VaultNamespace, config.Vault.Address

@@ -106,10 +106,12 @@ var known = []parameter{
 		return problem(ciphertext.CheckPath(r.vaultNamespace))
 	}},
 	{"vaultAddress", false, func(r *request, p *Provider, v string) []string {
-		r.vaultAddress = normalAddress(v)
+		r.vaultAddress = transit.NormalAddress(v)
 		if p == nil {
-			_, err := transit.NewClient(transit.Config{Address: r.vaultAddress})
-			return problem(err)
+			if err := transit.CheckAddress(r.vaultAddress); err != nil {
+				return problem(fmt.Errorf("vault address %w", err))
+			}
+			return nil
 		}
 		if p.vaults[r.vaultAddress] == nil {
 			return []string{": " + quote(v) + " is not an address that the provider allows (its flag --vault-allowed-addresses)"}
@@ -181,11 +183,11 @@ func (r *request) of(prefix string) string {
 // readTokens takes the tokens from where this kubelet and this driver put them:
 // since Kubernetes 1.35 it may be secrets.
 func (r *request) readTokens(attributes, secrets map[string]string) (problems []string) {
-	text, ok := attributes[keyTokens]
-	if !ok {
-		text, ok = secrets[keyTokens]
+	text := attributes[keyTokens]
+	if text == "" {
+		text = secrets[keyTokens]
 	}
-	if !ok || text == "" {
+	if text == "" {
 		return nil // whoever needs one says which
 	}
 	var err error

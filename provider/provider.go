@@ -32,7 +32,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -126,14 +125,14 @@ func New(c Config) (*Provider, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	c.Vault.Address = normalAddress(c.Vault.Address)
+	c.Vault.Address = transit.NormalAddress(c.Vault.Address)
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
 	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault
-		config.Address = normalAddress(address)
+		config.Address = transit.NormalAddress(address)
 		client, err := transit.NewClient(config)
 		if err != nil {
 			errs = append(errs, err)
@@ -146,9 +145,6 @@ func New(c Config) (*Provider, error) {
 	}
 	return p, nil
 }
-
-// normalAddress makes two ways to write an address one.
-func normalAddress(s string) string { return strings.TrimRight(strings.TrimSpace(s), "/") }
 
 // Version says which protocol and which build this is.
 func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {

@@ -62,6 +62,9 @@ func (p *Provider) vaultFailure(r *request, what string, err error) *failure {
 	case errors.Is(err, transit.ErrSealed):
 		return fail(codes.Internal, what, fmt.Sprintf("Vault at %s is sealed and was not unsealed%s: %s", r.vaultAddress, within, why),
 			"`vault status`; an operator has to unseal it")
+	case errors.Is(err, transit.ErrTLS):
+		return fail(codes.Internal, what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.vaultAddress, why),
+			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and --vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
 		return fail(codes.Internal, what, fmt.Sprintf("Vault at %s cannot be reached%s: %s", r.vaultAddress, within, why), reach)
 	case errors.Is(err, transit.ErrBusy):

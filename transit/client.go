@@ -22,7 +22,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +51,7 @@ type Config struct {
 	ClientKey     string        // and of its key
 	TLSServerName string        // name to expect in Vault's certificate; default: the address's host
 	Insecure      bool          // do not check Vault's certificate; for a developer's own machine
+	NoRedirects   bool          // take a standby's redirect to the active node for an error
 	RetryFor      time.Duration // how long transient failures are retried; 0: until the context ends; negative: not at all
 
 	// QPS is how many requests a second there may be, in the long run; 0: no limit.
@@ -66,9 +67,12 @@ type Config struct {
 
 // FromEnvironment returns the Config that Vault's own tools would use: VAULT_ADDR,
 // VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
-// VAULT_TLS_SERVER_NAME and VAULT_SKIP_VERIFY as getenv gives them.
+// VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY and VAULT_DISABLE_REDIRECTS as getenv
+// gives them.
 func FromEnvironment(getenv func(string) string) Config {
-	skip := strings.ToLower(getenv(api.EnvVaultSkipVerify))
+	is := func(name string) bool {
+		return slices.Contains([]string{"1", "t", "true"}, strings.ToLower(getenv(name)))
+	}
 	return Config{
 		Address:       getenv(api.EnvVaultAddress),
 		CACert:        getenv(api.EnvVaultCACert),
@@ -76,7 +80,8 @@ func FromEnvironment(getenv func(string) string) Config {
 		ClientCert:    getenv(api.EnvVaultClientCert),
 		ClientKey:     getenv(api.EnvVaultClientKey),
 		TLSServerName: getenv(api.EnvVaultTLSServerName),
-		Insecure:      skip == "1" || skip == "t" || skip == "true",
+		Insecure:      is(api.EnvVaultSkipVerify),
+		NoRedirects:   is(api.EnvVaultDisableRedirects),
 	}
 }
 
@@ -86,16 +91,20 @@ type Client struct {
 	address  string
 	retryFor time.Duration
 	limit    *rate.Limiter
+
+	transport   *transport
+	noRedirects bool
+
 	observe  func(Operation, int, time.Duration)
 	loggedIn func(error)
 }
 
-// NewClient checks the configuration and reads the certificates. It does not
-// connect. Environment variables are not consulted: see [FromEnvironment].
+// NewClient checks the configuration and reads the certificates, which are read
+// again when their files change. It does not connect. Environment variables are
+// not consulted, but for those that name a proxy: see [FromEnvironment].
 func NewClient(c Config) (*Client, error) {
-	u, err := url.Parse(c.Address)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("vault address %q is not of the form https://HOST:PORT", c.Address)
+	if err := CheckAddress(c.Address); err != nil {
+		return nil, fmt.Errorf("vault address %w", err)
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		return nil, errors.New("a client certificate for Vault needs both its certificate and its key")
@@ -107,17 +116,13 @@ func NewClient(c Config) (*Client, error) {
 	conf.Error = nil // of reading the environment, which does not count here
 	conf.Address = c.Address
 	conf.AgentAddress = ""
-	conf.MaxRetries = 0 // ours is the only retry policy
-	conf.Timeout = 0    // and the context the only deadline
-	conf.Limiter = nil  // it would send the request also when it may not wait that long
-	transport := conf.HttpClient.Transport.(*http.Transport)
-	// Many pods start at once on a node; each connection that is closed again
-	// costs the next one a handshake.
-	transport.MaxIdleConnsPerHost = 64
-	if err := conf.ConfigureTLS(&api.TLSConfig{
-		CACert: c.CACert, CAPath: c.CAPath, ClientCert: c.ClientCert, ClientKey: c.ClientKey,
-		TLSServerName: c.TLSServerName, Insecure: c.Insecure,
-	}); err != nil {
+	conf.MaxRetries = 0          // ours is the only retry policy
+	conf.Timeout = 0             // and the context the only deadline
+	conf.Limiter = nil           // it would send the request also when it may not wait that long
+	conf.DisableRedirects = true // they are followed here, see send
+	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	transport, err := newTransport(c)
+	if err != nil {
 		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
 	}
 	conf.HttpClient.Transport = bounded{transport}
@@ -134,7 +139,10 @@ func NewClient(c Config) (*Client, error) {
 	if c.QPS > 0 {
 		limit = rate.NewLimiter(rate.Limit(c.QPS), max(int(c.QPS), 1))
 	}
-	return &Client{api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, observe: c.Observe, loggedIn: c.LoggedIn}, nil
+	return &Client{
+		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
+		observe: c.Observe, loggedIn: c.LoggedIn,
+	}, nil
 }
 
 // Address returns the address as it was configured.
@@ -200,7 +208,9 @@ func (c *Client) Session(namespace string, tokens TokenSource) *Session {
 func (s *Session) Address() string { return s.client.address }
 
 // do sends a request with the session's token. A token that Vault does not know
-// any more is dropped, and the request is made once again with a new one.
+// any more is dropped, and the request is made once again with a new one. So is it
+// where it was denied, unless the token is fresh: it may have ended, or be from
+// before somebody mended the role.
 func (s *Session) do(ctx context.Context, r request) error {
 	for again := false; ; again = true {
 		token, err := s.tokens.Token(ctx)
@@ -209,7 +219,12 @@ func (s *Session) do(ctx context.Context, r request) error {
 		}
 		r.namespace, r.token = s.namespace, token
 		err = s.client.do(ctx, r)
-		if again || !errors.Is(err, ErrInvalidToken) || !s.tokens.Invalidate(token) {
+		switch {
+		case again:
+			return err
+		case errors.Is(err, ErrInvalidToken) && s.tokens.Invalidate(token):
+		case errors.Is(err, ErrDenied) && s.tokens.Denied(token):
+		default:
 			return err
 		}
 	}

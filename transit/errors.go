@@ -20,6 +20,8 @@ import (
 var (
 	// ErrUnreachable: there was no answer: no connection, a broken one, bad TLS.
 	ErrUnreachable = errors.New("vault cannot be reached")
+	// ErrTLS: ErrUnreachable, because of a certificate: Vault's or ours.
+	ErrTLS = errors.New("TLS")
 	// ErrTimeout: no answer in the time that there was.
 	ErrTimeout = errors.New("vault did not answer in time")
 	// ErrSealed: Vault is sealed or not initialised.
@@ -97,7 +99,7 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 		unknown  x509.UnknownAuthorityError
 		invalid  x509.CertificateInvalidError
 		hostname x509.HostnameError
-		alert    tls.AlertError
+		alert    *net.OpError // of tls: there is no better way to tell
 		record   tls.RecordHeaderError
 		long     tooLongError
 	)
@@ -108,8 +110,13 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 		e.Err = ErrTimeout
 	case errors.As(err, &long):
 		e.Err, e.Transient = fmt.Errorf("%w: %w", ErrNotVault, long), false
-	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &alert), errors.As(err, &record):
-		e.Err, e.Transient = fmt.Errorf("%w: TLS: %w", ErrUnreachable, err), false
+	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch),
+		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
+		hint, again := c.transport.refused(alert != nil && alert.Op == "remote error")
+		e.Err, e.Transient = fmt.Errorf("%w: %w: %w", ErrUnreachable, ErrTLS, err), again
+		if hint != "" {
+			e.Err = fmt.Errorf("%w (%s)", e.Err, hint)
+		}
 	default:
 		e.Err = fmt.Errorf("%w: %s", ErrUnreachable, clip(err.Error()))
 	}

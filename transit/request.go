@@ -93,15 +93,25 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 			return fail(fmt.Errorf("making the request: %w", err))
 		}
 	}
-	// The higher-level methods would lose what is needed here: a token of each
-	// request's own, and the results that come with an HTTP 400.
-	resp, err := client.RawRequestWithContext(context.WithValue(ctx, itemsKey{}, r.items), req) //lint:ignore SA1019 see above
+	resp, to, err := c.send(context.WithValue(ctx, itemsKey{}, r.items), client, req, r)
+	failure := c.answer(ctx, r, resp, err)
+	if failure != nil && to != "" {
+		failure.Err = fmt.Errorf("redirected to %s: %w", to, failure.Err)
+	}
+	return failure
+}
+
+// answer reads what Vault answered, or makes the error of why it did not.
+func (c *Client) answer(ctx context.Context, r request, resp *api.Response, err error) *Error {
 	if resp == nil || resp.Response == nil {
 		return c.unanswered(ctx, r, err)
 	}
 	defer resp.Body.Close()
 	if r.answered != nil {
 		*r.answered = resp.StatusCode
+	}
+	if refused := (*Error)(nil); errors.As(err, &refused) {
+		return refused // a redirect
 	}
 	var refused *api.ResponseError
 	switch {

@@ -20,6 +20,10 @@ type TokenSource interface {
 	// Invalidate drops a token that Vault refused as invalid. It returns whether
 	// asking for another one makes sense.
 	Invalidate(token string) bool
+	// Denied drops a token that a request was denied with, if it may have ended:
+	// of such a one OpenBao says no more than that. It returns whether to ask for
+	// another one and make the request once again.
+	Denied(token string) bool
 }
 
 // StaticToken is a token somebody else looks after, such as VAULT_TOKEN's.
@@ -30,6 +34,9 @@ func (t StaticToken) Token(context.Context) (string, error) { return string(t), 
 
 // Invalidate returns false: there is no other.
 func (t StaticToken) Invalidate(string) bool { return false }
+
+// Denied returns false.
+func (t StaticToken) Denied(string) bool { return false }
 
 // String keeps the token out of logs.
 func (t StaticToken) String() string { return "(token)" }
@@ -130,6 +137,7 @@ type LoginSource struct {
 	mu    sync.Mutex
 	token Token
 	since clock.Reading // when the token was asked for
+	given bool          // the token has been at hand for somebody
 	under *loginCall    // the login under way; nil for none
 }
 
@@ -174,10 +182,25 @@ func (s *LoginSource) Invalidate(token string) bool {
 	return true
 }
 
+// Denied drops the token unless it is fresh from its login: then it has not ended,
+// and has the policies that its role has now.
+func (s *LoginSource) Denied(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token.Value != token {
+		return true // another has come in its place, or it was dropped
+	}
+	if s.given {
+		s.token = Token{}
+	}
+	return s.given
+}
+
 func (s *LoginSource) get(ctx context.Context, jwt func() (string, error)) (string, error) {
 	for {
 		s.mu.Lock()
 		token := s.current()
+		s.given = s.given || token != ""
 		s.mu.Unlock()
 		if token != "" {
 			return token, nil
@@ -188,6 +211,7 @@ func (s *LoginSource) get(ctx context.Context, jwt func() (string, error)) (stri
 		}
 		s.mu.Lock()
 		if token := s.current(); token != "" {
+			s.given = true
 			s.mu.Unlock()
 			return token, nil
 		}
@@ -299,7 +323,7 @@ func (s *LoginSource) run(c *loginCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.under == c {
-		s.token, s.since = c.token, asked
+		s.token, s.since, s.given = c.token, asked, false
 	}
 }
 

@@ -331,3 +331,43 @@ func TestAPanicInALogin(t *testing.T) {
 
 // own is the service-account token of one who has it at hand.
 func own(jwt string) func() (string, error) { return func() (string, error) { return jwt, nil } }
+
+// TestDeniedWithAnOldToken: what is denied is tried once more with a new login, as
+// OpenBao says no more of a token that has ended; not where the token is fresh.
+func TestDeniedWithAnOldToken(t *testing.T) {
+	logins, requests, denying := 0, 0, ""
+	c := fake(t, -1, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/login") {
+			logins++
+			fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":3600}}`, logins)
+			return
+		}
+		requests++
+		if token := r.Header.Get("X-Vault-Token"); denying == "all" || token == denying {
+			answer(403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`)(w, r)
+			return
+		}
+		fmt.Fprint(w, `{"data":{"latest_version":1}}`)
+	}).client
+	source := c.NewLoginSource(Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	for _, step := range []struct {
+		name             string
+		denying          string
+		logins, requests int
+		denied           bool
+	}{
+		{"a first token", "all", 1, 1, true},
+		{"which is old now", "all", 2, 3, true},
+		{"is good", "", 2, 4, false},
+		{"has ended", "t2", 3, 6, false},
+	} {
+		denying = step.denying
+		_, err := c.Session("", source).Key(t.Context(), Key{"transit", "k"})
+		if errors.Is(err, ErrDenied) != step.denied || (err != nil) != step.denied || logins != step.logins || requests != step.requests {
+			t.Errorf("%s: %d logins and %d requests, %v", step.name, logins, requests, err)
+		}
+	}
+	if StaticToken("t").Denied("t") {
+		t.Error("a static token is worth another try")
+	}
+}

@@ -209,7 +209,11 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 	t.Run("a token that is none", func(t *testing.T) {
 		bad := c.Session("", transit.StaticToken("hvs.not-a-token"))
 		_, err := bad.Key(t.Context(), k)
-		if !errors.Is(err, transit.ErrInvalidToken) || strings.Contains(err.Error(), "not-a-token") {
+		want := transit.ErrInvalidToken
+		if strings.HasPrefix(t.Name(), "TestOpenBao") { // which does not say so
+			want = transit.ErrDenied
+		}
+		if !errors.Is(err, want) || strings.Contains(err.Error(), "not-a-token") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -107,15 +106,15 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	}
 	if o.vault.Address == "" {
 		bad("vault-addr", "is required, or VAULT_ADDR in the environment")
-	} else if !isAddress(o.vault.Address) {
-		bad("vault-addr", "%q is not of the form https://HOST:PORT", o.vault.Address)
+	} else if err := transit.CheckAddress(o.vault.Address); err != nil {
+		bad("vault-addr", "%v", err)
 	}
 	for address := range strings.SplitSeq(*allowed, ",") {
 		if address = strings.TrimSpace(address); address == "" {
 			continue
 		}
-		if !isAddress(address) {
-			bad("vault-allowed-addresses", "%q is not of the form https://HOST:PORT", address)
+		if err := transit.CheckAddress(address); err != nil {
+			bad("vault-allowed-addresses", "%v", err)
 		}
 		o.allowed = append(o.allowed, address)
 	}
@@ -170,11 +169,6 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 		return nil, fmt.Errorf("%w\n--help lists the flags", errors.Join(errs...))
 	}
 	return o, nil
-}
-
-func isAddress(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // config reads the files that the options name.

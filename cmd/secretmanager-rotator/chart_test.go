@@ -57,7 +57,7 @@ rotator:
 `)
 	if o.vaultNamespace != "team" || o.authMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" || !slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
-		o.logLevel.String() != "DEBUG" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
+		o.level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
 		t.Errorf("it understands %+v", o)
 	}
 	o = ofChart(t, "elsewhere", `

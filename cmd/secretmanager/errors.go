@@ -68,7 +68,7 @@ func hints(err error) []string {
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout), errors.Is(err, transit.ErrNotVault):
 		return []string{"check VAULT_ADDR, and for TLS VAULT_CACERT; vault status tries the same connection"}
 	case errors.Is(err, transit.ErrDenied):
-		return []string{"check the policies of the Vault token; vault-setup prints the ones that are needed"}
+		return []string{"check that the Vault token has not ended, and its policies: vault-setup prints the ones that are needed"}
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return []string{"kubectl auth can-i --list shows what you may do in this namespace"}
 	case utilnet.IsConnectionRefused(err):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,7 +32,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script against a real Vault and a real API server.
 // Every script has a namespace of its own ($NS) there and a derived transit key
-// ($KEY). Its commands, besides those of testscript, are in commands_test.go.
+// ($KEY). Its commands, besides those of testscript, are in commands_test.go. The
+// condition openbao is for the few words that differ there.
 func TestScripts(t *testing.T) {
 	w := newWorld(t)
 	self, err := os.Executable()
@@ -57,6 +59,12 @@ func TestScripts(t *testing.T) {
 			return w.setup(e)
 		},
 		Cmds: w.commands(),
+		Condition: func(cond string) (bool, error) {
+			if cond != "openbao" {
+				return false, fmt.Errorf("there is no condition %q", cond)
+			}
+			return strings.HasPrefix(t.Name(), "TestOpenBao"), nil
+		},
 	})
 }
 

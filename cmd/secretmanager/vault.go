@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,8 @@ func vaultAPI(config transit.Config) (*api.Client, error) {
 	conf := api.DefaultConfig()
 	conf.Error = nil // of the environment of the process, which p.getenv stands for
 	conf.Address, conf.AgentAddress = config.Address, ""
+	conf.DisableRedirects = config.NoRedirects
+	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // Vault's client has a rule of its own
 	if err := conf.ConfigureTLS(&api.TLSConfig{
 		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,
 		TLSServerName: config.TLSServerName, Insecure: config.Insecure,

@@ -1,5 +1,5 @@
-// Package programs builds the real programs that tests run against: Vault, etcd,
-// the parts of Kubernetes, the CSI driver, Prometheus' tool.
+// Package programs builds the real programs that tests run against: Vault, OpenBao,
+// etcd, the parts of Kubernetes, the CSI driver, Prometheus' tool.
 //
 // Each comes from a nested module (test/vault, test/kubernetes, …), so that
 // nothing a test needs becomes a dependency of the product. A program is built

@@ -32,8 +32,9 @@ func kubernetes(name string) program {
 
 // table holds every program by name.
 var table = map[string]program{
-	"vault": {dir: "test/vault", pkg: "."},
-	"etcd":  {dir: "test/etcd", pkg: "go.etcd.io/etcd/server/v3"},
+	"vault":   {dir: "test/vault", pkg: "."},
+	"openbao": {dir: "test/openbao", pkg: ".", ldflags: "-X github.com/openbao/openbao/version.fullVersion=2.4.0"},
+	"etcd":    {dir: "test/etcd", pkg: "go.etcd.io/etcd/server/v3"},
 
 	"kube-apiserver":          kubernetes("kube-apiserver"),
 	"kube-controller-manager": kubernetes("kube-controller-manager"),

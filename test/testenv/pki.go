@@ -90,8 +90,10 @@ func issue(template *x509.Certificate, parent *authority) (*x509.Certificate, cr
 		return nil, nil, err
 	}
 	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Hour)
+		template.NotAfter = time.Now().Add(24 * time.Hour)
+	}
 	if parent == nil {
 		parent = &authority{certificate: template, key: key}
 	}

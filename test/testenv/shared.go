@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,17 +35,30 @@ var (
 	sharedVault = sync.OnceValues(func() (*Vault, error) {
 		return StartVault(starting, VaultOptions{})
 	})
+	sharedOpenBao = sync.OnceValues(func() (*Vault, error) {
+		return StartVault(starting, VaultOptions{OpenBao: true})
+	})
 	sharedAPIServer = sync.OnceValues(func() (*APIServer, error) {
 		return StartAPIServer(starting)
 	})
 )
 
-// SharedVault returns the Vault of this test binary, which the first call starts.
+// onOpenBao is whether a test is meant for OpenBao: it is, or is below, one whose
+// name begins with TestOpenBao. Such a test runs others of its package once more,
+// which need not know of it.
+func onOpenBao(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestOpenBao") }
+
+// SharedVault returns the Vault of this test binary, which the first call starts; in
+// a test whose name begins with TestOpenBao, and below it, the OpenBao.
 // Its users keep apart by names of their own for keys, roles and policies, and
 // neither seal nor restart it. The package's TestMain must be [Main].
 func SharedVault(t testing.TB) *Vault {
 	t.Helper()
-	v, err := sharedVault()
+	shared := sharedVault
+	if onOpenBao(t) {
+		shared = sharedOpenBao
+	}
+	v, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,12 +24,17 @@ const startTimeout = 2 * time.Minute
 
 // VaultOptions say how a Vault is started. The zero value is right for most.
 type VaultOptions struct {
+	// OpenBao starts an OpenBao instead, which does the same here in all but a few
+	// things (docs/compatibility.md).
+	OpenBao bool
 	// Mounts are enabled before the Vault serves, each as PATH or PATH=TYPE.
 	// Default: mounts/transit, auth/kubernetes and auth/jwt.
 	Mounts []string
 	// TLS makes the Vault serve HTTPS with a certificate of its own CA, which
 	// [Vault.CAFile] then names. Default: plain HTTP.
 	TLS bool
+	// Listen is the host:port to listen on. Default: 127.0.0.1:0, a free port.
+	Listen string
 	// LogLevel is trace, debug, info, warn or error. Default: warn.
 	LogLevel string
 }
@@ -66,6 +71,7 @@ func NewVault(t testing.TB) *Vault {
 // NewVaultWith starts a Vault that ends with the test.
 func NewVaultWith(t testing.TB, options VaultOptions) *Vault {
 	t.Helper()
+	options.OpenBao = options.OpenBao || onOpenBao(t)
 	v, err := StartVault(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +85,11 @@ func NewVaultWith(t testing.TB, options VaultOptions) *Vault {
 // when it serves. ctx is for starting only: the Vault runs until [Vault.Stop], or
 // until this process ends.
 func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
-	program, err := programs.Path(ctx, "vault")
+	name := "vault"
+	if options.OpenBao {
+		name = "openbao"
+	}
+	program, err := programs.Path(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +105,10 @@ func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("starting Vault: %w", err)
 	}
-	if err := v.start(ctx, "127.0.0.1:0"); err != nil {
+	if options.Listen == "" {
+		options.Listen = "127.0.0.1:0"
+	}
+	if err := v.start(ctx, options.Listen); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}

@@ -1,0 +1,88 @@
+package provider
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// TestTokensInSecrets: since Kubernetes 1.35 the kubelet may deliver the pod's
+// tokens in the request's secrets, where the entries of the Secret are too. They
+// log in from there, and are no entry.
+func TestTokensInSecrets(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address, cached)
+	good := tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(time.Hour)}})
+	const bad = "c4nary, not JSON"
+	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
+	for _, test := range []struct {
+		name           string
+		inAttributes   string
+		inSecrets      string
+		withoutEntries bool
+		code           codes.Code
+		texts          []string
+	}{
+		{name: "in attributes", inAttributes: good},
+		{name: "in secrets", inSecrets: good},
+		{name: "in both", inAttributes: good, inSecrets: good},
+		{name: "in attributes, and something else in secrets", inAttributes: good, inSecrets: bad},
+		{name: "in neither", code: codes.FailedPrecondition, texts: []string{`audience "vault" (none at all came)`, "- audience: vault"}},
+		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
+		{name: "malformed in secrets", inSecrets: bad, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
+		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), code: codes.FailedPrecondition, texts: []string{`those of "other" came`}},
+		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}}), code: codes.Unauthenticated, texts: []string{"expired"}},
+		// Without nodePublishSecretRef secrets have the tokens alone: that is no Secret.
+		{name: "without a Secret", inSecrets: good, withoutEntries: true, code: codes.FailedPrecondition,
+			texts: []string{"no ciphertext of Secret " + e.namespace + "/matrix", "handed over no Secret", "nodePublishSecretRef: {name: matrix}"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var secrets map[string]string
+			if !test.withoutEntries {
+				secrets = merged(entries)
+			}
+			if test.inSecrets != "" {
+				if secrets == nil {
+					secrets = map[string]string{}
+				}
+				secrets[keyTokens] = test.inSecrets
+			}
+			resp, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, test.inAttributes), secrets))
+			if test.code != codes.OK {
+				wantError(t, err, test.code, test.texts...)
+				clean(t, append([]string{e.jwt, "not JSON"}, canaries...), err.Error())
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(map[string]file{"x": {0o644, canaryPlaintext}}, filesOf(resp)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+
+	t.Run("an object that asks for them", func(t *testing.T) {
+		_, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, "", "objects", "- {objectName: stolen, secretKey: "+keyTokens+"}"), merged(entries, keyTokens, good)))
+		if err == nil {
+			t.Fatal("the tokens became a file")
+		}
+		clean(t, []string{e.jwt}, err.Error())
+	})
+	t.Run("renewed", func(t *testing.T) {
+		c := counting(t, e.vault)
+		s := serve(t, c.address, cached)
+		for _, tokens := range []string{good, good + " ", e.vaultToken(e.namespace, "app", "vault")} {
+			if _, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, ""), merged(entries, keyTokens, tokens))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.want(t, "the same ciphertext with new tokens", 1, 1)
+		clean(t, append([]string{e.jwt}, canaries...), s.log.String())
+	})
+	clean(t, append([]string{e.jwt, "not JSON"}, canaries...), s.log.String())
+}

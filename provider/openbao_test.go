@@ -1,0 +1,147 @@
+package provider
+
+import (
+	"fmt"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// TestOpenBao does with an OpenBao what the other tests do with a Vault: kubernetes
+// and jwt logins, what ends a token, and what is wrong with a key.
+func TestOpenBao(t *testing.T) {
+	for name, test := range map[string]func(*testing.T){
+		"MountFromKubelet":         TestMountFromKubelet,
+		"MountAsPod":               TestMountAsPod,
+		"Scopes":                   TestScopes,
+		"OneLoginOneBatch":         TestOneLoginOneBatch,
+		"VaultTokenIsShared":       TestVaultTokenIsShared,
+		"VaultTokenThatIsGone":     TestVaultTokenThatIsGone,
+		"VaultTokenOfFewUses":      TestVaultTokenOfFewUses,
+		"VaultRestarted":           TestVaultRestarted,
+		"MendedRole":               TestMendedRole,
+		"LoginRefusedInTheMiddle":  TestLoginRefusedInTheMiddle,
+		"NoSuchKey":                TestNoSuchKey,
+		"RetiredVersion":           TestRetiredVersion,
+		"SealedVault":              TestSealedVault,
+		"VaultTokenOfAnother":      TestVaultTokenOfAnotherIdentity,
+		"AudienceThatIsNotAllowed": TestAudience,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// TestOpenBaoNamespaces: OpenBao has the namespaces that Vault has in its Enterprise
+// edition. What has the same names in each of them is not the same.
+func TestOpenBaoNamespaces(t *testing.T) {
+	v := testenv.SharedVault(t)
+	e := newEnv(t) // of the root namespace
+	c := counting(t, v)
+	s := serve(t, c.address, cached)
+	entries := map[string]map[string]string{"": e.entries(t, "of the root")}
+	client, err := transit.NewClient(transit.Config{Address: v.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A name of its own at the root, and the same names in all else.
+	top := e.namespace
+	for _, namespace := range []string{top, top + "/sub"} {
+		at := func(path string) string { return namespace + "/" + path }
+		parent, child := "", namespace
+		if namespace != top {
+			parent, child = top+"/", "sub"
+		}
+		e.write(t, parent+"sys/namespaces/"+child, map[string]any{})
+		e.write(t, at("sys/mounts/transit"), map[string]any{"type": "transit"})
+		e.write(t, at("sys/auth/jwt"), map[string]any{"type": "jwt"})
+		e.write(t, at("transit/keys/"+e.key.Name), map[string]any{"derived": true})
+		e.write(t, at("sys/policies/acl/"+e.policy), map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, e.key.Name)})
+		e.write(t, at("auth/jwt/config"), map[string]any{"jwt_validation_pubkeys": []string{issuer().PublicKeyPEM()}, "bound_issuer": issuer().Issuer})
+		e.write(t, at("auth/jwt/role/"+e.namespace), map[string]any{
+			"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "token_policies": e.policy, "token_type": "batch",
+			"bound_subject": testenv.Subject(e.namespace, "app"), "token_ttl": "20m",
+		})
+		results, err := client.Session(namespace, transit.StaticToken(v.RootToken)).Encrypt(t.Context(), e.key,
+			[]transit.Item{{Data: []byte("of " + namespace), Context: ciphertext.Strict.Context(e.namespace, "matrix", "x")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries[namespace] = map[string]string{"x": string(results[0].Data)}
+	}
+
+	logins := 0
+	for _, namespace := range []string{"", top, top + "/sub"} {
+		want := "of " + namespace
+		if namespace == "" {
+			want = "of the root"
+		}
+		for range 2 {
+			params := e.params("vaultNamespace", namespace, keyPodUID, "uid-"+namespace)
+			resp, err := s.Mount(t.Context(), mountRequest(params, entries[namespace]))
+			if diff := cmp.Diff(map[string]file{"x": {0o644, want}}, filesOf(resp)); err != nil || diff != "" {
+				t.Errorf("in %q: %v\n%s", namespace, err, diff)
+			}
+		}
+		logins++
+		c.want(t, "each namespace has a Vault token of its own", logins, logins)
+	}
+	// The flag is for classes that say nothing.
+	byFlag := serve(t, v.Address, func(c *Config) { c.VaultNamespace = top + "/sub" })
+	byFlag.mountOne(t, e.params(), entries[top+"/sub"], "of "+top+"/sub")
+	byFlag.mountOne(t, e.params("vaultNamespace", top+"/"), entries[top], "of "+top)
+
+	// The same volume with the ciphertext of another namespace's key.
+	for _, other := range []string{"", top + "/sub"} {
+		_, err := s.Mount(t.Context(), mountRequest(e.params("vaultNamespace", top), entries[other]))
+		wantError(t, err, codes.FailedPrecondition, "does not open")
+	}
+	_, err = s.Mount(t.Context(), mountRequest(e.params("vaultNamespace", top+"/none"), maps.Clone(entries[top])))
+	wantTexts(t, err.Error(), "in Vault namespace "+top+"/none")
+	if !isFinal(codeOf(nil, err)) {
+		t.Error(err)
+	}
+}
+
+// TestAudience: the token has to have the audience that the role is bound to; and
+// the class says which of the pod's tokens that is.
+func TestAudience(t *testing.T) {
+	kube := testenv.SharedAPIServer(t)
+	e := newEnv(t)
+	kube.CreateServiceAccount(t, e.namespace, "app")
+	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
+		t.Fatal(err)
+	}
+	own := "https://vault." + e.namespace
+	for _, mount := range []string{"kubernetes", "jwt"} {
+		err := e.vault.AllowLogin(t.Context(), testenv.Role{Mount: mount, Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}, Audience: own})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, e.vault.Address)
+	entries := e.entries(t, "v")
+	for mount, signed := range map[string]func(audience string) string{
+		"kubernetes": func(audience string) string {
+			return kube.ServiceAccountToken(t, e.namespace, "app", audience, time.Hour)
+		},
+		"jwt": func(audience string) string { return issuer().Token(e.namespace, "app", audience, time.Hour) },
+	} {
+		t.Run(mount, func(t *testing.T) {
+			both := tokensJSON(map[string]token{"vault": {signed("vault"), time.Time{}}, own: {signed(own), time.Time{}}})
+			s.mountOne(t, e.params("vaultAuthMountPath", mount, "audience", own, keyTokens, both), entries, "v")
+			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
+			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, keyTokens, both), entries, "v")
+			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyTokens, both), entries))
+			wantError(t, err, codes.PermissionDenied, "auth/"+mount, `(audience "vault")`, "audience")
+			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, "audience", "other", keyTokens, both), entries))
+			wantError(t, err, codes.FailedPrecondition, `audience "other"`, own, "- audience: other")
+		})
+	}
+}

@@ -1,0 +1,180 @@
+package provider
+
+import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"k8s.io/client-go/rest"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+)
+
+// listenIPv6 listens at the loopback address of IPv6, which a machine without it
+// cannot do: that is said, as nothing here would be tested else.
+func listenIPv6(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Fatalf("this test needs the loopback address of IPv6: %v", err)
+	}
+	return l
+}
+
+// frontOf serves the Vault with TLS of the test's own, at a listener if there is one.
+func frontOf(t *testing.T, v *testenv.Vault, config *tls.Config, l net.Listener) string {
+	t.Helper()
+	to, err := url.Parse(v.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if l != nil {
+		s.Listener.Close()
+		s.Listener = l
+	}
+	s.TLS = config
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// TestUntrustedVault: what is wrong with certificates is the operator's to mend, is
+// known at once, and is said so.
+func TestUntrustedVault(t *testing.T) {
+	e := newEnv(t)
+	entries := e.entries(t, "v")
+	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
+	address := frontOf(t, e.vault, &tls.Config{
+		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}, nil)
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	for name, test := range map[string]struct {
+		ca     *testenv.CA
+		client func() testenv.Certificate
+		texts  []string
+	}{
+		"all well":                {ca, func() testenv.Certificate { return ca.Client(t, "provider") }, nil},
+		"wrong CA":                {other, func() testenv.Certificate { return ca.Client(t, "provider") }, []string{"signed by unknown authority", "--vault-ca-cert"}},
+		"no client certificate":   {ca, nil, []string{"certificate required", "--vault-client-cert"}},
+		"expired certificate":     {ca, func() testenv.Certificate { return ca.Expired(t, time.Now().Add(-time.Hour), "provider") }, []string{"expired at"}},
+		"client of another's CA":  {ca, func() testenv.Certificate { return other.Client(t, "provider") }, []string{"remote error: tls"}},
+		"both from another's CAs": {other, func() testenv.Certificate { return other.Client(t, "provider") }, []string{"signed by unknown authority"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(file, test.ca.PEM(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := serve(t, address, func(c *Config) {
+				c.Vault.CACert = file
+				if test.client != nil {
+					c.Vault.ClientCert, c.Vault.ClientKey = test.client().Write(t, t.TempDir())
+				}
+			})
+			if test.texts == nil {
+				s.mountOne(t, e.params(), entries, "v")
+				return
+			}
+			_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
+			wantError(t, err, codes.Internal, append(test.texts, "the connection to Vault at "+address+" is not trusted")...)
+		})
+	}
+}
+
+// TestIPv6: Vault and the API server at addresses of IPv6, as a class may write
+// them too.
+func TestIPv6(t *testing.T) {
+	kube := testenv.SharedAPIServer(t)
+	e := newEnv(t)
+	kube.CreateServiceAccount(t, e.namespace, "app")
+	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
+		t.Fatal(err)
+	}
+	err := e.vault.AllowLogin(t.Context(), testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/api/v1/namespaces/" + e.namespace + "/secrets"
+	create(t, kube, path, map[string]any{
+		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "matrix"}, "stringData": e.entries(t, "v"),
+	})
+	allowGet(t, kube, e.namespace, "matrix")
+
+	ca := testenv.NewCA(t, "vault")
+	vault := frontOf(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}}, listenIPv6(t))
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(file, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(forward(t, listenIPv6(t), strings.TrimPrefix(kube.Address, "https://")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := InCluster(func(name string) string {
+		return map[string]string{"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}[name]
+	})
+	config.TLSClientConfig = rest.TLSClientConfig{CAFile: kube.CAFile}
+	k, err := NewKubernetes(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	params := e.params("vaultAuthMountPath", "", keyTokens, tokensJSON(map[string]token{
+		"":      {kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour), time.Time{}},
+		"vault": {kube.ServiceAccountToken(t, e.namespace, "app", "vault", time.Hour), time.Time{}},
+	}))
+	s := serve(t, e.vault.Address, func(c *Config) {
+		c.Kubernetes, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}
+	})
+	for _, address := range []string{vault, vault + "/", strings.Replace(vault, "[::1]", "[0:0:0:0:0:0:0:1]", 1), strings.Replace(vault, "https", "HTTPS", 1)} {
+		s.mountOne(t, merged(params, "vaultAddress", address), nil, "v")
+	}
+	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", strings.Replace(vault, "[::1]", "::1", 1)), nil))
+	wantError(t, err, codes.InvalidArgument, "vaultAddress: ", "is not an address that the provider allows")
+	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", vault, "secretName", "absent"), nil))
+	wantError(t, err, codes.PermissionDenied, "from https://[::1]:"+port)
+
+	dead := listenIPv6(t)
+	dead.Close()
+	down := serve(t, "https://"+dead.Addr().String(), within(time.Second))
+	_, err = down.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
+	wantError(t, err, codes.Internal, "Vault at https://"+dead.Addr().String()+" cannot be reached", "dial tcp "+dead.Addr().String()+": connect: connection refused")
+}
+
+// forward passes the bytes of each connection on, and returns where it listens.
+func forward(t *testing.T, l net.Listener, to string) string {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer from.Close()
+				there, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer there.Close()
+				go func() {
+					defer there.Close()
+					io.Copy(there, from)
+				}()
+				io.Copy(from, there)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}

@@ -1,0 +1,63 @@
+package testenv
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+	"testing"
+)
+
+// maxJSONStrings is what OpenBao takes in a request since 2.4.1, names and values.
+const maxJSONStrings = 1000
+
+// LimitJSON puts the limit of OpenBao 2.4.1 in front of a Vault: a request with more
+// than 1,000 JSON strings is refused, in its words. It returns the address there,
+// and how many requests have been refused.
+func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
+	t.Helper()
+	to, err := url.Parse(v.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	// Not the default transport: each httptest server that closes, in whatever
+	// test, closes connections of that one.
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy.Transport = transport
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Errorf("reading a request: %v", err)
+		}
+		if stringsIn(body) > maxJSONStrings {
+			n.Add(1)
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"errors":["input JSON exceeded number of strings"]}`)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, func() int { return int(n.Load()) }
+}
+
+func stringsIn(text []byte) (n int) {
+	for d := json.NewDecoder(bytes.NewReader(text)); ; {
+		token, err := d.Token()
+		if err != nil {
+			return n
+		}
+		if _, ok := token.(string); ok {
+			n++
+		}
+	}
+}

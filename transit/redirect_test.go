@@ -1,0 +1,268 @@
+package transit_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// redirecting answers every request with a redirect to where to says.
+func redirecting(t *testing.T, status int, to func(*http.Request) string) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", to(r))
+		w.WriteHeader(status)
+		io.WriteString(w, `{"data": {"latest_version": 7}}`) // what must not be taken for an answer
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// standby is one that sends everything to the active node, as Vault's do.
+func standby(t *testing.T, active string, status int) *httptest.Server {
+	t.Helper()
+	return redirecting(t, status, func(r *http.Request) string { return active + r.URL.RequestURI() })
+}
+
+// asRoot is a session that does not try again.
+func asRoot(t *testing.T, v *testenv.Vault, c transit.Config) *transit.Session {
+	t.Helper()
+	c.RetryFor = -1
+	client, err := transit.NewClient(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Session("", transit.StaticToken(v.RootToken))
+}
+
+// TestStandby: what a standby does not do itself, it sends to the active node: that
+// gets the same request, body, token and namespace, once.
+func TestStandby(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	for _, status := range []int{301, 302, 307, 308} {
+		s := asRoot(t, v, transit.Config{Address: standby(t, v.Address, status).URL})
+		item := transit.Item{Data: []byte("value"), Context: []byte("strict:a/b/c")}
+		results, err := s.Encrypt(t.Context(), k, []transit.Item{item})
+		if err != nil {
+			t.Fatalf("%d: %v", status, err)
+		}
+		item.Data = results[0].Data
+		if results, err = s.Decrypt(t.Context(), k, []transit.Item{item}); err != nil || string(results[0].Data) != "value" {
+			t.Errorf("%d: %v, %v", status, results, err)
+		}
+	}
+	before, err := asRoot(t, v, transit.Config{Address: v.Address}).Key(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := asRoot(t, v, transit.Config{Address: standby(t, v.Address, 307).URL})
+	after, err := s.Rotate(t.Context(), k)
+	if err != nil || after.Latest != before.Latest+1 {
+		t.Errorf("rotated from version %d to %d, %v", before.Latest, after.Latest, err)
+	}
+	if err := s.SetMinDecryptionVersion(t.Context(), k, after, after.Latest); err != nil {
+		t.Error(err)
+	}
+	if info, err := s.Key(t.Context(), k); err != nil || info.MinDecryptionVersion != after.Latest {
+		t.Errorf("min_decryption_version %d, %v", info.MinDecryptionVersion, err)
+	}
+
+	var got []*http.Request
+	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, r)
+		io.WriteString(w, `{"auth": {"client_token": "t"}, "data": {"batch_results": [{"plaintext": ""}]}}`)
+	}))
+	t.Cleanup(active.Close)
+	client, err := transit.NewClient(transit.Config{Address: standby(t, active.URL, 307).URL, RetryFor: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := client.NewLoginSource(transit.Login{Namespace: "team/sub", Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	if _, err := client.Session("team/sub", login).Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 {
+		t.Fatalf("%d requests", len(got))
+	}
+	for i, token := range []string{"", "t"} {
+		h := got[i].Header
+		if h.Get("X-Vault-Namespace") != "team/sub" || h.Get("X-Vault-Token") != token || got[i].Host != strings.TrimPrefix(active.URL, "http://") {
+			t.Errorf("request %d: %s of %s", i, h, got[i].Host)
+		}
+	}
+	active.Close()
+	_, err = client.Login(t.Context(), transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "redirected to "+active.URL+": vault cannot be reached") {
+		t.Errorf("the active node is away: %v", err)
+	}
+}
+
+// TestRedirectsThatAreRefused: none of them is followed, and none is an answer,
+// also to a request whose answer is of no interest.
+func TestRedirectsThatAreRefused(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	var reached atomic.Int32
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reached.Add(1)
+		io.WriteString(w, `{"data": {"latest_version": 7}}`)
+	}))
+	t.Cleanup(elsewhere.Close)
+	to := func(location string) func(*http.Request) string {
+		return func(*http.Request) string { return location }
+	}
+	same := func(r *http.Request) string { return elsewhere.URL + r.URL.Path }
+	ca := testenv.NewCA(t, "vault")
+	secured := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", same(r))
+		w.WriteHeader(307)
+	}))
+	secured.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}}
+	secured.StartTLS()
+	t.Cleanup(secured.Close)
+	for name, test := range map[string]struct {
+		config   transit.Config
+		notVault bool
+		text     string
+	}{
+		"to http": {transit.Config{Address: secured.URL, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())},
+			false, "redirected to " + elsewhere.URL + ", which is not followed: anybody"},
+		"switched off":        {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false, "redirects are not followed (VAULT_DISABLE_REDIRECTS)"},
+		"to a login page":     {transit.Config{Address: redirecting(t, 302, to(elsewhere.URL+"/oauth2/start?rd=/v1/")).URL}, true, "redirected to " + elsewhere.URL},
+		"to another request":  {transit.Config{Address: redirecting(t, 307, to(elsewhere.URL+"/v1/sys/health")).URL}, true, "redirected to " + elsewhere.URL},
+		"with a password":     {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://user:c4nary@h" + r.URL.Path }).URL}, true, "redirected to http://h,"},
+		"to another protocol": {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "ftp://h" + r.URL.Path }).URL}, true, "redirected to ftp://h,"},
+		"to nowhere":          {transit.Config{Address: redirecting(t, 307, to("")).URL}, true, ""},
+		"with another status": {transit.Config{Address: redirecting(t, 303, same).URL}, true, ""},
+		"not modified":        {transit.Config{Address: redirecting(t, 304, same).URL}, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := asRoot(t, v, test.config)
+			_, read := s.Key(t.Context(), k)
+			_, rotated := s.Rotate(t.Context(), k)
+			config := s.SetMinDecryptionVersion(t.Context(), k, transit.KeyInfo{}, 1)
+			_, batch := s.Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}})
+			for what, err := range map[string]error{"read": read, "rotate": rotated, "config": config, "decrypt": batch} {
+				var e *transit.Error
+				if !errors.As(err, &e) || e.Status < 300 || e.Status > 399 || e.Transient || errors.Is(err, transit.ErrNotVault) != test.notVault ||
+					!strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "c4nary") {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		})
+	}
+	if n := reached.Load(); n > 0 {
+		t.Errorf("%d requests were sent on", n)
+	}
+}
+
+// TestRedirectsInACircle end; it may be two standbys that have no leader yet, so
+// it is tried again where that is allowed.
+func TestRedirectsInACircle(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	var other atomic.Value
+	var hops atomic.Int32
+	one := redirecting(t, 307, func(r *http.Request) string { hops.Add(1); return other.Load().(string) + r.URL.Path })
+	two := redirecting(t, 307, func(r *http.Request) string { hops.Add(1); return one.URL + r.URL.Path })
+	other.Store(two.URL)
+	s := asRoot(t, v, transit.Config{Address: one.URL})
+	_, err := s.Rotate(t.Context(), k)
+	var e *transit.Error
+	if !errors.As(err, &e) || !e.Transient || e.Status != 307 || !strings.Contains(err.Error(), "redirected 3 times, at last to "+two.URL) || hops.Load() != 3 {
+		t.Errorf("after %d hops: %v", hops.Load(), err)
+	}
+	client, err := transit.NewClient(transit.Config{Address: one.URL, RetryFor: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := redirecting(t, 307, func(r *http.Request) string { other.Store(v.Address); return one.URL + r.URL.Path })
+	other.Store(asked.URL) // which is when the leader is elected
+	if _, err := client.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), k); err != nil {
+		t.Errorf("with a leader: %v", err)
+	}
+}
+
+// TestRedirectsAreVerified: the active node needs a certificate of the same CA, for
+// the name that it is redirected to.
+func TestRedirectsAreVerified(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
+	file := write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())
+	for name, test := range map[string]struct {
+		certificate tls.Certificate
+		text        string
+	}{
+		"right":      {ca.Serving(t, "127.0.0.1").TLS(t), ""},
+		"foreign":    {other.Serving(t, "127.0.0.1").TLS(t), "unknown authority"},
+		"other name": {ca.Serving(t, "vault.example").TLS(t), "127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			active := front(t, v, &tls.Config{Certificates: []tls.Certificate{test.certificate}})
+			first := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, active.URL+r.URL.Path, http.StatusTemporaryRedirect)
+			}))
+			first.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}}
+			first.StartTLS()
+			t.Cleanup(first.Close)
+			_, err := asRoot(t, v, transit.Config{Address: first.URL, CACert: file}).Key(t.Context(), k)
+			if test.text == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantTLS(t, err, "redirected to "+active.URL, test.text)
+		})
+	}
+}
+
+// TestPathPrefix: a Vault at a path of a proxy, also one whose standby's redirects
+// the proxy has completed with that path.
+func TestPathPrefix(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	to, err := url.Parse(v.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := httptest.NewServer(http.StripPrefix("/tools/vault", httputil.NewSingleHostReverseProxy(to)))
+	t.Cleanup(behind.Close)
+	for _, address := range []string{behind.URL + "/tools/vault", behind.URL + "/tools/vault/", standby(t, behind.URL, 307).URL + "/tools/vault"} {
+		s := asRoot(t, v, transit.Config{Address: address})
+		results, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("value"), Context: []byte("c")}})
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		results, err = s.Decrypt(t.Context(), k, []transit.Item{{Data: results[0].Data, Context: []byte("c")}})
+		if err != nil || string(results[0].Data) != "value" {
+			t.Errorf("%s: %v, %v", address, results, err)
+		}
+	}
+	_, err = asRoot(t, v, transit.Config{Address: behind.URL}).Key(t.Context(), k)
+	if !errors.Is(err, transit.ErrNotFound) {
+		t.Errorf("without the path: %v", err)
+	}
+	// A standby redirects without the path, as it does not know of it.
+	_, err = asRoot(t, v, transit.Config{Address: redirecting(t, 307, func(r *http.Request) string {
+		return behind.URL + strings.TrimPrefix(r.URL.Path, "/tools/vault")
+	}).URL + "/tools/vault"}).Key(t.Context(), k)
+	if !errors.Is(err, transit.ErrNotFound) || !strings.Contains(err.Error(), "redirected to "+behind.URL) {
+		t.Errorf("redirected without the path: %v", err)
+	}
+}

@@ -1,0 +1,254 @@
+package transit_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"log"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// front serves the Vault with TLS of the test's own, as a load balancer does. What
+// is wrong with a handshake is of no interest to it.
+func front(t *testing.T, v *testenv.Vault, config *tls.Config) *httptest.Server {
+	t.Helper()
+	to, err := url.Parse(v.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
+	s.Config.ErrorLog = log.New(discard{}, "", 0)
+	s.TLS = config
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func write(t *testing.T, file string, text []byte) string {
+	t.Helper()
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// ask reads a key over a connection of its own.
+func ask(t *testing.T, v *testenv.Vault, k transit.Key, c transit.Config) error {
+	t.Helper()
+	c.RetryFor = 10 * time.Second
+	client, err := transit.NewClient(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), k)
+	return err
+}
+
+// wantTLS checks an error that is about certificates: final, and with all texts.
+func wantTLS(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	var e *transit.Error
+	if !errors.Is(err, transit.ErrTLS) || !errors.Is(err, transit.ErrUnreachable) || !errors.As(err, &e) || e.Transient {
+		t.Errorf("got %v", err)
+		return
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%q does not have %q", err, text)
+		}
+	}
+}
+
+// TestPrivateCA: the CA comes from a file or from a folder, which may be a volume
+// of Kubernetes; that of another does not do.
+func TestPrivateCA(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
+	address := front(t, v, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}}).URL
+
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "ca.crt"), append(other.PEM(), ca.PEM()...))
+	wrong := write(t, filepath.Join(dir, "wrong.crt"), other.PEM())
+	volume := filepath.Join(dir, "volume")
+	if err := os.MkdirAll(filepath.Join(volume, "..2026_01_01"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(volume, "..2026_01_01", "ca.crt"), ca.PEM())
+	write(t, filepath.Join(volume, "README"), []byte("no certificate"))
+	for link, to := range map[string]string{"..data": "..2026_01_01", "ca.crt": "..data/ca.crt", "gone.crt": "..data/gone.crt"} {
+		if err := os.Symlink(to, filepath.Join(volume, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask(t, v, k, transit.Config{Address: address, CACert: file}); err != nil {
+		t.Errorf("from a file: %v", err)
+	}
+	if err := ask(t, v, k, transit.Config{Address: address, CAPath: volume}); err != nil {
+		t.Errorf("from a folder: %v", err)
+	}
+	wantTLS(t, ask(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
+	wantTLS(t, ask(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
+	if err := ask(t, v, k, transit.Config{Address: address, Insecure: true}); err != nil {
+		t.Errorf("unchecked: %v", err)
+	}
+	// What the process has in its environment is for Vault's own tools.
+	t.Setenv("VAULT_SKIP_VERIFY", "true")
+	wantTLS(t, ask(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
+	t.Setenv("VAULT_SKIP_VERIFY", "")
+	t.Setenv("VAULT_CACERT", file)
+	wantTLS(t, ask(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
+
+	for name, c := range map[string]transit.Config{
+		"is not there":                   {CACert: filepath.Join(dir, "nowhere")},
+		"has no certificate in PEM":      {CACert: filepath.Join(volume, "README")},
+		"has no file with a certificate": {CAPath: filepath.Join(t.TempDir())},
+	} {
+		c.Address = address
+		if _, err := transit.NewClient(c); err == nil || !strings.Contains(err.Error(), "reading the CA certificates: ") || name != "is not there" && !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPlainAndTLS: the one where the other is expected.
+func TestPlainAndTLS(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	wantTLS(t, ask(t, v, k, transit.Config{Address: strings.Replace(v.Address, "http://", "https://", 1)}), "server gave HTTP response to HTTPS client")
+	ca := testenv.NewCA(t, "vault")
+	secured := front(t, v, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}})
+	if err := ask(t, v, k, transit.Config{Address: strings.Replace(secured.URL, "https://", "http://", 1)}); !errors.Is(err, transit.ErrNotVault) {
+		t.Errorf("http to a server of https: %v", err)
+	}
+}
+
+// TestClientCertificate: a server that wants one gets it.
+func TestClientCertificate(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
+	address := front(t, v, &tls.Config{
+		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}).URL
+	c := transit.Config{Address: address, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())}
+	wantTLS(t, ask(t, v, k, c), "certificate required", "no client certificate is set")
+
+	good := c
+	good.ClientCert, good.ClientKey = ca.Client(t, "provider").Write(t, t.TempDir())
+	if err := ask(t, v, k, good); err != nil {
+		t.Error(err)
+	}
+	foreign := c
+	foreign.ClientCert, foreign.ClientKey = other.Client(t, "provider").Write(t, t.TempDir())
+	wantTLS(t, ask(t, v, k, foreign), "remote error: tls", "the client certificate is that of "+foreign.ClientCert)
+	expired := c
+	expired.ClientCert, expired.ClientKey = ca.Expired(t, time.Now().Add(-time.Minute), "provider").Write(t, t.TempDir())
+	wantTLS(t, ask(t, v, k, expired), "remote error: tls", "the client certificate in "+expired.ClientCert+" expired at ")
+
+	mixed := good
+	mixed.ClientKey = foreign.ClientKey
+	if _, err := transit.NewClient(mixed); err == nil || !strings.Contains(err.Error(), mixed.ClientCert) || !strings.Contains(err.Error(), "does not match") {
+		t.Errorf("a key of another certificate: %v", err)
+	}
+}
+
+// TestServerName: a server with several certificates chooses by the name that it
+// is asked for, and that name is the one that has to be in it.
+func TestServerName(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	ca := testenv.NewCA(t, "vault")
+	byName := map[string]tls.Certificate{
+		"vault.example": ca.Serving(t, "vault.example").TLS(t),
+		"wiki.example":  ca.Serving(t, "wiki.example").TLS(t),
+		"old.example":   ca.Expired(t, time.Now().Add(-time.Minute), "old.example").TLS(t),
+	}
+	address := front(t, v, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if found, ok := byName[hello.ServerName]; ok {
+			return &found, nil
+		}
+		wiki := byName["wiki.example"]
+		return &wiki, nil
+	}}).URL
+	c := transit.Config{Address: address, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())}
+	named := func(name string) transit.Config { c := c; c.TLSServerName = name; return c }
+	if err := ask(t, v, k, named("vault.example")); err != nil {
+		t.Error(err)
+	}
+	wantTLS(t, ask(t, v, k, c), "127.0.0.1")
+	wantTLS(t, ask(t, v, k, named("other.example")), "wiki.example", "other.example")
+	wantTLS(t, ask(t, v, k, named("old.example")), "certificate has expired")
+}
+
+// TestCertificatesAreReplaced: CA and client certificate change while the client
+// lives, and it does not need to be told.
+func TestCertificatesAreReplaced(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	ca, next := testenv.NewCA(t, "vault"), testenv.NewCA(t, "vault")
+	now := ca // what the server has and accepts
+	server := front(t, v, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{
+			Certificates: []tls.Certificate{now.Serving(t, "127.0.0.1").TLS(t)},
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: now.Pool(),
+		}, nil
+	}})
+	dir := t.TempDir()
+	c := transit.Config{Address: server.URL, CACert: write(t, filepath.Join(dir, "ca.crt"), ca.PEM()), RetryFor: 10 * time.Second}
+	c.ClientCert, c.ClientKey = ca.Client(t, "provider").Write(t, dir)
+	client, err := transit.NewClient(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() error {
+		server.CloseClientConnections()
+		_, err := client.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), k)
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	now = next
+	wantTLS(t, read(), "unknown authority")
+	// In the middle of the change the key is not yet that of the certificate.
+	write(t, c.CACert, next.PEM())
+	replaced := next.Client(t, "provider")
+	write(t, c.ClientCert, replaced.Certificate)
+	wantTLS(t, read(), "unknown authority", "newer certificates are not used", "does not match")
+	write(t, c.ClientKey, replaced.Key)
+	if err := read(); err != nil {
+		t.Errorf("after the change: %v", err)
+	}
+}
+
+// TestIPv6: a Vault that listens at an address of IPv6 alone.
+func TestIPv6(t *testing.T) {
+	v := testenv.NewVaultWith(t, testenv.VaultOptions{Listen: "[::1]:0"})
+	if !strings.HasPrefix(v.Address, "http://[::1]:") {
+		t.Fatalf("Vault is at %s", v.Address)
+	}
+	k := newKey(t, v, true)
+	if err := ask(t, v, k, transit.Config{Address: v.Address}); err != nil {
+		t.Error(err)
+	}
+	v.Stop()
+	_, err := asRoot(t, v, transit.Config{Address: v.Address}).Key(t.Context(), k)
+	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "at "+v.Address+": vault cannot be reached: dial tcp [::1]:") {
+		t.Errorf("got %v", err)
+	}
+}
