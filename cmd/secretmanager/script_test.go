@@ -6,15 +6,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/spf13/cobra"
 )
 
 // TestMain makes this binary stand for the programs that the scripts run: under
@@ -93,71 +90,4 @@ func TestNameOf(t *testing.T) {
 			t.Errorf("%s is %q", arg0, got)
 		}
 	}
-}
-
-// What the help of every verb shows as an example has to be a command line that
-// the verb takes: it is parsed here, and the scripts run the most of them.
-func TestExamplesParse(t *testing.T) {
-	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-	root := p.command()
-	for _, c := range root.Commands() {
-		if c.Example == "" {
-			t.Errorf("%s has no example", c.Name())
-		}
-		for _, verb := range parseCommands(t, root, c.Example) {
-			if verb != c {
-				t.Errorf("an example of %s is of %s", c.Name(), verb.Name())
-			}
-		}
-	}
-}
-
-// So has what the pages show.
-func TestPagesParse(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	shell := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
-	n := 0
-	for _, page := range append(pages, "../../README.md") {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, block := range shell.FindAllStringSubmatch(string(text), -1) {
-			p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-			n += len(parseCommands(t, p.command(), block[1]))
-		}
-	}
-	if n < 10 {
-		t.Errorf("only %d commands were found", n)
-	}
-}
-
-// parseCommands parses the lines of a text that call us, and returns their verbs.
-func parseCommands(t *testing.T, root *cobra.Command, text string) (verbs []*cobra.Command) {
-	t.Helper()
-	for line := range strings.SplitSeq(strings.ReplaceAll(text, "\\\n", " "), "\n") {
-		line, _, _ = strings.Cut(line, " #")
-		before, command, ours := strings.Cut(line, "secretmanager ")
-		if !ours || strings.HasPrefix(strings.TrimSpace(line), "#") || strings.TrimSpace(before) != "" && !strings.HasSuffix(before, "| ") {
-			continue
-		}
-		command, _, _ = strings.Cut(command, " > ")
-		root.InitDefaultVersionFlag() // as Execute does
-		verb, rest, err := root.Find(strings.Fields(command))
-		if err != nil {
-			t.Errorf("%q: %v", line, err)
-			continue
-		}
-		if i := slices.Index(rest, "-"); i >= 0 {
-			rest = slices.Delete(slices.Clone(rest), i, i+1)
-		}
-		if err := verb.ParseFlags(rest); err != nil {
-			t.Errorf("%q: %v", line, err)
-		}
-		verbs = append(verbs, verb)
-	}
-	return verbs
 }

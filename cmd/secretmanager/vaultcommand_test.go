@@ -5,14 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/api"
 )
 
-// vaultMain carries out the vault commands that we print, as the vault
-// command does: it hands them to the API, texts as texts.
+// vaultMain carries out the vault commands that we print and that the pages show,
+// as the vault command does: it hands them to the API, texts as texts.
 func vaultMain() {
 	client, err := api.NewClient(nil)
 	if err == nil {
@@ -52,6 +54,28 @@ func vaultCommand(client *api.Client, args []string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(secret.Data)
+	case len(args) == 2 && args[0] == "read":
+		secret, err := client.Logical().Read(args[1])
+		if err != nil || secret == nil {
+			return fmt.Errorf("%s: nothing there (%w)", args[1], err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
+			fmt.Printf("%s    %v\n", name, secret.Data[name])
+		}
+		return nil
+	case len(args) == 2 && args[0] == "delete":
+		_, err := client.Logical().Delete(args[1])
+		return err
+	case len(args) > 3 && args[0] == "write" && strings.HasPrefix(args[1], "-field="):
+		data, err := values(args[3:])
+		if err != nil {
+			return err
+		}
+		secret, err := client.Logical().Write(args[2], data)
+		if err == nil {
+			fmt.Print(secret.Data[strings.TrimPrefix(args[1], "-field=")])
+		}
+		return err
 	case len(args) == 3 && args[0] == "write" && args[2] == "-":
 		data := map[string]any{}
 		if err := json.NewDecoder(os.Stdin).Decode(&data); err != nil {

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -30,6 +31,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -80,18 +82,16 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-var (
-	block = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
-	link  = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-)
-
 func TestYAMLInThePages(t *testing.T) {
 	n := 0
 	for _, page := range files(t, ".md") {
-		for _, m := range block.FindAllStringSubmatch(read(t, page), -1) {
+		for _, b := range pages.Blocks(read(t, page)) {
+			if b.Kind != "yaml" {
+				continue
+			}
 			n++
 			name, _ := filepath.Rel(root(t), page)
-			t.Run(name, func(t *testing.T) { checkAll(t, m[1]) })
+			t.Run(fmt.Sprintf("%s:%d", name, b.Line), func(t *testing.T) { checkAll(t, b.Text) })
 		}
 	}
 	if n < 3 {
@@ -99,17 +99,37 @@ func TestYAMLInThePages(t *testing.T) {
 	}
 }
 
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinksInThePages: a link within the repository leads to a file that is there,
+// and behind a # to one of its headings.
 func TestLinksInThePages(t *testing.T) {
+	anchored := 0
 	for _, page := range files(t, ".md") {
-		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
-			target, _, _ := strings.Cut(m[1], "#")
-			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+		for _, m := range link.FindAllStringSubmatch(pages.Prose(read(t, page)), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+			target, anchor, _ := strings.Cut(m[1], "#")
+			file := page
+			if target != "" {
+				file = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(file); err != nil {
 				t.Errorf("%s links to %s, which is not there", page, m[1])
+				continue
+			}
+			if anchor == "" {
+				continue
+			}
+			anchored++
+			if !strings.HasSuffix(file, ".md") || !pages.Anchors(read(t, file))[anchor] {
+				t.Errorf("%s links to %s, and there is no such heading", page, m[1])
 			}
 		}
+	}
+	if anchored < 3 {
+		t.Errorf("only %d links to headings were found", anchored)
 	}
 }
 
@@ -210,7 +230,11 @@ func checkClass(t *testing.T, doc []byte) {
 		t.Errorf("%v in\n%s", err, doc)
 		return
 	}
-	if class.Spec.Provider != "secretmanager" {
+	switch class.Spec.Provider {
+	case "secretmanager":
+	case "vault": // what a page shows as the state before a migration
+		return
+	default:
 		t.Errorf("provider %q", class.Spec.Provider)
 	}
 	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault", Log: slog.New(slog.DiscardHandler), VersionKey: bytes.Repeat([]byte{1}, 32)})

@@ -3,17 +3,16 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
@@ -29,7 +28,6 @@ func TestGettingStarted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := blocksOf(string(text))
 	t.Cleanup(func() {
 		// The page cleans up at its end; this is for when it does not get there.
 		shared.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), "demo", metav1.DeleteOptions{})
@@ -41,26 +39,11 @@ func TestGettingStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := filepath.Join(t.TempDir(), "environment") // what one block hands to the next
-	shells, checked := 0, 0
-	for i, b := range blocks {
-		switch b.kind {
-		case "yaml":
-			name, body, _ := strings.Cut(b.text, "\n")
-			if file, ok := strings.CutPrefix(name, "# "); ok && !strings.ContainsAny(file, " /") {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(body), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-		case "sh":
-			shells++
-			out := shell(t, dir, state, b)
-			if i+1 < len(blocks) && blocks[i+1].kind == "text" {
-				checked++
-				if !pattern(blocks[i+1].text).MatchString(out) {
-					t.Fatalf("line %d: the page says that it prints\n%s\nand it printed\n%s", b.line, blocks[i+1].text, out)
-				}
-			}
-		}
+	shells, checked, err := pages.Run(string(text), dir, func(b pages.Block) (string, error) {
+		return shell(t, dir, state, b)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if shells < 8 || checked < 4 {
 		t.Errorf("only %d shell blocks were run, and the output of %d compared", shells, checked)
@@ -80,11 +63,11 @@ func clone(t *testing.T) string {
 }
 
 // shell runs a block as the next one of a shell that stops at the first failure.
-func shell(t *testing.T, dir, state string, b block) string {
+func shell(t *testing.T, dir, state string, b pages.Block) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	script := `set -e; test ! -e "$STATE" || . "$STATE"; trap 'export -p > "$STATE"' EXIT` + "\n" + b.text
+	script := `set -e; test ! -e "$STATE" || . "$STATE"; trap 'export -p > "$STATE"' EXIT` + "\n" + b.Text
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second
 	cmd.Env = append(os.Environ(), "STATE="+state, "PATH="+kubectlFirst(t),
@@ -92,11 +75,8 @@ func shell(t *testing.T, dir, state string, b block) string {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	t.Logf("%s%s", b.text, out.String())
-	if err != nil {
-		t.Fatalf("line %d of the page: %v\n%s\n%s", b.line, err, b.text, out.String())
-	}
-	return out.String()
+	t.Logf("%s%s", b.Text, out.String())
+	return out.String(), err
 }
 
 // kubectlFirst is the PATH with a kubectl of the cluster's version in it.
@@ -116,40 +96,4 @@ func goEnv(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// block is a fenced block of a page.
-type block struct {
-	kind, text string
-	line       int
-}
-
-func blocksOf(page string) (blocks []block) {
-	var now *block
-	for i, line := range strings.Split(page, "\n") {
-		switch {
-		case now == nil && strings.HasPrefix(line, "```"):
-			now = &block{kind: strings.TrimPrefix(line, "```"), line: i + 2}
-		case now != nil && line == "```":
-			blocks = append(blocks, *now)
-			now = nil
-		case now != nil:
-			now.text += line + "\n"
-		}
-	}
-	return blocks
-}
-
-// pattern is what output has to be for a page that shows some. Columns may be
-// further apart or closer together than on the page.
-func pattern(want string) *regexp.Regexp {
-	var lines []string
-	for line := range strings.Lines(want) {
-		words := strings.Fields(line)
-		for i, w := range words {
-			words[i] = strings.ReplaceAll(regexp.QuoteMeta(w), "…", ".*")
-		}
-		lines = append(lines, strings.Join(words, `\s+`))
-	}
-	return regexp.MustCompile(fmt.Sprintf(`(?m)^\s*%s\s*$`, strings.Join(lines, `\s*\n(?:.*\n)*?\s*`)))
 }

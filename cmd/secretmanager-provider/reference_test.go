@@ -1,0 +1,45 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+//go:generate go test -run TestReference -update .
+
+var update = flag.Bool("update", false, "write docs/reference/flags-provider.md instead of comparing with it")
+
+// TestReference: docs/reference/flags-provider.md is what --help says.
+func TestReference(t *testing.T) {
+	const page = "../../docs/reference/flags-provider.md"
+	var help bytes.Buffer
+	if _, err := parse([]string{"--help"}, getenv(nil), &help); !errors.Is(err, errDone) {
+		t.Fatal(err)
+	}
+	want := `<!-- Made by go generate ./cmd/secretmanager-provider; do not edit. -->
+
+# Flags of the provider
+
+What ` + "`secretmanager-provider --help`" + ` says. A flag counts before the environment variable that it names. What the
+manifests set is in [manifests/provider](../../manifests/provider/daemonset.yaml); what the pages on its port show, in
+[install.md](../install.md#4-seeing-what-happens).
+
+` + "```text\n" + help.String() + "```\n"
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("%s is not current: go generate ./cmd/secretmanager-provider (-want +got):\n%s", page, diff)
+	}
+}

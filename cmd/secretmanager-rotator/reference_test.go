@@ -1,0 +1,46 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+//go:generate go test -run TestReference -update .
+
+var update = flag.Bool("update", false, "write docs/reference/flags-rotator.md instead of comparing with it")
+
+// TestReference: docs/reference/flags-rotator.md is what --help says.
+func TestReference(t *testing.T) {
+	const page = "../../docs/reference/flags-rotator.md"
+	var help bytes.Buffer
+	if _, err := parse([]string{"--help"}, func(string) string { return "" }, &help); !errors.Is(err, pflag.ErrHelp) {
+		t.Fatal(err)
+	}
+	want := `<!-- Made by go generate ./cmd/secretmanager-rotator; do not edit. -->
+
+# Flags of the rotator
+
+What ` + "`secretmanager-rotator --help`" + ` says. A flag counts before the environment variable that it names. What the
+manifest sets is in [manifests/rotator](../../manifests/rotator/cronjob.yaml); what a run does, and its exit codes, in
+[rotation.md](../rotation.md).
+
+` + "```text\n" + help.String() + "```\n"
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("%s is not current: go generate ./cmd/secretmanager-rotator (-want +got):\n%s", page, diff)
+	}
+}

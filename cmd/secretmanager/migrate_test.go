@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/test/pages"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+// sopsStandIn stands for the sops program, which is not among those that the tests
+// can build: of its command line it looks at the file's name alone, and prints what
+// the test put beside it. What the page says of sops itself is not proved by this.
+const sopsStandIn = "#!/bin/sh\nfor file; do :; done\nexec cat \"$file.plain\"\n"
+
+// sealedSecrets is the kind of the sealed-secrets controller, so that kubectl can
+// delete one. The controller is not there: what it does then is not proved either.
+const sealedSecrets = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: sealedsecrets.bitnami.com}
+spec:
+  group: bitnami.com
+  scope: Namespaced
+  names: {kind: SealedSecret, plural: sealedsecrets, singular: sealedsecret, listKind: SealedSecretList}
+  versions:
+  - {name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+`
+
+// TestMigrate does what docs/migrate.md says, as it is written, with a real Vault, a
+// real API server, the real kubectl and our own command. Whenever the page applies a
+// class, a real provider mounts it, with the token of the pods' service account, and
+// the files are those that the old way had.
+func TestMigrate(t *testing.T) {
+	w := newWorld(t)
+	page, err := os.ReadFile("../../docs/migrate.md")
+	check(t, err)
+	bin, dir := t.TempDir(), t.TempDir()
+	self, err := os.Executable()
+	check(t, err)
+	kubectl, err := programs.Path(t.Context(), "kubectl")
+	check(t, err)
+	for name, target := range map[string]string{"secretmanager": self, "vault": self, "kubectl": kubectl} {
+		check(t, os.Symlink(target, filepath.Join(bin, name)))
+	}
+	check(t, os.WriteFile(filepath.Join(bin, "sops"), []byte(sopsStandIn), 0o755))
+	buildProvider(t, bin)
+	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/secrets-store-csi-driver").Output()
+	check(t, err)
+	env := append(os.Environ(), "PATH="+bin+":/usr/bin:/bin", "HOME="+dir, "KUBECONFIG="+w.server.Kubeconfig,
+		"VAULT_ADDR="+w.vault.Address, "VAULT_TOKEN="+w.vault.RootToken, "CRDS="+strings.TrimSpace(string(where))+"/deploy", "NO_COLOR=1")
+	sh := func(stdin, script string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), "bash", "-eo", "pipefail", "-c", script)
+		cmd.Dir, cmd.Env, cmd.Stdin = dir, env, strings.NewReader(stdin)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		err := cmd.Run()
+		return out.String(), err
+	}
+	must := func(stdin, script string) {
+		t.Helper()
+		if out, err := sh(stdin, script); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+
+	// What there is before.
+	const document = `{"database": {"user": "matrix", "password": "hunter2"}}`
+	check(t, w.vault.TrustAPIServer(t.Context(), "kubernetes", w.server, w.server.ReviewerToken(t)))
+	w.server.CreateNamespace(t, "secretmanager-system")
+	w.server.CreateServiceAccount(t, "shop", "matrix")
+	must(sealedSecrets, `
+		kubectl apply -f - -f "$CRDS/secrets-store.csi.x-k8s.io_secretproviderclasses.yaml"
+		kubectl wait --for=condition=Established crd/sealedsecrets.bitnami.com crd/secretproviderclasses.secrets-store.csi.x-k8s.io
+		vault secrets enable -path=kv kv-v2 || true  # another test may have been here`)
+	_, err = w.vault.Write(t.Context(), "transit/keys/aes256-key", nil)
+	check(t, err)
+	answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/encrypt/aes256-key", w.vault.RootToken,
+		map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(document))})
+	check(t, err)
+	for _, s := range []*corev1.Secret{
+		{ObjectMeta: metav1.ObjectMeta{Name: "matrix-secrets"}, Data: map[string][]byte{"secrets.json": []byte(answer.Data["ciphertext"].(string))}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "matrix-sealed", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "bitnami.com/v1alpha1", Kind: "SealedSecret", Name: "matrix-sealed", UID: "1", Controller: new(true)},
+		}}, StringData: map[string]string{"token": "t0ken"}},
+	} {
+		_, err := w.kube.CoreV1().Secrets("shop").Create(t.Context(), s, metav1.CreateOptions{})
+		check(t, err)
+	}
+	must("", `
+		kubectl -n shop create -f - <<< '{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "matrix-sealed"}}'
+		vault kv put kv/matrix user=neo password=trinity
+		echo '{"api": {"key": "k3y"}, "region": "zion"}' > secrets.enc.yaml.plain
+		printf 'A=1\nB=two\n' > app.enc.env.plain`)
+	if out, err := sh("", "secretmanager encrypt matrix-sealed -n shop --transit-key aes256-key --scope none --from-secret matrix-sealed --replace"); err == nil || !strings.Contains(out, "owned by SealedSecret") {
+		t.Errorf("the page says that a Secret of the controller's is not replaced: %v\n%s", err, out)
+	}
+
+	socket, stop, err := w.serve(filepath.Join(bin, "secretmanager-provider"), filepath.Join(t.TempDir(), "log"))
+	check(t, err)
+	t.Cleanup(stop)
+	files := map[string]map[string]string{
+		"class-legacy.yaml": {"secrets.json": document}, "class-strict.yaml": {"secrets.json": document},
+		"class-kv.yaml": {"db-user": "neo", "db-password": "trinity"},
+	}
+	// mount is what the driver would do for a pod of the class. The attribute is
+	// the provider's default, which the one of the scripts does not have.
+	mount := func(class string) {
+		t.Helper()
+		secret := regexp.MustCompile(`secretName: (\S+)`).FindStringSubmatch(read(t, filepath.Join(dir, class)))[1]
+		token := w.server.ServiceAccountToken(t, "shop", "matrix", "vault", time.Hour)
+		check(t, os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600))
+		out := t.TempDir()
+		must("", fmt.Sprintf(`kubectl -n shop get secret %s -o yaml > mounted.yaml
+			secretmanager mount --class %s --secret mounted.yaml --socket %s --service-account-token token --out %s \
+				--volume-attribute vaultAuthMountPath=kubernetes`, secret, class, socket, out))
+		for name, want := range files[class] {
+			if got := read(t, filepath.Join(out, name)); got != want {
+				t.Errorf("%s, file %s: %q, want %q", class, name, got, want)
+			}
+		}
+	}
+	mounted := map[string]bool{}
+	shells, compared, err := pages.Run(string(page), dir, func(b pages.Block) (string, error) {
+		out, err := sh("", b.Text)
+		if err != nil {
+			return out, err
+		}
+		for class := range files {
+			if strings.Contains(b.Text, "kubectl apply -f "+class) {
+				mount(class)
+				mounted[class] = true
+			}
+		}
+		if mounted["class-legacy.yaml"] && strings.Contains(b.Text, "class-strict.yaml") {
+			mount("class-legacy.yaml") // pods of both run side by side
+		}
+		return out, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shells < 12 || compared < 6 || len(mounted) != len(files) {
+		t.Errorf("only %d shell blocks were run, the output of %d compared, %d classes mounted", shells, compared, len(mounted))
+	}
+
+	// A class of vault-csi-provider's is refused with all that is of no use in it.
+	for _, b := range pages.Blocks(string(page)) {
+		if !strings.Contains(b.Text, "provider: vault") {
+			continue
+		}
+		check(t, os.WriteFile(filepath.Join(dir, "old.yaml"), []byte(strings.Replace(b.Text, "provider: vault", "provider: secretmanager", 1)), 0o600))
+		out, err := sh("", "secretmanager mount --class old.yaml --secret mounted.yaml --socket "+socket+" --service-account-token token --out out")
+		for _, text := range []string{"secretName: is required", "transitKey: is required", "vaultCACertPath", "vaultAddress: ", "objects[0].secretPath", "objects[1].secretPath"} {
+			if err == nil || !strings.Contains(out, text) {
+				t.Errorf("the old class: %v, without %q:\n%s", err, text, out)
+			}
+		}
+	}
+
+	// What came out of the rest.
+	for secret, want := range map[string]map[string]string{
+		"matrix-unsealed": {"token": "t0ken"},
+		"matrix-sops":     {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two", "secrets.yaml": "{\"api\": {\"key\": \"k3y\"}, \"region\": \"zion\"}\n"},
+	} {
+		u := &user{world: w, t: t, ns: "shop", env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
+		stored := u.secret(secret)
+		if len(stored.Data) != len(want) {
+			t.Errorf("%s has %d entries", secret, len(stored.Data))
+		}
+		for entry, text := range want {
+			answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/decrypt/shop", w.vault.RootToken, map[string]any{
+				"ciphertext": string(stored.Data[entry]), "context": base64.StdEncoding.EncodeToString([]byte("strict:shop/" + secret + "/" + entry)),
+			})
+			check(t, err)
+			got, err := base64.StdEncoding.DecodeString(answer.Data["plaintext"].(string))
+			check(t, err)
+			if string(got) != text && entry != "api" || entry == "api" && !strings.Contains(string(got), "k3y") {
+				t.Errorf("%s, entry %s: %q, want %q", secret, entry, got, text)
+			}
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	check(t, err)
+	return string(text)
+}
+
+// TestMigrateNames: what the tables of docs/migrate.md have on our side are names
+// of parameters, of fields and of flags that there are.
+func TestMigrateNames(t *testing.T) {
+	page := read(t, "../../docs/migrate.md")
+	_, tables, _ := strings.Cut(page, "\n## From vault-csi-provider\n")
+	tables, _, _ = strings.Cut(tables, "\n## ")
+	known := read(t, "../../docs/reference/parameters.md")
+	flags := read(t, "../../docs/reference/flags-provider.md")
+	n := 0
+	for _, row := range regexp.MustCompile(`(?m)^\| .* \| (.*) \|$`).FindAllStringSubmatch(tables, -1) {
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			n++
+			switch {
+			case strings.HasPrefix(name[1], "--"):
+				if !strings.Contains(flags, "\n  "+name[1]+" ") {
+					t.Errorf("the provider has no flag %s", name[1])
+				}
+			case name[1] == "tokenRequests":
+			case !strings.Contains(known, "\n| `"+name[1]+"` |"):
+				t.Errorf("there is no parameter and no field %s", name[1])
+			}
+		}
+	}
+	if n < 12 {
+		t.Errorf("only %d names were found", n)
+	}
+}

@@ -1,0 +1,145 @@
+package docs
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/test/pages"
+)
+
+const module = "github.com/secretmanager-io/secretmanager"
+
+// pkg is a package as go list knows it, of what is shipped: no tests.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string // all, by whatever detour
+}
+
+// name is the path within the module; that of the root is its own.
+func name(path string) string {
+	if path == module {
+		return "secretmanager"
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+func ours(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
+
+func packages(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = root(t)
+	out, err := cmd.Output()
+	if err != nil {
+		failed := (*exec.ExitError)(nil)
+		if errors.As(err, &failed) {
+			t.Log(string(failed.Stderr))
+		}
+		t.Fatal(err)
+	}
+	found := map[string]pkg{}
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		found[name(p.ImportPath)] = p
+	}
+	return found
+}
+
+// TestPictureMatchesImports: the arrows in ARCHITECTURE.md are the imports between
+// our packages, no more and no fewer.
+func TestPictureMatchesImports(t *testing.T) {
+	var drawn, there []string
+	for _, b := range pages.Blocks(read(t, filepath.Join(root(t), "ARCHITECTURE.md"))) {
+		if b.Kind != "mermaid" {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`(?m)^\s*(\S+) --> (\S+)$`).FindAllStringSubmatch(b.Text, -1) {
+			drawn = append(drawn, m[1]+" -> "+m[2])
+		}
+	}
+	for from, p := range packages(t) {
+		if strings.HasPrefix(from, "test/") {
+			continue
+		}
+		for _, to := range p.Imports {
+			if ours(to) {
+				there = append(there, from+" -> "+name(to))
+			}
+		}
+	}
+	slices.Sort(drawn)
+	slices.Sort(there)
+	if diff := cmp.Diff(there, drawn); diff != "" {
+		t.Errorf("ARCHITECTURE.md (-imports +picture):\n%s", diff)
+	}
+}
+
+// TestImportRules has the rules of ARCHITECTURE.md.
+func TestImportRules(t *testing.T) {
+	all := packages(t)
+	need := func(names ...string) {
+		for _, n := range names {
+			if all[n].ImportPath == "" {
+				t.Fatalf("there is no package %s: the rule about it is no rule", n)
+			}
+		}
+	}
+	never := func(from string, forbidden func(path string) bool) {
+		t.Helper()
+		need(from)
+		for _, dep := range all[from].Deps {
+			if forbidden(dep) {
+				t.Errorf("%s depends on %s", from, dep)
+			}
+		}
+	}
+	below := func(prefixes ...string) func(string) bool {
+		return func(path string) bool {
+			return slices.ContainsFunc(prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
+		}
+	}
+
+	never("provider", below(module+"/rotator"))
+	never("rotator", below(module+"/provider"))
+	never("ciphertext", ours)
+	for from, p := range all {
+		if strings.HasPrefix(from, "test/") {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if below(module+"/cmd", module+"/test", "testing")(dep) {
+				t.Errorf("%s depends on %s", from, dep)
+			}
+		}
+	}
+
+	commandLine := below("github.com/spf13/cobra", "k8s.io/cli-runtime", "github.com/schollz/progressbar/v3", "sigs.k8s.io/kustomize",
+		module+"/manifest", module+"/doctor", module+"/vaultsetup", module+"/internal/lint")
+	never("cmd/secretmanager-provider", commandLine)
+	never("cmd/secretmanager-rotator", commandLine)
+	never("cmd/secretmanager-provider", below("k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/dynamic", module+"/rotator"))
+	var apis []string
+	for _, dep := range all["cmd/secretmanager-provider"].Deps {
+		if strings.HasPrefix(dep, "k8s.io/api/") {
+			apis = append(apis, dep)
+		}
+	}
+	if diff := cmp.Diff([]string{"k8s.io/api/core/v1"}, apis); diff != "" {
+		t.Errorf("APIs of Kubernetes in the provider (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,55 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestLabelsReference: docs/reference/labels.md has a row for each name of a type,
+// label or annotation among the constants of package ciphertext, and for no other.
+func TestLabelsReference(t *testing.T) {
+	want := []string{corev1.LastAppliedConfigAnnotation} // which is a constant of Kubernetes' there
+	for _, file := range files(t, ".go") {
+		if filepath.Dir(file) != filepath.Join(root(t), "ciphertext") || strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range parsed.Decls {
+			consts, ok := decl.(*ast.GenDecl)
+			if !ok || consts.Tok != token.CONST {
+				continue
+			}
+			ast.Inspect(consts, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					name, err := strconv.Unquote(lit.Value)
+					if err == nil && regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+/`).MatchString(name) && name != "secretmanager.io/" {
+						want = append(want, name)
+					}
+				}
+				return true
+			})
+		}
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(read(t, filepath.Join(root(t), "docs", "reference", "labels.md")), -1) {
+		got = append(got, m[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("docs/reference/labels.md (-code +page):\n%s", diff)
+	}
+}

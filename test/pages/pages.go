@@ -1,0 +1,153 @@
+// Package pages reads what is written for people, so that tests can hold it to
+// its word: which pages there are, the fenced blocks in them, the headings that
+// a link may lead to, and a runner for the pages whose commands are executed.
+//
+// What the words of a shell block are is the business of package shell.
+package pages
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// A Block is a fenced block of a page.
+type Block struct {
+	Kind string // the word behind the fence: sh, yaml, text …
+	Text string
+	Line int // of its first line of text
+}
+
+// Files returns every page below a folder, by path. What is hidden or was built
+// is left out, and so is testdata.
+func Files(root string) (files []string, err error) {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "bin" || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if !d.IsDir() && strings.HasSuffix(path, ".md") {
+			files = append(files, path)
+		}
+		return nil
+	})
+	return files, err
+}
+
+// Blocks returns the fenced blocks of a page, also those that are indented, as in
+// a list. A fence that is not closed ends with the page.
+func Blocks(page string) (blocks []Block) {
+	var now *Block
+	indent := ""
+	for i, line := range strings.Split(page, "\n") {
+		bare := strings.TrimLeft(line, " ")
+		switch {
+		case now == nil && strings.HasPrefix(bare, "```"):
+			indent = line[:len(line)-len(bare)]
+			now = &Block{Kind: strings.TrimSpace(strings.TrimPrefix(bare, "```")), Line: i + 2}
+		case now != nil && strings.TrimRight(bare, " ") == "```":
+			blocks = append(blocks, *now)
+			now = nil
+		case now != nil:
+			now.Text += strings.TrimPrefix(line, indent) + "\n"
+		}
+	}
+	if now != nil {
+		blocks = append(blocks, *now)
+	}
+	return blocks
+}
+
+// Prose is a page without its blocks, line for line.
+func Prose(page string) string {
+	lines := strings.Split(page, "\n")
+	for _, b := range Blocks(page) {
+		for i := range strings.Count(b.Text, "\n") {
+			lines[b.Line-1+i] = ""
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+var (
+	heading = regexp.MustCompile(`(?m)^#{1,6} +(.*?) *#*$`)
+	inlined = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+)
+
+// Anchors returns what may stand behind the # of a link to the page: each
+// heading in lower case, without punctuation and with dashes for spaces, and a
+// number behind it from the second of a name on.
+func Anchors(page string) map[string]bool {
+	anchors := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(Prose(page), -1) {
+		name := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, inlined.ReplaceAllString(m[1], "$1"))
+		anchor := name
+		for n := 1; anchors[anchor]; n++ {
+			anchor = fmt.Sprintf("%s-%d", name, n)
+		}
+		anchors[anchor] = true
+	}
+	return anchors
+}
+
+// Pattern is what output has to be for a page that shows some. "…" stands for
+// whatever comes in its place, columns may be further apart or closer together
+// than on the page, and there may be more lines between those that it shows.
+func Pattern(want string) *regexp.Regexp {
+	var lines []string
+	for line := range strings.Lines(want) {
+		words := strings.Fields(line)
+		for i, w := range words {
+			words[i] = strings.ReplaceAll(regexp.QuoteMeta(w), "…", ".*")
+		}
+		lines = append(lines, strings.Join(words, `\s+`))
+	}
+	return regexp.MustCompile(fmt.Sprintf(`(?m)^\s*%s\s*$`, strings.Join(lines, `\s*\n(?:.*\n)*?\s*`)))
+}
+
+// Run does what a page says, as it is written. A block of YAML whose first line is
+// "# NAME" is saved as that file in the folder; shell is called for each block of
+// shell commands, in their order; and a block of text after one is what it prints,
+// as [Pattern] has it. It returns how many blocks were run, and of how many of those
+// the output was compared.
+func Run(page, dir string, shell func(Block) (output string, err error)) (shells, compared int, err error) {
+	blocks := Blocks(page)
+	for i, b := range blocks {
+		switch b.Kind {
+		case "yaml":
+			name, body, _ := strings.Cut(b.Text, "\n")
+			if file, ok := strings.CutPrefix(name, "# "); ok && !strings.ContainsAny(file, " /") {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(body), 0o600); err != nil {
+					return shells, compared, err
+				}
+			}
+		case "sh":
+			shells++
+			out, err := shell(b)
+			if err != nil {
+				return shells, compared, fmt.Errorf("line %d of the page: %w\n%s\n%s", b.Line, err, b.Text, out)
+			}
+			if i+1 < len(blocks) && blocks[i+1].Kind == "text" {
+				compared++
+				if !Pattern(blocks[i+1].Text).MatchString(out) {
+					return shells, compared, fmt.Errorf("line %d of the page: it says that it prints\n%s\nand it printed\n%s", b.Line, blocks[i+1].Text, out)
+				}
+			}
+		}
+	}
+	return shells, compared, nil
+}
