@@ -16,7 +16,8 @@ var address = regexp.MustCompile(`[a-z]+://[^\s"'` + "`" + `]*`)
 // one that a program would call by itself, see docs/air-gapped.md.
 var addresses = map[string]bool{
 	"https://":                       true, // and an address that the cluster gives
-	"https://HOST:PORT":              true,
+	"https://HOST:PORT%s":            true,
+	"https://[fd00::1]:8200":         true,
 	"https://HOST:8200":              true,
 	"https://HOST:8200,":             true,
 	"https://API-SERVER:6443":        true,
