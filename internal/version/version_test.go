@@ -43,3 +43,16 @@ func TestLine(t *testing.T) {
 		t.Errorf("without stamps: %s", got)
 	}
 }
+
+// TestFIPS: what is built with GOFIPS140 says so.
+func TestFIPS(t *testing.T) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		t.Fatal("nothing is noted of the build")
+	}
+	built := setting(info, "GOFIPS140")
+	on := strings.Contains(Line("program"), "FIPS 140-3 on, module v1.")
+	if want := built != "" && built != "off"; on != want {
+		t.Errorf("built with GOFIPS140=%s: %s", built, Line("program"))
+	}
+}
