@@ -1,29 +1,29 @@
-# One image with the two programs that run in a cluster. It holds static
-# binaries and CA roots and nothing else: no shell, no package, no libc.
+# One image with the two programs that run in a cluster: static binaries, CA roots
+# and licences, and nothing else: no shell, no package, no libc.
 #
-# BUILD says where the files come from: "source" compiles them here, for the
-# platform asked for; "prebuilt" takes bin/image/, laid out by whoever calls,
-# where no base image can be had.
-ARG BUILD=source
-
-FROM --platform=$BUILDPLATFORM golang:1.26 AS source
+# `make release` makes the image that is published, without Docker and byte for
+# byte the same each time. This file is for building one with Docker; the files
+# come from the same program, and a test compares the rest.
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
-RUN go mod download
+COPY release/go.mod release/go.sum release/
+RUN go mod download && cd release && go mod download
 COPY . .
-ARG VERSION=devel TARGETOS TARGETARCH
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w -X main.version=$VERSION" \
-      -o /out/bin/ ./cmd/secretmanager-provider ./cmd/secretmanager-rotator && \
-    mkdir -p /out/etc/ssl/certs && cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/
-
-FROM scratch AS prebuilt
-COPY bin/image/ /out/
-
-FROM ${BUILD} AS build
+ARG VERSION=v0.0.0-devel COMMIT=unknown TARGETOS TARGETARCH
+RUN cd release && go run . -rootfs /out -platforms $TARGETOS/$TARGETARCH -version $VERSION -commit $COMMIT -date 0
 
 FROM scratch
 COPY --from=build /out/ /
+ARG VERSION=v0.0.0-devel COMMIT=unknown CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="SecretManager" \
+      org.opencontainers.image.description="Provider and rotator: Kubernetes Secrets that hold only Vault transit ciphertext" \
+      org.opencontainers.image.source="https://github.com/secretmanager-io/secretmanager" \
+      org.opencontainers.image.documentation="https://github.com/secretmanager-io/secretmanager/tree/main/docs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$COMMIT" \
+      org.opencontainers.image.created="$CREATED"
 # The provider's manifest sets user 0, because the driver's socket folder is
 # root's. Nothing else needs it.
 USER 65532:65532

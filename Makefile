@@ -1,10 +1,15 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster e2e-clean bench lint manifests build image clean
+.PHONY: help demo test test-fips e2e cluster e2e-clean bench lint manifests build image release clean
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# In the form that the release has, also before there is a tag. FIPS=1 builds with
+# Go's certified FIPS 140-3 module.
+VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null | sed 's/^[^v]/v0.0.0-g&/')
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+CREATED ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
 IMAGE   ?= secretmanager:$(VERSION)
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+STAMP    = github.com/secretmanager-io/secretmanager/internal/version
+GO_BUILD = CGO_ENABLED=0 GOFIPS140=$(if $(FIPS),certified,off) go build -buildvcs=false -trimpath -ldflags '-s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT)'
 
 # The race detector needs a C compiler on Linux. Without one the tests run
 # without it, and say so.
@@ -20,6 +25,11 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	test/with-tmp go test $(RACE) -timeout 20m ./...
+	cd release && ../test/with-tmp go test -timeout 20m ./...
+
+test-fips: ## the programs and their packages with Go's certified FIPS 140-3 module
+	@go run ./test/programs/cmd/programs vault etcd kube-apiserver >/dev/null
+	GOFIPS140=certified CGO_ENABLED=0 test/with-tmp go test -timeout 20m . ./ciphertext ./transit ./provider ./rotator ./internal/version ./cmd/...
 
 e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leaves it standing)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
@@ -44,7 +54,11 @@ build: ## the three programs, for this machine, in bin/
 	ln -sf secretmanager bin/kubectl-secretmanager
 
 image: ## the image with provider and rotator
-	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg CREATED=$(CREATED) -t $(IMAGE) .
+
+release: ## archives, image, SBOMs and the plugin's manifest in dist/ (VERSION=v1.2.3; FIPS=1 for that build)
+	rm -rf dist
+	cd release && go run . -version '$(VERSION)' $(if $(FIPS),-fips) -out ../dist
 
 clean: ## remove what was built
-	rm -rf bin .cache
+	rm -rf bin dist .cache

@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -85,7 +86,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
 	level := fs.String("log-level", "info", "lowest `level` to log: debug, info, warn, error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
-	showVersion := fs.Bool("version", false, "print the version and end")
+	showVersion := fs.Bool("version", false, "print the version and what it was built from, and end")
 
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -94,7 +95,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	case err != nil:
 		return nil, fmt.Errorf("%w; --help lists the flags", err)
 	case *showVersion:
-		fmt.Fprintln(stdout, buildVersion())
+		fmt.Fprintln(stdout, version.Line("secretmanager-provider"))
 		return nil, errDone
 	}
 	if fs.NArg() > 0 {
@@ -179,7 +180,7 @@ func (o *options) config(log *slog.Logger) (provider.Config, error) {
 		Vault: o.vault, AllowedAddresses: o.allowed, VaultNamespace: strings.Trim(o.vaultNamespace, "/"),
 		AuthMount: o.authMount, Audience: o.audience, MountTimeout: o.mountTimeout,
 		RepublishCacheBytes: o.republishCache,
-		VersionKey:          key, Log: log, BuildVersion: buildVersion(),
+		VersionKey:          key, Log: log, BuildVersion: version.Number(),
 	}
 	server := provider.InCluster(o.getenv)
 	if o.kubeconfig != "" {

@@ -127,7 +127,7 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for arg, text := range map[string]string{"--help": "--vault-allowed-addresses addresses", "--version": "v"} {
+	for arg, text := range map[string]string{"--help": "--vault-allowed-addresses addresses", "--version": "secretmanager-provider v0.0.0-devel"} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), []string{arg}, getenv(nil), &out, &errs); code != 0 || !strings.Contains(out.String(), text) || errs.Len() > 0 {
 			t.Errorf("%s: code %d, %q, %q", arg, code, out.String(), errs.String())

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/secretmanager-io/secretmanager/exporter"
+	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
@@ -90,10 +91,10 @@ func (o *exportOptions) serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w", err)
 	}
-	log.Info("listening", "for", "metrics", "address", listener.Addr().String(), "version", buildVersion())
+	log.Info("listening", "for", "metrics", "address", listener.Addr().String(), "version", version.Number())
 	web := &http.Server{
 		Handler: exporter.New(exporter.Config{
-			Kube: kube, Namespace: o.stateNamespace, CronJob: o.cronJob, Version: buildVersion(), Log: log,
+			Kube: kube, Namespace: o.stateNamespace, CronJob: o.cronJob, Version: version.Number(), Log: log,
 		}).Handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),

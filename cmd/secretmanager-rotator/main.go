@@ -29,6 +29,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -58,6 +59,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if errors.Is(err, pflag.ErrHelp) {
 		return exitDone
 	}
+	if errors.Is(err, errVersion) {
+		fmt.Fprintln(stdout, version.Line("secretmanager-rotator"))
+		return exitDone
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "secretmanager-rotator: %s\nsee secretmanager-rotator --help\n", err)
 		return exitUsage
@@ -65,6 +70,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	log := o.logger(stderr)
 	o.Log = log
 	klog.SetSlogLogger(log)
+	log.Info("secretmanager-rotator", "version", version.Number())
 	report, err := rotate(ctx, o)
 	if report != nil {
 		// A report has nothing that JSON could not hold; the stream may be closed.

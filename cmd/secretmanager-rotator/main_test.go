@@ -62,6 +62,13 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	code, stdout, stderr := call(t.Context(), nil, "--version")
+	if code != 0 || !strings.HasPrefix(stdout, "secretmanager-rotator v0.0.0-devel") || stderr != "" {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
 func TestRun(t *testing.T) {
 	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
 	kube, err := kubernetes.NewForConfig(api.Config)

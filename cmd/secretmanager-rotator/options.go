@@ -29,6 +29,9 @@ type options struct {
 	logging
 }
 
+// errVersion is what --version gives: there is nothing more to do.
+var errVersion = errors.New("the version is asked for")
+
 // parse reads the flags; where one is not given the environment counts, as it
 // does for Vault's own tools. It reports everything that is wrong at once.
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*options, error) {
@@ -67,11 +70,15 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
 	f.Float64Var(&o.vault.QPS, "vault-qps", 50, "requests per second to Vault, at most")
 	o.flags(f)
+	showVersion := f.Bool("version", false, "print the version and what it was built from, and end")
 	f.Usage = func() {
 		fmt.Fprintf(stderr, "secretmanager-rotator rotates transit keys and rewraps every ciphertext Secret;\nsecretmanager-rotator export tells Prometheus how its runs went.\n\nFlags:\n%s", f.FlagUsages())
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, err
+	}
+	if *showVersion {
+		return nil, errVersion
 	}
 	o.Rotate = rotator.Mode(mode)
 	return o, errors.Join(o.check(f.Args()), o.logging.check(), o.Options.Validate())

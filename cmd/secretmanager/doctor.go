@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/hashicorp/vault/api"
@@ -77,7 +78,7 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 	}
 	options := doctor.Options{
 		Vault: transit.FromEnvironment(o.getenv), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
-		Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version,
+		Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version.Number(),
 	}
 	if len(args) > 0 {
 		options.Pod = strings.TrimPrefix(args[0], "pod/")
@@ -125,7 +126,7 @@ func (o *doctorVerb) patientCluster() (kubernetes.Interface, string, error) {
 		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	config.QPS = -1
-	config.UserAgent = "secretmanager/" + version
+	config.UserAgent = "secretmanager/" + version.Number()
 	config.WarningHandler = rest.NoWarnings{}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
 // kubeFlags are kubectl's flags, as far as they make sense here.
@@ -34,7 +36,7 @@ func (p *program) clientsetAs(name string, qps float32) (kubernetes.Interface, e
 		return nil, err
 	}
 	config.QPS, config.Burst = qps, max(int(2*qps), 1)
-	config.UserAgent = name + "/" + version
+	config.UserAgent = name + "/" + version.Number()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, p.noCluster(err)

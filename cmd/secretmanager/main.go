@@ -23,9 +23,6 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in to clusters
 )
 
-// version is set by the linker.
-var version = "devel"
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, environment{

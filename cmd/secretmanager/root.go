@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
 // The exit codes.
@@ -56,11 +58,12 @@ what they are encrypted with, and renew key and ciphertext.
 Kubernetes is reached as kubectl does it (KUBECONFIG, --context, -n), Vault as
 the vault command does it (VAULT_ADDR, VAULT_TOKEN or ~/.vault-token,
 VAULT_NAMESPACE, VAULT_CACERT and the like).`,
-		Version:       version,
+		Version:       version.Number(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: p.name},
 	}
+	root.SetVersionTemplate(version.Line("secretmanager") + "\n")
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)

@@ -66,8 +66,8 @@ func build(ctx context.Context, root, name string, p program, path string) error
 // Proxies, caches and the like are kept.
 func environment(inherited []string, dir string) []string {
 	drop := map[string]bool{
-		"CGO_ENABLED": true, "GOARCH": true, "GOEXPERIMENT": true, "GOFLAGS": true,
-		"GOOS": true, "GOWORK": true, "PWD": true,
+		"CGO_ENABLED": true, "GOARCH": true, "GOEXPERIMENT": true, "GOFIPS140": true,
+		"GOFLAGS": true, "GOOS": true, "GOWORK": true, "PWD": true,
 	}
 	kept := make([]string, 0, len(inherited)+4)
 	for _, variable := range inherited {
@@ -77,7 +77,7 @@ func environment(inherited []string, dir string) []string {
 		}
 	}
 	// GOFLAGS must not be empty, or what `go env -w GOFLAGS` wrote applies.
-	return append(kept, "CGO_ENABLED=0", "GOFLAGS=-trimpath", "GOWORK=off", "PWD="+dir)
+	return append(kept, "CGO_ENABLED=0", "GOFIPS140=off", "GOFLAGS=-trimpath", "GOWORK=off", "PWD="+dir)
 }
 
 // tail returns the last lines of text.

@@ -209,8 +209,8 @@ func TestUnknownProgram(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	got := environment([]string{"GOPROXY=https://proxy.example", "GOFLAGS=-race", "GOOS=plan9", "HOME=/h", "CGO_ENABLED=1"}, "/d")
-	want := []string{"GOPROXY=https://proxy.example", "HOME=/h", "CGO_ENABLED=0", "GOFLAGS=-trimpath", "GOWORK=off", "PWD=/d"}
+	got := environment([]string{"GOPROXY=https://proxy.example", "GOFLAGS=-race", "GOOS=plan9", "GOFIPS140=certified", "HOME=/h", "CGO_ENABLED=1"}, "/d")
+	want := []string{"GOPROXY=https://proxy.example", "HOME=/h", "CGO_ENABLED=0", "GOFIPS140=off", "GOFLAGS=-trimpath", "GOWORK=off", "PWD=/d"}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

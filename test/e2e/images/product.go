@@ -2,16 +2,18 @@ package images
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/engine"
-	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-const product = "secretmanager:e2e"
+const (
+	product        = "secretmanager:e2e"
+	productVersion = "v0.0.0-e2e"
+)
 
 // inProduct are the programs in the product's image.
 var inProduct = []string{"secretmanager-provider", "secretmanager-rotator"}
@@ -26,40 +28,34 @@ func hasProduct(root string) bool {
 	return true
 }
 
-// buildProduct builds the product's image from the repository's Dockerfile. Where
-// no base image can be pulled, the programs are compiled here and not in a container.
+// buildProduct builds the product's image: from the repository's Dockerfile, or where
+// its base image cannot be pulled, as a release does, which needs none.
 func buildProduct(ctx context.Context, docker *engine.Engine, root string, source Source) error {
-	args := []string{"--build-arg", "VERSION=e2e"}
-	if source == Build {
-		if err := layOutProduct(ctx, root); err != nil {
-			return fmt.Errorf("laying out the files of the image: %w", err)
-		}
-		args = append(args, "--build-arg", "BUILD=prebuilt")
+	if source == Pull {
+		return docker.Build(ctx, root, product, "--build-arg", "VERSION="+productVersion)
 	}
-	return docker.Build(ctx, root, product, args...)
+	dist, err := os.MkdirTemp("", "secretmanager-e2e-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dist)
+	archive, err := release(ctx, root, dist, "linux/"+runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	if _, err := docker.Run(ctx, "load", "--quiet", "--input", archive); err != nil {
+		return err
+	}
+	_, err = docker.Run(ctx, "tag", "secretmanager:"+productVersion+"-"+runtime.GOARCH, product)
+	return err
 }
 
-// layOutProduct puts the files of the image below bin/image/, as the Dockerfile wants them.
-func layOutProduct(ctx context.Context, root string) error {
-	const roots = "/etc/ssl/certs/ca-certificates.crt"
-	if _, err := os.Stat(roots); err != nil {
-		if err := step.Install(ctx, "the list of certificate authorities", "ca-certificates"); err != nil {
-			return err
-		}
-	}
-	folder := filepath.Join(root, "bin", "image")
-	if err := os.RemoveAll(folder); err != nil {
-		return err
-	}
-	args := []string{"build", "-trimpath", "-ldflags", "-s -w -X main.version=e2e", "-o", filepath.Join(folder, "bin") + "/"}
-	for _, name := range inProduct {
-		args = append(args, "./cmd/"+name)
-	}
-	cmd := step.Command(ctx, "go", args...)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	if _, err := step.Run(cmd); err != nil {
-		return err
-	}
-	return inputs.Link(roots, filepath.Join(folder, roots))
+// release makes the image of a release in the folder dist, and returns the path of its archive.
+func release(ctx context.Context, root, dist, platforms string) (string, error) {
+	cmd := step.Command(ctx, "go", "run", ".", "-root", root, "-out", dist, "-image-only", "-platforms", platforms,
+		"-version", productVersion, "-commit", "e2e", "-date", "1700000000")
+	cmd.Dir = filepath.Join(root, "release")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	_, err := step.Run(cmd)
+	return filepath.Join(dist, "secretmanager-image_"+productVersion+".tar"), err
 }

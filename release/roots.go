@@ -1,0 +1,33 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+
+	"golang.org/x/crypto/x509roots/fallback/bundle"
+)
+
+// roots returns the certificate authorities of Mozilla's list in PEM.
+//
+// Those with a condition that PEM cannot express (such as: only for certificates
+// from before some day) are left out: to trust them without it would be more than
+// Mozilla does. A Vault behind one of them is reached with --vault-ca-cert.
+func roots() ([]byte, error) {
+	var b bytes.Buffer
+	for root := range bundle.Roots() {
+		if root.Constraint != nil {
+			continue
+		}
+		certificate, err := x509.ParseCertificate(root.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("reading the list of certificate authorities: %w", err)
+		}
+		fmt.Fprintf(&b, "# %s\n", certificate.Subject)
+		if err := pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,167 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/e2e/step"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+)
+
+// TestForeignArchitecture makes the released image for amd64 and arm64 and runs the
+// programs of both: those of the other architecture in an emulator, as user 65532,
+// with the image's files as their whole world.
+func TestForeignArchitecture(t *testing.T) {
+	root, err := programs.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := release(t.Context(), root, t.TempDir(), "linux/amd64,linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := untar(t, archive)
+	var docker []struct {
+		Config string
+		Layers []string
+	}
+	if err := json.Unmarshal(blobs["manifest.json"], &docker); err != nil || len(docker) != 2 {
+		t.Fatalf("%d images, %v", len(docker), err)
+	}
+	for _, image := range docker {
+		var config struct{ OS, Architecture, Variant string }
+		if err := json.Unmarshal(blobs[image.Config], &config); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(config.Architecture, func(t *testing.T) {
+			folder := t.TempDir()
+			if err := os.Chmod(folder, 0o755); err != nil { // user 65532 looks in
+				t.Fatal(err)
+			}
+			unpackLayer(t, blobs[image.Layers[0]], folder)
+			for _, name := range inProduct {
+				checkProgram(t, folder, name, config.Architecture)
+			}
+		})
+	}
+}
+
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// emulators are the programs of qemu-user-static.
+var emulators = map[string]string{"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
+
+func checkProgram(t *testing.T, folder, name, arch string) {
+	t.Helper()
+	f, err := elf.Open(filepath.Join(folder, "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Machine != machines[arch] {
+		t.Errorf("%s is for %v", name, f.Machine)
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Errorf("%s needs a dynamic linker", name)
+		}
+	}
+	output, err := run(t, folder, arch, name, "--version")
+	want := name + " " + productVersion + " (commit e2e, go1."
+	if err != nil || !strings.HasPrefix(output, want) || !strings.Contains(output, "linux/"+arch+", ") {
+		t.Errorf("%s --version: %v, %s", name, err, output)
+	}
+	// Further than its flags: it finds that there is no cluster, or no Vault, around.
+	output, err = run(t, folder, arch, name, "--vault-addr=https://127.0.0.1:1", "--log-format=json")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() > 2 || strings.Contains(output, "panic") || strings.Contains(output, "SIG") {
+		t.Errorf("%s without a cluster: %v, %s", name, err, output)
+	}
+}
+
+// run runs a program of the image with the folder as its root. One for another
+// architecture than this machine's runs in an emulator.
+func run(t *testing.T, folder, arch, name string, args ...string) (string, error) {
+	t.Helper()
+	command := []string{"--userspec=65532:65532", folder, "/bin/" + name}
+	if machine, err := exec.Command("uname", "-m").Output(); err != nil {
+		t.Fatal(err)
+	} else if native := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[strings.TrimSpace(string(machine))]; native != arch {
+		emulator, err := exec.LookPath(emulators[arch])
+		if err != nil {
+			if err := step.Install(t.Context(), "an emulator for "+arch, "qemu-user-static"); err != nil {
+				t.Fatal(err)
+			}
+			if emulator, err = exec.LookPath(emulators[arch]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		program, err := os.ReadFile(emulator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "emulator"), program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		command = []string{"--userspec=65532:65532", folder, "/emulator", "/bin/" + name}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, "chroot", append(command, args...)...).CombinedOutput()
+	return string(output), err
+}
+
+func untar(t *testing.T, path string) map[string][]byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	files := map[string][]byte{}
+	r := tar.NewReader(f)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[h.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func unpackLayer(t *testing.T, layer []byte, folder string) {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "layer.tar")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, z); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := exec.CommandContext(t.Context(), "tar", "-C", folder, "-xpf", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+}
