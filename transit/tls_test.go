@@ -84,10 +84,13 @@ func TestPrivateCA(t *testing.T) {
 	file := write(t, filepath.Join(dir, "ca.crt"), append(other.PEM(), ca.PEM()...))
 	wrong := write(t, filepath.Join(dir, "wrong.crt"), other.PEM())
 	volume := filepath.Join(dir, "volume")
-	if err := os.MkdirAll(filepath.Join(volume, "..2026_01_01"), 0o755); err != nil {
-		t.Fatal(err)
+	// What was there before may still be, in a folder of its own.
+	for version, text := range map[string][]byte{"..2025_01_01": other.PEM(), "..2026_01_01": ca.PEM()} {
+		if err := os.MkdirAll(filepath.Join(volume, version), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(volume, version, "ca.crt"), text)
 	}
-	write(t, filepath.Join(volume, "..2026_01_01", "ca.crt"), ca.PEM())
 	write(t, filepath.Join(volume, "README"), []byte("no certificate"))
 	for link, to := range map[string]string{"..data": "..2026_01_01", "ca.crt": "..data/ca.crt", "gone.crt": "..data/gone.crt"} {
 		if err := os.Symlink(to, filepath.Join(volume, link)); err != nil {
@@ -100,6 +103,8 @@ func TestPrivateCA(t *testing.T) {
 	if err := ask(t, v, k, transit.Config{Address: address, CAPath: volume}); err != nil {
 		t.Errorf("from a folder: %v", err)
 	}
+	before := front(t, v, &tls.Config{Certificates: []tls.Certificate{other.Serving(t, "127.0.0.1").TLS(t)}}).URL
+	wantTLS(t, ask(t, v, k, transit.Config{Address: before, CAPath: volume}), "certificate signed by unknown authority")
 	wantTLS(t, ask(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
 	wantTLS(t, ask(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
 	if err := ask(t, v, k, transit.Config{Address: address, Insecure: true}); err != nil {
