@@ -2,6 +2,7 @@ package ciphertext
 
 import (
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -24,7 +25,7 @@ const (
 func ManagedBy(s *corev1.Secret) string {
 	if id, ok := s.Annotations[argoTracking]; ok {
 		app, _, _ := strings.Cut(id, ":")
-		return "Argo CD application " + app
+		return "Argo CD application " + strings.Map(printable, app)
 	}
 	if app, ok := s.Labels[argoInstance]; ok {
 		return "Argo CD application " + app
@@ -35,4 +36,13 @@ func ManagedBy(s *corev1.Secret) string {
 		}
 	}
 	return ""
+}
+
+// printable is for what an annotation says, which may be anything, on a line of a
+// log or a terminal.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }

@@ -20,9 +20,10 @@ const (
 	driverName = "secrets-store.csi.k8s.io"
 	driverAPI  = "/apis/secrets-store.csi.x-k8s.io/v1"
 
+	// In quotes: to zsh the brackets are a pattern.
 	installDriver = "helm upgrade --install csi-secrets-store secrets-store-csi-driver -n kube-system" +
 		" --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts" +
-		" --set enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault,tokenRequests[1].audience="
+		" --set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault,tokenRequests[1].audience='"
 )
 
 // clusterSide is what was found of the cluster.

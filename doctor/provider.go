@@ -45,12 +45,9 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	case set == nil:
 		return unknownf("it is not in the namespaces that you may look into").advising("somebody who may: kubectl auth can-i list daemonsets.apps -A")
 	}
-	c := set.Spec.Template.Spec.Containers[0]
-	if named := container(set, "provider"); named != nil {
-		c = *named
-	}
+	c := providerContainer(&set.Spec.Template.Spec)
 	w.provider.images = []string{c.Image}
-	env, problem := w.environment(ctx, set.Namespace, c)
+	env, secret, problem := w.environment(ctx, set.Namespace, c)
 	args := append(slices.Clone(c.Command), c.Args...)
 	setting := func(flag, variable, standard string) string {
 		if value, found := flagValue(args, flag); found {
@@ -65,6 +62,9 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	s.Audience = setting("audience", "", provider.DefaultAudience)
 	allowed, _ := flagValue(args, "vault-allowed-addresses")
 	s.AllowedAddresses = strings.FieldsFunc(allowed, func(r rune) bool { return r == ',' || r == ' ' })
+	if s.Vault.Address == "" && problem == "" && secret != "" {
+		problem = "it may be in Secret " + secret
+	}
 	w.provider.seen = problem == ""
 	switch {
 	case s.Vault.Address == "" && problem == "":
@@ -77,9 +77,17 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	return okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.Vault.Address)
 }
 
-// environment is that of a container, as far as it does not come from Secrets. The
-// problem is what of it could not be read.
-func (w *walk) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, problem string) {
+// providerContainer is the provider's among those that others may have added.
+func providerContainer(spec *corev1.PodSpec) corev1.Container {
+	if i := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == "provider" }); i >= 0 {
+		return spec.Containers[i]
+	}
+	return spec.Containers[0]
+}
+
+// environment is that of a container, as far as it does not come from Secrets, which
+// are not read. The problem is what of it is not known.
+func (w *walk) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, secret, problem string) {
 	env = map[string]string{}
 	configMap := func(name string, optional *bool) map[string]string {
 		m, err := w.Kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -92,6 +100,9 @@ func (w *walk) environment(ctx context.Context, namespace string, c corev1.Conta
 		return m.Data
 	}
 	for _, from := range c.EnvFrom {
+		if ref := from.SecretRef; ref != nil {
+			secret = ref.Name
+		}
 		if ref := from.ConfigMapRef; ref != nil {
 			for name, value := range configMap(ref.Name, ref.Optional) {
 				env[from.Prefix+name] = value
@@ -104,8 +115,11 @@ func (w *walk) environment(ctx context.Context, namespace string, c corev1.Conta
 			ref := e.ValueFrom.ConfigMapKeyRef
 			env[e.Name] = configMap(ref.Name, ref.Optional)[ref.Key]
 		}
+		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.Name == "VAULT_ADDR" {
+			secret = e.ValueFrom.SecretKeyRef.Name
+		}
 	}
-	return env, problem
+	return env, secret, problem
 }
 
 // checkNodes looks for nodes that have the driver and no provider.
@@ -126,7 +140,7 @@ func (w *walk) checkNodes(ctx context.Context) finding {
 		p := &providers[i]
 		if ready(p) {
 			serving[p.Spec.NodeName] = true
-			images[p.Spec.Containers[0].Image] = true
+			images[providerContainer(&p.Spec).Image] = true
 		} else {
 			ailing[p.Spec.NodeName] = p
 		}

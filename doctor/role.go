@@ -242,8 +242,11 @@ func (c *class) checkLogin(ctx context.Context) finding {
 		f.fault = fault
 		return f
 	}
-	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).
-		mending(c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config"))
+	mend := c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config")
+	if strings.Contains(l.err.Error(), "could not load backend configuration") {
+		mend = configureAuth(c.VaultNamespace, c.AuthMount) // there is none
+	}
+	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).mending(mend)
 	return f.advising("Vault has to reach the API server at kubernetes_host and may ask it about tokens (ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
 }
 

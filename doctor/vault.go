@@ -186,28 +186,31 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 				advising("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
 		}
 	}
+	unconfigured := func() finding {
+		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
+			mending(configureAuth(namespace, mount)).advising("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
+	}
+	if kind == "kubernetes" {
+		// A login tells that only after it has found a role.
+		if data, err := w.read(ctx, namespace, "auth/"+mount+"/config"); err == nil && data == nil {
+			return unconfigured()
+		}
+	}
 	_, err := w.vault.client.Login(ctx, transit.Login{Namespace: namespace, Mount: mount, JWT: noJWT})
 	var e *transit.Error
 	if !errors.As(err, &e) || e.Status == 0 {
 		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
 	}
-	vault := ""
-	if namespace != "" {
-		vault = "VAULT_NAMESPACE=" + shellWord(namespace) + " "
-	}
-	enable := vault + command("vault", "auth", "enable", "-path="+mount, "kubernetes")
-	config := vault + command("vault", "write", "auth/"+mount+"/config", "kubernetes_host=https://kubernetes.default.svc")
 	switch {
 	case kind == "" && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound):
 		where := ""
 		if namespace != "" {
 			where = " in Vault namespace " + namespace
 		}
-		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).mending(enable, config).
+		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).mending(inNamespace(namespace, "vault", "auth", "enable", "-path="+mount, "kubernetes"), configureAuth(namespace, mount)).
 			advising("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
 	case strings.Contains(e.Error(), "could not load"):
-		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
-			mending(config).advising("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
+		return unconfigured()
 	case kind == "" && e.Status != http.StatusBadRequest:
 		return unknownf("asking auth/%s: %s", mount, vaultWords(err))
 	}
@@ -215,6 +218,19 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 		return okf("auth/%s, of type %s", mount, kind)
 	}
 	return okf("auth/%s", mount)
+}
+
+// configureAuth is the command that tells a mount where the API server is.
+func configureAuth(namespace, mount string) string {
+	return inNamespace(namespace, "vault", "write", "auth/"+mount+"/config", "kubernetes_host=https://kubernetes.default.svc")
+}
+
+// inNamespace is a command for a Vault namespace.
+func inNamespace(namespace string, words ...string) string {
+	if namespace == "" {
+		return command(words...)
+	}
+	return "VAULT_NAMESPACE=" + shellWord(namespace) + " " + command(words...)
 }
 
 func noJWT() (string, error) { return "", nil }

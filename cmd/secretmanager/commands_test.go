@@ -60,6 +60,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, not %d", got, want)
 	}
+	// Of Go's it is 2, as ours is for usage.
+	if strings.Contains(ts.ReadFile("stderr"), "goroutine ") {
+		ts.Fatalf("it panicked")
+	}
 }
 
 // as POLICY... puts a token of just these policies into VAULT_TOKEN; "as root"

@@ -67,6 +67,19 @@ is, but not everything could be found out, or if there is no cluster.`,
 func (o *doctorVerb) run(ctx context.Context, args []string) error {
 	var errs []error
 	errs = append(errs, checkOutput(o.output, "json"))
+	pod := ""
+	if len(args) > 0 {
+		pod = args[0]
+		for _, kind := range []string{"pod/", "pods/", "po/"} { // as kubectl get -o name has it, or takes it
+			pod = strings.TrimPrefix(pod, kind)
+		}
+		switch {
+		case pod == "":
+			errs = append(errs, errors.New("POD is empty: leave it out to look at the installation alone"))
+		case strings.Contains(pod, "/"):
+			errs = append(errs, fmt.Errorf("%q is not the name of a pod: name its namespace with -n", args[0]))
+		}
+	}
 	if len(args) > 0 && o.class != "" {
 		errs = append(errs, errors.New("POD and --class are two ways to say it: the classes of a pod are those of its volumes"))
 	}
@@ -78,10 +91,7 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 	}
 	options := doctor.Options{
 		Vault: transit.FromEnvironment(o.getenv), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
-		Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version.Number(),
-	}
-	if len(args) > 0 {
-		options.Pod = strings.TrimPrefix(args[0], "pod/")
+		Pod: pod, Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version.Number(),
 	}
 	options.VaultToken, options.VaultTokenError = o.vaultToken()
 	options.Kube, options.KubeHost, options.KubeError = o.patientCluster()

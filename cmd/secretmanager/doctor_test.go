@@ -35,7 +35,6 @@ type breakage struct {
 	// mended: its commands, run as they are printed, make the link ok. With alone, others
 	// than it are left to mend then.
 	mended, alone bool
-	only          int // so many of its commands; 0: all
 	undo          func(*testing.T, *clinic)
 }
 
@@ -114,6 +113,16 @@ var breakages = []breakage{
 			c.vaultIs(t, c.vault.Address)
 			c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider VAULT_ADDR-`)
 		}},
+	{name: "containers beside driver and provider", link: "provider", says: "says nowhere where Vault is",
+		wreck: func(t *testing.T, c *clinic) {
+			c.vaultIs(t, "")
+			c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p \
+				'[{"op":"add","path":"/spec/template/spec/containers/0","value":{"name":"mesh","image":"mesh:v9","env":[{"name":"VAULT_ADDR","value":"https://mesh:8200"}]}}]'`)
+		},
+		undo: func(t *testing.T, c *clinic) {
+			c.vaultIs(t, c.vault.Address)
+			c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"remove","path":"/spec/template/spec/containers/0"}]'`)
+		}},
 	{name: "provider not ready", link: "provider-nodes", says: "on 1 of 2 nodes with the driver: node-2 (provider-node-2: ImagePullBackOff)", mend: "logs provider-node-2",
 		wreck: func(t *testing.T, c *clinic) {
 			waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}
@@ -135,9 +144,14 @@ var breakages = []breakage{
 	{name: "sealed", link: "vault-seal", bar: []string{"auth-mount", "role", "audience", "login", "policy", "key", "opens"}, says: "sealed", mend: "vault operator unseal",
 		wreck: func(t *testing.T, c *clinic) { check(t, c.vault.Seal(t.Context())) },
 		undo:  func(t *testing.T, c *clinic) { check(t, c.vault.Unseal(t.Context())) }},
-	{name: "auth mount", link: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", mend: "vault auth enable -path=nowhere kubernetes",
-		mended: true, alone: true, only: 1, // this Vault is not in the cluster
+	{name: "auth mount", link: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", mend: "vault auth enable -path=nowhere kubernetes", // and configure it, which takes a Vault in the cluster
 		wreck: patchClass(`{"vaultAuthMountPath":"nowhere"}`), undo: wholeClass},
+	{name: "auth mount without configuration", link: "auth-mount", bar: []string{"role", "login", "policy"}, says: "auth/fresh has not been configured",
+		mend: "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc",
+		wreck: func(t *testing.T, c *clinic) {
+			c.sh(t, `vault auth enable -path=fresh kubernetes`)
+			patchClass(`{"vaultAuthMountPath":"fresh"}`)(t, c)
+		}, undo: wholeClass},
 	{name: "auth mount of another kind", link: "auth-mount", says: "is of type approle",
 		wreck: func(t *testing.T, c *clinic) {
 			c.sh(t, `vault auth enable -path=people approle`)
@@ -252,7 +266,7 @@ func another(t *testing.T, c *clinic, name, old, new string) {
 // TestDoctor breaks each link of a good installation in turn.
 func TestDoctor(t *testing.T) {
 	c := newClinic(t)
-	if v := c.doctor(t, nil); v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider"}) {
+	if v := c.doctor(t, nil); v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider", "auth-mount"}) {
 		t.Errorf("nothing installed: exit code %d\n%s", v.code, v)
 	}
 	c.install(t)
@@ -294,11 +308,7 @@ func TestDoctor(t *testing.T) {
 				t.Error("nothing to do about it")
 			}
 			if b.mended {
-				mends := broken.Mend
-				if b.only > 0 {
-					mends = mends[:b.only]
-				}
-				for _, mend := range mends {
+				for _, mend := range broken.Mend {
 					c.sh(t, mend)
 				}
 				after := c.doctor(t, nil, b.args...)
@@ -506,6 +516,17 @@ func (c *clinic) testSilence(t *testing.T) {
 	v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
 	if l := v.link(t, "vault"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "cannot be reached from here") || v.link(t, "opens").DependsOn != "vault" {
 		t.Errorf("%s", v)
+	}
+	// Secrets are not read: where Vault is may be said there.
+	for _, from := range []string{`"envFrom":[{"secretRef":{"name":"where"}}]`, `"env":[{"name":"VAULT_ADDR","valueFrom":{"secretKeyRef":{"name":"where","key":"a"}}}]`} {
+		c.vaultIs(t, "")
+		c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider -p '{"spec":{"template":{"spec":{"containers":[{"name":"provider",`+from+`}]}}}}'`)
+		v := c.doctor(t, map[string]string{"VAULT_ADDR": ""})
+		if l := v.link(t, "provider"); l.State != doctor.OK || !strings.Contains(strings.Join(l.Warnings, ""), "cannot be seen: it may be in Secret where") || v.link(t, "vault").State != doctor.Unknown {
+			t.Errorf("%s: %s", from, v)
+		}
+		c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider VAULT_ADDR-
+			kubectl apply -k "$ROOT/manifests"`)
 	}
 	c.vaultIs(t, c.vault.Address)
 	if v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0"); v.code != exitDone {

@@ -139,6 +139,8 @@ func (e *editing) load(ctx context.Context) error {
 	case errors.Is(err, transit.ErrDenied):
 		return hinted(err, "edit shows plaintext, and so takes the right to decrypt, which authors do not have by default: it is in the policy of the app that vault-setup prints",
 			"encrypt replaces values without showing them")
+	case len(is.Data) == 0:
+		return hinted(err, "encrypt adds entries, to a manifest with --merge-into")
 	case is.Type != ciphertext.Type && is.Labels[ciphertext.LabelTransitKey] == "":
 		return hinted(err, "kubectl edit is for Secrets that hold plaintext; encrypt --from-secret turns them into ciphertext")
 	}
@@ -160,7 +162,7 @@ func (e *editing) inFolder(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.wipe()) }()
-	return e.loop(ctx, editor{program: e.program, folder: dir, file: e.was.Name + ".yaml"})
+	return e.loop(ctx, editor{program: e.program, folder: dir})
 }
 
 // loop opens the editor until what is saved has been stored, or is given up.

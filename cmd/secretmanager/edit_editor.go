@@ -20,8 +20,12 @@ import (
 type editor struct {
 	*program
 	folder folder
-	file   string // its name
 }
+
+// editedFile is the name of the file that is edited. It is not made of the Secret's
+// name: in a manifest that may be a path out of the folder, and in a cluster it may be
+// as long as a file's and more.
+const editedFile = "entries.yaml"
 
 // grace is how long an editor has to end when it is told to.
 const grace = 3 * time.Second
@@ -31,7 +35,7 @@ const maxEdited = 16 << 20
 
 // edit lets the user change a text.
 func (e editor) edit(ctx context.Context, text string) (string, error) {
-	path := filepath.Join(e.folder.path, e.file)
+	path := filepath.Join(e.folder.path, editedFile)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return "", fmt.Errorf("writing the plaintext to edit: %w", err)
 	}
@@ -67,7 +71,7 @@ func (e editor) edit(ctx context.Context, text string) (string, error) {
 
 // command is what kubectl edit would run.
 func (e editor) command(ctx context.Context, path string) *exec.Cmd {
-	line := cmp.Or(e.getenv("KUBE_EDITOR"), e.getenv("EDITOR"), "vi")
+	line := cmp.Or(strings.TrimSpace(e.getenv("KUBE_EDITOR")), strings.TrimSpace(e.getenv("EDITOR")), "vi")
 	args := append(strings.Fields(line), path)
 	if strings.ContainsAny(line, `"'\$&|;<>()`+"`") {
 		args = []string{"sh", "-c", line + ` "$@"`, "sh", path}

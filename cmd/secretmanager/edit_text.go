@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -180,7 +181,9 @@ func parseEntries(text string) (map[string][]byte, []problem) {
 	}
 	if err != nil {
 		p := problem{words: "it is not YAML"}
-		if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+		if bad, found := notText(text); found {
+			p = bad
+		} else if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
 			p.line, _ = strconv.Atoi(m[1])
 			if !strings.ContainsAny(m[2], "'\"`") { // it would quote what is there
 				p.words += ": " + m[2]
@@ -223,6 +226,25 @@ func parseEntries(text string) (map[string][]byte, []problem) {
 		entries[key.Value] = text
 	}
 	return entries, problems
+}
+
+// notText finds the first character that YAML does not take: its parser does not say
+// where that is.
+func notText(text string) (p problem, found bool) {
+	line := 1
+	for rest := text; rest != ""; {
+		r, size := utf8.DecodeRuneInString(rest)
+		switch {
+		case r == '\n':
+			line++
+		case r == utf8.RuneError && size == 1:
+			return problem{line, "there are bytes that are not UTF-8: write the value in base64, behind !!binary"}, true
+		case unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\u0085':
+			return problem{line, fmt.Sprintf(`there is the control character U+%04X: write it as \x%02x, in double quotes`, r, r)}, true
+		}
+		rest = rest[size:]
+	}
+	return problem{}, false
 }
 
 // scalar is the value of an entry. What YAML takes for a number or a truth value

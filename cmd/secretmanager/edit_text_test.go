@@ -137,6 +137,8 @@ func TestParseEntries(t *testing.T) {
 		{"not YAML", "a: b\nb: 'hunter2", []problem{{2, "it is not YAML: found unexpected end of stream"}}},
 		{"a tab", "a: b\n\tc: hunter2", []problem{{2, "it is not YAML: found a tab character that violates indentation"}}},
 		{"an alias", "a: *hunter2\n", []problem{{0, "it is not YAML: a value begins with *: put it in quotes"}}},
+		{"bytes", "a: b\nb: hunter2\xff\n", []problem{{2, "there are bytes that are not UTF-8: write the value in base64, behind !!binary"}}},
+		{"a control character", "a: b\n# c\nb: hunter2\x1b\n", []problem{{3, `there is the control character U+001B: write it as \x1b, in double quotes`}}},
 		{"two documents", "a: b\n---\nc: hunter2\n", []problem{{2, "there is a second document: --- begins one, unless it is indented"}}},
 		{"a list", "- hunter2\n", []problem{{1, "it is not a mapping: write NAME: VALUE"}}},
 		{"a word", "hunter2\n", []problem{{1, "it is not a mapping: write NAME: VALUE"}}},

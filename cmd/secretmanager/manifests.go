@@ -139,7 +139,7 @@ func (m manifestFile) mentionsUs() bool {
 func inFile(name string, err error) error {
 	var lines []error
 	for line := range bytes.SplitSeq([]byte(err.Error()), []byte("\n")) {
-		lines = append(lines, fmt.Errorf("%s: %s", name, line))
+		lines = append(lines, fmt.Errorf("%s: %s", oneLine(name), line))
 	}
 	return errors.Join(lines...)
 }

@@ -70,13 +70,13 @@ The JSON is described in docs/reference/status.md, and stays as it is.`,
   secretmanager status -n demo -w
   secretmanager status --if-retired
   secretmanager status --if-retired=3 -l secretmanager.io/transit-key=matrix`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			// "--if-retired 3" is a flag and an argument to cobra.
 			if len(args) == 1 && o.retired == newest {
 				o.retired = args[0]
 				return nil
 			}
-			return cobra.NoArgs(nil, args)
+			return cobra.NoArgs(c, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}

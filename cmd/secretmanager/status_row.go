@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/lint"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	corev1 "k8s.io/api/core/v1"
@@ -83,7 +84,8 @@ func rowOf(s *corev1.Secret) *statusRow {
 	if err != nil {
 		r.problem("", "%v", err)
 	}
-	r.Key, r.Mount, r.Scope = set.Key, set.Mount, string(set.Scope)
+	// What is no mount may be anything, and is shown on a line of a terminal.
+	r.Key, r.Mount, r.Scope = set.Key, lint.Clean(set.Mount), string(set.Scope)
 	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
 	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
 	r.LastRewrap = lastRewrap(s)

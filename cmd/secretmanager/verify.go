@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/secretmanager-io/secretmanager"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -150,10 +148,9 @@ func (o *verify) addCluster(ctx context.Context, prover *secretmanager.Prover, n
 
 // newBar returns a bar on a terminal. How many there are nobody knows before.
 func (o *verify) newBar() *progressbar.ProgressBar {
-	file, ok := o.ErrOut.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !o.animated(o.ErrOut) {
 		return nil
 	}
-	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(file), progressbar.OptionClearOnFinish(),
+	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
 }

@@ -85,7 +85,7 @@ func (r *verifyRow) where(line int) string {
 	if r.File == "" {
 		return name
 	}
-	return fmt.Sprintf("%s: line %d: Secret %s", r.File, cmp.Or(line, r.Line), name)
+	return fmt.Sprintf("%s: line %d: Secret %s", oneLine(r.File), cmp.Or(line, r.Line), name)
 }
 
 // report prints the rows and says what they come to. The error is what kept the
@@ -165,7 +165,7 @@ func (o *verify) table() error {
 	}
 	columns("FILE", "NAMESPACE", "NAME", "KEY", "SCOPE", "ENTRIES", "RESULT")
 	for _, r := range o.rows {
-		columns(r.File, r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
+		columns(oneLine(r.File), r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
 	}
 	return table.Flush()
 }
