@@ -153,13 +153,18 @@ func TestSizes(t *testing.T) {
 			check(t, w.change(s.Name, annotation("a", "b")), Ciphertext)
 		})
 	}
-	t.Run("5,000 plaintexts", func(t *testing.T) {
-		s := fill(5000, 60, "1")
-		for name := range s.Data {
-			s.Data[name] = []byte(value)
-		}
-		check(t, w.create(s), Ciphertext, "5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: "+encryptIt)
-	})
+	// Each policy alone: of two that refuse, the API server names either.
+	for _, folder := range []string{Ciphertext, ForbidPlaintext} {
+		t.Run("5,000 plaintexts, "+folder, func(t *testing.T) {
+			w := newWorld(t)
+			w.enforce(folder)
+			s := fill(5000, 0, "1")
+			for name := range s.Data {
+				s.Data[name] = []byte(value)
+			}
+			check(t, w.create(s), folder, "5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: ", "secretmanager encrypt")
+		})
+	}
 	t.Run("9,000 small entries", func(t *testing.T) {
 		check(t, w.create(fill(9000, 28, "123")), Ciphertext)
 	})
