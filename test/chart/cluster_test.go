@@ -45,6 +45,17 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The last that the API server makes by itself, a moment after it is ready: it
+	// would else look like something that an installation has left.
+	for ctx := t.Context(); ; {
+		_, err := kube.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+		if err == nil {
+			break
+		}
+		if !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
 	client, err := dynamic.NewForConfig(api.Config)
 	if err != nil {
 		t.Fatal(err)
