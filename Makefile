@@ -8,6 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null 
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 CREATED ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
 IMAGE   ?= secretmanager:$(VERSION)
+DIST     = dist$(if $(FIPS),-fips)
 STAMP    = github.com/secretmanager-io/secretmanager/internal/version
 GO_BUILD = CGO_ENABLED=0 GOFIPS140=$(if $(FIPS),certified,off) go build -buildvcs=false -trimpath -ldflags '-s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT)'
 
@@ -27,9 +28,10 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd release && ../test/with-tmp go test -timeout 20m ./...
 
-test-fips: ## the programs and their packages with Go's certified FIPS 140-3 module
+FIPS_TESTS ?= . ./ciphertext ./transit ./provider ./rotator ./internal/version ./cmd/...
+test-fips: ## the programs and their packages with Go's certified FIPS 140-3 module (FIPS_TESTS=./provider for less)
 	@go run ./test/programs/cmd/programs vault etcd kube-apiserver >/dev/null
-	GOFIPS140=certified CGO_ENABLED=0 test/with-tmp go test -timeout 20m . ./ciphertext ./transit ./provider ./rotator ./internal/version ./cmd/...
+	GOFIPS140=certified CGO_ENABLED=0 test/with-tmp go test -timeout 20m $(FIPS_TESTS)
 
 e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leaves it standing)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
@@ -56,9 +58,9 @@ build: ## the three programs, for this machine, in bin/
 image: ## the image with provider and rotator
 	DOCKER_BUILDKIT=1 docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg CREATED=$(CREATED) -t $(IMAGE) .
 
-release: ## archives, image, SBOMs and the plugin's manifest in dist/ (VERSION=v1.2.3; FIPS=1 for that build)
-	rm -rf dist
-	cd release && go run . -version '$(VERSION)' $(if $(FIPS),-fips) -out ../dist
+release: ## archives, image, SBOMs and the plugin's manifest in dist/ (VERSION=v1.2.3; FIPS=1 for that build, in dist-fips/)
+	rm -rf $(DIST)
+	cd release && go run . -version '$(VERSION)' $(if $(FIPS),-fips) -out ../$(DIST)
 
 clean: ## remove what was built
-	rm -rf bin dist .cache
+	rm -rf bin dist dist-fips .cache

@@ -43,8 +43,8 @@ func TestMake(t *testing.T) {
 	for target, want := range map[string][]string{
 		"build":          {"GOFIPS140=off go build -buildvcs=false -trimpath -ldflags '" + r.ldflags() + "'"},
 		"build FIPS=1":   {"GOFIPS140=" + fipsModule + " go build"},
-		"release":        {"go run . -version '" + testVersion + "'"},
-		"release FIPS=1": {"-fips"},
+		"release":        {"go run . -version '" + testVersion + "'  -out ../dist\n"},
+		"release FIPS=1": {"-fips -out ../dist-fips"},
 		"test-fips":      {"GOFIPS140=" + fipsModule + " "},
 	} {
 		args := append([]string{"-n", "VERSION=" + testVersion, "COMMIT=" + testCommit}, strings.Fields(target)...)
