@@ -132,6 +132,7 @@ func TestErrorsPage(t *testing.T) {
 		{"Unauthenticated", "expired at"}:                                                                               {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good, nil, nil},
 		{"NotFound", "there is no entry"}:                                                                               {direct, e.params("objects", "- {objectName: y}"), good, nil, nil},
 		{"FailedPrecondition", "is not ciphertext"}:                                                                     {direct, e.params(), map[string]string{"x": "plain"}, nil, nil},
+		{"FailedPrecondition", "is empty; check how the Secret was written"}:                                            {direct, e.params(), map[string]string{"x": ""}, nil, nil},
 		{"FailedPrecondition", "is damaged ciphertext"}:                                                                 {direct, e.params(), map[string]string{"x": "vault:v1:***"}, nil, nil},
 		{"FailedPrecondition", "it has no entries"}:                                                                     {direct, e.params(append([]string{"secretName", "empty"}, asPod(podToken)...)...), nil, withKube, nil},
 		{"FailedPrecondition", "taking every entry of Secret"}:                                                          {direct, e.params(), map[string]string{"..data": x}, nil, nil},
