@@ -251,6 +251,7 @@ func wantError(t testing.TB, err error, code codes.Code, texts ...string) {
 		t.Errorf("message %q does not say what failed, why and what to check", s.Message())
 	}
 	wantTexts(t, s.Message(), texts...)
+	documented(t, err)
 }
 
 func wantTexts(t testing.TB, message string, texts ...string) {
