@@ -230,7 +230,7 @@ func (w *walk) checkVersion(context.Context) finding {
 	t, terr := version.ParseGeneric(theirs)
 	o, oerr := version.ParseGeneric(ours)
 	switch {
-	case oerr != nil:
+	case oerr != nil || o.Major() == 0 && o.Minor() == 0 && o.Patch() == 0: // v0.0.0-devel, v0.0.0-gCOMMIT
 		return okf("%s; this program is a development build, so there is nothing to compare", images)
 	case terr != nil:
 		return unknownf("the provider's image %s does not tell its version", images)

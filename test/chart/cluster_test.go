@@ -265,7 +265,7 @@ func (c *cluster) checkState(t *testing.T, namespace, holder string) {
 // knows more than the types do, such as what a schedule is.
 func TestOptionsOnTheAPIServer(t *testing.T) {
 	c := newCluster(t)
-	for _, namespace := range []string{"demo", "shop", "options"} {
+	for _, namespace := range []string{"demo", "shop", "grafana", "options"} {
 		_, err := c.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)

@@ -24,6 +24,12 @@ func Derived(ctx context.Context, helm *Helm) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A kustomization takes no file from outside its folder.
+	dashboard, err := os.ReadFile(filepath.Join(helm.Chart, "monitoring", "dashboard.json"))
+	if err != nil {
+		return nil, err
+	}
+	files["manifests/monitoring/dashboard.json"] = string(dashboard)
 	for name, text := range manifests {
 		files["manifests/"+name] = text
 	}

@@ -3,6 +3,7 @@ package chart
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -24,6 +25,15 @@ var table = []manifest{
 	{file: "rotator/clusterrole.yaml", template: "rotator/clusterrole.yaml"},
 	{file: "rotator/cronjob.yaml", template: "rotator/cronjob.yaml"},
 	{file: "rotator/cluster/clusterrolebinding.yaml", template: "rotator/clusterrolebinding.yaml"},
+	{file: "exporter/serviceaccount.yaml", template: "exporter/serviceaccount.yaml"},
+	{file: "exporter/role.yaml", template: "exporter/role.yaml"},
+	{file: "exporter/deployment.yaml", template: "exporter/deployment.yaml"},
+	{file: "monitoring/podmonitor.yaml", template: "monitoring/podmonitor.yaml"},
+	{file: "monitoring/prometheusrule.yaml", template: "monitoring/prometheusrule.yaml"},
+	{file: "admission/ciphertext/policy.yaml", template: "admission/ciphertext-policy.yaml"},
+	{file: "admission/ciphertext/binding.yaml", template: "admission/ciphertext-binding.yaml"},
+	{file: "admission/forbid-plaintext/policy.yaml", template: "admission/forbid-plaintext-policy.yaml"},
+	{file: "admission/forbid-plaintext/binding.yaml", template: "admission/forbid-plaintext-binding.yaml"},
 	{file: "rotator/namespace/rolebinding.yaml", template: "rotator/rolebinding.yaml", without: "  namespace: demo\n"},
 }
 
@@ -35,6 +45,8 @@ const manifestNamespace = "secretmanager-system"
 const manifestValues = `
 vault: {existingConfigMap: secretmanager-vault}
 rotator: {cluster: true}
+monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true}}
+admission: {enabled: true, forbidPlaintext: {enabled: true}}
 `
 
 // namespaceValues render what a rotator gets for one namespace, of which a
@@ -42,6 +54,8 @@ rotator: {cluster: true}
 const namespaceValues = `
 rotator: {namespaces: [demo]}
 `
+
+var trailing = regexp.MustCompile(`(?m)[ \t]+$`)
 
 // Manifests renders the files of manifests/, by their paths below it.
 func Manifests(ctx context.Context, helm *Helm) (map[string]string, error) {
@@ -69,7 +83,8 @@ func Manifests(ctx context.Context, helm *Helm) (map[string]string, error) {
 			}
 			text = strings.Replace(text, m.without, "", 1)
 		}
-		files[m.file] = text
+		// What is indented as a whole has its empty lines indented too.
+		files[m.file] = trailing.ReplaceAllString(text, "")
 	}
 	return files, nil
 }

@@ -1,14 +1,18 @@
 package chart
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
 
@@ -22,9 +26,10 @@ var options = []struct {
 	{"nothing", ``, func(t *testing.T, r *rendered) {
 		want := []string{
 			"ClusterRole secretmanager-rotator", "ConfigMap secretmanager-rotation", "ConfigMap secretmanager-vault",
-			"CronJob secretmanager-rotator", "DaemonSet secretmanager-provider", "Lease secretmanager-rotation",
-			"Role secretmanager-rotator", "RoleBinding secretmanager-rotator",
-			"ServiceAccount secretmanager-provider", "ServiceAccount secretmanager-rotator",
+			"CronJob secretmanager-rotator", "DaemonSet secretmanager-provider", "Deployment secretmanager-exporter",
+			"Lease secretmanager-rotation", "Role secretmanager-exporter", "Role secretmanager-rotator",
+			"RoleBinding secretmanager-exporter", "RoleBinding secretmanager-rotator",
+			"ServiceAccount secretmanager-exporter", "ServiceAccount secretmanager-provider", "ServiceAccount secretmanager-rotator",
 		}
 		if got := r.names(); !slices.Equal(got, want) {
 			t.Errorf("there are %q, want %q", got, want)
@@ -225,6 +230,69 @@ networkPolicy: {enabled: true}`, func(t *testing.T, r *rendered) {
 			t.Errorf("%+v", s.Spec)
 		}
 		checkSelects(t, &metav1.LabelSelector{MatchLabels: s.Spec.Selector}, r.provider.Spec.Template.Labels)
+	}},
+	{"exporter", `exporter:
+  logLevel: debug
+  priorityClassName: low
+  tolerations: [{operator: Exists}]
+  nodeSelector: {pool: general}
+  affinity: {podAntiAffinity: {}}
+  resources: {limits: {memory: 128Mi}}
+  podLabels: {team: platform}
+  podAnnotations: {note: "yes"}
+monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
+		template := object[*appsv1.Deployment](t, r, "Deployment secretmanager-exporter").Spec.Template
+		pod := &template.Spec
+		hasArgs(t, pod, "export", "--log-level=debug")
+		if pod.PriorityClassName != "low" || len(pod.Tolerations) != 1 || pod.NodeSelector["pool"] != "general" || pod.Affinity == nil ||
+			pod.Containers[0].Resources.Limits.Memory().String() != "128Mi" || template.Labels["team"] != "platform" || template.Annotations["note"] != "yes" {
+			t.Errorf("%+v", template)
+		}
+		m := object[*monitor](t, r, "PodMonitor secretmanager-exporter")
+		checkSelects(t, &m.Spec.Selector, template.Labels)
+	}},
+	{"no exporter", `exporter: {enabled: false}
+networkPolicy: {enabled: true}
+monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
+		for name := range r.objects {
+			if strings.Contains(name, "exporter") {
+				t.Errorf("there is %s", name)
+			}
+		}
+	}},
+	{"alerts and dashboard", `monitoring:
+  prometheusRule: {enabled: true, labels: {release: prometheus}}
+  dashboard: {enabled: true, namespace: grafana, labels: {grafana_dashboard: "true"}, annotations: {folder: Security}}`, func(t *testing.T, r *rendered) {
+		rule := object[*unstructured.Unstructured](t, r, "PrometheusRule secretmanager")
+		groups, _, _ := unstructured.NestedSlice(rule.Object, "spec", "groups")
+		if len(groups) < 2 || rule.GetLabels()["release"] != "prometheus" {
+			t.Errorf("%d groups, labels %v", len(groups), rule.GetLabels())
+		}
+		board := object[*corev1.ConfigMap](t, r, "ConfigMap secretmanager-dashboard in grafana")
+		if !json.Valid([]byte(board.Data["secretmanager.json"])) || board.Labels["grafana_dashboard"] != "true" || board.Annotations["folder"] != "Security" {
+			t.Errorf("labels %v, annotations %v, %.40s", board.Labels, board.Annotations, board.Data["secretmanager.json"])
+		}
+	}},
+	{"admission", `admission:
+  enabled: true
+  failurePolicy: Ignore
+  validationActions: [Warn, Audit]
+  forbidPlaintext: {enabled: true, namespaceSelector: {matchLabels: {team: a}}, exceptTypes: [kubernetes.io/tls], exceptUsers: ["system:serviceaccount:kube-system:driver"]}`, func(t *testing.T, r *rendered) {
+		for _, name := range []string{"ciphertext", "forbid-plaintext"} {
+			policy := object[*admissionv1.ValidatingAdmissionPolicy](t, r, "ValidatingAdmissionPolicy "+name+".secretmanager.io")
+			binding := object[*admissionv1.ValidatingAdmissionPolicyBinding](t, r, "ValidatingAdmissionPolicyBinding "+name+".secretmanager.io")
+			if *policy.Spec.FailurePolicy != admissionv1.Ignore || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Warn, admissionv1.Audit}) {
+				t.Errorf("%s: %v, %v", name, *policy.Spec.FailurePolicy, binding.Spec.ValidationActions)
+			}
+			if name == "ciphertext" {
+				continue
+			}
+			types, users := policy.Spec.MatchConditions[0].Expression, policy.Spec.MatchConditions[1].Expression
+			if !strings.Contains(types, `["kubernetes.io/tls"]`) || !strings.Contains(users, `["system:serviceaccount:kube-system:driver"]`) ||
+				binding.Spec.MatchResources.NamespaceSelector.MatchLabels["team"] != "a" {
+				t.Errorf("%s, %s, %+v", types, users, binding.Spec.MatchResources.NamespaceSelector)
+			}
+		}
 	}},
 	{"network policies", `networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}`, func(t *testing.T, r *rendered) {
 		p := object[*networkingv1.NetworkPolicy](t, r, "NetworkPolicy secretmanager-provider")

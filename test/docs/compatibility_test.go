@@ -11,15 +11,15 @@ import (
 	"testing"
 )
 
-// namedTest is how a page names a test: the folder, the function.
-var namedTest = regexp.MustCompile("`([a-z0-9/-]+)\\.(Test[A-Za-z0-9]+)`")
+// testOfFolder is how the page names a test: the folder, the function.
+var testOfFolder = regexp.MustCompile("`([a-z0-9/-]+)\\.(Test[A-Za-z0-9]+)`")
 
 // TestCompatibilityNamesTests: each line of a table names tests, and they are there.
 func TestCompatibilityNamesTests(t *testing.T) {
 	page := read(t, filepath.Join(root(t), "docs", "compatibility.md"))
 	lines := 0
 	for line := range strings.Lines(page) {
-		names := namedTest.FindAllStringSubmatch(line, -1)
+		names := testOfFolder.FindAllStringSubmatch(line, -1)
 		row := strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| |")
 		if row {
 			lines++

@@ -1,10 +1,9 @@
 {{- /*
-The parts that have metrics, as JSON. The exporter is one of them where the chart
-has it and it is enabled.
+The parts that have metrics, as JSON.
 */ -}}
 {{- define "secretmanager.scraped" -}}
 {{- $parts := list "provider" -}}
-{{- if (.Values.exporter | default dict).enabled -}}
+{{- if and .Values.exporter.enabled .Values.rotator.enabled -}}
 {{- $parts = append $parts "exporter" -}}
 {{- end -}}
 {{- toJson $parts -}}
