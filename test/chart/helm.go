@@ -81,8 +81,8 @@ func (h *Helm) Apply(ctx context.Context, command, release, namespace, values st
 
 // Template renders the chart for a namespace, with values as YAML, and returns the
 // documents by the template that each comes from.
-func (h *Helm) Template(ctx context.Context, namespace, values string, args ...string) (map[string][]string, error) {
-	text, err := h.Apply(ctx, "template", "secretmanager", namespace, values, args...)
+func (h *Helm) Template(ctx context.Context, namespace, values string) (map[string][]string, error) {
+	text, err := h.Apply(ctx, "template", "secretmanager", namespace, values)
 	if err != nil {
 		return nil, err
 	}

@@ -355,8 +355,8 @@ func TestOptionsTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(first.name+", "+second.name, func(t *testing.T) {
-			helm := newHelm(t)
-			if _, err := helm.Template(t.Context(), manifestNamespace, string(text)); err != nil {
+			documents, err := newHelm(t).Template(t.Context(), manifestNamespace, string(text))
+			if err != nil {
 				// Some are alternatives; that and nothing else is what may be wrong.
 				if !strings.Contains(err.Error(), "Choose one of them") && !strings.Contains(err.Error(), "Remove the other") {
 					t.Error(err)
@@ -364,7 +364,7 @@ func TestOptionsTogether(t *testing.T) {
 				return
 			}
 			rendered++
-			checkWhole(t, render(t, helm, manifestNamespace, string(text)), manifestNamespace)
+			checkWhole(t, decode(t, documents), manifestNamespace)
 		})
 	}
 	if rendered < len(options)/2 {

@@ -49,14 +49,19 @@ type rendered struct {
 	rotator  *batchv1.CronJob
 }
 
-// render renders the chart and reads each object strictly: a field that Kubernetes
-// would drop is an error.
-func render(t *testing.T, helm *Helm, namespace, values string, args ...string) *rendered {
+// render renders the chart.
+func render(t *testing.T, helm *Helm, namespace, values string) *rendered {
 	t.Helper()
-	documents, err := helm.Template(t.Context(), namespace, values, args...)
+	documents, err := helm.Template(t.Context(), namespace, values)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return decode(t, documents)
+}
+
+// decode reads each object strictly: a field that Kubernetes would drop is an error.
+func decode(t *testing.T, documents map[string][]string) *rendered {
+	t.Helper()
 	r := &rendered{objects: map[string]metav1.Object{}}
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 	for template, texts := range documents {
