@@ -13,12 +13,14 @@ import (
 
 var update = flag.Bool("update", false, "write manifests/monitoring instead of comparing with it")
 
-const ruleHead = `# Made by go generate ./test/monitoring of ` + alertsFile + `; do not edit.
-apiVersion: monitoring.coreos.com/v1
+// ruleHead is what the chart's template makes of the rest, to the byte.
+const ruleHead = `apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
   name: secretmanager
-  labels: {app.kubernetes.io/name: secretmanager, app.kubernetes.io/part-of: secretmanager}
+  labels:
+    app.kubernetes.io/name: secretmanager
+    app.kubernetes.io/part-of: secretmanager
 spec:
 `
 
