@@ -58,6 +58,25 @@ func TestForeignArchitecture(t *testing.T) {
 	}
 }
 
+// TestForeignSystems: the CLI compiles for the systems that it is released for and
+// that no test runs on, with the flags of a release.
+func TestForeignSystems(t *testing.T) {
+	root, err := programs.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for system, arch := range map[string]string{"windows": "amd64", "darwin": "arm64"} {
+		t.Run(system, func(t *testing.T) {
+			cmd := step.Command(t.Context(), "go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o", filepath.Join(t.TempDir(), "secretmanager"), "./cmd/secretmanager")
+			cmd.Dir = root
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch, "GOWORK=off", "GOFLAGS=-trimpath")
+			if _, err := step.Run(cmd); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
 // emulators are the programs of qemu-user-static.
