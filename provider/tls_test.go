@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
@@ -39,7 +40,10 @@ func frontOf(t *testing.T, v *testenv.Vault, config *tls.Config, l net.Listener)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	// Not the default one, whose connections every httptest server closes.
+	proxy.Transport = &http.Transport{DisableKeepAlives: true}
+	s := httptest.NewUnstartedServer(proxy)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if l != nil {
 		s.Listener.Close()

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
@@ -25,7 +26,10 @@ func front(t *testing.T, v *testenv.Vault, config *tls.Config) *httptest.Server 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	// Not the default one, whose connections every httptest server closes.
+	proxy.Transport = &http.Transport{DisableKeepAlives: true}
+	s := httptest.NewUnstartedServer(proxy)
 	s.Config.ErrorLog = log.New(discard{}, "", 0)
 	s.TLS = config
 	s.StartTLS()
