@@ -23,7 +23,7 @@ demo: ## the main job from start to end, with a real Vault, on this machine alon
 	@go run ./test/demo
 
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
-	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver helm promtool promql >/dev/null
+	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd release && ../test/with-tmp go test -timeout 20m ./...

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -76,6 +77,17 @@ func TestMigrate(t *testing.T) {
 		}
 	}
 
+	// Other tests look at the whole of cluster and Vault, or make the same.
+	t.Cleanup(func() {
+		script := "vault delete sys/mounts/kv; kubectl -n shop delete secret,secretproviderclass --all; " +
+			"kubectl delete crd sealedsecrets.bitnami.com secretproviderclasses.secrets-store.csi.x-k8s.io"
+		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-ec", script)
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("cleaning up: %v\n%s", err, out)
+		}
+	})
+
 	// What there is before.
 	const document = `{"database": {"user": "matrix", "password": "hunter2"}}`
 	check(t, w.vault.TrustAPIServer(t.Context(), "kubernetes", w.server, w.server.ReviewerToken(t)))
@@ -84,7 +96,7 @@ func TestMigrate(t *testing.T) {
 	must(sealedSecrets, `
 		kubectl apply -f - -f "$CRDS/secrets-store.csi.x-k8s.io_secretproviderclasses.yaml"
 		kubectl wait --for=condition=Established crd/sealedsecrets.bitnami.com crd/secretproviderclasses.secrets-store.csi.x-k8s.io
-		vault secrets enable -path=kv kv-v2 || true  # another test may have been here`)
+		vault secrets enable -path=kv kv-v2 || true  # examples.txtar may have been here`)
 	_, err = w.vault.Write(t.Context(), "transit/keys/aes256-key", nil)
 	check(t, err)
 	answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/encrypt/aes256-key", w.vault.RootToken,

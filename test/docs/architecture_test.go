@@ -143,3 +143,20 @@ func TestImportRules(t *testing.T) {
 		t.Errorf("APIs of Kubernetes in the provider (-want +got):\n%s", diff)
 	}
 }
+
+// TestFilesNamedInTheArchitecture: the files that the page sends people to are there.
+func TestFilesNamedInTheArchitecture(t *testing.T) {
+	there := map[string]bool{}
+	for _, file := range files(t, ".go") {
+		there[filepath.Base(file)] = true
+	}
+	names := regexp.MustCompile("`(\\w+\\.go)`").FindAllStringSubmatch(read(t, filepath.Join(root(t), "ARCHITECTURE.md")), -1)
+	for _, m := range names {
+		if !there[m[1]] {
+			t.Errorf("there is no file %s", m[1])
+		}
+	}
+	if len(names) < 10 {
+		t.Errorf("only %d names were found", len(names))
+	}
+}

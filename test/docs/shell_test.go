@@ -78,7 +78,7 @@ func TestCommandsInThePages(t *testing.T) {
 // helps it reads the flags.
 func kubectl(t *testing.T, args []string) error {
 	if len(args) > 1 && (args[1] == "secretmanager" || args[1] == "krew") {
-		return nil // plugins: ours, and one that is no part of kubectl
+		return nil // plugins: ours, and the one that installs them
 	}
 	end := slices.Index(args, "--") // behind it is somebody else's command line
 	if end < 0 {
@@ -99,13 +99,15 @@ func kubectl(t *testing.T, args []string) error {
 // that the tests can build: what a path may be, and what may follow it.
 var vaults = []*regexp.Regexp{
 	regexp.MustCompile(`^(read|list|delete)( -[\w-]+(=\S+)?)* [\w$./{}-]+$`),
-	regexp.MustCompile(`^write( -[\w-]+(=\S+)?)* [\w$./{}-]+( [\w]+=\S*.*)+$`),
+	regexp.MustCompile(`^write( -[\w-]+(=\S+)?)* [\w$./{}-]+( ([\w]+=.*|@\S+))+$`),
 	regexp.MustCompile(`^write( -f| -force) [\w$./{}-]+$`),
 	regexp.MustCompile(`^write [\w$./{}-]+ -$`),
 	regexp.MustCompile(`^kv (get|put|list|delete)( -[\w-]+(=\S+)?)* [\w$./{}-]+( \w+=\S+)*$`),
 	regexp.MustCompile(`^policy (read [\w-]+|list|write [\w$./-]+ (-|\S+\.hcl))$`),
 	regexp.MustCompile(`^(auth|secrets) (list|(enable|disable)( -[\w-]+=\S+)* [\w-]+)( -\w+)?$`),
-	regexp.MustCompile(`^(status|login|operator (seal|unseal|raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
+	regexp.MustCompile(`^(status|version|login|operator (init|seal|unseal|step-down|key-status|raft list-peers|raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
+	regexp.MustCompile(`^(auth|secrets) tune( -[\w-]+=\S+)+ [\w/-]+$`),
+	regexp.MustCompile(`^namespace (list|(create|delete|lookup) [\w/-]+)$`),
 	regexp.MustCompile(`^token (create|lookup|revoke)( -[\w-]+(=\S+)?)*$`),
 	regexp.MustCompile(`^audit (list|enable \w+( \w+=\S+)*)$`),
 }
