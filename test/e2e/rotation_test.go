@@ -98,6 +98,18 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 			}
 		}
 	}
+	// Prometheus would see the same, from the exporter.
+	exporters, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-exporter"})
+	if err != nil || len(exporters.Items) == 0 {
+		t.Fatalf("%d exporters, %v", len(exporters.Items), err)
+	}
+	page := metrics(t, system, exporters.Items[0].Name, 9090)
+	for _, w := range worlds {
+		want := fmt.Sprintf(`secretmanager_rotation_key_target_version{transit_key=%q,transit_mount="transit"} 2`, w.key)
+		if !strings.Contains(page, "\n"+want+"\n") {
+			t.Errorf("the exporter does not say %s", want)
+		}
+	}
 	// The kubelet hands the new ciphertext to the provider, and nothing changes.
 	t.Run("republished", func(t *testing.T) {
 		for _, w := range worlds {

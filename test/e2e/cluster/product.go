@@ -15,7 +15,7 @@ import (
 const ProductNamespace = "secretmanager-system"
 
 // InstallProduct installs provider and rotator as an operator would, with an
-// overlay over manifests/, and waits for the provider.
+// overlay over manifests/, and waits for provider and exporter.
 func (c *Cluster) InstallProduct(ctx context.Context) error {
 	return step.Do(ctx, "installing provider and rotator", func(ctx context.Context) error {
 		// The image's name says nothing of its content: without this a cluster that
@@ -29,7 +29,10 @@ func (c *Cluster) InstallProduct(ctx context.Context) error {
 		if err := c.ApplyKustomization(ctx, filepath.Join(c.root, "test", "e2e", "overlay"), renew); err != nil {
 			return err
 		}
-		return c.WaitDaemonSet(ctx, ProductNamespace, "secretmanager-provider")
+		if err := c.WaitDaemonSet(ctx, ProductNamespace, "secretmanager-provider"); err != nil {
+			return err
+		}
+		return c.WaitDeployment(ctx, ProductNamespace, "secretmanager-exporter")
 	})
 }
 
