@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
@@ -104,6 +105,7 @@ func TestErrorsPage(t *testing.T) {
 			return isDecrypt(r)
 		})
 	}
+	untrusted := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
 	direct, dead := e.vault.Address, "http://"+deadAddress(t)
 	withKube := withAPIServer(t, kube.Kubeconfig)
 	withoutKube, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
@@ -154,6 +156,7 @@ func TestErrorsPage(t *testing.T) {
 			map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat("x", 700_000))}, nil, nil},
 		{"Internal", "is sealed and was not unsealed within"}:       {sealed.vault.Address, sealed.params(), good, nil, nil},
 		{"Internal", "cannot be reached within"}:                    {dead, e.params(), good, nil, nil},
+		{"Internal", "is not trusted"}:                              {untrusted, e.params(), good, nil, nil},
 		{"Internal", "refused requests for all of"}:                 {answers(429, `{"errors": ["rate limit quota exceeded"]}`), e.params(), good, nil, nil},
 		{"Internal", "no proxy or login page answers in its place"}: {answers(200, "<html>"), e.params(), good, nil, nil},
 		{"Internal", "it was not done within"}:                      {direct, e.params(asPod(podToken)...), nil, func(c *Config) { c.Kubernetes = lateKube }, nil},

@@ -3,12 +3,7 @@ package provider
 import (
 	"crypto/tls"
 	"io"
-	"log"
 	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,48 +17,15 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// listenIPv6 listens at the loopback address of IPv6, which a machine without it
-// cannot do: that is said, as nothing here would be tested else.
-func listenIPv6(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp6", "[::1]:0")
-	if err != nil {
-		t.Fatalf("this test needs the loopback address of IPv6: %v", err)
-	}
-	return l
-}
-
-// frontOf serves the Vault with TLS of the test's own, at a listener if there is one.
-func frontOf(t *testing.T, v *testenv.Vault, config *tls.Config, l net.Listener) string {
-	t.Helper()
-	to, err := url.Parse(v.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	// Not the default one, whose connections every httptest server closes.
-	proxy.Transport = &http.Transport{DisableKeepAlives: true}
-	s := httptest.NewUnstartedServer(proxy)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if l != nil {
-		s.Listener.Close()
-		s.Listener = l
-	}
-	s.TLS = config
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s.URL
-}
-
 // TestUntrustedVault: what is wrong with certificates is the operator's to mend, is
 // known at once, and is said so.
 func TestUntrustedVault(t *testing.T) {
 	e := newEnv(t)
 	entries := e.entries(t, "v")
 	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
-	address := frontOf(t, e.vault, &tls.Config{
+	address := testenv.Front(t, e.vault, &tls.Config{
 		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
-	}, nil)
+	}, nil).URL
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	for name, test := range map[string]struct {
 		ca     *testenv.CA
@@ -117,12 +79,12 @@ func TestIPv6(t *testing.T) {
 	allowGet(t, kube, e.namespace, "matrix")
 
 	ca := testenv.NewCA(t, "vault")
-	vault := frontOf(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}}, listenIPv6(t))
+	vault := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}}, testenv.ListenIPv6(t)).URL
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	if err := os.WriteFile(file, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	host, port, err := net.SplitHostPort(forward(t, listenIPv6(t), strings.TrimPrefix(kube.Address, "https://")))
+	host, port, err := net.SplitHostPort(forward(t, testenv.ListenIPv6(t), strings.TrimPrefix(kube.Address, "https://")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +111,7 @@ func TestIPv6(t *testing.T) {
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", vault, "secretName", "absent"), nil))
 	wantError(t, err, codes.PermissionDenied, "from https://[::1]:"+port)
 
-	dead := listenIPv6(t)
+	dead := testenv.ListenIPv6(t)
 	dead.Close()
 	down := serve(t, "https://"+dead.Addr().String(), within(time.Second))
 	_, err = down.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))

@@ -6,14 +6,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -236,11 +235,11 @@ func TestRedirectsAreVerified(t *testing.T) {
 func TestPathPrefix(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
-	to, err := url.Parse(v.Address)
+	vault, err := relay.New(v.Address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	behind := httptest.NewServer(http.StripPrefix("/tools/vault", httputil.NewSingleHostReverseProxy(to)))
+	behind := httptest.NewServer(http.StripPrefix("/tools/vault", vault))
 	t.Cleanup(behind.Close)
 	for _, address := range []string{behind.URL + "/tools/vault", behind.URL + "/tools/vault/", standby(t, behind.URL, 307).URL + "/tools/vault"} {
 		s := asRoot(t, v, transit.Config{Address: address})

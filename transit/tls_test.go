@@ -3,11 +3,7 @@ package transit_test
 import (
 	"crypto/tls"
 	"errors"
-	"log"
-	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,28 +14,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// front serves the Vault with TLS of the test's own, as a load balancer does. What
-// is wrong with a handshake is of no interest to it.
 func front(t *testing.T, v *testenv.Vault, config *tls.Config) *httptest.Server {
 	t.Helper()
-	to, err := url.Parse(v.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	// Not the default one, whose connections every httptest server closes.
-	proxy.Transport = &http.Transport{DisableKeepAlives: true}
-	s := httptest.NewUnstartedServer(proxy)
-	s.Config.ErrorLog = log.New(discard{}, "", 0)
-	s.TLS = config
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s
+	return testenv.Front(t, v, config, nil)
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 func write(t *testing.T, file string, text []byte) string {
 	t.Helper()

@@ -5,9 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"net"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,16 +55,7 @@ func TestTLSAndIPv6(t *testing.T) {
 
 	ca := testenv.NewCA(t, "vault")
 	named, other := ca.Serving(t, "vault.example").TLS(t), ca.Serving(t, "wiki.example").TLS(t)
-	to, err := url.Parse(v.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
-	front.Listener.Close()
-	if front.Listener, err = net.Listen("tcp6", "[::1]:0"); err != nil {
-		t.Fatalf("this test needs the loopback address of IPv6: %v", err)
-	}
-	front.TLS = &tls.Config{
+	front := testenv.Front(t, v, &tls.Config{
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if hello.ServerName == "vault.example" {
@@ -75,9 +63,7 @@ func TestTLSAndIPv6(t *testing.T) {
 			}
 			return &other, nil
 		},
-	}
-	front.StartTLS()
-	t.Cleanup(front.Close)
+	}, testenv.ListenIPv6(t))
 	cas := t.TempDir()
 	caFile := filepath.Join(cas, "ca.crt")
 	if err := os.WriteFile(caFile, ca.PEM(), 0o600); err != nil {

@@ -15,11 +15,15 @@ import (
 
 var update = flag.Bool("update", false, "write docs/reference/flags-rotator.md instead of comparing with it")
 
-// TestReference: docs/reference/flags-rotator.md is what --help says.
+// TestReference: docs/reference/flags-rotator.md is what --help says, of the runs and of export.
 func TestReference(t *testing.T) {
 	const page = "../../docs/reference/flags-rotator.md"
 	var help bytes.Buffer
 	if _, err := parse([]string{"--help"}, func(string) string { return "" }, &help); !errors.Is(err, pflag.ErrHelp) {
+		t.Fatal(err)
+	}
+	var exportHelp bytes.Buffer
+	if _, err := parseExport([]string{"--help"}, &exportHelp); !errors.Is(err, pflag.ErrHelp) {
 		t.Fatal(err)
 	}
 	want := `<!-- Made by go generate ./cmd/secretmanager-rotator; do not edit. -->
@@ -30,7 +34,10 @@ What ` + "`secretmanager-rotator --help`" + ` says. A flag counts before the env
 manifest sets is in [manifests/rotator](../../manifests/rotator/cronjob.yaml); what a run does, and its exit codes, in
 [rotation.md](../rotation.md).
 
-` + "```text\n" + help.String() + "```\n"
+` + "```text\n" + help.String() + "```\n" + `
+What ` + "`secretmanager-rotator export --help`" + ` says; what it serves is in [metrics.md](metrics.md).
+
+` + "```text\n" + exportHelp.String() + "```\n"
 	if *update {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

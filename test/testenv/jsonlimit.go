@@ -7,10 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"sync/atomic"
 	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 // maxJSONStrings is what OpenBao takes in a request since 2.4.1, names and values.
@@ -21,16 +21,12 @@ const maxJSONStrings = 1000
 // and how many requests have been refused.
 func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
 	t.Helper()
-	to, err := url.Parse(v.Address)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	vault, err := relay.New(v.Address, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	// Not the default transport: each httptest server that closes, in whatever
-	// test, closes connections of that one.
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	proxy.Transport = transport
 	var n atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -44,7 +40,7 @@ func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		proxy.ServeHTTP(w, r)
+		vault.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL, func() int { return int(n.Load()) }

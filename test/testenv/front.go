@@ -1,0 +1,45 @@
+package testenv
+
+import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
+)
+
+// Front serves a Vault with TLS of a test's own, as a load balancer does, at a
+// listener of the test's where there is one. What is wrong with a handshake is of
+// no interest to it.
+func Front(t testing.TB, v *Vault, config *tls.Config, l net.Listener) *httptest.Server {
+	t.Helper()
+	vault, err := relay.New(v.Address, &http.Transport{DisableKeepAlives: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(vault)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if l != nil {
+		s.Listener.Close()
+		s.Listener = l
+	}
+	s.TLS = config
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// ListenIPv6 listens at the loopback address of IPv6, which a machine without it
+// cannot do: that is said, as nothing would be tested else.
+func ListenIPv6(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Fatalf("this test needs the loopback address of IPv6: %v", err)
+	}
+	return l
+}
