@@ -16,6 +16,10 @@ GO_BUILD = CGO_ENABLED=0 GOFIPS140=$(if $(FIPS),certified,off) go build -buildvc
 # without it, and say so.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null && echo -race)
 
+# With the race detector a program sleeps for a second before it ends, in case
+# another thread is about to report a race. The tests start hundreds of programs.
+GORACE ?= atexit_sleep_ms=10
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -25,7 +29,7 @@ demo: ## the main job from start to end, with a real Vault, on this machine alon
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
-	test/with-tmp go test $(RACE) -timeout 20m ./...
+	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd release && ../test/with-tmp go test -timeout 20m ./...
 
 FIPS_TESTS ?= . ./ciphertext ./transit ./provider ./rotator ./exporter ./internal/version ./cmd/...

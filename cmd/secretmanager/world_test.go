@@ -69,6 +69,7 @@ func (w *world) setup(e *testscript.Env) error {
 	for name, value := range map[string]string{
 		"HOME": home, "NS": ns, "KEY": ns, "KUBECONFIG": w.server.Kubeconfig,
 		"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken,
+		"GORACE": os.Getenv("GORACE"), // see the Makefile
 	} {
 		e.Setenv(name, value)
 	}
