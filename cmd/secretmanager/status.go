@@ -190,13 +190,10 @@ func (o *status) readKeys(ctx context.Context, rows []*statusRow) {
 // show writes rows, and what all of them come to.
 func (o *status) show(rows, all []*statusRow) error {
 	switch o.output {
-	case "json", "yaml":
-		// Its shape is a promise, as that of statusRow and keyTotal is.
-		document := struct {
-			Secrets []*statusRow `json:"secrets"`
-			Keys    []*keyTotal  `json:"keys"`
-		}{append([]*statusRow{}, rows...), totals(all)}
-		return o.printDocument(document, o.output)
+	case "json":
+		return o.printJSON(rows, totals(all))
+	case "yaml":
+		return o.printDocument(newStatusDocument(rows, totals(all)), o.output)
 	case "name":
 		for _, r := range rows {
 			fmt.Fprintf(o.Out, "secret/%s\n", r.Name)
