@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,23 +18,25 @@ import (
 // Texts that no message and no log may have in them.
 const (
 	canaryPlaintext  = "c4nary-plaintext"
-	canaryToken      = "c4nary.token.of-a-pod"
 	canaryCiphertext = "vault:v1:Y2FuYXJ5LWNpcGhlcnRleHQtdGhhdC1pcy1sb25nLWVub3VnaA=="
 )
+
+// canaryToken has the claims of pod app-0 in namespace demo, and no signature that
+// anybody accepts.
+var canaryToken = forged(demoClaims)
+
+// demoClaims are those of pod app-0 in namespace demo, with service account app.
+var demoClaims = map[string]any{"exp": time.Now().Add(time.Hour).Unix(), "kubernetes.io": map[string]any{
+	"namespace": "demo", "serviceaccount": map[string]any{"name": "app", "uid": "account-uid"},
+	"pod": map[string]any{"name": "app-0", "uid": "uid-0"},
+}}
 
 var canaries = []string{canaryPlaintext, canaryToken, canaryCiphertext, "Y2FuYXJ5"}
 
 // plainParams are valid parameters for no Vault in particular.
 func plainParams(more ...string) map[string]string {
-	p := (&env{namespace: "demo", key: transit.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}).params()
-	for i := 0; i < len(more); i += 2 {
-		if more[i+1] == "-" {
-			delete(p, more[i])
-			continue
-		}
-		p[more[i]] = more[i+1]
-	}
-	return p
+	e := &env{namespace: "demo", key: transit.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}
+	return merged(e.params(), more...)
 }
 
 // TestBadInput has the requests that are refused before anything is sent to
@@ -52,16 +55,19 @@ func TestBadInput(t *testing.T) {
 		code    codes.Code
 		texts   []string
 	}{
-		{"no roleName", plainParams("roleName", "-"), good, codes.InvalidArgument, []string{"SecretProviderClass demo/matrix", "roleName: is required"}},
-		{"no secretName", plainParams("secretName", "-"), good, codes.InvalidArgument, []string{"secretName: is required"}},
+		{"no roleName", plainParams("roleName", ""), good, codes.InvalidArgument, []string{"SecretProviderClass demo/matrix", "roleName: is required"}},
+		{"no secretName", plainParams("secretName", ""), good, codes.InvalidArgument, []string{"secretName: is required"}},
 		{"no transitKey", plainParams("transitKey", " "), good, codes.InvalidArgument, []string{"transitKey: is required"}},
-		{"everything at once", plainParams("roleName", "-", "secretName", "-", "transitKey", "-", "scope", "wide", "rolName", "x",
+		{"everything at once", plainParams("roleName", "", "secretName", "", "transitKey", "", "scope", "wide", "rolName", "x",
 			"objects", "- {objectName: ., filePermission: 0888}\n- {objectNam: a}"), good, codes.InvalidArgument,
 			[]string{"roleName: is required", "secretName: is required", "transitKey: is required", `unknown scope "wide"`, `did you mean "roleName"?`,
 				"objects[0].objectName: ", "objects[0].filePermission: ", "objects[1].objectNam: is not a field", "objects[1].objectName: is required"}},
 		{"unknown parameter", plainParams("secretNames", "x"), good, codes.InvalidArgument, []string{`"secretNames": is not a parameter; did you mean "secretName"?`}},
 		{"unknown parameter in another case", plainParams("TransitMOUNT", "x"), good, codes.InvalidArgument, []string{`did you mean "transitMount"?`}},
 		{"TLS parameter", plainParams("vaultSkipTLSVerify", "true"), good, codes.InvalidArgument, []string{`"vaultSkipTLSVerify"`, "set by the operator"}},
+		{"auth mount that is not allowed", plainParams("vaultAuthMountPath", "cert"), good, codes.InvalidArgument, []string{`vaultAuthMountPath: "cert" is not an auth mount that the provider allows`, "--vault-allowed-auth-mounts"}},
+		{"auth mount below an allowed one", plainParams("vaultAuthMountPath", "jwt/cert"), good, codes.InvalidArgument, []string{"--vault-allowed-auth-mounts"}},
+		{"Vault namespace that is not allowed", plainParams("vaultNamespace", "team/"), good, codes.InvalidArgument, []string{`vaultNamespace: "team/" is not a Vault namespace that the provider allows`, "--vault-allowed-namespaces"}},
 		{"address that is not allowed", plainParams("vaultAddress", "https://evil.example"), good, codes.InvalidArgument, []string{"vaultAddress: ", "--vault-allowed-addresses"}},
 		{"path in roleName", plainParams("roleName", "../x"), good, codes.InvalidArgument, []string{"roleName: "}},
 		{"path in transitKey", plainParams("transitKey", "a/../b"), good, codes.InvalidArgument, []string{"transitKey: "}},
@@ -69,7 +75,7 @@ func TestBadInput(t *testing.T) {
 		{"path in vaultAuthMountPath", plainParams("vaultAuthMountPath", "a?b"), good, codes.InvalidArgument, []string{"vaultAuthMountPath: "}},
 		{"path in vaultNamespace", plainParams("vaultNamespace", "/a//b/"), good, codes.InvalidArgument, []string{"vaultNamespace: "}},
 		{"path in secretName", plainParams("secretName", "../pods"), good, codes.InvalidArgument, []string{"secretName: "}},
-		{"no namespace", plainParams(keyPodNamespace, "-"), good, codes.InvalidArgument, []string{"pod.namespace", "podInfoOnMount"}},
+		{"no namespace", plainParams(keyPodNamespace, ""), good, codes.InvalidArgument, []string{"pod.namespace", "podInfoOnMount"}},
 		{"namespace that is none", plainParams(keyPodNamespace, "a/b"), good, codes.InvalidArgument, []string{"pod.namespace"}},
 		{"tokens that are none", plainParams(keyTokens, `["`+canaryToken+`"]`), good, codes.InvalidArgument, []string{"serviceAccount.tokens: is not"}},
 
@@ -115,12 +121,23 @@ func TestBadInput(t *testing.T) {
 		{"entry without a version", plainParams(), map[string]string{"x": "vault:" + canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x" is not ciphertext`}},
 		{"several bad entries", plainParams(), map[string]string{"x": "", "y": canaryPlaintext, "z": "vault:v0:" + canaryPlaintext}, codes.FailedPrecondition, []string{`entry "x"`, `entry "y"`, `entry "z"`}},
 
-		{"no token", plainParams(keyTokens, "-"), good, codes.FailedPrecondition, []string{`no service-account token of audience "vault" (none at all came)`, "spec.tokenRequests", "- audience: vault"}},
+		{"no token", plainParams(keyTokens, ""), good, codes.FailedPrecondition, []string{`no service-account token of audience "vault" (none at all came)`, "spec.tokenRequests", "- audience: vault"}},
 		{"no token of that audience", plainParams("audience", "team"), good, codes.FailedPrecondition, []string{`audience "team"`, `those of "vault" came`, "- audience: team"}},
 		{"no token of that audience among several", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "x": {canaryToken, time.Time{}}})), good,
 			codes.FailedPrecondition, []string{`those of "", "x" came`}},
 		{"expired token", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}})), good,
 			codes.Unauthenticated, []string{`audience "vault" expired at `, "clock of the node"}},
+		{"token that is none", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {"s3cret", time.Time{}}})), good,
+			codes.Unauthenticated, []string{`the token of audience "vault" is not a Kubernetes service account token`, "nothing but the driver connects to"}},
+		{"token that is bound to no pod", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "pod")), time.Time{}}})), good,
+			codes.PermissionDenied, []string{"is not this pod's", "no claim pod.name (it is bound to no pod)"}},
+		{"token of another pod", plainParams(keyPodName, "app-1"), good, codes.PermissionDenied, []string{`its claim pod.name is not the csi.storage.k8s.io/pod.name "app-1" of the request`}},
+		{"token of an earlier pod of that name", plainParams(keyPodUID, "uid-1"), good, codes.PermissionDenied, []string{`its claim pod.uid is not the csi.storage.k8s.io/pod.uid "uid-1"`}},
+		{"token of another account", plainParams(keyServiceAccount, "other"), good, codes.PermissionDenied, []string{`its claim serviceaccount.name is not the csi.storage.k8s.io/serviceAccount.name "other"`}},
+		{"token of another namespace", plainParams(keyPodNamespace, "other"), good, codes.PermissionDenied, []string{`its claim namespace is not the csi.storage.k8s.io/pod.namespace "other"`}},
+		{"token that says nothing of its end", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "exp")), time.Now().Add(time.Hour)}})), good,
+			codes.Unauthenticated, []string{"expired at"}},
+		{"no pod information", plainParams(keyPodName, "", keyPodUID, "", keyServiceAccount, ""), good, codes.PermissionDenied, []string{"podInfoOnMount: true"}},
 		{"no ciphertext, no token to read it", plainParams(), nil, codes.FailedPrecondition, []string{"nodePublishSecretRef: {name: matrix}", "- audience: ''", "`get`"}},
 		{"no ciphertext, no API server", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {canaryToken, time.Time{}}})), nil,
 			codes.FailedPrecondition, []string{"this provider knows no API server", "nodePublishSecretRef: {name: matrix}"}},
@@ -153,6 +170,16 @@ func TestBadInput(t *testing.T) {
 			clean(t, canaries, err.Error(), s.log.String())
 		}
 	})
+}
+
+// without returns claims without one of them.
+func without(claims map[string]any, name string) map[string]any {
+	private := maps.Clone(claims["kubernetes.io"].(map[string]any))
+	delete(private, name)
+	claims = maps.Clone(claims)
+	claims["kubernetes.io"] = private
+	delete(claims, name)
+	return claims
 }
 
 // A name of any length is no work and no message of that length.

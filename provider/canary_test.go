@@ -123,12 +123,14 @@ func TestCanary(t *testing.T) {
 	birds.add("plaintext", plain)
 	good := map[string]string{"x": made("x", plain), "doc": made("doc", `{"a": {"b": "`+plain+`"}, "c": null}`)}
 	huge := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat(plain+"\n", 20_000))}
-	apiToken := kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour)
-	vaultJWT := kube.ServiceAccountToken(t, e.namespace, "app", "vault", time.Hour)
+	apiToken, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+	vaultJWT, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
+	refused := issuer().PodToken(e.namespace, "app-0", uid, "app", "", time.Hour)
+	birds.add("token that the API server does not know", refused)
 	birds.add("token for the API server", apiToken)
 	birds.add("token for Vault", vaultJWT)
 	birds.add("token of the issuer", e.jwt)
-	expired := issuer().Token(e.namespace, "app", "vault", -time.Hour)
+	expired := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", -time.Hour)
 	birds.add("expired token", expired)
 	opaque := "0paque-" + rand.Text()
 	birds.add("token of no known form", opaque)
@@ -215,7 +217,7 @@ func TestCanary(t *testing.T) {
 		return tokensJSON(map[string]token{"": {api, time.Time{}}, "vault": {vault, time.Time{}}})
 	}
 	asPod := func(more ...string) map[string]string {
-		return e.params(append([]string{"vaultAuthMountPath", "", keyTokens, both(apiToken, vaultJWT)}, more...)...)
+		return e.params(append([]string{"vaultAuthMountPath", "", keyPodUID, uid, keyTokens, both(apiToken, vaultJWT)}, more...)...)
 	}
 	object := func(text string) map[string]string { return e.params("objects", "- {objectName: f, "+text+"}") }
 	one := map[string]string{"x": good["x"]}
@@ -262,10 +264,11 @@ func TestCanary(t *testing.T) {
 		{"no API server", direct, nothing, mount(asPod(), nil), codes.FailedPrecondition},
 		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), codes.NotFound},
 		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), codes.PermissionDenied},
-		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(e.jwt, e.jwt)), nil), codes.Unauthenticated},
+		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(refused, vaultJWT)), nil), codes.Unauthenticated},
 		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), codes.PermissionDenied},
 		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), codes.Internal},
-		{"API server that repeats a token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), codes.PermissionDenied},
+		{"token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), codes.Unauthenticated},
+		{"token of another pod", direct, real, mount(e.params(keyTokens, both(apiToken, vaultJWT)), nil), codes.PermissionDenied},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
 		}), mount(asPod(), nil), codes.Internal},
@@ -286,7 +289,7 @@ func TestCanary(t *testing.T) {
 		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), codes.FailedPrecondition},
 
 		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), codes.PermissionDenied},
-		{"token that Vault knows to be expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), codes.PermissionDenied},
+		{"token that says that it is expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), codes.Unauthenticated},
 		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(keyTokens, both(apiToken, apiToken)), one), codes.PermissionDenied},
 		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},
 		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},

@@ -22,17 +22,14 @@ type Class struct {
 // ParseClass reads the parameters of a SecretProviderClass, with a pod's
 // volumeAttributes put over them, as a mount does. It returns all that is wrong
 // with them, each with its path, such as "objects[2].filePermission: …". Of the
-// Config it takes what the operator decides about addresses, namespace, auth mount
+// Config it takes what the operator decides about addresses, namespaces, auth mounts
 // and audience. Without one, as for a tool that looks at manifests, that is left
-// out, and so is whether the Vault address is allowed.
+// out, and so is whether address, namespace and auth mount are allowed.
 func ParseClass(c *Config, parameters map[string]string) (Class, []string) {
 	var p *Provider
 	r := &request{key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict}
 	if c != nil {
-		config := *c
-		if config.AuthMount == "" {
-			config.AuthMount = DefaultAuthMount
-		}
+		config := c.normalize()
 		p = &Provider{config: config, vaults: map[string]*transit.Client{}}
 		for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 			p.vaults[transit.NormalAddress(address)] = &transit.Client{} // only asked for being there

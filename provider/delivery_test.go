@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
@@ -35,7 +36,7 @@ func TestTokensInSecrets(t *testing.T) {
 		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
 		{name: "malformed in secrets", inSecrets: bad, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
 		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), code: codes.FailedPrecondition, texts: []string{`those of "other" came`}},
-		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}}), code: codes.Unauthenticated, texts: []string{"expired"}},
+		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}), code: codes.Unauthenticated, texts: []string{"expired"}},
 		// Without nodePublishSecretRef secrets have the tokens alone: that is no Secret.
 		{name: "without a Secret", inSecrets: good, withoutEntries: true, code: codes.FailedPrecondition,
 			texts: []string{"no ciphertext of Secret " + e.namespace + "/matrix", "handed over no Secret", "nodePublishSecretRef: {name: matrix}"}},
@@ -73,6 +74,19 @@ func TestTokensInSecrets(t *testing.T) {
 		}
 		clean(t, []string{e.jwt}, err.Error())
 	})
+	t.Run("of another pod", func(t *testing.T) {
+		foreign := tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-1", "uid-1", "app", "vault", time.Hour), time.Time{}}})
+		for name, request := range map[string]*v1alpha1.MountRequest{
+			"in attributes": mountRequest(e.params(keyTokens, foreign), entries),
+			"in secrets":    mountRequest(e.params(keyTokens, ""), merged(entries, keyTokens, foreign)),
+		} {
+			_, err := s.Mount(t.Context(), request)
+			wantError(t, err, codes.PermissionDenied, "is not this pod's", "pod.name", "pod.uid")
+			if err == nil {
+				t.Error(name)
+			}
+		}
+	})
 	t.Run("renewed", func(t *testing.T) {
 		c := counting(t, e.vault)
 		s := serve(t, c.address, cached)
@@ -81,7 +95,7 @@ func TestTokensInSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		c.want(t, "the same ciphertext with new tokens", 1, 1)
+		c.want(t, "the same ciphertext, with the same token twice and then a new one", 2, 2)
 		clean(t, append([]string{e.jwt}, canaries...), s.log.String())
 	})
 	clean(t, append([]string{e.jwt, "not JSON"}, canaries...), s.log.String())

@@ -45,7 +45,10 @@ type env struct {
 	namespace string
 	key       transit.Key
 	policy    string
-	jwt       string // of service account app, audience vault
+	jwt       string // of pod app-0 with service account app, audience vault
+
+	mu     sync.Mutex
+	tokens map[[4]string]string // of other pods: a pod has the same one until it is renewed
 }
 
 // newEnv uses the shared Vault.
@@ -66,7 +69,7 @@ func newEnvIn(t testing.TB, v *testenv.Vault) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.jwt = issuer().Token(name, "app", "vault", time.Hour)
+	e.jwt = issuer().PodToken(name, "app-0", "uid-0", "app", "vault", time.Hour)
 	return e
 }
 
@@ -100,22 +103,59 @@ func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext
 	return string(results[0].Data)
 }
 
-// params are those of a class for the env's key and role.
+// params are those of a class for the env's key and role, with the changes that are
+// given as pairs, and with the pod's token for Vault, unless a change sets tokens.
 func (e *env) params(more ...string) map[string]string {
 	p := map[string]string{
 		"roleName": e.namespace, "secretName": "matrix", "transitKey": e.key.Name, "vaultAuthMountPath": "jwt",
 		keyPodNamespace: e.namespace, keyPodName: "app-0", keyPodUID: "uid-0", keyServiceAccount: "app",
 		kubeletPrefix + "ephemeral": "true", keyClass: "matrix",
-		keyTokens: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(time.Hour)}}),
 	}
 	for i := 0; i < len(more); i += 2 {
-		if more[i+1] == "" {
-			delete(p, more[i])
-			continue
-		}
 		p[more[i]] = more[i+1]
 	}
+	if _, ok := p[keyTokens]; !ok {
+		p[keyTokens] = tokensJSON(map[string]token{"vault": {e.podJWT(p), tokenExpiry}})
+	}
+	maps.DeleteFunc(p, func(_, value string) bool { return value == "" })
 	return p
+}
+
+// tokenExpiry is what the kubelet says of the tokens in params.
+var tokenExpiry = time.Now().Add(time.Hour)
+
+// podJWT returns the token for Vault of the pod that the parameters name.
+func (e *env) podJWT(params map[string]string) string {
+	pod := [4]string{params[keyPodNamespace], params[keyPodName], params[keyPodUID], params[keyServiceAccount]}
+	if pod == [4]string{e.namespace, "app-0", "uid-0", "app"} {
+		return e.jwt
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tokens == nil {
+		e.tokens = map[[4]string]string{}
+	}
+	if e.tokens[pod] == "" {
+		e.tokens[pod] = issuer().PodToken(pod[0], pod[1], pod[2], pod[3], "vault", time.Hour)
+	}
+	return e.tokens[pod]
+}
+
+// vaultToken returns tokens of pod app-0 in the namespace, with that account: a new
+// one each time.
+func (e *env) vaultToken(namespace, account, audience string) string {
+	return tokensJSON(map[string]token{audience: {issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour), time.Time{}}})
+}
+
+// asPod returns changes of params for pod app-0 of the API server, with its tokens
+// for Vault (which the issuer signs) and for the API server.
+func (e *env) asPod(t testing.TB, kube *testenv.APIServer) []string {
+	t.Helper()
+	kube.CreateServiceAccount(t, e.namespace, "app")
+	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+	return []string{keyPodUID, uid, keyTokens, tokensJSON(map[string]token{
+		"": {api, time.Time{}}, "vault": {issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour), time.Time{}},
+	})}
 }
 
 func tokensJSON(t map[string]token) string { return toJSON(map[string]token(t)) }
@@ -169,7 +209,7 @@ func serve(t testing.TB, address string, change ...func(*Config)) *served {
 	t.Helper()
 	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}}
 	c := Config{
-		Vault: transit.Config{Address: address}, Audience: DefaultAudience, VersionKey: make([]byte, versionKeySize),
+		Vault: transit.Config{Address: address}, Audience: DefaultAudience, AllowedAuthMounts: []string{"jwt"}, VersionKey: make([]byte, versionKeySize),
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), BuildVersion: "v1.2.3",
 	}
 	for _, change := range change {

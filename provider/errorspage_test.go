@@ -71,12 +71,9 @@ func TestErrorsPage(t *testing.T) {
 		"policy": fmt.Sprintf(`path "transit/decrypt/%s*" { capabilities = ["update"] }`, e.namespace),
 	})
 	kube := testenv.SharedAPIServer(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
+	asPod := e.asPod(t, kube)
 	allowGet(t, kube, e.namespace, "absent", "empty")
-	asPod := func(apiToken string) []string {
-		return []string{keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}})}
-	}
-	podToken := kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour)
+	unknown := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour) // to the API server
 	x := e.encrypt(t, ciphertext.Strict, "matrix", "x", `{"a": "b"}`)
 	good := map[string]string{"x": x}
 	moved := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "y", "v")}
@@ -128,6 +125,11 @@ func TestErrorsPage(t *testing.T) {
 		{"InvalidArgument", "the parameters of"}:                                                                        {direct, e.params("scope", "wide"), good, nil, nil},
 		{"InvalidArgument", "is not a parameter; did you mean"}:                                                         {direct, e.params("secretNames", "x"), good, nil, nil},
 		{"InvalidArgument", "--vault-allowed-addresses"}:                                                                {direct, e.params("vaultAddress", "https://evil.example"), good, nil, nil},
+		{"InvalidArgument", "--vault-allowed-auth-mounts"}:                                                              {direct, e.params("vaultAuthMountPath", "cert"), good, nil, nil},
+		{"InvalidArgument", "--vault-allowed-namespaces"}:                                                               {direct, e.params("vaultNamespace", "team"), good, nil, nil},
+		{"Unauthenticated", "is not a Kubernetes service account token"}:                                                {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
+		{"PermissionDenied", "is not this pod's"}:                                                                       {direct, e.params(keyPodUID, "uid-1", keyTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
+		{"PermissionDenied", "the login response is about another identity"}:                                            {answers(200, `{"auth": {"client_token": "t"}}`), e.params(), good, nil, nil},
 		{"InvalidArgument", "reading the driver's request"}:                                                             {direct, nil, good, nil, nil},
 		{"FailedPrecondition", "no ciphertext of Secret"}:                                                               {direct, e.params(), nil, nil, nil},
 		{"FailedPrecondition", "no service-account token of audience"}:                                                  {direct, e.params("audience", "team"), good, nil, nil},
@@ -136,12 +138,12 @@ func TestErrorsPage(t *testing.T) {
 		{"FailedPrecondition", "is not ciphertext"}:                                                                     {direct, e.params(), map[string]string{"x": "plain"}, nil, nil},
 		{"FailedPrecondition", "is empty; check how the Secret was written"}:                                            {direct, e.params(), map[string]string{"x": ""}, nil, nil},
 		{"FailedPrecondition", "is damaged ciphertext"}:                                                                 {direct, e.params(), map[string]string{"x": "vault:v1:***"}, nil, nil},
-		{"FailedPrecondition", "it has no entries"}:                                                                     {direct, e.params(append([]string{"secretName", "empty"}, asPod(podToken)...)...), nil, withKube, nil},
+		{"FailedPrecondition", "it has no entries"}:                                                                     {direct, e.params(append(asPod, "secretName", "empty")...), nil, withKube, nil},
 		{"FailedPrecondition", "taking every entry of Secret"}:                                                          {direct, e.params(), map[string]string{"..data": x}, nil, nil},
-		{"NotFound", "not found; check secretName in the class"}:                                                        {direct, e.params(append([]string{"secretName", "absent"}, asPod(podToken)...)...), nil, withKube, nil},
-		{"PermissionDenied", `cannot get resource "secrets"`}:                                                           {direct, e.params(append([]string{"secretName", "forbidden"}, asPod(podToken)...)...), nil, withKube, nil},
-		{"Unauthenticated", "Unauthorized"}:                                                                             {direct, e.params(asPod(canaryToken)...), nil, withKube, nil},
-		{"Internal", "the API server can be reached"}:                                                                   {direct, e.params(asPod(podToken)...), nil, func(c *Config) { c.Kubernetes = withoutKube }, nil},
+		{"NotFound", "not found; check secretName in the class"}:                                                        {direct, e.params(append(asPod, "secretName", "absent")...), nil, withKube, nil},
+		{"PermissionDenied", `cannot get resource "secrets"`}:                                                           {direct, e.params(append(asPod, "secretName", "forbidden")...), nil, withKube, nil},
+		{"Unauthenticated", "Unauthorized"}:                                                                             {direct, e.params(keyTokens, tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})), nil, withKube, nil},
+		{"Internal", "the API server can be reached"}:                                                                   {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = withoutKube }, nil},
 		{"PermissionDenied", "logging in to Vault at"}:                                                                  {direct, e.params("roleName", "nobody"), good, nil, nil},
 		{"NotFound", "logging in to Vault at"}:                                                                          {answers(404, "<html>"), e.params(), good, nil, nil},
 		{"PermissionDenied", `that a policy of the role gives "update" on`}:                                             {direct, e.params("transitKey", "another"), good, nil, nil},
@@ -159,7 +161,7 @@ func TestErrorsPage(t *testing.T) {
 		{"Internal", "is not trusted"}:                              {untrusted, e.params(), good, nil, nil},
 		{"Internal", "refused requests for all of"}:                 {answers(429, `{"errors": ["rate limit quota exceeded"]}`), e.params(), good, nil, nil},
 		{"Internal", "no proxy or login page answers in its place"}: {answers(200, "<html>"), e.params(), good, nil, nil},
-		{"Internal", "it was not done within"}:                      {direct, e.params(asPod(podToken)...), nil, func(c *Config) { c.Kubernetes = lateKube }, nil},
+		{"Internal", "it was not done within"}:                      {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = lateKube }, nil},
 		{"Internal", "Vault's log, and that Vault is up"}:           {decryptAnswers(500, `{"errors": ["internal error"]}`), e.params(), good, nil, nil},
 		{"Internal", "the provider made a mistake of its own"}: {dead, e.params(), good, nil, func(s *served) {
 			s.provider.vaults[dead] = nil

@@ -76,7 +76,7 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 		}
 		resp.Files = append(resp.Files, &v1alpha1.File{Path: o.path, Mode: int32(o.mode.Perm()), Contents: content})
 		resp.ObjectVersion = append(resp.ObjectVersion, &v1alpha1.ObjectVersion{
-			Id: o.path, Version: objectVersion(p.config.VersionKey, o.path, content),
+			Id: o.path, Version: objectVersion(p.config.VersionKey, r.pod.namespace, r.secret, o.path, content),
 		})
 	}
 	if len(problems) > 0 {

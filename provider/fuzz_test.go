@@ -16,7 +16,8 @@ import (
 func plainProvider(t testing.TB) *Provider {
 	t.Helper()
 	p, err := New(Config{
-		Vault: transit.Config{Address: "http://127.0.0.1:1"}, VersionKey: make([]byte, versionKeySize), Log: slog.New(slog.DiscardHandler),
+		Vault: transit.Config{Address: "http://127.0.0.1:1"}, AllowedAuthMounts: []string{"jwt", "other"},
+		AllowedNamespaces: []string{"a/b", "other"}, VersionKey: make([]byte, versionKeySize), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

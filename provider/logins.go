@@ -2,9 +2,6 @@ package provider
 
 import (
 	lru "container/list"
-	"encoding/base64"
-	"encoding/json"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,110 +13,76 @@ const (
 	// maxLogins bounds the Vault tokens in memory. A node has a few hundred pods
 	// at most.
 	maxLogins = 1000
-	// loginUnused is when a source goes that nobody has asked for, although its
-	// token may last longer.
-	loginUnused = time.Hour
-	// loginGrace is how long a source without a token stays: whoever took it out
-	// may be about to log in.
+	// loginLife bounds how long a Vault token is used, whatever its lease says, so
+	// that access that was taken away ends. A mount that took the token at the last
+	// moment can use it for as long as the longest mount timeout, 110 s: together
+	// that is less than the 15 minutes that docs/reference/caches.md promises.
+	loginLife = 13 * time.Minute
+	// loginGrace is how long a source without a token stays: the mount that took it
+	// out may be about to log in.
 	loginGrace = time.Minute
-	// maxUID is what a uid may have to be kept as a key. Real ones have 36.
-	maxUID = 128
 )
 
-// identity is everything that decides which Vault token a mount gets: all that
-// a login says, where, and whose service-account token it shows.
+// loginKey returns the key of a mount's Vault token: the service account token
+// itself, and where and as which role it logs in.
 //
-// The pod itself is not part of it: pods of a service account share their Vault
-// token. A role that is bound to a claim on the pod is checked once for all.
-type identity struct {
-	vaultAddress, vaultNamespace, authMount, role, audience string
-	namespace, serviceAccount, uid                          string
+// The token is in the key as a whole, and not what it says about itself: its
+// claims are not verified here, so a token that this process has not seen Vault
+// accept must not find what another one left. The digest is keyed, so that a
+// memory dump does not help to guess.
+func (p *Provider) loginKey(r *request, jwt string) (d digest) {
+	h := p.digests.hash("login")
+	h.add(r.vaultAddress, r.vaultNamespace, r.authMount, r.role, jwt)
+	h.sum(&d)
+	return d
 }
 
-// identityOf returns the identity of a mount that shows a service-account token.
-//
-// Nothing has verified that token here: Vault does, when it logs in. It must
-// not open the way to a Vault token that somebody else's has got, so what it
-// says has to be what the kubelet says of the pod. A made-up one can then reach
-// no more than what the pod's own would; one that says anything else logs in by
-// itself and shares nothing.
-func identityOf(r *request, jwt string) (identity, bool) {
-	claims, ok := parseClaims(jwt)
-	if !ok || claims.Namespace != r.pod.namespace || claims.ServiceAccount.Name != r.pod.serviceAccount {
-		return identity{}, false
-	}
-	return identity{
-		r.vaultAddress, r.vaultNamespace, r.authMount, r.role, r.audience,
-		claims.Namespace, claims.ServiceAccount.Name, claims.ServiceAccount.UID,
-	}, true
-}
-
-// claims are those that the API server puts into every service-account token.
-type claims struct {
-	Namespace      string `json:"namespace"`
-	ServiceAccount struct {
-		Name string `json:"name"`
-		UID  string `json:"uid"`
-	} `json:"serviceaccount"`
-}
-
-// parseClaims reads the claims of a JSON web token without verifying it. It
-// reports whether they are all there.
-func parseClaims(jwt string) (claims, bool) {
-	parts := strings.Split(jwt, ".")
-	if len(parts) != 3 {
-		return claims{}, false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return claims{}, false
-	}
-	var all struct {
-		Kubernetes claims `json:"kubernetes.io"`
-	}
-	if json.Unmarshal(payload, &all) != nil {
-		return claims{}, false
-	}
-	c := all.Kubernetes
-	uid := c.ServiceAccount.UID
-	return c, c.Namespace != "" && c.ServiceAccount.Name != "" && uid != "" && len(uid) <= maxUID
-}
-
-// logins has a source of Vault tokens for each identity. Its zero value is
+// logins has a source of Vault tokens for each login key. Its zero value is
 // ready.
 type logins struct {
 	now func() clock.Reading // clock.Now if nil
 
 	mu      sync.Mutex
 	order   lru.List // of *loginEntry, the one used last at the front
-	sources map[identity]*lru.Element
+	sources map[digest]*lru.Element
 	swept   clock.Reading
 }
 
 type loginEntry struct {
-	id     identity
-	source *transit.LoginSource
-	used   clock.Reading
+	key        digest
+	source     *transit.LoginSource
+	made, used clock.Reading
+	expires    time.Time // of the service account token
 }
 
-// get returns the source of an identity, which is made if there is none.
-func (l *logins) get(id identity, make func() *transit.LoginSource) *transit.LoginSource {
+// over reports whether the Vault token of the entry must not be used anymore.
+func (e *loginEntry) over(now clock.Reading) bool {
+	return now.Since(e.made) >= loginLife || !now.Wall.Before(e.expires)
+}
+
+// get returns the source with the key. It makes one for a service account token
+// that expires at that time where there is none, or only one that is too old.
+func (l *logins) get(key digest, expires time.Time, make func() *transit.LoginSource) *transit.LoginSource {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.reading()
 	if now.Since(l.swept) >= loginGrace {
 		l.sweep(now)
 	}
-	at := l.sources[id]
+	at := l.sources[key]
+	if at != nil && at.Value.(*loginEntry).over(now) {
+		l.drop(at)
+		at = nil
+	}
 	if at == nil {
 		if len(l.sources) >= maxLogins {
 			l.drop(l.order.Back())
 		}
 		if l.sources == nil {
-			l.sources = map[identity]*lru.Element{}
+			l.sources = map[digest]*lru.Element{}
 		}
-		at = l.order.PushFront(&loginEntry{id: id, source: make()})
-		l.sources[id] = at
+		at = l.order.PushFront(&loginEntry{key: key, source: make(), made: now, expires: expires})
+		l.sources[key] = at
 	}
 	l.order.MoveToFront(at)
 	e := at.Value.(*loginEntry)
@@ -152,7 +115,7 @@ func (l *logins) sweep(now clock.Reading) {
 	l.swept = now
 	for at := l.order.Back(); at != nil; {
 		before, e := at.Prev(), at.Value.(*loginEntry)
-		if unused := now.Since(e.used); unused >= loginUnused || unused >= loginGrace && e.source.Idle() {
+		if e.over(now) || now.Since(e.used) >= loginGrace && e.source.Idle() {
 			l.drop(at)
 		}
 		at = before
@@ -160,5 +123,5 @@ func (l *logins) sweep(now clock.Reading) {
 }
 
 func (l *logins) drop(at *lru.Element) {
-	delete(l.sources, l.order.Remove(at).(*loginEntry).id)
+	delete(l.sources, l.order.Remove(at).(*loginEntry).key)
 }

@@ -2,12 +2,12 @@ package provider
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -83,10 +83,6 @@ func (s *served) mountOne(t testing.TB, params, entries map[string]string, want 
 	}
 }
 
-func (e *env) vaultToken(namespace, account, audience string) string {
-	return tokensJSON(map[string]token{audience: {issuer().Token(namespace, account, audience, time.Hour), time.Time{}}})
-}
-
 // setRole writes the role of the env with something else than usual.
 func (e *env) setRole(t testing.TB, more map[string]any) {
 	t.Helper()
@@ -107,22 +103,26 @@ func TestVaultTokenIsShared(t *testing.T) {
 	for i := range 16 {
 		wait.Go(func() {
 			pod := fmt.Sprint("app-", i%4)
-			s.mountOne(t, e.params(keyPodName, pod, keyPodUID, pod, keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, "v")
+			s.mountOne(t, e.params(keyPodName, pod, keyPodUID, pod), entries, "v")
 		})
 	}
 	wait.Wait()
-	c.want(t, "16 pods at once", 1, 16)
-	s.mountOne(t, e.params(), entries, "v")
-	c.want(t, "one more", 1, 17)
+	c.want(t, "4 volumes of each of 4 pods at once", 4, 16)
+	s.mountOne(t, e.params(keyPodName, "app-1", keyPodUID, "app-1"), entries, "v")
+	c.want(t, "one more", 4, 17)
+	s.mountOne(t, e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, "v")
+	c.want(t, "another token of the pod", 5, 18)
 }
 
-// TestVaultTokenOfAnotherIdentity: what Vault allows one, the others have to ask
-// it for.
-func TestVaultTokenOfAnotherIdentity(t *testing.T) {
+// TestVaultTokenOfAnotherToken: what Vault allows one service account token, each
+// other one has to ask for, however much its claims are the same.
+func TestVaultTokenOfAnotherToken(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e.vault)
 	direct := e.vault.Address
-	s := serve(t, c.address, func(c *Config) { c.AllowedAddresses = []string{direct} })
+	s := serve(t, c.address, cached, func(c *Config) {
+		c.AllowedAddresses, c.AllowedAuthMounts = []string{direct}, []string{"jwt", "kubernetes"}
+	})
 	entries := e.entries(t, "v")
 	for _, role := range []testenv.Role{
 		{Mount: "jwt", Name: e.namespace + "-2", Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}},
@@ -140,112 +140,94 @@ func TestVaultTokenOfAnotherIdentity(t *testing.T) {
 	c.want(t, "another audience", 3, 3)
 	s.mountOne(t, e.params("vaultAddress", direct), entries, "v")
 	c.want(t, "another address", 3, 3)
-	claims := issuer().Claims(e.namespace, "app", "vault", time.Hour)
-	claims["kubernetes.io"].(map[string]any)["serviceaccount"].(map[string]any)["uid"] = "new"
-	s.mountOne(t, e.params(keyTokens, tokensJSON(map[string]token{"vault": {issuer().Sign(claims), time.Time{}}})), entries, "v")
-	c.want(t, "a service account that was made anew", 4, 4)
 	s.mountOne(t, e.params(), entries, "v")
-	c.want(t, "the first again", 4, 5)
+	c.want(t, "the first again", 3, 4)
 
-	logins := 4
+	// The claims of the token that Vault has accepted, with another signature.
+	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(e.jwt, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var same map[string]any
+	if err := json.Unmarshal(claims, &same); err != nil {
+		t.Fatal(err)
+	}
+	forgery := func(jwt string) string { return tokensJSON(map[string]token{"vault": {jwt, time.Time{}}}) }
+	logins := 3
 	for name, params := range map[string]map[string]string{
-		"another service account":  e.params(keyServiceAccount, "other", keyTokens, e.vaultToken(e.namespace, "other", "vault")),
-		"another namespace":        e.params(keyPodNamespace, "other", keyTokens, e.vaultToken("other", "app", "vault")),
-		"another auth mount":       e.params("vaultAuthMountPath", "kubernetes"),
-		"a role that is not there": e.params("roleName", "nobody"),
-		// The kubelet says that the pod is somebody else's than the token does.
-		"another's token in a pod of app":                     e.params(keyTokens, e.vaultToken(e.namespace, "other", "vault")),
-		"a forged token of app in a pod of another":           e.params(keyServiceAccount, "other", keyTokens, tokensJSON(map[string]token{"vault": {forged(issuer().Claims(e.namespace, "app", "vault", time.Hour)), time.Time{}}})),
-		"a forged token of app in a pod of another namespace": e.params(keyPodNamespace, "other", keyTokens, tokensJSON(map[string]token{"vault": {forged(issuer().Claims(e.namespace, "app", "vault", time.Hour)), time.Time{}}})),
+		"another service account":     e.params(keyServiceAccount, "other"),
+		"another namespace":           e.params(keyPodNamespace, "other"),
+		"another auth mount":          e.params("vaultAuthMountPath", "kubernetes"),
+		"a role that does not exist":  e.params("roleName", "nobody"),
+		"a forged token of the pod":   e.params(keyTokens, forgery(forged(same))),
+		"a token with more behind it": e.params(keyTokens, forgery(e.jwt+"AA")),
 	} {
 		t.Run(name, func(t *testing.T) {
+			// What is in memory for this very volume does not help.
+			s.mountOne(t, e.params(), entries, "v")
+			c.mu.Lock()
+			decrypts := c.decrypts
+			c.mu.Unlock()
 			_, err := s.Mount(t.Context(), mountRequest(params, entries))
 			wantError(t, err, codes.PermissionDenied, "logging in to Vault")
 			logins++
-			c.want(t, name, logins, 5)
+			c.want(t, name, logins, decrypts)
 		})
 	}
-	s.mountOne(t, e.params(), entries, "v")
-	c.want(t, "the first, after all", logins, 6)
+	t.Run("an unsigned token", func(t *testing.T) {
+		unsigned := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString(claims) + "."
+		_, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, forgery(unsigned)), entries))
+		wantError(t, err, codes.Unauthenticated, "is not a Kubernetes service account token")
+	})
 }
 
-// forged is a token that nobody signed.
+// forged is a token with a signature that nobody made.
 func forged(claims map[string]any) string {
 	segment := func(v any) string { return base64.RawURLEncoding.EncodeToString([]byte(toJSON(v))) }
-	return segment(map[string]any{"alg": "none"}) + "." + segment(claims) + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64))
+	return segment(map[string]any{"alg": "ES256"}) + "." + segment(claims) + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64))
 }
 
-// TestIdentity: no input of the key is left out, and nothing else is in it.
-func TestIdentity(t *testing.T) {
+// TestLoginKey: every part of the key changes it, and nothing else does.
+func TestLoginKey(t *testing.T) {
 	type input struct {
 		r   request
-		ns  string
-		sa  string
-		uid string
+		jwt string
 	}
 	base := func() *input {
-		return &input{
-			request{pod: pod{"demo", "app-0", "uid-0", "app"}, role: "r", authMount: "jwt", audience: "vault", vaultNamespace: "team", vaultAddress: "https://v"},
-			"demo", "app", "sa-uid",
-		}
+		return &input{request{
+			pod: pod{"demo", "app-0", "uid-0", "app"}, role: "r", authMount: "jwt", audience: "vault",
+			vaultNamespace: "team", vaultAddress: "https://v",
+		}, "a.b.c"}
 	}
-	get := func(i *input) (identity, bool) {
-		return identityOf(&i.r, forged(map[string]any{"kubernetes.io": map[string]any{
-			"namespace": i.ns, "serviceaccount": map[string]any{"name": i.sa, "uid": i.uid}}}))
+	p := plainProvider(t)
+	key := func(change func(*input)) digest {
+		i := base()
+		change(i)
+		return p.loginKey(&i.r, i.jwt)
 	}
-	first, ok := get(base())
-	if !ok {
-		t.Fatal("no identity")
-	}
-	other := map[string]func(*input){
+	first := key(func(*input) {})
+	for name, change := range map[string]func(*input){
 		"address":         func(i *input) { i.r.vaultAddress = "https://w" },
 		"Vault namespace": func(i *input) { i.r.vaultNamespace = "" },
 		"auth mount":      func(i *input) { i.r.authMount = "kubernetes" },
 		"role":            func(i *input) { i.r.role = "s" },
-		"audience":        func(i *input) { i.r.audience = "" },
-		"namespace":       func(i *input) { i.r.pod.namespace, i.ns = "other", "other" },
-		"service account": func(i *input) { i.r.pod.serviceAccount, i.sa = "other", "other" },
-		"uid":             func(i *input) { i.uid = "other" },
-	}
-	if n := reflect.TypeFor[identity]().NumField(); n != len(other) {
-		t.Errorf("an identity has %d parts, and %d are tested", n, len(other))
-	}
-	for name, change := range other {
-		i := base()
-		change(i)
-		if id, ok := get(i); !ok || id == first {
-			t.Errorf("another %s: %v, the same: %v", name, ok, id == first)
+		"token":           func(i *input) { i.jwt = "a.b.d" },
+		"other cut":       func(i *input) { i.r.role, i.jwt = "ra", ".b.c" },
+	} {
+		if key(change) == first {
+			t.Errorf("another %s has the same key", name)
 		}
 	}
 	for name, change := range map[string]func(*input){
-		"pod":  func(i *input) { i.r.pod.name, i.r.pod.uid = "app-1", "uid-1" },
 		"key":  func(i *input) { i.r.key = transit.Key{Mount: "m", Name: "k"} },
 		"file": func(i *input) { i.r.secret, i.r.target, i.r.class = "s", "/t", "c" },
 	} {
-		i := base()
-		change(i)
-		if id, ok := get(i); !ok || id != first {
+		if key(change) != first {
 			t.Errorf("another %s has another Vault token", name)
 		}
 	}
-	for name, change := range map[string]func(*input){
-		"namespace that is not the pod's":       func(i *input) { i.ns = "other" },
-		"service account that is not the pod's": func(i *input) { i.sa = "other" },
-		"no namespace":                          func(i *input) { i.ns, i.r.pod.namespace = "", "" },
-		"no service account":                    func(i *input) { i.sa, i.r.pod.serviceAccount = "", "" },
-		"no uid":                                func(i *input) { i.uid = "" },
-		"endless uid":                           func(i *input) { i.uid = strings.Repeat("u", 1<<20) },
-	} {
-		i := base()
-		change(i)
-		if _, ok := get(i); ok {
-			t.Errorf("%s: it is shared", name)
-		}
-	}
-	for _, jwt := range []string{"", "..", "a.b.c", "a." + base64.RawURLEncoding.EncodeToString([]byte("[]")) + ".c", strings.TrimSuffix(forged(nil), "."), strings.Repeat(".", 1000)} {
-		if _, ok := identityOf(&base().r, jwt); ok {
-			t.Errorf("%q is shared", clip(jwt, 50))
-		}
+	if p = plainProvider(t); key(func(*input) {}) == first {
+		t.Error("another process has the same digests")
 	}
 }
 
@@ -260,11 +242,10 @@ func TestVaultTokenNearItsEnd(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "at once", 1, 2)
 	time.Sleep(4600 * time.Millisecond) // in its last tenth, or after its end
-	newer := issuer().Token(e.namespace, "app", "vault", time.Hour)
-	s.mountOne(t, e.params(keyTokens, tokensJSON(map[string]token{"vault": {newer, time.Time{}}})), entries, "v")
+	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "near the end", 2, 3) // no request with the old one
-	if c.jwts[0] != e.jwt || c.jwts[1] != newer {
-		t.Error("a login did not show the token that came last")
+	if c.jwts[0] != e.jwt || c.jwts[1] != e.jwt {
+		t.Error("a login did not show the token of the pod")
 	}
 }
 
@@ -361,7 +342,8 @@ func TestLoginsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	get := func(role string) *transit.LoginSource {
-		return l.get(identity{role: role}, func() *transit.LoginSource { return client.NewLoginSource(transit.Login{Role: role}) })
+		key := digest(sha256.Sum256([]byte(role)))
+		return l.get(key, now.Wall.Add(time.Hour), func() *transit.LoginSource { return client.NewLoginSource(transit.Login{Role: role}) })
 	}
 	kept := get("kept")
 	for i := range 2 * maxLogins {
@@ -384,27 +366,42 @@ func TestLoginsAreBounded(t *testing.T) {
 	}
 }
 
-// TestUnusedLogins: a source goes when its token has ended, or when nobody has
-// asked for a long time.
-func TestUnusedLogins(t *testing.T) {
+// TestLoginsAreKeptForMinutes: a Vault token is used for less than 15 minutes, and
+// not beyond the end of the service account token, whatever its lease says.
+func TestLoginsAreKeptForMinutes(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address)
+	e.setRole(t, map[string]any{"token_ttl": "24h"})
+	c := counting(t, e.vault)
+	s := serve(t, c.address)
 	now := clock.Now()
 	s.provider.logins.now = func() clock.Reading { return now }
+	s.provider.now = func() time.Time { return now.Wall }
 	entries := e.entries(t, "v")
-	count := func() int {
-		l := &s.provider.logins
-		l.get(identity{}, func() *transit.LoginSource { return nil }) // has it sweep
-		l.drop(l.sources[identity{}])
-		return len(l.sources)
-	}
 	s.mountOne(t, e.params(), entries, "v")
-	now = now.Add(50 * time.Minute) // by our clock alone: its token is good
-	if n := count(); n != 1 {
-		t.Errorf("%d of one in use", n)
+	for range 12 { // being in use does not make it last longer
+		now = now.Add(time.Minute)
+		s.mountOne(t, e.params(), entries, "v")
 	}
-	now = now.Add(15 * time.Minute)
-	if n := count(); n != 0 {
-		t.Errorf("%d of one that nobody asked for", n)
+	c.want(t, "after 12 minutes", 1, 13)
+	now = now.Add(time.Minute)
+	s.mountOne(t, e.params(), entries, "v")
+	c.want(t, "after 13 minutes", 2, 14)
+
+	short := e.params(keyTokens, tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute), time.Time{}}}))
+	s.mountOne(t, short, entries, "v")
+	c.want(t, "with a token that ends in 7 minutes", 3, 15)
+	if n := s.provider.logins.held(); n != 2 {
+		t.Errorf("%d Vault tokens", n)
 	}
+	now = now.Add(7 * time.Minute)
+	_, err := s.Mount(t.Context(), mountRequest(short, entries))
+	wantError(t, err, codes.Unauthenticated, "expired at")
+	s.mountOne(t, e.params(), entries, "v") // has it sweep
+	if n := s.provider.logins.held(); n != 1 {
+		t.Errorf("%d Vault tokens after the end of one service account token", n)
+	}
+	now.Wall = now.Wall.Add(-time.Hour) // the clock is set back
+	now.Mono += 13 * time.Minute
+	s.mountOne(t, e.params(), entries, "v")
+	c.want(t, "after another 13 minutes, with a clock that was set back", 4, 17)
 }

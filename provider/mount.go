@@ -90,7 +90,7 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 }
 
 func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha1.MountResponse, *failure) {
-	jwt, failure := r.tokens.pick(r.audience, "log in to Vault", p.now())
+	jwt, failure := r.tokens.pick(r.audience, "log in to Vault", r.pod, p.now())
 	if failure != nil {
 		return nil, failure
 	}
@@ -104,7 +104,7 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	l.entries = len(entries)
-	m, keep := p.republished.of(r, data, entries)
+	m, keep := p.republished.of(r, jwt, data, entries)
 	if keep {
 		if from == fromKubelet {
 			m.request = r.whole // elsewhere, the ciphertext is not in it
@@ -126,21 +126,16 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 	return resp, failure
 }
 
-// login returns where the Vault token of a mount comes from: one that is shared
-// by the pods of the identity, or the mount's own where its identity is in doubt.
-// Either way a login shows the token that came with this very mount.
-func (p *Provider) login(r *request, jwt string) *watched {
-	w := &watched{jwt: jwt, metrics: p.metrics}
-	source := func() *transit.LoginSource {
+// login returns where the Vault token of a mount comes from. It is shared by the
+// mounts that show the very same service account token: those of one pod.
+func (p *Provider) login(r *request, jwt ownToken) *watched {
+	w := &watched{jwt: jwt.text, metrics: p.metrics}
+	source := p.logins.get(p.loginKey(r, jwt.text), jwt.expires, func() *transit.LoginSource {
 		return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
 			Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
 		})
-	}
-	if id, ok := identityOf(r, jwt); ok {
-		w.TokenSource = p.logins.get(id, source).With(w.show)
-	} else {
-		w.TokenSource = source().With(w.show)
-	}
+	})
+	w.TokenSource = source.With(w.show)
 	return w
 }
 
@@ -169,7 +164,7 @@ func (w *watched) Token(ctx context.Context) (string, error) {
 }
 
 // decrypt logs in, where that is needed, and decrypts the entries in one batch.
-func (p *Provider) decrypt(ctx context.Context, r *request, from, jwt string, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
+func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
 	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {

@@ -31,7 +31,7 @@ func TestOpenBao(t *testing.T) {
 		"NoSuchKey":                TestNoSuchKey,
 		"RetiredVersion":           TestRetiredVersion,
 		"SealedVault":              TestSealedVault,
-		"VaultTokenOfAnother":      TestVaultTokenOfAnotherIdentity,
+		"VaultTokenOfAnother":      TestVaultTokenOfAnotherToken,
 		"AudienceThatIsNotAllowed": TestAudience,
 	} {
 		t.Run(name, test)
@@ -44,7 +44,10 @@ func TestOpenBaoNamespaces(t *testing.T) {
 	v := testenv.SharedVault(t)
 	e := newEnv(t) // of the root namespace
 	c := counting(t, v)
-	s := serve(t, c.address, cached)
+	all := func(c *Config) {
+		c.AllowedNamespaces = []string{e.namespace, e.namespace + "/sub", e.namespace + "/none"}
+	}
+	s := serve(t, c.address, cached, all)
 	entries := map[string]map[string]string{"": e.entries(t, "of the root")}
 	client, err := transit.NewClient(transit.Config{Address: v.Address})
 	if err != nil {
@@ -93,7 +96,7 @@ func TestOpenBaoNamespaces(t *testing.T) {
 		c.want(t, "each namespace has a Vault token of its own", logins, logins)
 	}
 	// The flag is for classes that say nothing.
-	byFlag := serve(t, v.Address, func(c *Config) { c.VaultNamespace = top + "/sub" })
+	byFlag := serve(t, v.Address, all, func(c *Config) { c.VaultNamespace = top + "/sub" })
 	byFlag.mountOne(t, e.params(), entries[top+"/sub"], "of "+top+"/sub")
 	byFlag.mountOne(t, e.params("vaultNamespace", top+"/"), entries[top], "of "+top)
 
@@ -127,20 +130,24 @@ func TestAudience(t *testing.T) {
 	}
 	s := serve(t, e.vault.Address)
 	entries := e.entries(t, "v")
+	_, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	for mount, signed := range map[string]func(audience string) string{
 		"kubernetes": func(audience string) string {
-			return kube.ServiceAccountToken(t, e.namespace, "app", audience, time.Hour)
+			jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", audience, time.Hour)
+			return jwt
 		},
-		"jwt": func(audience string) string { return issuer().Token(e.namespace, "app", audience, time.Hour) },
+		"jwt": func(audience string) string {
+			return issuer().PodToken(e.namespace, "app-0", uid, "app", audience, time.Hour)
+		},
 	} {
 		t.Run(mount, func(t *testing.T) {
 			both := tokensJSON(map[string]token{"vault": {signed("vault"), time.Time{}}, own: {signed(own), time.Time{}}})
-			s.mountOne(t, e.params("vaultAuthMountPath", mount, "audience", own, keyTokens, both), entries, "v")
+			s.mountOne(t, e.params("vaultAuthMountPath", mount, keyPodUID, uid, "audience", own, keyTokens, both), entries, "v")
 			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
-			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, keyTokens, both), entries, "v")
-			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyTokens, both), entries))
+			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries, "v")
+			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries))
 			wantError(t, err, codes.PermissionDenied, "auth/"+mount, `(audience "vault")`, "audience")
-			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, "audience", "other", keyTokens, both), entries))
+			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, "audience", "other", keyTokens, both), entries))
 			wantError(t, err, codes.FailedPrecondition, `audience "other"`, own, "- audience: other")
 		})
 	}

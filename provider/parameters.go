@@ -93,17 +93,23 @@ var known = []parameter{
 		r.objects, problems = parseObjects(v, r.target)
 		return problems
 	}},
-	{"vaultAuthMountPath", false, func(r *request, _ *Provider, v string) []string {
-		r.authMount = v
-		return problem(ciphertext.CheckPath(v))
+	{"vaultAuthMountPath", false, func(r *request, p *Provider, v string) []string {
+		r.authMount = strings.TrimSuffix(v, "/") // Vault's tools show it with one
+		if err := ciphertext.CheckPath(r.authMount); err != nil || p == nil {
+			return problem(err)
+		}
+		return allowed(v, r.authMount, p.config.AuthMount, p.config.AllowedAuthMounts, "an auth mount", "vault-allowed-auth-mounts")
 	}},
 	{"audience", false, func(r *request, _ *Provider, v string) []string {
 		r.audience = v
 		return nil
 	}},
-	{"vaultNamespace", false, func(r *request, _ *Provider, v string) []string {
-		r.vaultNamespace = strings.TrimSuffix(v, "/") // Vault's tools show it with one
-		return problem(ciphertext.CheckPath(r.vaultNamespace))
+	{"vaultNamespace", false, func(r *request, p *Provider, v string) []string {
+		r.vaultNamespace = strings.TrimSuffix(v, "/")
+		if err := ciphertext.CheckPath(r.vaultNamespace); err != nil || p == nil {
+			return problem(err)
+		}
+		return allowed(v, r.vaultNamespace, p.config.VaultNamespace, p.config.AllowedNamespaces, "a Vault namespace", "vault-allowed-namespaces")
 	}},
 	{"vaultAddress", false, func(r *request, p *Provider, v string) []string {
 		r.vaultAddress = transit.NormalAddress(v)
@@ -114,10 +120,23 @@ var known = []parameter{
 			return nil
 		}
 		if p.vaults[r.vaultAddress] == nil {
-			return []string{": " + quote(v) + " is not an address that the provider allows (its flag --vault-allowed-addresses)"}
+			return notAllowed(v, "an address", "vault-allowed-addresses")
 		}
 		return nil
 	}},
+}
+
+// allowed refuses a value of a class that is neither what the operator configured
+// nor in the operator's list. Whatever a class may name here gets the pod's token.
+func allowed(written, value, configured string, list []string, what, flag string) []string {
+	if value == configured || slices.Contains(list, value) {
+		return nil
+	}
+	return notAllowed(written, what, flag)
+}
+
+func notAllowed(value, what, flag string) []string {
+	return []string{fmt.Sprintf(": %s is not %s that the provider allows (its flag --%s)", quote(value), what, flag)}
 }
 
 // parse reads and validates a Mount. The request is never nil: it names in logs

@@ -18,6 +18,7 @@ func TestParseDefaults(t *testing.T) {
 	p, err := New(Config{
 		Vault: transit.Config{Address: "https://vault.example:8200/"}, AllowedAddresses: []string{"https://second.example/"},
 		VaultNamespace: "team", AuthMount: "k8s", Audience: "aud", VersionKey: make([]byte, versionKeySize),
+		AllowedAuthMounts: []string{"/x/y/"}, AllowedNamespaces: []string{"n/m/"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,12 +80,12 @@ func TestNewRefuses(t *testing.T) {
 func TestParseClassConfigured(t *testing.T) {
 	config := Config{
 		Vault: transit.Config{Address: "https://vault.example:8200/"}, AllowedAddresses: []string{"https://second.example/"},
-		VaultNamespace: "team", Audience: "aud",
+		VaultNamespace: "team", Audience: "aud", AllowedAuthMounts: []string{"x/y/"}, AllowedNamespaces: []string{"/n/m"},
 	}
 	params := map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", keyClass: "c"}
 	want := Class{
 		Role: "r", Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict,
-		AuthMount: DefaultAuthMount, Audience: "aud", VaultNamespace: "team", VaultAddress: "https://vault.example:8200/",
+		AuthMount: DefaultAuthMount, Audience: "aud", VaultNamespace: "team", VaultAddress: "https://vault.example:8200",
 	}
 	got, problems := ParseClass(&config, params)
 	if diff := cmp.Diff(want, got); diff != "" || problems != nil {
@@ -100,8 +101,9 @@ func TestParseClassConfigured(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || problems != nil {
 		t.Error(problems, diff)
 	}
-	_, problems = ParseClass(&config, map[string]string{"rollName": "r", "secretName": "s", "transitKey": "a/b", "vaultAddress": "https://third.example"})
-	for _, words := range []string{`roleName: is required`, `"rollName": is not a parameter; did you mean "roleName"?`, `transitKey: "a/b" has a slash`, "--vault-allowed-addresses"} {
+	_, problems = ParseClass(&config, map[string]string{"rollName": "r", "secretName": "s", "transitKey": "a/b", "vaultAddress": "https://third.example",
+		"vaultAuthMountPath": "x", "vaultNamespace": "n"})
+	for _, words := range []string{`roleName: is required`, `"rollName": is not a parameter; did you mean "roleName"?`, `transitKey: "a/b" has a slash`, "--vault-allowed-addresses", "--vault-allowed-auth-mounts", "--vault-allowed-namespaces"} {
 		if !strings.Contains(strings.Join(problems, "\n"), words) {
 			t.Errorf("%q is not in %q", words, problems)
 		}

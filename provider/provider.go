@@ -28,10 +28,12 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -65,9 +67,15 @@ type Config struct {
 	AllowedAddresses []string
 	// VaultNamespace is Vault's, where a class names none; empty for the root.
 	VaultNamespace string
+	// AllowedNamespaces are the further Vault namespaces that a class may name.
+	AllowedNamespaces []string
 	// AuthMount is the path of the auth mount below auth/, where a class names
 	// none; DefaultAuthMount if empty.
 	AuthMount string
+	// AllowedAuthMounts are the further auth mounts that a class may name. All must
+	// be of type kubernetes or jwt: other methods may not look at the token of the
+	// pod at all, but at the provider's client certificate.
+	AllowedAuthMounts []string
 	// Audience says which of the pod's tokens logs in, where a class names none.
 	// The empty audience is the API server's.
 	Audience string
@@ -87,6 +95,23 @@ type Config struct {
 	BuildVersion string
 }
 
+// normalize returns the configuration with the paths and addresses of Vault as a
+// class has them, and with the default auth mount.
+func (c Config) normalize() Config {
+	path := func(p string) string { return strings.Trim(p, "/") }
+	paths := func(list []string) []string {
+		normal := make([]string, len(list))
+		for i, p := range list {
+			normal[i] = path(p)
+		}
+		return normal
+	}
+	c.Vault.Address = transit.NormalAddress(c.Vault.Address)
+	c.VaultNamespace, c.AllowedNamespaces = path(c.VaultNamespace), paths(c.AllowedNamespaces)
+	c.AuthMount, c.AllowedAuthMounts = cmp.Or(path(c.AuthMount), DefaultAuthMount), paths(c.AllowedAuthMounts)
+	return c
+}
+
 // Provider is the driver's provider: its methods are the calls of the driver.
 // It is safe for concurrent use.
 type Provider struct {
@@ -95,6 +120,7 @@ type Provider struct {
 	config Config
 	// vaults has one client, and so one pool of connections, for each address.
 	vaults      map[string]*transit.Client
+	digests     digester
 	logins      logins
 	republished *republished        // nil: off
 	long        *semaphore.Weighted // bytes of the long requests in work
@@ -107,9 +133,7 @@ type Provider struct {
 // that is wrong.
 func New(c Config) (*Provider, error) {
 	var errs []error
-	if c.AuthMount == "" {
-		c.AuthMount = DefaultAuthMount
-	}
+	c = c.normalize()
 	if c.MountTimeout == 0 {
 		c.MountTimeout = DefaultMountTimeout
 	}
@@ -125,10 +149,9 @@ func New(c Config) (*Provider, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	c.Vault.Address = transit.NormalAddress(c.Vault.Address)
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
-	p := &Provider{config: c, vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
+	p := &Provider{config: c, digests: newDigester(), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault

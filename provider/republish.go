@@ -2,13 +2,7 @@ package provider
 
 import (
 	lru "container/list"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"hash"
-	"io"
 	"maps"
 	mathrand "math/rand/v2"
 	"slices"
@@ -30,7 +24,8 @@ const (
 	// kubelet repeats a mount every 60 to 90 seconds.
 	republishIdle = 10 * time.Minute
 	// republishLife is when an entry is decrypted afresh at the latest, so that
-	// Vault's no to a pod is heard. Up to a quarter of it is taken off at random:
+	// Vault's no to a pod is heard. The end of the service account token, which the
+	// kubelet renews after 80% of its hour, mostly comes sooner. Up to a quarter of it is taken off at random:
 	// pods that were started together do not come back together.
 	republishLife = time.Hour
 	// republishEntry is what an entry takes beside its answer: itself, and its
@@ -43,8 +38,8 @@ const (
 // be a decrypt.
 //
 // An answer is given again only to the same volume (pod uid and target path) of
-// a mount with the same inputs: see [republished.of]. It is kept in its wire
-// form, which nobody else has a hand on and which is just as long as it says.
+// a mount with the same inputs and the very service account token that Vault
+// accepted for it: see [republished.of]. It is kept in its wire form, which nobody else has a hand on and which is just as long as it says.
 // The plaintext in it is what the pod has in its own tmpfs; ciphertext,
 // parameters and tokens are not kept.
 //
@@ -54,7 +49,7 @@ const (
 //
 // A nil *republished keeps nothing.
 type republished struct {
-	key   [sha256.Size]byte // of all hashes: nothing can be learned from one
+	digester
 	limit int64
 	now   func() clock.Reading
 
@@ -66,8 +61,6 @@ type republished struct {
 	exact                   map[digest]*lru.Element // by the whole request, where it had all
 	timer                   *time.Timer             // of the next sweep; nil while there is nothing to sweep
 }
-
-type digest [sha256.Size]byte
 
 // answered is the answer of a volume's last mount.
 type answered struct {
@@ -84,34 +77,42 @@ func newRepublished(limit int64) *republished {
 	if limit <= 0 {
 		return nil
 	}
-	c := &republished{limit: limit, now: clock.Now, order: lru.New(), volume: map[digest]*lru.Element{}, exact: map[digest]*lru.Element{}}
-	rand.Read(c.key[:]) // never fails
-	return c
+	return &republished{
+		digester: newDigester(), limit: limit, now: clock.Now,
+		order: lru.New(), volume: map[digest]*lru.Element{}, exact: map[digest]*lru.Element{},
+	}
 }
 
 // mounted is one mount as the cache sees it.
 type mounted struct {
 	volume, inputs digest
-	request        digest // zero if the request does not have all that there is to know
-	entries        int    // how many are wanted
+	request        digest    // zero if the request does not have all that there is to know
+	entries        int       // how many are wanted
+	expires        time.Time // of the service account token
 }
 
-// of returns what tells a mount from others; false if it is not to be kept.
+// of returns the key of a mount, or false if its answer must not be kept.
+//
 // The inputs are all that the answer is made of: every attribute, whether it is
-// known here or not, which has the parameters, the pod and its service account,
-// and name and text of each entry that is wanted. Only the tokens are left out:
-// they are new each time, and what they are for is in the parameters. The rest
-// is the operator's and stays the same while the process lives.
-func (c *republished) of(r *request, data map[string][]byte, entries []string) (mounted, bool) {
+// known here or not, which has the parameters, the pod and its service account;
+// name and text of each entry that is wanted; and the service account token that
+// logs in. Tokens for other audiences are left out. The rest is the operator's and
+// stays the same while the process lives.
+//
+// The token is an input because its claims are not verified here: only the one that
+// Vault has accepted may get the answer, and a new one is shown to Vault, so that
+// Vault's no is heard.
+func (c *republished) of(r *request, jwt ownToken, data map[string][]byte, entries []string) (mounted, bool) {
 	if c == nil || r.pod.uid == "" || r.target == "" {
 		return mounted{}, false
 	}
-	m := mounted{entries: len(entries)}
+	m := mounted{entries: len(entries), expires: jwt.expires}
 	h := c.hash("volume")
 	h.add(r.pod.uid, r.target)
 	h.sum(&m.volume)
 
 	h = c.hash("inputs")
+	h.add(jwt.text)
 	names := slices.Sorted(maps.Keys(r.attributes))
 	h.count(len(names))
 	for _, name := range names {
@@ -137,35 +138,6 @@ func (c *republished) whole(in *v1alpha1.MountRequest) (d digest) {
 	return d
 }
 
-// keyed hashes lists of texts so that no two lists are the same bytes.
-type keyed struct{ hash.Hash }
-
-func (c *republished) hash(purpose string) keyed {
-	h := keyed{hmac.New(sha256.New, c.key[:])}
-	h.add(purpose)
-	return h
-}
-
-func (h keyed) count(n int) {
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(n))
-	h.Write(length[:])
-}
-
-func (h keyed) add(texts ...string) {
-	for _, text := range texts {
-		h.count(len(text))
-		io.WriteString(h.Hash, text) // never fails
-	}
-}
-
-func (h keyed) addBytes(text []byte) {
-	h.count(len(text))
-	h.Write(text)
-}
-
-func (h keyed) sum(d *digest) { h.Sum(d[:0]) }
-
 // get returns a copy of the answer that a mount with the same inputs had, nil
 // if there is none. Whatever is there for the volume otherwise is dropped:
 // whoever asks goes to Vault now, and should that fail or panic, the answer to
@@ -188,7 +160,7 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 		c.misses++
 		return nil
 	}
-	c.index(at, m.request) // it has come with a new token
+	c.index(at, m.request) // another token of the pod has changed
 	return resp
 }
 
@@ -268,7 +240,7 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 }
 
 func (a *answered) over(now clock.Reading) bool {
-	return now.Since(a.used) >= republishIdle || now.Since(a.made) >= a.life
+	return now.Since(a.used) >= republishIdle || now.Since(a.made) >= a.life || !now.Wall.Before(a.expires)
 }
 
 func (c *republished) drop(at *lru.Element) {

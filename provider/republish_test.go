@@ -45,7 +45,7 @@ func TestRepublish(t *testing.T) {
 	}
 	first := mount(e.params(), entries)
 	for range 3 {
-		again := mount(e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries) // as the kubelet: with a new token
+		again := mount(e.params(), entries)
 		if !proto.Equal(first, again) {
 			t.Errorf("another answer: %v, before: %v", again, first)
 		}
@@ -71,28 +71,34 @@ func TestRepublish(t *testing.T) {
 	}
 	c.want(t, "back", 1, 3)
 
+	// A token that the kubelet has renewed.
+	renewed := e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault"))
+	if !proto.Equal(first, mount(renewed, entries)) {
+		t.Error("another answer to another token")
+	}
+	c.want(t, "a new token", 2, 4)
+	mount(renewed, entries)
+	c.want(t, "the new token again", 2, 4)
+	mount(e.params(), entries)
+	c.want(t, "the old token again", 2, 5)
+
 	// Another volume of the pod, and another pod.
 	request := mountRequest(e.params(), entries)
 	request.TargetPath += "-2"
 	if _, err := s.Mount(t.Context(), request); err != nil {
 		t.Error(err)
 	}
-	c.want(t, "another volume", 1, 4)
+	c.want(t, "another volume", 2, 6)
 	mount(e.params(keyPodName, "app-1", keyPodUID, "uid-1"), entries)
-	c.want(t, "another pod", 1, 5)
+	c.want(t, "another pod", 3, 7)
 	mount(e.params(), entries)
-	c.want(t, "the first all the while", 1, 5)
-
-	// Without a uid there is nothing to know a pod by.
-	mount(e.params(keyPodUID, ""), entries)
-	mount(e.params(keyPodUID, ""), entries)
-	c.want(t, "pods without a uid", 1, 7)
+	c.want(t, "the first all the while", 3, 7)
 
 	// An entry that was not asked for may change.
 	one := e.params("objects", "- {objectName: b}", keyPodUID, "uid-2")
 	mount(one, entries)
 	mount(one, changed)
-	c.want(t, "a change elsewhere", 1, 8)
+	c.want(t, "a change elsewhere", 4, 8)
 }
 
 // TestRepublishOff: without the cache each mount goes to Vault, as it is by a
@@ -130,8 +136,8 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 		"scope":               {"scope", "namespace"},
 		"auth mount":          {"vaultAuthMountPath", "kubernetes"},
 		"audience":            {"audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")},
-		"service account":     {keyServiceAccount, "other", keyTokens, e.vaultToken(e.namespace, "other", "vault")},
-		"namespace":           {keyPodNamespace, "other", keyTokens, e.vaultToken("other", "app", "vault")},
+		"service account":     {keyServiceAccount, "other"},
+		"namespace":           {keyPodNamespace, "other"},
 		"field of the object": {"objects", "- {objectName: x, field: f}"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,19 +167,20 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 }
 
 // TestRepublishInputs: nothing of what makes an answer is left out of the
-// comparison, and a token is the only thing that is.
+// comparison, and neither is the token that logs in; tokens for others are.
 func TestRepublishInputs(t *testing.T) {
 	c := newRepublished(1 << 20)
 	params := map[string]string{keyPodUID: "uid", keyPodNamespace: "demo", "roleName": "r", "secretName": "s", "transitKey": "k"}
+	jwt := ownToken{text: "a.b.c"}
 	of := func(params map[string]string, target string, data map[string][]byte, entries ...string) mounted {
 		t.Helper()
-		in := mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"vault": {Token: time.Now().String()}})), nil)
+		in := mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
 		in.TargetPath = target
 		r, failure := plainProvider(t).parse(in)
 		if failure != nil {
 			t.Fatal(failure)
 		}
-		m, ok := c.of(r, data, entries)
+		m, ok := c.of(r, jwt, data, entries)
 		if !ok {
 			t.Fatal("not kept")
 		}
@@ -182,8 +189,13 @@ func TestRepublishInputs(t *testing.T) {
 	data := map[string][]byte{"ab": []byte("1"), "a": []byte("b1"), "c": nil}
 	base := of(params, "/t", data, "ab")
 	if again := of(params, "/t", data, "ab"); again != base {
-		t.Error("another token makes another mount")
+		t.Error("another token for the API server makes another mount")
 	}
+	jwt.text = "a.b.d"
+	if other := of(params, "/t", data, "ab"); other.inputs == base.inputs || other.volume != base.volume {
+		t.Error("another token for Vault is the same mount, or of another volume")
+	}
+	jwt.text = "a.b.c"
 	other := map[string]mounted{
 		"text":                  of(params, "/t", map[string][]byte{"ab": []byte("2")}, "ab"),
 		"entry":                 of(params, "/t", data, "a"), // of which the bytes are the same as those of ab
@@ -218,11 +230,11 @@ func TestRepublishInputs(t *testing.T) {
 		t.Error("another process has the same hashes")
 	}
 	for _, r := range []*request{{target: "/t"}, {pod: pod{uid: "u"}}} {
-		if _, ok := c.of(r, nil, nil); ok {
+		if _, ok := c.of(r, jwt, nil, nil); ok {
 			t.Errorf("%+v is kept", r.pod)
 		}
 	}
-	if _, ok := (*republished)(nil).of(&request{target: "/t", pod: pod{uid: "u"}}, nil, nil); ok {
+	if _, ok := (*republished)(nil).of(&request{target: "/t", pod: pod{uid: "u"}}, jwt, nil, nil); ok {
 		t.Error("kept by a cache that is off")
 	}
 }
@@ -277,10 +289,10 @@ func TestTheSameRequest(t *testing.T) {
 	mount(first, "one")
 	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted namespace="+e.namespace+" pod=app-0 class=matrix secret=matrix ciphertext=kubelet source=cache entries=1 duration=")
 
-	renewed := mountRequest(e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault")+" "), entries)
+	renewed := mountRequest(e.params(keyTokens, e.params()[keyTokens]+" "), entries)
 	mount(renewed, "one")
 	if !known(renewed) || known(first) || len(cache.exact) != 1 {
-		t.Errorf("after a new token: %v, before %v, %d", known(renewed), known(first), len(cache.exact))
+		t.Errorf("after another token has changed: %v, before %v, %d", known(renewed), known(first), len(cache.exact))
 	}
 	c.want(t, "one answer for all", 1, 1)
 
@@ -304,6 +316,23 @@ func TestTheSameRequest(t *testing.T) {
 	if known(renewed) || len(cache.exact) != 0 {
 		t.Error("given for ever")
 	}
+
+	// Not beyond the end of the token either.
+	now = clock.Now()
+	short := mountRequest(e.params(keyTokens, tokensJSON(map[string]token{
+		"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 5*time.Minute), time.Time{}},
+	})), entries)
+	mount(short, "one")
+	for range 4 {
+		now = now.Add(time.Minute)
+		if !known(short) {
+			t.Error("forgotten while the token lasts")
+		}
+	}
+	now = now.Add(time.Minute)
+	if known(short) || len(cache.exact) != 0 {
+		t.Error("given after the end of the token")
+	}
 }
 
 // TestRepublishAsPod: the Secret is read each time, with the pod's own right to
@@ -317,10 +346,7 @@ func TestRepublishAsPod(t *testing.T) {
 		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "one"))},
 	})
 	allowGet(t, kube, e.namespace, "matrix")
-	params := e.params(keyTokens, tokensJSON(map[string]token{
-		"":      {kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour), time.Now().Add(time.Hour)},
-		"vault": {e.jwt, time.Now().Add(time.Hour)},
-	}))
+	params := e.params(e.asPod(t, kube)...)
 	c := counting(t, e.vault)
 	s := serve(t, c.address, cached, withAPIServer(t, kube.Kubeconfig))
 	admin, err := rest.HTTPClientFor(kube.Config)
@@ -430,6 +456,7 @@ func answerOf(content string) *v1alpha1.MountResponse {
 }
 
 func mountedAs(volume, inputs int) (m mounted) {
+	m.expires = time.Now().Add(1000 * time.Hour)
 	m.volume[0], m.volume[1], m.inputs[0] = byte(volume), byte(volume>>8), byte(inputs)
 	return m
 }

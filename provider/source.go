@@ -32,11 +32,11 @@ func (p *Provider) entries(ctx context.Context, r *request) (map[string][]byte, 
 			fmt.Sprintf("that the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`; or that CSIDriver secrets-store.csi.k8s.io has "+
 				"under spec.tokenRequests the line `- audience: ''` and the pod's service account a Role with `get` on that Secret", r.secret))
 	}
-	token, failure := r.tokens.pick("", "read "+r.place()+" as the pod", p.now())
+	token, failure := r.tokens.pick("", "read "+r.place()+" as the pod", r.pod, p.now())
 	if failure != nil {
 		return nil, "", failure
 	}
-	s, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token, p.metrics.kubernetesRequest)
+	s, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token.text, p.metrics.kubernetesRequest)
 	if err != nil {
 		return nil, fromAPI, p.unread(ctx, r, err)
 	}

@@ -93,13 +93,13 @@ func TestMountAsPod(t *testing.T) {
 		Data: map[string][]byte{"token": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "token", canaryPlaintext))},
 	})
 	allowGet(t, kube, e.namespace, "matrix", "absent")
-	tokensOf := func(account string) string {
-		return tokensJSON(map[string]token{
-			"":      {kube.ServiceAccountToken(t, e.namespace, account, "", time.Hour), time.Now().Add(time.Hour)},
-			"vault": {kube.ServiceAccountToken(t, e.namespace, account, "vault", time.Hour), time.Now().Add(time.Hour)},
-		})
+	podOf := func(account string) []string {
+		api, uid := kube.PodToken(t, e.namespace, account+"-0", account, "", time.Hour)
+		vault, _ := kube.PodToken(t, e.namespace, account+"-0", account, "vault", time.Hour)
+		return []string{keyPodName, account + "-0", keyPodUID, uid, keyServiceAccount, account,
+			keyTokens, tokensJSON(map[string]token{"": {api, tokenExpiry}, "vault": {vault, tokenExpiry}})}
 	}
-	params := e.params("vaultAuthMountPath", "", keyTokens, tokensOf("app"))
+	params := e.params(append(podOf("app"), "vaultAuthMountPath", "")...)
 	s := serve(t, e.vault.Address, withAPIServer(t, kube.Kubeconfig))
 
 	resp, err := s.Mount(t.Context(), mountRequest(params, nil))
@@ -131,18 +131,15 @@ func TestMountAsPod(t *testing.T) {
 			"--serviceaccount="+e.namespace+":app")
 	})
 	t.Run("refused token", func(t *testing.T) {
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {canaryToken, time.Time{}}})), nil))
+		// The provider has the kubeconfig of an administrator, and must not act as one.
+		podForgery := issuer().PodToken(e.namespace, "app-0", params[keyPodUID], "app", "", time.Hour)
+		_, err := s.Mount(t.Context(), mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
 		wantError(t, err, codes.Unauthenticated, "Unauthorized", "- audience: ''")
 	})
 	t.Run("wrong service account at Vault", func(t *testing.T) {
-		other := merged(params, keyTokens, tokensOf("other"), keyServiceAccount, "other")
+		other := merged(params, podOf("other")...)
 		_, err := s.Mount(t.Context(), mountRequest(other, map[string]string{"token": e.encrypt(t, ciphertext.Strict, "matrix", "token", "x")}))
 		wantError(t, err, codes.PermissionDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes", `audience "vault"`, "HTTP 403")
-	})
-	t.Run("administrator of the kubeconfig", func(t *testing.T) {
-		// The provider has the file of an administrator, and must not act as one.
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {"x", time.Time{}}, "vault": {"x", time.Time{}}})), nil))
-		wantError(t, err, codes.Unauthenticated)
 	})
 	clean(t, append([]string{params[keyTokens]}, canaries...), s.log.String())
 }
@@ -155,7 +152,8 @@ func TestAPIServerFaults(t *testing.T) {
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace},
 		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "value"))},
 	})
-	params := e.params(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	apiToken := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour)
+	params := e.params(keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
 	answer := func(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -192,7 +190,7 @@ func TestAPIServerFaults(t *testing.T) {
 				answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429}`)
 				return
 			}
-			if r.Header.Get("Authorization") != "Bearer "+canaryToken {
+			if r.Header.Get("Authorization") != "Bearer "+apiToken {
 				t.Errorf("a request without the pod's token")
 			}
 			answer(w, 200, secret)
@@ -221,7 +219,7 @@ func TestAPIServerFaults(t *testing.T) {
 				return
 			}
 			wantError(t, err, test.code, test.texts...)
-			clean(t, append([]string{e.jwt}, canaries...), err.Error(), s.log.String())
+			clean(t, append([]string{e.jwt, apiToken}, canaries...), err.Error(), s.log.String())
 		})
 	}
 
@@ -240,7 +238,7 @@ func TestAPIServerFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := serve(t, e.vault.Address, func(c *Config) { c.Kubernetes = k })
-		expired := merged(params, keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
+		expired := merged(params, keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
 		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
 		wantError(t, err, codes.Unauthenticated, `audience "" expired`, "as the pod")
 	})

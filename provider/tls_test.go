@@ -96,9 +96,10 @@ func TestIPv6(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	params := e.params("vaultAuthMountPath", "", keyTokens, tokensJSON(map[string]token{
-		"":      {kube.ServiceAccountToken(t, e.namespace, "app", "", time.Hour), time.Time{}},
-		"vault": {kube.ServiceAccountToken(t, e.namespace, "app", "vault", time.Hour), time.Time{}},
+	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+	jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
+	params := e.params("vaultAuthMountPath", "", keyPodUID, uid, keyTokens, tokensJSON(map[string]token{
+		"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
 	}))
 	s := serve(t, e.vault.Address, func(c *Config) {
 		c.Kubernetes, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
 // token is a service-account token of the pod, as the kubelet hands it over.
@@ -16,6 +18,19 @@ type token struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expirationTimestamp"`
 }
+
+// ownToken is a token whose claims are those of the pod.
+type ownToken struct {
+	text    string
+	expires time.Time
+	claims  podtoken.Claims // unverified
+}
+
+// String keeps the token out of logs.
+func (t ownToken) String() string { return "(token)" }
+
+// GoString keeps the token out of logs.
+func (t ownToken) GoString() string { return "(token)" }
 
 // tokens are the pod's tokens by audience; the empty one is the API server's.
 type tokens map[string]token
@@ -45,8 +60,11 @@ func (t tokens) all() []string {
 	return all
 }
 
-// pick returns the token of an audience. The doing is what it is for.
-func (t tokens) pick(audience, doing string, now time.Time) (string, *failure) {
+// pick returns the token of an audience, for the purpose that doing names, after
+// it has compared the token's claims with the pod that the kubelet names. The
+// claims are not verified here, so that grants nothing; but a token that says
+// anything else is of another pod, and nothing is done with it.
+func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, *failure) {
 	found, ok := t[audience]
 	what := fmt.Sprintf("no token to %s", doing)
 	if !ok || found.Token == "" {
@@ -59,18 +77,53 @@ func (t tokens) pick(audience, doing string, now time.Time) (string, *failure) {
 			slices.Sort(names)
 			delivered = "those of " + strings.Join(names, ", ") + " came"
 		}
-		return "", fail(codes.FailedPrecondition, what,
+		return ownToken{}, fail(codes.FailedPrecondition, what,
 			fmt.Sprintf("the kubelet handed over no service-account token of audience %s (%s)", quote(audience), delivered),
 			fmt.Sprintf(`that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line "- audience: %s"`+
 				" (or set the parameter audience to one that it has)", yamlAudience(audience)))
 	}
-	if !found.Expires.IsZero() && !now.Before(found.Expires) {
-		return "", fail(codes.Unauthenticated, what,
+	claims, err := podtoken.Parse(found.Token)
+	if err != nil {
+		return ownToken{}, fail(codes.Unauthenticated, what, fmt.Sprintf("the token of audience %s is %s", quote(audience), err), foreignCheck)
+	}
+	if foreign := pod.compare(claims); len(foreign) > 0 {
+		return ownToken{}, fail(codes.PermissionDenied, what, fmt.Sprintf("the service account token of audience %s is not this pod's: %s",
+			quote(audience), strings.Join(foreign, "; ")), foreignCheck)
+	}
+	expires := claims.Expires
+	if !found.Expires.IsZero() && found.Expires.Before(expires) {
+		expires = found.Expires
+	}
+	if !now.Before(expires) {
+		return ownToken{}, fail(codes.Unauthenticated, what,
 			fmt.Sprintf("the pod's service-account token of audience %s expired at %s, and it is %s",
-				quote(audience), found.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
+				quote(audience), expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
 			"the clock of the node; the kubelet hands over a new token with the next try")
 	}
-	return found.Token, nil
+	return ownToken{found.Token, expires, claims}, nil
+}
+
+const foreignCheck = "that CSIDriver secrets-store.csi.k8s.io has podInfoOnMount: true and tokenRequests, " +
+	"and that nothing but the driver connects to the provider's socket"
+
+// compare returns how the claims of a token differ from what the kubelet says of
+// the pod. It does not repeat the claims, which may be anything.
+func (p pod) compare(c podtoken.Claims) (differences []string) {
+	for _, claim := range []struct{ name, token, attribute, kubelet string }{
+		{"namespace", c.Namespace, keyPodNamespace, p.namespace},
+		{"serviceaccount.name", c.ServiceAccount, keyServiceAccount, p.serviceAccount},
+		{"pod.name", c.Pod, keyPodName, p.name},
+		{"pod.uid", c.PodUID, keyPodUID, p.uid},
+	} {
+		switch {
+		case claim.token == "":
+			differences = append(differences, "it has no claim "+claim.name+" (it is bound to no pod)")
+		case claim.token != claim.kubelet:
+			differences = append(differences, fmt.Sprintf("its claim %s is not the %s %s of the request",
+				claim.name, claim.attribute, quote(claim.kubelet)))
+		}
+	}
+	return differences
 }
 
 func yamlAudience(audience string) string {

@@ -23,6 +23,9 @@ func (p *Provider) loginFailure(r *request, err error) *failure {
 		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
 			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read auth/%s/role/%s`",
 			r.pod.serviceAccount, quote(r.audience), r.authMount, r.role))
+	case errors.Is(err, transit.ErrWrongIdentity):
+		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
+			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.authMount))
 	case errors.Is(err, transit.ErrNotFound):
 		return fail(codes.NotFound, what, words(err),
 			"vaultAuthMountPath and vaultNamespace in the class: `vault auth list` shows what there is; and that "+r.vaultAddress+" is the address of Vault itself")

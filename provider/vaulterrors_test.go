@@ -90,13 +90,11 @@ func TestVaultFailures(t *testing.T) {
 		{"one bad entry of several", direct, e.params(), map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, codes.FailedPrecondition, []string{`entry "z" does not open`, `entry "zz" does not open`}},
 		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]}, codes.FailedPrecondition, []string{`entry "x" does not open: the key has no such version`, "too new"}},
 		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, codes.PermissionDenied, []string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
-		{"wrong service account", direct, e.params(keyServiceAccount, "intruder", keyTokens, tokensJSON(map[string]token{"vault": {issuer().Token(e.namespace, "intruder", "vault", time.Hour), time.Time{}}})), good,
+		{"wrong service account", direct, e.params(keyServiceAccount, "intruder"), good,
 			codes.PermissionDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
 		{"wrong role", direct, e.params("roleName", "nobody"), good, codes.PermissionDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
-		{"wrong audience", direct, e.params("audience", "team", keyTokens, tokensJSON(map[string]token{"team": {issuer().Token(e.namespace, "app", "team", time.Hour), time.Time{}}})), good,
+		{"wrong audience", direct, e.params("audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")), good,
 			codes.PermissionDenied, []string{`audience "team"`, "invalid audience"}},
-		{"token that only Vault knows to be expired", direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {issuer().Token(e.namespace, "app", "vault", -time.Hour), time.Time{}}})), good,
-			codes.PermissionDenied, []string{"expired"}},
 		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, codes.PermissionDenied, []string{"auth/nowhere"}},
 		{"not there", "http://" + dead, e.params(), good, codes.Internal, []string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
 		{"login held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
@@ -164,7 +162,7 @@ func TestVaultFailures(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, test.address, within(time.Second))
+			s := serve(t, test.address, within(time.Second), func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} })
 			began := time.Now()
 			resp, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
 			wantError(t, err, test.code, test.texts...)

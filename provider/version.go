@@ -18,12 +18,14 @@ const versionKeySize = 32
 // objectVersion is what the driver, and tools that restart pods, compare to see
 // whether a file has changed. It is a hash of path and content under a key that
 // does not leave the node: a hash without one could be guessed, and one of the
-// ciphertext would change with every rewrap. Lengths come first, so that no two
-// pairs of path and content are the same bytes.
-func objectVersion(key []byte, path string, content []byte) string {
+// ciphertext would change with every rewrap. Namespace and Secret are part of it, so
+// that the same content elsewhere on the node has another version: people may read
+// versions of their own pods, and could try values until two are equal. Lengths
+// come first, so that no two lists of parts are the same bytes.
+func objectVersion(key []byte, namespace, secret, path string, content []byte) string {
 	mac := hmac.New(sha256.New, key)
 	var n [8]byte
-	for _, part := range [][]byte{[]byte(path), content} {
+	for _, part := range [][]byte{[]byte(namespace), []byte(secret), []byte(path), content} {
 		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
 		mac.Write(n[:])
 		mac.Write(part)

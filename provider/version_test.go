@@ -14,13 +14,16 @@ func TestObjectVersion(t *testing.T) {
 	key, other := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
 	seen := map[string]string{}
 	for name, v := range map[string]string{
-		"one":                   objectVersion(key, "ab", []byte("c")),
-		"another cut":           objectVersion(key, "a", []byte("bc")),
-		"another path":          objectVersion(key, "ac", []byte("c")),
-		"another content":       objectVersion(key, "ab", []byte("d")),
-		"no content":            objectVersion(key, "ab", nil),
-		"another key":           objectVersion(other, "ab", []byte("c")),
-		"all of it in the path": objectVersion(key, "abc", nil),
+		"one":                   objectVersion(key, "ns", "secret", "ab", []byte("c")),
+		"another cut":           objectVersion(key, "ns", "secret", "a", []byte("bc")),
+		"another path":          objectVersion(key, "ns", "secret", "ac", []byte("c")),
+		"another content":       objectVersion(key, "ns", "secret", "ab", []byte("d")),
+		"no content":            objectVersion(key, "ns", "secret", "ab", nil),
+		"another key":           objectVersion(other, "ns", "secret", "ab", []byte("c")),
+		"another namespace":     objectVersion(key, "other", "secret", "ab", []byte("c")),
+		"another Secret":        objectVersion(key, "ns", "other", "ab", []byte("c")),
+		"another cut of names":  objectVersion(key, "nss", "ecret", "ab", []byte("c")),
+		"all of it in the path": objectVersion(key, "ns", "secret", "abc", nil),
 	} {
 		if twin, ok := seen[v]; ok {
 			t.Errorf("%s and %s have the same version", name, twin)
@@ -28,8 +31,8 @@ func TestObjectVersion(t *testing.T) {
 		seen[v] = name
 	}
 	// The format is for ever: a change would restart every pod that is watched.
-	const want = "00f7da38a97bdafd"
-	if got := objectVersion(key, "ab", []byte("c")); !strings.HasPrefix(got, want) {
+	const want = "f3acb24efbba286a"
+	if got := objectVersion(key, "ns", "secret", "ab", []byte("c")); !strings.HasPrefix(got, want) {
 		t.Errorf("got %s, want %s…", got, want)
 	}
 }

@@ -32,6 +32,9 @@ var (
 	ErrDenied = errors.New("permission denied")
 	// ErrInvalidToken: HTTP 403 "invalid token": the Vault token has ended.
 	ErrInvalidToken = errors.New("the Vault token is not valid (any more)")
+	// ErrWrongIdentity: the response to a login is not about the role that was
+	// requested and the service account token that was shown.
+	ErrWrongIdentity = errors.New("the login response is about another identity")
 	// ErrNotFound: HTTP 404, or a key or a mount that is not there.
 	ErrNotFound = errors.New("not found")
 	// ErrNotVault: what answered does not speak Vault's API.

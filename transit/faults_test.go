@@ -368,7 +368,7 @@ func TestAnEndedTokenIsReplacedOnce(t *testing.T) {
 	handler := func(valid string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/login") {
-				fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":3600}}`, logins.Add(1))
+				fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":3600,"metadata":{"role":"app"}}}`, logins.Add(1))
 				return
 			}
 			calls.Add(1)
@@ -402,7 +402,7 @@ func TestALoginIsSharedAndRenewed(t *testing.T) {
 	var logins atomic.Int32
 	ttl := "3600"
 	s := fake(t, -1, func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":%s}}`, logins.Add(1), ttl)
+		fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":%s,"metadata":{"role":"app"}}}`, logins.Add(1), ttl)
 	})
 	source := s.client.NewLoginSource(Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 	done := make(chan error)
@@ -460,7 +460,7 @@ func TestTheEnvironmentOfTheProcessDoesNotAct(t *testing.T) {
 	var got http.Header
 	s := fake(t, -1, func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header
-		fmt.Fprint(w, `{"auth":{"client_token":"t"}}`)
+		fmt.Fprint(w, `{"auth":{"client_token":"t","metadata":{"role":"app"}}}`)
 	})
 	if _, err := s.client.Login(t.Context(), Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }}); err != nil {
 		t.Fatal(err)

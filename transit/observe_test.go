@@ -127,7 +127,7 @@ func TestObserveFaults(t *testing.T) {
 				w.WriteHeader(503)
 				return
 			}
-			fmt.Fprint(w, `{"auth":{"client_token":"t"}}`)
+			fmt.Fprint(w, `{"auth":{"client_token":"t","metadata":{"role":"app"}}}`)
 		}))
 		defer srv.Close()
 		c, h := observed(t, srv.URL, 0)

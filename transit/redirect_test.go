@@ -82,7 +82,7 @@ func TestStandby(t *testing.T) {
 	var got []*http.Request
 	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = append(got, r)
-		io.WriteString(w, `{"auth": {"client_token": "t"}, "data": {"batch_results": [{"plaintext": ""}]}}`)
+		io.WriteString(w, `{"auth": {"client_token": "t", "metadata": {"role": "app"}}, "data": {"batch_results": [{"plaintext": ""}]}}`)
 	}))
 	t.Cleanup(active.Close)
 	client, err := transit.NewClient(transit.Config{Address: standby(t, active.URL, 307).URL, RetryFor: -1})

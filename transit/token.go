@@ -11,6 +11,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
 // TokenSource gives a session its Vault token.
@@ -64,7 +65,8 @@ type Token struct {
 	life time.Duration // zero: for ever
 }
 
-// Login logs in once. The error is an *Error; a refusal wraps [ErrDenied].
+// Login logs in once. The error is an *Error; a refusal wraps [ErrDenied], and a
+// response that is not about the token that was shown wraps [ErrWrongIdentity].
 func (c *Client) Login(ctx context.Context, l Login) (Token, error) {
 	jwt, err := l.JWT()
 	if err != nil {
@@ -94,8 +96,9 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 	}
 	var out struct {
 		Auth *struct {
-			Token string `json:"client_token"`
-			TTL   int64  `json:"lease_duration"`
+			Token    string            `json:"client_token"`
+			TTL      int64             `json:"lease_duration"`
+			Metadata map[string]string `json:"metadata"`
 		} `json:"auth"`
 	}
 	asked := time.Now()
@@ -114,12 +117,37 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 		return Token{}, &Error{Doing: doing, Address: c.address, Status: http.StatusOK,
 			Err: fmt.Errorf("%w: it has no token in it", ErrNotVault)}
 	}
+	if err := l.checkIdentity(jwt, out.Auth.Metadata); err != nil {
+		return Token{}, &Error{Doing: doing, Address: c.address, Status: http.StatusOK, Err: err}
+	}
 	t := Token{Value: out.Auth.Token}
 	if ttl := out.Auth.TTL; ttl > 0 {
 		t.life = time.Duration(min(ttl, 10*365*86400)) * time.Second
 		t.Expires = asked.Add(t.life)
 	}
 	return t, nil
+}
+
+// checkIdentity reports whether a login response is about the token that was shown.
+// A method that does not look at it, such as cert, logs in whoever holds the
+// connection's certificate. Methods kubernetes and jwt return the role; kubernetes
+// also returns whose token it was (measured on Vault 1.21 and OpenBao 2.4).
+func (l Login) checkIdentity(jwt string, metadata map[string]string) error {
+	if got := metadata["role"]; got != l.Role {
+		return fmt.Errorf("%w: its metadata has role %q", ErrWrongIdentity, clip(got))
+	}
+	// A token that cannot be read has no claims, and none is equal to what is there.
+	claims, _ := podtoken.Parse(jwt)
+	for _, field := range []struct{ name, claim string }{
+		{"service_account_name", claims.ServiceAccount},
+		{"service_account_namespace", claims.Namespace},
+		{"service_account_uid", claims.ServiceAccountUID},
+	} {
+		if got, ok := metadata[field.name]; ok && got != field.claim {
+			return fmt.Errorf("%w: its metadata has %s %q", ErrWrongIdentity, field.name, clip(got))
+		}
+	}
+	return nil
 }
 
 // LoginSource is a TokenSource that logs in when it is first asked and again

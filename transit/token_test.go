@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // loginFake is a Vault whose logins do what the test wants.
@@ -28,7 +31,7 @@ func loginFake(t *testing.T, h func(w http.ResponseWriter, r *http.Request, jwt 
 }
 
 func give(w http.ResponseWriter, token string, ttl int) {
-	fmt.Fprintf(w, `{"auth":{"client_token":%q,"lease_duration":%d}}`, token, ttl)
+	fmt.Fprintf(w, `{"auth":{"client_token":%q,"lease_duration":%d,"metadata":{"role":"app"}}}`, token, ttl)
 }
 
 // result is what one who asked a source got.
@@ -339,7 +342,7 @@ func TestDeniedWithAnOldToken(t *testing.T) {
 	c := fake(t, -1, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/login") {
 			logins++
-			fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":3600}}`, logins)
+			fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":3600,"metadata":{"role":"app"}}}`, logins)
 			return
 		}
 		requests++
@@ -369,5 +372,64 @@ func TestDeniedWithAnOldToken(t *testing.T) {
 	}
 	if StaticToken("t").Denied("t") {
 		t.Error("a static token is worth another try")
+	}
+}
+
+// TestLoginResponseOfAnotherIdentity: whatever a method returns about the identity
+// must be what was requested and shown. The methods kubernetes and jwt do so (the
+// tests of package provider log in with the real ones); cert returns no role.
+func TestLoginResponseOfAnotherIdentity(t *testing.T) {
+	issuer, err := testenv.NewJWTIssuer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := issuer.Token("demo", "matrix", "vault", time.Hour)
+	claims, err := podtoken.Parse(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string]string{"role": "app", "service_account_name": "matrix", "service_account_namespace": "demo",
+		"service_account_uid": claims.ServiceAccountUID, "service_account_secret_name": ""}
+	with := func(name, value string) map[string]string {
+		other := maps.Clone(whole)
+		other[name] = value
+		return other
+	}
+	for name, c := range map[string]struct {
+		metadata map[string]string
+		jwt      string
+		ok       bool
+	}{
+		"kubernetes":                             {whole, shown, true},
+		"jwt":                                    {map[string]string{"role": "app"}, shown, true},
+		"jwt, of an unreadable text":             {map[string]string{"role": "app"}, "jwt", true},
+		"no metadata, as of cert":                {nil, shown, false},
+		"no role":                                {map[string]string{"cert_name": "node"}, shown, false},
+		"another role":                           {with("role", "admin"), shown, false},
+		"the role in capitals":                   {with("role", "APP"), shown, false},
+		"another account":                        {with("service_account_name", "other"), shown, false},
+		"another namespace":                      {with("service_account_namespace", "other"), shown, false},
+		"another uid":                            {with("service_account_uid", "other"), shown, false},
+		"an empty uid":                           {with("service_account_uid", ""), shown, false},
+		"an account for a text that is no token": {whole, "jwt", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body, err := json.Marshal(map[string]any{"auth": map[string]any{"client_token": "canary", "metadata": c.metadata}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := fake(t, -1, answer(200, string(body)))
+			token, err := s.client.Login(t.Context(), Login{Mount: "kubernetes", Role: "app", JWT: own(c.jwt)})
+			if c.ok {
+				if err != nil || token.Value != "canary" {
+					t.Errorf("got %q, %v", token.Value, err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrWrongIdentity) || token.Value != "" {
+				t.Errorf("got %q, %v", token.Value, err)
+			}
+			checkQuiet(t, err)
+		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -41,6 +42,8 @@ type options struct {
 	endpoint       string
 	vault          transit.Config
 	allowed        []string
+	namespaces     []string
+	authMounts     []string
 	vaultNamespace string
 	authMount      string
 	audience       string
@@ -72,6 +75,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	allowed := fs.String("vault-allowed-addresses", "", "further Vault `addresses` that a class may name, with commas between them")
 	fs.StringVar(&o.vaultNamespace, "vault-namespace", getenv("VAULT_NAMESPACE"), "Vault `namespace` where a class names none; environment VAULT_NAMESPACE")
 	fs.StringVar(&o.authMount, "vault-auth-mount", provider.DefaultAuthMount, "`path` of the auth mount where a class names none")
+	authMounts := fs.String("vault-allowed-auth-mounts", "", "further `paths` of auth mounts that a class may name, with commas between them; of type kubernetes or jwt")
+	namespaces := fs.String("vault-allowed-namespaces", "", "further Vault `namespaces` that a class may name, with commas between them")
 	fs.StringVar(&o.vault.CACert, "vault-ca-cert", o.vault.CACert, "`file` of CA certificates for Vault; environment VAULT_CACERT")
 	fs.StringVar(&o.vault.ClientCert, "vault-client-cert", o.vault.ClientCert, "`file` of a client certificate for Vault; environment VAULT_CLIENT_CERT")
 	fs.StringVar(&o.vault.ClientKey, "vault-client-key", o.vault.ClientKey, "`file` of its key; environment VAULT_CLIENT_KEY")
@@ -110,16 +115,23 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	} else if err := transit.CheckAddress(o.vault.Address); err != nil {
 		bad("vault-addr", "%v", err)
 	}
-	for address := range strings.SplitSeq(*allowed, ",") {
-		if address = strings.TrimSpace(address); address == "" {
-			continue
+	list := func(name, text string, check func(string) error) (values []string) {
+		for value := range strings.SplitSeq(text, ",") {
+			if value = strings.TrimSpace(value); value == "" {
+				continue
+			}
+			if err := check(value); err != nil {
+				bad(name, "%v", err)
+			}
+			values = append(values, value)
 		}
-		if err := transit.CheckAddress(address); err != nil {
-			bad("vault-allowed-addresses", "%v", err)
-		}
-		o.allowed = append(o.allowed, address)
+		return values
 	}
-	if o.authMount = strings.Trim(o.authMount, "/"); o.authMount == "" {
+	checkPath := func(path string) error { return ciphertext.CheckPath(strings.Trim(path, "/")) }
+	o.allowed = list("vault-allowed-addresses", *allowed, transit.CheckAddress)
+	o.authMounts = list("vault-allowed-auth-mounts", *authMounts, checkPath)
+	o.namespaces = list("vault-allowed-namespaces", *namespaces, checkPath)
+	if strings.Trim(o.authMount, "/") == "" {
 		bad("vault-auth-mount", "is empty")
 	}
 	if (o.vault.ClientCert == "") != (o.vault.ClientKey == "") {
@@ -177,8 +189,9 @@ func (o *options) config(log *slog.Logger) (provider.Config, error) {
 	key, err := provider.VersionKey(o.versionKeyFile)
 	errs := []error{err}
 	c := provider.Config{
-		Vault: o.vault, AllowedAddresses: o.allowed, VaultNamespace: strings.Trim(o.vaultNamespace, "/"),
-		AuthMount: o.authMount, Audience: o.audience, MountTimeout: o.mountTimeout,
+		Vault: o.vault, AllowedAddresses: o.allowed,
+		VaultNamespace: o.vaultNamespace, AllowedNamespaces: o.namespaces,
+		AuthMount: o.authMount, AllowedAuthMounts: o.authMounts, Audience: o.audience, MountTimeout: o.mountTimeout,
 		RepublishCacheBytes: o.republishCache,
 		VersionKey:          key, Log: log, BuildVersion: version.Number(),
 	}

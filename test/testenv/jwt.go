@@ -78,6 +78,13 @@ func (i *JWTIssuer) Claims(namespace, serviceAccount, audience string, ttl time.
 	}
 }
 
+// PodToken is [JWTIssuer.Token] for a certain pod.
+func (i *JWTIssuer) PodToken(namespace, pod, podUID, serviceAccount, audience string, ttl time.Duration) string {
+	claims := i.Claims(namespace, serviceAccount, audience, ttl)
+	claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": pod, "uid": podUID}
+	return i.Sign(claims)
+}
+
 // Sign returns a token with any claims.
 func (i *JWTIssuer) Sign(claims map[string]any) string {
 	signed := segment(map[string]any{"alg": "ES256", "typ": "JWT"}) + "." + segment(claims)

@@ -52,16 +52,45 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 // means the API server's own. The server grants no less than ten minutes.
 func (s *APIServer) ServiceAccountToken(t testing.TB, namespace, name, audience string, ttl time.Duration) string {
 	t.Helper()
-	token, err := s.serviceAccountToken(t.Context(), namespace, name, audience, ttl)
+	token, err := s.serviceAccountToken(t.Context(), namespace, name, audience, ttl, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return token
 }
 
-func (s *APIServer) serviceAccountToken(ctx context.Context, namespace, name, audience string, ttl time.Duration) (string, error) {
+// PodToken returns a token of the service account that is bound to a pod, as the
+// kubelet gets it for the pod's volumes, and the pod's uid. It creates the pod,
+// which nothing runs, where it does not exist. The account must exist.
+func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience string, ttl time.Duration) (token, uid string) {
+	t.Helper()
+	path := "/api/v1/namespaces/" + namespace + "/pods"
+	err := s.create(t.Context(), path, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: pod}, Spec: corev1.PodSpec{
+		ServiceAccountName: account, Containers: []corev1.Container{{Name: "app", Image: "app"}},
+	}})
+	if err != nil {
+		t.Fatalf("creating the pod %s/%s: %v", namespace, pod, err)
+	}
+	var created corev1.Pod
+	if err := s.call(t.Context(), http.MethodGet, path+"/"+pod, nil, &created); err != nil {
+		t.Fatalf("reading the pod %s/%s: %v", namespace, pod, err)
+	}
+	if created.Spec.ServiceAccountName != account {
+		t.Fatalf("the pod %s/%s has service account %s, not %s", namespace, pod, created.Spec.ServiceAccountName, account)
+	}
+	token, err = s.serviceAccountToken(t.Context(), namespace, account, audience, ttl, &authenticationv1.BoundObjectReference{
+		APIVersion: "v1", Kind: "Pod", Name: pod, UID: created.UID,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, string(created.UID)
+}
+
+func (s *APIServer) serviceAccountToken(ctx context.Context, namespace, name, audience string, ttl time.Duration,
+	bound *authenticationv1.BoundObjectReference) (string, error) {
 	seconds := int64(ttl.Seconds())
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds, BoundObjectRef: bound}}
 	if audience != "" {
 		request.Spec.Audiences = []string{audience}
 	}
