@@ -405,3 +405,53 @@ func TestLoginsAreKeptForMinutes(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "after another 13 minutes, with a clock that was set back", 4, 17)
 }
+
+// TestAccessTakenAway is what docs/runbook.md promises under "Take access away now".
+func TestAccessTakenAway(t *testing.T) {
+	e := newEnv(t)
+	e.setRole(t, map[string]any{"token_ttl": "24h"})
+	s := serve(t, e.vault.Address, cached)
+	now := clock.Now()
+	read := func() clock.Reading { return now }
+	s.provider.logins.now, s.provider.republished.now = read, read
+	s.provider.now = func() time.Time { return now.Wall }
+	entries := e.entries(t, "old")
+	refused := func(params, entries map[string]string, texts ...string) {
+		t.Helper()
+		_, err := s.Mount(t.Context(), mountRequest(params, entries))
+		wantError(t, err, codes.PermissionDenied, texts...)
+	}
+	s.mountOne(t, e.params(), entries, "old")
+
+	if err := e.vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
+		t.Fatal(err)
+	}
+	refused(e.params(keyPodUID, "uid-1"), entries, "logging in to Vault") // a new pod, at once
+	s.mountOne(t, e.params(), entries, "old")                             // unchanged, for the running one
+	for range 15 {
+		now = now.Add(time.Minute)
+		s.mountOne(t, e.params(), entries, "old")
+	}
+	refused(e.params(), e.entries(t, "new"), "logging in to Vault") // a changed value, after 15 minutes
+	refused(e.params(), entries, "logging in to Vault")             // and the old one is forgotten
+
+	e.setRole(t, nil)
+	s.mountOne(t, e.params(), entries, "old")
+	for range 60 {
+		now = now.Add(time.Minute)
+		if _, err := s.Mount(t.Context(), mountRequest(e.params(), entries)); err != nil {
+			break
+		}
+	}
+	if _, err := s.Mount(t.Context(), mountRequest(e.params(), entries)); err == nil {
+		t.Error("an unchanged response is repeated for more than an hour")
+	}
+
+	// A policy counts at once, for the tokens that exist.
+	e = newEnv(t)
+	s = serve(t, e.vault.Address, cached)
+	s.mountOne(t, e.params(), e.entries(t, "old"), "old")
+	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
+	refused(e.params(), e.entries(t, "new"), "decrypting")
+	refused(e.params(keyPodUID, "uid-1"), e.entries(t, "old"), "decrypting")
+}

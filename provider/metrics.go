@@ -27,6 +27,7 @@ type metrics struct {
 	inFlight                       prometheus.Gauge
 	mounts                         [codes.Unauthenticated + 1]prometheus.Counter // nil for a code that is never sent
 	fromVault, fromCache, fromNone prometheus.Observer
+	newMountsFailed                prometheus.Counter
 
 	vaultRequests *prometheus.CounterVec
 	vaultDuration *prometheus.HistogramVec
@@ -97,6 +98,7 @@ func newMetrics(buildVersion string) *metrics {
 			m.mounts[code] = mounts.WithLabelValues(resultFailure, code.String())
 		}
 	}
+	m.newMountsFailed = m.counter("new_mounts_failed_total", "Mounts that failed of volumes that this process has never mounted: their pods cannot start.")
 	duration := m.histograms("mount_duration_seconds", "How long mounts took, by where the answer came from.", mountBuckets, "source")
 	m.fromVault, m.fromCache, m.fromNone = duration.WithLabelValues(sourceVault), duration.WithLabelValues(sourceCache), duration.WithLabelValues(sourceNone)
 

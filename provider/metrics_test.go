@@ -83,6 +83,11 @@ func since(t testing.TB, p *Provider, before map[string]float64) map[string]floa
 
 // failed is what a mount that failed has counted, and more.
 func failed(code codes.Code, source string, more map[string]float64) map[string]float64 {
+	return sum(failedAgain(code, source, more), map[string]float64{"new_mounts_failed_total": 1})
+}
+
+// failedAgain is what a failed mount of a volume that has its files has counted.
+func failedAgain(code codes.Code, source string, more map[string]float64) map[string]float64 {
 	m := map[string]float64{fmt.Sprintf("mounts_total{code=%s,result=failure}", code): 1, "mount_duration_seconds{source=" + source + "}": 1}
 	maps.Copy(m, more)
 	return m
@@ -143,9 +148,9 @@ func TestMetricsOfMounts(t *testing.T) {
 		{"token of another pod", e.params(keyPodUID, "", keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(codes.PermissionDenied, "none", nil)},
 		{"read as the pod", e.params(asPod...), nil, sum(fromVault, read("2xx"), login, requests("decrypt", "2xx"), kept)},
 		{"read as the pod, repeated", e.params(asPod...), nil, sum(fromCache, read("2xx"))},
-		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failed(codes.NotFound, "none", read("4xx"))},
-		{"bad parameters", e.params("scope", "wide"), entries, failed(codes.InvalidArgument, "none", nil)},
-		{"no ciphertext", e.params(), nil, failed(codes.FailedPrecondition, "none", nil)},
+		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failedAgain(codes.NotFound, "none", read("4xx"))},
+		{"bad parameters", e.params("scope", "wide"), entries, failedAgain(codes.InvalidArgument, "none", nil)},
+		{"no ciphertext", e.params(), nil, failedAgain(codes.FailedPrecondition, "none", nil)},
 		{"refused login", e.params(keyServiceAccount, "intruder", keyPodUID, "uid-3"), entries,
 			failed(codes.PermissionDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
 		{"entry that does not open", e.params("scope", "namespace", keyPodUID, "uid-3"), entries, failed(codes.FailedPrecondition, "vault", sum(login, requests("decrypt", "4xx"), miss))},

@@ -24,6 +24,9 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 	defer func() {
 		l.took = p.now().Sub(l.began)
 		p.metrics.mountDone(codeOf(resp, err), l.source, l.took)
+		if resp == nil && !p.mounted(l.request) {
+			p.metrics.newMountsFailed.Inc()
+		}
 		l.write(ctx, p.log, resp, err)
 	}()
 
@@ -51,7 +54,33 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 	if failure != nil {
 		return nil, final(failure, r.tokens.all()...)
 	}
+	p.remember(r)
 	return resp, nil
+}
+
+// maxVolumes bounds the volumes that the provider remembers to have mounted. A node
+// has a few hundred pods at most.
+const maxVolumes = 4096
+
+// volume returns what a volume is known by.
+func (p *Provider) volume(r *request) (d digest) {
+	h := p.digests.hash("volume")
+	h.add(r.pod.uid, r.target)
+	h.sum(&d)
+	return d
+}
+
+// remember notes that a volume has its files.
+func (p *Provider) remember(r *request) { p.volumes.Add(p.volume(r), nil) }
+
+// mounted reports whether a volume has its files, so that a mount that fails costs
+// its pod no more than a new value. After a restart the provider does not know.
+func (p *Provider) mounted(r *request) bool {
+	if r == nil {
+		return false // a panic before the request was read
+	}
+	_, ok := p.volumes.Get(p.volume(r))
+	return ok
 }
 
 // What a mount takes of memory, copies and all, goes by the size of its request.

@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -123,6 +124,7 @@ type Provider struct {
 	digests     digester
 	logins      logins
 	republished *republished        // nil: off
+	volumes     *lru.Cache          // digests of the volumes that have their files
 	long        *semaphore.Weighted // bytes of the long requests in work
 	metrics     *metrics
 	log         *slog.Logger
@@ -151,7 +153,7 @@ func New(c Config) (*Provider, error) {
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
-	p := &Provider{config: c, digests: newDigester(), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
+	p := &Provider{config: c, digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault
