@@ -4,7 +4,11 @@
 # `make release` makes the image that is published, without Docker and byte for
 # byte the same each time. This file is for building one with Docker; the files
 # come from the same program, and a test compares the rest.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+#
+# A tag can be moved to another image, a digest cannot. To update: change the tag,
+# and take the digest of the multi-platform index from
+# `docker buildx imagetools inspect golang:TAG`.
+FROM --platform=$BUILDPLATFORM golang:1.26.8@sha256:0f063af2d465d8dcae54cce04278ada488b96f77b42449c8d071e47d016cc65a AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY release/go.mod release/go.sum release/
