@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fips e2e cluster e2e-clean bench lint manifests build image release clean
+.PHONY: help demo test test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
@@ -37,6 +37,10 @@ test-fips: ## the programs and their packages with Go's certified FIPS 140-3 mod
 	@go run ./test/programs/cmd/programs vault etcd kube-apiserver >/dev/null
 	GOFIPS140=certified CGO_ENABLED=0 test/with-tmp go test -timeout 20m $(FIPS_TESTS)
 
+FUZZTIME ?= 10m
+fuzz: ## every fuzz target, one after another, for FUZZTIME (10m) each (FUZZ=-run=NAME for some)
+	@go run ./test/fuzz -time '$(FUZZTIME)' $(FUZZ)
+
 e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leaves it standing)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
 
@@ -51,6 +55,11 @@ bench: ## provider and rotator against bare clients: rates, latencies, CPU, memo
 
 lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
 	@test/lint/run
+
+GOVULNDB ?= https://vuln.go.dev
+vulncheck: ## known vulnerabilities in what is released (GOVULNDB=file:///DIRECTORY for a copy of the database)
+	cd tools && go test ./...
+	GOVULNDB='$(GOVULNDB)' tools/vulncheck
 
 manifests: ## manifests/, the chart's values.yaml and its page, from the chart and its schema
 	@go run ./test/chart/cmd/manifests
