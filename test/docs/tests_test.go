@@ -3,6 +3,7 @@ package docs
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,24 +29,126 @@ func TestTestsNamedInThePages(t *testing.T) {
 	}
 }
 
+// noTest matches the statement that a threat has no test.
+var noTest = regexp.MustCompile(`\bthere is no test\b`)
+
 // TestThreatModelIsProved: every attack of docs/threat-model.md has a test behind it,
 // or the frank word that there is none, and the page knows those that it has to.
 func TestThreatModelIsProved(t *testing.T) {
-	page := read(t, filepath.Join(root(t), "docs", "threat-model.md"))
-	_, attacks, _ := strings.Cut(page, "\n## Attacks\n")
-	attacks, _, _ = strings.Cut(attacks, "\n## ")
-	known := map[string]bool{}
-	for _, section := range strings.Split(attacks, "\n### ")[1:] {
-		title, text, _ := strings.Cut(section, "\n")
-		known[title] = true
-		if !namedTest.MatchString(text) && !strings.Contains(strings.Join(strings.Fields(text), " "), "there is no test") {
+	attacks := subsections(t, "Attacks")
+	for title, text := range attacks {
+		if !namedTest.MatchString(text) && !noTest.MatchString(strings.Join(strings.Fields(text), " ")) {
 			t.Errorf("%s: neither a test nor a word that there is none", title)
 		}
 	}
-	for _, title := range []string{"Stolen ciphertext", "Foreign namespace", "Malicious class author", "Compromised provider",
-		"Compromised rotator", "Node root", "Vault down", "Replay of old ciphertext", "Log and backup leaks"} {
-		if !known[title] {
+	for _, title := range []string{
+		"Stolen ciphertext", "Foreign namespace", "Malicious class author", "Compromised provider", "Compromised rotator",
+		"Node root", "Vault down", "Replay of old ciphertext", "Log and backup leaks",
+	} {
+		if _, ok := attacks[title]; !ok {
 			t.Errorf("the page says nothing of: %s", title)
 		}
 	}
+}
+
+// TestThreatModelHasSTRIDE checks that each trust boundary has a row for each
+// category, and each row a threat, a control, what remains, and a test: named, named
+// at the finding that the cell links to, or stated to be missing.
+func TestThreatModelHasSTRIDE(t *testing.T) {
+	boundaries := subsections(t, "Trust boundaries")
+	for _, words := range []string{
+		"Author's machine", "provider socket", "Shared socket directory", "Provider and Vault", "Provider and API server", "HTTP ports",
+		"Rotator", "State ConfigMap and Lease", "audit log", "Git, etcd and backups", "Supply chain",
+	} {
+		found := false
+		for title := range boundaries {
+			found = found || strings.Contains(title, words)
+		}
+		if !found {
+			t.Errorf("no trust boundary is about: %s", words)
+		}
+	}
+	for title, text := range boundaries {
+		categories := map[string]bool{}
+		for _, row := range rows(text) {
+			categories[row[0]] = true
+			if len(row) != 5 || slices.Contains(row, "") {
+				t.Errorf("%s: a row without category, threat, control, what remains or tests: %q", title, row)
+				continue
+			}
+			if !namedTest.MatchString(row[4]) && !noTest.MatchString(row[4]) && !link.MatchString(row[4]) {
+				t.Errorf("%s: neither a test nor a word that there is none: %q", title, row)
+			}
+		}
+		for _, category := range strings.Split("STRIDE", "") {
+			if !categories[category] {
+				t.Errorf("%s: no row for %s of STRIDE", title, category)
+			}
+		}
+	}
+}
+
+// TestThreatModelHasFindings: each finding has a row with its control and its test.
+func TestThreatModelHasFindings(t *testing.T) {
+	// pending are the findings whose test the page does not name yet.
+	pending := strings.Fields("H1 H4 H5 H6 M7 M9 M10 L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13")
+	findings := rows(section(t, "Attacks found by testing"))
+	var ids []string
+	for _, row := range findings {
+		ids = append(ids, row[0])
+		if len(row) != 5 || slices.Contains(row, "") {
+			t.Errorf("a row without finding, attack, control, what remains or tests: %q", row)
+			continue
+		}
+		if named := namedTest.MatchString(row[4]) || noTest.MatchString(row[4]); named == slices.Contains(pending, row[0]) {
+			t.Errorf("%s: test named or stated to be missing: %t; pending: %t", row[0], named, named)
+		}
+	}
+	want := strings.Fields("H1 H2 H3 H4 H5 H6 M6 M7 M8 M9 M10 L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13")
+	if !slices.Equal(want, ids) {
+		t.Errorf("findings %q, want %q", ids, want)
+	}
+}
+
+// section returns the text of a section of the threat model.
+func section(t *testing.T, title string) string {
+	t.Helper()
+	_, text, found := strings.Cut(read(t, filepath.Join(root(t), "docs", "threat-model.md")), "\n## "+title+"\n")
+	if !found {
+		t.Fatalf("docs/threat-model.md has no section %q", title)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return text
+}
+
+// subsections returns the texts of a section of the threat model by their titles.
+func subsections(t *testing.T, title string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, text := range strings.Split(section(t, title), "\n### ")[1:] {
+		title, text, _ := strings.Cut(text, "\n")
+		found[title] = text
+	}
+	return found
+}
+
+// rows returns the cells of the tables in the text, without their headings.
+func rows(text string) (found [][]string) {
+	heading := true
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			heading = true
+		case strings.HasPrefix(line, "|---"):
+			heading = false
+		case !heading:
+			cells := strings.Split(strings.Trim(line, "|"), "|")
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
+			}
+			found = append(found, cells)
+		}
+	}
+	return found
 }
