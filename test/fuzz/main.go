@@ -99,7 +99,9 @@ func (t target) fuzz(ctx context.Context, fuzzTime string, out io.Writer) error 
 		return errors.New("the target has no seeds: call f.Add")
 	}
 	fmt.Fprintf(out, "%d seeds pass\n", seeds)
-	return t.goTest(ctx, out, "-fuzz", "^"+t.name+"$", "-fuzztime", fuzzTime)
+	// By default each new input is made shorter for up to a minute. With the long inputs
+	// of package manifest nothing else was done: 29 inputs were tried in 25 seconds.
+	return t.goTest(ctx, out, "-fuzz", "^"+t.name+"$", "-fuzztime", fuzzTime, "-fuzzminimizetime", "100x")
 }
 
 // seeds runs the target with its seeds alone, and returns how many there are.
