@@ -37,6 +37,9 @@ type request struct {
 // do sends a request until it is answered, fails for good, or may not be
 // retried any longer. The error is an *Error.
 func (c *Client) do(ctx context.Context, r request) error {
+	if err := auditOf(ctx).check(); err != nil {
+		return &Error{Doing: r.doing, Address: c.address, Err: err}
+	}
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second),
@@ -88,6 +91,10 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	}
 	req := client.NewRequest(r.method, "/v1/"+r.path)
 	req.ClientToken = r.token
+	if req.Headers == nil {
+		req.Headers = http.Header{} // of this request only: NewRequest copies the client's
+	}
+	auditOf(ctx).set(req.Headers)
 	if r.in != nil {
 		if err := req.SetJSONBody(r.in); err != nil {
 			return fail(fmt.Errorf("making the request: %w", err))
