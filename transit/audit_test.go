@@ -179,7 +179,7 @@ func TestAuditOfASharedLogin(t *testing.T) {
 // header, or be read in two ways.
 func TestUnsafeAuditValues(t *testing.T) {
 	var requests atomic.Int32
-	s := fake(t, 0, func(w http.ResponseWriter, _ *http.Request) {
+	s := fake(t, -1, func(w http.ResponseWriter, _ *http.Request) {
 		requests.Add(1)
 		fmt.Fprint(w, anyAnswer)
 	})
