@@ -134,6 +134,8 @@ func TestCanary(t *testing.T) {
 	birds.add("expired token", expired)
 	opaque := "0paque-" + rand.Text()
 	birds.add("token of no known form", opaque)
+	role := "hvs." + rand.Text() // a token of Vault's in the wrong place
+	birds.add("role that looks like a token", role)
 	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type, Data: map[string][]byte{"x": []byte(good["x"])},
 	})
@@ -258,6 +260,9 @@ func TestCanary(t *testing.T) {
 		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", keyPodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
 			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), codes.InvalidArgument},
 
+		{"role that looks like a token", direct, nothing, mount(e.params("roleName", role), good), codes.PermissionDenied},
+		{"names that are tokens", direct, nothing, mount(e.params(keyClass, e.jwt, keyPodName, e.jwt, keyServiceAccount, e.jwt), good), codes.InvalidArgument},
+
 		{"no token", direct, nothing, mount(e.params("audience", "team"), good), codes.FailedPrecondition},
 		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), codes.Unauthenticated},
 		{"no ciphertext", direct, nothing, mount(e.params(), nil), codes.FailedPrecondition},
@@ -343,6 +348,12 @@ func TestCanary(t *testing.T) {
 				t.Errorf("%d lines of two mounts:\n%s", n, log)
 			}
 			birds.quiet(t, "the log", log)
+			s.provider.audit.flush(t.Context())
+			if audit := s.audit.String(); !strings.Contains(audit, auditSchema) {
+				t.Errorf("the audit log:\n%s", audit)
+			} else {
+				birds.quiet(t, "the audit log", audit)
+			}
 			body, _ := page(t, s.provider, "")
 			if !strings.Contains(body, fmt.Sprintf(`%smounts_total{code=%q,`, ours, test.code)) {
 				t.Errorf("the page does not have what happened:\n%s", body)
@@ -377,6 +388,8 @@ func TestCanary(t *testing.T) {
 			body, _ := page(t, s.provider, "")
 			birds.quiet(t, "the error", fmt.Sprint(err))
 			birds.quiet(t, "the log", s.log.String())
+			s.provider.audit.flush(t.Context())
+			birds.quiet(t, "the audit log", s.audit.String())
 			birds.quiet(t, "the metrics page", body)
 			if _, err := s.Mount(t.Context(), mount(e.params(), good)); err != nil {
 				t.Errorf("%s: the mount after it: %v", name, err)

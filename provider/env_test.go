@@ -121,6 +121,12 @@ func (e *env) params(more ...string) map[string]string {
 	return p
 }
 
+// logNames is what the log says of a mount with the parameters.
+func (e *env) logNames() string {
+	return fmt.Sprintf("namespace=%s pod=app-0 pod_uid=uid-0 service_account=app class=matrix secret=matrix role=%s key=%s/%s",
+		e.namespace, e.namespace, e.key.Mount, e.key.Name)
+}
+
 // tokenExpiry is what the kubelet says of the tokens in params.
 var tokenExpiry = time.Now().Add(time.Hour)
 
@@ -202,15 +208,17 @@ type served struct {
 	server   *Server
 	endpoint string
 	log      *logBuffer
+	audit    *logBuffer
 }
 
 // serve serves a provider for the Vault until the test ends.
 func serve(t testing.TB, address string, change ...func(*Config)) *served {
 	t.Helper()
-	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}}
+	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}, audit: &logBuffer{}}
 	c := Config{
 		Vault: transit.Config{Address: address}, Audience: DefaultAudience, AllowedAuthMounts: []string{"jwt"}, VersionKey: make([]byte, versionKeySize),
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), BuildVersion: "v1.2.3",
+		Node: "node-0", Audit: s.audit,
 	}
 	for _, change := range change {
 		change(&c)
@@ -230,6 +238,7 @@ func serve(t testing.TB, address string, change ...func(*Config)) *served {
 		if err := <-done; err != nil {
 			t.Errorf("serving: %v", err)
 		}
+		s.records(t) // each has the form that is documented
 	})
 	s.CSIDriverProviderClient = dial(t, s.endpoint)
 	return s

@@ -124,6 +124,7 @@ func TestErrorsPage(t *testing.T) {
 	causes := map[documentedError]cause{
 		{"InvalidArgument", "the parameters of"}:                                                                        {direct, e.params("scope", "wide"), good, nil, nil},
 		{"InvalidArgument", "is not a parameter; did you mean"}:                                                         {direct, e.params("secretNames", "x"), good, nil, nil},
+		{"InvalidArgument", "is not the name of a SecretProviderClass"}:                                                 {direct, e.params(keyClass, "a,b"), good, nil, nil},
 		{"InvalidArgument", "--vault-allowed-addresses"}:                                                                {direct, e.params("vaultAddress", "https://evil.example"), good, nil, nil},
 		{"InvalidArgument", "--vault-allowed-auth-mounts"}:                                                              {direct, e.params("vaultAuthMountPath", "cert"), good, nil, nil},
 		{"InvalidArgument", "--vault-allowed-namespaces"}:                                                               {direct, e.params("vaultNamespace", "team"), good, nil, nil},

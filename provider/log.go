@@ -19,12 +19,18 @@ const (
 // mountLog is what one mount's line in the log says. Its level is debug for a
 // republish that changes nothing: there is one for each volume every minute.
 type mountLog struct {
+	id         string // of the mount: in the log, the audit record, and the headers to Vault
+	node       string
 	began      time.Time
 	took       time.Duration
 	request    *request
+	parsed     bool   // whether the parameters of the request are valid
 	ciphertext string // where it came from
 	source     string // where the answer came from, or would have
 	entries    int
+
+	decrypting []auditEntry // what Vault was to decrypt; nil if the mount did not get there
+	kept       string       // record of the mount whose response was given again, for the first time
 }
 
 // codeOf returns the gRPC code of what a mount came to.
@@ -46,18 +52,21 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.M
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	var attrs []slog.Attr
+	attrs := []slog.Attr{slog.String("request", l.id)}
 	add := func(name, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(name, clip(value, 253)))
 		}
 	}
-	if r := l.request; r != nil {
-		add("namespace", r.pod.namespace)
-		add("pod", r.pod.name)
-		add("class", r.class)
-		add("secret", r.secret)
-	}
+	rec := l.record(codeOf(resp, err))
+	add("namespace", rec.Namespace)
+	add("pod", rec.Pod)
+	add("pod_uid", rec.PodUID)
+	add("service_account", rec.ServiceAccount)
+	add("class", rec.Class)
+	add("secret", rec.Secret)
+	add("role", rec.Role)
+	add("key", rec.Key)
 	add("ciphertext", l.ciphertext)
 	add("source", l.source)
 	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", l.took))

@@ -38,6 +38,8 @@ type metrics struct {
 	kubernetesRequests *prometheus.CounterVec
 	kubernetesDuration prometheus.Histogram
 
+	auditWritten, auditLost prometheus.Counter
+
 	panics prometheus.Counter
 }
 
@@ -123,6 +125,9 @@ func newMetrics(buildVersion string) *metrics {
 	}
 	kubernetesDuration := m.histograms("kubernetes_request_duration_seconds", "How long reads of Secrets from the API server took, each try.", requestBuckets)
 	m.kubernetesDuration = kubernetesDuration.WithLabelValues().(prometheus.Histogram)
+
+	audit := m.counters("audit_records_total", "Audit records, by whether they were written or lost.", "result")
+	m.auditWritten, m.auditLost = audit.WithLabelValues("written"), audit.WithLabelValues("lost")
 
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
 	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").WithLabelValues(buildVersion, runtime.Version()).Set(1)

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +19,7 @@ import (
 // Mount returns all files of the volume and a version of each, or an error with
 // one of the final codes (see the package). It ends within the mount timeout.
 func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *v1alpha1.MountResponse, err error) {
-	l := mountLog{began: p.now()}
+	l := mountLog{began: p.now(), id: rand.Text(), node: p.config.Node}
 	p.metrics.inFlight.Inc()
 	// In a panic too: then there is neither answer nor error.
 	defer func() {
@@ -28,15 +29,18 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 			p.metrics.newMountsFailed.Inc()
 		}
 		l.write(ctx, p.log, resp, err)
+		p.audit.write(l.line(codeOf(resp, err)))
 	}()
 
 	whole := p.republished.whole(in)
-	if resp, l.entries = p.republished.again(whole); resp != nil {
-		l.source, l.ciphertext = sourceCache, fromKubelet
+	if given := p.republished.again(whole); given != nil {
+		l.source, l.ciphertext, l.entries, l.kept = sourceCache, fromKubelet, given.entries, given.record
 		if p.log.Enabled(ctx, slog.LevelDebug) {
-			l.request, _ = p.parse(in) // for its names
+			var failure *failure
+			l.request, failure = p.parse(in) // for its names
+			l.parsed = failure == nil
 		}
-		return resp, nil
+		return given.MountResponse, nil
 	}
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
@@ -44,7 +48,7 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 	defer leave()
 	r, failure := p.parse(in)
 	r.whole = whole
-	l.request = r
+	l.request, l.parsed = r, failure == nil
 	if failure == nil && waited != nil {
 		failure = p.late(r, "waiting for other long ones")
 	}
@@ -138,18 +142,22 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		if from == fromKubelet {
 			m.request = r.whole // elsewhere, the ciphertext is not in it
 		}
-		if resp := p.republished.get(m); resp != nil {
-			l.source = sourceCache
-			return resp, nil
+		if given := p.republished.get(m); given != nil {
+			l.source, l.kept = sourceCache, given.record
+			return given.MountResponse, nil
 		}
 	}
-	l.source = sourceVault
-	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, entries)
+	l.source, l.decrypting = sourceVault, auditEntries(data, entries)
+	ctx = transit.WithAudit(ctx, r.auditHeaders(jwt.claims, l.id, l.node))
+	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, l.decrypting)
 	if failure != nil {
 		return nil, failure
 	}
 	resp, failure := p.files(ctx, r, objects, plaintext)
 	if failure == nil && keep {
+		if p.audit != nil {
+			m.record = string(l.line(codes.OK))
+		}
 		p.republished.put(m, resp)
 	}
 	return resp, failure
@@ -192,12 +200,13 @@ func (w *watched) Token(ctx context.Context) (string, error) {
 	return w.token, w.err
 }
 
-// decrypt logs in, where that is needed, and decrypts the entries in one batch.
-func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []string) (map[string][]byte, *failure) {
+// decrypt logs in, where that is needed, and decrypts the entries in one batch. It
+// marks those that Vault decrypted.
+func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []auditEntry) (map[string][]byte, *failure) {
 	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
-		items[i] = transit.Item{Data: data[entry], Context: r.scope.Context(r.pod.namespace, r.secret, entry)}
+		items[i] = transit.Item{Data: data[entry.Name], Context: r.scope.Context(r.pod.namespace, r.secret, entry.Name)}
 	}
 	session := p.vaults[r.vaultAddress].Session(r.vaultNamespace, source)
 	results, err := session.Decrypt(ctx, r.key, items)
@@ -217,7 +226,7 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 	code := codes.NotFound
 	for i, result := range results {
 		if result.Err != nil {
-			problem, check := r.itemProblem(entries[i], from, result.Err)
+			problem, check := r.itemProblem(entries[i].Name, from, result.Err)
 			problems = append(problems, problem)
 			if !slices.Contains(checks, check) {
 				checks = append(checks, check)
@@ -227,7 +236,7 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 			}
 			continue
 		}
-		plaintext[entries[i]] = result.Data
+		plaintext[entries[i].Name], entries[i].Decrypted = result.Data, true
 	}
 	if len(problems) > 0 {
 		return nil, fail(code, fmt.Sprintf("decrypting %s with %s", r.place(), r.key), list(problems), strings.Join(checks, "; "))

@@ -228,7 +228,7 @@ func TestNothingInTheLog(t *testing.T) {
 	}
 	log := s.log.String()
 	clean(t, append([]string{made, e.jwt}, canaries...), log)
-	wantTexts(t, log, "level=INFO msg=mounted namespace="+e.namespace+" pod=app-0 class=matrix secret=matrix ciphertext=kubelet source=vault entries=1 duration=",
+	wantTexts(t, log, "level=INFO msg=mounted request=", e.logNames()+" ciphertext=kubelet source=vault entries=1 duration=",
 		"level=ERROR msg=\"mount failed\"", "code=FailedPrecondition", "code=NotFound")
 	if n := strings.Count(log, "pod=app-0"); n != len(objects) {
 		t.Errorf("%d lines for %d mounts:\n%s", n, len(objects), log)

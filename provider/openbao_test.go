@@ -3,6 +3,7 @@ package provider
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,7 +87,7 @@ func TestOpenBaoNamespaces(t *testing.T) {
 			want = "of the root"
 		}
 		for range 2 {
-			params := e.params("vaultNamespace", namespace, keyPodUID, "uid-"+namespace)
+			params := e.params("vaultNamespace", namespace, keyPodUID, "uid-"+strings.ReplaceAll(namespace, "/", "-"))
 			resp, err := s.Mount(t.Context(), mountRequest(params, entries[namespace]))
 			if diff := cmp.Diff(map[string]file{"x": {0o644, want}}, filesOf(resp)); err != nil || diff != "" {
 				t.Errorf("in %q: %v\n%s", namespace, err, diff)

@@ -159,6 +159,20 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 	if len(validation.IsDNS1123Label(r.pod.namespace)) > 0 {
 		problems = append(problems, keyPodNamespace+": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
 	}
+	// These become headers of the requests to Vault, where an auditor reads them.
+	for _, named := range []struct {
+		key, value, what string
+		valid            func(string) bool
+	}{
+		{keyPodName, r.pod.name, "the name of a pod", isSubdomain},
+		{keyPodUID, r.pod.uid, "a uid", isUID},
+		{keyServiceAccount, r.pod.serviceAccount, "the name of a service account", isSubdomain},
+		{keyClass, r.class, "the name of a SecretProviderClass", isSubdomain},
+	} {
+		if named.value != "" && !named.valid(named.value) {
+			problems = append(problems, fmt.Sprintf("%s: %s is not %s", named.key, quote(named.value), named.what))
+		}
+	}
 	problems = append(problems, r.readTokens(attributes, secrets)...)
 	r.readHanded(secrets)
 	delete(attributes, keyTokens) // which have been read

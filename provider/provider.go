@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -90,6 +91,12 @@ type Config struct {
 	// Kubernetes reads Secrets as the pod; nil where there is no API server, and
 	// then ciphertext comes from the kubelet only.
 	Kubernetes *Kubernetes
+	// Node is the name of the node, for the audit log and the headers to Vault;
+	// may be empty.
+	Node string
+	// Audit gets the audit records, a line of JSON for each; nil for none. Only one
+	// goroutine writes to it at a time. See [AuditFile].
+	Audit io.Writer
 	// Log gets one record for each mount; slog.Default() if nil.
 	Log *slog.Logger
 	// BuildVersion is what Version answers as the version of the runtime.
@@ -127,6 +134,7 @@ type Provider struct {
 	volumes     *lru.Cache          // digests of the volumes that have their files
 	long        *semaphore.Weighted // bytes of the long requests in work
 	metrics     *metrics
+	audit       *auditLog // nil: off
 	log         *slog.Logger
 	now         func() time.Time
 }
@@ -151,9 +159,13 @@ func New(c Config) (*Provider, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
+	if c.Node != "" && !isSubdomain(c.Node) {
+		errs = append(errs, fmt.Errorf("%q is not the name of a node", clip(c.Node, 120)))
+	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
 	p := &Provider{config: c, digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
+	p.audit = newAuditLog(c.Audit, c.Log, m.auditWritten, m.auditLost)
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault

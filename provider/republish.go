@@ -68,9 +68,20 @@ type answered struct {
 	answer     []byte
 	made, used clock.Reading
 	life       time.Duration
+	repeated   bool // the audit log has a record of the answer given again
 }
 
-func (a *answered) size() int64 { return int64(cap(a.answer)) + republishEntry }
+func (a *answered) size() int64 { return int64(cap(a.answer)+len(a.record)) + republishEntry }
+
+// given is a copy of an answer that is kept.
+type given struct {
+	*v1alpha1.MountResponse
+	entries int // that it was made of
+	// record is the audit record of the mount that the answer was decrypted for, the
+	// first time that the answer is given again, and empty after that. An answer is
+	// kept for an hour at most, so a volume has a record in each hour.
+	record string
+}
 
 // newRepublished returns a cache of so many bytes; nil for none.
 func newRepublished(limit int64) *republished {
@@ -89,6 +100,7 @@ type mounted struct {
 	request        digest    // zero if the request does not have all that there is to know
 	entries        int       // how many are wanted
 	expires        time.Time // of the service account token
+	record         string    // audit record of the mount; empty if there is no audit log
 }
 
 // of returns the key of a mount, or false if its answer must not be kept.
@@ -142,7 +154,7 @@ func (c *republished) whole(in *v1alpha1.MountRequest) (d digest) {
 // if there is none. Whatever is there for the volume otherwise is dropped:
 // whoever asks goes to Vault now, and should that fail or panic, the answer to
 // other inputs, or an old one, is not left to be found by a later mount.
-func (c *republished) get(m mounted) *v1alpha1.MountResponse {
+func (c *republished) get(m mounted) *given {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, ok := c.volume[m.volume]
@@ -165,23 +177,23 @@ func (c *republished) get(m mounted) *v1alpha1.MountResponse {
 }
 
 // again returns a copy of the answer that this very request had, nil if there
-// is none, and how many entries it was made of.
-func (c *republished) again(request digest) (*v1alpha1.MountResponse, int) {
+// is none.
+func (c *republished) again(request digest) *given {
 	if c == nil {
-		return nil, 0
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, ok := c.exact[request]
 	if !ok {
-		return nil, 0
+		return nil
 	}
-	return c.answer(at), at.Value.(*answered).entries
+	return c.answer(at)
 }
 
 // answer returns a copy of an answer, or drops one that may not be given any
 // more; c.mu is held.
-func (c *republished) answer(at *lru.Element) *v1alpha1.MountResponse {
+func (c *republished) answer(at *lru.Element) *given {
 	a, now := at.Value.(*answered), c.now()
 	if a.over(now) {
 		c.drop(at)
@@ -195,7 +207,11 @@ func (c *republished) answer(at *lru.Element) *v1alpha1.MountResponse {
 	a.used = now
 	c.order.MoveToFront(at)
 	c.hits++
-	return resp
+	g := &given{MountResponse: resp, entries: a.entries}
+	if !a.repeated {
+		g.record, a.repeated = a.record, true
+	}
+	return g
 }
 
 // index makes the request the one that an answer is known by; c.mu is held.

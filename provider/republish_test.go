@@ -52,8 +52,8 @@ func TestRepublish(t *testing.T) {
 	}
 	c.want(t, "the same four times", 1, 1)
 	log := s.log.String()
-	line := "msg=mounted namespace=" + e.namespace + " pod=app-0 class=matrix secret=matrix ciphertext=kubelet source=%s entries=2 duration="
-	wantTexts(t, log, "level=INFO "+fmt.Sprintf(line, "vault"), "level=DEBUG "+fmt.Sprintf(line, "cache"))
+	line := e.logNames() + " ciphertext=kubelet source=%s entries=2 duration="
+	wantTexts(t, log, fmt.Sprintf(line, "vault"), fmt.Sprintf(line, "cache"))
 	if strings.Count(log, "level=INFO msg=mounted") != 1 || strings.Count(log, "level=DEBUG msg=mounted") != 3 {
 		t.Errorf("the log:\n%s", log)
 	}
@@ -250,11 +250,11 @@ func TestTheSameRequest(t *testing.T) {
 	cache.now = func() clock.Reading { return now }
 	entries := e.entries(t, "one")
 	known := func(in *v1alpha1.MountRequest) bool {
-		resp, n := cache.again(cache.whole(in))
-		if resp != nil && n != 1 {
-			t.Errorf("made of %d entries", n)
+		given := cache.again(cache.whole(in))
+		if given != nil && given.entries != 1 {
+			t.Errorf("made of %d entries", given.entries)
 		}
-		return resp != nil
+		return given != nil
 	}
 	mount := func(in *v1alpha1.MountRequest, want string) {
 		t.Helper()
@@ -287,7 +287,7 @@ func TestTheSameRequest(t *testing.T) {
 		}
 	}
 	mount(first, "one")
-	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted namespace="+e.namespace+" pod=app-0 class=matrix secret=matrix ciphertext=kubelet source=cache entries=1 duration=")
+	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted request=", e.logNames()+" ciphertext=kubelet source=cache entries=1 duration=")
 
 	renewed := mountRequest(e.params(keyTokens, e.params()[keyTokens]+" "), entries)
 	mount(renewed, "one")
@@ -470,7 +470,7 @@ func TestRepublishedAnswersAreCopies(t *testing.T) {
 	for range 2 {
 		copy(given.Files[0].Contents, "CHANGED")
 		given.Files = given.Files[:0]
-		if given = c.get(mountedAs(1, 1)); !proto.Equal(given, answerOf("content")) {
+		if given = c.get(mountedAs(1, 1)).MountResponse; !proto.Equal(given, answerOf("content")) {
 			t.Fatalf("given again: %v", given)
 		}
 	}

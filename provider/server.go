@@ -25,6 +25,7 @@ type Server struct {
 	socket *socket
 	grpc   *grpc.Server
 	log    *slog.Logger
+	audit  *auditLog
 	grace  time.Duration
 }
 
@@ -37,7 +38,7 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		socket: socket, log: p.log,
+		socket: socket, log: p.log, audit: p.audit,
 		// Every mount ends by itself before that.
 		grace: p.config.MountTimeout + 2*time.Second,
 		grpc: grpc.NewServer(
@@ -59,6 +60,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		defer close(drained)
 		s.drain()
 	})
+	defer s.audit.flush(context.WithoutCancel(ctx))
 	s.log.Info("serving", "endpoint", s.socket.path)
 	// ErrServerStopped: the context had ended before.
 	if err := s.grpc.Serve(s.socket); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

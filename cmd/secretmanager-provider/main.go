@@ -39,7 +39,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is the program. Its log goes to stderr; stdout is for --help and --version.
+// run is the program. Its log goes to stderr; stdout is for --help, --version and
+// the audit log.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	o, err := parse(args, getenv, stdout)
 	switch {
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	log := o.logger(stderr)
 	klog.SetSlogLogger(log) // client-go's
 	slog.SetDefault(log)
-	if err := serve(ctx, o, log); err != nil {
+	if err := serve(ctx, o, log, stdout); err != nil {
 		log.Error("stopped", "error", err)
 		return 1
 	}
@@ -60,8 +61,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
-func serve(ctx context.Context, o *options, log *slog.Logger) error {
-	config, err := o.config(log)
+func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) error {
+	config, err := o.config(log, stdout)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/version"
@@ -25,6 +26,12 @@ import (
 const (
 	defaultEndpoint   = "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock"
 	defaultVersionKey = "/var/lib/secretmanager/version-key"
+)
+
+// Values of --audit-log that are not a path.
+const (
+	auditStdout = "stdout"
+	auditOff    = "off"
 )
 
 // maxMountTimeout is under the kubelet's two minutes, and under the grace period in
@@ -54,6 +61,8 @@ type options struct {
 	metricsAddr    string
 	pprofAddr      string
 	kubeconfig     string
+	node           string
+	auditLog       string
 	logLevel       slog.Level
 	logFormat      string
 
@@ -89,6 +98,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	fs.StringVar(&o.metricsAddr, "metrics-addr", "", "`host:port` to serve Prometheus' /metrics on, in plain HTTP; empty for not at all")
 	fs.StringVar(&o.pprofAddr, "pprof-addr", "", "`IP:port` to serve Go's profiles on, of the loopback interface; empty for not at all")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
+	fs.StringVar(&o.node, "node-name", getenv("NODE_NAME"), "`name` of the node, for the audit log and Vault's; environment NODE_NAME; empty to leave it out")
+	fs.StringVar(&o.auditLog, "audit-log", auditStdout, "`where` the audit records go, a line of JSON for each mount: stdout, off, or the absolute path of a file to append to")
 	level := fs.String("log-level", "info", "lowest `level` to log: debug, info, warn, error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	showVersion := fs.Bool("version", false, "print the version and what it was built from, and end")
@@ -149,6 +160,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	if o.versionKeyFile == "" {
 		bad("version-key-file", "is empty")
 	}
+	if o.node != "" && len(validation.IsDNS1123Subdomain(o.node)) > 0 {
+		bad("node-name", "%q is not the name of a node", o.node)
+	}
+	if o.auditLog != auditStdout && o.auditLog != auditOff && !filepath.IsAbs(o.auditLog) {
+		bad("audit-log", "%q is not stdout, off or an absolute path", o.auditLog)
+	}
 	listening := map[string]string{}
 	for _, l := range []struct{ name, address string }{
 		{"health-addr", o.healthAddr}, {"metrics-addr", o.metricsAddr}, {"pprof-addr", o.pprofAddr},
@@ -185,7 +202,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 }
 
 // config reads the files that the options name.
-func (o *options) config(log *slog.Logger) (provider.Config, error) {
+func (o *options) config(log *slog.Logger, stdout io.Writer) (provider.Config, error) {
 	key, err := provider.VersionKey(o.versionKeyFile)
 	errs := []error{err}
 	c := provider.Config{
@@ -193,7 +210,15 @@ func (o *options) config(log *slog.Logger) (provider.Config, error) {
 		VaultNamespace: o.vaultNamespace, AllowedNamespaces: o.namespaces,
 		AuthMount: o.authMount, AllowedAuthMounts: o.authMounts, Audience: o.audience, MountTimeout: o.mountTimeout,
 		RepublishCacheBytes: o.republishCache,
-		VersionKey:          key, Log: log, BuildVersion: version.Number(),
+		VersionKey:          key, Log: log, BuildVersion: version.Number(), Node: o.node,
+	}
+	switch o.auditLog {
+	case auditStdout:
+		c.Audit = stdout
+	case auditOff:
+	default:
+		c.Audit, err = provider.AuditFile(o.auditLog)
+		errs = append(errs, err)
 	}
 	server := provider.InCluster(o.getenv)
 	if o.kubeconfig != "" {

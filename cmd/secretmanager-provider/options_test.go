@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,7 @@ func TestParse(t *testing.T) {
 		o := &options{
 			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock", vault: transit.Config{Address: "https://v:8200"},
 			authMount: "kubernetes", audience: "vault", mountTimeout: 25 * time.Second, republishCache: 64 << 20,
-			versionKeyFile: "/var/lib/secretmanager/version-key", logFormat: "text",
+			versionKeyFile: "/var/lib/secretmanager/version-key", logFormat: "text", auditLog: "stdout",
 		}
 		change(o)
 		return o
@@ -36,8 +37,9 @@ func TestParse(t *testing.T) {
 		{"defaults", "--vault-addr=https://v:8200", nil, defaults(func(*options) {})},
 		{"environment", "", map[string]string{
 			"VAULT_ADDR": "https://v:8200", "VAULT_NAMESPACE": "team", "VAULT_CACERT": "ca", "VAULT_CLIENT_CERT": "cert", "VAULT_CLIENT_KEY": "key",
-			"VAULT_TLS_SERVER_NAME": "name", "VAULT_TOKEN": "not used", "VAULT_SKIP_VERIFY": "1",
+			"VAULT_TLS_SERVER_NAME": "name", "VAULT_TOKEN": "not used", "VAULT_SKIP_VERIFY": "1", "NODE_NAME": "node-0",
 		}, defaults(func(o *options) {
+			o.node = "node-0"
 			o.vaultNamespace = "team"
 			o.vault = transit.Config{Address: "https://v:8200", CACert: "ca", ClientCert: "cert", ClientKey: "key", TLSServerName: "name", Insecure: true}
 		})},
@@ -49,10 +51,11 @@ func TestParse(t *testing.T) {
 			})},
 		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
 			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi " +
-			"--metrics-addr :9090 --pprof-addr [::1]:6060", nil,
+			"--metrics-addr :9090 --pprof-addr [::1]:6060 --node-name node-1.example --audit-log /var/log/audit", map[string]string{"NODE_NAME": "w"},
 			defaults(func(o *options) {
 				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "x/y", "", time.Minute
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
+				o.node, o.auditLog = "node-1.example", "/var/log/audit"
 				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
 			})},
 		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *options) { o.republishCache = 0 })},
@@ -78,7 +81,7 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := o.config(slog.Default())
+	c, err := o.config(slog.Default(), io.Discard)
 	if err != nil || c.RepublishCacheBytes != 1<<20 || c.Audience != "vault" {
 		t.Errorf("%d bytes, audience %q, %v", c.RepublishCacheBytes, c.Audience, err)
 	}
@@ -87,14 +90,14 @@ func TestConfig(t *testing.T) {
 func TestParseReportsAllAtOnce(t *testing.T) {
 	_, err := parse([]string{
 		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-client-cert=c",
-		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--metrics-addr=9090", "--pprof-addr=:6060", "--log-level=debug-8", "--log-format=xml", "serve",
+		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--metrics-addr=9090", "--pprof-addr=:6060", "--log-level=debug-8", "--log-format=xml", "--node-name=a b", "--audit-log=audit", "serve",
 	}, getenv(nil), &bytes.Buffer{})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
 		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", "--vault-client-cert: and",
-		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--metrics-addr: "9090"`, `--pprof-addr: ":6060"`, `--log-level: "debug-8"`, `--log-format: "xml"`, "--help",
+		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--metrics-addr: "9090"`, `--pprof-addr: ":6060"`, `--log-level: "debug-8"`, `--log-format: "xml"`, `--node-name: "a b"`, `--audit-log: "audit"`, "--help",
 	} {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%v\ndoes not have %q", err, text)

@@ -1,0 +1,462 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/clock"
+)
+
+const auditSchemaFile = "../docs/reference/audit-record.schema.json"
+
+// recordSchema is the documented one.
+var recordSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	return c.Compile(auditSchemaFile)
+})
+
+// parseRecords reads an audit log and holds each line against the schema.
+func parseRecords(t testing.TB, text string) (records []auditRecord) {
+	t.Helper()
+	schema, err := recordSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		document, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+		if err == nil {
+			err = schema.Validate(document)
+		}
+		var rec auditRecord
+		if err == nil {
+			err = json.Unmarshal([]byte(line), &rec)
+		}
+		if err != nil {
+			t.Errorf("audit record %s: %v", line, err)
+			continue
+		}
+		records = append(records, rec)
+	}
+	return records
+}
+
+// records returns the audit records that there are once all are written.
+func (s *served) records(t testing.TB) []auditRecord {
+	t.Helper()
+	s.provider.audit.flush(t.Context())
+	return parseRecords(t, s.audit.String())
+}
+
+// TestAuditRecordSchema: the schema refuses what is not a record, and the page, the
+// schema and the code have the same fields.
+func TestAuditRecordSchema(t *testing.T) {
+	good := `{"schema":"secretmanager.io/audit/v1","time":"2026-11-26T14:00:00Z","requestId":"AAAAAAAAAAAAAAAAAAAAAAAAAA",` +
+		`"outcome":"failed","reason":"Internal","source":"none","entries":[]}`
+	if n := len(parseRecords(t, good)); n != 1 {
+		t.Fatal("the schema refuses a record")
+	}
+	for _, bad := range [][2]string{
+		{"v1", "v2"}, {`"failed"`, `"decrypted"`}, {`"failed"`, `"denied"`}, {`"Internal"`, `"OK"`}, {"14:00", "14"}, {`"none"`, `"cache"`},
+		{`[]`, `[{"name":"x"}]`}, {`[]`, `[{"name":"x","keyVersion":0,"decrypted":true}]`}, {`"entries":[]`, `"entries":null`},
+		{`"source"`, `"plaintext":"x","source"`}, {"AAAAAA", "aaaaaa"},
+	} {
+		found := recorder{TB: t}
+		parseRecords(&found, strings.Replace(good, bad[0], bad[1], 1))
+		if !found.failed {
+			t.Errorf("the schema takes %s for %s", bad[1], bad[0])
+		}
+	}
+
+	text, err := os.ReadFile(auditSchemaFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type property struct {
+		Description string
+		Items       struct{ Properties map[string]property }
+	}
+	var schema struct{ Properties map[string]property }
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	row := func(path, name string, properties map[string]property) property {
+		p, ok := properties[name]
+		if !ok {
+			t.Errorf("the schema has no %s", path)
+		}
+		delete(properties, name)
+		fmt.Fprintf(&table, "| `%s` | %s |\n", path, p.Description)
+		return p
+	}
+	fields := func(of any) (names []string) {
+		for i := range reflect.TypeOf(of).NumField() {
+			name, _, _ := strings.Cut(reflect.TypeOf(of).Field(i).Tag.Get("json"), ",")
+			names = append(names, name)
+		}
+		return names
+	}
+	for _, name := range fields(auditRecord{}) {
+		p := row(name, name, schema.Properties)
+		if name == "entries" {
+			for _, inner := range fields(auditEntry{}) {
+				row("entries[]."+inner, inner, p.Items.Properties)
+			}
+			if len(p.Items.Properties) > 0 {
+				t.Errorf("entries have no %v", p.Items.Properties)
+			}
+		}
+	}
+	if len(schema.Properties) > 0 {
+		t.Errorf("records have no %v", schema.Properties)
+	}
+	page, err := os.ReadFile("../docs/reference/audit-record.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "\n|---|---|\n"+table.String()+"\n") {
+		t.Errorf("docs/reference/audit-record.md does not have this table:\n%s", table.String())
+	}
+	// The example on the page is a record.
+	_, example, _ := strings.Cut(string(page), "```json\n")
+	example, _, _ = strings.Cut(example, "```")
+	var line bytes.Buffer
+	if err := json.Compact(&line, []byte(example)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(parseRecords(t, line.String())); n != 1 {
+		t.Error("the page has no example")
+	}
+}
+
+// TestAuditRecords: one for each mount, with the same request id as the log and
+// Vault's headers, whatever becomes of the mount.
+func TestAuditRecords(t *testing.T) {
+	e := newEnv(t)
+	var mu sync.Mutex
+	headers := map[string][]string{} // operations by request id
+	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		operation := "login"
+		if isDecrypt(r) {
+			operation = "decrypt"
+		}
+		id := r.Header.Get("X-SecretManager-Request-Id")
+		for name, want := range map[string]string{
+			"Namespace": e.namespace, "Pod": "app-0", "Pod-Uid": "uid-0", "Service-Account": "app", "Secret": "matrix", "Class": "matrix", "Node": "node-0",
+		} {
+			if got := r.Header.Get("X-SecretManager-" + name); got != want {
+				t.Errorf("%s has %s %q, want %q", operation, name, got, want)
+			}
+		}
+		headers[id] = append(headers[id], operation)
+		return false
+	})
+	x, y := e.encrypt(t, ciphertext.Strict, "matrix", "x", "1"), e.encrypt(t, ciphertext.Strict, "matrix", "y", "2")
+	e.write(t, e.key.String()+"/rotate", nil)
+	z := e.encrypt(t, ciphertext.Strict, "matrix", "z", "3")
+
+	base := auditRecord{
+		Schema: auditSchema, Node: "node-0", Namespace: e.namespace, Pod: "app-0", PodUID: "uid-0", ServiceAccount: "app",
+		Class: "matrix", Secret: "matrix", Key: "transit/" + e.key.Name, VaultAddress: address, AuthMount: "jwt", Role: e.namespace,
+		Entries: []auditEntry{},
+	}
+	as := func(outcome, reason, source string, entries ...auditEntry) auditRecord {
+		rec := base
+		rec.Outcome, rec.Reason, rec.Source = outcome, reason, source
+		if entries != nil {
+			rec.Entries = entries
+		}
+		return rec
+	}
+	changed := func(rec auditRecord, change func(*auditRecord)) auditRecord {
+		change(&rec)
+		return rec
+	}
+	both := []auditEntry{{"x", 1, true}, {"z", 2, true}}
+	for _, test := range []struct {
+		name    string
+		params  map[string]string
+		entries map[string]string
+		want    []auditRecord // of three mounts that are the same
+		asked   []string      // what Vault was asked for the first
+	}{
+		{"mounted", e.params(), map[string]string{"x": x, "z": z}, []auditRecord{
+			as("decrypted", "OK", "vault", both...), as("repeated", "OK", "memory", both...),
+		}, []string{"login", "decrypt"}},
+		{"an entry that does not decrypt", e.params(), map[string]string{"x": y, "z": z}, []auditRecord{
+			as("failed", "FailedPrecondition", "vault", auditEntry{"x", 1, false}, auditEntry{"z", 2, true}),
+		}, []string{"login", "decrypt"}},
+		{"files that cannot be made", e.params("objects", "- {objectName: f, secretKey: z, field: a}"), map[string]string{"z": z}, []auditRecord{
+			as("failed", "FailedPrecondition", "vault", auditEntry{"z", 2, true}),
+		}, []string{"login", "decrypt"}},
+		{"a login that is refused", e.params("roleName", "nobody"), map[string]string{"z": z}, []auditRecord{
+			changed(as("denied", "PermissionDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Role = "nobody" }),
+		}, []string{"login"}},
+		{"a decrypt that is refused", e.params("transitKey", "another"), map[string]string{"z": z}, []auditRecord{
+			changed(as("denied", "PermissionDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Key = "transit/another" }),
+		}, []string{"login", "decrypt"}},
+		{"no ciphertext", e.params(), nil, []auditRecord{as("failed", "FailedPrecondition", "none")}, nil},
+		{"a token of another pod", e.params(keyPodUID, "uid-1", keyTokens, e.params()[keyTokens]), map[string]string{"z": z}, []auditRecord{
+			changed(as("denied", "PermissionDenied", "none"), func(r *auditRecord) { r.PodUID = "uid-1" }),
+		}, nil},
+		{"parameters that are wrong", e.params("scope", "wide"), map[string]string{"z": z}, []auditRecord{
+			changed(as("failed", "InvalidArgument", "none"), func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
+		}, nil},
+		{"names that are none", e.params(keyClass, "a\nb", "secretName", "A B", keyPodUID, "a\r\nb"), map[string]string{"z": z}, []auditRecord{
+			changed(as("failed", "InvalidArgument", "none"), func(r *auditRecord) {
+				r.Class, r.Secret, r.PodUID, r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "", "", "", ""
+			}),
+		}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := serve(t, address, cached, within(5*time.Second))
+			request := mountRequest(test.params, test.entries)
+			before := time.Now()
+			for range 3 {
+				s.Mount(t.Context(), request)
+			}
+			records := s.records(t)
+			want := test.want
+			if len(want) == 1 {
+				want = []auditRecord{want[0], want[0], want[0]}
+			}
+			if diff := cmp.Diff(want, records, cmpopts.IgnoreFields(auditRecord{}, "Time", "RequestID", "DecryptRequestID")); diff != "" {
+				t.Fatalf("(-want +got):\n%s", diff)
+			}
+			ids := map[string]bool{}
+			for _, rec := range records {
+				if rec.Time.Before(before.Add(-time.Second)) || rec.Time.After(time.Now()) {
+					t.Errorf("the time is %s", rec.Time)
+				}
+				if !strings.Contains(s.log.String(), "request="+rec.RequestID+" ") {
+					t.Errorf("the log does not have request %s:\n%s", rec.RequestID, s.log)
+				}
+				if rec.Outcome == outcomeRepeated && rec.DecryptRequestID != records[0].RequestID {
+					t.Errorf("repeated from %q, not from %q", rec.DecryptRequestID, records[0].RequestID)
+				}
+				ids[rec.RequestID] = true
+			}
+			if len(ids) != len(records) {
+				t.Errorf("%d records have %d ids", len(records), len(ids))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if diff := cmp.Diff(test.asked, headers[records[0].RequestID]); diff != "" {
+				t.Errorf("Vault was asked (-want +got):\n%s", diff)
+			}
+		})
+	}
+	if headers[""] != nil {
+		t.Errorf("without a request id Vault was asked %v", headers[""])
+	}
+}
+
+// TestAuditRecordOfAPanic: a mount that ends in a panic has a record too.
+func TestAuditRecordOfAPanic(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address)
+	calls := 0
+	s.provider.now = func() time.Time {
+		if calls++; calls == 2 { // the first is the beginning
+			panic(canaryPlaintext)
+		}
+		return time.Now()
+	}
+	if _, err := s.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err == nil {
+		t.Fatal("no error")
+	}
+	records := s.records(t)
+	if len(records) != 1 || records[0].Outcome != outcomeFailed || records[0].Reason != "Internal" || records[0].Pod != "app-0" {
+		t.Errorf("%+v", records)
+	}
+}
+
+// TestAuditOff: without an audit log there is none, also not in the cache.
+func TestAuditOff(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address, cached, func(c *Config) { c.Audit = nil })
+	for range 2 {
+		if _, err := s.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at := s.provider.republished.order.Front(); at != nil; at = at.Next() {
+		if a := at.Value.(*answered); a.record != "" {
+			t.Errorf("the cache has the record %s", a.record)
+		}
+	}
+}
+
+// gate is a stream that nobody reads until it is opened.
+type gate struct {
+	open    chan struct{}
+	entered chan struct{} // gets something when a write waits
+	logBuffer
+}
+
+func newGate() *gate { return &gate{open: make(chan struct{}), entered: make(chan struct{}, 1)} }
+
+func (g *gate) Write(p []byte) (int, error) {
+	select {
+	case g.entered <- struct{}{}:
+	default:
+	}
+	<-g.open
+	return g.logBuffer.Write(p)
+}
+
+// TestAuditLogThatBlocks: mounts go on while the stream takes nothing, memory is
+// bounded, what is lost is counted, and the rest comes once the stream takes it.
+func TestAuditLogThatBlocks(t *testing.T) {
+	e := newEnv(t)
+	g := newGate()
+	s := serve(t, e.vault.Address, func(c *Config) { c.Audit = g })
+	request := mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})
+	for range 20 {
+		if _, err := s.Mount(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-g.entered
+	audit := s.provider.audit
+	line := append(bytes.Repeat([]byte{'x'}, 64<<10), '\n')
+	for range 2 * maxAuditQueue / len(line) {
+		audit.write(line)
+	}
+	if audit.bytes > maxAuditQueue {
+		t.Errorf("%d bytes wait", audit.bytes)
+	}
+	written, lost := series(t, s.provider)[`audit_records_total{result=written}`], series(t, s.provider)[`audit_records_total{result=lost}`]
+	if written != 0 || lost == 0 {
+		t.Errorf("%v written, %v lost", written, lost)
+	}
+	if _, err := s.Mount(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	close(g.open)
+	audit.flush(t.Context())
+	text, _, _ := strings.Cut(g.String(), "xxx")
+	if n := len(parseRecords(t, text)); n != 20 {
+		t.Errorf("%d records of 20", n)
+	}
+	if n := strings.Count(g.String(), "\n"); float64(n) != series(t, s.provider)[`audit_records_total{result=written}`] {
+		t.Errorf("%d lines are not what is counted", n)
+	}
+	waitFor(t, func() bool { return strings.Contains(s.log.String(), "audit records lost") })
+}
+
+// failing is a stream whose writes fail as told.
+type failing struct {
+	bytes.Buffer
+	results []int // how many bytes the next writes take; -1: all, and no error
+}
+
+var errStream = errors.New("no space left on device")
+
+func (f *failing) Write(p []byte) (int, error) {
+	n := -1
+	if len(f.results) > 0 {
+		n, f.results = f.results[0], f.results[1:]
+	}
+	if n < 0 {
+		return f.Buffer.Write(p)
+	}
+	f.Buffer.Write(p[:n])
+	return n, errStream
+}
+
+// TestAuditLogThatFails: what cannot be written is counted and mentioned once a
+// minute, without the record, and what comes after it is a line of its own.
+func TestAuditLogThatFails(t *testing.T) {
+	out := &failing{results: []int{-1, 0, 3, 0, -1, -1}}
+	var log logBuffer
+	m := newMetrics("")
+	a := newAuditLog(out, slog.New(slog.NewTextHandler(&log, nil)), m.auditWritten, m.auditLost)
+	now := clock.Now()
+	a.now = func() clock.Reading { return now }
+	for i := range 6 {
+		a.write(fmt.Appendf(nil, "record-%d\n", i))
+		a.flush(t.Context())
+	}
+	if want := "record-0\nrec\nrecord-4\nrecord-5\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	p := &Provider{metrics: m}
+	counts := series(t, p)
+	if counts[`audit_records_total{result=written}`] != 3 || counts[`audit_records_total{result=lost}`] != 3 {
+		t.Errorf("%v", counts)
+	}
+	waitFor(t, func() bool { return log.String() != "" })
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no space left") || strings.Contains(text, "record-") {
+		t.Errorf("the log:\n%s", text)
+	}
+	out.results = []int{0}
+	now = now.Add(auditReport)
+	a.write([]byte("record-6\n"))
+	a.flush(t.Context())
+	waitFor(t, func() bool { return strings.Count(log.String(), "\n") == 2 })
+	if !strings.Contains(log.String(), "records=3") { // the two that were not mentioned, and this one
+		t.Errorf("the log:\n%s", log.String())
+	}
+}
+
+// TestAuditFile: records are appended, nobody else can read them, and a file that is
+// rotated away is made anew.
+func TestAuditFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	if err := os.WriteFile(path, []byte("before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := AuditFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func(text string) {
+		t.Helper()
+		if _, err := io.WriteString(out, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("one\n")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	say("two\n")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	say("three\n")
+	for file, want := range map[string]string{path + ".1": "before\none\n", path: "three\n"} {
+		got, err := os.ReadFile(file)
+		if err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", file, got, err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if _, err := AuditFile(filepath.Join(path, "x")); err == nil || !regexp.MustCompile("opening the audit log: .*not a directory").MatchString(err.Error()) {
+		t.Errorf("%v", err)
+	}
+}

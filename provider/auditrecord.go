@@ -1,0 +1,187 @@
+package provider
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// auditSchema names the form of an audit record. Fields may be added to a form;
+// a field that changes its meaning or goes away makes a new one.
+const auditSchema = "secretmanager.io/audit/v1"
+
+// Outcomes of a mount.
+const (
+	outcomeDecrypted = "decrypted" // Vault decrypted every entry for this mount
+	outcomeRepeated  = "repeated"  // the response of an earlier mount was given again
+	outcomeDenied    = "denied"    // Vault or Kubernetes refused the pod
+	outcomeFailed    = "failed"
+)
+
+// auditMemory is the source of a response that was given again.
+const auditMemory = "memory"
+
+// auditRecord is one line of the audit log. docs/reference/audit-record.md and the
+// JSON schema beside it have its fields. It holds names and versions only: never
+// plaintext, ciphertext, tokens, or the text of an error, which may quote others.
+type auditRecord struct {
+	Schema    string    `json:"schema"`
+	Time      time.Time `json:"time"`
+	RequestID string    `json:"requestId"`
+	// DecryptRequestID is the request that a repeated response was decrypted for.
+	DecryptRequestID string `json:"decryptRequestId,omitempty"`
+
+	Outcome string `json:"outcome"`
+	Reason  string `json:"reason"` // the gRPC code of the response
+	Source  string `json:"source"`
+
+	Node           string `json:"node,omitempty"`
+	Namespace      string `json:"namespace,omitempty"`
+	Pod            string `json:"pod,omitempty"`
+	PodUID         string `json:"podUid,omitempty"`
+	ServiceAccount string `json:"serviceAccount,omitempty"`
+	Class          string `json:"class,omitempty"`
+	Secret         string `json:"secret,omitempty"`
+
+	Key            string `json:"key,omitempty"` // mount/name
+	VaultAddress   string `json:"vaultAddress,omitempty"`
+	VaultNamespace string `json:"vaultNamespace,omitempty"`
+	AuthMount      string `json:"authMount,omitempty"`
+	Role           string `json:"role,omitempty"`
+
+	Entries []auditEntry `json:"entries"`
+}
+
+// auditEntry is one entry of the Secret that the mount asked for.
+type auditEntry struct {
+	Name string `json:"name"`
+	// KeyVersion is from the ciphertext, which Vault decrypts with no other version.
+	KeyVersion int `json:"keyVersion"`
+	// Decrypted is whether Vault returned plaintext for it, also if the mount failed.
+	Decrypted bool `json:"decrypted"`
+}
+
+// auditEntries returns what a mount is about to ask Vault for.
+func auditEntries(data map[string][]byte, entries []string) []auditEntry {
+	all := make([]auditEntry, len(entries))
+	for i, entry := range entries {
+		version, _ := ciphertext.Version(data[entry]) // entries of another form are refused before
+		all[i] = auditEntry{Name: entry, KeyVersion: version}
+	}
+	return all
+}
+
+// auditOutcome returns the outcome and the source of a mount with that code.
+func auditOutcome(code codes.Code, source string) (outcome, from string) {
+	switch source {
+	case sourceCache:
+		from = auditMemory
+	case sourceVault:
+		from = sourceVault
+	default:
+		from = sourceNone
+	}
+	switch {
+	case code == codes.OK && source == sourceCache:
+		return outcomeRepeated, from
+	case code == codes.OK:
+		return outcomeDecrypted, from
+	case code == codes.PermissionDenied || code == codes.Unauthenticated:
+		return outcomeDenied, from
+	}
+	return outcomeFailed, from
+}
+
+// record returns the audit record of a mount whose response was not given before.
+func (l *mountLog) record(code codes.Code) auditRecord {
+	rec := auditRecord{
+		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: code.String(), Node: l.node, Entries: l.decrypting,
+	}
+	rec.Outcome, rec.Source = auditOutcome(code, l.source)
+	if rec.Entries == nil {
+		rec.Entries = []auditEntry{} // an array in JSON too
+	}
+	r := l.request
+	if r == nil {
+		return rec
+	}
+	rec.Namespace, rec.Pod, rec.PodUID, rec.ServiceAccount = r.pod.namespace, r.pod.name, r.pod.uid, r.pod.serviceAccount
+	rec.Class, rec.Secret = r.class, r.secret
+	if l.parsed {
+		rec.Key, rec.Role = r.key.Mount+"/"+r.key.Name, r.role
+		rec.VaultAddress, rec.VaultNamespace, rec.AuthMount = r.vaultAddress, r.vaultNamespace, r.authMount
+	}
+	rec.clean()
+	return rec
+}
+
+// clean drops what is not a name. A request that was refused can have any text
+// there, and a parameter that passes as the name of a role may look like a token.
+func (rec *auditRecord) clean() {
+	for _, f := range []struct {
+		value *string
+		valid func(string) bool
+	}{
+		{&rec.Namespace, isLabel}, {&rec.Pod, isSubdomain}, {&rec.PodUID, isUID}, {&rec.ServiceAccount, isSubdomain},
+		{&rec.Class, isSubdomain}, {&rec.Secret, isSubdomain},
+	} {
+		if *f.value != "" && !f.valid(*f.value) {
+			*f.value = ""
+		}
+	}
+	for _, value := range []*string{&rec.Key, &rec.VaultNamespace, &rec.AuthMount, &rec.Role} {
+		*value = secretLike.ReplaceAllString(*value, "(removed)")
+	}
+}
+
+func isLabel(s string) bool     { return len(validation.IsDNS1123Label(s)) == 0 }
+func isSubdomain(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
+
+// isUID reports whether s can be a uid: the API server makes UUIDs, and static pods
+// have a hash.
+func isUID(s string) bool {
+	return s != "" && len(s) <= 128 && !slices.ContainsFunc([]byte(s), func(c byte) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-')
+	})
+}
+
+// line returns the line of the audit log for a mount with that code; nil for none,
+// after the first time that a response is given again.
+func (l *mountLog) line(code codes.Code) []byte {
+	if l.source != sourceCache || code != codes.OK {
+		return l.record(code).line()
+	}
+	var rec auditRecord
+	if l.kept == "" || json.Unmarshal([]byte(l.kept), &rec) != nil {
+		return nil
+	}
+	rec.Time, rec.RequestID, rec.DecryptRequestID = l.began.UTC(), l.id, rec.RequestID
+	rec.Outcome, rec.Source = auditOutcome(code, l.source)
+	return rec.line()
+}
+
+// line returns the record as a line of JSON.
+func (rec auditRecord) line() []byte {
+	text, err := json.Marshal(rec)
+	if err != nil {
+		return nil // of texts, numbers and a time of this age: it cannot be
+	}
+	return append(text, '\n')
+}
+
+// auditHeaders returns what the requests of a mount to Vault say of it. The claims
+// are those of the token that logs in, so Vault has verified them by the time that it
+// decrypts, and equal the pod that the kubelet named.
+func (r *request) auditHeaders(c podtoken.Claims, id, node string) transit.Audit {
+	return transit.Audit{
+		Namespace: c.Namespace, Pod: c.Pod, PodUID: c.PodUID, ServiceAccount: c.ServiceAccount,
+		Secret: r.secret, Class: r.class, Node: node, RequestID: id,
+	}
+}
