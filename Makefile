@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
+.PHONY: help demo test test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean test-audit
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
@@ -31,6 +31,10 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd release && ../test/with-tmp go test -timeout 20m ./...
+
+test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
+	@go run ./test/programs/cmd/programs vault >/dev/null
+	SECRETMANAGER_AUDIT_MOUNTS=10000 test/with-tmp go test -timeout 20m -count=1 -v -run TestEveryDecryptIsAttributable ./provider
 
 FIPS_TESTS ?= . ./ciphertext ./transit ./provider ./rotator ./exporter ./internal/version ./cmd/...
 test-fips: ## the programs and their packages with Go's certified FIPS 140-3 module (FIPS_TESTS=./provider for less)
