@@ -22,7 +22,9 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -79,11 +81,17 @@ type run struct {
 // second does no harm to any Secret, but could make one more version of a key than
 // was wanted. While another has it the error wraps [ErrRunning]. The Lease of a run
 // that died is taken over when it has run out, which takes up to two minutes.
+//
+// The requests to Vault carry the run id and the verb of [transit.WithAudit]; what
+// the context does not have, Run adds. The log has the same run id.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("options of the rotator: %w", err)
 	}
-	return newRun(vault, kube, opts).run(ctx)
+	audit := transit.AuditFrom(ctx)
+	audit.RunID, audit.Verb = cmp.Or(audit.RunID, rand.Text()), cmp.Or(audit.Verb, "rotator")
+	opts.Log = opts.Log.With("run", audit.RunID)
+	return newRun(vault, kube, opts).run(transit.WithAudit(ctx, audit))
 }
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {

@@ -70,8 +70,9 @@ func (a Audit) check() error {
 	return nil
 }
 
-// set adds the headers to those of one request.
-func (a Audit) set(to http.Header) {
+// SetHeaders adds the headers to those of one request, for requests that do not go
+// through this package. The values must be safe: names, or made for the purpose.
+func (a Audit) SetHeaders(to http.Header) {
 	for _, h := range a.headers() {
 		if h.value != "" {
 			to.Set(h.name, h.value)
@@ -92,8 +93,8 @@ func WithAudit(ctx context.Context, a Audit) context.Context {
 	return context.WithValue(ctx, auditKey{}, a)
 }
 
-// auditOf returns what WithAudit put into the context; the zero Audit without.
-func auditOf(ctx context.Context) Audit {
+// AuditFrom returns what WithAudit put into the context; the zero Audit without.
+func AuditFrom(ctx context.Context) Audit {
 	a, _ := ctx.Value(auditKey{}).(Audit)
 	return a
 }

@@ -44,7 +44,7 @@ func wantAudit(a Audit) map[string]string {
 }
 
 // anyAnswer is an answer that every operation of a batch of one accepts.
-const anyAnswer = `{"auth": {"client_token": "t"}, "data": {"latest_version": 7, "batch_results": [{"plaintext": "", "ciphertext": "vault:v1:x"}]}}`
+const anyAnswer = `{"auth": {"client_token": "t", "metadata": {"role": "app"}}, "data": {"latest_version": 7, "batch_results": [{"plaintext": "", "ciphertext": "vault:v1:x"}]}}`
 
 // TestAuditHeaders: every operation carries every header, to the Vault that it asks
 // and to the one that it is redirected to; without an Audit there are none.

@@ -37,7 +37,7 @@ type request struct {
 // do sends a request until it is answered, fails for good, or may not be
 // retried any longer. The error is an *Error.
 func (c *Client) do(ctx context.Context, r request) error {
-	if err := auditOf(ctx).check(); err != nil {
+	if err := AuditFrom(ctx).check(); err != nil {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
 	policy := backoff.NewExponentialBackOff(
@@ -94,7 +94,7 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	if req.Headers == nil {
 		req.Headers = http.Header{} // of this request only: NewRequest copies the client's
 	}
-	auditOf(ctx).set(req.Headers)
+	AuditFrom(ctx).SetHeaders(req.Headers)
 	if r.in != nil {
 		if err := req.SetJSONBody(r.in); err != nil {
 			return fail(fmt.Errorf("making the request: %w", err))

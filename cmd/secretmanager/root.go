@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/secretmanager-io/secretmanager/internal/version"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The exit codes.
@@ -30,7 +32,8 @@ type environment struct {
 type program struct {
 	environment
 	kube    *genericclioptions.ConfigFlags
-	started bool // a verb has been reached: what fails from here on is not usage
+	audit   transit.Audit // of the verb, for Vault's audit log
+	started bool          // a verb has been reached: what fails from here on is not usage
 }
 
 // run is the program: it returns the exit code.
@@ -76,6 +79,8 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 		runE := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			p.started = true
+			p.audit = transit.Audit{RunID: rand.Text(), Verb: cmd.Name()}
+			cmd.SetContext(transit.WithAudit(cmd.Context(), p.audit))
 			return runE(cmd, args)
 		}
 		root.AddCommand(c)

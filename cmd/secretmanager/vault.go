@@ -84,6 +84,9 @@ func (p *program) vaultAdmin() (*api.Client, error) {
 	}
 	client.SetToken(token)
 	client.SetNamespace(p.getenv(api.EnvVaultNamespace))
+	headers := client.Headers() // a copy
+	p.audit.SetHeaders(headers)
+	client.SetHeaders(headers)
 	return client, nil
 }
 

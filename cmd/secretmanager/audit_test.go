@@ -1,0 +1,54 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
+)
+
+// TestAuditHeaders: every request of a verb to Vault says which verb it is, and has
+// one run id.
+func TestAuditHeaders(t *testing.T) {
+	u := newUser(t)
+	vault, err := relay.New(u.vault.Address, http.DefaultTransport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	got, requests := map[[2]string]bool{}, 0
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		got[[2]string{r.Header.Get("X-SecretManager-Verb"), r.Header.Get("X-SecretManager-Run-Id")}] = true
+		requests++
+		mu.Unlock()
+		vault.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	u.env["VAULT_ADDR"] = front.URL
+	runs := map[string]bool{}
+	for _, args := range [][]string{
+		{"vault-setup", "--apply", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt"},
+		{"encrypt", "s", "--transit-key", u.ns, "--from-literal", "a=b"},
+		{"status"},
+		{"verify", "s"},
+		{"rotate", "--transit-key", u.ns, "--state-namespace", u.ns, "--rotate=always"},
+	} {
+		clear(got)
+		requests = 0
+		if code, _, stderr := u.run("", args...); code != exitDone && code != exitToDo {
+			t.Errorf("%s: exit code %d: %s", args[0], code, stderr)
+		}
+		for key := range got {
+			if key[0] != args[0] || key[1] == "" || runs[key[1]] {
+				t.Errorf("%s: verb %q, run %q", args[0], key[0], key[1])
+			}
+			runs[key[1]] = true
+		}
+		if requests == 0 || len(got) != 1 {
+			t.Errorf("%s: %d requests say they are %v", args[0], requests, got)
+		}
+	}
+}
