@@ -29,7 +29,9 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *
 			p.metrics.newMountsFailed.Inc()
 		}
 		l.write(ctx, p.log, resp, err)
-		p.audit.write(l.line(codeOf(resp, err)))
+		if p.audit != nil {
+			p.audit.write(l.line(codeOf(resp, err)))
+		}
 	}()
 
 	whole := p.republished.whole(in)
