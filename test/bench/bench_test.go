@@ -57,6 +57,18 @@ func TestRow(t *testing.T) {
 	}
 }
 
+// TestAuditBudget: the pair in the middle decides.
+func TestAuditBudget(t *testing.T) {
+	pairs := []auditPair{{2, 1}, {1.06, 1}, {1.04, 1}, {0.5, 1}, {1.02, 1}}
+	if b := auditBudget(pairs); !b.Met || b.Ratio != 1.04 {
+		t.Errorf("%+v", b)
+	}
+	pairs[2] = auditPair{1.07, 1}
+	if b := auditBudget(pairs); b.Met || b.Ratio != 1.06 {
+		t.Errorf("%+v", b)
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	for _, test := range []struct {
 		name   string

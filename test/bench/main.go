@@ -13,6 +13,9 @@
 //   - A repeated mount is the same request once more, as the kubelet sends it
 //     every minute or so for each volume of each running pod.
 //
+// The audit headers are measured by themselves: logins and decrypts with them and
+// without them, in turns.
+//
 // The rotator is measured in the same way, a process of its own that rotates
 // 10,000 and 50,000 Secrets, against the list and the patches that it takes. Its
 // limit on requests per second (--kube-qps, 50 by default, which is what decides
@@ -36,6 +39,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -60,10 +64,10 @@ func main() {
 	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
 	flag.IntVar(&o.rounds, "rounds", 4, "how many `rounds` of all measurements to make, a second or less for each")
 	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "begin no round that would go on for longer than this `time`")
-	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, rotator, status or all")
+	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, audit, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "leave out the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
-	if flag.NArg() > 0 || o.what != "all" && o.what != "provider" && o.what != "rotator" && o.what != "status" || o.rounds < 1 || o.output != "table" && o.output != "json" {
+	if flag.NArg() > 0 || !slices.Contains([]string{"all", "provider", "audit", "rotator", "status"}, o.what) || o.rounds < 1 || o.output != "table" && o.output != "json" {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -121,6 +125,12 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 			r.Rows = append(r.Rows, c.row())
 		}
 		r.Budgets = budgets(r)
+	}
+	if o.measures("audit") {
+		if r.Audit, err = auditHeaders(ctx, w, say); err != nil {
+			return err
+		}
+		r.Budgets = append(r.Budgets, auditBudget(r.Audit))
 	}
 	if o.measures("rotator") || o.measures("status") {
 		if r.Rotations, r.Status, err = manySecrets(ctx, w, dir, o, say); err != nil {

@@ -21,6 +21,8 @@ type report struct {
 	ColdMount anatomy  `json:"coldMount"`
 	Memory    resident `json:"residentBytes"`
 	Sizes     sizes    `json:"fileBytes"`
+	// Audit has a pair of measurements for each round.
+	Audit []auditPair `json:"audit,omitempty"`
 	// Rotations are those of the rotator, by number of Secrets.
 	Rotations []rotation `json:"rotations,omitempty"`
 	// Status is nil where it was not measured.
@@ -82,6 +84,12 @@ func (r report) table(out io.Writer) error {
 	say("%s", r.Machine)
 	if len(r.Rows) > 0 {
 		r.mounts(say)
+	}
+	if len(r.Audit) > 0 {
+		say("\n%-24s %9s %9s %8s", "audit headers", "with ms", "without", "×")
+		for i, p := range r.Audit {
+			say("%-24s %9.3f %9.3f %8.3f", fmt.Sprintf("pair %d", i+1), p.With, p.Without, p.ratio())
+		}
 	}
 	if len(r.Rotations) > 0 {
 		say("\n%-16s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "rotation", "floor s", "(list s)", "run s", "× floor", "per s", "RSS MiB", "Vault", "idle s", "Vault")
