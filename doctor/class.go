@@ -17,6 +17,7 @@ import (
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
 	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/vaultsetup"
 )
 
 // subjectSide is the pod and the classes that were asked about. It is read early,
@@ -272,14 +273,23 @@ func (c *class) checkSource(ctx context.Context) finding {
 		advising("or set " + ref + " in the pod's volume, which takes a new pod")
 }
 
+// defaultRole is the role that vault-setup makes for the pods.
+func (c *class) defaultRole() string {
+	return vaultsetup.ClassRoleName(vaultsetup.Account{Namespace: c.Namespace, Name: c.account}, c.Key)
+}
+
 // setup is the command that makes key, policy and role.
 func (c *class) setup(key, role string) string {
 	words := []string{"vault-setup", "--transit-key", key}
-	if c.Key.Mount != "transit" {
+	standard := "transit"
+	if vaultsetup.IsNamespacesMount(c.Key.Mount) {
+		words, standard = []string{"vault-setup", "--per-namespace"}, vaultsetup.NamespacesMount(c.AuthMount)
+	}
+	if c.Key.Mount != standard {
 		words = append(words, "--transit-mount", c.Key.Mount)
 	}
 	words = append(words, "-n", c.Namespace, "--service-account", cmp.Or(c.account, "SERVICEACCOUNT"))
-	if role != c.Namespace+"-"+c.account {
+	if role != c.defaultRole() {
 		words = append(words, "--role", role)
 	}
 	if c.AuthMount != "kubernetes" {

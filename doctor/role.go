@@ -126,7 +126,7 @@ func (c *class) noRole() finding {
 // otherRole is the finding for a role that does not take the account. That role is
 // somebody else's: what it is bound to stays, and the account gets one of its own.
 func (c *class) otherRole(why string) finding {
-	own := c.Namespace + "-" + c.account
+	own := c.defaultRole()
 	if own == c.Class.Role {
 		own += "-" + c.Key.Name
 	}

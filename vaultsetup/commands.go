@@ -10,46 +10,149 @@ import (
 )
 
 // WriteCommands writes a shell script of vault commands, with the policies in
-// it, that does what [Compare] and [Change.Apply] do on a Vault that has none
-// of it yet. The setup must have passed [Setup.Check].
+// it, that does what [Compare] and [Change.Apply] do: it first checks that what
+// exists belongs to this setup, and stops before the first change if it does not. The
+// setup must have passed [Setup.Check].
 func (s Setup) WriteCommands(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, `# What SecretManager needs in Vault for %s.
+	fmt.Fprintf(out, `#!/bin/sh
+# What SecretManager needs in Vault for %s.
 # Read it, and run it with the vault command; or let "secretmanager vault-setup
-# --apply" do it, which also adds to roles that exist already.
-
-# The engine and the key. Leave out what exists. "derived" is what binds a
-# ciphertext to its place; it cannot be set on a key later.
-vault secrets enable -path=%s transit
-vault write %s type=aes256-gcm96 derived=true
-`, s.Key, s.Key.Mount, s.Key)
-	for _, p := range s.Policies() {
-		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", p.Name, p.HCL())
+# --apply" do the same. A policy or a role of that name that belongs to somebody
+# else stops it before anything is changed.
+set -euf
+export VAULT_FORMAT=table
+`, s.Key)
+	out.WriteString(shellFunctions)
+	s.writeChecks(out)
+	mount, policies, roles := shellWord(s.Key.Mount), s.Policies(), s.Roles()
+	fmt.Fprintf(out, "\nunchanged=\n[ -n \"$engine\" ] || vault secrets enable -path=%s transit\n", mount)
+	for _, p := range policies {
+		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", shellWord(p.Name), p.HCL())
 	}
-	for _, r := range s.Roles() {
+	fmt.Fprintf(out, `
+# "derived" binds a ciphertext to its location; it cannot be set on a key later.
+exists %s || vault write %[1]s type=aes256-gcm96 derived=true
+`, shellWord(s.Key.String()))
+	for _, r := range roles {
+		path := shellWord(s.rolePath(r))
 		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.who())
-		if r.Who == "rotator" {
-			fmt.Fprintf(out, "# If the role exists for other keys, put their policies into token_policies too:\n"+
-				"# this command replaces them.\n")
+		fmt.Fprintf(out, "if exists %s; then\n", path)
+		fmt.Fprintf(out, "    policies %s %s\n", path, shellWords(r.Policies))
+		fmt.Fprintf(out, "    vault write %s", path)
+		if s.AuthType == AuthJWT {
+			// Vault resets these fields of a role that is written without them.
+			fmt.Fprintf(out, " role_type=jwt bound_claims_type=\"$(vault read -field=bound_claims_type %s)\"", path)
 		}
-		if slices.ContainsFunc(r.fields(), field.named) {
-			// The vault command takes texts by name as JSON only.
-			fmt.Fprintf(out, "vault write auth/%s/role/%s - <<'EOF'\n%sEOF\n", s.AuthMount, r.Name, r.json())
+		fmt.Fprintf(out, " token_policies=\"$policies\"\nelse\n    vault write %s", path)
+		if slices.ContainsFunc(r.fields(), field.needsJSON) {
+			fmt.Fprintf(out, " - <<'EOF'\n%sEOF\nfi\n", r.json())
 			continue
 		}
-		fmt.Fprintf(out, "vault write auth/%s/role/%s", s.AuthMount, r.Name)
 		for _, f := range r.fields() {
-			fmt.Fprintf(out, " \\\n    %s=%s", f.name, f.text())
+			fmt.Fprintf(out, " \\\n        %s=%s", f.name, f.text())
 		}
-		fmt.Fprintln(out)
+		fmt.Fprintln(out, "\nfi")
 	}
 	return out.Flush()
 }
 
-// named is whether the value is texts by name.
-func (f field) named() bool {
-	_, ok := f.value.(map[string]string)
-	return ok
+// shellFunctions are what the commands of a script use.
+const shellFunctions = `
+unchanged='nothing was changed: '
+stop() {
+    printf 'error: %s%s\n' "$unchanged" "$1" >&2
+    exit 1
+}
+
+# exists PATH: whether there is something. Any other error stops the script.
+exists() {
+    if answer=$(vault read "$1" 2>&1); then return 0; fi
+    case $answer in *"No value found at $1"*) return 1 ;; esac
+    stop "reading $1: $answer"
+}
+
+# has PATH FIELD VALUE: stops unless the field's first line is the value.
+has() {
+    value=$(vault read -field="$2" "$1" 2>/dev/null | head -n 1)
+    [ "$value" = "$3" ] || stop "$1 exists and is not part of this setup: its $2 is \"$value\" and not \"$3\""
+}
+
+# policies ROLE POLICY...: sets $policies to the role's policies and the given ones.
+policies() {
+    policies=$(vault read -field=token_policies "$1")
+    policies=${policies#\[} policies=${policies%\]}
+    shift
+    for policy; do
+        case " $policies " in *" $policy "*) ;; *) policies="$policies $policy" ;; esac
+    done
+    policies=$(echo $policies | tr ' ' ,)
+}
+`
+
+// writeChecks writes the part of the script that reads what exists.
+func (s Setup) writeChecks(out *bufio.Writer) {
+	mount, key := shellWord(s.Key.Mount), shellWord(s.Key.String())
+	fmt.Fprintf(out, `
+# What exists must be part of this setup.
+engine=$(vault secrets list)
+engine=$(printf '%%s\n' "$engine" | awk '$1 == "%s/" { print $2 }')
+case $engine in
+'' | transit) ;;
+*) stop "%[1]s is a secrets engine of type $engine, not transit" ;;
+esac
+if [ -n "$engine" ] && exists %s; then
+    has %[2]s supports_encryption true
+fi
+`, s.Key.Mount, key)
+	if s.PerNamespace {
+		marker := strings.TrimSuffix(namespaceMarker(s.Key).Name, s.Key.Name)
+		fmt.Fprintf(out, `
+# Each key must have been made for the namespace of its name, whose pods decrypt with it.
+if [ -n "$engine" ]; then
+    keys=$(vault list %s/keys 2>&1) || case $keys in
+    *"No value found at "*) keys= ;;
+    *) stop "listing %[1]s/keys: $keys" ;;
+    esac
+    for key in $(printf '%%s\n' "$keys" | tail -n +3); do
+        exists "sys/policies/acl/%s$key" || stop "%[1]s/keys/$key was not made for a namespace, and the pods of namespace $key would decrypt with it"
+    done
+fi
+`, mount, marker)
+	}
+	for _, p := range s.Policies() {
+		path := shellWord("sys/policies/acl/" + p.Name)
+		fmt.Fprintf(out, "if exists %s; then\n    has %[1]s policy %s\nfi\n", path, shellWord(p.titleLine()))
+	}
+	for _, r := range s.Roles() {
+		path := shellWord(s.rolePath(r))
+		fmt.Fprintf(out, "if exists %s; then\n", path)
+		for _, f := range r.binding() {
+			fmt.Fprintf(out, "    has %s %s %s\n", path, f.name, shellWord(f.printed()))
+		}
+		fmt.Fprintln(out, "fi")
+	}
+}
+
+// printed is the value as vault read prints it.
+func (f field) printed() string { return fmt.Sprint(f.value) }
+
+// needsJSON reports whether the vault command would not take the value as an
+// argument for what it is: it divides lists at commas, reads "@FILE" and "-" from a
+// file or standard input, and has no form for values by name.
+func (f field) needsJSON() bool {
+	special := func(s string) bool {
+		return strings.HasPrefix(s, "@") || strings.HasPrefix(s, `\`) || s == "-"
+	}
+	switch v := f.value.(type) {
+	case map[string]string:
+		return true
+	case []string:
+		return slices.ContainsFunc(v, func(s string) bool { return special(s) || strings.Contains(s, ",") })
+	case string:
+		return special(v)
+	}
+	return false
 }
 
 func (r Role) json() string {
@@ -77,6 +180,15 @@ func (f field) text() string {
 	default:
 		return shellWord(fmt.Sprint(v))
 	}
+}
+
+// shellWords joins words, each quoted where it has to be.
+func shellWords(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = shellWord(w)
+	}
+	return strings.Join(quoted, " ")
 }
 
 // shellWord quotes a word for a shell where it has to be.

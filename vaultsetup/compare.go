@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/transit"
+
 	"github.com/hashicorp/vault/api"
 )
 
@@ -92,9 +94,16 @@ func Compare(ctx context.Context, v *api.Client, s Setup) ([]Change, error) {
 		return nil, fmt.Errorf("the accessor of auth/%s is not known, and %s is not one", s.AuthMount, AccessorPlaceholder)
 	}
 	c := comparison{v: v, setup: s}
-	c.engine(ctx)
+	mounted, known := c.engine(ctx)
+	if s.PerNamespace && mounted {
+		c.namespaceKeys(ctx)
+	}
+	// Before the key: the policies tell for which namespace it is.
 	for _, p := range s.Policies() {
 		c.policy(ctx, p)
+	}
+	if known {
+		c.key(ctx, mounted)
 	}
 	for _, r := range s.Roles() {
 		c.role(ctx, r)
@@ -111,18 +120,19 @@ type comparison struct {
 
 func (c *comparison) fail(err error) { c.errs = append(c.errs, err) }
 
-// engine compares the secrets engine, and the key in it.
-func (c *comparison) engine(ctx context.Context) {
+// engine compares the secrets engine, and returns whether it is mounted, if that
+// could be found out.
+func (c *comparison) engine(ctx context.Context) (mounted, known bool) {
 	mount := c.setup.Key.Mount
 	mounts, err := c.v.Sys().ListMountsWithContext(ctx)
 	if err != nil {
 		c.fail(explain("listing the secrets engines", err))
-		return
+		return false, false
 	}
 	there, found := mounts[mount+"/"]
 	if found && there.Type != "transit" {
 		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: name another path with --transit-mount", mount, there.Type))
-		return
+		return false, false
 	}
 	engine := Change{Outcome: Unchanged, Kind: "secrets engine", Name: mount}
 	if !found {
@@ -133,7 +143,38 @@ func (c *comparison) engine(ctx context.Context) {
 		}
 	}
 	c.changes = append(c.changes, engine)
-	c.key(ctx, found)
+	return found, true
+}
+
+// namespaceKeys refuses a mount with a key that was not made for the namespace of its
+// name: the pods of a namespace of that name would decrypt with it.
+func (c *comparison) namespaceKeys(ctx context.Context) {
+	mount := c.setup.Key.Mount
+	list, err := c.v.Logical().ListWithContext(ctx, mount+"/keys")
+	if err != nil {
+		c.fail(explain("checking that "+mount+" holds only keys of namespaces, which needs list on "+mount+"/keys", err))
+		return
+	}
+	if list == nil {
+		return // no keys
+	}
+	var others []string
+	for _, name := range texts(list.Data["keys"]) {
+		marker := namespaceMarker(transit.Key{Mount: mount, Name: name})
+		existing, err := c.v.Logical().ReadWithContext(ctx, "sys/policies/acl/"+marker.Name)
+		if err != nil {
+			c.fail(explain("reading policy "+marker.Name, err))
+			return
+		}
+		if existing == nil || !marker.titles(existing.Data["policy"]) {
+			others = append(others, name)
+		}
+	}
+	if len(others) > 0 {
+		c.fail(fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name would "+
+			"decrypt with that key. Use another mount with --transit-mount. If a key is a namespace's, restore its policy %s, "+
+			"which vault-setup prints", mount, shorten(others), namespaceMarker(transit.Key{Mount: mount, Name: others[0]}).Name))
+	}
 }
 
 func (c *comparison) key(ctx context.Context, mounted bool) {
@@ -175,9 +216,8 @@ func (c *comparison) policy(ctx context.Context, p Policy) {
 	if there == nil {
 		policy.Outcome = Created
 	} else if have, _ := there.Data["policy"].(string); have != want {
-		// Names are less distinct than paths: "a/b-c" and "a-b/c" give one name.
-		if first, _, _ := strings.Cut(have, "\n"); first != "# "+p.Title {
-			c.fail(fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use another key", p.Name, "# "+p.Title))
+		if !p.titles(have) {
+			c.fail(fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use another key", p.Name, p.titleLine()))
 			return
 		}
 		policy.Outcome = Changed
@@ -190,8 +230,24 @@ func (c *comparison) policy(ctx context.Context, p Policy) {
 	c.changes = append(c.changes, policy)
 }
 
+// titles reports whether the text of a policy begins with the policy's title.
+func (p Policy) titles(text any) bool {
+	s, _ := text.(string)
+	first, _, _ := strings.Cut(s, "\n")
+	return first == p.titleLine()
+}
+
+// shorten joins names, and counts those that would make it too long.
+func shorten(names []string) string {
+	const most = 10
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
 func (c *comparison) role(ctx context.Context, r Role) {
-	path := "auth/" + c.setup.AuthMount + "/role/" + r.Name
+	path := c.setup.rolePath(r)
 	there, err := c.v.Logical().ReadWithContext(ctx, path)
 	if err != nil {
 		c.fail(explain("reading "+path, err))

@@ -12,6 +12,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/api"
 )
 
 // One policy and one role serve two namespaces: each app decrypts with the key of
@@ -21,6 +22,7 @@ func TestPerNamespace(t *testing.T) {
 		t.Run(authType, func(t *testing.T) {
 			v, c, s := setup(t)
 			s.AuthMount, s.AuthType, s.PerNamespace = authType, authType, true
+			s.Key.Mount = namespacesMount + "-" + s.Key.Name
 			token := func(namespace, account string) string {
 				return issuer().Token(namespace, account, "vault", time.Hour)
 			}
@@ -49,9 +51,9 @@ func TestPerNamespace(t *testing.T) {
 			a, b := of("a-"+base), of("b-"+base)
 			apply(t, c, a)
 			want := map[string]Outcome{
-				"transit key transit/keys/" + b.Key.Name: Created,
-				"policy " + b.authorPolicy().Name:        Created,
-				"policy " + b.rotatorPolicy().Name:       Created,
+				"transit key " + b.Key.String():    Created,
+				"policy " + b.authorPolicy().Name:  Created,
+				"policy " + b.rotatorPolicy().Name: Created,
 			}
 			if diff := cmp.Diff(want, only(apply(t, c, b))); diff != "" {
 				t.Errorf("the second namespace, -want +got:\n%s", diff)
@@ -63,7 +65,7 @@ func TestPerNamespace(t *testing.T) {
 			ciphertexts := map[string]map[string]any{}
 			context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
 			for _, x := range []Setup{a, b} {
-				data, err := v.Write(t.Context(), "transit/encrypt/"+x.Key.Name, map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
+				data, err := v.Write(t.Context(), x.path("encrypt"), map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -78,7 +80,7 @@ func TestPerNamespace(t *testing.T) {
 					t.Errorf("%s got a token of type %s with policies %v", own.Key.Name, auth.TokenType, auth.Policies)
 				}
 				for _, key := range []string{a.Key.Name, b.Key.Name} {
-					_, err := v.Do(t.Context(), http.MethodPut, "transit/decrypt/"+key, auth.ClientToken, ciphertexts[key])
+					_, err := v.Do(t.Context(), http.MethodPut, own.Key.Mount+"/decrypt/"+key, auth.ClientToken, ciphertexts[key])
 					var refused *testenv.VaultError
 					switch {
 					case key == own.Key.Name && err != nil:
@@ -97,7 +99,7 @@ func TestPerNamespace(t *testing.T) {
 
 func TestPerNamespaceChecks(t *testing.T) {
 	_, c, s := setup(t)
-	s.PerNamespace, s.Accessor = true, AccessorPlaceholder
+	s.PerNamespace, s.Accessor, s.Key.Mount = true, AccessorPlaceholder, namespacesMount
 	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "AUTH-MOUNT-ACCESSOR is not one") {
 		t.Errorf("the placeholder was compared: %v", err)
 	}
@@ -108,5 +110,163 @@ func TestPerNamespaceChecks(t *testing.T) {
 	s.Accessor, s.Key.Name = "auth_kubernetes_1", "other"
 	if err := s.Check(); err == nil || !strings.Contains(err.Error(), "it has the name of the app's namespace") {
 		t.Errorf("a key of another name: %v", err)
+	}
+}
+
+// Whoever may create a namespace chooses its name, so its pods must not decrypt
+// with a key of that name which another team made for itself.
+func TestPerNamespaceOfAnotherTeamsKey(t *testing.T) {
+	v, c, s := setup(t)
+	var err error
+	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
+		t.Fatal(err)
+	}
+	otherTeam := s
+	otherTeam.Key.Name = s.Key.Name + "-payments"
+	otherTeam.App = &Grant{Account: Account{s.Key.Name, "payments"}}
+	otherTeam.Author, otherTeam.Rotator = nil, nil
+	apply(t, c, otherTeam)
+	context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
+	data, err := v.Write(t.Context(), "transit/encrypt/"+otherTeam.Key.Name, map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s.PerNamespace = true
+	s.App = &Grant{Account: Account{s.Key.Name, "app"}, Role: s.Key.Name + "-apps"}
+	s.Author, s.Rotator = nil, nil
+	tryApply := func(mount string) {
+		t.Helper()
+		s.Key.Mount = mount
+		changes, err := Compare(t.Context(), c, s)
+		if err != nil {
+			return
+		}
+		t.Errorf("one key per namespace in %s, which has keys of others, is not refused", mount)
+		for _, ch := range changes {
+			if err := ch.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustNotDecrypt := func() {
+		t.Helper()
+		auth, err := v.Login(t.Context(), "jwt", s.App.RoleName(), issuer().Token(otherTeam.Key.Name, "app", "vault", time.Hour))
+		if err != nil {
+			return // no role, no access
+		}
+		_, err = v.Do(t.Context(), http.MethodPut, "transit/decrypt/"+otherTeam.Key.Name, auth.ClientToken,
+			map[string]any{"ciphertext": data["ciphertext"], "context": context})
+		if refused := (*testenv.VaultError)(nil); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
+			t.Errorf("a pod of namespace %s decrypts with the key of another team: %v", otherTeam.Key.Name, err)
+		}
+	}
+	tryApply("transit")
+	mustNotDecrypt()
+
+	s.Key.Mount = namespacesMount + "-" + s.Key.Name
+	apply(t, c, s)
+	mustNotDecrypt()
+}
+
+// A mount with a key that was not made for a namespace is not used for one key per
+// namespace: neither at first nor, when somebody made such a key later, any longer.
+func TestPerNamespaceOtherKeys(t *testing.T) {
+	v, c, s := setup(t)
+	var err error
+	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
+		t.Fatal(err)
+	}
+	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
+	s.App.Role = s.Key.Name + "-apps"
+	refused := func(c *api.Client, want ...string) {
+		t.Helper()
+		_, err := Compare(t.Context(), c, s)
+		for _, text := range want {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%q is not in %v", text, err)
+			}
+		}
+	}
+	write := func(path string, data map[string]any) {
+		t.Helper()
+		if _, err := v.Write(t.Context(), path, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("sys/mounts/"+s.Key.Mount, map[string]any{"type": "transit"})
+	if _, err := Compare(t.Context(), c, s); err != nil {
+		t.Fatalf("a mount without keys: %v", err)
+	}
+	// Also a key of the very namespace: somebody else made it, for another purpose.
+	for _, name := range []string{s.Key.Name, "payments", "Payments"} {
+		key := s.Key.Mount + "/keys/" + name
+		write(key, map[string]any{"derived": true})
+		refused(c, s.Key.Mount+" holds keys that were not made for a namespace ("+name+")")
+		write(key+"/config", map[string]any{"deletion_allowed": true})
+		if _, err := v.Do(t.Context(), http.MethodDelete, key, v.RootToken, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, c, s)
+	if got := only(apply(t, c, s)); len(got) > 0 {
+		t.Errorf("the second time: %v", got)
+	}
+	write(s.Key.Mount+"/keys/payments", map[string]any{"derived": true})
+	refused(c, "(payments)")
+
+	// Who cannot list the keys cannot know.
+	write("sys/policies/acl/"+s.Key.Name, map[string]any{"policy": `path "sys/*" { capabilities = ["read", "sudo"] }
+		path "auth/*" { capabilities = ["read"] }
+		path "` + s.Key.Mount + `/keys/+" { capabilities = ["read"] }`})
+	token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken, map[string]any{"policies": []string{s.Key.Name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(client(t, v, token.Auth.ClientToken), "holds only keys of namespaces, which needs list on "+s.Key.Mount+"/keys: HTTP 403")
+
+	// Nor is a key of one team made where every namespace has one.
+	s.PerNamespace = false
+	refused(c, "is reserved for one key per namespace")
+}
+
+// A namespace of another cluster is somebody else's, whatever its name: what logs in at
+// another auth mount gets no key of this mount.
+func TestPerNamespaceOfTwoClusters(t *testing.T) {
+	_, c, s := setup(t)
+	var err error
+	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
+		t.Fatal(err)
+	}
+	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
+	s.App.Role = s.Key.Name + "-apps"
+	apply(t, c, s)
+	s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
+	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "is somebody else's") {
+		t.Errorf("two auth mounts share the keys of one mount: %v", err)
+	}
+}
+
+// A role at which two namespaces are one entity lets each decrypt with the other's key.
+func TestPerNamespaceUserClaim(t *testing.T) {
+	v, c, s := setup(t)
+	var err error
+	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
+		t.Fatal(err)
+	}
+	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
+	s.App.Role = s.Key.Name + "-apps"
+	if _, err := v.Write(t.Context(), "auth/jwt/role/"+s.App.Role, map[string]any{
+		"role_type": "jwt", "user_claim": "iss", "bound_audiences": "vault",
+		"bound_claims":   map[string]any{"/kubernetes.io/serviceaccount/name": "app"},
+		"claim_mappings": map[string]any{"/kubernetes.io/namespace": namespaceMetadata},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "user_claim is") {
+		t.Errorf("error %v", err)
 	}
 }

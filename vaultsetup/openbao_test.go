@@ -15,6 +15,8 @@ func TestOpenBao(t *testing.T) {
 		"Login":                TestLogin,
 		"LoginWithKubernetes":  TestLoginKubernetes,
 		"PerNamespaceRefusals": TestPerNamespaceChecks,
+		"PerNamespaceOther":    TestPerNamespaceOfAnotherTeamsKey,
+		"PerNamespaceKeys":     TestPerNamespaceOtherKeys,
 	} {
 		t.Run(name, test)
 	}

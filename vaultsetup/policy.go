@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Policy is a Vault ACL policy.
@@ -22,10 +22,14 @@ type Rule struct {
 	Parameters   []string // the only parameters a request may have; nil: any
 }
 
+// titleLine is the first line of the policy. It tells a policy of ours, for the very
+// same key, from any other policy of that name.
+func (p Policy) titleLine() string { return "# " + p.Title }
+
 // HCL returns the policy as Vault stores it.
 func (p Policy) HCL() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n", p.Title)
+	b.WriteString(p.titleLine() + "\n")
 	for _, line := range p.About {
 		fmt.Fprintf(&b, "# %s\n", line)
 	}
@@ -65,14 +69,8 @@ func (s Setup) Policies() []Policy {
 }
 
 func (s Setup) policy(who string, about []string, rules ...Rule) Policy {
-	name := s.Key.Name
-	if s.Key.Mount != ciphertext.DefaultTransitMount {
-		// Two keys of one name on two mounts are two keys.
-		name = strings.ReplaceAll(s.Key.Mount, "/", "-") + "-" + name
-	}
 	return Policy{
-		// Vault would do this lowering without a word.
-		Name:  strings.ToLower("secretmanager-" + who + "-" + name),
+		Name:  policyName(who, s.Key),
 		Title: "SecretManager: " + who + " of " + s.Key.String(),
 		About: about,
 		Rules: rules,
@@ -98,26 +96,21 @@ func (s Setup) appPolicy() Policy {
 // mount does it by itself, a jwt mount because the role says so.
 const namespaceMetadata = "service_account_namespace"
 
-// namespacedPolicy is the app's in all namespaces that log in at the mount: Vault
-// puts the namespace of whoever asks into the path.
+// namespacedPolicy is the app's in all namespaces that log in at the auth mount: Vault
+// replaces the path's last part by the namespace of the service account. The policy
+// is named after the transit mount alone, so that two auth mounts cannot share one: a
+// namespace of the same name in another cluster belongs to somebody else.
 func (s Setup) namespacedPolicy() Policy {
-	name := "secretmanager-per-namespace-app"
-	if s.AuthMount != AuthKubernetes {
-		name += "-" + strings.ReplaceAll(s.AuthMount, "/", "-")
-	}
-	if s.Key.Mount != ciphertext.DefaultTransitMount {
-		name += "-" + strings.ReplaceAll(s.Key.Mount, "/", "-")
-	}
 	about := []string{
 		"For pods that read the Secrets, in every namespace: decrypts with the key that has the",
-		"name of the pod's namespace, and nothing else.",
+		"name of the pod's namespace, and nothing else. So " + s.Key.Mount + " must hold no other keys.",
 	}
 	if s.Accessor == AccessorPlaceholder {
 		about = append(about, "Put the accessor of auth/"+s.AuthMount+" in for "+AccessorPlaceholder+": vault auth list shows it.")
 	}
 	return Policy{
-		Name:  strings.ToLower(name),
-		Title: "SecretManager: app of the namespaces that log in at auth/" + s.AuthMount + ", for " + s.Key.Mount,
+		Name:  "secretmanager-apps-" + lower(s.Key.Mount),
+		Title: "SecretManager: apps of the namespaces that log in at auth/" + s.AuthMount + ", for " + s.Key.Mount,
 		About: about,
 		Rules: []Rule{{
 			Path:         s.Key.Mount + "/decrypt/{{identity.entity.aliases." + s.Accessor + ".metadata." + namespaceMetadata + "}}",
@@ -125,6 +118,11 @@ func (s Setup) namespacedPolicy() Policy {
 		}},
 	}
 }
+
+// namespaceMarker is the policy by which a key is known to have been made for the
+// namespace of its name: in a mount that is reserved for such keys, only a setup with
+// PerNamespace has it, and it is written before the key.
+func namespaceMarker(key transit.Key) Policy { return Setup{Key: key}.rotatorPolicy() }
 
 func (s Setup) authorPolicy() Policy {
 	return s.policy("author", []string{

@@ -43,6 +43,9 @@ func (s Setup) Roles() []Role {
 	return roles
 }
 
+// rolePath is the path of a role in Vault.
+func (s Setup) rolePath(r Role) string { return "auth/" + s.AuthMount + "/role/" + r.Name }
+
 // field is one parameter of a role: a text, a list of texts, texts by name or a
 // truth value.
 type field struct {
@@ -59,6 +62,9 @@ func (r Role) binding() []field {
 			{"bound_subject", ""},
 			{"bound_claims", map[string]string{"/kubernetes.io/serviceaccount/name": r.Account.Name}},
 			{"claim_mappings", map[string]string{"/kubernetes.io/namespace": namespaceMetadata}},
+			// Another claim could be equal in two namespaces. They would be one entity
+			// in Vault then, and have the namespace of whichever logged in last.
+			{"user_claim", "sub"},
 		}
 	}
 	if r.authType == AuthJWT {
@@ -98,7 +104,7 @@ func (r Role) fields() []field {
 			f = append(f, b)
 		}
 	}
-	if r.authType == AuthJWT {
+	if r.authType == AuthJWT && !r.anyNamespace {
 		f = append(f, field{"user_claim", "sub"})
 	}
 	return append(f,

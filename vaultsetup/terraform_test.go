@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/secretmanager-io/secretmanager/transit"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -63,7 +65,7 @@ func TestTerraform(t *testing.T) {
 				s.AuthMount, s.AuthType, s.Audience = authType+"/1.prod", authType, `https://"${x}%{y}`
 				if perNamespace {
 					s.PerNamespace, s.Accessor = true, AccessorPlaceholder
-					s.Key.Name = s.App.Account.Namespace
+					s.Key = transit.Key{Mount: NamespacesMount(s.AuthMount), Name: s.App.Account.Namespace}
 				}
 				if err := s.Check(); err != nil {
 					t.Fatal(err)
@@ -74,7 +76,7 @@ func TestTerraform(t *testing.T) {
 					fmt.Sprintf("resource [%q %q]", role, "ci-deployer"),
 					fmt.Sprintf("resource [%q %q]", role, "demo-matrix"),
 					fmt.Sprintf("resource [%q %q]", role, "secretmanager-rotator"),
-					`resource ["vault_mount" "transit"]`,
+					fmt.Sprintf(`resource ["vault_mount" %q]`, label(s.Key.Mount)),
 					fmt.Sprintf(`resource ["vault_transit_secret_backend_key" %q]`, s.Key.Name),
 				}
 				named := map[string]cty.Value{}

@@ -33,6 +33,9 @@ func texts(v any) []string {
 	return []string{fmt.Sprint(v)}
 }
 
+// ErrDenied is wrapped by errors about what the Vault token may not do.
+var ErrDenied = errors.New("check that the Vault token is valid and may administer policies, roles and the transit engine")
+
 func write(ctx context.Context, v *api.Client, doing, path string, fields []field) error {
 	body := map[string]any{}
 	for _, f := range fields {
@@ -61,7 +64,7 @@ func explain(doing string, err error) error {
 		words = strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " ")
 	}
 	if refused.StatusCode == http.StatusForbidden {
-		words += " (check that the Vault token is valid and may administer policies, roles and the transit engine)"
+		return fmt.Errorf("%s: HTTP %d: %s (%w)", doing, refused.StatusCode, words, ErrDenied)
 	}
 	return fmt.Errorf("%s: HTTP %d: %s", doing, refused.StatusCode, words)
 }

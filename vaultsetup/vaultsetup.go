@@ -61,7 +61,7 @@ func (a Account) check() error {
 // Grant lets a service account log in through a role.
 type Grant struct {
 	Account Account
-	Role    string // default: NAMESPACE-NAME, as the roles of a mount are shared by all namespaces
+	Role    string // default: [Account.RoleName]
 }
 
 // RoleName returns the name of the role.
@@ -69,7 +69,7 @@ func (g Grant) RoleName() string {
 	if g.Role != "" {
 		return g.Role
 	}
-	return g.Account.Namespace + "-" + g.Account.Name
+	return g.Account.RoleName()
 }
 
 // Setup is everything that one transit key needs.
@@ -87,7 +87,8 @@ type Setup struct {
 
 	// PerNamespace gives the app of every namespace the same policy and role, by
 	// which it can decrypt with the key of its own namespace's name and no other.
-	// The key of this setup is then that of the app's namespace.
+	// The key of this setup is then that of the app's namespace, in a mount that
+	// holds only such keys: see [IsNamespacesMount].
 	PerNamespace bool
 	Accessor     string // of the auth mount, for PerNamespace; see [Accessor]
 }
@@ -126,6 +127,14 @@ func (s Setup) Check() error {
 		}
 		add("accessor of the auth mount", checkPart(s.Accessor))
 	}
+	switch reserved := IsNamespacesMount(s.Key.Mount); {
+	case s.PerNamespace && !reserved:
+		add("transit mount", fmt.Errorf("%q may hold keys of other teams, and whoever owns a namespace with the name of a key "+
+			"would decrypt with that key: with one key per namespace use a mount of its own, whose name begins with %s", s.Key.Mount, namespacesMount))
+	case !s.PerNamespace && reserved:
+		add("transit mount", fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name of a key "+
+			"may decrypt with that key. Use --per-namespace or another mount", s.Key.Mount))
+	}
 	roles := map[string]string{}
 	for _, r := range []struct {
 		what  string
@@ -136,7 +145,7 @@ func (s Setup) Check() error {
 		}
 		add(r.what, r.grant.Account.check())
 		name := r.grant.RoleName()
-		add(r.what+" role", checkPart(name))
+		add(r.what+" role", checkRoleName(name))
 		if other, taken := roles[name]; taken {
 			add(r.what+" role", fmt.Errorf("%q is the %s role already: one role for both would join rights that are apart for a reason", name, other))
 		}
@@ -153,6 +162,15 @@ func checkPart(s string) error {
 		return fmt.Errorf("%q is not made of letters, digits, and _ . - between them", s)
 	}
 	return nil
+}
+
+// checkRoleName refuses upper case: a kubernetes auth mount stores the role in
+// lower case, where it may be the role of others.
+func checkRoleName(s string) error {
+	if s != strings.ToLower(s) {
+		return fmt.Errorf("%q has letters in upper case, which Vault does not tell from those in lower case", s)
+	}
+	return checkPart(s)
 }
 
 func checkMount(s string) error {

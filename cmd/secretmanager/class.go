@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/vaultsetup"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
@@ -33,7 +35,8 @@ func (o *encrypt) printClass(secret *corev1.Secret, set ciphertext.Settings, acc
 	line("  ", "namespace", secret.Namespace)
 	b.WriteString("spec:\n  provider: secretmanager\n  parameters:\n")
 	fmt.Fprintf(&b, "    # the Vault role of service account %s, as vault-setup calls it\n", account)
-	line("    ", "roleName", secret.Namespace+"-"+account)
+	line("    ", "roleName", vaultsetup.ClassRoleName(
+		vaultsetup.Account{Namespace: secret.Namespace, Name: account}, transit.Key{Mount: set.Mount, Name: set.Key}))
 	line("    ", "secretName", secret.Name)
 	line("    ", "transitKey", set.Key)
 	if set.Mount != ciphertext.DefaultTransitMount {

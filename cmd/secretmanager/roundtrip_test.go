@@ -65,7 +65,7 @@ func TestRoundTrip(t *testing.T) {
 	u.must("", "vault-setup", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt", "--rotator-role", u.ns+"-rotator", "--apply")
 	dir := t.TempDir()
 	class := file(t, fmt.Sprintf(`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
- "spec": {"provider": "secretmanager", "parameters": {"roleName": "%s-app", "transitKey": "%s"}}}`, u.ns, u.ns))
+ "spec": {"provider": "secretmanager", "parameters": {"roleName": "%s_app", "transitKey": "%s"}}}`, u.ns, u.ns))
 	token := file(t, u.issuer.Token(u.ns, "app", "vault", time.Hour))
 	buildProvider(t, dir)
 	socket, stop, err := u.serve(filepath.Join(dir, "secretmanager-provider"), filepath.Join(dir, "provider.log"))

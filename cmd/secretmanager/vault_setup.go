@@ -36,21 +36,28 @@ func newVaultSetup(p *program) *cobra.Command {
 		Use:   "vault-setup --transit-key KEY --service-account NAME",
 		Short: "Print, or apply, what Vault needs: key, policies, roles",
 		Long: `Print the transit key, the least-privilege policies and the roles that an app,
-an author of Secrets and the rotator need, as vault commands to read and run.
-With --apply do it, with the rights of your own Vault token: what exists is kept
-and only ever added to, so doing it twice changes nothing.
+an author of Secrets and the rotator need, as a script of vault commands to read and
+run. With --apply do it, with the rights of your own Vault token: what exists is kept
+and only ever added to, so doing it twice changes nothing. Both stop before the first
+change where a policy or a role of that name exists and belongs to somebody else.
 
 The app can decrypt and nothing else. The author can encrypt and cannot read
 back. The rotator renews key and ciphertext without ever seeing plaintext; with
 --retire it may also make old versions of the key unusable, and with --trim delete
 such versions.
 
+A role is called NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT where the
+namespace has a hyphen, so that no two service accounts share one.
+
 With --per-namespace one policy and one role of the app serve every namespace:
-Vault puts the namespace of whoever asks into the policy, so that a pod can decrypt
-with the key that has its namespace's name and with no other. Once that is done a
-further namespace takes no more than its key. The policy names the auth mount by its
-accessor, which is looked up in Vault, or given with --auth-accessor; where it is not
-known what is printed has AUTH-MOUNT-ACCESSOR in its place.
+Vault puts the namespace of the pod into the policy, so that a pod can decrypt with
+the key that has its namespace's name and with no other. A further namespace then
+needs only its key. These keys are in a mount of their own, as whoever owns a
+namespace with the name of a key decrypts with that key: the name of the mount begins
+with transit-namespaces, and a mount with any other key is refused, which takes the
+right to list its keys. The policy names the auth mount by its accessor, which is
+looked up in Vault, or given with --auth-accessor; where it is not known what is
+printed has AUTH-MOUNT-ACCESSOR in its place.
 
 With -o terraform the same is printed as resources of Terraform's vault provider.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
@@ -77,12 +84,12 @@ With -o terraform the same is printed as resources of Terraform's vault provider
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
 	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
-	f.StringVar(&o.mount, "transit-mount", ciphertext.DefaultTransitMount, "path of the transit engine")
+	f.StringVar(&o.mount, "transit-mount", "", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
 	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
 	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
 	f.StringVar(&o.audience, "audience", "vault", "audience that the service-account tokens are made for")
 	f.StringVar(&o.account, "service-account", "", "service account of the pods that read the Secrets, in the namespace of -n (required)")
-	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, or per-namespace-SERVICEACCOUNT)")
+	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, or namespaces_SERVICEACCOUNT with --per-namespace)")
 	f.StringVar(&o.author, "author-service-account", "", "NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
 	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
 	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator", "NAMESPACE/NAME of the rotator's service account")
@@ -117,8 +124,12 @@ func (o *vaultSetup) setup() (vaultsetup.Setup, error) {
 		}
 		return a
 	}
+	mount := ciphertext.DefaultTransitMount
+	if o.perNamespace {
+		mount = vaultsetup.NamespacesMount(o.authMount)
+	}
 	s := vaultsetup.Setup{
-		Key:       transit.Key{Mount: o.mount, Name: o.key},
+		Key:       transit.Key{Mount: cmp.Or(o.mount, mount), Name: o.key},
 		AuthMount: o.authMount, AuthType: o.authType, Audience: o.audience,
 		Rotator: &vaultsetup.Grant{Account: account("rotator-service-account", o.rotator), Role: o.rotatorRole},
 		Retire:  o.retire,
@@ -140,7 +151,7 @@ func (o *vaultSetup) setup() (vaultsetup.Setup, error) {
 	if o.perNamespace {
 		s.PerNamespace, s.Accessor = true, cmp.Or(o.accessor, vaultsetup.AccessorPlaceholder)
 		s.Key.Name = cmp.Or(s.Key.Name, namespace)
-		s.App.Role = cmp.Or(s.App.Role, "per-namespace-"+o.account)
+		s.App.Role = cmp.Or(s.App.Role, vaultsetup.NamespacesRoleName(o.account))
 	}
 	if err := s.Check(); err != nil {
 		return s, usage(err)

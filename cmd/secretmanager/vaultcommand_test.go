@@ -22,8 +22,8 @@ func vaultMain() {
 		err = vaultCommand(client, os.Args[1:])
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "vault:", err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
 	}
 	os.Exit(0)
 }
@@ -54,10 +54,41 @@ func vaultCommand(client *api.Client, args []string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(secret.Data)
+	case line == "secrets list":
+		mounts, err := client.Sys().ListMounts()
+		if err != nil {
+			return fmt.Errorf("Error listing secrets engines: %w", err) //nolint:staticcheck // as the vault command says it
+		}
+		fmt.Println("Path    Type    Accessor    Description")
+		for _, path := range slices.Sorted(maps.Keys(mounts)) {
+			fmt.Printf("%s    %s    %s    %s\n", path, mounts[path].Type, mounts[path].Accessor, mounts[path].Description)
+		}
+		return nil
+	case len(args) == 2 && args[0] == "list":
+		secret, err := client.Logical().List(args[1])
+		if err := nothing("listing", args[1], secret, err); err != nil {
+			return err
+		}
+		fmt.Println("Keys\n----")
+		for _, key := range secret.Data["keys"].([]any) {
+			fmt.Println(key)
+		}
+		return nil
+	case len(args) == 3 && args[0] == "read" && strings.HasPrefix(args[1], "-field="):
+		secret, err := client.Logical().Read(args[2])
+		if err := nothing("reading", args[2], secret, err); err != nil {
+			return err
+		}
+		value := secret.Data[strings.TrimPrefix(args[1], "-field=")]
+		if value == nil {
+			return fmt.Errorf("Field %q not present in secret", strings.TrimPrefix(args[1], "-field=")) //nolint:staticcheck // likewise
+		}
+		fmt.Println(value)
+		return nil
 	case len(args) == 2 && args[0] == "read":
 		secret, err := client.Logical().Read(args[1])
-		if err != nil || secret == nil {
-			return fmt.Errorf("%s: nothing there (%w)", args[1], err)
+		if err := nothing("reading", args[1], secret, err); err != nil {
+			return err
 		}
 		for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 			fmt.Printf("%s    %v\n", name, secret.Data[name])
@@ -94,12 +125,30 @@ func vaultCommand(client *api.Client, args []string) error {
 	return fmt.Errorf("not one of the commands that we print: %s", line)
 }
 
+// nothing is what the vault command says where it does not find something.
+func nothing(doing, path string, secret *api.Secret, err error) error {
+	if err != nil {
+		return fmt.Errorf("Error %s %s: %w", doing, path, err) //nolint:staticcheck // likewise
+	}
+	if secret == nil {
+		return fmt.Errorf("No value found at %s", path) //nolint:staticcheck // likewise
+	}
+	return nil
+}
+
 func values(args []string) (map[string]any, error) {
 	data := map[string]any{}
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok {
 			return nil, fmt.Errorf("%q is not NAME=VALUE", arg)
+		}
+		if file, ok := strings.CutPrefix(value, "@"); ok {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			value = string(text)
 		}
 		data[name] = value
 	}

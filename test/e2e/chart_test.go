@@ -99,7 +99,7 @@ func (s *chartStory) mount(t *testing.T) {
 	command(t, shared.Vault.Token, "", s.command...)
 	setUpLock.Unlock()
 	command(t, s.author, shared.Kubeconfig, s.encryptArgs(t)...)
-	apply(t, s.classYAML("matrix", s.namespace+"-matrix", secretName), s.podYAML("app", "matrix", "matrix", secretName))
+	apply(t, s.classYAML("matrix", s.role("matrix"), secretName), s.podYAML("app", "matrix", "matrix", secretName))
 	s.waitReady(t, "app")
 	s.checkFiles(t, "app", firstToken)
 }

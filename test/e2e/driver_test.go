@@ -171,7 +171,7 @@ metadata: {name: %s, namespace: %s}
 spec:
   provider: %s
   parameters:
-    roleName: %s-matrix
+    roleName: %s
     secretName: %s
     transitKey: %s
     objects: |
@@ -183,7 +183,7 @@ spec:
         field: database.password
       - objectName: key
         encoding: base64
-`, version, name, d.namespace, d.providerName(), d.namespace, secretName, d.key)
+`, version, name, d.namespace, d.providerName(), d.role("matrix"), secretName, d.key)
 	if synced == "" {
 		return text
 	}

@@ -247,7 +247,7 @@ func newFaultWorld(t *testing.T, driver string) *world {
 	w := &world{namespace: namespace, key: namespace, provider: namespace, driver: driver}
 	w.setUp(t)
 	command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
-	apply(t, w.classYAML("matrix", namespace+"-matrix", secretName))
+	apply(t, w.classYAML("matrix", w.role("matrix"), secretName))
 	return w
 }
 

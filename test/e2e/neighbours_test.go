@@ -75,7 +75,7 @@ func (w *world) encrypt(t *testing.T) {
 // does not apply fsGroup, so that the bits for others are what it has.
 func checkModes(t *testing.T, w *world) {
 	w.encrypt(t)
-	apply(t, w.classYAML("matrix", w.namespace+"-matrix", secretName),
+	apply(t, w.classYAML("matrix", w.role("matrix"), secretName),
 		strings.Replace(w.podYAML("app", "matrix", "matrix", secretName), "  containers:\n", "  securityContext: {runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532}\n  containers:\n", 1))
 	if err := shared.WaitPod(t.Context(), w.namespace, "app"); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func checkVersions(t *testing.T, w *world) {
 	w.provider = w.namespace
 	provider := newProvider(t, w.provider)
 	provider.start(t)
-	apply(t, w.classYAML("matrix", w.namespace+"-matrix", secretName))
+	apply(t, w.classYAML("matrix", w.role("matrix"), secretName))
 	w.pod(t, "before")
 	w.waitReady(t, "before")
 	versions := w.objectVersions(t, "before", "matrix")
@@ -179,13 +179,13 @@ func checkJWT(t *testing.T, w *world) {
 	}
 	w.addRole(t, "--auth-mount", mount)
 	createServiceAccount(t, w.namespace, "smith")
-	apply(t, w.classOf("matrix", w.namespace+"-matrix", "- objectName: api-token", "vaultAuthMountPath: "+mount),
+	apply(t, w.classOf("matrix", w.role("matrix"), "- objectName: api-token", "vaultAuthMountPath: "+mount),
 		w.podYAML("app", "matrix", "matrix", secretName), w.podYAML("agent", "smith", "matrix", secretName))
 	w.waitReady(t, "app")
 	if got := w.sh(t, "app", "cat /secrets/api-token"); got != firstToken {
 		t.Errorf("the pod reads %q", got)
 	}
-	w.checkStuck(t, "agent", "code = PermissionDenied", w.namespace+"-matrix", w.namespace+"/smith", "auth/"+mount, "check")
+	w.checkStuck(t, "agent", "code = PermissionDenied", w.role("matrix"), w.namespace+"/smith", "auth/"+mount, "check")
 }
 
 // checkPaths has paths that the driver, or the node, would suffer from: all are
@@ -193,7 +193,7 @@ func checkJWT(t *testing.T, w *world) {
 func checkPaths(t *testing.T, w *world) {
 	w.encrypt(t)
 	long, escape := strings.Repeat("x", 255), "escape-"+w.namespace
-	apply(t, w.classOf("nested", w.namespace+"-matrix", `
+	apply(t, w.classOf("nested", w.role("matrix"), `
 - objectName: api-token
 - {objectName: a/b/c/d/e/f, secretKey: api-token}
 - {objectName: `+long+`/x, secretKey: api-token}
@@ -204,7 +204,7 @@ func checkPaths(t *testing.T, w *world) {
 		objects += fmt.Sprintf("- {objectName: %q, secretKey: api-token}\n", path)
 	}
 	objects += "- {objectName: file, secretKey: api-token}\n- {objectName: file/in-a-file, secretKey: api-token}\n- {objectName: file, secretKey: secrets.json}\n"
-	apply(t, w.classOf("invalid", w.namespace+"-matrix", objects), w.podYAML("stuck", "matrix", "invalid", secretName))
+	apply(t, w.classOf("invalid", w.role("matrix"), objects), w.podYAML("stuck", "matrix", "invalid", secretName))
 
 	w.waitReady(t, "app")
 	for _, file := range []string{"api-token", "a/b/c/d/e/f", long + "/x"} {
@@ -253,7 +253,7 @@ func checkLarge(t *testing.T, w *world) {
 		}
 		return objects
 	}
-	role := w.namespace + "-matrix"
+	role := w.role("matrix")
 	apply(t, w.classOf("five", role, times(5)), w.podYAML("app", "matrix", "five", secretName),
 		w.classOf("six", role, times(6)), w.podYAML("stuck", "matrix", "six", secretName))
 	w.waitReady(t, "app")

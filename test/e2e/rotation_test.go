@@ -63,7 +63,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		w := &world{namespace: namespace, key: namespace}
 		w.setUp(t)
 		command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
-		apply(t, w.classYAML("matrix", namespace+"-matrix", secretName), w.watcher("app"))
+		apply(t, w.classYAML("matrix", w.role("matrix"), secretName), w.watcher("app"))
 		if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace", inNamespace(namespace)); err != nil {
 			t.Fatal(err)
 		}

@@ -80,7 +80,7 @@ func (s *story) encrypt(t *testing.T) {
 }
 
 func (s *story) mount(t *testing.T) {
-	apply(t, s.classYAML("matrix", s.namespace+"-matrix", secretName),
+	apply(t, s.classYAML("matrix", s.role("matrix"), secretName),
 		s.podYAML("app", "matrix", "matrix", secretName),
 		s.podYAML("as-pod", "matrix", "matrix", ""))
 	// The second may not read the Secret yet, and says so.
@@ -224,7 +224,7 @@ func (s *story) newValue(t *testing.T) {
 
 func (s *story) moved(t *testing.T) {
 	secret := s.secret(t, secretName)
-	role := s.namespace + "-matrix"
+	role := s.role("matrix")
 	put := func(namespace, name string, data map[string][]byte) {
 		t.Helper()
 		_, err := shared.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{
@@ -239,7 +239,7 @@ func (s *story) moved(t *testing.T) {
 	other := &world{namespace: newNamespace(t), key: s.key}
 	other.setUp(t)
 	put(other.namespace, secretName, secret.Data)
-	apply(t, other.classYAML("matrix", other.namespace+"-matrix", secretName), other.podYAML("thief", "matrix", "matrix", secretName))
+	apply(t, other.classYAML("matrix", other.role("matrix"), secretName), other.podYAML("thief", "matrix", "matrix", secretName))
 
 	// Another Secret name.
 	put(s.namespace, "copy", secret.Data)

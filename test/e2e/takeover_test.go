@@ -210,7 +210,7 @@ func (w *world) podAttributes(t *testing.T, name string) map[string]string {
 		t.Fatal(err)
 	}
 	return map[string]string{
-		"roleName": w.namespace + "-matrix", "secretName": secretName, "transitKey": w.key,
+		"roleName": w.role("matrix"), "secretName": secretName, "transitKey": w.key,
 		"secretProviderClass":                      "matrix",
 		"csi.storage.k8s.io/pod.name":              name,
 		"csi.storage.k8s.io/pod.namespace":         w.namespace,

@@ -39,6 +39,10 @@ const (
 	secondToken = "knock-knock"
 )
 
+// role returns what vault-setup calls the role of a service account, as the namespace
+// has a hyphen.
+func (w *world) role(account string) string { return w.namespace + "_" + account }
+
 // classYAML is the class of the story, for a Secret of a name.
 func (w *world) classYAML(name, role, secret string) string {
 	return fmt.Sprintf(`
@@ -124,7 +128,7 @@ func (w *world) setUp(t *testing.T) {
 	createServiceAccount(t, w.namespace, "author")
 	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", w.key, "-n", w.namespace,
 		"--service-account", "matrix", "--author-service-account", w.namespace+"/author", "--retire")
-	w.author = vaultLogin(t, w.namespace, "author", w.namespace+"-author")
+	w.author = vaultLogin(t, w.namespace, "author", w.role("author"))
 }
 
 // encryptArgs are the arguments of the command that makes the Secret.
