@@ -17,6 +17,7 @@ func TestOpenBao(t *testing.T) {
 		"PerNamespaceRefusals": TestPerNamespaceChecks,
 		"PerNamespaceOther":    TestPerNamespaceOfAnotherTeamsKey,
 		"PerNamespaceKeys":     TestPerNamespaceOtherKeys,
+		"AuditHeaders":         TestAuditHeaders,
 	} {
 		t.Run(name, test)
 	}

@@ -31,8 +31,17 @@ func TestMain(m *testing.M) {
 // Every script has a namespace of its own ($NS) there and a derived transit key
 // ($KEY). Its commands, besides those of testscript, are in commands_test.go. The
 // condition openbao is for the few words that differ there.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { newWorld(t).runScripts(t, "script") }
+
+// TestAuditHeaderScripts runs testdata/audit with a Vault of its own, as the audit
+// headers are settings of the whole Vault.
+func TestAuditHeaderScripts(t *testing.T) {
 	w := newWorld(t)
+	w.vault = testenv.NewVault(t)
+	w.runScripts(t, "audit")
+}
+
+func (w *world) runScripts(t *testing.T, dir string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +55,7 @@ func TestScripts(t *testing.T) {
 	buildProvider(t, bin)
 	proxy := countingProxy(t)
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+		Dir:                 filepath.Join("testdata", dir),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
 	"github.com/secretmanager-io/secretmanager/vaultsetup"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
@@ -26,6 +29,8 @@ type vaultSetup struct {
 	rotator, rotatorRole string
 	authTypeGiven        bool
 	perNamespace         bool
+	auditHeaders         bool
+	others               []string // flags that were given and are not about audit headers
 	accessor             string
 	output               string
 }
@@ -59,6 +64,11 @@ right to list its keys. The policy names the auth mount by its accessor, which i
 looked up in Vault, or given with --auth-accessor; where it is not known what is
 printed has AUTH-MOUNT-ACCESSOR in its place.
 
+With --audit-headers register the request headers by which Vault's audit log tells
+which pod a decryption was for. That is a step of its own, once for each Vault: it
+needs sudo on sys/config/auditing/request-headers/* and the root namespace. It is done
+at once, also without --apply; without that right the commands are printed instead.
+
 With -o terraform the same is printed as resources of Terraform's vault provider.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix
@@ -71,15 +81,27 @@ With -o terraform the same is printed as resources of Terraform's vault provider
   secretmanager vault-setup --per-namespace -n demo --service-account app
 
   # for Terraform
-  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix -o terraform`,
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix -o terraform
+
+  # let the audit log tell which pod a decryption was for
+  secretmanager vault-setup --audit-headers`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.authTypeGiven = cmd.Flags().Changed("auth-type")
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				if f.Changed && f.Name != "audit-headers" && f.Name != "apply" && f.Name != "output" {
+					o.others = append(o.others, "--"+f.Name)
+				}
+			})
+			if o.auditHeaders {
+				return o.runAuditHeaders(cmd.Context())
+			}
 			return o.run(cmd.Context())
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "do it, and show what was created, changed or left as it is")
+	f.BoolVar(&o.auditHeaders, "audit-headers", false, "register the request headers by which the audit log tells which pod a request was for, and nothing else")
 	f.BoolVar(&o.perNamespace, "per-namespace", false, "let the service account of that name in each namespace use the key of the namespace's name")
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
 	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
@@ -196,6 +218,40 @@ func (o *vaultSetup) run(ctx context.Context) error {
 	}
 	o.tellClass(setup)
 	return nil
+}
+
+// runAuditHeaders registers the audit headers, or prints how to, for those who may.
+func (o *vaultSetup) runAuditHeaders(ctx context.Context) error {
+	errs := []error{checkOutput(o.output, "terraform")}
+	if len(o.others) > 0 {
+		errs = append(errs, fmt.Errorf("--audit-headers is a step of its own: leave out %s", strings.Join(o.others, ", ")))
+	}
+	if o.apply && o.output != "" {
+		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
+	if o.output == "terraform" {
+		return vaultsetup.WriteAuditHeaderTerraform(o.Out)
+	}
+	admin, err := o.vaultAdmin()
+	if err != nil {
+		return err
+	}
+	admin.ClearNamespace() // they are in the root namespace, whatever VAULT_NAMESPACE is
+	changes, err := vaultsetup.CompareAuditHeaders(ctx, admin)
+	if err == nil {
+		err = o.applyAll(ctx, changes)
+	}
+	if !errors.Is(err, vaultsetup.ErrDenied) {
+		return err
+	}
+	fmt.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): these commands do it, run by an operator of Vault\n", err)
+	if o.getenv(api.EnvVaultNamespace) != "" {
+		fmt.Fprintln(o.Out, "unset VAULT_NAMESPACE")
+	}
+	return vaultsetup.WriteAuditHeaderCommands(o.Out)
 }
 
 // print writes what is needed, for which no Vault has to answer.
