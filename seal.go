@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -92,7 +93,7 @@ func withHint(err error, hint string) error {
 
 func place(namespace, name string) string {
 	if namespace == "" {
-		return name
+		return display.Name(name)
 	}
-	return namespace + "/" + name
+	return display.Name(namespace) + "/" + display.Name(name)
 }

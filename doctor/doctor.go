@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -169,10 +170,10 @@ func (w *walk) look(ctx context.Context, of, name string, needs []string, check 
 
 func (w *walk) found(l Link, fault string) {
 	// Words of others may hold what a terminal would take for commands.
-	l.Detail, l.Advice = printable(l.Detail), printable(l.Advice)
+	l.Detail, l.Advice = display.Line(l.Detail), display.Line(l.Advice)
 	for _, list := range [][]string{l.Warnings, l.Mend} {
 		for i := range list {
-			list[i] = printable(list[i])
+			list[i] = display.Line(list[i])
 		}
 	}
 	w.links = append(w.links, l)

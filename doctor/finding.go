@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -38,15 +37,6 @@ func unseen(right string, err error) finding {
 
 // oneLine is an error as a detail.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
-
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}
 
 // vaultWords are Vault's, without what the finding says already.
 func vaultWords(err error) string {

@@ -25,6 +25,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -116,7 +117,7 @@ var anchor = regexp.MustCompile("(?s)anchor '.*'")
 
 func place(s *Secret) string {
 	if s.Namespace == "" {
-		return "Secret " + s.Name
+		return "Secret " + display.Name(s.Name)
 	}
-	return "Secret " + s.Namespace + "/" + s.Name
+	return "Secret " + display.Name(s.Namespace) + "/" + display.Name(s.Name)
 }

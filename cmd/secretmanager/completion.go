@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,7 +125,7 @@ var (
 // offer are the words that begin as what is there already; nothing that goes
 // wrong on the way to them is told, as it would be written into the command line.
 func offer(all []string, begun string) ([]string, cobra.ShellCompDirective) {
-	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, begun) })
+	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, begun) || display.Line(s) != s })
 	slices.Sort(all)
 	return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
 }

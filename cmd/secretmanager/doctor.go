@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/transit"
 
@@ -109,7 +110,7 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 		}
 		if isTerminal(o.ErrOut) {
 			// Links are shown when they are known; this is for one that takes its time.
-			options.Slow = func(link string) { fmt.Fprintf(o.ErrOut, "waiting for %s …\r", link) }
+			options.Slow = func(link string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", link) }
 			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
 		}
 	}
@@ -155,12 +156,12 @@ func (o *doctorVerb) print(l doctor.Link) {
 		fmt.Fprintln(o.Out, group)
 	}
 	colours := map[doctor.State]string{doctor.OK: green, doctor.Broken: red, doctor.Unknown: yellow}
-	state := fmt.Sprintf("%-7s", l.State)
+	before, after := "", ""
 	if o.colour {
-		state = colours[l.State] + state + plain
+		before, after = colours[l.State], plain
 	}
-	fmt.Fprintf(o.Out, "  %s  %-15s  %s\n", state, l.Name, l.Detail)
-	line := func(what, text string) { fmt.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
+	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", l.State, l.Name, l.Detail)
+	line := func(what, text string) { display.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
 	for _, text := range l.Warnings {
 		line("warning", text)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/spf13/cobra"
@@ -85,7 +86,7 @@ func (o *edit) run(ctx context.Context, name string) error {
 		return err
 	}
 	if by := managedBy(target, e.was); by != "" {
-		fmt.Fprintf(o.ErrOut, "note: the Secret is kept as it is in Git by %s, which will undo what is written here: edit -f edits the manifest\n", by)
+		display.Fprintf(o.ErrOut, "note: the Secret is kept as it is in Git by %s, which will undo what is written here: edit -f edits the manifest\n", by)
 	}
 	// From here on there is plaintext outside of us: no signal may end us before it
 	// is wiped, nor a reader of our messages that is gone.
@@ -152,7 +153,7 @@ func (e *editing) inFolder(ctx context.Context) (err error) {
 	var dir folder
 	if e.tempDir != "" {
 		if !inMemory(e.tempDir) {
-			fmt.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext goes to a disk while it is edited, where wiping may leave traces\n", e.tempDir)
+			display.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext goes to a disk while it is edited, where wiping may leave traces\n", e.tempDir)
 		}
 		dir, err = newFolderIn(e.tempDir)
 	} else {
@@ -271,7 +272,7 @@ func (e *editing) store(ctx context.Context) error {
 		}
 		before := e.plain
 		if err := e.load(ctx); err != nil {
-			return fmt.Errorf("it was changed meanwhile: %w", err)
+			return display.Errorf("it was changed meanwhile: %w", err)
 		}
 		merged := apply(e.plain, e.change)
 		var names []string
@@ -326,11 +327,11 @@ func (e *editing) tell() error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(e.ErrOut, "encrypted %s with %s, version %d: %s\n", plural(len(set), "entry", "entries"),
+		display.Fprintf(e.ErrOut, "encrypted %s with %s, version %d: %s\n", plural(len(set), "entry", "entries"),
 			transit.Key{Mount: settings.Mount, Name: settings.Key}, version, strings.Join(set, ", "))
 	}
 	if gone := e.change.Remove; len(gone) > 0 {
-		fmt.Fprintf(e.ErrOut, "removed %s: %s\n", plural(len(gone), "entry", "entries"), strings.Join(gone, ", "))
+		display.Fprintf(e.ErrOut, "removed %s: %s\n", plural(len(gone), "entry", "entries"), strings.Join(gone, ", "))
 	}
 	_, err := fmt.Fprintln(e.Out, e.target.told("edited"))
 	return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // reopened is why the editor is open again.
@@ -15,9 +17,9 @@ type reopened struct {
 // head is what stands above the entries, as comments: what to do, and what was
 // wrong.
 func (e *editing) head(reason reopened) string {
-	place := e.was.Name
+	place := display.Name(e.was.Name)
 	if e.was.Namespace != "" {
-		place = e.was.Namespace + "/" + place
+		place = display.Name(e.was.Namespace) + "/" + place
 	}
 	lines := []string{
 		"The entries of Secret " + place + ", decrypted. Those that you change, add or take",
@@ -25,19 +27,19 @@ func (e *editing) head(reason reopened) string {
 		"nothing, quit without a change, or leave nothing in the file.",
 	}
 	if by := managedBy(e.target, e.was); by != "" {
-		lines = append(lines, "", "The Secret is kept as it is in Git by "+by+", which will undo this.")
+		lines = append(lines, "", "The Secret is kept as it is in Git by "+display.Line(by)+", which will undo this.")
 	}
 	switch {
 	case reason.problems != nil:
 		lines = append(lines, "", "Nothing has been written yet, as this cannot be read:")
 		first := len(lines) + len(reason.problems) + 2 // the line that the entries begin on, less one
 		for _, p := range reason.problems {
-			lines = append(lines, "  "+p.at(first))
+			lines = append(lines, "  "+display.Line(p.at(first)))
 		}
 	case reason.err != nil:
 		lines = append(lines, "", "Nothing has been written yet:")
 		for line := range strings.SplitSeq(reason.err.Error(), "\n") {
-			lines = append(lines, "  "+line)
+			lines = append(lines, "  "+display.Line(line))
 		}
 		lines = append(lines, e.theirs(reason.err)...)
 	}

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/manifest"
 	"github.com/secretmanager-io/secretmanager/transit"
 
@@ -39,10 +39,10 @@ type inCluster struct {
 func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 	s, err := c.kube.CoreV1().Secrets(c.namespace).Get(ctx, c.name, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("reading Secret %s/%s: %w", c.namespace, c.name, err)
+		return nil, display.Errorf("reading Secret %s/%s: %w", c.namespace, c.name, err)
 	}
 	if s.Immutable != nil && *s.Immutable {
-		return nil, hinted(fmt.Errorf("the Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
+		return nil, hinted(display.Errorf("the Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
 	}
 	return s, nil
 }
@@ -51,7 +51,7 @@ func (c *inCluster) store(ctx context.Context, was *corev1.Secret, change secret
 	return c.client.Update(ctx, was, change, secretmanager.UpdateOptions{})
 }
 
-func (c *inCluster) told(what string) string { return fmt.Sprintf("secret/%s %s", c.name, what) }
+func (c *inCluster) told(what string) string { return display.Sprintf("secret/%s %s", c.name, what) }
 
 // inManifest is a Secret of a manifest.
 type inManifest struct {
@@ -75,12 +75,12 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 	if at == nil {
 		var have []error
 		for _, s := range file.manifest.Secrets {
-			have = append(have, fmt.Errorf("line %d: Secret %s", s.Line, placeOf(s)))
+			have = append(have, display.Errorf("line %d: Secret %s", s.Line, placeOf(s)))
 		}
 		if len(have) == 0 {
 			have = append(have, errors.New("it has none at all"))
 		}
-		return nil, inFile(m.path, fmt.Errorf("there is no such ciphertext Secret in it:\n%w", errors.Join(have...)))
+		return nil, inFile(m.path, display.Errorf("there is no such ciphertext Secret in it:\n%w", errors.Join(have...)))
 	}
 	m.file, m.at = file, at
 	return m.inPlace(file, at)
@@ -103,13 +103,13 @@ func (m *inManifest) store(ctx context.Context, was *corev1.Secret, change secre
 	}
 	err = write([]*rewrapFile{m.file}, io.Discard, os.Rename)
 	if errors.Is(err, errFileChanged) {
-		err = fmt.Errorf("%w: %w", secretmanager.ErrChanged, err)
+		err = display.Errorf("%w: %w", secretmanager.ErrChanged, err)
 	}
 	return is, err
 }
 
 func (m *inManifest) told(what string) string {
-	return fmt.Sprintf("%s: secret/%s %s", m.path, m.at.Name, what)
+	return display.Sprintf("%s: secret/%s %s", m.path, m.at.Name, what)
 }
 
 // managedBy is who will put back what is written, empty for nobody: only the

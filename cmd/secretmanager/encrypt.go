@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/spf13/cobra"
@@ -117,10 +118,10 @@ func (o *encrypt) check(name string) (errs []error) {
 	}
 	errs = append(errs, checkOutput(o.output, "yaml", "json", "name"))
 	if o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server" {
-		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client, server", o.dryRun))
+		errs = append(errs, display.Errorf("--dry-run %q is none of none, client, server", o.dryRun))
 	}
 	if _, err := ciphertext.ParseScope(o.scope); err != nil {
-		errs = append(errs, fmt.Errorf("--scope: %w", err))
+		errs = append(errs, display.Errorf("--scope: %w", err))
 	}
 	no(o.dryRun == "client" && o.key == "" && o.mergeInto == "", "--transit-key is missing: without a cluster nothing else tells the key")
 	no(o.fromSecret != "" && !o.from.none(), "--from-secret brings its entries: it cannot be mixed with other sources")
@@ -248,16 +249,16 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
-		return fmt.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key == "":
-		return hinted(fmt.Errorf("there is a Secret %s/%s that is no ciphertext Secret: it has no label %s to take the key from", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
+		return hinted(display.Errorf("there is a Secret %s/%s that is no ciphertext Secret: it has no label %s to take the key from", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
 			"choose another name, or delete that Secret if nothing needs it; --from-secret --replace turns one of plaintext into ciphertext")
 	case existing.Labels[ciphertext.LabelTransitKey] == "":
 		return nil // Create says what to make of it
 	}
 	set, err := ciphertext.SettingsOf(existing)
 	if err != nil {
-		return fmt.Errorf("reading the settings of Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+		return display.Errorf("reading the settings of Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	}
 	fill(&spec.Settings, set)
 	return nil
@@ -280,17 +281,17 @@ func (o *encrypt) done(secret *corev1.Secret, spec secretmanager.Spec, did strin
 		where = secret.Namespace + "/" + where
 	}
 	_, newest, _ := ciphertext.Versions(secret.Data)
-	fmt.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", plural(len(names), "entry", "entries"),
+	display.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", plural(len(names), "entry", "entries"),
 		where, transit.Key{Mount: set.Mount, Name: set.Key}, newest, strings.Join(names, ", "))
-	fmt.Fprintf(o.ErrOut, "proved that they open, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
+	display.Fprintf(o.ErrOut, "proved that they open, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
 	switch {
 	case o.output != "":
 		err = o.printSecret(secret, o.output)
 	case o.class:
 		// Standard output is for kubectl to read.
-		_, err = fmt.Fprintf(o.ErrOut, "secret/%s %s\n", secret.Name, did)
+		_, err = display.Fprintf(o.ErrOut, "secret/%s %s\n", secret.Name, did)
 	default:
-		_, err = fmt.Fprintf(o.Out, "secret/%s %s\n", secret.Name, did)
+		_, err = display.Fprintf(o.Out, "secret/%s %s\n", secret.Name, did)
 	}
 	if err == nil && o.class {
 		err = o.printClass(secret, set, o.account)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/manifest"
 	"github.com/secretmanager-io/secretmanager/transit"
 
@@ -55,7 +55,7 @@ func (o *encrypt) intoFile(ctx context.Context, vault *transit.Session, spec sec
 // newFile is a file that is to be made.
 func newFile(name string) (*rewrapFile, error) {
 	if _, err := os.Lstat(name); err == nil {
-		return nil, fmt.Errorf("%s: it is a link to what is not there", name)
+		return nil, display.Errorf("%s: it is a link to what is not there", name)
 	}
 	path, err := filepath.Abs(name)
 	if err != nil {
@@ -84,14 +84,14 @@ func (p *program) secretIn(f *rewrapFile, name string) (*manifest.Secret, error)
 	}
 	for _, s := range f.manifest.Plain {
 		if name != "" && matches(s) {
-			return nil, hinted(fmt.Errorf("%s: line %d: there is a Secret %s that is no ciphertext Secret", f.name, s.Line, s.Name),
+			return nil, hinted(display.Errorf("%s: line %d: there is a Secret %s that is no ciphertext Secret", f.name, s.Line, s.Name),
 				"choose another name, or take it out; what was in Git is in its history for good: encrypt new values")
 		}
 	}
 	if len(found) > 1 {
 		var errs []error
 		for _, s := range found {
-			errs = append(errs, fmt.Errorf("%s: line %d: Secret %s", f.name, s.Line, placeOf(s)))
+			errs = append(errs, display.Errorf("%s: line %d: Secret %s", f.name, s.Line, placeOf(s)))
 		}
 		return nil, usagef("it is not clear which Secret is meant: name it, and its namespace with -n:\n%w", errors.Join(errs...))
 	}
@@ -103,9 +103,9 @@ func (p *program) secretIn(f *rewrapFile, name string) (*manifest.Secret, error)
 
 func placeOf(s *manifest.Secret) string {
 	if s.Namespace == "" {
-		return s.Name
+		return display.Name(s.Name)
 	}
-	return s.Namespace + "/" + s.Name
+	return display.Name(s.Namespace) + "/" + display.Name(s.Name)
 }
 
 // inPlace is a Secret of a file as one of the cluster, where it will be applied.
@@ -137,7 +137,7 @@ func (o *encrypt) intoExisting(ctx context.Context, vault *transit.Session, f *r
 	asked := spec.Settings
 	fill(&asked, s.Settings)
 	if asked != s.Settings {
-		return nil, fmt.Errorf("%s: line %d: Secret %s is of key %s and scope %s: ask for these, or choose another name",
+		return nil, display.Errorf("%s: line %d: Secret %s is of key %s and scope %s: ask for these, or choose another name",
 			f.name, s.Line, s.Name, transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}, s.Settings.Scope)
 	}
 	spec.Namespace = was.Namespace

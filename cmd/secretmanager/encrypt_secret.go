@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -47,7 +47,7 @@ func (o *encrypt) convert(ctx context.Context, vault *transit.Session, spec secr
 	if err := o.done(secret, spec, "converted"+o.dry()); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: where that matters, encrypt new values\n")
-	fmt.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
+	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: where that matters, encrypt new values\n")
+	display.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
 	return nil
 }

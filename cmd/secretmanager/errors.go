@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,7 +20,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usage(err error) error { return usageError{err} }
 
-func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
+func usagef(format string, args ...any) error { return usage(display.Errorf(format, args...)) }
 
 // toDoError is what a verb found that somebody has to do something about, as
 // opposed to what kept it from finding out.
@@ -41,9 +42,9 @@ func hinted(err error, hints ...string) error { return hintedError{err, hints} }
 
 // report writes an error for people and returns the exit code.
 func report(w io.Writer, name string, err error) int {
-	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "\n       "))
+	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(display.Lines(strings.TrimSpace(err.Error())), "\n", "\n       "))
 	for _, h := range hints(err) {
-		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(h, "\n", "\n      "))
+		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(display.Lines(h), "\n", "\n      "))
 	}
 	if bad := (usageError{}); errors.As(err, &bad) {
 		fmt.Fprintf(w, "hint: %s --help shows what there is\n", name)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
@@ -54,7 +55,7 @@ func (p *program) restConfig() (*rest.Config, error) {
 	// ciphertext is not worth compressing.
 	config.DisableCompression = true
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
-	config.WarningHandler = rest.NewWarningWriter(p.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
+	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
 	return config, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 
 	"github.com/spf13/cobra"
@@ -94,10 +95,10 @@ func (o *lintVerb) run(args []string) error {
 	case result.Errors > 0 || o.strict && result.Warnings > 0:
 		return toDo(found)
 	}
-	fmt.Fprintf(o.ErrOut, "looked at %s and %s in %s: ", plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
+	display.Fprintf(o.ErrOut, "looked at %s and %s in %s: ", plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
 		plural(result.Classes, "class", "classes"), plural(result.Files, "file", "files"))
 	if result.Warnings > 0 {
-		fmt.Fprintf(o.ErrOut, "%s\n", plural(result.Warnings, "warning", "warnings"))
+		display.Fprintf(o.ErrOut, "%s\n", plural(result.Warnings, "warning", "warnings"))
 		return nil
 	}
 	fmt.Fprintln(o.ErrOut, "nothing is wrong")

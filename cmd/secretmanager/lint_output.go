@@ -3,10 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 )
 
@@ -48,11 +48,11 @@ func (r *lintResult) print(out io.Writer, format string) error {
 		}
 	case "github":
 		for _, f := range r.Findings {
-			fmt.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line, githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
+			display.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line, githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
 		}
 	default:
 		for _, f := range r.Findings {
-			fmt.Fprintf(&text, "%s:%d: %s: %s (%s)\n", oneLine(f.File), f.Line, f.Severity, f.Message, f.Rule)
+			display.Fprintf(&text, "%s:%d: %s: %s (%s)\n", f.File, f.Line, f.Severity, f.Message, f.Rule)
 		}
 	}
 	_, err := text.WriteTo(out)
@@ -67,9 +67,4 @@ func githubData(s string) string {
 
 func githubProperty(s string) string {
 	return strings.NewReplacer(":", "%3A", ",", "%2C").Replace(githubData(s))
-}
-
-// oneLine keeps a file from beginning a line that something else would read.
-func oneLine(s string) string {
-	return strings.NewReplacer("\r", `\r`, "\n", `\n`, "\x1b", `\x1b`).Replace(s)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // manifestFile is a file of manifests that the user named, or a folder had in it.
@@ -34,7 +34,7 @@ func openManifests[T any](p *program, args []string, recursive bool, parse func(
 		}
 		source, err := io.ReadAll(p.In)
 		if err != nil {
-			return nil, fmt.Errorf("reading standard input: %w", err)
+			return nil, display.Errorf("reading standard input: %w", err)
 		}
 		f, err := parse(manifestFile{name: "standard input", source: source})
 		if err != nil {
@@ -47,7 +47,7 @@ func openManifests[T any](p *program, args []string, recursive bool, parse func(
 	add := func(name string, found bool) {
 		m, err := readManifestFile(name)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, display.Error(err))
 			return
 		}
 		if seen[m.path] {
@@ -59,7 +59,7 @@ func openManifests[T any](p *program, args []string, recursive bool, parse func(
 		case err == nil:
 			files = append(files, f)
 		case found && !m.mentionsUs():
-			fmt.Fprintf(p.ErrOut, "note: %s: passed over: it cannot be read as YAML, and does not mention %s\n", name, ciphertext.Prefix)
+			display.Fprintf(p.ErrOut, "note: %s: passed over: it cannot be read as YAML, and does not mention %s\n", name, ciphertext.Prefix)
 		default:
 			errs = append(errs, err)
 		}
@@ -68,18 +68,18 @@ func openManifests[T any](p *program, args []string, recursive bool, parse func(
 		info, err := os.Stat(arg)
 		switch {
 		case err != nil:
-			errs = append(errs, err)
+			errs = append(errs, display.Error(err))
 		case !info.IsDir():
 			add(arg, false)
 		case !recursive:
-			errs = append(errs, fmt.Errorf("%s: it is a folder: name the manifests themselves, or look through it with -R", arg))
+			errs = append(errs, display.Errorf("%s: it is a folder: name the manifests themselves, or look through it with -R", arg))
 		default:
 			n := 0
 			err := walk(arg, func(name string) { n++; add(name, true) })
 			if err == nil && n == 0 {
-				err = fmt.Errorf("%s: nothing in it ends in %s", arg, strings.Join(extensions, ", "))
+				err = display.Errorf("%s: nothing in it ends in %s", arg, strings.Join(extensions, ", "))
 			}
-			errs = append(errs, err)
+			errs = append(errs, display.Error(err))
 		}
 	}
 	return files, errors.Join(errs...)
@@ -123,7 +123,7 @@ func readManifestFile(name string) (m manifestFile, err error) {
 		return m, err
 	}
 	if !info.Mode().IsRegular() {
-		return m, fmt.Errorf("%s: it is not a file", name)
+		return m, display.Errorf("%s: it is not a file", name)
 	}
 	source, err := os.ReadFile(path)
 	return manifestFile{name, path, info.Mode().Perm(), source}, err
@@ -139,7 +139,7 @@ func (m manifestFile) mentionsUs() bool {
 func inFile(name string, err error) error {
 	var lines []error
 	for line := range bytes.SplitSeq([]byte(err.Error()), []byte("\n")) {
-		lines = append(lines, fmt.Errorf("%s: %s", oneLine(name), line))
+		lines = append(lines, display.Errorf("%s: %s", name, string(line)))
 	}
 	return errors.Join(lines...)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
@@ -129,7 +131,7 @@ func (o *mount) write(answer *v1alpha1.MountResponse) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(versions)) {
-		fmt.Fprintf(o.ErrOut, "note: object version %s: %s, which is none of the files\n", id, versions[id])
+		display.Fprintf(o.ErrOut, "note: object version %s: %s, which is none of the files\n", id, versions[id])
 	}
 	return nil
 }
@@ -150,7 +152,7 @@ func (o *mount) list(files []mountedFile) error {
 	table := printers.GetNewTabWriter(o.Out)
 	fmt.Fprintln(table, "PATH\tMODE\tBYTES\tVERSION")
 	for _, f := range files {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", f.Path, f.Mode, f.Bytes, cmp.Or(f.Version, "-"))
+		display.Fprintf(table, "%s\t%s\t%d\t%s\n", f.Path, f.Mode, f.Bytes, cmp.Or(f.Version, "-"))
 	}
 	return table.Flush()
 }

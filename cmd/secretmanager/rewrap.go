@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/manifest"
 	"github.com/secretmanager-io/secretmanager/transit"
 
@@ -75,7 +76,7 @@ type rewrapItem struct {
 }
 
 func (i rewrapItem) fail(err error) error {
-	return fmt.Errorf("%s: line %d: entry %s: %w", i.file.name, i.entry.Line, i.place, err)
+	return display.Errorf("%s: line %d: entry %s: %w", i.file.name, i.entry.Line, i.place, err)
 }
 
 func (o *rewrap) run(ctx context.Context, args []string) error {
@@ -84,7 +85,7 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 		errs = append(errs, errors.New("no file is named: rewrap FILE, or - for standard input"))
 	}
 	if o.dryRun != "none" && o.dryRun != "client" {
-		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client: files have no server that could check them", o.dryRun))
+		errs = append(errs, display.Errorf("--dry-run %q is none of none, client: files have no server that could check them", o.dryRun))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return usage(err)
@@ -107,7 +108,7 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 		if err := o.checkAll(ctx, vault, items, order); err != nil {
 			return err
 		}
-		fmt.Fprintf(o.ErrOut, "all is at the newest version in %s\n", plural(len(files), "file", "files"))
+		display.Fprintf(o.ErrOut, "all is at the newest version in %s\n", plural(len(files), "file", "files"))
 		return nil
 	}
 	reports := io.Writer(o.Out)
@@ -123,15 +124,15 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 			total++
 			from := i.entry.Version()
 			if _, changed := i.file.texts[i.entry]; !changed {
-				report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.name, i.place, from) })
+				report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.name, i.place, from) })
 				continue
 			}
 			rewrapped++
-			report = append(report, func() { fmt.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.name, i.place, from, latest) })
+			report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.name, i.place, from, latest) })
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("no file was written:\n%w", err)
+		return display.Errorf("no file was written:\n%w", err)
 	}
 	did := "rewrapped"
 	if o.dryRun == "client" {
@@ -142,7 +143,7 @@ func (o *rewrap) run(ctx context.Context, args []string) error {
 	for _, line := range report {
 		line()
 	}
-	fmt.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
+	display.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, plural(total, "entry", "entries"), plural(len(files), "file", "files"))
 	return nil
 }
 
@@ -162,17 +163,17 @@ func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map
 			case version > info.Latest:
 				errs = append(errs, i.tooNew(key, info.Latest))
 			case version < info.MinDecryptionVersion:
-				errs = append(errs, i.fail(fmt.Errorf("%w: it is of version %d: %s", transit.ErrTooOld, version, rescue(key))))
+				errs = append(errs, i.fail(display.Errorf("%w: it is of version %d: %s", transit.ErrTooOld, version, rescue(key))))
 			case version < info.Latest:
 				old++
-				fmt.Fprintf(o.Out, "%s: line %d: %s: version %d, and %d is the newest\n", i.file.name, i.entry.Line, i.place, version, info.Latest)
+				display.Fprintf(o.Out, "%s: line %d: %s: version %d, and %d is the newest\n", i.file.name, i.entry.Line, i.place, version, info.Latest)
 			}
 		}
 	}
 	if old == 0 {
 		return errors.Join(errs...)
 	}
-	err := hinted(fmt.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
+	err := hinted(display.Errorf("%s below the newest version, of %d", plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
 	if len(errs) > 0 {
 		return errors.Join(append(errs, err)...)
 	}
@@ -180,7 +181,7 @@ func (o *rewrap) checkAll(ctx context.Context, vault *transit.Session, items map
 }
 
 func (i rewrapItem) tooNew(key transit.Key, latest int) error {
-	return i.fail(fmt.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
+	return i.fail(display.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
 }
 
 func rescue(key transit.Key) string {
@@ -219,7 +220,7 @@ func (o *rewrap) items(files []*rewrapFile) (map[transit.Key][]rewrapItem, []tra
 
 func (o *rewrap) defaultNamespace(f *rewrapFile, s *manifest.Secret) (string, error) {
 	if o.namespace == "" {
-		namespace, err := o.needNamespace(fmt.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.name, s.Line, s.Name, s.Settings.Scope))
+		namespace, err := o.needNamespace(display.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.name, s.Line, s.Name, s.Settings.Scope))
 		if err != nil {
 			return "", err
 		}
@@ -257,9 +258,9 @@ func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []r
 		i := old[n]
 		switch {
 		case errors.Is(r.Err, transit.ErrMismatch):
-			errs = append(errs, i.fail(fmt.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
+			errs = append(errs, i.fail(display.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
 		case errors.Is(r.Err, transit.ErrTooOld):
-			errs = append(errs, i.fail(fmt.Errorf("%w: %s", r.Err, rescue(key))))
+			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, rescue(key))))
 		case r.Err != nil:
 			errs = append(errs, i.fail(r.Err))
 		default:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/manifest"
 )
 
@@ -75,7 +76,7 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 		case !bytes.Equal(result, f.source):
 			temporary, err := stage(f, result)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", f.name, err))
+				errs = append(errs, display.Errorf("%s: %w", f.name, err))
 				continue
 			}
 			all = append(all, staged{f, temporary})
@@ -90,11 +91,11 @@ func write(files []*rewrapFile, out io.Writer, rename func(from, to string) erro
 			err = errFileChanged
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.file.name, err))
+			errs = append(errs, display.Errorf("%s: %w", s.file.name, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("no file was written:\n%w", err)
+		return display.Errorf("no file was written:\n%w", err)
 	}
 	for i, s := range all {
 		if err := rename(s.temporary, s.file.path); err != nil {

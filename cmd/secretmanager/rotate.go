@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/rotator"
 
 	"github.com/schollz/progressbar/v3"
@@ -148,36 +149,36 @@ func (o *rotate) summary(report *rotator.Report) error {
 		for _, v := range slices.Sorted(maps.Keys(k.Versions)) {
 			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, plural(k.Versions[v], "entry", "entries")))
 		}
-		fmt.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped, k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
+		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped, k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, k := range report.Keys {
 		if k.RotateReason != "" {
-			fmt.Fprintf(o.ErrOut, "%s/%s: %s\n", k.Mount, k.Name, k.RotateReason)
+			display.Fprintf(o.ErrOut, "%s/%s: %s\n", k.Mount, k.Name, k.RotateReason)
 		}
 		if r := k.Retire; r != nil {
-			fmt.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 			for _, l := range r.WouldBreak {
-				fmt.Fprintf(o.ErrOut, "would break: %s\n", l)
+				display.Fprintf(o.ErrOut, "would break: %s\n", l)
 			}
 		}
 		if r := k.Trim; r != nil {
-			fmt.Fprintf(o.ErrOut, "%s/%s: min_available_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+			display.Fprintf(o.ErrOut, "%s/%s: min_available_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 		}
 		if k.Error != "" {
-			fmt.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
+			display.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
 		}
 		for _, l := range k.Back {
-			fmt.Fprintf(o.ErrOut, "put back: %s\n", l)
+			display.Fprintf(o.ErrOut, "put back: %s\n", l)
 		}
 		for _, l := range k.Left {
-			fmt.Fprintf(o.ErrOut, "left: %s\n", l)
+			display.Fprintf(o.ErrOut, "left: %s\n", l)
 		}
 	}
 	for _, l := range report.Left {
-		fmt.Fprintf(o.ErrOut, "left: %s\n", l)
+		display.Fprintf(o.ErrOut, "left: %s\n", l)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -103,7 +104,7 @@ func (o *status) check() error {
 			errs = append(errs, errors.New("--if-retired goes neither with --watch nor with --stale"))
 		}
 		if v, err := strconv.Atoi(o.retired); o.retired != newest && (err != nil || v < 1) {
-			errs = append(errs, fmt.Errorf("--if-retired %q is not a key version, which is a number from 1", o.retired))
+			errs = append(errs, display.Errorf("--if-retired %q is not a key version, which is a number from 1", o.retired))
 		}
 	case o.follow:
 		formats = []string{"wide", "json", "name"}
@@ -113,7 +114,7 @@ func (o *status) check() error {
 	}
 	errs = append(errs, checkOutput(o.output, formats...))
 	if _, err := labels.Parse(o.selector); err != nil {
-		errs = append(errs, fmt.Errorf("-l %q: %w", o.selector, err))
+		errs = append(errs, display.Errorf("-l %q: %w", o.selector, err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return usage(err)
@@ -170,7 +171,7 @@ func (o *status) namespace() (string, error) {
 	case o.retired == "":
 		return o.clusterNamespace()
 	case *o.kube.Namespace != "":
-		fmt.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", *o.kube.Namespace)
+		display.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", *o.kube.Namespace)
 	}
 	return *o.kube.Namespace, nil
 }
@@ -196,7 +197,7 @@ func (o *status) show(rows, all []*statusRow) error {
 		return o.printDocument(newStatusDocument(rows, totals(all)), o.output)
 	case "name":
 		for _, r := range rows {
-			fmt.Fprintf(o.Out, "secret/%s\n", r.Name)
+			display.Fprintf(o.Out, "secret/%s\n", r.Name)
 		}
 		return nil
 	}
@@ -234,18 +235,18 @@ func (o *status) staleErr(rows []*statusRow) error {
 	of := plural(len(rows), "Secret", "Secrets")
 	switch stale := count[stateBehind] + count[stateBroken]; {
 	case count[stateUnknown] > 0:
-		return fmt.Errorf("whether %d of %s are behind is not known: Vault did not tell", count[stateUnknown], of)
+		return display.Errorf("whether %d of %s are behind is not known: Vault did not tell", count[stateUnknown], of)
 	case stale > 0:
-		return toDo(hinted(fmt.Errorf("%d behind and %d broken, of %s", count[stateBehind], count[stateBroken], of),
+		return toDo(hinted(display.Errorf("%d behind and %d broken, of %s", count[stateBehind], count[stateBroken], of),
 			"secretmanager rotate brings those to the newest version that are behind"))
 	}
-	fmt.Fprintf(o.ErrOut, "nothing is behind or broken, of %s\n", of)
+	display.Fprintf(o.ErrOut, "nothing is behind or broken, of %s\n", of)
 	return nil
 }
 
 func (o *status) sayBroken(r *statusRow) {
 	for _, problem := range r.problems() {
-		fmt.Fprintf(o.ErrOut, "broken: %s/%s: %s\n", r.Namespace, r.Name, problem)
+		display.Fprintf(o.ErrOut, "broken: %s/%s: %s\n", r.Namespace, r.Name, problem)
 	}
 }
 
@@ -276,7 +277,7 @@ func listStatus(ctx context.Context, kube kubernetes.Interface, namespace, selec
 		if namespace == "" {
 			where = "all namespaces"
 		}
-		return nil, fmt.Errorf("listing Secrets in %s: %w", where, err)
+		return nil, display.Errorf("listing Secrets in %s: %w", where, err)
 	}
 	rows := slices.Concat(parts...)
 	sortRows(rows)

@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	"golang.org/x/sync/errgroup"
@@ -33,7 +33,7 @@ func (p *program) keyReader() *keyReader {
 	var err error
 	if r.session, err = p.vault(); err != nil {
 		r.session = nil
-		r.say(fmt.Errorf("nothing is known from Vault: %w", err))
+		r.say(display.Errorf("nothing is known from Vault: %w", err))
 	}
 	return r
 }
@@ -42,7 +42,7 @@ func (p *program) keyReader() *keyReader {
 func (r *keyReader) say(err error) {
 	if text := err.Error(); !r.said[text] {
 		r.said[text] = true
-		fmt.Fprintf(r.ErrOut, "note: %s\n", text)
+		display.Fprintf(r.ErrOut, "note: %s\n", text)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
@@ -83,15 +85,15 @@ func (r retirement) err() error {
 	var untold error
 	switch {
 	case unknown > 0:
-		untold = fmt.Errorf("what would break cannot be told: Vault does not tell about %s", plural(unknown, "key", "keys"))
+		untold = display.Errorf("what would break cannot be told: Vault does not tell about %s", plural(unknown, "key", "keys"))
 	case len(r.Broken) > 0:
-		untold = hinted(fmt.Errorf("what would break cannot be told: %s broken", plural(len(r.Broken), "Secret is", "Secrets are")),
+		untold = hinted(display.Errorf("what would break cannot be told: %s broken", plural(len(r.Broken), "Secret is", "Secrets are")),
 			"mend or remove what is broken; secretmanager status -A shows it")
 	}
 	if entries == 0 {
 		return untold
 	}
-	err := hinted(fmt.Errorf("%s would not open any more", plural(entries, "entry", "entries")),
+	err := hinted(display.Errorf("%s would not open any more", plural(entries, "entry", "entries")),
 		"bring them to the newest version first: the rotator does it, or secretmanager rewrap FILE for what is kept in Git")
 	if untold != nil {
 		return errors.Join(err, untold)
@@ -103,7 +105,7 @@ func (o *status) showRetirement(rows []*statusRow) error {
 	version := o.retiredVersion()
 	for _, row := range rows {
 		if row.Latest > 0 && version >= row.Latest {
-			return fmt.Errorf("version %d of %s/%s cannot be retired: its newest is %d, and that one stays", version, row.Mount, row.Key, row.Latest)
+			return display.Errorf("version %d of %s/%s cannot be retired: its newest is %d, and that one stays", version, row.Mount, row.Key, row.Latest)
 		}
 	}
 	r := retire(rows, version)
@@ -121,7 +123,7 @@ func (o *status) showRetirement(rows []*statusRow) error {
 		for _, e := range k.WouldBreak {
 			fmt.Fprint(table, header)
 			header = ""
-			fmt.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
+			display.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
 		}
 	}
 	if err := table.Flush(); err != nil {
@@ -136,7 +138,7 @@ func (o *status) showRetirement(rows []*statusRow) error {
 			if version > 0 {
 				below = version + 1
 			}
-			fmt.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, plural(k.Entries, "entry", "entries"), plural(k.Secrets, "Secret", "Secrets"), below)
+			display.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, plural(k.Entries, "entry", "entries"), plural(k.Secrets, "Secret", "Secrets"), below)
 		}
 	}
 	return r.err()

@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/lint"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	corev1 "k8s.io/api/core/v1"
@@ -85,7 +85,7 @@ func rowOf(s *corev1.Secret) *statusRow {
 		r.problem("", "%v", err)
 	}
 	// What is no mount may be anything, and is shown on a line of a terminal.
-	r.Key, r.Mount, r.Scope = set.Key, lint.Clean(set.Mount), string(set.Scope)
+	r.Key, r.Mount, r.Scope = set.Key, display.Line(set.Mount), string(set.Scope)
 	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
 	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
 	r.LastRewrap = lastRewrap(s)
@@ -113,7 +113,7 @@ func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
 
 // problem notes what is broken with an entry, or with the Secret as a whole.
 func (r *statusRow) problem(entry, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
+	text := display.Sprintf(format, args...)
 	if entry == "" {
 		r.Problems = append(r.Problems, text)
 		return

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/printers"
 )
@@ -61,6 +63,9 @@ func (t *statusTable) line(namespace string, columns []string, wide []string, st
 	}
 	if t.wide {
 		columns = append(columns, wide...)
+	}
+	for i, column := range columns {
+		columns[i] = display.Line(column)
 	}
 	// The last column: what colours it takes no room in the others.
 	fmt.Fprintln(t.out, strings.Join(append(columns, state), "\t"))
@@ -160,7 +165,7 @@ func (o *status) writeTotals(all []*keyTotal) error {
 		for _, v := range slices.Sorted(maps.Keys(t.Versions)) {
 			versions = append(versions, fmt.Sprintf("%d: %d", v, t.Versions[v]))
 		}
-		fmt.Fprintf(table, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", t.Mount, t.Name, number(t.Latest), number(t.MinDecryption),
+		display.Fprintf(table, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", t.Mount, t.Name, number(t.Latest), number(t.MinDecryption),
 			t.Secrets, t.Current, t.Behind, t.Broken, t.Unknown, t.Entries, cmp.Or(strings.Join(versions, ", "), "-"))
 	}
 	return table.Flush()

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,7 +76,7 @@ func (o *status) watch(ctx context.Context, kube kubernetes.Interface, namespace
 			return nil // that is how it ends
 		case e := <-events:
 			if e.err != nil && (apierrors.IsForbidden(e.err) || apierrors.IsUnauthorized(e.err)) {
-				return fmt.Errorf("watching Secrets: %w", e.err)
+				return display.Errorf("watching Secrets: %w", e.err)
 			}
 			err = w.take(ctx, e)
 		case <-tick.C:
@@ -89,7 +91,7 @@ func (o *status) watch(ctx context.Context, kube kubernetes.Interface, namespace
 // take takes in an event and shows what is new in it.
 func (w *statusWatch) take(ctx context.Context, e statusEvent) error {
 	if e.err != nil {
-		w.keys.say(fmt.Errorf("watching Secrets: %w", e.err))
+		w.keys.say(display.Errorf("watching Secrets: %w", e.err))
 		return nil
 	}
 	var ask []*statusRow
@@ -184,7 +186,7 @@ func (w *statusWatch) write(r *statusRow) error {
 	case "json":
 		return json.NewEncoder(w.Out).Encode(r)
 	case "name":
-		_, err := fmt.Fprintf(w.Out, "secret/%s\n", r.Name)
+		_, err := display.Fprintf(w.Out, "secret/%s\n", r.Name)
 		return err
 	}
 	if w.table == nil {
@@ -235,7 +237,7 @@ func (s statusStore) send(e statusEvent, objects ...any) error {
 	for _, o := range objects {
 		secret, ok := o.(*corev1.Secret)
 		if !ok {
-			return fmt.Errorf("the API server told of a %T among Secrets", o)
+			return display.Errorf("the API server told of a %T among Secrets", o)
 		}
 		e.rows = append(e.rows, rowOf(secret))
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 	"github.com/secretmanager-io/secretmanager/vaultsetup"
 
@@ -263,7 +264,7 @@ func (o *vaultSetup) print(ctx context.Context, setup vaultsetup.Setup) error {
 		if accessor := o.findAccessor(ctx); accessor != "" {
 			setup.Accessor = accessor
 		} else {
-			fmt.Fprintf(o.ErrOut, "note: Vault did not tell the accessor of auth/%s: put it in for %s, or give it with --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
+			display.Fprintf(o.ErrOut, "note: Vault did not tell the accessor of auth/%s: put it in for %s, or give it with --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
 		}
 	}
 	return setup.WriteCommands(o.Out)
@@ -286,14 +287,14 @@ func (o *vaultSetup) findAccessor(ctx context.Context) string {
 
 // tellClass says what of it a SecretProviderClass has to name.
 func (o *vaultSetup) tellClass(s vaultsetup.Setup) {
-	fmt.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s", s.App.RoleName(), s.Key.Name)
+	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s", s.App.RoleName(), s.Key.Name)
 	for _, p := range []struct{ name, value, standard string }{
 		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
 		{"vaultAuthMountPath", s.AuthMount, "kubernetes"},
 		{"audience", s.Audience, "vault"},
 	} {
 		if p.value != p.standard {
-			fmt.Fprintf(o.ErrOut, ", %s: %s", p.name, p.value)
+			display.Fprintf(o.ErrOut, ", %s: %s", p.name, p.value)
 		}
 	}
 	fmt.Fprintln(o.ErrOut)
@@ -306,9 +307,9 @@ func (o *vaultSetup) applyAll(ctx context.Context, changes []vaultsetup.Change) 
 		if err := c.Apply(ctx); err != nil {
 			return hinted(err, "what is listed above is done; the same command goes on from there")
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Outcome, c.Kind, c.Name)
+		display.Fprintf(table, "%s\t%s\t%s\n", c.Outcome, c.Kind, c.Name)
 		if c.Note != "" {
-			fmt.Fprintf(o.ErrOut, "note: %s: %s\n", c.Name, c.Note)
+			display.Fprintf(o.ErrOut, "note: %s: %s\n", c.Name, c.Note)
 		}
 	}
 	return nil

@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -95,7 +95,7 @@ func (o *verify) checkUsage(names []string) error {
 	var errs []error
 	errs = append(errs, checkOutput(o.output, "json"))
 	if _, err := labels.Parse(o.selector); err != nil {
-		errs = append(errs, fmt.Errorf("-l %q: %w", o.selector, err))
+		errs = append(errs, display.Errorf("-l %q: %w", o.selector, err))
 	}
 	if len(names) > 0 && (o.all || o.selector != "" || len(o.files) > 0) {
 		errs = append(errs, errors.New("a Secret that is named cannot be combined with -A, -l or -f"))
@@ -136,7 +136,7 @@ func (o *verify) addCluster(ctx context.Context, prover *secretmanager.Prover, n
 		seen[name] = true
 		secret, err := kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			unread = errors.Join(unread, fmt.Errorf("reading Secret %s/%s: %w", namespace, name, err))
+			unread = errors.Join(unread, display.Errorf("reading Secret %s/%s: %w", namespace, name, err))
 			continue
 		}
 		if err := prover.Add(ctx, secret); err != nil {

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 )
 
@@ -29,7 +29,7 @@ func (o *verify) addFiles(ctx context.Context, prover *secretmanager.Prover) (un
 			scope, _ := ciphertext.ParseScope(s.Meta.Annotations[ciphertext.AnnotationScope])
 			if s.Meta.Namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
 				if namespace == "" {
-					namespace, err = o.needNamespace(fmt.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line(), s, scope))
+					namespace, err = o.needNamespace(display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line(), s, scope))
 				}
 				if err != nil {
 					return errors.Join(unread, err), nil

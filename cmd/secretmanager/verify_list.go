@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -40,7 +40,7 @@ func eachCiphertext(ctx context.Context, kube kubernetes.Interface, namespace, s
 			if namespace == "" {
 				where = "all namespaces"
 			}
-			return fmt.Errorf("listing Secrets in %s: %w", where, err), nil
+			return display.Errorf("listing Secrets in %s: %w", where, err), nil
 		}
 	}
 	return nil, nil

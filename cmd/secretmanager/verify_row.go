@@ -10,6 +10,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 
 	"k8s.io/cli-runtime/pkg/printers"
@@ -59,7 +60,7 @@ func (o *verify) take(p secretmanager.Proof) {
 	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key) == nil {
 		row.Key, row.Mount, row.Scope = set.Key, set.Mount, string(set.Scope)
 	}
-	row.Namespace, row.Name, row.Entries, row.Result = lint.Clean(p.Secret.Namespace), lint.Clean(p.Secret.Name), p.Entries, resultOpens
+	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultOpens
 	if p.Err != nil {
 		row.Problem, row.Result = p.Err.Error(), resultUnknown
 	}
@@ -85,7 +86,7 @@ func (r *verifyRow) where(line int) string {
 	if r.File == "" {
 		return name
 	}
-	return fmt.Sprintf("%s: line %d: Secret %s", oneLine(r.File), cmp.Or(line, r.Line), name)
+	return display.Sprintf("%s: line %d: Secret %s", r.File, cmp.Or(line, r.Line), name)
 }
 
 // report prints the rows and says what they come to. The error is what kept the
@@ -118,7 +119,7 @@ func (o *verify) report(broke error) error {
 			if f.Entry != "" {
 				entry = fmt.Sprintf("entry %q: ", f.Entry)
 			}
-			fmt.Fprintf(o.ErrOut, "fails: %s: %s%s\n", r.where(f.Line), entry, f.Reason)
+			display.Fprintf(o.ErrOut, "fails: %s: %s%s\n", r.where(f.Line), entry, f.Reason)
 		}
 		if r.Problem == "" {
 			continue
@@ -126,7 +127,7 @@ func (o *verify) report(broke error) error {
 		unknown++
 		if !why[r.Problem] && (broke == nil || !strings.Contains(broke.Error(), r.Problem)) { // the same for many
 			why[r.Problem] = true
-			fmt.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.where(0), r.Problem)
+			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.where(0), r.Problem)
 		}
 	}
 	var found error
@@ -144,7 +145,7 @@ func (o *verify) report(broke error) error {
 	case len(o.rows) == 0:
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
 	default:
-		fmt.Fprintf(o.ErrOut, "proved that %s of %s open where they are\n", plural(entries, "entry", "entries"), plural(len(o.rows), "Secret", "Secrets"))
+		display.Fprintf(o.ErrOut, "proved that %s of %s open where they are\n", plural(entries, "entry", "entries"), plural(len(o.rows), "Secret", "Secrets"))
 	}
 	return nil
 }
@@ -161,11 +162,11 @@ func (o *verify) table() error {
 		if len(o.files) > 0 {
 			rest = append([]string{file}, rest...)
 		}
-		fmt.Fprintln(table, strings.Join(rest, "\t"))
+		display.Row(table, rest...)
 	}
 	columns("FILE", "NAMESPACE", "NAME", "KEY", "SCOPE", "ENTRIES", "RESULT")
 	for _, r := range o.rows {
-		columns(oneLine(r.File), r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
+		columns(r.File, r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
 	}
 	return table.Flush()
 }

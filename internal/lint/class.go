@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/provider"
 )
 
@@ -41,7 +42,7 @@ func (f *File) class(n *yaml.Node) {
 	for _, p := range parameters {
 		value, ok := text(p.value)
 		if !ok {
-			f.findings = append(f.findings, c.notText(p.value, "parameter "+Clean(p.name)))
+			f.findings = append(f.findings, c.notText(p.value, "parameter "+display.Name(p.name)))
 		}
 		values[p.name], c.lines[p.name] = value, p.value.Line
 	}
@@ -104,7 +105,7 @@ func (c *class) check(files []*File, o Options) []Finding {
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", Clean(c.says.Secret))}
+		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", display.Name(c.says.Secret))}
 	}
 	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
 	best := c.compare(all[0])
@@ -132,11 +133,11 @@ func (c *class) distance(s *Secret) int {
 func (c *class) compare(s *Secret) (findings []Finding) {
 	if !s.Ours {
 		return []Finding{c.finding(ruleClassDiffers, c.at("secretName"), "", "its Secret %s (%s:%d) is no ciphertext Secret: it has neither the type %s nor the label %s",
-			Clean(s.name), Clean(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
+			display.Name(s.name), display.Name(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
 	}
 	differs := func(parameter, class, secret string) {
 		if class != "" && secret != "" && class != secret {
-			findings = append(findings, c.finding(ruleClassDiffers, c.at(parameter), "", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter, Clean(s.name), Clean(s.file.Name), s.line))
+			findings = append(findings, c.finding(ruleClassDiffers, c.at(parameter), "", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter, display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
 	differs("transitKey", c.says.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
@@ -144,7 +145,7 @@ func (c *class) compare(s *Secret) (findings []Finding) {
 	differs("scope", string(c.says.Scope), string(s.scope()))
 	for _, entry := range c.says.Entries {
 		if len(validation.IsConfigMapKey(entry)) == 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
-			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", Clean(s.name), Clean(s.file.Name), s.line))
+			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
 	return findings

@@ -14,10 +14,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // Severity says whether a finding keeps something from working.
@@ -134,9 +132,9 @@ func (o *object) String() string {
 	case o.name == "":
 		return o.kind + " without a name"
 	case o.namespace == "":
-		return o.kind + " " + Clean(o.name)
+		return o.kind + " " + display.Name(o.name)
 	}
-	return o.kind + " " + Clean(o.namespace) + "/" + Clean(o.name)
+	return o.kind + " " + display.Name(o.namespace) + "/" + display.Name(o.name)
 }
 
 // finding makes one of the object as a whole, or of an entry.
@@ -147,34 +145,10 @@ func (o *object) finding(r Rule, line int, entry, format string, args ...any) Fi
 	}
 	return Finding{
 		File: o.file.Name, Line: line, Severity: r.Severity, Rule: r.Name,
-		Kind: o.kind, Namespace: Clean(o.namespace), Name: Clean(o.name), Entry: Clean(entry),
-		Message: strings.Map(printable, where+fmt.Sprintf(format, args...)),
+		Kind: o.kind, Namespace: display.Name(o.namespace), Name: display.Name(o.name), Entry: display.Name(entry),
+		Message: display.Line(where + fmt.Sprintf(format, args...)),
 	}
 }
 
-func printable(r rune) rune {
-	if !unicode.IsPrint(r) {
-		return unicode.ReplacementChar
-	}
-	return r
-}
-
-// maxName bounds names in findings. Kubernetes takes none that is longer.
-const maxName = 253
-
-// Clean makes a name fit for one line of a terminal.
-func Clean(s string) string {
-	q := quote(s)
-	return q[1 : len(q)-1]
-}
-
-func quote(s string) string {
-	if len(s) > maxName {
-		n := maxName
-		for n > 0 && !utf8.RuneStart(s[n]) {
-			n--
-		}
-		s = s[:n] + "…"
-	}
-	return strconv.Quote(s)
-}
+// quote puts a name in quotes.
+func quote(s string) string { return `"` + display.Name(s) + `"` }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/manifest"
 )
 
@@ -153,7 +154,7 @@ func (s *Secret) texts(field string, n *yaml.Node) (map[string]string, []Finding
 	for _, p := range all {
 		value, ok := text(p.value)
 		if !ok {
-			findings = append(findings, s.notText(p.value, field+": the value of "+Clean(p.name)))
+			findings = append(findings, s.notText(p.value, field+": the value of "+display.Name(p.name)))
 		} else if _, there := values[p.name]; !there {
 			values[p.name] = value
 		}
