@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -64,7 +65,7 @@ func whyNot(secret *corev1.Secret, set ciphertext.Settings, entry string, err er
 	switch {
 	case errors.Is(err, transit.ErrMismatch):
 		return fmt.Errorf("%w: it was not made with key %s for %s (scope %s): it may have been copied from elsewhere or made with another key: encrypt the value again",
-			err, keyOf(set), set.Scope.Place(secret.Namespace, secret.Name, entry), set.Scope)
+			err, keyOf(set), display.Line(set.Scope.Place(secret.Namespace, secret.Name, entry)), set.Scope)
 	case errors.Is(err, transit.ErrTooOld):
 		return fmt.Errorf("%w: it comes from before the last retirement, as from a backup or from Git: encrypt the value again, or lower min_decryption_version of %s to rescue it", err, keyOf(set))
 	case errors.Is(err, transit.ErrTooNew):

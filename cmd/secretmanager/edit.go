@@ -251,7 +251,7 @@ type clashError struct {
 }
 
 func (e *clashError) Error() string {
-	return "nothing was written, as others changed the same meanwhile: " + strings.Join(e.names, ", ")
+	return display.Sprintf("nothing was written, as others changed the same meanwhile: %s", strings.Join(e.names, ", "))
 }
 
 func (e *clashError) Unwrap() error { return secretmanager.ErrChanged }
@@ -317,7 +317,7 @@ func (e *editing) confirm(ctx context.Context) bool {
 // tell says what was done.
 func (e *editing) tell() error {
 	if e.is == nil {
-		_, err := fmt.Fprintln(e.Out, e.target.told("unchanged"))
+		_, err := display.Fprintf(e.Out, "%s\n", e.target.told("unchanged"))
 		return err
 	}
 	if set := ciphertext.Entries(e.change.Set); len(set) > 0 {
@@ -333,6 +333,6 @@ func (e *editing) tell() error {
 	if gone := e.change.Remove; len(gone) > 0 {
 		display.Fprintf(e.ErrOut, "removed %s: %s\n", plural(len(gone), "entry", "entries"), strings.Join(gone, ", "))
 	}
-	_, err := fmt.Fprintln(e.Out, e.target.told("edited"))
+	_, err := display.Fprintf(e.Out, "%s\n", e.target.told("edited"))
 	return err
 }

@@ -61,12 +61,12 @@ func (e *editing) theirs(err error) []string {
 	for _, name := range clash.names {
 		value, there := clash.theirs[name]
 		if !there {
-			lines = append(lines, "  "+name+": taken out")
+			lines = append(lines, "  "+display.Name(name)+": taken out")
 			continue
 		}
 		text, err := formatEntries(map[string][]byte{name: value})
 		if err != nil {
-			text = name + ": (cannot be shown)\n"
+			text = display.Name(name) + ": (cannot be shown)\n"
 		}
 		for line := range strings.Lines(text) {
 			lines = append(lines, "  "+strings.TrimSuffix(line, "\n"))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"strings"
 
@@ -41,9 +40,7 @@ func (r *lintResult) print(out io.Writer, format string) error {
 	var text bytes.Buffer
 	switch format {
 	case "json":
-		encoder := json.NewEncoder(&text)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(r); err != nil {
+		if err := writeJSON(&text, r); err != nil {
 			return err
 		}
 	case "github":

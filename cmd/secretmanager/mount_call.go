@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -51,10 +53,10 @@ func callProvider(ctx context.Context, socket string, request *v1alpha1.MountReq
 	}
 	s := grpcstatus.Convert(err)
 	if s.Code() == codes.DeadlineExceeded {
-		return nil, hinted(fmt.Errorf("the provider did not answer in time: %s", s.Message()),
+		return nil, hinted(display.Errorf("the provider did not answer in time: %s", s.Message()),
 			"see the provider's log; --timeout says how long to wait", emptyVolume)
 	}
-	err = fmt.Errorf("the provider refused the mount: %s: %s", s.Code(), s.Message())
+	err = display.Errorf("the provider refused the mount: %s: %s", s.Code(), s.Message())
 	if lossy[s.Code()] {
 		return nil, hinted(err, emptyVolume)
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	corev1 "k8s.io/api/core/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -57,7 +59,7 @@ func (o *mount) readSecrets(namespace string) (map[string]string, error) {
 		return nil, fmt.Errorf("--secret: %w", err)
 	}
 	if secret.Namespace != "" && secret.Namespace != namespace {
-		return nil, fmt.Errorf("--secret: Secret %s is in namespace %s and the pod in %s: the kubelet reads it in the pod's namespace only", secret.Name, secret.Namespace, namespace)
+		return nil, display.Errorf("--secret: Secret %s is in namespace %s and the pod in %s: the kubelet reads it in the pod's namespace only", secret.Name, secret.Namespace, namespace)
 	}
 	data := map[string]string{}
 	for name, value := range secret.Data {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
@@ -98,7 +100,7 @@ func (o *mount) checkNamespace(namespace string, class secretProviderClass, clai
 	}
 	if of := claims.Kubernetes.Namespace; of != "" && of != namespace {
 		// Worth trying out: it is what an attacker would do.
-		fmt.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
+		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
 	}
 	return nil
 }

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -44,17 +48,38 @@ func (p *program) printSecret(secret *corev1.Secret, format string) error {
 
 // printDocument writes a document of ours as json or yaml.
 func (p *program) printDocument(document any, format string) error {
-	if format == "yaml" {
-		text, err := yaml.Marshal(document)
-		if err != nil {
-			return err
-		}
-		_, err = p.Out.Write(text)
+	if format != "yaml" {
+		return writeJSON(p.Out, document)
+	}
+	text, err := json.Marshal(document)
+	if err != nil {
 		return err
 	}
-	encoder := json.NewEncoder(p.Out)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var plain any
+	if err := decoder.Decode(&plain); err != nil {
+		return err
+	}
+	// YAML shows a text of several lines as such.
+	if text, err = yaml.Marshal(display.Strings(plain)); err != nil {
+		return err
+	}
+	_, err = p.Out.Write(text)
+	return err
+}
+
+// writeJSON writes a document of ours for people and programs.
+func writeJSON(w io.Writer, document any) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	return encoder.Encode(document)
+	if err := encoder.Encode(document); err != nil {
+		return err
+	}
+	_, err := w.Write(display.JSON(b.Bytes()))
+	return err
 }
 
 // plural is "1 entry", "2 entries".

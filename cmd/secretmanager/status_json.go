@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // statusDocument is what status prints as JSON and YAML. Its shape is a promise, as
@@ -50,7 +52,7 @@ func writeLines[T any](b *bytes.Buffer, items []T) error {
 		if i > 0 {
 			before = ","
 		}
-		fmt.Fprintf(b, "%s\n    %s", before, text)
+		fmt.Fprintf(b, "%s\n    %s", before, display.JSON(text))
 	}
 	b.WriteString("\n  ]")
 	return nil

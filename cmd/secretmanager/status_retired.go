@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -110,19 +109,19 @@ func (o *status) showRetirement(rows []*statusRow) error {
 	}
 	r := retire(rows, version)
 	if o.output == "json" {
-		encoder := json.NewEncoder(o.Out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(r); err != nil {
+		if err := writeJSON(o.Out, r); err != nil {
 			return err
 		}
 		return r.err()
 	}
 	table := printers.GetNewTabWriter(o.Out)
-	header := "KEY\tNAMESPACE\tSECRET\tENTRY\tVERSION\tLATEST\tMANAGED-BY\n"
+	begun := false
 	for _, k := range r.Keys {
 		for _, e := range k.WouldBreak {
-			fmt.Fprint(table, header)
-			header = ""
+			if !begun {
+				fmt.Fprintln(table, "KEY\tNAMESPACE\tSECRET\tENTRY\tVERSION\tLATEST\tMANAGED-BY")
+				begun = true
+			}
 			display.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
 		}
 	}

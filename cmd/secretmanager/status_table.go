@@ -57,30 +57,35 @@ func (o *status) newTable() *statusTable {
 }
 
 // line writes the columns that are asked for.
-func (t *statusTable) line(namespace string, columns []string, wide []string, state string) {
+func (t *statusTable) line(namespace string, columns []string, wide []string, state, colour string) {
 	if t.namespace {
 		columns = append([]string{namespace}, columns...)
 	}
 	if t.wide {
 		columns = append(columns, wide...)
 	}
-	for i, column := range columns {
-		columns[i] = display.Line(column)
+	before, after := "", ""
+	if colour != "" && t.coloured {
+		before, after = colour, plain
+	}
+	cells := make([]any, 0, len(columns)+1)
+	for _, column := range columns {
+		cells = append(cells, column)
 	}
 	// The last column: what colours it takes no room in the others.
-	fmt.Fprintln(t.out, strings.Join(append(columns, state), "\t"))
+	display.Fprintf(t.out, strings.Repeat("%s\t", len(columns))+before+"%s"+after+"\n", append(cells, state)...)
 }
 
 func (t *statusTable) header() {
 	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "SCOPE", "MANAGED-BY", "REWRAPPED"},
-		[]string{"MOUNT", "MIN-DECRYPTION"}, "STATE")
+		[]string{"MOUNT", "MIN-DECRYPTION"}, "STATE", "")
 }
 
 func (t *statusTable) row(r *statusRow) {
 	t.line(r.Namespace, []string{
 		r.Name, cmp.Or(r.Key, "?"), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest), number(r.Latest),
 		cmp.Or(r.Scope, "?"), cmp.Or(r.ManagedBy, "-"), t.rewrapped(r),
-	}, []string{r.Mount, number(r.MinDecryption)}, t.state(r.State))
+	}, []string{r.Mount, number(r.MinDecryption)}, string(r.State), stateColours[r.State])
 }
 
 // rewrapped is how long ago the rotator last wrote the Secret.
@@ -95,13 +100,6 @@ func (t *statusTable) rewrapped(r *statusRow) string {
 }
 
 var stateColours = map[state]string{stateCurrent: green, stateBehind: yellow, stateBroken: red}
-
-func (t *statusTable) state(s state) string {
-	if colour := stateColours[s]; colour != "" && t.coloured {
-		return colour + string(s) + plain
-	}
-	return string(s)
-}
 
 // number is a version that Vault or a Secret may not have told.
 func number(n int) string {

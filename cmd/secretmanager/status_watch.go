@@ -184,7 +184,11 @@ func (w *statusWatch) showGone(id types.NamespacedName) error {
 func (w *statusWatch) write(r *statusRow) error {
 	switch w.output {
 	case "json":
-		return json.NewEncoder(w.Out).Encode(r)
+		text, err := json.Marshal(r)
+		if err == nil {
+			_, err = w.Out.Write(append(display.JSON(text), '\n'))
+		}
+		return err
 	case "name":
 		_, err := display.Fprintf(w.Out, "secret/%s\n", r.Name)
 		return err

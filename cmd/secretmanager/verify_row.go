@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -101,9 +100,7 @@ func (o *verify) report(broke error) error {
 	o.rows = slices.DeleteFunc(o.rows, func(r *verifyRow) bool { return r.Result == "" })
 	var err error
 	if o.output == "json" {
-		encoder := json.NewEncoder(o.Out)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(map[string]any{"secrets": append([]*verifyRow{}, o.rows...)})
+		err = writeJSON(o.Out, map[string]any{"secrets": append([]*verifyRow{}, o.rows...)})
 	} else {
 		err = o.table()
 	}

@@ -9,12 +9,14 @@
 package display
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"reflect"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -81,6 +83,56 @@ func Lines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// JSON returns an encoded document that says the same and is as harmless: what
+// encoding/json leaves as it is in strings, and a terminal or a CI system acts on, is
+// escaped as JSON has it.
+func JSON(text []byte) []byte {
+	if !bytes.Contains(text, []byte("##")) && !bytes.ContainsFunc(text, isHiddenInJSON) {
+		return text
+	}
+	var b bytes.Buffer
+	previous := rune(0)
+	for _, r := range string(text) {
+		switch {
+		case r == '#' && previous == '#':
+			b.WriteString(`\u0023`)
+		case isHiddenInJSON(r):
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, `\u%04x`, unit)
+			}
+		default:
+			b.WriteRune(r)
+		}
+		previous = r
+	}
+	return b.Bytes()
+}
+
+// isHiddenInJSON reports whether a terminal would not show the character. Those below
+// the space are between the strings alone.
+func isHiddenInJSON(r rune) bool { return r > '~' && !unicode.IsPrint(r) }
+
+// Strings returns a decoded JSON document with each string in it made fit by Line.
+func Strings(document any) any {
+	switch d := document.(type) {
+	case string:
+		return Line(d)
+	case []any:
+		list := make([]any, len(d))
+		for i, value := range d {
+			list[i] = Strings(value)
+		}
+		return list
+	case map[string]any:
+		object := make(map[string]any, len(d))
+		for name, value := range d {
+			object[Line(name)] = Strings(value)
+		}
+		return object
+	}
+	return document
+}
+
 // Error returns the error with its text as part of one line.
 func Error(err error) error {
 	if err == nil {
@@ -129,6 +181,8 @@ func fit(args []any) []any {
 	clean := make([]any, len(args))
 	for i, arg := range args {
 		switch a := arg.(type) {
+		case string:
+			clean[i] = Line(a)
 		case error:
 			clean[i] = Line(a.Error())
 		case fmt.Stringer:

@@ -1,7 +1,10 @@
 package display
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -76,6 +79,42 @@ func TestWhateverIsWritten(t *testing.T) {
 	}
 	if err := quick.Check(check, &quick.Config{MaxCount: 20_000}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	check := func(picks []uint8) bool {
+		s := ""
+		for _, p := range picks {
+			s += []string{"\n", "::", "##[", "#", "\x1b", "\u009b", "\U000e0001", "\u2028", "x", "\\", "\"", "<", "\x7f"}[int(p)%13]
+		}
+		var b bytes.Buffer
+		encoder := json.NewEncoder(&b)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(map[string]string{"a": s}); err != nil {
+			t.Fatal(err)
+		}
+		text := JSON(b.Bytes())
+		var again map[string]string
+		if err := json.Unmarshal(text, &again); err != nil || again["a"] != s {
+			t.Logf("%q is %q after %q: %v", s, again["a"], text, err)
+			return false
+		}
+		for line := range strings.Lines(string(text)) {
+			if why := obeyed(strings.TrimSuffix(line, "\n")); why != "" {
+				t.Logf("%q: %s", line, why)
+				return false
+			}
+		}
+		return true
+	}
+	if err := quick.Check(check, &quick.Config{MaxCount: 5000}); err != nil {
+		t.Error(err)
+	}
+	got := Strings(map[string]any{"a\n": []any{"b\nc", 1, nil}})
+	if want := (map[string]any{`a\n`: []any{`b\nc`, 1, nil}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("Strings: %v", got)
 	}
 }
 
