@@ -75,6 +75,7 @@ func (p *program) complete(root *cobra.Command) error {
 		"cluster":      cobra.NoFileCompletions,
 		"user":         cobra.NoFileCompletions,
 		"selector":     cobra.NoFileCompletions,
+		"vault-addr":   cobra.NoFileCompletions,
 		"transit-key":  p.completeKeys,
 		"scope":        cobra.FixedCompletions([]string{string(ciphertext.Strict), string(ciphertext.Namespace), string(ciphertext.Cluster), string(ciphertext.None)}, cobra.ShellCompDirectiveNoFileComp),
 		"from-literal": p.completeEntries(cobra.ShellCompDirectiveNoFileComp),

@@ -31,9 +31,10 @@ type environment struct {
 // program is the environment with the flags that all verbs share.
 type program struct {
 	environment
-	kube    *genericclioptions.ConfigFlags
-	audit   transit.Audit // of the verb, for Vault's audit log
-	started bool          // a verb has been reached: what fails from here on is not usage
+	kube      *genericclioptions.ConfigFlags
+	vaultAddr string        // of --vault-addr
+	audit     transit.Audit // of the verb, for Vault's audit log
+	started   bool          // a verb has been reached: what fails from here on is not usage
 }
 
 // run is the program: it returns the exit code.
@@ -59,8 +60,10 @@ func (p *program) command() *cobra.Command {
 what they are encrypted with, and renew key and ciphertext.
 
 Kubernetes is reached as kubectl does it (KUBECONFIG, --context, -n), Vault as
-the vault command does it (VAULT_ADDR, VAULT_TOKEN or ~/.vault-token,
-VAULT_NAMESPACE, VAULT_CACERT and the like).`,
+the vault command does it (VAULT_ADDR, VAULT_TOKEN or the token helper or
+~/.vault-token, VAULT_NAMESPACE, VAULT_CACERT and the like). The token goes to
+the address of --vault-addr or VAULT_ADDR, and never to one that a manifest or
+an object in the cluster names.`,
 		Version:       version.Number(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -71,6 +74,7 @@ VAULT_NAMESPACE, VAULT_CACERT and the like).`,
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.kube.AddFlags(root.PersistentFlags())
+	root.PersistentFlags().StringVar(&p.vaultAddr, "vault-addr", "", "address of Vault (default VAULT_ADDR)")
 	for _, verb := range []func(*program) *cobra.Command{
 		newVaultSetup, newEncrypt, newEdit, newStatus, newRotate, newRewrap, newLint, newVerify, newMount, newDoctor, newCompletion,
 	} {

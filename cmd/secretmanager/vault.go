@@ -1,13 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -17,30 +14,23 @@ import (
 // vaultPatience is how long a person waits for a Vault that does not answer.
 const vaultPatience = 5 * time.Second
 
-func (p *program) vaultConfig() (transit.Config, error) {
+// vaultSettings are how to reach Vault, as far as the user says: --vault-addr or
+// VAULT_ADDR, and the variables of the vault command. No address ever comes from
+// what a verb looks at, since whoever wrote that would get the user's credentials.
+func (p *program) vaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.getenv)
+	c.Address = cmp.Or(p.vaultAddr, c.Address)
 	c.RetryFor = vaultPatience
-	if c.Address == "" {
-		return c, hinted(errors.New("VAULT_ADDR is not set"), "export VAULT_ADDR=https://HOST:8200, as for the vault command")
-	}
-	return c, nil
+	return c
 }
 
-// vaultToken finds the token where the vault command would.
-func (p *program) vaultToken() (string, error) {
-	if token := strings.TrimSpace(p.getenv(api.EnvVaultToken)); token != "" {
-		return token, nil
+func (p *program) vaultConfig() (transit.Config, error) {
+	c := p.vaultSettings()
+	if c.Address == "" {
+		return c, hinted(errors.New("VAULT_ADDR is not set"),
+			"export VAULT_ADDR=https://HOST:8200, as for the vault command, or name the address with --vault-addr")
 	}
-	file := filepath.Join(p.getenv("HOME"), ".vault-token")
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading the Vault token: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if token == "" {
-		return "", hinted(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token is not there"), "log in with: vault login")
-	}
-	return token, nil
+	return c, nil
 }
 
 // vault returns a session as the user of the vault command.
