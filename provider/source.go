@@ -55,10 +55,10 @@ func (p *Provider) unread(ctx context.Context, r *request, err error) *failure {
 		return fail(codes.NotFound, what, why,
 			"secretName in the class, and that the Secret is in the pod's own namespace")
 	case code == http.StatusForbidden:
+		// No command that grants it: only the class asks for this Secret.
 		return fail(codes.PermissionDenied, what, why, fmt.Sprintf(
-			"that the service account may get this one Secret: `kubectl -n %[1]s create role %[2]s-reader --verb=get --resource=secrets --resource-name=%[2]s` and "+
-				"`kubectl -n %[1]s create rolebinding %[2]s-reader --role=%[2]s-reader --serviceaccount=%[1]s:%[3]s`",
-			r.pod.namespace, r.secret, r.pod.serviceAccount))
+			"whether the service account is meant to read this Secret: then the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`, "+
+				"or whoever decides who reads Secrets in the namespace gives the account a Role with `get` on this one", r.secret))
 	case code == http.StatusUnauthorized:
 		return fail(codes.Unauthenticated, what, why,
 			"that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line `- audience: ''`, and the clocks of the node and of the API server")
