@@ -138,16 +138,6 @@ func (w *walk) audiences(ctx context.Context) (wanted, others []string) {
 	return wanted, others
 }
 
-// classAddress is where a class has Vault, if it says.
-func (w *walk) classAddress(ctx context.Context) string {
-	for _, c := range w.load(ctx).classes {
-		if c.err == nil && c.VaultAddress != "" {
-			return c.VaultAddress
-		}
-	}
-	return ""
-}
-
 // subjects looks at the pod and at each class.
 func (w *walk) subjects(ctx context.Context) {
 	pod := "pod " + w.Namespace + "/" + w.Pod
@@ -177,6 +167,9 @@ func (c *class) walkClass(ctx context.Context) {
 	look("class", c.checkClass, "cluster", "crds")
 	look("service-account", c.checkAccount, "cluster")
 	look("auth-mount", func(ctx context.Context) finding {
+		if f, refused := c.refuseAuthMount(); refused {
+			return f
+		}
 		return c.checkAuthMount(ctx, c.VaultNamespace, c.AuthMount)
 	}, "class", "vault", "vault-seal")
 	look("role", c.checkRole, "class", "service-account", "auth-mount")
@@ -266,44 +259,65 @@ func (c *class) checkSource(ctx context.Context) finding {
 	case c.volume == nil:
 		return okf("only with %s in the pod's volume, under csi: service account %s may not get it", ref, c.account)
 	}
-	reader := c.Secret + "-reader"
-	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s", c.account, c.Secret).mending(
-		c.kubectl("create", "role", reader, "--verb=get", "--resource=secrets", "--resource-name="+c.Secret),
-		c.kubectl("create", "rolebinding", reader, "--role="+reader, "--serviceaccount="+c.Namespace+":"+c.account)).
-		advising("or set " + ref + " in the pod's volume, which takes a new pod")
+	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s", c.account, c.Secret).
+		advising("set " + ref + " in the pod's volume, which takes a new pod; or whoever decides who reads Secrets in namespace " + c.Namespace +
+			" gives the service account a Role with get on that one")
 }
 
-// defaultRole is the role that vault-setup makes for the pods.
-func (c *class) defaultRole() string {
-	return vaultsetup.ClassRoleName(vaultsetup.Account{Namespace: c.Namespace, Name: c.account}, c.Key)
+// decides is the advice where role, policy or key does not give what the class asks
+// for. Whoever writes classes can ask for any key, so no command that grants it is
+// printed: it would be copied by somebody who has the rights.
+func (c *class) decides() string {
+	return fmt.Sprintf("only the class asks for this: whoever owns %s decides whether service account %s/%s may decrypt with it, and sets it up (%s vault-setup --help)",
+		c.Key, c.Namespace, cmp.Or(c.account, "SERVICEACCOUNT"), c.program())
 }
 
-// setup is the command that makes key, policy and role.
-func (c *class) setup(key, role string) string {
-	words := []string{"vault-setup", "--transit-key", key}
-	standard := "transit"
-	if vaultsetup.IsNamespacesMount(c.Key.Mount) {
-		words, standard = []string{"vault-setup", "--per-namespace"}, vaultsetup.NamespacesMount(c.AuthMount)
+// ownNamespace reports whether the Vault namespace of the class is one that the user
+// or the provider's operator configured.
+func (c *class) ownNamespace() bool {
+	return c.VaultNamespace == c.Options.VaultNamespace || slices.Contains(c.provider.namespaces, c.VaultNamespace)
+}
+
+// refuseNamespace is the finding for what would send credentials to a Vault namespace
+// that only the class names.
+func (c *class) refuseNamespace() (f finding, refused bool) {
+	if c.ownNamespace() {
+		return finding{}, false
 	}
-	if c.Key.Mount != standard {
-		words = append(words, "--transit-mount", c.Key.Mount)
+	f = unknownf("the class names Vault namespace %q, which %s: no credentials are sent there", c.VaultNamespace, c.notConfigured("--vault-allowed-namespaces")).
+		advising("if that is the right one, set VAULT_NAMESPACE to it")
+	f.bars = true
+	return f, true
+}
+
+// refuseAuthMount is the same for the auth mount.
+func (c *class) refuseAuthMount() (f finding, refused bool) {
+	if f, refused := c.refuseNamespace(); refused {
+		return f, true
 	}
-	words = append(words, "-n", c.Namespace, "--service-account", cmp.Or(c.account, "SERVICEACCOUNT"))
-	if role != c.defaultRole() {
-		words = append(words, "--role", role)
+	configured := c.provider.authMounts
+	if configured == nil {
+		configured = []string{c.provider.settings.AuthMount}
 	}
-	if c.AuthMount != "kubernetes" {
-		words = append(words, "--auth-mount", c.AuthMount)
+	if c.AuthMount == c.Options.AuthMount || slices.Contains(configured, c.AuthMount) {
+		return finding{}, false
 	}
-	if c.Audience != "vault" {
-		words = append(words, "--audience", c.Audience)
+	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount, c.notConfigured("--vault-allowed-auth-mounts")).
+		advising("if that is the right one, name it with --auth-mount")
+	f.bars = true
+	return f, true
+}
+
+func (c *class) notConfigured(flag string) string {
+	if c.provider.set == nil {
+		return "may be allowed by the settings of the provider or not, as they cannot be seen"
 	}
-	return c.vaultEnv() + c.program() + " " + command(append(words, "--apply")...)
+	return "the provider's operator has not allowed (" + flag + ")"
 }
 
 // vaultEnv is what a command for Vault has to be preceded by.
 func (c *class) vaultEnv() string {
-	if c.VaultNamespace != c.Options.VaultNamespace {
+	if c.VaultNamespace != c.Options.VaultNamespace && c.ownNamespace() {
 		return "VAULT_NAMESPACE=" + shellWord(c.VaultNamespace) + " "
 	}
 	return ""

@@ -121,7 +121,7 @@ func (w *walk) listDaemonSets(ctx context.Context) error {
 		return err
 	}
 	seen := false
-	for _, namespace := range []string{"kube-system", systemNamespace} {
+	for _, namespace := range []string{"kube-system", w.ProviderNamespace} {
 		some, err := w.Kube.AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{})
 		if err == nil {
 			w.cluster.daemonSets, seen = append(w.cluster.daemonSets, some.Items...), true

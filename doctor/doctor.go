@@ -14,7 +14,9 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -54,10 +56,17 @@ type Options struct {
 	KubeError error
 	KubeHost  string // its address, for people
 
-	// Vault is how to reach Vault. Without an address it is the class's, or else the
-	// provider's own, as far as that can be read.
-	Vault          transit.Config
-	VaultNamespace string // where nothing else says
+	// Vault is how the one who asks reaches Vault. Without an address nothing is sent
+	// to any: whoever wrote the address in a class, or made what looks like the
+	// provider, would get the credentials.
+	Vault transit.Config
+	// VaultNamespace and AuthMount are what the one who asks configured. Credentials
+	// go to no others, except for those that the settings of the provider allow.
+	VaultNamespace string
+	AuthMount      string
+	// ProviderNamespace is the namespace of the installation, secretmanager-system if
+	// empty. What looks like the provider elsewhere may be made by anybody.
+	ProviderNamespace string
 	// VaultToken is the token of the one who asks; if it is empty, VaultTokenError
 	// says why.
 	VaultToken      string
@@ -87,11 +96,15 @@ func Run(ctx context.Context, o Options) []Link {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.ProviderNamespace = cmp.Or(o.ProviderNamespace, systemNamespace)
+	o.AuthMount = strings.Trim(o.AuthMount, "/")
 	if o.Patience == 0 {
 		o.Patience = 4 * time.Second
 	}
 	w := &walk{Options: o, broken: map[string]string{}}
-	w.provider.settings = provider.Config{AuthMount: provider.DefaultAuthMount, Audience: provider.DefaultAudience, VaultNamespace: o.VaultNamespace}
+	w.provider.settings = provider.Config{
+		AuthMount: cmp.Or(o.AuthMount, provider.DefaultAuthMount), Audience: provider.DefaultAudience, VaultNamespace: o.VaultNamespace,
+	}
 	w.installation(ctx)
 	if o.Pod != "" || o.Class != "" {
 		w.subjects(ctx)

@@ -43,9 +43,12 @@ func (c *class) otherKeys(ctx context.Context) []string {
 }
 
 func (c *class) checkKey(ctx context.Context) finding {
+	if f, refused := c.refuseNamespace(); refused {
+		return f
+	}
 	missing := func() finding {
-		return brokenf("there is no %s", c.Key).mending(c.setup(c.Key.Name, c.Class.Role)).
-			advising("what was encrypted with a key that is gone does not open any more; check transitKey and transitMount in the class first")
+		return brokenf("there is no %s", c.Key).
+			advising("check transitKey and transitMount in the class first; what was encrypted with a key that was deleted cannot be decrypted any more; " + c.decides())
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err == nil {
@@ -53,7 +56,7 @@ func (c *class) checkKey(ctx context.Context) finding {
 		info, err = session.Key(ctx, c.Key)
 		switch {
 		case err == nil && !strings.HasPrefix(info.Type, "aes") && !strings.HasPrefix(info.Type, "chacha"):
-			return brokenf("%s is of type %s: it takes aes256-gcm96", c.Key, info.Type).mending(c.newKey()...).advising(valuesAgain)
+			return brokenf("%s is of type %s: it takes aes256-gcm96", c.Key, info.Type).advising(anotherKey)
 		case err == nil:
 			return c.judgeDerived(info.Derived, fmt.Sprintf("%s, newest version %d", c.Key, info.Latest))
 		case errors.Is(err, transit.ErrNotFound):
@@ -82,14 +85,15 @@ func (c *class) checkKey(ctx context.Context) finding {
 	return unknownf("%s", why)
 }
 
-const valuesAgain = "then encrypt the values again with that key: secretmanager encrypt"
+const anotherKey = "that cannot be changed on a key: whoever owns it decides which other key the class may use; " +
+	"then set transitKey in the class and encrypt the values again (secretmanager encrypt)"
 
 // judgeDerived compares the key with the scope.
 func (c *class) judgeDerived(derived bool, detail string) finding {
 	switch {
 	case !derived && c.Scope != ciphertext.None:
 		return brokenf("%s is not derived, so nothing binds ciphertext to its place, and scope %s does not work", c.Key, c.Scope).
-			mending(c.newKey()...).advising("that cannot be changed on a key; " + valuesAgain + ". Or, for ciphertext made elsewhere, scope: none in the class")
+			advising(anotherKey + ". Or, for ciphertext made elsewhere, scope: none in the class")
 	case derived && c.Scope == ciphertext.None:
 		return brokenf("%s is derived, and scope none does not work with that", c.Key).
 			mending(c.setParameter("scope", string(ciphertext.Strict))).advising("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
@@ -97,12 +101,6 @@ func (c *class) judgeDerived(derived bool, detail string) finding {
 		return okf("%s, derived", detail)
 	}
 	return okf("%s, not derived, for scope none", detail)
-}
-
-// newKey are the commands that put another key in the place of one that is no use.
-func (c *class) newKey() []string {
-	name := c.Key.Name + "-derived"
-	return []string{c.setup(name, c.Class.Role), c.setParameter("transitKey", name)}
 }
 
 // encrypt is the command that makes the Secret's entries.
@@ -192,6 +190,9 @@ func (c *class) checkLabel(context.Context) finding {
 func (c *class) checkOpens(ctx context.Context) finding {
 	if c.secret == nil {
 		return unknownf("the Secret cannot be seen")
+	}
+	if f, refused := c.refuseNamespace(); refused {
+		return f
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err != nil {

@@ -26,20 +26,33 @@ type providerSide struct {
 	settings provider.Config // with its defaults where nothing was found
 	seen     bool            // the settings are the provider's own
 	images   []string        // of its pods, or else of the DaemonSet
+	// What its operator lets classes name; empty where the DaemonSet was not seen.
+	authMounts, namespaces []string
 }
 
 func (w *walk) checkProvider(ctx context.Context) finding {
 	if err := w.listDaemonSets(ctx); err != nil {
 		return unseen("list daemonsets.apps -A", err)
 	}
+	var elsewhere *appsv1.DaemonSet
 	for i := range w.cluster.daemonSets {
-		if set := &w.cluster.daemonSets[i]; set.Labels["app.kubernetes.io/name"] == "secretmanager-provider" {
+		set := &w.cluster.daemonSets[i]
+		switch {
+		case set.Labels["app.kubernetes.io/name"] != "secretmanager-provider":
+		case set.Namespace == w.ProviderNamespace:
 			w.provider.set = set
+		default:
+			elsewhere = set
 		}
 	}
 	set := w.provider.set
 	const install = "kubectl apply -k the overlay that docs/install.md shows (3. Provider and rotator)"
 	switch {
+	case set == nil && elsewhere != nil:
+		// Its settings would decide where credentials go.
+		return unknownf("DaemonSet %s/%s has the label %s, and is not in namespace %s: anybody who has a namespace can make one that looks like it",
+			elsewhere.Namespace, elsewhere.Name, providerLabel, w.ProviderNamespace).
+			advising("if the installation is in another namespace, name that with --provider-namespace")
 	case set == nil && w.cluster.everywhere:
 		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).advising(install)
 	case set == nil:
@@ -55,16 +68,21 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 		}
 		return cmp.Or(env[variable], standard)
 	}
+	list := func(flag string) []string {
+		text, _ := flagValue(args, flag)
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+	}
 	s := &w.provider.settings
 	s.Vault.Address = setting("vault-addr", "VAULT_ADDR", "")
 	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
 	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", provider.DefaultAuthMount), "/")
 	s.Audience = setting("audience", "", provider.DefaultAudience)
-	allowed, _ := flagValue(args, "vault-allowed-addresses")
-	s.AllowedAddresses = strings.FieldsFunc(allowed, func(r rune) bool { return r == ',' || r == ' ' })
+	s.AllowedAddresses = list("vault-allowed-addresses")
 	if s.Vault.Address == "" && problem == "" && secret != "" {
 		problem = "it may be in Secret " + secret
 	}
+	w.provider.authMounts = append(list("vault-allowed-auth-mounts"), s.AuthMount)
+	w.provider.namespaces = append(list("vault-allowed-namespaces"), s.VaultNamespace)
 	w.provider.seen = problem == ""
 	switch {
 	case s.Vault.Address == "" && problem == "":

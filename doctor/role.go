@@ -120,19 +120,13 @@ func (c *class) checkRole(ctx context.Context) finding {
 }
 
 func (c *class) noRole() finding {
-	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).mending(c.setup(c.Key.Name, c.Class.Role))
+	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).advising(c.decides())
 }
 
-// otherRole is the finding for a role that does not take the account. That role is
-// somebody else's: what it is bound to stays, and the account gets one of its own.
+// otherRole is the finding for a role that does not take the account.
 func (c *class) otherRole(why string) finding {
-	own := c.defaultRole()
-	if own == c.Class.Role {
-		own += "-" + c.Key.Name
-	}
 	return brokenf("%s does not take service account %s/%s: %s", c.rolePath(), c.Namespace, c.account, why).
-		mending(c.setup(c.Key.Name, own), c.setParameter("roleName", own)).
-		advising("this makes a role of its own; or bind the service account to that role as well, with vault write")
+		advising("if there is a role for the service account, set roleName in the class to it; otherwise " + c.decides())
 }
 
 // judgeBinding looks whether the role takes the service account.
@@ -196,14 +190,8 @@ func texts(v any) []string {
 
 func (c *class) checkAudience(ctx context.Context) finding {
 	wrong := func(why string) finding {
-		field := "audience=" + c.Audience
-		if _, jwt := c.role["role_type"]; jwt {
-			// Vault resets these where they are left out.
-			f := brokenf("%s", why).mending(c.vaultEnv() + command("vault", "write", c.rolePath(), "role_type=jwt", "bound_audiences="+c.Audience, "bound_claims_type="+fmt.Sprint(c.role["bound_claims_type"])))
-			return f.advising("or set the parameter audience of the class to one that the role takes, and that the CSIDriver has")
-		}
-		return brokenf("%s", why).mending(c.vaultEnv() + command("vault", "write", c.rolePath(), field)).
-			advising("or set the parameter audience of the class to the one that the role takes; the CSIDriver has to have it too")
+		return brokenf("%s", why).advising("set the parameter audience of the class to one that the role takes, which the CSIDriver has to have too; " +
+			"or whoever owns " + c.rolePath() + " lets it take that one")
 	}
 	if c.role != nil {
 		field := "audience"
@@ -276,7 +264,7 @@ func (l *login) mayDecrypt(ctx context.Context, k transit.Key) (may bool, words 
 func (c *class) checkPolicy(ctx context.Context) finding {
 	decrypt := c.Key.Mount + "/decrypt/" + c.Key.Name
 	denied := func() finding {
-		return brokenf("no policy of role %s gives update on %s", c.Class.Role, decrypt).mending(c.setup(c.Key.Name, c.Class.Role))
+		return brokenf("no policy of role %s gives update on %s", c.Class.Role, decrypt).advising(c.decides())
 	}
 	l := c.asPod(ctx)
 	if l.session == nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/doctor"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/version"
-	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
@@ -22,6 +20,8 @@ import (
 type doctorVerb struct {
 	*program
 	class, account string
+	authMount      string
+	provider       string // namespace of the installation
 	login          bool
 	output         string
 
@@ -41,8 +41,12 @@ ContainerCreating; with --class a SecretProviderClass, before there is a pod.
 
 A link that rests on a broken one is not looked at. What your rights do not let you
 see is unknown, and the rest is shown all the same: neither a Vault token nor any
-right in the cluster is needed. VAULT_ADDR says where Vault is; without it, the
-class or the provider does.
+right in the cluster is needed.
+
+Credentials go to the Vault of VAULT_ADDR or --vault-addr only, there to the
+namespace of VAULT_NAMESPACE and the auth mount of --auth-mount, or to those that
+the settings of the provider in --provider-namespace allow. What a class asks for
+beyond that is unknown, and no command that would grant it is printed.
 
 Nothing is changed and nothing decrypted. For POD and --class a token of the pod's
 service account is made, if you may do that, to log in to Vault as the provider does
@@ -60,6 +64,8 @@ is, but not everything could be found out, or if there is no cluster.`,
 	f := c.Flags()
 	f.StringVar(&o.class, "class", "", "SecretProviderClass to look at, instead of those of a pod")
 	f.StringVar(&o.account, "service-account", "", "with --class: service account of the pods that will use it")
+	f.StringVar(&o.authMount, "auth-mount", "", "path of the auth mount that you trust, below auth/ (default: what the provider's settings allow)")
+	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system", "namespace of the installation, whose DaemonSet's settings are trusted")
 	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	return c
@@ -91,10 +97,13 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 		return usage(err)
 	}
 	options := doctor.Options{
-		Vault: transit.FromEnvironment(o.getenv), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
+		Vault: o.vaultSettings(), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
+		AuthMount: o.authMount, ProviderNamespace: o.provider,
 		Pod: pod, Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version.Number(),
 	}
-	options.VaultToken, options.VaultTokenError = o.vaultToken()
+	if options.Vault.Address != "" {
+		options.VaultToken, options.VaultTokenError = o.vaultToken()
+	}
 	options.Kube, options.KubeHost, options.KubeError = o.patientCluster()
 	if options.KubeError == nil {
 		if options.Namespace, options.KubeError = o.clusterNamespace(); options.KubeError != nil {
@@ -119,10 +128,7 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if o.output == "json" {
-		encoder := json.NewEncoder(o.Out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(map[string]any{"links": links}); err != nil {
+		if err := writeJSON(o.Out, map[string]any{"links": links}); err != nil {
 			return err
 		}
 	}
@@ -153,7 +159,7 @@ func (o *doctorVerb) print(l doctor.Link) {
 			fmt.Fprintln(o.Out)
 		}
 		o.group = group
-		fmt.Fprintln(o.Out, group)
+		display.Fprintf(o.Out, "%s\n", group)
 	}
 	colours := map[doctor.State]string{doctor.OK: green, doctor.Broken: red, doctor.Unknown: yellow}
 	before, after := "", ""
