@@ -52,6 +52,7 @@ var verbCalls = map[string][]string{
 	"encrypt": {
 		"web --from-literal b=c", "bait --from-literal b=c", "web --from-literal b=c --dry-run=client --print-class --service-account web", "$NAME --from-literal b=c",
 		"web --merge-into $FILE --from-literal b=c", "$NAME --merge-into $FILE --from-literal b=c", "bait --from-secret plain --transit-key web",
+		"managed --from-literal b=c --dry-run=server -o yaml", "managed --from-literal b=c --dry-run=server -o json",
 		"x --merge-into $LINK --transit-key web --from-literal a=b",
 	},
 	"edit":        {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
@@ -236,13 +237,18 @@ func (h *hostile) bait(t *testing.T) {
 	annotations["argocd.argoproj.io/tracking-id"] = evil
 	for name, more := range map[string]map[string]string{
 		"bait":     {ciphertext.AnnotationTransitMount: address},
+		"managed":  {ciphertext.AnnotationTransitMount: "transit"},
 		"bait-bad": {ciphertext.AnnotationTransitMount: evil, ciphertext.AnnotationScope: evil},
 	} {
 		all := maps.Clone(annotations)
 		maps.Copy(all, more)
+		data := map[string][]byte{"a": []byte(value)}
+		if name == "managed" {
+			data = nil // so that entries can be added
+		}
 		_, err := h.kube.CoreV1().Secrets("demo").Create(t.Context(), &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: all, Labels: map[string]string{ciphertext.LabelTransitKey: "web"}},
-			Type:       ciphertext.Type, Data: map[string][]byte{"a": []byte(value)},
+			Type:       ciphertext.Type, Data: data,
 		}, metav1.CreateOptions{})
 		check(t, err)
 	}
@@ -402,6 +408,10 @@ func (h *hostile) testOutput(t *testing.T) {
 				t.Errorf("%s %s: a workflow command of the author's: %q", verb, line, text)
 			}
 		}
+	}
+	// What was printed is what the author wrote, and not an error before that.
+	if code, stdout, stderr := h.call(t, env, "encrypt", "managed --from-literal b=c --dry-run=server -o yaml"); code != exitDone || !strings.Contains(stdout, "PWNED") {
+		t.Errorf("a manifest: exit code %d: %s%s", code, stdout, stderr)
 	}
 	if shown < 50 {
 		t.Errorf("only %d of the author's texts were shown", shown)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -41,9 +42,58 @@ func (p *program) printSecret(secret *corev1.Secret, format string) error {
 	default:
 		return fmt.Errorf("no printer for %q", format)
 	}
+	text, err := print(printer, secret)
+	switch {
+	case format == "json":
+		text = display.JSON(text)
+	case format == "yaml" && (err != nil || !isHarmlessYAML(text)): // the printer does not take every character
+		if text, err = print(&printers.JSONPrinter{}, secret); err == nil {
+			text, err = quotedYAML(text)
+		}
+	}
+	if err == nil {
+		_, err = p.Out.Write(text)
+	}
+	return err
+}
+
+func print(printer printers.ResourcePrinter, secret *corev1.Secret) ([]byte, error) {
 	// Bookkeeping of the API server that nobody reads, as kubectl leaves it out.
 	printer = &printers.OmitManagedFieldsPrinter{Delegate: printer}
-	return printers.NewTypeSetter(scheme.Scheme).ToPrinter(printer).PrintObj(secret, p.Out)
+	var b bytes.Buffer
+	err := printers.NewTypeSetter(scheme.Scheme).ToPrinter(printer).PrintObj(secret, &b)
+	return b.Bytes(), err
+}
+
+// isHarmlessYAML reports whether no text of others begins a line, or acts on a terminal
+// or a CI system. A text of several lines is shown as such below a |.
+func isHarmlessYAML(text []byte) bool {
+	return display.Lines(string(text)) == string(text) && !bytes.Contains(text, []byte(": |"))
+}
+
+// quotedYAML makes YAML of JSON, with each text in double quotes.
+func quotedYAML(text []byte) ([]byte, error) {
+	var document yamlv3.Node
+	if err := yamlv3.Unmarshal(display.JSON(text), &document); err != nil { // JSON is YAML
+		return nil, err
+	}
+	var block func(*yamlv3.Node)
+	block = func(n *yamlv3.Node) {
+		if n.Kind != yamlv3.ScalarNode {
+			n.Style = 0
+		}
+		for _, child := range n.Content {
+			block(child)
+		}
+	}
+	block(&document)
+	var b bytes.Buffer
+	encoder := yamlv3.NewEncoder(&b)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(&document); err != nil {
+		return nil, err
+	}
+	return display.JSON(b.Bytes()), nil
 }
 
 // printDocument writes a document of ours as json or yaml.

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -85,7 +84,7 @@ func Lines(s string) string {
 
 // JSON returns an encoded document that says the same and is as harmless: what
 // encoding/json leaves as it is in strings, and a terminal or a CI system acts on, is
-// escaped as JSON has it.
+// escaped as JSON has it. It does the same for YAML whose texts are in double quotes.
 func JSON(text []byte) []byte {
 	if !bytes.Contains(text, []byte("##")) && !bytes.ContainsFunc(text, isHiddenInJSON) {
 		return text
@@ -93,14 +92,9 @@ func JSON(text []byte) []byte {
 	var b bytes.Buffer
 	previous := rune(0)
 	for _, r := range string(text) {
-		switch {
-		case r == '#' && previous == '#':
-			b.WriteString(`\u0023`)
-		case isHiddenInJSON(r):
-			for _, unit := range utf16.Encode([]rune{r}) {
-				fmt.Fprintf(&b, `\u%04x`, unit)
-			}
-		default:
+		if r == '#' && previous == '#' || isHiddenInJSON(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
 			b.WriteRune(r)
 		}
 		previous = r
@@ -108,9 +102,10 @@ func JSON(text []byte) []byte {
 	return b.Bytes()
 }
 
-// isHiddenInJSON reports whether a terminal would not show the character. Those below
-// the space are between the strings alone.
-func isHiddenInJSON(r rune) bool { return r > '~' && !unicode.IsPrint(r) }
+// isHiddenInJSON reports whether a terminal would act on the character instead of
+// showing it. Those below the space are between the strings alone. What JSON writes as
+// two escapes stays: no terminal acts on any, and parsers of YAML do not read them.
+func isHiddenInJSON(r rune) bool { return r > '~' && r <= 0xffff && !unicode.IsPrint(r) }
 
 // Strings returns a decoded JSON document with each string in it made fit by Line.
 func Strings(document any) any {
