@@ -98,9 +98,16 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 		maps.Copy(parameters, volume.VolumeAttributes) // which override them
 	}
 	config := w.provider.settings
-	if address := parameters["vaultAddress"]; !w.provider.seen && address != "" {
-		// What the provider allows is not known.
-		config.AllowedAddresses = append(slices.Clone(config.AllowedAddresses), address)
+	if !w.provider.seen {
+		// What the provider allows is not known; where credentials go is decided later.
+		allow := func(list *[]string, parameter string) {
+			if value := parameters[parameter]; value != "" {
+				*list = append(slices.Clone(*list), value)
+			}
+		}
+		allow(&config.AllowedAddresses, "vaultAddress")
+		allow(&config.AllowedNamespaces, "vaultNamespace")
+		allow(&config.AllowedAuthMounts, "vaultAuthMountPath")
 	}
 	var problems []string
 	if c.Class, problems = provider.ParseClass(&config, parameters); len(problems) > 0 {
@@ -275,7 +282,8 @@ func (c *class) decides() string {
 // ownNamespace reports whether the Vault namespace of the class is one that the user
 // or the provider's operator configured.
 func (c *class) ownNamespace() bool {
-	return c.VaultNamespace == c.Options.VaultNamespace || slices.Contains(c.provider.namespaces, c.VaultNamespace)
+	s := c.provider.settings
+	return configured(c.VaultNamespace, append([]string{c.Options.VaultNamespace, s.VaultNamespace}, s.AllowedNamespaces...))
 }
 
 // refuseNamespace is the finding for what would send credentials to a Vault namespace
@@ -295,17 +303,19 @@ func (c *class) refuseAuthMount() (f finding, refused bool) {
 	if f, refused := c.refuseNamespace(); refused {
 		return f, true
 	}
-	configured := c.provider.authMounts
-	if configured == nil {
-		configured = []string{c.provider.settings.AuthMount}
-	}
-	if c.AuthMount == c.Options.AuthMount || slices.Contains(configured, c.AuthMount) {
+	s := c.provider.settings
+	if configured(c.AuthMount, append([]string{c.Options.AuthMount, s.AuthMount}, s.AllowedAuthMounts...)) {
 		return finding{}, false
 	}
 	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount, c.notConfigured("--vault-allowed-auth-mounts")).
 		advising("if that is the right one, name it with --auth-mount")
 	f.bars = true
 	return f, true
+}
+
+// configured reports whether a path is one of those, with slashes around them or not.
+func configured(path string, paths []string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool { return strings.Trim(p, "/") == path })
 }
 
 func (c *class) notConfigured(flag string) string {

@@ -26,8 +26,6 @@ type providerSide struct {
 	settings provider.Config // with its defaults where nothing was found
 	seen     bool            // the settings are the provider's own
 	images   []string        // of its pods, or else of the DaemonSet
-	// What its operator lets classes name; empty where the DaemonSet was not seen.
-	authMounts, namespaces []string
 }
 
 func (w *walk) checkProvider(ctx context.Context) finding {
@@ -78,11 +76,10 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", provider.DefaultAuthMount), "/")
 	s.Audience = setting("audience", "", provider.DefaultAudience)
 	s.AllowedAddresses = list("vault-allowed-addresses")
+	s.AllowedAuthMounts, s.AllowedNamespaces = list("vault-allowed-auth-mounts"), list("vault-allowed-namespaces")
 	if s.Vault.Address == "" && problem == "" && secret != "" {
 		problem = "it may be in Secret " + secret
 	}
-	w.provider.authMounts = append(list("vault-allowed-auth-mounts"), s.AuthMount)
-	w.provider.namespaces = append(list("vault-allowed-namespaces"), s.VaultNamespace)
 	w.provider.seen = problem == ""
 	switch {
 	case s.Vault.Address == "" && problem == "":

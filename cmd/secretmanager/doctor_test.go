@@ -52,6 +52,22 @@ func wholeClass(t *testing.T, c *clinic) {
 	c.run(t, strings.TrimSuffix(webClass, "---"), "kubectl", "replace", "-f", "-")
 }
 
+// otherAuthMount has the class name another auth mount, which the operator allows.
+func otherAuthMount(mount string) func(*testing.T, *clinic) {
+	return func(t *testing.T, c *clinic) {
+		t.Helper()
+		patchClass(`{"vaultAuthMountPath":"`+mount+`"}`)(t, c)
+		c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--vault-allowed-auth-mounts=other,`+mount+`"}]'`)
+	}
+}
+
+func sameAuthMount(t *testing.T, c *clinic) {
+	t.Helper()
+	wholeClass(t, c)
+	c.sh(t, `kubectl apply -k "$ROOT/manifests"`)
+	c.vaultIs(t, c.vault.Address)
+}
+
 func newKey(derived bool) func(*testing.T, *clinic) {
 	return func(t *testing.T, c *clinic) {
 		t.Helper()
@@ -145,19 +161,20 @@ var breakages = []breakage{
 		wreck: func(t *testing.T, c *clinic) { check(t, c.vault.Seal(t.Context())) },
 		undo:  func(t *testing.T, c *clinic) { check(t, c.vault.Unseal(t.Context())) }},
 	{name: "auth mount", link: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", mend: "vault auth enable -path=nowhere kubernetes", // and configure it, which takes a Vault in the cluster
-		args:  []string{"web-0", "--auth-mount", "nowhere"},
-		wreck: patchClass(`{"vaultAuthMountPath":"nowhere"}`), undo: wholeClass},
+		wreck: otherAuthMount("nowhere"), undo: sameAuthMount},
+	{name: "auth mount that is not allowed", link: "class", says: "--vault-allowed-auth-mounts", args: []string{"web-0", "--auth-mount=elsewhere"},
+		wreck: patchClass(`{"vaultAuthMountPath":"elsewhere"}`), undo: wholeClass},
 	{name: "auth mount without configuration", link: "auth-mount", bar: []string{"role", "login", "policy"}, says: "auth/fresh has not been configured",
-		mend: "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc", args: []string{"web-0", "--auth-mount=fresh"},
+		mend: "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc",
 		wreck: func(t *testing.T, c *clinic) {
 			c.sh(t, `vault auth enable -path=fresh kubernetes`)
-			patchClass(`{"vaultAuthMountPath":"fresh"}`)(t, c)
-		}, undo: wholeClass},
-	{name: "auth mount of another kind", link: "auth-mount", says: "is of type approle", args: []string{"web-0", "--auth-mount=people"},
+			otherAuthMount("fresh")(t, c)
+		}, undo: sameAuthMount},
+	{name: "auth mount of another kind", link: "auth-mount", says: "is of type approle",
 		wreck: func(t *testing.T, c *clinic) {
 			c.sh(t, `vault auth enable -path=people approle`)
-			patchClass(`{"vaultAuthMountPath":"people"}`)(t, c)
-		}, undo: wholeClass},
+			otherAuthMount("people")(t, c)
+		}, undo: sameAuthMount},
 	{name: "class", link: "class", bar: []string{"auth-mount", "role", "key", "secret", "label", "opens", "source"}, says: "there is no SecretProviderClass web",
 		wreck: sh(`kubectl -n demo delete secretproviderclass web`),
 		undo:  func(t *testing.T, c *clinic) { c.apply(t, strings.TrimSuffix(webClass, "---")) }},
@@ -357,11 +374,12 @@ func (c *clinic) testPage(t *testing.T) {
 func (c *clinic) testJWT(t *testing.T) {
 	_, err := c.vault.Write(t.Context(), "auth/jwt/config", map[string]any{"jwt_validation_pubkeys": c.issuerKeys(t)})
 	check(t, err)
-	defer wholeClass(t, c)
-	patchClass(`{"vaultAuthMountPath":"jwt","roleName":"demo-jwt"}`)(t, c)
+	defer sameAuthMount(t, c)
+	patchClass(`{"roleName":"demo-jwt"}`)(t, c)
+	otherAuthMount("jwt")(t, c)
 	broken := func(link, says string, env map[string]string) {
 		t.Helper()
-		v := c.doctor(t, env, "web-0", "--auth-mount", "jwt")
+		v := c.doctor(t, env, "web-0")
 		l := v.link(t, link)
 		if !slices.Equal(v.in(doctor.Broken), []string{link}) || !strings.Contains(l.Detail, says) || l.Advice == "" {
 			t.Errorf("%s", v)
@@ -387,22 +405,20 @@ func (c *clinic) testJWT(t *testing.T) {
 	broken("role", "bound_subject is system:serviceaccount:demo:x", nil)
 	c.vaultDelete(t, "auth/jwt/role/demo-jwt")
 	setup()
-	if v := c.doctor(t, nil, "web-0", "--auth-mount", "jwt"); v.code != exitDone {
+	if v := c.doctor(t, nil, "web-0"); v.code != exitDone {
 		t.Errorf("%s", v)
 	}
-	// Without that the mount is one that only the class names, until the operator allows it.
-	v := c.doctor(t, nil, "web-0")
-	if l := v.link(t, "auth-mount"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "--vault-allowed-auth-mounts") ||
+	// Where the settings of the provider cannot be seen, the mount is one that only the
+	// class names, until the user does too.
+	v := c.doctor(t, nil, "web-0", "--provider-namespace=elsewhere")
+	if l := v.link(t, "auth-mount"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Advice, "--auth-mount") ||
 		v.link(t, "policy").DependsOn != "auth-mount" {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
-	const args = `/spec/template/spec/containers/0/args`
-	c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"add","path":"`+args+`/-","value":"--vault-allowed-auth-mounts=other,jwt"}]'`)
-	if v := c.doctor(t, nil, "web-0"); v.code != exitDone {
+	v = c.doctor(t, nil, "web-0", "--provider-namespace=elsewhere", "--auth-mount=jwt")
+	if l := v.link(t, "policy"); l.State != doctor.OK {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
-	c.sh(t, `kubectl apply -k "$ROOT/manifests"`)
-	c.vaultIs(t, c.vault.Address)
 }
 
 // What is too wide works, and is said all the same.
