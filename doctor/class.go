@@ -17,7 +17,6 @@ import (
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
 	"github.com/secretmanager-io/secretmanager/provider"
-	"github.com/secretmanager-io/secretmanager/vaultsetup"
 )
 
 // subjectSide is the pod and the classes that were asked about. It is read early,
