@@ -248,7 +248,7 @@ func (o *vaultSetup) runAuditHeaders(ctx context.Context) error {
 	if !errors.Is(err, vaultsetup.ErrDenied) {
 		return err
 	}
-	fmt.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): these commands do it, run by an operator of Vault\n", err)
+	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): these commands do it, run by an operator of Vault\n", err)
 	if o.getenv(api.EnvVaultNamespace) != "" {
 		fmt.Fprintln(o.Out, "unset VAULT_NAMESPACE")
 	}
