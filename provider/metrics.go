@@ -39,6 +39,7 @@ type metrics struct {
 	kubernetesDuration prometheus.Histogram
 
 	auditWritten, auditLost prometheus.Counter
+	insecureHTTP prometheus.Gauge
 
 	panics prometheus.Counter
 }
@@ -129,6 +130,7 @@ func newMetrics(buildVersion string) *metrics {
 	audit := m.counters("audit_records_total", "Audit records, by whether they were written or lost.", "result")
 	m.auditWritten, m.auditLost = audit.WithLabelValues("written"), audit.WithLabelValues("lost")
 
+	m.insecureHTTP = m.gauge("insecure_http", "1 if an address of Vault is plain HTTP outside the loopback interface, else 0.")
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
 	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").WithLabelValues(buildVersion, runtime.Version()).Set(1)
 	return m

@@ -1,8 +1,11 @@
 package provider
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -441,6 +444,41 @@ func TestMetricsReference(t *testing.T) {
 	for name := range there {
 		if !model.LegacyValidation.IsValidMetricName(name) {
 			t.Errorf("%s is no name for a metric", name)
+		}
+	}
+}
+
+// TestInsecureHTTP: an address that shows tokens to the network is refused, or else
+// reported.
+func TestInsecureHTTP(t *testing.T) {
+	for _, test := range []struct {
+		address, allowed string
+		accepted         bool
+		want             float64
+	}{
+		{"https://vault", "http://127.0.0.1:8200", true, 0},
+		{"https://vault", "http://other", true, 1},
+		{"http://vault", "https://other", true, 1},
+		{"https://vault", "http://other", false, -1},
+		{"http://vault", "https://other", false, -1},
+	} {
+		var log bytes.Buffer
+		p, err := New(Config{
+			Vault: transit.Config{Address: test.address, InsecureHTTP: test.accepted}, AllowedAddresses: []string{test.allowed},
+			VersionKey: make([]byte, versionKeySize), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if test.want < 0 {
+			if !errors.Is(err, transit.ErrPlainHTTP) {
+				t.Errorf("%+v: %v", test, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := strings.Contains(log.String(), `level=WARN msg="requests to Vault are not encrypted`)
+		if got := series(t, p)["insecure_http"]; got != test.want || warned != (test.want == 1) {
+			t.Errorf("%+v: the gauge is %v, the log %s", test, got, log.String())
 		}
 	}
 }

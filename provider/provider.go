@@ -176,6 +176,10 @@ func New(c Config) (*Provider, error) {
 			continue
 		}
 		p.vaults[config.Address] = client
+		if transit.PlainHTTP(config.Address) {
+			m.insecureHTTP.Set(1)
+			c.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens and plaintext", "address", config.Address)
+		}
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

@@ -1,7 +1,9 @@
 package transit
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -38,4 +40,51 @@ func NormalAddress(address string) string {
 		u.Host = host
 	}
 	return u.String()
+}
+
+// ErrPlainHTTP is the error for an http address outside the loopback interface
+// where [Config.InsecureHTTP] is not set.
+var ErrPlainHTTP = errors.New("plain HTTP shows tokens and plaintext to everyone on the network: " +
+	"use https, or accept that with --vault-insecure-http or " + EnvInsecureHTTP + "=true")
+
+// PlainHTTP reports whether requests to the address cross a network unencrypted: its
+// scheme is http, and its host is neither localhost nor a loopback address
+// (127.0.0.0/8, ::1). Every other name counts as a network, names below localhost
+// too: a name server decides where they lead.
+func PlainHTTP(address string) bool {
+	u, err := url.Parse(strings.TrimSpace(address))
+	return err == nil && plainHTTP(u)
+}
+
+func plainHTTP(u *url.URL) bool {
+	if u.Scheme != "http" || strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), "localhost") {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !ip.Unmap().IsLoopback()
+}
+
+// CheckTransport returns an error that wraps [ErrPlainHTTP] if requests to the address
+// cross a network unencrypted and that is not accepted.
+func CheckTransport(address string, insecureHTTP bool) error {
+	if !insecureHTTP && PlainHTTP(address) {
+		return fmt.Errorf("%q: %w", address, ErrPlainHTTP)
+	}
+	return nil
+}
+
+// RefusePlainHTTP returns a RoundTripper that sends nothing over plain HTTP outside
+// the loopback interface. It is for clients that follow redirects themselves.
+func RefusePlainHTTP(next http.RoundTripper) http.RoundTripper { return refusePlainHTTP{next} }
+
+type refusePlainHTTP struct{ next http.RoundTripper }
+
+func (t refusePlainHTTP) RoundTrip(r *http.Request) (*http.Response, error) {
+	if plainHTTP(r.URL) {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, fmt.Errorf("%s: %w", place(r.URL), ErrPlainHTTP)
+	}
+	return t.next.RoundTrip(r)
 }

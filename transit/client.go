@@ -50,6 +50,7 @@ type Config struct {
 	ClientCert    string        // file of a PEM client certificate
 	ClientKey     string        // and of its key
 	TLSServerName string        // name to expect in Vault's certificate; default: the address's host
+	InsecureHTTP  bool          // accept an http address outside the loopback interface; for development only
 	Insecure      bool          // do not check Vault's certificate; for a developer's own machine
 	NoRedirects   bool          // take a standby's redirect to the active node for an error
 	RetryFor      time.Duration // how long transient failures are retried; 0: until the context ends; negative: not at all
@@ -65,10 +66,13 @@ type Config struct {
 	LoggedIn func(error)
 }
 
+// EnvInsecureHTTP is the environment variable for [Config.InsecureHTTP].
+const EnvInsecureHTTP = "SECRETMANAGER_VAULT_INSECURE_HTTP"
+
 // FromEnvironment returns the Config that Vault's own tools would use: VAULT_ADDR,
 // VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
 // VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY and VAULT_DISABLE_REDIRECTS as getenv
-// gives them.
+// gives them, and our own [EnvInsecureHTTP].
 func FromEnvironment(getenv func(string) string) Config {
 	is := func(name string) bool {
 		return slices.Contains([]string{"1", "t", "true"}, strings.ToLower(getenv(name)))
@@ -80,6 +84,7 @@ func FromEnvironment(getenv func(string) string) Config {
 		ClientCert:    getenv(api.EnvVaultClientCert),
 		ClientKey:     getenv(api.EnvVaultClientKey),
 		TLSServerName: getenv(api.EnvVaultTLSServerName),
+		InsecureHTTP:  is(EnvInsecureHTTP),
 		Insecure:      is(api.EnvVaultSkipVerify),
 		NoRedirects:   is(api.EnvVaultDisableRedirects),
 	}
@@ -92,8 +97,9 @@ type Client struct {
 	retryFor time.Duration
 	limit    *rate.Limiter
 
-	transport   *transport
-	noRedirects bool
+	transport    *transport
+	noRedirects  bool
+	insecureHTTP bool
 
 	observe  func(Operation, int, time.Duration)
 	loggedIn func(error)
@@ -104,6 +110,9 @@ type Client struct {
 // not consulted, but for those that name a proxy: see [FromEnvironment].
 func NewClient(c Config) (*Client, error) {
 	if err := CheckAddress(c.Address); err != nil {
+		return nil, fmt.Errorf("vault address %w", err)
+	}
+	if err := CheckTransport(c.Address, c.InsecureHTTP); err != nil {
 		return nil, fmt.Errorf("vault address %w", err)
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
@@ -141,7 +150,7 @@ func NewClient(c Config) (*Client, error) {
 	}
 	return &Client{
 		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
-		observe: c.Observe, loggedIn: c.LoggedIn,
+		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
 	}, nil
 }
 

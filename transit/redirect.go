@@ -22,8 +22,8 @@ const maxRedirects = 2
 // The whole request goes there, with its token: a standby names another host by
 // nature, and whoever can redirect has had the request already. It is followed to
 // the same request of Vault's API alone, though, so that no login page of a proxy
-// gets it, and never from https to http. The other host's certificate is checked
-// like the first one's.
+// gets it, never from https to http, and over plain HTTP only to where an address
+// could be too. The other host's certificate is checked like the first one's.
 func (c *Client) send(ctx context.Context, client *api.Client, req *api.Request, r request) (resp *api.Response, to string, err error) {
 	for hops := 0; ; hops++ {
 		// The higher-level methods would lose what is needed here: a token of each
@@ -70,6 +70,8 @@ func (c *Client) next(from *url.URL, resp *api.Response, r request) (*url.URL, *
 		return refuse("which is not the same request at another Vault: %w", ErrNotVault)
 	case from.Scheme == "https" && next.Scheme != "https":
 		return refuse("which is not followed: anybody in between could read the request, and it began as https")
+	case !c.insecureHTTP && plainHTTP(next):
+		return refuse("which is not followed: %w", ErrPlainHTTP)
 	}
 	return next, nil
 }

@@ -139,6 +139,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}{
 		"to http": {transit.Config{Address: secured.URL, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())},
 			false, "redirected to " + elsewhere.URL + ", which is not followed: anybody"},
+		"to plain HTTP":       {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://192.0.2.1" + r.URL.Path }).URL}, false, "redirected to http://192.0.2.1, which is not followed: plain HTTP"},
 		"switched off":        {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false, "redirects are not followed (VAULT_DISABLE_REDIRECTS)"},
 		"to a login page":     {transit.Config{Address: redirecting(t, 302, to(elsewhere.URL+"/oauth2/start?rd=/v1/")).URL}, true, "redirected to " + elsewhere.URL},
 		"to another request":  {transit.Config{Address: redirecting(t, 307, to(elsewhere.URL+"/v1/sys/health")).URL}, true, "redirected to " + elsewhere.URL},
@@ -165,6 +166,40 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}
 	if n := reached.Load(); n > 0 {
 		t.Errorf("%d requests were sent on", n)
+	}
+}
+
+// TestRedirectOverPlainHTTP: a redirect to plain HTTP outside the loopback interface
+// is followed where an address of that kind is accepted. 0.0.0.0 is such an address
+// which reaches the loopback interface all the same.
+func TestRedirectOverPlainHTTP(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	plain := strings.Replace(v.Address, "127.0.0.1", "0.0.0.0", 1)
+	first := standby(t, plain, 307).URL
+	if _, err := asRoot(t, v, transit.Config{Address: first}).Key(t.Context(), k); !errors.Is(err, transit.ErrPlainHTTP) {
+		t.Errorf("not accepted: %v", err)
+	}
+	if _, err := asRoot(t, v, transit.Config{Address: first, InsecureHTTP: true}).Key(t.Context(), k); err != nil {
+		t.Errorf("accepted: %v", err)
+	}
+	if _, err := asRoot(t, v, transit.Config{Address: plain, InsecureHTTP: true}).Key(t.Context(), k); err != nil {
+		t.Errorf("as the address itself: %v", err)
+	}
+}
+
+// TestTwoRedirectsAreFollowed, and a third is not: docs/compatibility.md and the
+// threat model promise it.
+func TestTwoRedirectsAreFollowed(t *testing.T) {
+	v := testenv.SharedVault(t)
+	k := newKey(t, v, true)
+	address := v.Address
+	for redirects := 1; redirects <= 3; redirects++ {
+		address = standby(t, address, 307).URL
+		_, err := asRoot(t, v, transit.Config{Address: address}).Key(t.Context(), k)
+		if followed := err == nil; followed != (redirects <= 2) {
+			t.Errorf("%d redirects: %v", redirects, err)
+		}
 	}
 }
 

@@ -331,7 +331,7 @@ func TestRunFails(t *testing.T) {
 
 // TestKlog: what client-go logs comes in the same form.
 func TestKlog(t *testing.T) {
-	o, err := parse([]string{"--vault-addr=http://x", "--log-format=json", "--log-level=warn"}, getenv(nil), io.Discard)
+	o, err := parse([]string{"--vault-addr=https://x", "--log-format=json", "--log-level=warn"}, getenv(nil), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,6 +91,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 	fs.StringVar(&o.vault.ClientKey, "vault-client-key", o.vault.ClientKey, "`file` of its key; environment VAULT_CLIENT_KEY")
 	fs.StringVar(&o.vault.TLSServerName, "vault-tls-server-name", o.vault.TLSServerName, "`name` to expect in Vault's certificate; environment VAULT_TLS_SERVER_NAME")
 	fs.StringVar(&o.audience, "audience", provider.DefaultAudience, "`audience` of the pod's token to log in with where a class names none; empty for the API server's")
+	fs.BoolVar(&o.vault.InsecureHTTP, "vault-insecure-http", o.vault.InsecureHTTP, "accept http addresses of Vault outside the loopback interface, for development: tokens and plaintext cross the network unencrypted; environment "+transit.EnvInsecureHTTP)
 	timeout := fs.String("mount-timeout", provider.DefaultMountTimeout.String(), "how long a mount may take, as a `duration` under the kubelet's two minutes")
 	republishCache := fs.String("republish-cache-bytes", strconv.Itoa(provider.DefaultRepublishCacheBytes), "how many `bytes` the answers may take that are kept to be given again to the same pod, as a number or a quantity such as 64Mi; 0 keeps none")
 	fs.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey, "`file` of the key that object versions are made with; made if it is not there")
@@ -125,6 +126,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 		bad("vault-addr", "is required, or VAULT_ADDR in the environment")
 	} else if err := transit.CheckAddress(o.vault.Address); err != nil {
 		bad("vault-addr", "%v", err)
+	} else if err := transit.CheckTransport(o.vault.Address, o.vault.InsecureHTTP); err != nil {
+		bad("vault-addr", "%v", err)
 	}
 	list := func(name, text string, check func(string) error) (values []string) {
 		for value := range strings.SplitSeq(text, ",") {
@@ -139,7 +142,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*option
 		return values
 	}
 	checkPath := func(path string) error { return ciphertext.CheckPath(strings.Trim(path, "/")) }
-	o.allowed = list("vault-allowed-addresses", *allowed, transit.CheckAddress)
+	o.allowed = list("vault-allowed-addresses", *allowed, func(address string) error {
+		if err := transit.CheckAddress(address); err != nil {
+			return err
+		}
+		return transit.CheckTransport(address, o.vault.InsecureHTTP)
+	})
 	o.authMounts = list("vault-allowed-auth-mounts", *authMounts, checkPath)
 	o.namespaces = list("vault-allowed-namespaces", *namespaces, checkPath)
 	if strings.Trim(o.authMount, "/") == "" {

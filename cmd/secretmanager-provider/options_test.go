@@ -58,6 +58,15 @@ func TestParse(t *testing.T) {
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"
 				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
 			})},
+		{"plain HTTP by flag", "--vault-addr=http://v --vault-allowed-addresses=http://w --vault-insecure-http", nil, defaults(func(o *options) {
+			o.vault, o.allowed = transit.Config{Address: "http://v", InsecureHTTP: true}, []string{"http://w"}
+		})},
+		{"plain HTTP by environment", "", map[string]string{"VAULT_ADDR": "http://v", "SECRETMANAGER_VAULT_INSECURE_HTTP": "true"}, defaults(func(o *options) {
+			o.vault = transit.Config{Address: "http://v", InsecureHTTP: true}
+		})},
+		{"plain HTTP on the loopback interface", "--vault-addr=http://127.0.0.1:8200", nil, defaults(func(o *options) {
+			o.vault = transit.Config{Address: "http://127.0.0.1:8200"}
+		})},
 		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *options) { o.republishCache = 0 })},
 		{"a cache in bytes", "--vault-addr=https://v:8200 --republish-cache-bytes=1000000", nil, defaults(func(o *options) { o.republishCache = 1000000 })},
 	}
@@ -105,6 +114,12 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 	}
 	if _, err := parse(nil, getenv(nil), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "--vault-addr: is required, or VAULT_ADDR") {
 		t.Errorf("got %v", err)
+	}
+	plain, err := parse([]string{"--vault-addr=http://v:8200", "--vault-allowed-addresses=https://a,http://b"}, getenv(nil), &bytes.Buffer{})
+	for _, text := range []string{`--vault-addr: "http://v:8200": plain HTTP`, `--vault-allowed-addresses: "http://b": plain HTTP`, "--vault-insecure-http"} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, %v; want %q", plain, err, text)
+		}
 	}
 	for _, size := range []string{"", "much", "2Ti", "64MB", "-1", "9999999999999999999999"} {
 		_, err := parse([]string{"--vault-addr=https://v", "--republish-cache-bytes=" + size}, getenv(nil), &bytes.Buffer{})

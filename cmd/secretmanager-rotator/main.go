@@ -90,6 +90,9 @@ func rotate(ctx context.Context, o *options) (*rotator.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if transit.PlainHTTP(o.vault.Address) {
+		o.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens", "address", o.vault.Address)
+	}
 	kube, err := o.clientset()
 	if err != nil {
 		return nil, err

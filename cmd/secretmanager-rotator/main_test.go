@@ -37,10 +37,13 @@ func TestUsage(t *testing.T) {
 		code int
 		want []string
 	}{
-		"help":              {env, []string{"--help"}, 0, []string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
-		"unknown flag":      {env, []string{"--rotat"}, 2, []string{"unknown flag: --rotat"}},
-		"argument":          {env, []string{"now"}, 2, []string{`arguments that are not flags: ["now"]`}},
-		"no Vault":          {nil, nil, 2, []string{"no address of Vault", "no identity for Vault"}},
+		"help":         {env, []string{"--help"}, 0, []string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
+		"unknown flag": {env, []string{"--rotat"}, 2, []string{"unknown flag: --rotat"}},
+		"argument":     {env, []string{"now"}, 2, []string{`arguments that are not flags: ["now"]`}},
+		"no Vault":     {nil, nil, 2, []string{"no address of Vault", "no identity for Vault"}},
+		"plain HTTP":   {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2, []string{`--vault-addr "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
+		"plain HTTP, accepted": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, []string{"--vault-insecure-http", "--kubeconfig=/nowhere"}, 1,
+			[]string{"level=WARN", "requests to Vault are not encrypted", "address=http://vault:8200"}},
 		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role r needs --vault-token-file"}},
 		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file needs --vault-role"}},
 		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud", "--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,

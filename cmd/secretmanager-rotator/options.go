@@ -62,6 +62,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*option
 	f.StringVar(&o.vault.ClientCert, "vault-client-cert", o.vault.ClientCert, "`file` of the client certificate (VAULT_CLIENT_CERT)")
 	f.StringVar(&o.vault.ClientKey, "vault-client-key", o.vault.ClientKey, "`file` of its key (VAULT_CLIENT_KEY)")
 	f.StringVar(&o.vault.TLSServerName, "vault-tls-server-name", o.vault.TLSServerName, "`name` in Vault's certificate (VAULT_TLS_SERVER_NAME)")
+	f.BoolVar(&o.vault.InsecureHTTP, "vault-insecure-http", o.vault.InsecureHTTP, "accept an http address of Vault outside the loopback interface, for development: tokens cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 	f.StringVar(&o.authMount, "vault-auth-mount", "kubernetes", "`path` of the auth mount, of the kubernetes or the jwt kind")
 	f.StringVar(&o.role, "vault-role", "", "`role` to log in as (default: no login, VAULT_TOKEN is used)")
 	f.StringVar(&o.tokenFile, "vault-token-file", "", "`file` of the service-account token to log in with; read at each login")
@@ -92,6 +93,9 @@ func (o *options) check(args []string) error {
 	}
 	if o.vault.Address == "" {
 		problem("no address of Vault: give --vault-addr or set VAULT_ADDR")
+	}
+	if err := transit.CheckTransport(o.vault.Address, o.vault.InsecureHTTP); err != nil {
+		problem("--vault-addr %w", err)
 	}
 	switch {
 	case o.role != "" && o.tokenFile == "":

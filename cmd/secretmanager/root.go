@@ -34,7 +34,9 @@ type program struct {
 	kube      *genericclioptions.ConfigFlags
 	vaultAddr string        // of --vault-addr
 	audit     transit.Audit // of the verb, for Vault's audit log
-	started   bool          // a verb has been reached: what fails from here on is not usage
+	// insecureHTTP accepts an http address of Vault outside the loopback interface.
+	insecureHTTP bool
+	started      bool // a verb has been reached: what fails from here on is not usage
 }
 
 // run is the program: it returns the exit code.
@@ -75,6 +77,7 @@ an object in the cluster names.`,
 	root.SetErr(p.ErrOut)
 	p.kube.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&p.vaultAddr, "vault-addr", "", "address of Vault (default VAULT_ADDR)")
+	root.PersistentFlags().BoolVar(&p.insecureHTTP, "vault-insecure-http", false, "accept an http address of Vault outside the loopback interface, for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 	for _, verb := range []func(*program) *cobra.Command{
 		newVaultSetup, newEncrypt, newEdit, newStatus, newRotate, newRewrap, newLint, newVerify, newMount, newDoctor, newCompletion,
 	} {

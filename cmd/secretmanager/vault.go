@@ -20,6 +20,7 @@ const vaultPatience = 5 * time.Second
 func (p *program) vaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.getenv)
 	c.Address = cmp.Or(p.vaultAddr, c.Address)
+	c.InsecureHTTP = c.InsecureHTTP || p.insecureHTTP
 	c.RetryFor = vaultPatience
 	return c
 }
@@ -92,6 +93,10 @@ func vaultAPI(config transit.Config) (*api.Client, error) {
 		TLSServerName: config.TLSServerName, Insecure: config.Insecure,
 	}); err != nil {
 		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
+	}
+	if !config.InsecureHTTP {
+		// It follows a redirect without a word to us.
+		conf.HttpClient.Transport = transit.RefusePlainHTTP(conf.HttpClient.Transport)
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {
