@@ -117,16 +117,15 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 	w.subject.classes = append(w.subject.classes, c)
 }
 
-// audiences are those of the tokens that have to be there, and those that would be
-// of use.
-func (w *walk) audiences(ctx context.Context) (wanted, others []string) {
+// audiences are those of the tokens to log in to Vault with. asPod reports whether a
+// volume needs the API server's besides, to read its Secret as the pod.
+func (w *walk) audiences(ctx context.Context) (wanted []string, asPod bool) {
 	add := func(list []string, audience string) []string {
 		if slices.Contains(list, audience) {
 			return list
 		}
 		return append(list, audience)
 	}
-	asPod := false
 	for _, c := range w.load(ctx).classes {
 		if c.err == nil {
 			wanted = add(wanted, c.Audience)
@@ -136,12 +135,7 @@ func (w *walk) audiences(ctx context.Context) (wanted, others []string) {
 	if len(wanted) == 0 {
 		wanted = add(wanted, w.provider.settings.Audience)
 	}
-	if asPod {
-		wanted = add(wanted, "")
-	} else if w.Pod == "" && !slices.Contains(wanted, "") {
-		others = []string{""}
-	}
-	return wanted, others
+	return wanted, asPod
 }
 
 // subjects looks at the pod and at each class.

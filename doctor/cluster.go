@@ -23,7 +23,7 @@ const (
 	// In quotes: to zsh the brackets are a pattern.
 	installDriver = "helm upgrade --install csi-secrets-store secrets-store-csi-driver -n kube-system" +
 		" --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts" +
-		" --set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault,tokenRequests[1].audience='"
+		" --set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault'"
 )
 
 // clusterSide is what was found of the cluster.
@@ -220,7 +220,7 @@ func (w *walk) checkCSIDriver(ctx context.Context) finding {
 	driver, err := w.Kube.StorageV1().CSIDrivers().Get(ctx, driverName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName + `"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
-			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"},{"audience":""}]}}`
+			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
 		return brokenf("there is no CSIDriver %s", driverName).mending("echo " + shellWord(manifest) + " | kubectl apply -f -")
 	}
 	if err != nil {
@@ -250,7 +250,7 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 	if w.cluster.csi == nil {
 		return unknownf("the CSIDriver cannot be seen")
 	}
-	wanted, others := w.audiences(ctx)
+	wanted, asPod := w.audiences(ctx)
 	var missing, have []string
 	requests := slices.Clone(w.cluster.csi.Spec.TokenRequests)
 	has := func(audience string) bool {
@@ -273,13 +273,13 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
 			mending(patchCSIDriver(`"tokenRequests":` + string(fields)))
 	}
-	f := okf("the kubelet makes tokens for %s", strings.Join(have, ", "))
-	for _, audience := range others {
-		if !has(audience) {
-			f = f.warning("there is none for " + audienceName(audience) + ": pods need nodePublishSecretRef")
-		}
+	if asPod && !has("") {
+		// No command: a pod alone is no reason to give the driver tokens for the API
+		// server that every pod with a volume would hand over.
+		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
+			advising("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read it with their own token instead: docs/install.md")
 	}
-	return f
+	return okf("the kubelet makes tokens for %s", strings.Join(have, ", "))
 }
 
 func audienceName(audience string) string {

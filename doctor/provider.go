@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 const (
@@ -77,6 +78,10 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	s.Audience = setting("audience", "", provider.DefaultAudience)
 	s.AllowedAddresses = list("vault-allowed-addresses")
 	s.AllowedAuthMounts, s.AllowedNamespaces = list("vault-allowed-auth-mounts"), list("vault-allowed-namespaces")
+	insecure, given := flagValue(args, "vault-insecure-http")
+	if s.Vault.InsecureHTTP = given && insecure != "false"; !given {
+		s.Vault.InsecureHTTP = transit.FromEnvironment(func(name string) string { return env[name] }).InsecureHTTP
+	}
 	if s.Vault.Address == "" && problem == "" && secret != "" {
 		problem = "it may be in Secret " + secret
 	}
@@ -89,7 +94,18 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	case problem != "":
 		return okf("DaemonSet %s/%s", set.Namespace, set.Name).warning("where it looks for Vault cannot be seen: " + problem)
 	}
-	return okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.Vault.Address)
+	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.Vault.Address)
+	for _, address := range append([]string{s.Vault.Address}, s.AllowedAddresses...) {
+		if !transit.PlainHTTP(address) {
+			continue
+		}
+		if !s.Vault.InsecureHTTP {
+			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone on the network", address).
+				advising("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, for development only")
+		}
+		f = f.warning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+	}
+	return f
 }
 
 // providerContainer is the provider's among those that others may have added.

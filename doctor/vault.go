@@ -43,6 +43,11 @@ func (w *walk) checkVault(ctx context.Context) finding {
 	if v.client, err = transit.NewClient(v.config); err == nil {
 		v.api, err = w.VaultAPI(v.config)
 	}
+	if errors.Is(err, transit.ErrPlainHTTP) { // about what this program sends, and not about the installation
+		f := unknownf("nothing is sent to Vault: %s", oneLine(err))
+		f.bars = true
+		return f
+	}
 	if err != nil {
 		return brokenf("%s", oneLine(err)).advising("check VAULT_ADDR and, for TLS, VAULT_CACERT")
 	}
@@ -53,7 +58,11 @@ func (w *walk) checkVault(ctx context.Context) finding {
 	case err == nil && v.health.ServerTimeUTC == 0 && v.health.Version == "":
 		return brokenf("what answers at %s is not Vault", address).mending("vault status").advising("check VAULT_ADDR, and that no proxy answers in its place")
 	case err == nil:
-		return okf("%s at %s", v.health.Version, address)
+		f := okf("%s at %s", v.health.Version, address)
+		if transit.PlainHTTP(address) {
+			f = f.warning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+		}
+		return f
 	case unanswered(err):
 		return brokenf("%s cannot be reached: %s", address, vaultError(err)).mending("vault status").advising("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
 	}

@@ -234,9 +234,14 @@ var breakages = []breakage{
 		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-1", "{name: web}", "{name: other}") }},
 	{name: "neither the kubelet nor the pod reads the Secret", link: "source", says: "may not get Secret web", args: []string{"web-2"},
 		wreck: func(t *testing.T, c *clinic) {
+			c.sh(t, `kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"vault"},{"audience":""}]}}'`)
 			another(t, c, "web-2", "      nodePublishSecretRef: {name: web}\n", "")
 			c.apply(t, strings.ReplaceAll(webMounted, "web-0", "web-2"))
-		}},
+		},
+		undo: sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
+	// Without a command: a pod is no reason to give the driver tokens for the API server.
+	{name: "no token to read the Secret as the pod", link: "token-requests", says: `lacks the audience "" (the API server)`, args: []string{"web-7"},
+		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-7", "      nodePublishSecretRef: {name: web}\n", "") }},
 	{name: "volume that can be written", link: "pod", says: "not readOnly: true", args: []string{"web-3"},
 		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-3", "readOnly: true", "readOnly: false") }},
 	{name: "no volume", link: "pod", says: "no volume of the driver", args: []string{"web-4"},
@@ -341,6 +346,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("jwt mount", func(t *testing.T) { c.testJWT(t) })
 	t.Run("policy that is too wide", func(t *testing.T) { c.testWide(t) })
 	t.Run("few rights", func(t *testing.T) { c.testFewRights(t) })
+	t.Run("plain HTTP", func(t *testing.T) { c.testPlainHTTP(t) })
 	t.Run("Vault that does not answer", func(t *testing.T) { c.testSilence(t) })
 	t.Run("another provider", func(t *testing.T) { c.testElsewhere(t) })
 	t.Run("clock", func(t *testing.T) { c.testClock(t) })
@@ -527,6 +533,41 @@ func (c *clinic) testFewRights(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", name, v.code, v)
 		}
 	}
+}
+
+// Plain HTTP outside the loopback interface: doctor sends nothing that way unless it
+// is told to, and reports a provider that does.
+func (c *clinic) testPlainHTTP(t *testing.T) {
+	plain := strings.Replace(c.vault.Address, "127.0.0.1", "0.0.0.0", 1)
+	v := c.doctor(t, map[string]string{"VAULT_ADDR": plain}, "web-0")
+	if l := v.link(t, "vault"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "plain HTTP") || v.link(t, "opens").DependsOn != "vault" {
+		t.Errorf("not accepted: %s", v)
+	}
+	for name, accept := range map[string]func() visit{
+		"flag": func() visit {
+			return c.doctor(t, map[string]string{"VAULT_ADDR": plain}, "web-0", "--vault-insecure-http")
+		},
+		"environment": func() visit {
+			return c.doctor(t, map[string]string{"VAULT_ADDR": plain, "SECRETMANAGER_VAULT_INSECURE_HTTP": "true"}, "web-0")
+		},
+	} {
+		v := accept()
+		if l := v.link(t, "vault"); v.code != exitDone || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
+			t.Errorf("%s: %s", name, v)
+		}
+	}
+	c.vaultIs(t, plain)
+	defer c.vaultIs(t, c.vault.Address)
+	v = c.doctor(t, nil, "web-0")
+	if l := v.link(t, "provider"); l.State != doctor.Broken || !strings.Contains(l.Detail, "does not start with "+plain) {
+		t.Errorf("the provider refuses: %s", v)
+	}
+	c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP=true`)
+	v = c.doctor(t, nil, "web-0")
+	if l := v.link(t, "provider"); l.State != doctor.OK || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
+		t.Errorf("the provider accepts: %s", v)
+	}
+	c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP-`)
 }
 
 // A Vault that takes connections and says nothing costs one wait, not one per link.

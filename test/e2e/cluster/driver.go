@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// Driver is the Secrets Store CSI driver, set up as docs/install.md says.
+	// Driver is the Secrets Store CSI driver, set up as docs/install.md says, with its
+	// option that Secrets are read as the pod.
 	Driver = "secrets-store.csi.k8s.io"
 	// ThrottledDriver is a second one with the poll interval that it is released
 	// with. Within it the driver takes the folder of a mount that failed for one
@@ -58,16 +59,20 @@ type driver struct {
 	audiences []string          // whom the kubelet makes tokens of a pod for; the empty one is the API server
 }
 
+// asPod is the audience of the API server. It is an option of docs/install.md and not
+// its default: some of the tests' volumes have no nodePublishSecretRef.
+const asPod = ""
+
 var drivers = []driver{
 	{Driver, "csi-secrets-store", map[string]string{
 		"--enable-secret-rotation": "true",
 		// With the kubelet's syncFrequency a change is seen within a test's patience.
 		"--rotation-poll-interval": "0s",
-	}, []string{"vault", ""}},
+	}, []string{"vault", asPod}},
 	{ThrottledDriver, "csi-secrets-store-throttled", map[string]string{
 		"--enable-secret-rotation": "true",
 		"--drivername":             ThrottledDriver,
-	}, []string{"vault", "", OtherAudience}},
+	}, []string{"vault", asPod, OtherAudience}},
 }
 
 // renamed is a manifest of the released driver with this one's names.
