@@ -41,6 +41,9 @@ func newWorld(t *testing.T) *world {
 	w.kube = w.client(nil)
 	w.lib = secretmanager.New(w.root, w.kube)
 	w.api.CreateNamespace(t, w.ns)
+	if err := w.api.CreateRotatorState(t.Context(), w.ns); err != nil {
+		t.Fatal(err)
+	}
 	w.write("transit/keys/"+w.key, map[string]any{"derived": true})
 	return w
 }

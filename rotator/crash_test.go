@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -154,11 +155,11 @@ func (w *world) killInside(v victim) bool {
 	return true
 }
 
-// outlast ends the minute for which the Lease of a run that was killed keeps others
-// away; that it does, and that one is taken over, has tests of its own.
+// outlast ends the two minutes for which the Lease of a run that was killed keeps
+// others away; that it does, and that one is taken over, has tests of its own.
 func (w *world) outlast(v victim) {
 	w.t.Helper()
-	err := w.kube.CoordinationV1().Leases(v.State).Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{})
+	_, err := w.kube.CoordinationV1().Leases(v.State).Patch(w.t.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`), metav1.PatchOptions{})
 	if err != nil {
 		w.t.Fatalf("the Lease of a run that was killed at %+v: %v", v.Kill, err)
 	}

@@ -2,6 +2,7 @@ package rotator_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -188,19 +189,52 @@ func TestNoRotationWithoutSeeingEverything(t *testing.T) {
 	}
 }
 
-func TestStateNamespaceIsMissing(t *testing.T) {
-	for _, dry := range []bool{false, true} {
-		t.Run(fmt.Sprintf("dry run %t", dry), func(t *testing.T) {
+// TestNotInstalled: a run creates neither ConfigMap nor Lease. It changes nothing and
+// names what has them.
+func TestNotInstalled(t *testing.T) {
+	for name, test := range map[string]struct {
+		namespace string // empty: the world's
+		remove    func(w *world) error
+		dry       bool
+		want      string
+	}{
+		"no namespace":          {"nowhere", nil, false, "taking Lease nowhere/secretmanager-rotation"},
+		"no namespace, dry run": {"nowhere", nil, true, "reading the state in ConfigMap nowhere/secretmanager-rotation"},
+		"no Lease": {"", func(w *world) error {
+			return w.kube.CoordinationV1().Leases(w.ns).Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{})
+		}, false, "taking Lease"},
+		"no ConfigMap": {"", func(w *world) error {
+			return w.kube.CoreV1().ConfigMaps(w.ns).Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{})
+		}, false, "reading the state in ConfigMap"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-			_, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) {
-				o.Rotate, o.StateNamespace, o.DryRun = rotator.Always, "nowhere", dry
+			if test.remove != nil {
+				if err := test.remove(w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			created := 0
+			kube := w.client(func(next http.RoundTripper) http.RoundTripper {
+				return roundTrip(func(r *http.Request) (*http.Response, error) {
+					if r.Method == http.MethodPost {
+						created++
+					}
+					return next.RoundTrip(r)
+				})
+			})
+			_, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) {
+				o.Rotate, o.StateNamespace, o.DryRun = rotator.Always, cmp.Or(test.namespace, w.ns), test.dry
 			}))
-			if want := `namespaces "nowhere" not found: check that namespace nowhere is there`; err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got %v, want %q", err, want)
+			if !errors.Is(err, rotator.ErrNotInstalled) || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "the chart or manifests/rotator") {
+				t.Errorf("got %v, want %q", err, test.want)
 			}
 			if w.keyInfo().Latest != 1 {
 				t.Error("it rotated the key first")
+			}
+			if created != 0 {
+				t.Errorf("it created %d objects", created)
 			}
 		})
 	}

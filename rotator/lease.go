@@ -59,10 +59,6 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 	for {
 		now, err := l.get(ctx)
 		switch {
-		case apierrors.IsNotFound(err):
-			l.held, err = l.kube.CoordinationV1().Leases(l.namespace).Create(ctx, l.fresh(&coordinationv1.Lease{
-				ObjectMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: StateName},
-			}), metav1.CreateOptions{})
 		case err != nil:
 		case holderOf(now) == "" || seen != nil && same(seen, now) && time.Since(since) >= lasts(now):
 			// Somebody who is as fast makes this a conflict.
@@ -82,12 +78,11 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 			}
 			continue
 		}
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		if apierrors.IsConflict(err) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("taking Lease %s/%s, which keeps two runs apart: %w: check that namespace %[1]s is there (another one can be given) and that this identity may get, create and update that Lease",
-				l.namespace, StateName, err)
+			return nil, stateError("taking Lease", l.namespace, err)
 		}
 		return l.keep(ctx), nil
 	}

@@ -25,15 +25,14 @@ func (w *world) lease() *coordinationv1.Lease {
 	return l
 }
 
-// storeLease makes a Lease whose holder says nothing more.
+// storeLease gives the Lease to a holder who says nothing more.
 func (w *world) storeLease(holder string, seconds int32) {
 	w.t.Helper()
 	// As of a machine whose clock is far ahead.
 	now := metav1.NewMicroTime(time.Now().Add(100 * time.Hour))
-	_, err := w.kube.CoordinationV1().Leases(w.ns).Create(w.t.Context(), &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: rotator.StateName},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now, AcquireTime: &now},
-	}, metav1.CreateOptions{})
+	l := w.lease()
+	l.Spec = coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now, AcquireTime: &now}
+	_, err := w.kube.CoordinationV1().Leases(w.ns).Update(w.t.Context(), l, metav1.UpdateOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -231,14 +230,17 @@ func TestLeaseCannotBeRenewed(t *testing.T) {
 					}
 					mu.Lock()
 					defer mu.Unlock()
-					if writes++; lasting || writes == 1 {
+					if writes++; writes == 1 { // which takes it
+						return resp, err
+					}
+					if lasting || writes == 2 {
 						lost++
 						if err == nil {
 							resp.Body.Close()
 						}
 						return nil, errors.New("the answer is lost")
 					}
-					if writes == 4 { // a renewal after the one that was lost, and another
+					if writes == 5 { // a renewal after the one that was lost, and another
 						close(patching)
 					}
 					return resp, err

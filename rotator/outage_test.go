@@ -29,7 +29,7 @@ func ownWorld(t *testing.T) *world {
 	w := &world{t: t, vault: testenv.NewVault(t), api: testenv.NewAPIServer(t), ns: "ns-own", key: "key-own"}
 	w.root = w.session(w.vault.Address, w.vault.RootToken)
 	w.kube = w.client(nil)
-	w.namespace(w.ns)
+	w.installed(w.ns)
 	w.newKey(w.key, true)
 	return w
 }

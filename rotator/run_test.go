@@ -306,7 +306,10 @@ func TestRunDryChangesNothing(t *testing.T) {
 		t.Errorf("a dry run changed the key: %+v", info)
 	}
 	maps, err := w.kube.CoreV1().ConfigMaps(w.ns).List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(maps.Items) != 0 {
-		t.Errorf("a dry run left %d ConfigMaps (%v)", len(maps.Items), err)
+	if err != nil || len(maps.Items) != 1 || len(maps.Items[0].Data) != 0 {
+		t.Errorf("a dry run left the ConfigMaps %+v (%v)", maps.Items, err)
+	}
+	if l := w.lease(); l.Spec.HolderIdentity != nil {
+		t.Errorf("a dry run holds the Lease: %+v", l.Spec)
 	}
 }

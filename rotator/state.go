@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -119,21 +120,27 @@ func (s *state) of(k transit.Key) memory {
 	return m
 }
 
-// loadState reads the ConfigMap and makes it where it is missing, so that a
-// namespace or a right that is not there shows before anything is done.
-func (r *run) loadState(ctx context.Context) error {
-	configMaps := r.kube.CoreV1().ConfigMaps(r.StateNamespace)
-	stored, err := configMaps.Get(ctx, StateName, metav1.GetOptions{})
+// ErrNotInstalled is wrapped by the error of [Run] when the ConfigMap or the Lease
+// [StateName] is missing: nothing was done. The chart and manifests/rotator have both.
+// A run does not create them: they would not be part of the installation, and an
+// identity that may create them may create any ConfigMap and any Lease beside them.
+var ErrNotInstalled = errors.New("the rotator is not installed in this namespace")
+
+// stateError is the error about the ConfigMap or the Lease of a namespace.
+func stateError(doing, namespace string, err error) error {
 	if apierrors.IsNotFound(err) {
-		opts := metav1.CreateOptions{}
-		if r.DryRun {
-			opts.DryRun = []string{metav1.DryRunAll}
-		}
-		stored, err = configMaps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.StateNamespace, Name: StateName}}, opts)
+		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, which have it, or name another namespace with --state-namespace (%w)",
+			doing, namespace, StateName, ErrNotInstalled, err)
 	}
+	return fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it", doing, namespace, StateName, err)
+}
+
+// loadState reads the ConfigMap before anything is done, so that a namespace or a
+// right that is missing shows first.
+func (r *run) loadState(ctx context.Context) error {
+	stored, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Get(ctx, StateName, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("opening ConfigMap %s/%s, where the rotator keeps its state: %w: check that namespace %[1]s is there (another one can be given) and that this identity may get, create and update that ConfigMap",
-			r.StateNamespace, StateName, err)
+		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
 	}
 	r.state = &state{stored: stored, keys: map[transit.Key]memory{}}
 	for entry, text := range stored.Data {
@@ -203,7 +210,7 @@ func (r *run) saveState(ctx context.Context) error {
 				continue
 			}
 		}
-		return fmt.Errorf("writing the summary to ConfigMap %s/%s: %w: check that this identity may update it", r.StateNamespace, StateName, err)
+		return stateError("writing the summary to ConfigMap", r.StateNamespace, err)
 	}
 }
 

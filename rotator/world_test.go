@@ -49,8 +49,9 @@ func newWorld(t *testing.T) *world {
 	w.ns, w.key = "ns-"+id, "key-"+id
 	w.root = w.session(w.vault.Address, w.vault.RootToken)
 	w.kube = w.client(nil)
-	w.namespace(w.ns)
-	w.namespace(rotator.DefaultStateNamespace)
+	for _, namespace := range []string{w.ns, rotator.DefaultStateNamespace} {
+		w.installed(namespace)
+	}
 	w.newKey(w.key, true)
 	return w
 }
@@ -79,6 +80,15 @@ func (w *world) client(wrap func(http.RoundTripper) http.RoundTripper) kubernete
 }
 
 func (w *world) namespace(name string) { w.api.CreateNamespace(w.t, name) }
+
+// installed makes a namespace that has what the rotator needs.
+func (w *world) installed(namespace string) {
+	w.t.Helper()
+	w.namespace(namespace)
+	if err := w.api.CreateRotatorState(w.t.Context(), namespace); err != nil {
+		w.t.Fatal(err)
+	}
+}
 
 func (w *world) write(path string, data map[string]any) {
 	w.t.Helper()

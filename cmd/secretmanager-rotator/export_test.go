@@ -129,6 +129,9 @@ func TestExport(t *testing.T) {
 		t.Error("it does not say when the first run is due")
 	}
 
+	if err := api.CreateRotatorState(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := vault.Write(t.Context(), "transit/keys/export", map[string]any{"derived": true}); err != nil {
 		t.Fatal(err)
 	}

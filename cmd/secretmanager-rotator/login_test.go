@@ -19,6 +19,9 @@ func TestOpenBao(t *testing.T) { t.Run("Logins", TestLogins) }
 func TestLogins(t *testing.T) {
 	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
 	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, "rotator")
+	if err := api.CreateRotatorState(t.Context(), rotator.DefaultStateNamespace); err != nil {
+		t.Fatal(err)
+	}
 	issuer, err := testenv.NewJWTIssuer()
 	if err != nil {
 		t.Fatal(err)

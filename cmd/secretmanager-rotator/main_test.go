@@ -80,6 +80,9 @@ func TestRun(t *testing.T) {
 	}
 	api.CreateNamespace(t, "demo")
 	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, "rotator")
+	if err := api.CreateRotatorState(t.Context(), rotator.DefaultStateNamespace); err != nil {
+		t.Fatal(err)
+	}
 	for path, data := range map[string]map[string]any{
 		"transit/keys/app": {"derived": true},
 		"sys/policies/acl/rotator": {"policy": `

@@ -92,6 +92,7 @@ func TestMigrate(t *testing.T) {
 	const document = `{"database": {"user": "matrix", "password": "hunter2"}}`
 	check(t, w.vault.TrustAPIServer(t.Context(), "kubernetes", w.server, w.server.ReviewerToken(t)))
 	w.server.CreateNamespace(t, "secretmanager-system")
+	check(t, w.server.CreateRotatorState(t.Context(), "secretmanager-system"))
 	w.server.CreateServiceAccount(t, "shop", "matrix")
 	must(sealedSecrets, `
 		kubectl apply -f - -f "$CRDS/secrets-store.csi.x-k8s.io_secretproviderclasses.yaml"

@@ -102,6 +102,10 @@ func (o *rotate) run(ctx context.Context) error {
 	done := o.showProgress()
 	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.opts)
 	done()
+	if errors.Is(err, rotator.ErrNotInstalled) {
+		return hinted(err, "install the rotator (docs/install.md), or, to rotate by hand alone: "+
+			"kubectl -n "+o.opts.StateNamespace+" apply -f manifests/rotator/state.yaml")
+	}
 	if report == nil {
 		return err
 	}

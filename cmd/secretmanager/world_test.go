@@ -44,12 +44,16 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// place makes a namespace and a derived transit key of one name.
+// place makes a namespace, with what the rotator keeps there, and a derived transit
+// key of the same name.
 func (w *world) place(ctx context.Context) (string, error) {
 	ns := "cli-" + strings.ToLower(rand.Text()[:10])
 	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("making namespace %s: %w", ns, err)
+	}
+	if err := w.server.CreateRotatorState(ctx, ns); err != nil {
+		return "", err
 	}
 	_, err = w.vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true})
 	return ns, err

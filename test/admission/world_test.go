@@ -33,6 +33,9 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.server.CreateNamespace(t, w.ns)
+	if err := w.server.CreateRotatorState(t.Context(), w.ns); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 

@@ -75,6 +75,9 @@ func manySecrets(ctx context.Context, w *world, dir string, o options, say func(
 			return nil, nil, err
 		}
 	}
+	if err := w.api.CreateRotatorState(ctx, rotator.DefaultStateNamespace); err != nil {
+		return nil, nil, err
+	}
 	for _, n := range counts {
 		if err := b.grow(ctx, n); err != nil {
 			return nil, nil, fmt.Errorf("making %d Secrets: %w", n, err)

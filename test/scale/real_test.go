@@ -81,6 +81,9 @@ func newRealWorld(t *testing.T) *realWorld {
 	v := testenv.SharedVault(t)
 	w := &realWorld{t: t, namespace: "ns-" + strings.ToLower(rand.Text()[:10]), server: testenv.SharedAPIServer(t)}
 	w.server.CreateNamespace(t, w.namespace)
+	if err := w.server.CreateRotatorState(t.Context(), w.namespace); err != nil {
+		t.Fatal(err)
+	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	w.vault = counting(t, v.Address, transport, func(r *http.Request) string {

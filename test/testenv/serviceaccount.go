@@ -14,6 +14,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +44,21 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 	err = s.create(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil {
 		return fmt.Errorf("creating the service account %s/%s: %w", namespace, name, err)
+	}
+	return nil
+}
+
+// CreateRotatorState makes the ConfigMap and the Lease that the rotator needs and does
+// not create, as the chart does. Those that are there already are fine.
+func (s *APIServer) CreateRotatorState(ctx context.Context, namespace string) error {
+	const name = "secretmanager-rotation" // rotator.StateName
+	err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil {
+		return fmt.Errorf("creating the ConfigMap %s/%s: %w", namespace, name, err)
+	}
+	err = s.create(ctx, "/apis/coordination.k8s.io/v1/namespaces/"+namespace+"/leases", &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil {
+		return fmt.Errorf("creating the Lease %s/%s: %w", namespace, name, err)
 	}
 	return nil
 }
