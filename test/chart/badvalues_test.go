@@ -35,9 +35,20 @@ func TestBadValues(t *testing.T) {
 		{"a namespace twice", `rotator: {namespaces: [demo, demo]}`, []string{"/rotator/namespaces", "equal"}},
 		{"a boolean in quotes", `rotator: {cluster: "true"}`, []string{"/rotator/cluster", "boolean"}},
 
+		{"an auth mount with a comma", `provider: {allowedAuthMounts: ["a,b"]}`, []string{"/provider/allowedAuthMounts/0"}},
+		{"a Vault namespace that is empty", `provider: {allowedNamespaces: [""]}`, []string{"/provider/allowedNamespaces/0"}},
+		{"no ports to connect to", `networkPolicy: {egress: {enabled: true, ports: []}}`, []string{"/networkPolicy/egress/ports"}},
+		{"a port by its number alone", `networkPolicy: {egress: {ports: [53]}}`, []string{"/networkPolicy/egress/ports/0", "object"}},
+
 		{"a part taken away", `vault: {ca: null}`, []string{"/vault", "missing property 'ca'"}},
 		{"a value taken away", `provider: {logLevel: null}`, []string{"/provider", "missing property 'logLevel'"}},
 
+		{"plain HTTP", `vault: {address: "http://vault.vault.svc:8200"}`, []string{"vault.address is http://vault.vault.svc:8200", "vault.insecureHTTP: true"}},
+		{"plain HTTP to a name that says it is local", `vault: {address: "http://127.0.0.1.example:8200"}`, []string{"vault.address is http://127.0.0.1.example:8200"}},
+		{"plain HTTP to a name below localhost", `vault: {address: "http://vault.localhost:8200"}`, []string{"vault.address is http://vault.localhost:8200"}},
+		{"plain HTTP behind a user's name", `vault: {address: "http://localhost@vault:8200"}`, []string{"vault.address is http://localhost@vault:8200"}},
+		{"plain HTTP where a class says so", `provider: {allowedAddresses: ["https://a", "http://b:8200"]}`, []string{"provider.allowedAddresses is http://b:8200"}},
+		{"nothing", `{provider: {enabled: false}, rotator: {enabled: false}}`, []string{"provider.enabled and rotator.enabled are both false"}},
 		{"two places for the CA", `vault: {ca: {secret: a, configMap: b}}`, []string{"vault.ca.secret and vault.ca.configMap are both set", "Remove the other"}},
 		{"both scopes", `rotator: {cluster: true, namespaces: [demo]}`, []string{"rotator.cluster is true and rotator.namespaces is not empty", "Choose one"}},
 		{"retiring without seeing all", `rotator: {namespaces: [demo], retire: {enabled: true}}`, []string{"rotator.retire needs rotator.cluster: true"}},

@@ -107,6 +107,15 @@ func (c *cluster) setDriver(t *testing.T, driver *storagev1.CSIDriver) {
 	}
 }
 
+// labelNamespace sets a label of a namespace.
+func (c *cluster) labelNamespace(t *testing.T, namespace, label, value string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, label, value)
+	if _, err := c.kube.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // goodDriver is what manifests/driver has.
 func goodDriver(t *testing.T) *storagev1.CSIDriver {
 	t.Helper()
@@ -124,11 +133,22 @@ var passedOver = []string{"events", "endpoints", "componentstatuses"}
 // itself keeps writing.
 func (c *cluster) everything(t *testing.T) map[string]bool {
 	t.Helper()
+	all := map[string]bool{}
+	c.list(t, func(kind string, o *unstructured.Unstructured) {
+		if !strings.HasPrefix(o.GetNamespace(), "kube-") {
+			all[fmt.Sprintf("%s %s/%s", kind, o.GetNamespace(), o.GetName())] = true
+		}
+	})
+	return all
+}
+
+// list calls a function with every object in the cluster.
+func (c *cluster) list(t *testing.T, f func(kind string, o *unstructured.Unstructured)) {
+	t.Helper()
 	lists, err := c.kube.Discovery().ServerPreferredResources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]bool{}
 	for _, list := range lists {
 		group, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
@@ -142,14 +162,11 @@ func (c *cluster) everything(t *testing.T) map[string]bool {
 			if err != nil {
 				t.Fatalf("listing %s: %v", kind.Name, err)
 			}
-			for _, o := range objects.Items {
-				if !strings.HasPrefix(o.GetNamespace(), "kube-") {
-					all[fmt.Sprintf("%s %s/%s", kind.Kind, o.GetNamespace(), o.GetName())] = true
-				}
+			for i := range objects.Items {
+				f(kind.Kind, &objects.Items[i])
 			}
 		}
 	}
-	return all
 }
 
 // TestInstallUpgradeUninstall takes a release through its life on a real API server,
@@ -164,18 +181,18 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 
 	values := `
 rotator: {namespaces: [demo]}
-networkPolicy: {enabled: true}
 `
 	notes, err := c.Apply(t.Context(), "install", "secretmanager", namespace, values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"is in namespace secretmanager-system", "vault-setup --apply", "(https://vault.vault.svc:8200)", "secretmanager doctor"} {
+	for _, want := range []string{"is in namespace secretmanager-system", "vault-setup --apply", "(https://vault.vault.svc:8200)", "secretmanager doctor",
+		"no effect on pods of the host's network"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("the notes do not have %q:\n%s", want, notes)
 		}
 	}
-	for _, other := range []string{"SUSPENDED", "NOT CHECKED", "no tokenRequest", "--rotator-service-account"} {
+	for _, other := range []string{"SUSPENDED", "NOT CHECKED", "PLAIN HTTP", "--rotator-service-account"} {
 		if strings.Contains(notes, other) {
 			t.Errorf("the notes have %q:\n%s", other, notes)
 		}
@@ -312,12 +329,15 @@ func TestDriverCheck(t *testing.T) {
 		values string
 		want   []string // none: it would be installed
 	}{
-		{"no driver", nil, "", []string{"no CSIDriver " + driverName, "helm install csi-secrets-store", "driver.check=false"}},
+		{"no driver", nil, "", []string{"no CSIDriver " + driverName, "helm install csi-secrets-store",
+			"--set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault'\n", "driver.check=false"}},
+		{"no driver, and further audiences", nil, `driver: {audiences: ["", "team-a"]}`,
+			[]string{"tokenRequests[0].audience=vault,tokenRequests[1].audience=,tokenRequests[2].audience=team-a'"}},
 		{"no tokens", bare(func(d *storagev1.CSIDriver) { d.Spec.TokenRequests = nil }), "",
 			[]string{`tokenRequests lack the audience "vault" (they have none)`, "kubectl patch csidriver", "driver.check=false"}},
 		{"only another's tokens", bare(func(d *storagev1.CSIDriver) { d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "aws"}} }), "",
 			[]string{`tokenRequests lack the audience "vault" (they have "aws")`, `{"audience":"aws"},{"audience":"vault"}`}},
-		{"another audience of ours", goodDriver(t), `vault: {audience: "https://vault.example"}`, []string{`lack the audience "https://vault.example" (they have "vault", "")`}},
+		{"another audience of ours", goodDriver(t), `vault: {audience: "https://vault.example"}`, []string{`lack the audience "https://vault.example" (they have "vault")`}},
 		{"audiences of classes", bare(func(d *storagev1.CSIDriver) { d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "vault"}} }),
 			`driver: {audiences: ["", "team-a"]}`, []string{`lack the audience "", "team-a"`}},
 		{"all wrong at once", bare(func(d *storagev1.CSIDriver) {
@@ -328,7 +348,7 @@ func TestDriverCheck(t *testing.T) {
 		{"beside what is wrong with values", nil, `vault: {ca: {secret: a, configMap: b}}`, []string{"no CSIDriver", "vault.ca.secret"}},
 		{"the check turned off", nil, `driver: {check: false}`, nil},
 		{"a driver as it should be", goodDriver(t), "", nil},
-		{"no token for the API server, which nobody asked for", bare(func(d *storagev1.CSIDriver) { d.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "vault"}} }), "", nil},
+		{"no driver, and no provider that needs one", nil, `provider: {enabled: false}`, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c.setDriver(t, test.driver)
@@ -339,9 +359,6 @@ func TestDriverCheck(t *testing.T) {
 				}
 				if got, want := strings.Contains(notes, "THE DRIVER WAS NOT CHECKED"), strings.Contains(test.values, "check: false"); got != want {
 					t.Errorf("the notes say that it was not checked: %v\n%s", got, notes)
-				}
-				if got, want := strings.Contains(notes, "no tokenRequest for the API server"), test.driver != nil && len(test.driver.Spec.TokenRequests) == 1; got != want {
-					t.Errorf("the notes warn of the API server's token: %v\n%s", got, notes)
 				}
 				return
 			}
@@ -399,6 +416,11 @@ func TestNotes(t *testing.T) {
 		{``, "THE ROTATOR IS SUSPENDED, as it may look into no namespace"},
 		{`rotator: {cluster: true, suspend: true}`, "THE ROTATOR IS SUSPENDED (rotator.suspend)"},
 		{`name: other`, "`provider: other`"},
+		{`vault: {address: "http://vault:8200", insecureHTTP: true}`, "PLAIN HTTP TO VAULT IS ACCEPTED (vault.insecureHTTP)"},
+		{`networkPolicy: {egress: {enabled: true}}`, "and to which ports they connect"},
+		{`provider: {enabled: false}`, "get cronjob secretmanager-rotator"},
+		{`provider: {enabled: false}`, "(rotator, exporter)"},
+		{`rotator: {enabled: false}`, "(provider)"},
 		{`name: other`, "--rotator-service-account notes/other-rotator"},
 		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true, trim: true}}`, "--rotator-role x --retire --trim"},
 		{`vault: {authMount: k8s, audience: ""}

@@ -27,7 +27,9 @@ var options = []struct {
 		want := []string{
 			"ClusterRole secretmanager-rotator", "ConfigMap secretmanager-rotation", "ConfigMap secretmanager-vault",
 			"CronJob secretmanager-rotator", "DaemonSet secretmanager-provider", "Deployment secretmanager-exporter",
-			"Lease secretmanager-rotation", "Role secretmanager-exporter", "Role secretmanager-rotator",
+			"Lease secretmanager-rotation",
+			"NetworkPolicy secretmanager-exporter", "NetworkPolicy secretmanager-provider", "NetworkPolicy secretmanager-rotator",
+			"Role secretmanager-exporter", "Role secretmanager-rotator",
 			"RoleBinding secretmanager-exporter", "RoleBinding secretmanager-rotator",
 			"ServiceAccount secretmanager-exporter", "ServiceAccount secretmanager-provider", "ServiceAccount secretmanager-rotator",
 		}
@@ -42,6 +44,11 @@ var options = []struct {
 		lacksArgs(t, r.rotatorPod(), "--namespace", "--retire", "--trim", "--transit-key", "--state-namespace", "--vault-ca")
 		if got := env(r.providerPod(), "GOMEMLIMIT"); got != "216MiB" {
 			t.Errorf("GOMEMLIMIT is %s", got)
+		}
+		if e := r.providerPod().Containers[0].Env; !slices.ContainsFunc(e, func(e corev1.EnvVar) bool {
+			return e.Name == "NODE_NAME" && e.ValueFrom != nil && e.ValueFrom.FieldRef.FieldPath == "spec.nodeName"
+		}) {
+			t.Errorf("the provider does not know its node: %v", e)
 		}
 	}},
 	{"image by tag", `image: {repository: "registry.example:5000/team/secretmanager", tag: v1.2.3, pullPolicy: Always}
@@ -77,6 +84,21 @@ provider: {allowedAddresses: ["https://a.example:8200", "https://b.example:8200"
 		if got := mounted(t, r.rotatorPod(), "/var/run/secrets/vault").Projected.Sources[0].ServiceAccountToken.Audience; got != "https://vault.example" {
 			t.Errorf("the rotator's token is for %q", got)
 		}
+	}},
+	{"plain HTTP", `vault: {address: "http://vault:8200", insecureHTTP: true}
+provider: {allowedAddresses: ["http://a:8200"]}`, func(t *testing.T, r *rendered) {
+		for _, pod := range []*corev1.PodSpec{r.providerPod(), r.rotatorPod()} {
+			hasArgs(t, pod, "--vault-insecure-http")
+		}
+	}},
+	{"plain HTTP on the loopback interface", `vault: {address: "http://127.0.0.1:8200/tools"}
+provider: {allowedAddresses: ["http://localhost", "http://[::1]:8200"]}`, func(t *testing.T, r *rendered) {
+		for _, pod := range []*corev1.PodSpec{r.providerPod(), r.rotatorPod()} {
+			lacksArgs(t, pod, "--vault-insecure-http")
+		}
+	}},
+	{"auth mounts and Vault namespaces", `provider: {allowedAuthMounts: [jwt, k8s/prod], allowedNamespaces: [team/a, team/b]}`, func(t *testing.T, r *rendered) {
+		hasArgs(t, r.providerPod(), "--vault-allowed-auth-mounts=jwt,k8s/prod", "--vault-allowed-namespaces=team/a,team/b")
 	}},
 	{"the API server's audience", `vault: {audience: ""}`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.providerPod(), "--audience=")
@@ -146,7 +168,7 @@ provider:
 		if c.Resources.Limits.Memory().String() != "1Gi" || c.Resources.Requests.Cpu().String() != "100m" || env(pod, "GOMEMLIMIT") != "864MiB" {
 			t.Errorf("resources %v, GOMEMLIMIT %s", c.Resources, env(pod, "GOMEMLIMIT"))
 		}
-		if env(pod, "GODEBUG") != "http2client=0" || len(c.Env) != 3 {
+		if env(pod, "GODEBUG") != "http2client=0" || len(c.Env) != 4 {
 			t.Errorf("environment %v", c.Env)
 		}
 		template := r.provider.Spec.Template
@@ -210,8 +232,17 @@ provider:
 			t.Errorf("labels %v, annotations %v", template.Labels, template.Annotations)
 		}
 	}},
-	{"no rotator", `rotator: {enabled: false, cluster: true}
-networkPolicy: {enabled: true}`, func(t *testing.T, r *rendered) {
+	{"no provider", `provider: {enabled: false}
+rotator: {namespaces: [demo]}
+monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true}}`, func(t *testing.T, r *rendered) {
+		for name := range r.objects {
+			if strings.Contains(name, "-provider") {
+				t.Errorf("there is %s", name)
+			}
+		}
+		hasArgs(t, r.rotatorPod(), "--namespace=demo")
+	}},
+	{"no rotator", `rotator: {enabled: false, cluster: true}`, func(t *testing.T, r *rendered) {
 		for name := range r.objects {
 			if strings.Contains(name, "rotat") {
 				t.Errorf("there is %s", name)
@@ -252,7 +283,6 @@ monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
 		checkSelects(t, &m.Spec.Selector, template.Labels)
 	}},
 	{"no exporter", `exporter: {enabled: false}
-networkPolicy: {enabled: true}
 monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
 		for name := range r.objects {
 			if strings.Contains(name, "exporter") {
@@ -294,16 +324,29 @@ monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
 			}
 		}
 	}},
-	{"network policies", `networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}`, func(t *testing.T, r *rendered) {
-		p := object[*networkingv1.NetworkPolicy](t, r, "NetworkPolicy secretmanager-provider")
-		checkSelects(t, &p.Spec.PodSelector, r.provider.Spec.Template.Labels)
-		if in := p.Spec.Ingress; len(in) != 1 || len(in[0].Ports) != 1 || in[0].Ports[0].Port.StrVal != "metrics" || len(in[0].From) != 1 {
-			t.Errorf("into the provider: %+v", in)
+	// What they select: TestNetworkPolicies.
+	{"who may scrape", `networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}`, func(t *testing.T, r *rendered) {
+		for _, part := range []string{"provider", "exporter"} {
+			p := object[*networkingv1.NetworkPolicy](t, r, "NetworkPolicy secretmanager-"+part)
+			if in := p.Spec.Ingress; len(in) != 1 || len(in[0].From) != 1 || in[0].From[0].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != "monitoring" {
+				t.Errorf("into the %s: %+v", part, in)
+			}
 		}
-		p = object[*networkingv1.NetworkPolicy](t, r, "NetworkPolicy secretmanager-rotator")
-		checkSelects(t, &p.Spec.PodSelector, r.rotator.Spec.JobTemplate.Spec.Template.Labels)
-		if len(p.Spec.Ingress) > 0 || !slices.Equal(p.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
-			t.Errorf("into the rotator: %+v", p.Spec)
+	}},
+	{"to which ports they connect", `networkPolicy: {egress: {enabled: true, ports: [{port: 53, protocol: UDP}, {port: 8200}]}}`, func(t *testing.T, r *rendered) {
+		for _, part := range []string{"provider", "rotator", "exporter"} {
+			p := object[*networkingv1.NetworkPolicy](t, r, "NetworkPolicy secretmanager-"+part)
+			if !slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) || len(p.Spec.Egress) != 1 || len(p.Spec.Egress[0].To) > 0 || len(p.Spec.Egress[0].Ports) != 2 ||
+				p.Spec.Egress[0].Ports[1].Port.IntVal != 8200 {
+				t.Errorf("out of the %s: %+v", part, p.Spec)
+			}
+		}
+	}},
+	{"no network policies", `networkPolicy: {enabled: false, egress: {enabled: true}}`, func(t *testing.T, r *rendered) {
+		for name := range r.objects {
+			if strings.HasPrefix(name, "NetworkPolicy") {
+				t.Errorf("there is %s", name)
+			}
 		}
 	}},
 	{"labels", `commonLabels: {example.com/team: "1", owner: ops}
@@ -358,7 +401,8 @@ func TestOptionsTogether(t *testing.T) {
 			documents, err := newHelm(t).Template(t.Context(), manifestNamespace, string(text))
 			if err != nil {
 				// Some are alternatives; that and nothing else is what may be wrong.
-				if !strings.Contains(err.Error(), "Choose one of them") && !strings.Contains(err.Error(), "Remove the other") {
+				if !strings.Contains(err.Error(), "Choose one of them") && !strings.Contains(err.Error(), "Set one of them") &&
+					!strings.Contains(err.Error(), "monitoring.prometheusRule.enabled needs") && !strings.Contains(err.Error(), "Remove the other") {
 					t.Error(err)
 				}
 				return
@@ -397,7 +441,7 @@ rotator: `
 	second := render(t, helm, "elsewhere", everything+"{cluster: true}\nname: other\n")
 	checkWhole(t, second, "elsewhere")
 	for _, name := range second.names() {
-		// What the rotator keeps is in the release's namespace.
+		// What the rotator keeps is in the release's namespace, and has no other name.
 		if first.objects[name] != nil && !strings.HasSuffix(name, " secretmanager-rotation") {
 			t.Errorf("both have %s", name)
 		}

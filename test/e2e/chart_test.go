@@ -65,12 +65,13 @@ func (s *chartStory) values(more string) string {
 	return fmt.Sprintf(`
 name: %s
 image: {repository: %s, tag: %s}
-vault: {address: "%s"}
+# For development only: the test's Vault has no certificate.
+vault: {address: "%s", insecureHTTP: true}
 rotator:
   namespaces: [%s]
   schedule: "0 0 1 1 *" # runs are started by the test
   vaultRole: %[1]s-rotator
-networkPolicy: {enabled: true}
+networkPolicy: {egress: {enabled: true}}
 %[6]s`, s.system, repository, tag, shared.Vault.Inside, s.namespace, more)
 }
 

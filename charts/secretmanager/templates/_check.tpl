@@ -1,6 +1,24 @@
 {{- /* Values that do not go together, as a JSON list of texts. */ -}}
 {{- define "secretmanager.valueProblems" -}}
 {{- $problems := list -}}
+{{- if not (or .Values.provider.enabled .Values.rotator.enabled) -}}
+{{- $problems = append $problems "provider.enabled and rotator.enabled are both false: there is nothing to install. Set one of them." -}}
+{{- end -}}
+{{- if not .Values.vault.insecureHTTP -}}
+{{- $plain := list -}}
+{{- if not .Values.vault.existingConfigMap -}}
+{{- $plain = append $plain (list "vault.address" .Values.vault.address) -}}
+{{- end -}}
+{{- range .Values.provider.allowedAddresses -}}
+{{- $plain = append $plain (list "provider.allowedAddresses" .) -}}
+{{- end -}}
+{{- range $plain -}}
+{{- /* As transit.PlainHTTP has it. */ -}}
+{{- if and (hasPrefix "http://" (index . 1)) (not (regexMatch "^http://(localhost|127\\.[0-9]+\\.[0-9]+\\.[0-9]+|\\[::1\\])(:[0-9]*)?(/.*)?$" (index . 1))) -}}
+{{- $problems = append $problems (printf "%s is %s: over plain HTTP everyone on the network can read tokens and plaintext. Use https, or accept that with vault.insecureHTTP: true, for development only." (index . 0) (index . 1)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.vault.ca.secret .Values.vault.ca.configMap -}}
 {{- $problems = append $problems "vault.ca.secret and vault.ca.configMap are both set: the certificates come from one of them. Remove the other." -}}
 {{- end -}}
@@ -33,10 +51,15 @@ nothing is said.
 */ -}}
 {{- define "secretmanager.driverProblems" -}}
 {{- $problems := list -}}
-{{- if and .Values.driver.check (lookup "v1" "Namespace" "" "kube-system") -}}
+{{- if and .Values.driver.check .Values.provider.enabled (lookup "v1" "Namespace" "" "kube-system") -}}
 {{- $driver := lookup "storage.k8s.io/v1" "CSIDriver" "" "secrets-store.csi.k8s.io" -}}
+{{- $wanted := concat (list .Values.vault.audience) .Values.driver.audiences | uniq -}}
 {{- if not $driver -}}
-{{- $problems = append $problems "The cluster has no CSIDriver secrets-store.csi.k8s.io: the Secrets Store CSI driver is not installed, and no pod could mount a secret.\n  Install it first, as docs/install.md says:\n  helm install csi-secrets-store secrets-store-csi-driver -n kube-system --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts --set enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault,tokenRequests[1].audience=" -}}
+{{- $set := "enableSecretRotation=true,rotationPollInterval=0s" -}}
+{{- range $index, $audience := $wanted -}}
+{{- $set = printf "%s,tokenRequests[%d].audience=%s" $set $index $audience -}}
+{{- end -}}
+{{- $problems = append $problems (printf "The cluster has no CSIDriver secrets-store.csi.k8s.io: the Secrets Store CSI driver is not installed, and no pod could mount a secret.\n  Install it first, as docs/install.md says:\n  helm install csi-secrets-store secrets-store-csi-driver -n kube-system --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts --set '%s'" $set) -}}
 {{- else -}}
 {{- $spec := dict -}}
 {{- $why := list -}}
@@ -44,7 +67,7 @@ nothing is said.
 {{- range $driver.spec.tokenRequests -}}{{- $has = append $has (.audience | default "") -}}{{- end -}}
 {{- $missing := list -}}
 {{- $requests := $driver.spec.tokenRequests | default list -}}
-{{- range concat (list .Values.vault.audience) .Values.driver.audiences | uniq -}}
+{{- range $wanted -}}
 {{- if not (has . $has) -}}
 {{- $missing = append $missing (. | quote) -}}
 {{- $requests = append $requests (dict "audience" .) -}}

@@ -21,6 +21,20 @@ include "secretmanager.labels" (list $ "provider").
 {app.kubernetes.io/name: {{ (index . 0).Values.name }}-{{ index . 1 }}}
 {{- end -}}
 
+{{- /*
+What the names of cluster-wide objects end with, so that no two releases share one.
+The release that the docs install has none, which keeps its names short.
+*/ -}}
+{{- define "secretmanager.clusterSuffix" -}}
+{{- if not (and (eq .Release.Name "secretmanager") (eq .Release.Namespace "secretmanager-system")) -}}
+.{{ .Release.Name }}.{{ .Release.Namespace }}
+{{- end -}}
+{{- end -}}
+
+{{- define "secretmanager.rotatorClusterRole" -}}
+{{ .Values.name }}-rotator{{ include "secretmanager.clusterSuffix" . }}
+{{- end -}}
+
 {{- define "secretmanager.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}

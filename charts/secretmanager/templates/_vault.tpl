@@ -5,6 +5,10 @@
 
 {{- define "secretmanager.vaultArgs" -}}
 {{- $vault := .Values.vault -}}
+{{- if $vault.insecureHTTP }}
+# For development only: everyone on the network can read tokens and plaintext.
+- --vault-insecure-http
+{{- end }}
 {{- with $vault.namespace }}
 - {{ printf "--vault-namespace=%s" . | quote }}
 {{- end }}

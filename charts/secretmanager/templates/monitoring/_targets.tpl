@@ -2,7 +2,10 @@
 The parts that have metrics, as JSON.
 */ -}}
 {{- define "secretmanager.scraped" -}}
-{{- $parts := list "provider" -}}
+{{- $parts := list -}}
+{{- if .Values.provider.enabled -}}
+{{- $parts = append $parts "provider" -}}
+{{- end -}}
 {{- if and .Values.exporter.enabled .Values.rotator.enabled -}}
 {{- $parts = append $parts "exporter" -}}
 {{- end -}}
