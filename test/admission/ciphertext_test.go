@@ -16,15 +16,19 @@ const (
 	noLabel     = "no label secretmanager.io/transit-key"
 	badMount    = "annotation secretmanager.io/transit-mount is not the path of a transit engine"
 	badScope    = "annotation secretmanager.io/scope is none of strict, namespace, cluster, none"
-	badApplied  = "annotation kubectl.kubernetes.io/last-applied-configuration is a copy of a manifest that holds something else than ciphertext: remove the annotation"
+	badApplied  = "annotation kubectl.kubernetes.io/last-applied-configuration is not a copy of a manifest with nothing but ciphertext, as kubectl writes it: remove the annotation"
 	oneEntry    = "1 entry that is not Vault ciphertext (vault:vN:…): "
 	twoEntries  = "2 entries that are not Vault ciphertext (vault:vN:…): "
 	lastApplied = ciphertext.AnnotationLastApplied
 )
 
-// applied is the copy of a manifest as kubectl apply writes it.
+// applied is the copy of a manifest as kubectl apply writes it, with its keys in order.
 func applied(rest string) func(*corev1.Secret) {
-	return annotation(lastApplied, `{"apiVersion":"v1",`+rest+`"kind":"Secret","metadata":{"annotations":{},"labels":{"secretmanager.io/transit-key":"key"},"name":"x","namespace":"demo"},"type":"secretmanager.io/ciphertext"}`+"\n")
+	data, texts, found := strings.Cut(rest, `"stringData":`)
+	if found {
+		texts = `,"stringData":` + strings.TrimSuffix(texts, ",")
+	}
+	return annotation(lastApplied, `{"apiVersion":"v1",`+data+`"kind":"Secret","metadata":{"annotations":{},"labels":{"secretmanager.io/transit-key":"key"},"name":"x","namespace":"demo"}`+texts+`,"type":"secretmanager.io/ciphertext"}`+"\n")
 }
 
 func encoded(text []byte) string { return base64.StdEncoding.EncodeToString(text) }
@@ -77,6 +81,22 @@ func TestCiphertext(t *testing.T) {
 		{name: "copy with a plaintext first", secret: secret("x", applied(`"data":{"a":"`+encoded([]byte(value))+`","b":"`+encoded(text("3"))+`"},`)), want: []string{badApplied}, lint: "as above"},
 		{name: "copy with a plaintext as text", secret: secret("x", applied(`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
 		{name: "copy with a plaintext beside ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},`+`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with ciphertext and all that a manifest has", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+`"},"immutable":true,"kind":"Secret","metadata":{"annotations":{"note":"\"data\":{\"a\":\"b\"}, \u003c{[}"},"creationTimestamp":null,"finalizers":["a/b"],"generation":1,"labels":{"data":"x"},"name":"x","namespace":"demo","ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":true,"kind":"A","name":"b","uid":"c"}]},"stringData":{"b":"`+string(text("3"))+`"},"type":"Opaque"}`+"\n"))},
+		{name: "copy with empty entries", secret: secret("x", applied(`"data":{},"stringData":null,`))},
+		{name: "copy with a second data", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},"data":{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a second data behind", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+`"},"kind":"Secret","metadata":{"name":"x"},"type":"Opaque","data":{"b":"`+encoded([]byte(value))+`"}}`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with data before a space", secret: secret("x", applied(`"data" :{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with data in other letters", secret: secret("x", applied(`"d\u0061ta":{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with stringData in other letters", secret: secret("x", applied(`"StringData":{"b":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext behind ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+` `+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext behind ciphertext as text", secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+` `+value+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext for a name", secret: secret("x", applied(`"data":{"`+value+` `+value+`":"`+encoded(text("3"))+`"},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with data deeper", secret: secret("x", applied(`"data":{"a":{"data":{"b":"`+encoded(text("3"))+`"}}},`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy that ends its metadata early", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"a":"`+value+`"},"x":{"type":"Opaque"}}`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with more before it", secret: secret("x", annotation(lastApplied, `{"stringData":{"a":"`+value+`"},"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"type":"Opaque"}`)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy with more behind it", secret: secret("x", applied(""), func(s *corev1.Secret) { s.Annotations[lastApplied] += value }), want: []string{badApplied}, lint: "as above"},
+		{name: "no copy but a text", secret: secret("x", annotation(lastApplied, value)), want: []string{badApplied}, lint: "as above"},
+		{name: "copy of another kind", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+value+`"},"kind":"ConfigMap","metadata":{"name":"x"}}`)), want: []string{badApplied}, lint: "as above"},
 		{name: "copy that is laid out", secret: secret("x", annotation(lastApplied, `{"data": {"a": "`+encoded(text("3"))+`"}}`)), want: []string{badApplied}, lint: "kubectl writes no spaces: a false positive"},
 
 		{name: "everything at once", secret: secret("x", unlabel, entry("password", value), annotation(ciphertext.AnnotationScope, value), annotation(ciphertext.AnnotationTransitMount, "/"+value),
@@ -163,6 +183,18 @@ func TestSizes(t *testing.T) {
 				s.Data[name] = []byte(value)
 			}
 			check(t, w.create(s), folder, "5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: ", "secretmanager encrypt")
+		})
+	}
+	for name, rest := range map[string]string{
+		"a long copy":         `"data":{"a":"` + encoded(textOf("3", 130<<10)) + `"},`,
+		"a long copy as text": `"stringData":{"a":"` + string(textOf("3", 130<<10)) + `"},`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := secret(strings.ReplaceAll(name, " ", "-"), applied(rest))
+			if size := len(s.Annotations[lastApplied]); size < 170<<10 {
+				t.Fatalf("it has %d bytes", size)
+			}
+			check(t, w.create(s), Ciphertext)
 		})
 	}
 	t.Run("9,000 small entries", func(t *testing.T) {
