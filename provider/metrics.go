@@ -39,7 +39,7 @@ type metrics struct {
 	kubernetesDuration prometheus.Histogram
 
 	auditWritten, auditLost prometheus.Counter
-	insecureHTTP prometheus.Gauge
+	insecureHTTP            prometheus.Gauge
 
 	panics prometheus.Counter
 }

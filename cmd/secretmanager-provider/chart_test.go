@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func ofChart(t *testing.T, values string) (*options, *appsv1.DaemonSet) {
 func TestChart(t *testing.T) {
 	o, set := ofChart(t, `
 vault:
+  insecureHTTP: true
   namespace: team
   authMount: k8s
   audience: "https://vault.example"
@@ -46,7 +48,9 @@ vault:
   ca: {secret: ca}
   clientCertificate: {secret: client}
 provider:
-  allowedAddresses: ["https://a:8200", "https://b:8200"]
+  allowedAddresses: ["http://a:8200", "https://b:8200"]
+  allowedAuthMounts: [jwt, k8s/other]
+  allowedNamespaces: [team/a]
   mountTimeoutSeconds: 110
   republishCache: 32Mi
   logLevel: debug
@@ -54,6 +58,7 @@ provider:
 `)
 	if o.vaultNamespace != "team" || o.authMount != "k8s" || o.audience != "https://vault.example" || o.vault.TLSServerName != "vault" ||
 		o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" || len(o.allowed) != 2 ||
+		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) || !slices.Equal(o.namespaces, []string{"team/a"}) ||
 		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.logLevel.String() != "DEBUG" || o.pprofAddr == "" {
 		t.Errorf("it understands %+v", o)
 	}

@@ -40,6 +40,7 @@ func ofChart(t *testing.T, namespace, values string) *options {
 func TestChart(t *testing.T) {
 	vault := `
 vault:
+  insecureHTTP: true
   namespace: team
   authMount: k8s
   tlsServerName: vault
@@ -55,7 +56,7 @@ rotator:
   logLevel: debug
   extraArgs: [--include-managed]
 `)
-	if o.vaultNamespace != "team" || o.authMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
+	if !o.vault.InsecureHTTP || o.vaultNamespace != "team" || o.authMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" || !slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
 		o.level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
 		t.Errorf("it understands %+v", o)
