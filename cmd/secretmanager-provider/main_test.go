@@ -114,11 +114,11 @@ func TestProgram(t *testing.T) {
 
 	dir := t.TempDir()
 	endpoint, health, metrics, profiles := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t), freeAddress(t)
-	var stderr output
+	var stdout, stderr output
 	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
 		"--health-addr="+health, "--metrics-addr="+metrics, "--pprof-addr="+profiles, "--log-format=json", "--log-level=debug", "--vault-auth-mount=jwt")
-	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=")
-	program.Stderr = &stderr
+	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=", "NODE_NAME=node-7")
+	program.Stdout, program.Stderr = &stdout, &stderr
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -155,11 +155,14 @@ func TestProgram(t *testing.T) {
 		t.Errorf("version %v, %v", version, err)
 	}
 	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
-	jwt := issuer.Token("demo", "app", "vault", time.Hour)
+	claims := issuer.Claims("demo", "app", "vault", time.Hour)
+	claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": "app-0", "uid": "uid-0"}
+	jwt := issuer.Sign(claims)
 	mount := func(key string) (*v1alpha1.MountResponse, error) {
 		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
 			Attributes: text(map[string]string{
 				"roleName": "app", "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "uid-0", "csi.storage.k8s.io/serviceAccount.name": "app",
 				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
 			}),
 			Secrets: text(map[string]string{"x": string(made[0].Data)}),
@@ -198,11 +201,23 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	for _, secret := range []string{"c4nary", jwt, string(made[0].Data)} {
-		for where, text := range map[string]string{"log": log, "error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
+		for where, text := range map[string]string{"log": log, "audit log": stdout.String(), "error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
 			if strings.Contains(text, secret) {
 				t.Errorf("the %s has %q in it:\n%s", where, secret, text)
 			}
 		}
+	}
+	// Standard output has nothing but the audit log, to the last record.
+	var outcomes []string
+	for line := range strings.Lines(stdout.String()) {
+		var record struct{ Schema, Node, Pod, Outcome string }
+		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Schema != "secretmanager.io/audit/v1" || record.Node != "node-7" || record.Pod != "app-0" {
+			t.Errorf("%v: %s", err, line)
+		}
+		outcomes = append(outcomes, record.Outcome)
+	}
+	if fmt.Sprint(outcomes) != "[denied decrypted]" {
+		t.Errorf("the audit log has %v", outcomes)
 	}
 	for _, text := range []string{`"msg":"mounted"`, `"msg":"mount failed"`, `"msg":"stopped"`} {
 		if !strings.Contains(log, text) {
