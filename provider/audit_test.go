@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 const auditSchemaFile = "../docs/reference/audit-record.schema.json"
@@ -345,7 +347,7 @@ func TestAuditLogThatBlocks(t *testing.T) {
 		audit.write(line)
 	}
 	if audit.bytes > maxAuditQueue {
-		t.Errorf("%d bytes wait", audit.bytes)
+		t.Fatalf("%d bytes wait", audit.bytes)
 	}
 	written, lost := series(t, s.provider)[`audit_records_total{result=written}`], series(t, s.provider)[`audit_records_total{result=lost}`]
 	if written != 0 || lost == 0 {
@@ -364,6 +366,40 @@ func TestAuditLogThatBlocks(t *testing.T) {
 		t.Errorf("%d lines are not what is counted", n)
 	}
 	waitFor(t, func() bool { return strings.Contains(s.log.String(), "audit records lost") })
+}
+
+// TestAuditLogAtTheEnd: the server waits for the last records before it ends, and no
+// longer than a moment for a stream that takes nothing.
+func TestAuditLogAtTheEnd(t *testing.T) {
+	g, log := newGate(), &logBuffer{}
+	p, err := New(Config{
+		Vault: transit.Config{Address: "http://127.0.0.1:1"}, VersionKey: make([]byte, versionKeySize),
+		Audit: g, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(filepath.Join(t.TempDir(), "p.sock"), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Mount(t.Context(), mountRequest(nil, nil)); err == nil {
+		t.Fatal("no error")
+	}
+	<-g.entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Serve(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "the last audit records were not written") {
+		t.Errorf("the log:\n%s", log)
+	}
+	close(g.open)
+	p.audit.flush(t.Context())
+	if n := len(parseRecords(t, g.String())); n != 1 {
+		t.Errorf("%d records", n)
+	}
 }
 
 // failing is a stream whose writes fail as told.
