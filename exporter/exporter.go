@@ -22,13 +22,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/common/expfmt"
+	dto "github.com/prometheus/client_model/go"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
@@ -68,23 +69,11 @@ func New(c Config) *Exporter {
 //	          is no reason to start it again
 func (e *Exporter) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /metrics", httpserver.Metrics(func(ctx context.Context) ([]*dto.MetricFamily, error) {
 		fresh := prometheus.NewRegistry()
-		fresh.MustRegister(e.read(r.Context()))
-		families, err := prometheus.Gatherers{e.process, fresh}.Gather()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
-		w.Header().Set("Content-Type", string(format))
-		encoder := expfmt.NewEncoder(w, format)
-		for _, family := range families {
-			if encoder.Encode(family) != nil {
-				return // whoever asked is gone
-			}
-		}
-	})
+		fresh.MustRegister(e.read(ctx))
+		return prometheus.Gatherers{e.process, fresh}.Gather()
+	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 )
 
 // healthTimeout is how long a process that works may take to say its version.
@@ -22,32 +24,24 @@ const healthTimeout = 3 * time.Second
 //	          process that is stuck gets 503, and is then started again
 //	/readyz   200 while ready returns true
 //
-// The body says in a line what is wrong.
+// The body says in a line what is wrong. Results are cached for a second, as each
+// Version call takes a new connection.
 func Health(endpoint string, ready func() bool) http.Handler {
 	return health(endpoint, ready, healthTimeout)
 }
 
 func health(endpoint string, ready func() bool, timeout time.Duration) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, callVersion(r.Context(), endpoint, timeout))
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		var err error
+	mux.Handle("GET /healthz", httpserver.Health(func(ctx context.Context) error {
+		return callVersion(ctx, endpoint, timeout)
+	}))
+	mux.Handle("GET /readyz", httpserver.Health(func(context.Context) error {
 		if !ready() {
-			err = errors.New("the socket is not served by this process, or not any more")
+			return errors.New("the socket is not served by this process, or not any more")
 		}
-		answer(w, err)
-	})
+		return nil
+	}))
 	return mux
-}
-
-func answer(w http.ResponseWriter, err error) {
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ok")
 }
 
 func callVersion(ctx context.Context, endpoint string, timeout time.Duration) error {

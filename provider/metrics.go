@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"runtime"
@@ -8,9 +9,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/common/expfmt"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 
+	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -231,21 +233,8 @@ func (m *metrics) kubernetesRequest(status int, took time.Duration) {
 // Metrics serves /metrics, in whichever of Prometheus' formats is asked for.
 func (p *Provider) Metrics() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		families, err := p.metrics.registry.Gather()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		// promhttp would bring compression along, which nobody needs for some KB.
-		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
-		w.Header().Set("Content-Type", string(format))
-		encoder := expfmt.NewEncoder(w, format)
-		for _, family := range families {
-			if encoder.Encode(family) != nil {
-				return // whoever asked is gone
-			}
-		}
-	})
+	mux.Handle("GET /metrics", httpserver.Metrics(func(context.Context) ([]*dto.MetricFamily, error) {
+		return p.metrics.registry.Gather()
+	}))
 	return mux
 }

@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,6 +272,47 @@ func waitFor(t *testing.T, condition func() bool) {
 			t.Fatal("it never came true")
 		}
 	}
+}
+
+// TestHealthUnderFlood: probes share a Version call, each of which takes a connection.
+func TestHealthUnderFlood(t *testing.T) {
+	var connections atomic.Int32
+	endpoint := filepath.Join(t.TempDir(), "p.sock")
+	server := newServer(t, endpoint)
+	l := &countingListener{Listener: server.socket, connections: &connections}
+	go server.grpc.Serve(l)
+	defer server.grpc.Stop()
+	h := Health(endpoint, server.Ready)
+	began := time.Now()
+	var clients sync.WaitGroup
+	for range 20 {
+		clients.Go(func() {
+			for range 50 {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil))
+				if w.Code != http.StatusOK {
+					t.Errorf("HTTP %d: %s", w.Code, w.Body)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if n, most := connections.Load(), int32(time.Since(began)/time.Second)+1; n < 1 || n > most {
+		t.Errorf("%d connections for a thousand probes, want at most %d", n, most)
+	}
+}
+
+type countingListener struct {
+	net.Listener
+	connections *atomic.Int32
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.connections.Add(1)
+	}
+	return c, err
 }
 
 func TestHealth(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
@@ -17,11 +16,11 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/provider"
 )
 
@@ -74,16 +73,16 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 	pages := []*page{
 		{what: "health probes", address: o.healthAddr, handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
 		{what: "metrics", address: o.metricsAddr, handler: p.Metrics()},
-		{what: "profiles", address: o.pprofAddr, handler: profiles()},
+		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles())},
 	}
 	pages = slices.DeleteFunc(pages, func(p *page) bool { return p.address == "" })
 	// Before the socket of a provider that works is taken over.
 	for _, page := range pages {
-		if page.listener, err = net.Listen("tcp", page.address); err != nil {
+		if page.web, err = httpserver.Listen(page.address, page.handler, log); err != nil {
 			return fmt.Errorf("listening for %s: %w", page.what, err)
 		}
-		defer page.listener.Close()
-		log.Info("listening", "for", page.what, "address", page.listener.Addr().String())
+		defer page.web.Close()
+		log.Info("listening", "for", page.what, "address", page.web.Addr().String())
 	}
 	if server, err = provider.Listen(o.endpoint, p); err != nil {
 		return err
@@ -97,14 +96,9 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 		return server.Serve(ctx)
 	})
 	for _, page := range pages {
-		web := &http.Server{
-			Handler:           page.handler,
-			ReadHeaderTimeout: 5 * time.Second,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		}
-		context.AfterFunc(served, func() { web.Close() })
+		context.AfterFunc(served, func() { page.web.Close() })
 		group.Go(func() error {
-			if err := web.Serve(page.listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := page.web.Serve(); err != nil {
 				return fmt.Errorf("serving %s: %w", page.what, err)
 			}
 			return nil
@@ -117,7 +111,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 type page struct {
 	what, address string
 	handler       http.Handler
-	listener      net.Listener
+	web           *httpserver.Server
 }
 
 // profiles serves Go's own. Importing net/http/pprof also puts them on

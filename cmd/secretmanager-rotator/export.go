@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
-	"time"
 	_ "time/tzdata" // the image has none, and a CronJob may name a time zone
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
 	"github.com/secretmanager-io/secretmanager/exporter"
+	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
@@ -87,20 +85,16 @@ func (o *exportOptions) serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", o.metricsAddr)
+	handler := exporter.New(exporter.Config{
+		Kube: kube, Namespace: o.stateNamespace, CronJob: o.cronJob, Version: version.Number(), Log: log,
+	}).Handler()
+	web, err := httpserver.Listen(o.metricsAddr, handler, log)
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w", err)
 	}
-	log.Info("listening", "for", "metrics", "address", listener.Addr().String(), "version", version.Number())
-	web := &http.Server{
-		Handler: exporter.New(exporter.Config{
-			Kube: kube, Namespace: o.stateNamespace, CronJob: o.cronJob, Version: version.Number(), Log: log,
-		}).Handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
+	log.Info("listening", "for", "metrics", "address", web.Addr().String(), "version", version.Number())
 	defer context.AfterFunc(ctx, func() { web.Close() })()
-	if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := web.Serve(); err != nil {
 		return fmt.Errorf("serving metrics: %w", err)
 	}
 	return nil

@@ -3,6 +3,9 @@ package docs
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os/exec"
 	"path/filepath"
@@ -141,6 +144,52 @@ func TestImportRules(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"k8s.io/api/core/v1"}, apis); diff != "" {
 		t.Errorf("APIs of Kubernetes in the provider (-want +got):\n%s", diff)
+	}
+}
+
+// TestOneConstructorForHTTPServers: what serves HTTP in a program that is shipped has the
+// bounds of internal/httpserver.
+func TestOneConstructorForHTTPServers(t *testing.T) {
+	servers := []string{"Server", "Serve", "ServeTLS", "ListenAndServe", "ListenAndServeTLS"}
+	found := map[string]bool{}
+	for _, file := range files(t, ".go") {
+		path, err := filepath.Rel(root(t), file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.ToSlash(path)
+		if strings.HasPrefix(path, "test/") || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		imported := ""
+		for _, spec := range parsed.Imports {
+			switch strings.Trim(spec.Path.Value, `"`) {
+			case "net/http":
+				if imported = "http"; spec.Name != nil {
+					imported = spec.Name.Name
+				}
+			case "net/http/httptest", "net/http/fcgi", "net/http/cgi":
+				t.Errorf("%s imports %s", path, spec.Path.Value)
+			}
+		}
+		if imported == "." {
+			t.Errorf("%s imports net/http without a name, so its servers cannot be seen", path)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains(servers, s.Sel.Name) {
+				if x, ok := s.X.(*ast.Ident); ok && x.Name == imported {
+					found[path] = true
+				}
+			}
+			return true
+		})
+	}
+	if diff := cmp.Diff(map[string]bool{"internal/httpserver/httpserver.go": true}, found); diff != "" {
+		t.Errorf("files with HTTP servers (-want +got):\n%s", diff)
 	}
 }
 

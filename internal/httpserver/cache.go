@@ -1,0 +1,91 @@
+package httpserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+var errBusy = errors.New("too many requests are waiting for the same answer: try again later")
+
+// Cache keeps the result of something expensive, so that any number of requests
+// cause only as much work as a limit allows.
+type Cache[T any] struct {
+	make       func(context.Context) T
+	limit      *rate.Limiter
+	maxWaiting int
+
+	mu      sync.Mutex
+	last    *T
+	pending chan struct{} // closed when the result under way is there; nil without one
+	waiting int
+}
+
+// NewCache returns a cache of what make returns. One call to make may begin each
+// second, up to burst of them in a row after a pause, and never two at a time; the
+// other requests get the last result. So no result is used for longer than a second,
+// and with a burst a client that asks now and then always gets a new one. At most
+// maxWaiting requests wait for a call to end. A call does not end with a request.
+func NewCache[T any](burst, maxWaiting int, make func(context.Context) T) *Cache[T] {
+	return &Cache[T]{make: make, limit: rate.NewLimiter(rate.Every(time.Second), burst), maxWaiting: maxWaiting}
+}
+
+// Get returns a result, or an error if it cannot wait for one.
+func (c *Cache[T]) Get(ctx context.Context) (result T, err error) {
+	c.mu.Lock()
+	if c.pending == nil {
+		if !c.limit.Allow() {
+			defer c.mu.Unlock()
+			return *c.last, nil
+		}
+		c.pending = make(chan struct{})
+		go c.refresh(context.WithoutCancel(ctx), c.pending)
+	}
+	if c.waiting >= c.maxWaiting {
+		defer c.mu.Unlock()
+		return result, errBusy
+	}
+	pending := c.pending
+	c.waiting++
+	c.mu.Unlock()
+
+	select {
+	case <-pending:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting--
+	if err != nil {
+		return result, err
+	}
+	return *c.last, nil
+}
+
+func (c *Cache[T]) refresh(ctx context.Context, done chan struct{}) {
+	result := c.make(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last, c.pending = &result, nil
+	close(done)
+}
+
+// Health answers a probe: 200 if check returns nil, otherwise 503 with the error. A result
+// is used for a second.
+func Health(check func(context.Context) error) http.Handler {
+	results := NewCache(1, maxConns, check)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result, err := results.Get(r.Context())
+		if err = errors.Join(result, err); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+}

@@ -1,0 +1,34 @@
+package httpserver
+
+import (
+	"net/http"
+	"syscall"
+	"testing"
+)
+
+// TestSilentConnectionsWait: the kernel keeps a connection until its client says something.
+func TestSilentConnectionsWait(t *testing.T) {
+	l, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := l.Listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds := 0
+	if e := raw.Control(func(fd uintptr) {
+		seconds, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT)
+	}); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	if seconds < 1 {
+		t.Errorf("for %d seconds", seconds)
+	}
+	// One that says something is answered.
+	address := serve(t, defaultTimeouts, func(http.ResponseWriter, *http.Request) {})
+	if got := get(t, address, 1, "/"); got != http.StatusOK {
+		t.Errorf("HTTP %d", got)
+	}
+}

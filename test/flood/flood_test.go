@@ -1,0 +1,69 @@
+package flood
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// TestOnlyThisMachine: nothing else is ever attacked.
+func TestOnlyThisMachine(t *testing.T) {
+	for _, target := range []Target{
+		{Address: "192.0.2.1:80", Sources: 1}, {Address: "[2001:db8::1]:80", Sources: 1}, {Address: "localhost:80", Sources: 1},
+		{Address: ":80", Sources: 1}, {Address: "", Sources: 1}, {Address: "127.0.0.1:80"},
+	} {
+		if _, err := Idle(t.Context(), target, 1); err == nil {
+			t.Errorf("%+v is left idle", target)
+		}
+		if _, err := Run(t.Context(), target, 1); err == nil {
+			t.Errorf("%+v is flooded", target)
+		}
+	}
+}
+
+// TestFlood: a server gets as many requests as are counted, from as many addresses.
+func TestFlood(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8")
+	}
+	var mu sync.Mutex
+	sources := map[string]int{}
+	var requests atomic.Int64
+	const enough = 500
+	reached := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		mu.Lock()
+		sources[host]++
+		mu.Unlock()
+		n := requests.Add(1)
+		if n == enough {
+			close(reached)
+		}
+		if n%2 == 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		<-reached
+		cancel()
+	}()
+	r, err := Run(ctx, Target{Address: server.Listener.Addr().String(), Path: "/", Sources: 300}, 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := requests.Load(); r.Made < n || r.OK+r.Other > n || r.OK+r.Other < enough/2 || r.OK+r.Other+r.Closed != r.Made {
+		t.Errorf("%s; the server saw %d requests", r, n)
+	}
+	if len(sources) != 300 || sources["127.0.0.1"] > 0 {
+		t.Errorf("from %d addresses", len(sources))
+	}
+}
