@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,8 @@ type metrics struct {
 	insecureHTTP            prometheus.Gauge
 
 	panics prometheus.Counter
+
+	socket atomic.Pointer[socket] // nil until the provider is served
 }
 
 const (
@@ -134,8 +137,19 @@ func newMetrics(buildVersion string) *metrics {
 
 	m.insecureHTTP = m.gauge("insecure_http", "1 if an address of Vault is plain HTTP outside the loopback interface, else 0.")
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "socket_owned",
+		Help: "1 while the path of the driver's socket leads to this process."}, m.socketOwned))
 	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").WithLabelValues(buildVersion, runtime.Version()).Set(1)
 	return m
+}
+
+// socketOwned is 0 where another process has put its own socket at the path, and
+// gets the driver's calls with the tokens of pods.
+func (m *metrics) socketOwned() float64 {
+	if s := m.socket.Load(); s != nil && s.owned() {
+		return 1
+	}
+	return 0
 }
 
 // watch adds what is read from the caches when somebody asks for it.

@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -272,6 +274,51 @@ func TestMountsInFlight(t *testing.T) {
 	if n := series(t, s.provider)["mounts_in_flight"]; n != 0 {
 		t.Errorf("%v mounts under way after the last", n)
 	}
+}
+
+// TestMetricOfTheSocket: it says who gets the driver's calls.
+func TestMetricOfTheSocket(t *testing.T) {
+	p := plainProvider(t)
+	owned := func(when string, p *Provider, want float64) {
+		t.Helper()
+		if got := series(t, p)["socket_owned"]; got != want {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	owned("before it listens", p, 0)
+	endpoint := filepath.Join(t.TempDir(), "p.sock")
+	listen := func(p *Provider) *Server {
+		t.Helper()
+		s, err := Listen(endpoint, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.socket.Close() })
+		return s
+	}
+	listen(p)
+	owned("listening", p, 1)
+	next := plainProvider(t)
+	listen(next)
+	owned("replaced", p, 0)
+	owned("the next one", next, 1)
+	planted := endpoint + ".planted"
+	l, err := net.Listen("unix", planted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Rename(planted, endpoint); err != nil {
+		t.Fatal(err)
+	}
+	owned("another program's socket in its place", next, 0)
+	last := plainProvider(t)
+	listen(last)
+	owned("taken back", last, 1)
+	if err := os.Remove(endpoint); err != nil {
+		t.Fatal(err)
+	}
+	owned("removed", last, 0)
 }
 
 func TestMetricsOfPanics(t *testing.T) {

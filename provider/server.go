@@ -37,6 +37,7 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.metrics.socket.Store(socket)
 	s := &Server{
 		socket: socket, log: p.log, audit: p.audit,
 		// Every mount ends by itself before that.
