@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/test/flood"
 )
 
 func TestPercentile(t *testing.T) {
@@ -143,6 +145,37 @@ func TestReport(t *testing.T) {
 	first := back["mounts"].([]any)[1].(map[string]any)
 	if first["kind"] != kindCold || first["p50ms"] != 6.0 || first["from"] != fromKubelet {
 		t.Errorf("in JSON: %v", first)
+	}
+}
+
+// TestFloodBudgets: each port is compared with the bare listener, and all rounds count.
+func TestFloodBudgets(t *testing.T) {
+	runs := []floodRun{{Port: bareListener}, {Port: "fast"}, {Port: "slow"}}
+	for i, p99 := range []time.Duration{4, 8, 9} {
+		for n := range 1000 {
+			latency := time.Millisecond
+			if n >= 980 {
+				latency = p99 * time.Millisecond
+			}
+			runs[i].latencies = append(runs[i].latencies, latency)
+		}
+		runs[i].result = flood.Result{Made: 200, OK: 150, Took: 2 * time.Second}
+		runs[i].summarize()
+	}
+	if f := runs[2]; f.Mounts != 1000 || f.P50 != 1 || f.P99 != 9 || f.PerSecond != 100 || f.OK != 0.75 {
+		t.Errorf("%+v", f)
+	}
+	met := map[string]bool{}
+	for _, b := range floodBudgets(runs) {
+		met[b.Name] = b.Met
+	}
+	want := map[string]bool{"repeated mount p99: flood of fast": true, "repeated mount p99: flood of slow": false}
+	if diff := cmp.Diff(want, met); diff != "" {
+		t.Errorf("budgets met (-want +got):\n%s", diff)
+	}
+	var table bytes.Buffer
+	if err := (report{Floods: runs}).table(&table); err != nil || !strings.Contains(table.String(), bareListener) {
+		t.Errorf("%v:\n%s", err, table.String())
 	}
 }
 

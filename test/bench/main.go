@@ -21,6 +21,9 @@
 // limit on requests per second (--kube-qps, 50 by default, which is what decides
 // in production) is lifted.
 //
+// Repeated mounts are also measured while a flood of requests comes to each HTTP port
+// of provider and exporter, against the same flood to a bare listener in another process.
+//
 // secretmanager status, with 10,000 Secrets, is measured against the list alone.
 //
 // Every answer is compared with the plaintext; a wrong one ends the run. Exit
@@ -60,14 +63,17 @@ type options struct {
 func (o options) measures(what string) bool { return o.what == "all" || o.what == what }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == floodChild {
+		os.Exit(runFloodChild(os.Args[2:]))
+	}
 	var o options
 	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
 	flag.IntVar(&o.rounds, "rounds", 4, "how many `rounds` of all measurements to make, a second or less for each")
 	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "begin no round that would go on for longer than this `time`")
-	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, audit, rotator, status or all")
+	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, audit, flood, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "leave out the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
-	if flag.NArg() > 0 || !slices.Contains([]string{"all", "provider", "audit", "rotator", "status"}, o.what) || o.rounds < 1 || o.output != "table" && o.output != "json" {
+	if flag.NArg() > 0 || !slices.Contains([]string{"all", "provider", "audit", "flood", "rotator", "status"}, o.what) || o.rounds < 1 || o.output != "table" && o.output != "json" {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -131,6 +137,12 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 			return err
 		}
 		r.Budgets = append(r.Budgets, auditBudget(r.Audit))
+	}
+	if o.measures("flood") {
+		if r.Floods, err = floods(ctx, w, dir, o, say); err != nil {
+			return err
+		}
+		r.Budgets = append(r.Budgets, floodBudgets(r.Floods)...)
 	}
 	if o.measures("rotator") || o.measures("status") {
 		if r.Rotations, r.Status, err = manySecrets(ctx, w, dir, o, say); err != nil {

@@ -92,11 +92,12 @@ type provider struct {
 
 // startProvider starts the built provider as its DaemonSet does, and waits until
 // it answers. It is to be called by the main goroutine.
-func startProvider(ctx context.Context, dir, name, vault, kubeconfig string) (*provider, error) {
+func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, more ...string) (*provider, error) {
 	socket := filepath.Join(dir, name+".sock")
+	args := append([]string{"--endpoint=" + socket, "--version-key-file=" + filepath.Join(dir, name+".key"),
+		"--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--vault-addr=" + vault, "--vault-auth-mount=jwt", "--kubeconfig=" + kubeconfig}, more...)
 	p := &provider{
-		cmd: exec.Command(filepath.Join(dir, providerName), "--endpoint="+socket, "--version-key-file="+filepath.Join(dir, name+".key"),
-			"--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--vault-addr="+vault, "--vault-auth-mount=jwt", "--kubeconfig="+kubeconfig),
+		cmd:    exec.Command(filepath.Join(dir, providerName), args...),
 		exited: make(chan struct{}), logFile: filepath.Join(dir, name+".log"),
 	}
 	log, err := os.Create(p.logFile)

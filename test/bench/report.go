@@ -25,6 +25,7 @@ type report struct {
 	Audit []auditPair `json:"audit,omitempty"`
 	// Rotations are those of the rotator, by number of Secrets.
 	Rotations []rotation `json:"rotations,omitempty"`
+	Floods    []floodRun `json:"floods,omitempty"`
 	// Status is nil where it was not measured.
 	Status  *statusRun `json:"status,omitempty"`
 	Budgets []budget   `json:"budgets"`
@@ -89,6 +90,12 @@ func (r report) table(out io.Writer) error {
 		say("\n%-24s %9s %9s %8s", "audit headers", "with ms", "without", "×")
 		for i, p := range r.Audit {
 			say("%-24s %9.3f %9.3f %8.3f", fmt.Sprintf("pair %d", i+1), p.With, p.Without, p.ratio())
+		}
+	}
+	if len(r.Floods) > 0 {
+		say("\n%-24s %8s %8s %8s %8s %8s %8s %8s", "flood of", "per s", "% OK", "mounts", "p50 ms", "p99 ms", "CPU %", "RSS MiB")
+		for _, f := range r.Floods {
+			say("%-24s %8.0f %8.1f %8d %8.2f %8.2f %8.1f %8.1f", f.Port, f.PerSecond, 100*f.OK, f.Mounts, f.P50, f.P99, 100*f.CPU, float64(f.RSS)/mib)
 		}
 	}
 	if len(r.Rotations) > 0 {

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/flood"
+)
+
+const (
+	// floodChild is the first argument of a process that floods, or is flooded.
+	floodChild = "flood-child"
+	// floodRate is in requests a second, each on a connection of its own.
+	floodRate = 5000
+	// floodSources are so many that the share of one address is not what limits them.
+	floodSources = 250
+	// maxFlood bounds a flood, whatever becomes of the process that started it.
+	maxFlood = time.Minute
+	// mountEvery leaves time between mounts: the machine has to do with the flood already.
+	mountEvery = 2 * time.Millisecond
+
+	bareListener = "a bare listener"
+)
+
+// floodRun is what repeated mounts took while a port was flooded.
+type floodRun struct {
+	Port      string  `json:"port"`
+	PerSecond float64 `json:"perSecond"` // connections that the flood made
+	OK        float64 `json:"ok"`        // the part of them that was answered with 200
+	Mounts    int     `json:"mounts"`
+	P50       float64 `json:"p50ms"`
+	P99       float64 `json:"p99ms"`
+	CPU       float64 `json:"cpu"`           // the part of a processor that the provider used
+	RSS       int64   `json:"residentBytes"` // the provider's, afterwards
+
+	target flood.Target
+	samples
+	result flood.Result
+}
+
+// floods measures repeated mounts while each port is flooded in turn.
+func floods(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (runs []floodRun, err error) {
+	p, err := startProvider(ctx, dir, "flooded", w.vault.Address, w.api.Kubeconfig, "--pprof-addr=127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(p.explain(err), p.stop()) }()
+	bare, err := startChild(exec.Command(os.Args[0], floodChild, "listen"))
+	if err != nil {
+		return nil, err
+	}
+	defer bare.stop()
+	exporterLog := filepath.Join(dir, "exporter.log")
+	exporter, err := startExporter(dir, exporterLog, w.api.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	defer exporter.stop()
+
+	address, err := bare.line()
+	if err != nil {
+		return nil, err
+	}
+	runs = []floodRun{{Port: bareListener, target: flood.Target{Address: address, Path: "/", Sources: floodSources}}}
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, port := range []struct{ name, log, what, path string }{
+		{"the provider's health", p.logFile, "health probes", "/healthz"},
+		{"its metrics", p.logFile, "metrics", "/metrics"},
+		{"its profiles", p.logFile, "profiles", "/debug/pprof/heap"},
+		{"the exporter's metrics", exporterLog, "metrics", "/metrics"},
+	} {
+		address, err := flood.Listening(startCtx, port.log, port.what)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, floodRun{Port: port.name, target: flood.Target{Address: address, Path: port.path, Sources: floodSources}})
+	}
+	calls, err := (&cell{From: fromKubelet, Kind: kindRepeat}).calls(ctx, w, nil, p, w.volumes[1], 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := calls[0](ctx); err != nil {
+		return nil, err
+	}
+	for round := range o.rounds {
+		say("round %d of %d: floods", round+1, o.rounds)
+		for i := range runs {
+			if err := runs[i].round(ctx, p, calls[0]); err != nil {
+				return nil, fmt.Errorf("flood of %s: %w", runs[i].Port, err)
+			}
+		}
+	}
+	for i := range runs {
+		runs[i].summarize()
+	}
+	return runs, nil
+}
+
+// round floods the port from a process of its own, and measures.
+func (f *floodRun) round(ctx context.Context, p *provider, repeat call) error {
+	child, err := startChild(exec.Command(os.Args[0], floodChild, "flood", f.target.Address, f.target.Path))
+	if err != nil {
+		return err
+	}
+	defer child.stop()
+	if _, err := child.line(); err != nil { // it floods
+		return err
+	}
+	tick := time.NewTicker(mountEvery)
+	defer tick.Stop()
+	s, err := timed(ctx, p, 1, func(int) call { <-tick.C; return repeat })
+	if err != nil {
+		return err
+	}
+	result, err := child.end()
+	if err != nil {
+		return err
+	}
+	var r flood.Result
+	if err := json.Unmarshal(result, &r); err != nil {
+		return fmt.Errorf("result of the flood: %w", err)
+	}
+	f.add(s)
+	f.result.Made += r.Made
+	f.result.OK += r.OK
+	f.result.Took += r.Took
+	f.RSS, err = p.rss()
+	return err
+}
+
+func (f *floodRun) summarize() {
+	slices.Sort(f.latencies)
+	f.Mounts = len(f.latencies)
+	f.P50, f.P99 = milliseconds(percentile(f.latencies, 50)), milliseconds(percentile(f.latencies, 99))
+	f.CPU = ratio(f.cpu.Seconds(), f.wall.Seconds())
+	f.PerSecond, f.OK = f.result.Rate(), ratio(float64(f.result.OK), float64(f.result.Made))
+}
+
+func floodBudgets(runs []floodRun) (all []budget) {
+	var floor float64
+	for _, f := range runs {
+		if f.Port == bareListener {
+			floor = f.P99
+			continue
+		}
+		all = append(all, budget{Name: "repeated mount p99: flood of " + f.Port, Unit: "ms", Limit: 2, Measured: f.P99, Floor: floor}.judged())
+	}
+	return all
+}
+
+// A child is a process that ends with its standard input, or with this process.
+type child struct {
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	stdout io.Reader
+}
+
+func startChild(cmd *exec.Cmd) (*child, error) {
+	cmd.SysProcAttr = childAttributes()
+	if cmd.Stderr == nil {
+		cmd.Stderr = os.Stderr
+	}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return &child{cmd, stdin, stdout}, cmd.Start()
+}
+
+func startExporter(dir, logFile, kubeconfig string) (*child, error) {
+	log, err := os.Create(logFile)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the child has its own copy
+	cmd := exec.Command(filepath.Join(dir, rotatorName), "export", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--kubeconfig="+kubeconfig)
+	cmd.Env, cmd.Stderr = []string{}, log
+	return startChild(cmd)
+}
+
+// line reads a line of what the child prints, a byte at a time so that the rest stays.
+func (c *child) line() (string, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(c.stdout, b); err != nil {
+			return "", fmt.Errorf("%s ended: %w", c.cmd, err)
+		}
+		if b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[0])
+	}
+}
+
+// end tells the child to end and returns the rest of what it prints.
+func (c *child) end() ([]byte, error) {
+	if err := c.stdin.Close(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(c.stdout)
+}
+
+func (c *child) stop() {
+	_ = c.cmd.Process.Kill() // it may have ended
+	_ = c.cmd.Wait()
+}
+
+// runFloodChild is the other process. It ends with its standard input, and a flood
+// after a minute in any case.
+func runFloodChild(args []string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), maxFlood)
+	defer cancel()
+	parentEnded := func(do func()) { go func() { _, _ = io.Copy(io.Discard, os.Stdin); do() }() }
+	var err error
+	switch {
+	case len(args) == 1 && args[0] == "listen":
+		parentEnded(func() { os.Exit(0) })
+		err = listenBare()
+	case len(args) == 3 && args[0] == "flood":
+		parentEnded(cancel)
+		var r flood.Result
+		time.AfterFunc(200*time.Millisecond, func() { fmt.Println("flooding") })
+		if r, err = flood.Run(ctx, flood.Target{Address: args[1], Path: args[2], Sources: floodSources}, floodRate); err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(r)
+		}
+	default:
+		err = fmt.Errorf("unknown arguments %q", args)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+// listenBare answers each connection in as few steps as there can be.
+func listenBare() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	buffer := make([]byte, 4096)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Read(buffer); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+		}
+		_ = c.Close()
+	}
+}
