@@ -195,7 +195,7 @@ func (w *world) newPods(ctx context.Context, n int, asPod bool) ([]pod, error) {
 		made.Go(func() (err error) {
 			number := w.pods.Add(1)
 			p := pod{name: fmt.Sprintf("app-%d", number), uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", number)}
-			p.vault = w.issuer.Token(namespace, p.name, "vault", time.Hour)
+			p.vault = w.issuer.PodToken(namespace, p.name, p.uid, p.name, "vault", time.Hour)
 			if asPod {
 				p.api, err = w.apiToken(ctx)
 			}
