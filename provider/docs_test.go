@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -21,6 +22,24 @@ func TestReferencePage(t *testing.T) {
 	params, fields, ok := strings.Cut(string(text), "\n## Fields of `objects`\n")
 	if !ok {
 		t.Fatal("the page has no part on objects")
+	}
+	fields, limits, ok := strings.Cut(fields, "\n## Limits\n")
+	if !ok {
+		t.Fatal("the page has no part on limits")
+	}
+	for _, text := range []string{
+		bytesText(maxRequest) + " as JSON |", fmt.Sprintf("%s as JSON, %d names |", bytesText(maxAttributes), maxParameters),
+		fmt.Sprintf("| each parameter except `objects` | %s |", bytesText(maxParameter)),
+		fmt.Sprintf("| `objects` | %s, %d items, %s values |", bytesText(maxObjectsBytes), maxObjects, thousands(maxNodes)),
+		fmt.Sprintf("| `objectName` | %d directories |", maxFolders), fmt.Sprintf("| `field` | %s, %d parts |", bytesText(maxField), maxDepth),
+		fmt.Sprintf("%s, %d audiences |", bytesText(maxTokenBytes), maxTokens), fmt.Sprintf("| the Secret | %s entries |", thousands(maxEntries)),
+		fmt.Sprintf("read as the pod | %s |", bytesText(maxSecretAnswer)), fmt.Sprintf("%s values, %d levels |", thousands(maxNodes), maxDepth),
+		fmt.Sprintf("| %d,000,000 values |", maxWork/1_000_000), fmt.Sprintf("| all files of a volume | %s |", bytesText(maxAnswer)),
+		fmt.Sprintf("At most %d problems", maxProblems), fmt.Sprintf("`GOMEMLIMIT` (%d MiB where", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
+	} {
+		if !strings.Contains(limits, text) {
+			t.Errorf("the part on limits does not have %q", text)
+		}
 	}
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (.*?) \\|")
 	rows := func(text string) (rows [][2]string) {
@@ -71,3 +90,6 @@ func TestReferencePage(t *testing.T) {
 		}
 	})
 }
+
+// thousands writes a limit as the page has it.
+func thousands(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }

@@ -103,9 +103,15 @@ var secretLike = regexp.MustCompile(
 		`|\b(hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}` + // a token of Vault's or OpenBao's
 		`|vault:v[0-9]+:[A-Za-z0-9+/=_-]+`)
 
+// minSecret is the length from which a token is taken out of messages. A shorter one
+// is no token that anybody issues, and to replace a letter or two wherever they are
+// makes a message unreadable without keeping anything secret. A real one, of the
+// API server, has hundreds of bytes.
+const minSecret = 8
+
 func scrub(s string, secrets []string) string {
 	for _, secret := range secrets {
-		if secret != "" {
+		if len(secret) >= minSecret {
 			s = strings.ReplaceAll(s, secret, "(token)")
 		}
 	}

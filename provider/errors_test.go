@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -81,10 +82,35 @@ func TestFinalScrubs(t *testing.T) {
 			t.Errorf("got %v", f)
 		}
 	}
+	// What is too short to be a token does not take the message apart.
+	for _, secret := range []string{"a", "role", "account"} {
+		if f := final(fail(codes.NotFound, "a role", "account a", "a role"), secret); f.Error() != "a role: account a; check a role" {
+			t.Errorf("%q: got %q", secret, f)
+		}
+	}
+	if f := final(fail(codes.NotFound, "x", "it has 12345678 in it", "y"), "12345678"); strings.Contains(f.Error(), "12345678") {
+		t.Errorf("got %q", f)
+	}
 	// Names that have a likeness stay.
 	const names = `role "hvs" of auth/s.b with service account demo/vault.v1, key vault:v1`
 	if f := final(fail(codes.NotFound, names, "x", "y")); f.what != names {
 		t.Errorf("got %q", f.what)
+	}
+}
+
+// TestYAMLAudience: the line to copy has the audience and nothing else, whatever it is.
+func TestYAMLAudience(t *testing.T) {
+	for _, audience := range []string{
+		"", "vault", "https://kubernetes.default.svc", "a: b", "x\n- audience: ''", "yes", "null", "12", "'", `"`, "#", "*a", "{a", "- a", "a ", "\u2028", "\x7f", "é",
+	} {
+		var got []map[string]string
+		line := "- audience: " + yamlAudience(audience)
+		if err := yaml.Unmarshal([]byte(line), &got); err != nil || len(got) != 1 || len(got[0]) != 1 || got[0]["audience"] != audience {
+			t.Errorf("%q: %q is %q, %v", audience, line, got, err)
+		}
+	}
+	if got := yamlAudience("vault"); got != "vault" {
+		t.Errorf("got %s", got)
 	}
 }
 

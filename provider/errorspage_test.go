@@ -114,6 +114,14 @@ func TestErrorsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	manyEntries, err := NewKubernetes(&rest.Config{Host: faulty(t, e.vault, func(w http.ResponseWriter, _ *http.Request) bool {
+		fmt.Fprint(w, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")
+		return true
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	type cause struct {
 		address string
 		params  map[string]string
@@ -122,16 +130,24 @@ func TestErrorsPage(t *testing.T) {
 		broken  func(*served)
 	}
 	causes := map[documentedError]cause{
-		{"InvalidArgument", "the parameters of"}:                                                                        {direct, e.params("scope", "wide"), good, nil, nil},
-		{"InvalidArgument", "is not a parameter; did you mean"}:                                                         {direct, e.params("secretNames", "x"), good, nil, nil},
-		{"InvalidArgument", "is not the name of a SecretProviderClass"}:                                                 {direct, e.params(keyClass, "a,b"), good, nil, nil},
-		{"InvalidArgument", "--vault-allowed-addresses"}:                                                                {direct, e.params("vaultAddress", "https://evil.example"), good, nil, nil},
-		{"InvalidArgument", "--vault-allowed-auth-mounts"}:                                                              {direct, e.params("vaultAuthMountPath", "cert"), good, nil, nil},
-		{"InvalidArgument", "--vault-allowed-namespaces"}:                                                               {direct, e.params("vaultNamespace", "team"), good, nil, nil},
-		{"Unauthenticated", "is not a Kubernetes service account token"}:                                                {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
-		{"PermissionDenied", "is not this pod's"}:                                                                       {direct, e.params(keyPodUID, "uid-1", keyTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
-		{"PermissionDenied", "the login response is about another identity"}:                                            {answers(200, `{"auth": {"client_token": "t"}}`), e.params(), good, nil, nil},
-		{"InvalidArgument", "reading the driver's request"}:                                                             {direct, nil, good, nil, nil},
+		{"InvalidArgument", "the parameters of"}:                             {direct, e.params("scope", "wide"), good, nil, nil},
+		{"InvalidArgument", "is not a parameter; did you mean"}:              {direct, e.params("secretNames", "x"), good, nil, nil},
+		{"InvalidArgument", "is not the name of a SecretProviderClass"}:      {direct, e.params(keyClass, "a,b"), good, nil, nil},
+		{"InvalidArgument", "--vault-allowed-addresses"}:                     {direct, e.params("vaultAddress", "https://evil.example"), good, nil, nil},
+		{"InvalidArgument", "--vault-allowed-auth-mounts"}:                   {direct, e.params("vaultAuthMountPath", "cert"), good, nil, nil},
+		{"InvalidArgument", "--vault-allowed-namespaces"}:                    {direct, e.params("vaultNamespace", "team"), good, nil, nil},
+		{"Unauthenticated", "is not a Kubernetes service account token"}:     {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
+		{"PermissionDenied", "is not this pod's"}:                            {direct, e.params(keyPodUID, "uid-1", keyTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
+		{"PermissionDenied", "the login response is about another identity"}: {answers(200, `{"auth": {"client_token": "t"}}`), e.params(), good, nil, nil},
+		{"InvalidArgument", "reading the driver's request"}:                  {direct, nil, good, nil, nil},
+		{"InvalidArgument", "more than the limit of"}:                        {direct, e.params("audience", strings.Repeat("a", maxParameter+1)), good, nil, nil},
+		{"FailedPrecondition", "the plaintext holds more values than the limit"}: {direct, e.params("objects", "- {objectName: x, field: a}"),
+			map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "["+strings.Repeat("0,", maxNodes)+"0]")}, nil, nil},
+		{"FailedPrecondition", "it has more than the limit of"}: {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = manyEntries }, nil},
+		{"Internal", "too many large mounts"}: {direct, e.params(), map[string]string{"x": strings.Repeat("x", 64<<10)}, nil, func(s *served) {
+			s.provider.requests = newAdmission(1, 0)
+			s.provider.requests.free = 0
+		}},
 		{"FailedPrecondition", "no ciphertext of Secret"}:                                                               {direct, e.params(), nil, nil, nil},
 		{"FailedPrecondition", "no service-account token of audience"}:                                                  {direct, e.params("audience", "team"), good, nil, nil},
 		{"Unauthenticated", "expired at"}:                                                                               {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good, nil, nil},

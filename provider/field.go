@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,11 +19,23 @@ import (
 // parser's own words would repeat parts of it.
 var errNotDocument = errors.New("the plaintext is neither JSON nor YAML")
 
+// What a plaintext gives that is not read for its size.
+var (
+	errTooManyValues = fmt.Errorf("the plaintext holds more values than the limit of %d", maxNodes)
+	errTooDeep       = fmt.Errorf("the plaintext nests deeper than the limit of %d", maxDepth)
+)
+
 // document is a plaintext that fields are taken from. JSON is read as the YAML
 // that it is not quite: see parseDocument.
 type document struct {
-	json any // json.Number, string, bool, nil, []any, map[string]any
-	yaml *yaml.Node
+	json  any // json.Number, string, bool, nil, []any, map[string]any
+	yaml  *yaml.Node
+	index map[*yaml.Node]map[string]yamlValue // of the mappings that were looked into
+}
+
+type yamlValue struct {
+	node  *yaml.Node
+	twice bool // its name is there more than once
 }
 
 // parseDocument reads JSON or, failing that, YAML of one document. JSON is not
@@ -31,13 +44,23 @@ func parseDocument(plaintext []byte) (*document, error) {
 	if !utf8.Valid(plaintext) {
 		return nil, errNotDocument // the JSON reader would put something else in place
 	}
-	decoder := json.NewDecoder(bytes.NewReader(plaintext))
-	decoder.UseNumber() // so that numbers stay as they were written
-	var d document
-	if err := decoder.Decode(&d.json); err == nil {
-		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
-			return &d, nil
+	if json.Valid(plaintext) {
+		switch values, depth := jsonSize(plaintext); {
+		case values > maxNodes:
+			return nil, errTooManyValues
+		case depth > maxDepth:
+			return nil, errTooDeep
 		}
+		decoder := json.NewDecoder(bytes.NewReader(plaintext))
+		decoder.UseNumber() // so that numbers stay as they were written
+		var d document
+		if decoder.Decode(&d.json) != nil {
+			return nil, errNotDocument
+		}
+		return &d, nil
+	}
+	if yamlNodes(string(plaintext)) > maxNodes {
+		return nil, errTooManyValues
 	}
 	var doc, next yaml.Node
 	lines := yaml.NewDecoder(bytes.NewReader(plaintext))
@@ -47,15 +70,30 @@ func parseDocument(plaintext []byte) (*document, error) {
 	if err := lines.Decode(&next); !errors.Is(err, io.EOF) {
 		return nil, errNotDocument
 	}
-	return &document{yaml: doc.Content[0]}, nil
+	// The parser itself goes no deeper than 10,000.
+	if deeper(doc.Content[0], maxDepth) {
+		return nil, errTooDeep
+	}
+	return &document{yaml: doc.Content[0], index: map[*yaml.Node]map[string]yamlValue{}}, nil
+}
+
+// deeper reports whether a node has more levels than depth.
+func deeper(n *yaml.Node, depth int) bool {
+	if n.Kind != yaml.MappingNode && n.Kind != yaml.SequenceNode {
+		return false
+	}
+	return depth <= 0 || slices.ContainsFunc(n.Content, func(n *yaml.Node) bool { return deeper(n, depth-1) })
 }
 
 // get returns the content of a field: a scalar as its text, exactly as written
 // where it is a number, and anything else as JSON. The error names the field,
 // never a value.
-func (d *document) get(field []string) ([]byte, error) {
+func (d *document) get(w *work, field []string) ([]byte, error) {
+	if err := w.do(len(field)); err != nil {
+		return nil, err
+	}
 	if d.yaml != nil {
-		return yamlField(d.yaml, field)
+		return d.yamlField(w, field)
 	}
 	return jsonField(d.json, field)
 }
@@ -92,25 +130,25 @@ func jsonField(v any, field []string) ([]byte, error) {
 	return marshal(v)
 }
 
-func yamlField(n *yaml.Node, field []string) ([]byte, error) {
+func (d *document) yamlField(w *work, field []string) ([]byte, error) {
+	n := d.yaml
 	for i, name := range field {
 		switch n.Kind {
 		case yaml.MappingNode:
-			var next *yaml.Node
-			for j := 0; j+1 < len(n.Content); j += 2 {
-				key := n.Content[j]
-				if key.Kind != yaml.ScalarNode || key.Value != name {
-					continue
+			if d.index[n] == nil {
+				if err := w.do(len(n.Content)); err != nil {
+					return nil, err
 				}
-				if next != nil {
-					return nil, fmt.Errorf("field %s is there twice", fieldName(field[:i+1]))
-				}
-				next = n.Content[j+1]
+				d.index[n] = indexed(n)
 			}
-			if next == nil {
+			next := d.index[n][name]
+			switch {
+			case next.node == nil:
 				return nil, missing(field[:i+1])
+			case next.twice:
+				return nil, fmt.Errorf("field %s is there twice", fieldName(field[:i+1]))
 			}
-			n = next
+			n = next.node
 		case yaml.SequenceNode:
 			at, err := index(field[:i+1], len(n.Content))
 			if err != nil {
@@ -125,7 +163,7 @@ func yamlField(n *yaml.Node, field []string) ([]byte, error) {
 	}
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		v, err := plain(n, field)
+		v, err := plain(w, n, field)
 		if err != nil {
 			return nil, err
 		}
@@ -136,13 +174,28 @@ func yamlField(n *yaml.Node, field []string) ([]byte, error) {
 	return []byte(n.Value), nil
 }
 
+// indexed returns the values of a mapping by name.
+func indexed(mapping *yaml.Node) map[string]yamlValue {
+	values := make(map[string]yamlValue, len(mapping.Content)/2)
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if key := mapping.Content[i]; key.Kind == yaml.ScalarNode {
+			_, twice := values[key.Value]
+			values[key.Value] = yamlValue{mapping.Content[i+1], twice}
+		}
+	}
+	return values
+}
+
 // plain turns YAML into what JSON can hold.
-func plain(n *yaml.Node, field []string) (any, error) {
+func plain(w *work, n *yaml.Node, field []string) (any, error) {
+	if err := w.do(1); err != nil {
+		return nil, err
+	}
 	switch n.Kind {
 	case yaml.SequenceNode:
 		list := make([]any, 0, len(n.Content))
 		for _, item := range n.Content {
-			v, err := plain(item, field)
+			v, err := plain(w, item, field)
 			if err != nil {
 				return nil, err
 			}
@@ -159,7 +212,7 @@ func plain(n *yaml.Node, field []string) (any, error) {
 			if _, ok := object[key.Value]; ok {
 				return nil, fmt.Errorf("field %s has a name in it twice", fieldName(field))
 			}
-			v, err := plain(n.Content[i+1], field)
+			v, err := plain(w, n.Content[i+1], field)
 			if err != nil {
 				return nil, err
 			}

@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -44,7 +47,8 @@ func (e encoding) decode(data []byte) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("it is not base64: %w", err) // which says where
 		}
-		return out[:n], nil
+		// White space in the text leaves room that would be held as long as the content.
+		return bytes.Clone(out[:n]), nil
 	case hexed:
 		text := bytes.TrimSpace(data)
 		out := make([]byte, hex.DecodedLen(len(text)))
@@ -56,57 +60,140 @@ func (e encoding) decode(data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// files makes the answer from the plaintext of each entry.
+// files makes the answer from the plaintext of each entry. It goes by entry, so that
+// one document is in memory at a time.
 func (p *Provider) files(ctx context.Context, r *request, objects []object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure) {
-	resp := &v1alpha1.MountResponse{}
-	documents := map[string]*document{}
-	var problems []string
+	what := "making the files of " + r.place()
+	work := &work{ctx: ctx, left: maxWork}
+	contents := make([][]byte, len(objects))
+	found := map[int]string{} // problems, by object
 	size := 0
-	for _, o := range objects {
-		if ctx.Err() != nil {
-			return nil, p.late(r, "writing the files")
+	for _, of := range byEntry(objects) {
+		source := &source{plaintext: plaintext[objects[of[0]].entry], work: work, made: map[string]made{}}
+		for _, i := range of {
+			o := objects[i]
+			content, err := source.content(o)
+			switch {
+			case ctx.Err() != nil:
+				return nil, p.late(r, "writing the files")
+			case err != nil:
+				found[i] = fmt.Sprintf("file %s from entry %s: %s", quote(o.path), quote(o.entry), err)
+			}
+			contents[i] = content
+			size += len(content)
+			if len(found) >= maxProblems || errors.Is(err, errTooMuchWork) || size > maxAnswer {
+				break // before time or memory is spent on what cannot be sent
+			}
 		}
-		content, err := o.content(plaintext, documents)
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("file %s from entry %s: %s", quote(o.path), quote(o.entry), err))
-			continue
+		if len(found) >= maxProblems || work.left < 0 || size > maxAnswer {
+			break
 		}
-		if size += len(content); size > maxAnswer {
-			break // before memory is filled with what cannot be sent
-		}
-		resp.Files = append(resp.Files, &v1alpha1.File{Path: o.path, Mode: int32(o.mode.Perm()), Contents: content})
-		resp.ObjectVersion = append(resp.ObjectVersion, &v1alpha1.ObjectVersion{
-			Id: o.path, Version: objectVersion(p.config.VersionKey, r.pod.namespace, r.secret, o.path, content),
-		})
 	}
-	if len(problems) > 0 {
-		return nil, fail(codes.FailedPrecondition, "making the files of "+r.place(), list(problems),
-			"objects in the class, and the plaintext with `secretmanager edit`")
+	if len(found) > 0 {
+		var problems []string
+		for _, i := range slices.Sorted(maps.Keys(found)) {
+			problems = append(problems, found[i])
+		}
+		return nil, fail(codes.FailedPrecondition, what, list(problems), "objects in the class, and the plaintext with `secretmanager edit`")
 	}
-	if size = max(size, proto.Size(resp)); size > maxAnswer {
-		return nil, fail(codes.FailedPrecondition, "making the files of "+r.place(),
+	resp := &v1alpha1.MountResponse{}
+	if size <= maxAnswer {
+		for i, o := range objects {
+			resp.Files = append(resp.Files, &v1alpha1.File{Path: o.path, Mode: int32(o.mode.Perm()), Contents: contents[i]})
+			resp.ObjectVersion = append(resp.ObjectVersion, &v1alpha1.ObjectVersion{
+				Id: o.path, Version: objectVersion(p.config.VersionKey, r.pod.namespace, r.secret, o.path, contents[i]),
+			})
+		}
+		size = proto.Size(resp)
+	}
+	if size > maxAnswer {
+		return nil, fail(codes.FailedPrecondition, what,
 			fmt.Sprintf("they are more than the %d MiB that the driver takes in one volume", maxAnswer>>20),
 			"objects in the class: take fewer entries, or spread them over several classes and volumes")
 	}
 	return resp, nil
 }
 
-// content makes one file. Each plaintext is read as a document once only.
-func (o object) content(plaintext map[string][]byte, documents map[string]*document) ([]byte, error) {
-	data := plaintext[o.entry]
-	if o.field != nil {
-		doc, ok := documents[o.entry]
+// byEntry returns the positions of the objects of each entry, the entries in the
+// order in which they first come.
+func byEntry(objects []object) (all [][]int) {
+	at := map[string]int{}
+	for i, o := range objects {
+		n, ok := at[o.entry]
 		if !ok {
-			var err error
-			if doc, err = parseDocument(data); err != nil {
-				return nil, err
-			}
-			documents[o.entry] = doc
+			n = len(all)
+			at[o.entry] = n
+			all = append(all, nil)
+		}
+		all[n] = append(all[n], i)
+	}
+	return all
+}
+
+// source is one plaintext that files are made of. It is read as a document once
+// only, and each field and encoding of it is made once only.
+type source struct {
+	plaintext []byte
+	work      *work
+	doc       *document
+	docErr    error
+	made      map[string]made // by field and encoding
+}
+
+type made struct {
+	content []byte
+	err     error
+}
+
+func (s *source) content(o object) ([]byte, error) {
+	key := fmt.Sprintf("%q %s", o.field, o.encoding)
+	m, ok := s.made[key]
+	if !ok {
+		m.content, m.err = s.make(o)
+		s.made[key] = m
+	}
+	return m.content, m.err
+}
+
+func (s *source) make(o object) ([]byte, error) {
+	data := s.plaintext
+	if o.field != nil {
+		if s.doc == nil && s.docErr == nil {
+			s.doc, s.docErr = parseDocument(data)
+		}
+		if s.docErr != nil {
+			return nil, s.docErr
 		}
 		var err error
-		if data, err = doc.get(o.field); err != nil {
+		if data, err = s.doc.get(s.work, o.field); err != nil {
 			return nil, err
 		}
 	}
+	if err := s.work.do(1 + len(data)/workUnit); err != nil {
+		return nil, err
+	}
 	return o.encoding.decode(data)
+}
+
+// errTooMuchWork is that of a mount which would use the node's CPU for too long.
+var errTooMuchWork = fmt.Errorf("the objects together read more than the limit of %d values of the documents", maxWork)
+
+// work is what a mount may still do with its documents.
+type work struct {
+	ctx  context.Context
+	left int
+	told int // done since the context was asked
+}
+
+// do takes n off, before it is done.
+func (w *work) do(n int) error {
+	w.left -= n
+	if w.left < 0 {
+		return errTooMuchWork
+	}
+	if w.told += n; w.told >= 10_000 {
+		w.told = 0
+		return w.ctx.Err()
+	}
+	return nil
 }

@@ -33,6 +33,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(`{"a": 1}`, `[]`)
 	f.Add(`{"csi.storage.k8s.io/serviceAccount.tokens": "{}"}`, ``)
 	f.Add(toJSON(plainParams("transitMount", "../x", "roleNam", "x")), `{"csi.storage.k8s.io/serviceAccount.tokens": "null"}`)
+	f.Add(`{"csi.storage.k8s.io/serviceAccount.tokens": "{\"a\":{},\"b\":{}}"}`, `{"a":"","b":""}`)
 	p := plainProvider(f)
 	f.Fuzz(func(t *testing.T, attributes, secrets string) {
 		r, failure := p.parse(&v1alpha1.MountRequest{Attributes: attributes, Secrets: secrets})
@@ -68,6 +69,8 @@ func FuzzObjects(f *testing.F) {
 		"- {objectName: a}", "- objectName: a/b\n  secretKey: x\n- objectName: a", "[]", "- *a", "- &a {objectName: *a}", "a: b",
 		"- {objectName: ../x, secretKey: x}", "- {objectName: './x', secretKey: x, filePermission: '0888'}", "- {objectName: a, objectName: b}",
 		"- {objectName: ..x, secretKey: x}", "- {? [a] : b}", "--- \n- {objectName: a}\n--- \n", "- !!binary aGk=", "- {objectName: a, field: 'b..c'}", "\t",
+		"- {a: ,a: ,a: }", "[&a ,&a ]", "[[],[]]", "-\n-\n", "%TAG !a! x\n--- a", "- {objectName: a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a, secretKey: x}",
+		"#\n- a\n#\n- b", "- {objectName: a, field: a.a.a.a.a.a.a.a.a.a}",
 	} {
 		f.Add(seed)
 	}

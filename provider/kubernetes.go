@@ -2,8 +2,10 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -23,8 +25,14 @@ import (
 const inClusterCA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 // maxSecretAnswer bounds what is read of the API server's answer: 1 MiB of data
-// in base64, and metadata.
-const maxSecretAnswer = 8 << 20
+// in base64, and metadata. An object in etcd has 1.5 MiB at most.
+const maxSecretAnswer = 4 << 20
+
+// shortSecretAnswer is what is read without being reserved first.
+const shortSecretAnswer = 64 << 10
+
+// errTooManyEntries is that of a Secret that has more than its limit.
+var errTooManyEntries = fmt.Errorf("it has more than the limit of %d entries", maxEntries)
 
 // Kubernetes reads Secrets from an API server, each with the token of whoever
 // asks. It has one pool of connections and no credentials, and it is safe for
@@ -80,17 +88,19 @@ func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
 	return &Kubernetes{client: client, host: config.Host}, nil
 }
 
-// secret reads a Secret as the owner of the token. What may be gone in a moment
-// is tried again until the context ends. It tells of each try the HTTP status of
-// the answer, 0 if there was none or none of an API server, and how long it took.
-func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, tried func(status int, took time.Duration)) (*corev1.Secret, error) {
+// secret reads the data of a Secret as the owner of the token. What may be gone in
+// a moment is tried again until the context ends. It calls large before it reads an
+// answer that is not short, and gives up where that has an error. It tells of each
+// try the HTTP status of the answer, 0 if there was none or none of an API server,
+// and how long it took.
+func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, large func() error, tried func(status int, took time.Duration)) (map[string][]byte, error) {
+	ctx = context.WithValue(ctx, largeKey{}, large)
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(0),
 	)
 	for {
-		var s corev1.Secret
 		began := time.Now()
 		result := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
 			SetHeader("Authorization", "Bearer "+token).
@@ -98,9 +108,14 @@ func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, 
 		status := 0
 		result.StatusCode(&status)
 		tried(status, time.Since(began))
-		err := result.Into(&s)
-		if err == nil {
-			return &s, nil
+		body, err := result.Raw()
+		if err != nil {
+			err = result.Error() // which has the server's words
+		} else {
+			var data map[string][]byte
+			if data, err = secretData(body); err == nil {
+				return data, nil
+			}
 		}
 		wait, again := transient(err)
 		wait = max(wait, policy.NextBackOff())
@@ -121,7 +136,7 @@ func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, 
 // transient reports whether an error may be gone in a moment, and how long the
 // API server would like to be left alone.
 func transient(err error) (wait time.Duration, again bool) {
-	if isTooLong(err) {
+	if isTooLong(err) || errors.Is(err, errTooManyEntries) {
 		return 0, false
 	}
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
@@ -144,13 +159,63 @@ func isTooLong(err error) bool {
 	return errors.As(err, &tooLong)
 }
 
+// secretData reads the data out of a Secret as the API server sends it, and nothing
+// else. The error repeats none of it.
+func secretData(body []byte) (map[string][]byte, error) {
+	var s struct {
+		Kind string          `json:"kind"`
+		Data json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(body, &s) != nil || s.Kind != "" && s.Kind != "Secret" {
+		return nil, errors.New("the answer is not a Secret")
+	}
+	if s.Data == nil {
+		return nil, nil
+	}
+	if values, _ := jsonSize(s.Data); values > maxEntries+1 {
+		return nil, errTooManyEntries
+	}
+	var data map[string][]byte
+	if json.Unmarshal(s.Data, &data) != nil {
+		return nil, errors.New("the answer is not a Secret")
+	}
+	return data, nil
+}
+
 // bounded ends an answer that is longer than any Secret with an error.
 type bounded struct{ next http.RoundTripper }
+
+// largeKey is where the context of a request has what to call before more is read
+// than shortSecretAnswer.
+type largeKey struct{}
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.next.RoundTrip(r)
 	if err == nil && resp.Body != nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSecretAnswer)
+		large, _ := r.Context().Value(largeKey{}).(func() error)
+		resp.Body = http.MaxBytesReader(nil, &reservedBody{ReadCloser: resp.Body, short: shortSecretAnswer, large: large}, maxSecretAnswer)
 	}
 	return resp, err
+}
+
+// reservedBody calls large before it reads more than short bytes.
+type reservedBody struct {
+	io.ReadCloser
+	short int
+	large func() error // nil once it was called
+}
+
+func (b *reservedBody) Read(p []byte) (int, error) {
+	if b.short <= 0 && b.large != nil {
+		if err := b.large(); err != nil {
+			return 0, err
+		}
+		b.large = nil
+	}
+	if b.large != nil {
+		p = p[:min(len(p), b.short)]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.short -= n
+	return n, err
 }

@@ -18,44 +18,51 @@ import (
 
 // Mount returns all files of the volume and a version of each, or an error with
 // one of the final codes (see the package). It ends within the mount timeout.
-func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (resp *v1alpha1.MountResponse, err error) {
-	l := mountLog{began: p.now(), id: rand.Text(), node: p.config.Node}
+func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	var h holds
+	defer h.release()
+	return p.mountHolding(ctx, in, &h)
+}
+
+// mountHolding is Mount. What the mount holds of memory is in h, which the caller
+// releases once the response is no longer needed.
+func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, h *holds) (resp *v1alpha1.MountResponse, err error) {
+	l := p.newMountLog()
 	p.metrics.inFlight.Inc()
 	// In a panic too: then there is neither answer nor error.
 	defer func() {
-		l.took = p.now().Sub(l.began)
-		p.metrics.mountDone(codeOf(resp, err), l.source, l.took)
-		if resp == nil && !p.mounted(l.request) {
-			p.metrics.newMountsFailed.Inc()
-		}
-		l.write(ctx, p.log, resp, err)
-		if p.audit != nil {
-			p.audit.write(l.line(codeOf(resp, err)))
-		}
+		p.done(ctx, &l, resp, err)
 	}()
 
-	whole := p.republished.whole(in)
-	if given := p.republished.again(whole); given != nil {
-		l.source, l.ciphertext, l.entries, l.kept = sourceCache, fromKubelet, given.entries, given.record
-		if p.log.Enabled(ctx, slog.LevelDebug) {
-			var failure *failure
-			l.request, failure = p.parse(in) // for its names
-			l.parsed = failure == nil
-		}
-		return given.MountResponse, nil
-	}
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
-	leave, waited := p.enter(ctx, in)
-	defer leave()
-	r, failure := p.parse(in)
+	whole := p.republished.whole(in)
+	if namespace, size := p.republished.find(whole); size > 0 && h.admitWork(ctx, p, namespace, sendCost(size)) == nil {
+		if given := p.republished.again(whole); given != nil {
+			l.source, l.ciphertext, l.entries, l.kept = sourceCache, fromKubelet, given.entries, given.record
+			if p.log.Enabled(ctx, slog.LevelDebug) {
+				// For its names. Room for that is not reserved: there may be a wait for it.
+				var failure *failure
+				l.request, failure = p.parse(in)
+				l.parsed = failure == nil
+			}
+			return given.MountResponse, nil
+		}
+		h.release()
+	}
+	r, failure := p.open(in)
 	r.whole = whole
-	l.request, l.parsed = r, failure == nil
-	if failure == nil && waited != nil {
-		failure = p.late(r, "waiting for other long ones")
+	l.request = r
+	if failure == nil {
+		failure = p.waited(r, h.admitRequest(ctx, p, r, in))
 	}
 	if failure == nil {
-		resp, failure = p.mount(ctx, r, &l)
+		failure = p.validate(r, in)
+	}
+	l.parsed = failure == nil
+	if failure == nil {
+		h.request.shrink(heldCost(r, in)) // without what objects were parsed to
+		resp, failure = p.mount(ctx, r, h, &l)
 	}
 	if failure != nil {
 		return nil, final(failure, r.tokens.all()...)
@@ -89,27 +96,27 @@ func (p *Provider) mounted(r *request) bool {
 	return ok
 }
 
-// What a mount takes of memory, copies and all, goes by the size of its request.
-// Long ones take turns: those in work have no more than maxLong bytes together,
-// and one that is longer than that has its turn alone. What is shortRequest or
-// less, as nearly all are, does not wait for anybody.
-const (
-	shortRequest = 64 << 10
-	maxLong      = 16 << 20
-)
+func (p *Provider) newMountLog() mountLog {
+	return mountLog{began: p.now(), id: rand.Text(), node: p.config.Node}
+}
 
-// enter waits until there is room for a mount. Whoever calls leaves, also after
-// an error, which is that of the context.
-func (p *Provider) enter(ctx context.Context, in *v1alpha1.MountRequest) (leave func(), err error) {
-	size := int64(len(in.GetAttributes()) + len(in.GetSecrets()))
-	if size <= shortRequest {
-		return func() {}, nil
+// done notes what became of a mount.
+func (p *Provider) done(ctx context.Context, l *mountLog, resp *v1alpha1.MountResponse, err error) {
+	l.took = p.now().Sub(l.began)
+	p.metrics.mountDone(codeOf(resp, err), l.source, l.took)
+	if resp == nil && !p.mounted(l.request) {
+		p.metrics.newMountsFailed.Inc()
 	}
-	size = min(size, maxLong)
-	if err := p.long.Acquire(ctx, size); err != nil {
-		return func() {}, err
+	l.write(ctx, p.log, resp, err)
+	if p.audit != nil {
+		p.audit.write(l.line(codeOf(resp, err)))
 	}
-	return func() { p.long.Release(size) }, nil
+}
+
+// unreceived notes a mount whose request could not be read.
+func (p *Provider) unreceived(ctx context.Context, err error) {
+	l := p.newMountLog()
+	p.done(ctx, &l, nil, final(err))
 }
 
 // deadline sets the mount's own deadline. Should the driver's be sooner, ours
@@ -124,12 +131,12 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, timeout)
 }
 
-func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha1.MountResponse, *failure) {
+func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog) (*v1alpha1.MountResponse, *failure) {
 	jwt, failure := r.tokens.pick(r.audience, "log in to Vault", r.pod, p.now())
 	if failure != nil {
 		return nil, failure
 	}
-	data, from, failure := p.entries(ctx, r)
+	data, from, failure := p.entries(ctx, r, h)
 	l.ciphertext = from
 	if failure != nil {
 		return nil, failure
@@ -139,6 +146,9 @@ func (p *Provider) mount(ctx context.Context, r *request, l *mountLog) (*v1alpha
 		return nil, failure
 	}
 	l.entries = len(entries)
+	if failure := p.waited(r, h.admitWork(ctx, p, r.pod.namespace, workCost(objects, data, entries))); failure != nil {
+		return nil, failure
+	}
 	m, keep := p.republished.of(r, jwt, data, entries)
 	if keep {
 		if from == fromKubelet {
@@ -224,24 +234,28 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 		return nil, p.decryptFailure(r, err)
 	}
 	plaintext := make(map[string][]byte, len(entries))
-	var problems, checks []string
+	var found problems
+	var checks []string
 	code := codes.NotFound
 	for i, result := range results {
 		if result.Err != nil {
-			problem, check := r.itemProblem(entries[i].Name, from, result.Err)
-			problems = append(problems, problem)
-			if !slices.Contains(checks, check) {
-				checks = append(checks, check)
-			}
 			if !errors.Is(result.Err, transit.ErrNotFound) {
 				code = codes.FailedPrecondition
+			}
+			if found.full() {
+				continue
+			}
+			problem, check := r.itemProblem(entries[i].Name, from, result.Err)
+			found.add(problem)
+			if !slices.Contains(checks, check) {
+				checks = append(checks, check)
 			}
 			continue
 		}
 		plaintext[entries[i].Name], entries[i].Decrypted = result.Data, true
 	}
-	if len(problems) > 0 {
-		return nil, fail(code, fmt.Sprintf("decrypting %s with %s", r.place(), r.key), list(problems), strings.Join(checks, "; "))
+	if len(found) > 0 {
+		return nil, fail(code, fmt.Sprintf("decrypting %s with %s", r.place(), r.key), list(found), strings.Join(checks, "; "))
 	}
 	return plaintext, nil
 }

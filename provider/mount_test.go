@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -235,14 +236,14 @@ func TestNothingInTheLog(t *testing.T) {
 	}
 }
 
-// TestLongRequestsTakeTurns: mounts with long requests are not all in memory
-// several times over, and those with short ones are not held up by them.
+// TestLongRequestsTakeTurns: mounts that take much memory are not all in memory at
+// the same time, and they do not hold up those of another namespace.
 func TestLongRequestsTakeTurns(t *testing.T) {
-	e := newEnv(t)
+	e, neighbor := newEnv(t), newEnv(t)
 	var at, most atomic.Int32
 	free := make(chan struct{})
 	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
-		if isDecrypt(r) && r.ContentLength > shortRequest {
+		if isDecrypt(r) && r.ContentLength > 64<<10 {
 			now := at.Add(1)
 			for {
 				before := most.Load()
@@ -261,9 +262,14 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	s := serve(t, address, within(time.Minute))
 	value := strings.Repeat("v", 700<<10)
 	long := e.entries(t, value)
-	const pods = 40
 	in := mountRequest(e.params(), long)
-	room := int32(maxLong / (len(in.Attributes) + len(in.Secrets)))
+	// As many as wait and are in work together.
+	works, requests := s.provider.works, s.provider.requests
+	pods := int((requests.capacity/2/int64(4*len(in.Secrets)) + requests.maxWaiting/int64(len(in.Secrets)+len(in.Attributes)+200)))
+	room := works.capacity / 2 / int64(7*len(long["x"]))
+	if pods < 2*int(room) {
+		t.Fatalf("%d pods would not have to take turns", pods)
+	}
 	done := make(chan error, pods)
 	for range pods {
 		go func() {
@@ -274,30 +280,54 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 			done <- err
 		}()
 	}
-	for at.Load() < room { // until all that have room are there
+	for at.Load() == 0 || requests.waits() == 0 { // until those that have room are there, and others wait
 		select {
 		case err := <-done:
 			t.Fatal(err)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	s.mountOne(t, e.params(), e.entries(t, "short"), "short")
+	s.mountOne(t, neighbor.params(), neighbor.entries(t, "short"), "short")
 	close(free)
 	for range pods {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	}
-	if got := most.Load(); got > room {
+	if got := int64(most.Load()); got > room {
 		t.Errorf("%d at a time; there is room for %d", got, room)
 	}
-	// Whose turn does not come says so, with the names.
-	if err := s.provider.long.Acquire(t.Context(), maxLong); err != nil {
-		t.Fatal(err)
+	if works.free != works.capacity || requests.free != requests.capacity || requests.waiting != 0 {
+		t.Errorf("%d and %d bytes are not given back, and %d still wait", works.capacity-works.free, requests.capacity-requests.free, requests.waiting)
 	}
-	defer s.provider.long.Release(maxLong)
-	short := serve(t, address, within(time.Second))
-	short.provider.long = s.provider.long
-	_, err := short.Mount(t.Context(), mountRequest(e.params(), long))
-	wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other long ones")
+}
+
+// TestNoRoom: a mount that waits for memory to the end of its time says so, with the
+// names, and one that cannot even wait says so at once.
+func TestNoRoom(t *testing.T) {
+	e := newEnv(t)
+	s := serve(t, e.vault.Address, within(time.Second))
+	long := e.entries(t, strings.Repeat("v", 700<<10))
+	for name, a := range map[string]*admission{"requests": s.provider.requests, "works": s.provider.works} {
+		var all []*grant
+		for a.free > a.capacity/8 {
+			g, err := a.acquire(t.Context(), fmt.Sprint("other-", len(all)), a.capacity/64, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, g)
+		}
+		_, err := s.Mount(t.Context(), mountRequest(e.params(), long))
+		wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other mounts")
+		if name == "requests" {
+			a.maxWaiting = 0
+			_, err = s.Mount(t.Context(), mountRequest(e.params(), long))
+			wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts", "tries again")
+		}
+		s.mountOne(t, e.params(), e.entries(t, "short"), "short")
+		for _, g := range all {
+			g.release()
+		}
+	}
+	s.mountOne(t, e.params(), long, strings.Repeat("v", 700<<10))
 }

@@ -19,10 +19,6 @@ import (
 // do not run as root.
 const defaultMode os.FileMode = 0o644
 
-// maxObjects bounds the work that one class can ask for. A Secret of one
-// megabyte holds that many entries only if they are close to empty.
-const maxObjects = 2000
-
 // object is one file to make.
 type object struct {
 	path     string   // in the volume
@@ -64,7 +60,10 @@ var objectFields = []objectField{
 
 // parseObjects reads the parameter objects, a YAML list. The problems go on
 // from the parameter's name: "[2].filePermission: …".
-func parseObjects(text, target string) (objects []object, problems []string) {
+func parseObjects(text, target string) (objects []object, found problems) {
+	if err := tooLong(text, maxObjectsBytes); err != nil {
+		return nil, problem(err)
+	}
 	root, err := parseList(text)
 	if err != nil {
 		return nil, problem(err)
@@ -73,36 +72,42 @@ func parseObjects(text, target string) (objects []object, problems []string) {
 		return nil, []string{": is an empty list; leave objects out to have every entry as a file"}
 	}
 	if len(root.Content) > maxObjects {
-		return nil, []string{fmt.Sprintf(": has %d items, more than %d", len(root.Content), maxObjects)}
+		return nil, []string{fmt.Sprintf(": has %d items, more than the limit of %d", len(root.Content), maxObjects)}
 	}
 	paths := pathSet{target: target}
 	for i, item := range root.Content {
 		at := fmt.Sprintf("[%d]", i)
+		if found.full() {
+			return nil, append(found, at+": is not checked, nor is what follows, after so many problems")
+		}
 		o, more := parseObject(item)
 		for _, problem := range more {
-			problems = append(problems, at+problem)
+			found.add(at + problem)
 		}
 		if item.Kind != yaml.MappingNode {
 			continue
 		}
 		if o.path == "" {
-			problems = append(problems, at+".objectName: is required: the path of the file in the volume")
+			found.add(at + ".objectName: is required: the path of the file in the volume")
 		} else if err := paths.add(o.path, fmt.Sprintf("objects[%d]", i)); err != nil {
-			problems = append(problems, at+".objectName: "+err.Error())
+			found.add(at + ".objectName: " + err.Error())
 		}
 		if o.entry == "" {
 			o.entry = o.path
 			if o.path != "" && checkEntry(o.path) != nil {
-				problems = append(problems, at+".secretKey: is required, as objectName is not the name of an entry")
+				found.add(at + ".secretKey: is required, as objectName is not the name of an entry")
 			}
 		}
 		objects = append(objects, o)
 	}
-	return objects, problems
+	return objects, found
 }
 
 // parseList returns the one YAML list that the text holds.
 func parseList(text string) (*yaml.Node, error) {
+	if err := checkYAML(text); err != nil {
+		return nil, err
+	}
 	var doc, next yaml.Node
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
@@ -120,32 +125,32 @@ func parseList(text string) (*yaml.Node, error) {
 	return root, nil
 }
 
-func parseObject(item *yaml.Node) (o object, problems []string) {
+func parseObject(item *yaml.Node) (o object, found problems) {
 	o.mode = defaultMode
 	if item.Kind != yaml.MappingNode {
-		return o, []string{fmt.Sprintf(": is %s and not fields such as \"objectName: …\"", kindOf(item))}
+		return o, problems{fmt.Sprintf(": is %s and not fields such as \"objectName: …\"", kindOf(item))}
 	}
 	seen := map[string]bool{}
-	for i := 0; i+1 < len(item.Content); i += 2 {
+	for i := 0; i+1 < len(item.Content) && !found.full(); i += 2 {
 		key, value := item.Content[i], item.Content[i+1]
 		at := "." + clip(key.Value, 120)
 		f := slices.IndexFunc(objectFields, func(f objectField) bool { return f.name == key.Value })
 		switch {
 		case key.Kind != yaml.ScalarNode || f < 0:
-			problems = append(problems, at+": is not a field; there are "+fieldNames())
+			found.add(at + ": is not a field; there are " + fieldNames())
 		case seen[key.Value]:
-			problems = append(problems, at+": is there twice")
+			found.add(at + ": is there twice")
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
-			problems = append(problems, fmt.Sprintf("%s: is %s and not a text", at, kindOf(value)))
+			found.add(fmt.Sprintf("%s: is %s and not a text", at, kindOf(value)))
 		default:
 			// The text as it was written: 0440 without quotes is the number 288 to YAML.
 			if err := objectFields[f].set(&o, value.Value); err != nil {
-				problems = append(problems, at+": "+err.Error())
+				found.add(at + ": " + err.Error())
 			}
 		}
 		seen[key.Value] = true
 	}
-	return o, problems
+	return o, found
 }
 
 func fieldNames() string {
@@ -191,6 +196,9 @@ func parseMode(s string) (os.FileMode, error) {
 
 // parseField splits "a.b.0"; a dot that is part of a name is written "\.".
 func parseField(s string) ([]string, error) {
+	if err := tooLong(s, maxField); err != nil {
+		return nil, err
+	}
 	var parts []string
 	var part bytes.Buffer
 	for i := 0; i < len(s); i++ {
@@ -208,6 +216,9 @@ func parseField(s string) ([]string, error) {
 	parts = append(parts, part.String())
 	if slices.Contains(parts, "") {
 		return nil, fmt.Errorf("%s has an empty part", quote(s))
+	}
+	if len(parts) > maxDepth {
+		return nil, fmt.Errorf("has %d parts, more than the limit of %d", len(parts), maxDepth)
 	}
 	return parts, nil
 }

@@ -2,7 +2,9 @@ package provider
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -142,20 +144,44 @@ func notAllowed(value, what, flag string) []string {
 // parse reads and validates a Mount. The request is never nil: it names in logs
 // what could be read. The failure reports all problems at once, each with its path.
 func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
+	r, failure := p.open(in)
+	if failure == nil {
+		failure = p.validate(r, in)
+	}
+	return r, failure
+}
+
+// open reads whose the mount is. That takes no more than the text of the attributes:
+// what more there is of it is built once there is room, by [Provider.validate].
+func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure) {
 	r := &request{
 		key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict,
 		authMount: p.config.AuthMount, audience: p.config.Audience,
 		vaultNamespace: p.config.VaultNamespace, vaultAddress: p.config.Vault.Address,
 		target: in.GetTargetPath(),
 	}
-	attributes, problems := stringMap("attributes", in.GetAttributes())
-	secrets, more := stringMap("secrets", in.GetSecrets())
-	if problems = append(problems, more...); len(problems) > 0 {
-		return r, fail(codes.InvalidArgument, "reading the driver's request", list(problems),
-			"that the driver is one that knows the provider protocol v1alpha1; its log says what it sent")
+	if err := errors.Join(checkMap("attributes", in.GetAttributes(), maxAttributes, maxParameters),
+		checkMap("secrets", in.GetSecrets(), maxRequest, maxEntries), checkLength("the target path", in.GetTargetPath(), maxPath)); err != nil {
+		r.target = ""
+		return r, tooLarge(err)
 	}
+	attributes, problems := stringMap("attributes", in.GetAttributes())
+	if len(problems) > 0 {
+		return r, unreadable(problems)
+	}
+	r.attributes = attributes
 	r.pod = pod{attributes[keyPodNamespace], attributes[keyPodName], attributes[keyPodUID], attributes[keyServiceAccount]}
-	r.class = attributes[keyClass]
+	r.class, r.secret = attributes[keyClass], attributes["secretName"]
+	return r, nil
+}
+
+// validate reads the rest of a request.
+func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure {
+	attributes := r.attributes
+	secrets, problems := stringMap("secrets", in.GetSecrets())
+	if len(problems) > 0 {
+		return unreadable(problems)
+	}
 	if len(validation.IsDNS1123Label(r.pod.namespace)) > 0 {
 		problems = append(problems, keyPodNamespace+": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
 	}
@@ -176,14 +202,44 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
 	problems = append(problems, r.readTokens(attributes, secrets)...)
 	r.readHanded(secrets)
 	delete(attributes, keyTokens) // which have been read
-	r.attributes = attributes
 
 	problems = append(problems, r.setAll(p, attributes)...)
 	if len(problems) > 0 {
-		return r, fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
+		return fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
 			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
 	}
-	return r, nil
+	return nil
+}
+
+const readingRequest = "reading the driver's request"
+
+func unreadable(problems []string) *failure {
+	return fail(codes.InvalidArgument, readingRequest, list(problems),
+		"that the driver is one that knows the provider protocol v1alpha1; its log says what it sent")
+}
+
+func tooLarge(err error) *failure {
+	return fail(codes.InvalidArgument, readingRequest, strings.ReplaceAll(err.Error(), "\n", "; "),
+		"the size of the class's parameters, of the pod's volumeAttributes and of the Secret in nodePublishSecretRef")
+}
+
+// checkMap reports a JSON object that has more bytes or members than it may.
+func checkMap(name, text string, maxBytes, maxMembers int) error {
+	if err := checkLength(name, text, maxBytes); err != nil {
+		return err
+	}
+	// The object itself counts too.
+	if values, _ := jsonSize([]byte(text)); values > maxMembers+1 {
+		return fmt.Errorf("%s have more than the limit of %d members", name, maxMembers)
+	}
+	return nil
+}
+
+func checkLength(name, text string, maxBytes int) error {
+	if err := tooLong(text, maxBytes); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // setAll takes the parameters out of the attributes, and returns all that is wrong
@@ -196,6 +252,10 @@ func (r *request) setAll(p *Provider, attributes map[string]string) (problems []
 			if param.required {
 				problems = append(problems, param.name+": is required")
 			}
+			continue
+		}
+		if err := tooLong(value, maxParameter); err != nil && param.name != "objects" {
+			problems = append(problems, param.name+": "+err.Error())
 			continue
 		}
 		for _, problem := range param.set(r, p, value) {
@@ -245,21 +305,23 @@ func (r *request) readHanded(secrets map[string]string) {
 }
 
 // unknown reports parameters that do not exist, with the nearest one that does.
-func unknown(attributes map[string]string) (problems []string) {
-	for name := range attributes {
+func unknown(attributes map[string]string) (found problems) {
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		if found.full() {
+			return found
+		}
 		if name == keyClass || name == keyProvider || strings.HasPrefix(name, kubeletPrefix) ||
 			slices.ContainsFunc(known, func(p parameter) bool { return p.name == name }) {
 			continue
 		}
 		switch nearest := nearest(name); {
 		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
-			problems = append(problems, quote(name)+": is not a parameter: TLS to Vault is set by the operator, with the provider's flags")
+			found.add(quote(name) + ": is not a parameter: TLS to Vault is set by the operator, with the provider's flags")
 		default:
-			problems = append(problems, fmt.Sprintf("%s: is not a parameter; did you mean %q?", quote(name), nearest))
+			found.add(fmt.Sprintf("%s: is not a parameter; did you mean %q?", quote(name), nearest))
 		}
 	}
-	slices.Sort(problems)
-	return problems
+	return found
 }
 
 func nearest(name string) string {
@@ -290,19 +352,20 @@ func stringMap(path, text string) (map[string]string, []string) {
 }
 
 // notStrings says what keeps a text from being a JSON object of strings.
-func notStrings(path, text string) (problems []string) {
+func notStrings(path, text string) (found problems) {
 	var raw map[string]json.RawMessage
 	if json.Unmarshal([]byte(text), &raw) != nil {
 		return []string{path + ": is not a JSON object, as the driver sends it"}
 	}
-	for name, v := range raw {
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		var s *string
-		if json.Unmarshal(v, &s) != nil || s == nil {
-			problems = append(problems, fmt.Sprintf("%s[%s]: is not a string", path, quote(name)))
+		if json.Unmarshal(raw[name], &s) != nil || s == nil {
+			if !found.add(fmt.Sprintf("%s[%s]: is not a string", path, quote(name))) {
+				break
+			}
 		}
 	}
-	slices.Sort(problems)
-	return problems
+	return found
 }
 
 // problem is what a parameter's set returns for an error.

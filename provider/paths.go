@@ -38,14 +38,19 @@ func (s *pathSet) add(p, whose string) error {
 	if other, ok := s.dirs[p]; ok {
 		return fmt.Errorf("%s is a folder, as %s is in it", quote(p), other)
 	}
-	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-		if other, ok := s.files[dir]; ok {
-			return fmt.Errorf("%s is under %s, which is the file of %s", quote(p), quote(dir), other)
+	for i := range p {
+		if p[i] != '/' {
+			continue
+		}
+		if other, ok := s.files[p[:i]]; ok {
+			return fmt.Errorf("%s is under %s, which is the file of %s", quote(p), quote(p[:i]), other)
 		}
 	}
 	s.files[p] = whose
-	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-		s.dirs[dir] = whose
+	for i := range p {
+		if p[i] == '/' {
+			s.dirs[p[:i]] = whose
+		}
 	}
 	return nil
 }
@@ -61,6 +66,8 @@ func checkPath(p, target string) error {
 		return fmt.Errorf("%s has a zero byte in it", quote(p))
 	case len(target)+len(driverFolder)+len(p) > maxPath:
 		return fmt.Errorf("%s is too long: with the volume's folder it is more than %d bytes", quote(p), maxPath)
+	case strings.Count(p, "/") > maxFolders:
+		return fmt.Errorf("%s is in more directories than the limit of %d", quote(p), maxFolders)
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch {

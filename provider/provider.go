@@ -37,7 +37,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
@@ -130,9 +129,10 @@ type Provider struct {
 	vaults      map[string]*transit.Client
 	digests     digester
 	logins      logins
-	republished *republished        // nil: off
-	volumes     *lru.Cache          // digests of the volumes that have their files
-	long        *semaphore.Weighted // bytes of the long requests in work
+	republished *republished // nil: off
+	volumes     *lru.Cache   // digests of the volumes that have their files
+	requests    *admission   // memory of the requests under way
+	works       *admission   // and of what they are answered with
 	metrics     *metrics
 	audit       *auditLog // nil: off
 	log         *slog.Logger
@@ -164,8 +164,11 @@ func New(c Config) (*Provider, error) {
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
-	p := &Provider{config: c, digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), long: semaphore.NewWeighted(maxLong), metrics: m, log: c.Log, now: time.Now}
+	p := &Provider{config: c, digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m, log: c.Log, now: time.Now}
 	p.audit = newAuditLog(c.Audit, c.Log, m.auditWritten, m.auditLost)
+	memory := mountMemory(c.RepublishCacheBytes)
+	p.requests = newAdmission(memory*5/16, memory*3/16)
+	p.works = newAdmission(memory/2, memory) // who waits there holds nothing that is not counted
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
 		config := c.Vault

@@ -99,6 +99,7 @@ type mounted struct {
 	volume, inputs digest
 	request        digest    // zero if the request does not have all that there is to know
 	entries        int       // how many are wanted
+	namespace      string    // of the pod
 	expires        time.Time // of the service account token
 	record         string    // audit record of the mount; empty if there is no audit log
 }
@@ -118,7 +119,7 @@ func (c *republished) of(r *request, jwt ownToken, data map[string][]byte, entri
 	if c == nil || r.pod.uid == "" || r.target == "" {
 		return mounted{}, false
 	}
-	m := mounted{entries: len(entries), expires: jwt.expires}
+	m := mounted{entries: len(entries), namespace: r.pod.namespace, expires: jwt.expires}
 	h := c.hash("volume")
 	h.add(r.pod.uid, r.target)
 	h.sum(&m.volume)
@@ -189,6 +190,21 @@ func (c *republished) again(request digest) *given {
 		return nil
 	}
 	return c.answer(at)
+}
+
+// find returns whose the answer to this very request is and its size, 0 if there is none.
+func (c *republished) find(request digest) (namespace string, size int64) {
+	if c == nil {
+		return "", 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.exact[request]
+	if !ok {
+		return "", 0
+	}
+	a := at.Value.(*answered)
+	return a.namespace, int64(len(a.answer))
 }
 
 // answer returns a copy of an answer, or drops one that may not be given any

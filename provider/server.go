@@ -4,29 +4,27 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// maxRequest is what a request may have. gRPC would refuse a longer one with
-// ResourceExhausted, so it is more than there can be: a Secret of 1 MiB, and a
-// class and a pod of 1.5 MiB each, where JSON writes a byte as six.
-const maxRequest = 64 << 20
-
 // maxStreams is how many calls a connection may have under way; more wait in the
-// driver. It bounds what requests that wait for their turn take, and is more than
-// a node has volumes that start at once.
+// driver. It is more than a node has volumes that start at once.
 const maxStreams = 512
 
 // Server serves a [Provider] on a unix socket.
 type Server struct {
-	socket *socket
-	grpc   *grpc.Server
-	log    *slog.Logger
-	audit  *auditLog
-	grace  time.Duration
+	provider  *Provider
+	receiving chan struct{} // one for each request that is being read
+	socket    *socket
+	grpc      *grpc.Server
+	log       *slog.Logger
+	audit     *auditLog
+	grace     time.Duration
 }
 
 // Listen makes the socket at endpoint, over a stale one or that of a process
@@ -39,17 +37,58 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 	}
 	p.metrics.socket.Store(socket)
 	s := &Server{
-		socket: socket, log: p.log, audit: p.audit,
+		provider: p, receiving: make(chan struct{}, maxReceiving), socket: socket, log: p.log, audit: p.audit,
 		// Every mount ends by itself before that.
 		grace: p.config.MountTimeout + 2*time.Second,
 		grpc: grpc.NewServer(
-			grpc.UnaryInterceptor(guard(p.log, p.metrics.panics)),
-			grpc.MaxRecvMsgSize(maxRequest),
+			grpc.ForceServerCodecV2(newCodec()),
 			grpc.MaxConcurrentStreams(maxStreams),
+			grpc.InitialWindowSize(window), // which also keeps gRPC from raising it
 		),
 	}
-	v1alpha1.RegisterCSIDriverProviderServer(s.grpc, p)
+	s.grpc.RegisterService(&grpc.ServiceDesc{
+		ServiceName: v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName,
+		HandlerType: (*v1alpha1.CSIDriverProviderServer)(nil),
+		Streams: []grpc.StreamDesc{
+			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName, func(stream grpc.ServerStream, _ *holds) (any, error) {
+				in := &v1alpha1.VersionRequest{}
+				if err := s.receive(stream, in); err != nil {
+					return nil, err
+				}
+				return p.Version(stream.Context(), in)
+			}),
+			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName, func(stream grpc.ServerStream, h *holds) (any, error) {
+				in := &v1alpha1.MountRequest{}
+				if err := s.receive(stream, in); err != nil {
+					p.unreceived(stream.Context(), err)
+					return nil, err
+				}
+				return p.mountHolding(stream.Context(), in, h)
+			}),
+		},
+	}, p)
 	return s, nil
+}
+
+// unary serves a call as a stream; see wire.go.
+func (s *Server) unary(method string, call func(grpc.ServerStream, *holds) (any, error)) grpc.StreamDesc {
+	guarded := guard(s.log, s.provider.metrics.panics)
+	return grpc.StreamDesc{
+		StreamName: path.Base(method), ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			var h holds
+			defer h.release()
+			out, err := guarded(stream.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method},
+				func(context.Context, any) (any, error) { return call(stream, &h) })
+			if err != nil {
+				return err
+			}
+			if err := send(stream, out.(proto.Message), &h); err != nil {
+				return final(err)
+			}
+			return nil
+		},
+	}
 }
 
 // Serve answers calls until the context ends; then it takes no more of them,

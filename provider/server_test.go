@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -93,11 +94,28 @@ func TestAnswerTooLong(t *testing.T) {
 	wantError(t, err, codes.FailedPrecondition, "more than the 4 MiB")
 }
 
-// gRPC itself says ResourceExhausted to a request that is too long for it.
+// TestLongRequest: gRPC itself says ResourceExhausted to a request that is too long
+// for it. That is not what the driver gets, and the request is not read.
 func TestLongRequest(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
-	_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": strings.Repeat("x", 20<<20)}))
+	request := func(size int) *v1alpha1.MountRequest {
+		in := mountRequest(plainParams(), nil)
+		in.Secrets = `{"x":""}`
+		in.Secrets = `{"x":"` + strings.Repeat("x", size-proto.Size(in)-3) + `"}` // 3 more for the length's own
+		if n := proto.Size(in); n != size {
+			t.Fatalf("%d bytes, want %d", n, size)
+		}
+		return in
+	}
+	_, err := s.Mount(t.Context(), request(maxRequest))
 	wantError(t, err, codes.FailedPrecondition, `entry "x" is not ciphertext`)
+	for _, size := range []int{maxRequest + 1, 20 << 20} {
+		_, err = s.Mount(t.Context(), request(size))
+		wantError(t, err, codes.InvalidArgument, "reading the driver's request", "more than the limit of 4 MiB")
+	}
+	if log := s.log.String(); strings.Count(log, `msg="mount failed"`) != 3 {
+		t.Errorf("not all of it is in the log:\n%s", log)
+	}
 }
 
 func newServer(t *testing.T, endpoint string) *Server {

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -18,7 +19,7 @@ const (
 )
 
 // entries returns the entries of the ciphertext Secret and where they came from.
-func (p *Provider) entries(ctx context.Context, r *request) (map[string][]byte, string, *failure) {
+func (p *Provider) entries(ctx context.Context, r *request, h *holds) (map[string][]byte, string, *failure) {
 	if len(r.handed) > 0 {
 		return r.handed, fromKubelet, nil
 	}
@@ -36,11 +37,12 @@ func (p *Provider) entries(ctx context.Context, r *request) (map[string][]byte, 
 	if failure != nil {
 		return nil, "", failure
 	}
-	s, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token.text, p.metrics.kubernetesRequest)
+	large := func() error { return h.admitLargest(ctx, p, r.pod.namespace) }
+	data, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token.text, large, p.metrics.kubernetesRequest)
 	if err != nil {
 		return nil, fromAPI, p.unread(ctx, r, err)
 	}
-	return s.Data, fromAPI, nil
+	return data, fromAPI, nil
 }
 
 // unread makes the failure of reading the Secret as the pod.
@@ -49,6 +51,9 @@ func (p *Provider) unread(ctx context.Context, r *request, err error) *failure {
 	why := clip(err.Error(), 500)
 	if isTooLong(err) {
 		why = fmt.Sprintf("the answer is longer than %d MiB, which no Secret is", maxSecretAnswer>>20)
+	}
+	if errors.Is(err, errTooManyEntries) {
+		return fail(codes.FailedPrecondition, what, why, "the Secret: spread its entries over several")
 	}
 	switch code := statusOf(err); {
 	case code == http.StatusNotFound:
@@ -80,7 +85,8 @@ func (r *request) choose(data map[string][]byte, from string) ([]object, []strin
 			return nil, nil, failure
 		}
 	}
-	var order, absent, bad []string
+	var order []string
+	var absent, bad problems
 	seen := map[string]bool{}
 	for _, o := range objects {
 		if seen[o.entry] {
@@ -89,11 +95,15 @@ func (r *request) choose(data map[string][]byte, from string) ([]object, []strin
 		seen[o.entry] = true
 		text, ok := data[o.entry]
 		if !ok {
-			absent = append(absent, quote(o.entry))
+			if !absent.add(quote(o.entry)) {
+				break
+			}
 			continue
 		}
 		if _, err := ciphertext.Version(text); err != nil {
-			bad = append(bad, fmt.Sprintf("entry %s %s", quote(o.entry), err))
+			if !bad.add(fmt.Sprintf("entry %s %s", quote(o.entry), err)) {
+				break
+			}
 			continue
 		}
 		order = append(order, o.entry)
@@ -103,7 +113,7 @@ func (r *request) choose(data map[string][]byte, from string) ([]object, []strin
 		hint = ", and that the pod's nodePublishSecretRef names the same Secret as secretName in the class"
 	}
 	if len(absent) > 0 {
-		has := list(quoteAll(ciphertext.Entries(data)))
+		has := list(quoteSome(ciphertext.Entries(data)))
 		why := fmt.Sprintf("there is no entry %s in it; it has %s", strings.Join(absent, ", "), clip(has, 1000))
 		if len(bad) > 0 {
 			why += "; " + list(bad)
@@ -124,7 +134,7 @@ func (r *request) everyEntry(data map[string][]byte) ([]object, *failure) {
 		return nil, fail(codes.FailedPrecondition, what, "it has no entries", "how the Secret was written: `secretmanager encrypt` makes its entries")
 	}
 	var objects []object
-	var problems []string
+	var found problems
 	paths := pathSet{target: r.target}
 	for _, name := range ciphertext.Entries(data) {
 		err := checkEntry(name)
@@ -132,21 +142,24 @@ func (r *request) everyEntry(data map[string][]byte) ([]object, *failure) {
 			err = paths.add(name, "another entry")
 		}
 		if err != nil {
-			problems = append(problems, "entry "+err.Error())
+			if !found.add("entry " + err.Error()) {
+				break
+			}
 			continue
 		}
 		objects = append(objects, object{path: name, entry: name, mode: defaultMode})
 	}
-	if len(problems) > 0 {
-		return nil, fail(codes.FailedPrecondition, what, list(problems), "the names of the Secret's entries, or list objects in the class")
+	if len(found) > 0 {
+		return nil, fail(codes.FailedPrecondition, what, list(found), "the names of the Secret's entries, or list objects in the class")
 	}
 	return objects, nil
 }
 
-func quoteAll(names []string) []string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = quote(name)
+// quoteSome returns as many names as a message has room for.
+func quoteSome(names []string) []string {
+	var quoted []string
+	for _, name := range names[:min(len(names), 100)] {
+		quoted = append(quoted, quote(name))
 	}
 	return quoted
 }

@@ -187,7 +187,7 @@ func TestAPIServerFaults(t *testing.T) {
 				fmt.Fprint(w, strings.Repeat("A", 1<<20))
 			}
 			fmt.Fprint(w, `"}}`)
-		}, codes.Internal, []string{"longer than 8 MiB"}},
+		}, codes.Internal, []string{"longer than 4 MiB"}},
 		{"busy, then not", func(w http.ResponseWriter, r *http.Request) {
 			if busy.Add(1) == 1 {
 				answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429}`)
@@ -277,7 +277,7 @@ func TestNoCredentialsOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.secret(t.Context(), "demo", "matrix", "the-pods", func(int, time.Duration) {})
+	k.secret(t.Context(), "demo", "matrix", "the-pods", func() error { return nil }, func(int, time.Duration) {})
 	if diff := cmp.Diff("Bearer the-pods", <-got); diff != "" {
 		t.Error(diff)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,13 @@ func (t tokens) GoString() string { return t.String() }
 
 // parseTokens reads {"AUDIENCE": {"token": …, "expirationTimestamp": …}}.
 func parseTokens(text string) (tokens, error) {
+	if err := tooLong(text, maxTokenBytes); err != nil {
+		return nil, err
+	}
+	// A token has three values: itself and its two fields, which have one comma.
+	if values, _ := jsonSize([]byte(text)); values > 3*maxTokens+1 {
+		return nil, fmt.Errorf("has more than the limit of %d tokens", maxTokens)
+	}
 	var t tokens
 	// The decoder's words may repeat part of what it read.
 	if err := json.Unmarshal([]byte(text), &t); err != nil {
@@ -126,9 +134,20 @@ func (p pod) compare(c podtoken.Claims) (differences []string) {
 	return differences
 }
 
+// plainAudience is what YAML takes for a text without quotes, whatever it is.
+var plainAudience = regexp.MustCompile(`^(https?://)?[A-Za-z][A-Za-z0-9._/-]*$`)
+
+// yamlAudience writes an audience as a line of YAML can have it: whoever copies
+// the line gets this audience, and no more lines than that.
 func yamlAudience(audience string) string {
-	if audience == "" {
+	switch {
+	case audience == "":
 		return "''"
+	case plainAudience.MatchString(audience) && !slices.Contains(yamlWords, strings.ToLower(audience)):
+		return clip(audience, 120)
 	}
-	return clip(audience, 120)
+	return quote(audience)
 }
+
+// yamlWords are those that YAML, in some version, takes for something else than text.
+var yamlWords = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}

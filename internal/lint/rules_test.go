@@ -183,6 +183,8 @@ func TestRules(t *testing.T) {
 		{"class with an entry that is not there", m{"a.yaml": good, "c.yaml": classOf("    objects: |\n      - objectName: a\n      - objectName: b\n")}, Options{}, []string{"c.yaml:10 class-object"}},
 		{"class with bad parameters", m{"a.yaml": good, "c.yaml": strings.Replace(classOf("    scop: none\n    objects: '[]'\n"), "roleName: matrix", "roleName: a/b", 1)}, Options{},
 			[]string{"c.yaml:7 parameters", "c.yaml:10 parameters", "c.yaml:11 parameters"}},
+		{"class above a limit", m{"a.yaml": good, "c.yaml": classOf("    audience: " + strings.Repeat("a", 5000) + "\n    objects: '" + strings.Repeat("- [] ", 10) + strings.Repeat("[],", 60_000) + "'\n")}, Options{},
+			[]string{"c.yaml:10 parameters", "c.yaml:11 parameters"}},
 		{"class without parameters", one("apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nspec: {provider: secretmanager}\n"), Options{},
 			[]string{"a.yaml:1 name", "a.yaml:1 parameters", "a.yaml:1 parameters", "a.yaml:1 parameters"}},
 		{"class with a number", m{"a.yaml": good, "c.yaml": classOf("    audience: 3\n    audience: a\n")}, Options{}, []string{"c.yaml:10 object", "c.yaml:11 object"}},

@@ -1,0 +1,116 @@
+package provider
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// What a mount holds of memory is reserved before it is allocated, in two steps,
+// because the second cannot be known before the first: the request and what it is
+// parsed to; then the Secret, what it decrypts to, and the response. Each step has
+// its own share of the memory. Who holds of the second never waits for the first,
+// so that a mount which holds something can always finish.
+//
+// The costs are upper bounds of what is alive at a time, measured by
+// TestHostileInputs in cmd/secretmanager-provider.
+
+// nodeCost is what a node of a parsed document takes, with its share of the lists
+// and maps that it is in.
+const nodeCost = 256
+
+// treeCost is what it takes to parse a text with so many nodes.
+func treeCost(size, nodes int) int64 {
+	return 4*int64(size) + nodeCost*int64(min(nodes, maxNodes))
+}
+
+// heldCost is what a request takes: its text, as it came and decoded.
+func heldCost(r *request, in *v1alpha1.MountRequest) int64 {
+	size := len(in.GetAttributes()) + len(in.GetSecrets()) + len(in.GetTargetPath())
+	members, _ := jsonSize([]byte(in.GetSecrets()))
+	return 4*int64(size) + nodeCost*int64(members+len(r.attributes)+len(r.objects))
+}
+
+// requestCost is heldCost, and what it takes to read objects.
+func requestCost(r *request, in *v1alpha1.MountRequest) int64 {
+	objects := r.attributes["objects"]
+	if len(objects) > maxObjectsBytes {
+		objects = "" // it is refused without a look at it
+	}
+	return heldCost(r, in) + treeCost(len(objects), yamlNodes(objects))
+}
+
+// workCost is what it takes to decrypt the entries and to make the response.
+func workCost(objects []object, data map[string][]byte, entries []string) int64 {
+	var cost, document, answer int64
+	for _, entry := range entries {
+		// In the request to Vault and its answer, as JSON and decoded.
+		cost += 7*int64(len(data[entry])) + 2*nodeCost
+	}
+	for _, o := range objects {
+		plaintext := len(data[o.entry]) / 4 * 3
+		answer += int64(2*len(o.path)+plaintext) + nodeCost
+		if o.field != nil {
+			document = max(document, treeCost(plaintext, plaintext/2)) // one at a time
+			answer += 5 * int64(plaintext)                             // JSON may write a byte as six
+		}
+	}
+	return cost + document + sendCost(min(answer, maxAnswer))
+}
+
+// sendCost is what a response takes: its files, as they are sent, and as they are
+// kept to be sent again.
+func sendCost(size int64) int64 { return 3 * size }
+
+// readCost is what a long answer of the API server takes, and all that may follow.
+const readCost = 3*maxSecretAnswer + 7<<20 + 4<<20 + nodeCost*maxNodes + 3*maxAnswer
+
+// holds is what a mount has been granted. Its zero value is nothing.
+type holds struct{ request, work *grant }
+
+func (h *holds) release() {
+	h.work.release()
+	h.request.release()
+	*h = holds{}
+}
+
+// admitRequest waits for the memory of the request.
+func (h *holds) admitRequest(ctx context.Context, p *Provider, r *request, in *v1alpha1.MountRequest) (err error) {
+	size := len(in.GetAttributes()) + len(in.GetSecrets()) + len(in.GetTargetPath())
+	h.request, err = p.requests.acquire(ctx, r.pod.namespace, requestCost(r, in), int64(size))
+	return err
+}
+
+// admitWork waits for the memory of the response, unless there is more than that
+// already.
+func (h *holds) admitWork(ctx context.Context, p *Provider, namespace string, cost int64) (err error) {
+	if h.work != nil {
+		h.work.shrink(cost)
+		return nil
+	}
+	h.work, err = p.works.acquire(ctx, namespace, cost, 0)
+	return err
+}
+
+// admitLargest waits for the memory of the largest response there may be, before
+// its size is known. What is too much is given back by admitWork.
+func (h *holds) admitLargest(ctx context.Context, p *Provider, namespace string) error {
+	if h.work != nil {
+		return nil
+	}
+	return h.admitWork(ctx, p, namespace, readCost)
+}
+
+// waited makes the failure of a mount that could not wait any longer.
+func (p *Provider) waited(r *request, err error) *failure {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errCrowded):
+		return fail(codes.Internal, r.of("mounting the volume of"), err.Error(),
+			"the size of their Secrets and classes; the kubelet tries again by itself")
+	}
+	return p.late(r, "waiting for other mounts")
+}

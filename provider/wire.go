@@ -1,0 +1,128 @@
+package provider
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcencoding "google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// A unary call of gRPC reads the whole request before it asks anything of this
+// package, refuses one that is too long with ResourceExhausted, and lets go of the
+// response before it is sent. So the calls are served as streams of one message each
+// way, which is the same to the driver.
+
+const (
+	// window is what the driver may send of a request before the call reads it.
+	window = 64 << 10
+	// maxReceiving is how many requests that are longer than the window are read at a
+	// time: while one is, there are three copies of it.
+	maxReceiving = 2
+	// receiveTimeout is when a request that does not come to its end no longer keeps
+	// others from being read.
+	receiveTimeout = 2 * time.Second
+	// sendTimeout is when a response counts as sent where gRPC does not say so, as it
+	// does not of a connection that broke.
+	sendTimeout = 30 * time.Second
+)
+
+// rawStream is what gRPC's own stream has. There the length of a message can be read
+// before the message.
+type rawStream interface {
+	ReadMessageHeader(header []byte) error
+	Read(n int) (mem.BufferSlice, error)
+}
+
+// receive reads a request. What is longer than the limit is refused unread; what is
+// longer than a window waits for its turn, and no more of it is in memory than that.
+func (s *Server) receive(stream grpc.ServerStream, in proto.Message) error {
+	raw, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(rawStream)
+	if !ok {
+		return fail(codes.Internal, readingRequest, "this version of gRPC has no way to ask for its length", "that the provider was tested, and report it")
+	}
+	var header [5]byte // compressed or not, and the length
+	if err := raw.ReadMessageHeader(header[:]); err != nil {
+		return err
+	}
+	length := int64(binary.BigEndian.Uint32(header[1:]))
+	switch {
+	case header[0] != 0:
+		return unreadable([]string{"it is compressed"})
+	case length > maxRequest:
+		return tooLarge(fmt.Errorf("it has %d bytes, more than the limit of %s", length, bytesText(maxRequest)))
+	case length > window:
+		ctx, cancel := s.provider.deadline(stream.Context())
+		defer cancel()
+		select {
+		case s.receiving <- struct{}{}:
+		case <-ctx.Done():
+			return s.provider.late(&request{}, "waiting to read the request")
+		}
+		next := sync.OnceFunc(func() { <-s.receiving })
+		defer next()
+		defer time.AfterFunc(receiveTimeout, next).Stop()
+	}
+	data, err := raw.Read(int(length))
+	if err != nil {
+		return err
+	}
+	defer data.Free()
+	if proto.Unmarshal(data.Materialize(), in) != nil {
+		return unreadable([]string{"it is not a message of the protocol"})
+	}
+	return nil
+}
+
+// send sends a response, and releases what it holds once it is sent.
+func send(stream grpc.ServerStream, out proto.Message, h *holds) error {
+	data, err := proto.Marshal(out)
+	if err != nil {
+		return err
+	}
+	m := &message{data: data}
+	if mem.IsBelowBufferPoolingThreshold(cap(data)) {
+		return stream.SendMsg(m) // too short for gRPC to say when it is sent
+	}
+	held := *h
+	*h = holds{}
+	timer := time.AfterFunc(sendTimeout, held.release)
+	m.sent = func() {
+		if timer.Stop() {
+			held.release()
+		}
+	}
+	if err := stream.SendMsg(m); err != nil {
+		m.sent()
+		return err
+	}
+	return nil
+}
+
+// message is one as it is sent. It is the pool that its own bytes are returned to,
+// which gRPC does when they have been written.
+type message struct {
+	data []byte
+	sent func()
+}
+
+func (m *message) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+func (m *message) Put(*[]byte)       { m.sent() }
+
+// codec is gRPC's own, but for a message that is marshaled already.
+type codec struct{ grpcencoding.CodecV2 }
+
+func newCodec() codec { return codec{grpcencoding.GetCodecV2(grpcproto.Name)} }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(*message); ok {
+		return mem.BufferSlice{mem.NewBuffer(&m.data, m)}, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
