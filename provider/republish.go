@@ -24,10 +24,12 @@ const (
 	// kubelet repeats a mount every 60 to 90 seconds.
 	republishIdle = 10 * time.Minute
 	// republishLife is when an entry is decrypted afresh at the latest, so that
-	// Vault's no to a pod is heard. The end of the service account token, which the
-	// kubelet renews after 80% of its hour, mostly comes sooner. Up to a quarter of it is taken off at random:
-	// pods that were started together do not come back together.
-	republishLife = time.Hour
+	// Vault's no to a pod is heard. Up to republishSpread of it is taken off at
+	// random: pods that were started together do not come back together. What is left
+	// is longer than the kubelet uses a token of an hour, which is 80% of that and up
+	// to an interval of the mounts: so a pod decrypts once for each of its tokens.
+	republishLife   = time.Hour
+	republishSpread = republishLife / 6
 	// republishEntry is what an entry takes beside its answer: itself, and its
 	// places in list and map.
 	republishEntry = 640
@@ -248,7 +250,7 @@ func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 		return
 	}
 	now := c.now()
-	a := &answered{mounted: m, answer: answer, made: now, used: now, life: republishLife - mathrand.N(republishLife/4)}
+	a := &answered{mounted: m, answer: answer, made: now, used: now, life: republishLife - mathrand.N(republishSpread)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if at, ok := c.volume[a.volume]; ok {
