@@ -2,24 +2,26 @@ package main
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
 // Cluster is what the load depends on.
 type Cluster struct {
-	Nodes    int
-	Volumes  int     // on a node, each of a pod of its own
-	Accounts int     // service accounts on a node, over which its volumes are spread evenly
-	AsPod    float64 // share of the volumes whose Secret is read as the pod, and not by the kubelet
+	Nodes   int
+	Pods    int     // on a node
+	Volumes int     // of a pod
+	AsPod   float64 // share of the volumes whose Secret is read as the pod, and not by the kubelet
 
 	Republish  Span          // from a mount to its repetition: the kubelet's syncFrequency, and up to half of it more
 	Poll       time.Duration // the driver's rotation-poll-interval: so long after a change of content it asks no provider
-	AnswerLife Span          // of an answer in the republish cache
+	AnswerLife Span          // of an answer in the republish cache, unless the pod gets a new token before
 	TokenTTL   time.Duration // of the Vault role
+	LoginLife  time.Duration // for which the provider uses a Vault token at most
 	Reviewed   float64       // share of the logins at a kubernetes mount, which makes a TokenReview of each
 
 	Audiences int           // tokenRequests of the CSIDriver
-	PodToken  time.Duration // life of a pod's token, of which the kubelet uses four fifths
+	PodToken  time.Duration // life of a pod's service account token, of which the kubelet uses four fifths
 
 	RestartWithin time.Duration // in a rolling restart all pods are replaced, evenly over this time
 	Rebooting     float64       // share of the nodes that reboot
@@ -33,11 +35,11 @@ type Cluster struct {
 // Large is the cluster of docs/scale.md. What is not its size is what the
 // programs do by default, and what vault-setup writes.
 var Large = Cluster{
-	Nodes: 5000, Volumes: 30, Accounts: 15, AsPod: 0.1,
+	Nodes: 5000, Pods: 30, Volumes: 1, AsPod: 0.1,
 
 	Republish: Span{60 * time.Second, 90 * time.Second}, Poll: 2 * time.Minute,
-	AnswerLife: Span{45 * time.Minute, time.Hour},
-	TokenTTL:   15 * time.Minute, Reviewed: 1,
+	AnswerLife: Span{50 * time.Minute, time.Hour},
+	TokenTTL:   15 * time.Minute, LoginLife: 13 * time.Minute, Reviewed: 1,
 
 	Audiences: 2, PodToken: time.Hour,
 
@@ -73,29 +75,23 @@ func (s Span) wait() float64 {
 // forward: a mount at once, and then as if the last had been this one.
 func (s Span) early() float64 { return s.wait() / s.mean() }
 
-func (c Cluster) volumes() float64 { return float64(c.Nodes * c.Volumes) }
+func (c Cluster) pods() float64 { return float64(c.Nodes * c.Pods) }
+
+func (c Cluster) volumes() float64 { return c.pods() * float64(c.Volumes) }
 
 // mounts are those of the kubelet per second while nothing happens.
 func (c Cluster) mounts() float64 { return c.volumes() / c.Republish.mean() }
 
-// cycle is the time from one decrypt of a volume to the next with the republish
-// cache: the life of the answer, and the wait for the next mount.
-func (c Cluster) cycle() float64 { return c.AnswerLife.mean() + c.Republish.wait() }
+// due is the age at which a Vault token is not used any more. The last tenth of
+// its lease is left for requests under way.
+func (c Cluster) due() float64 { return min(c.TokenTTL.Seconds()*0.9, c.LoginLife.Seconds()) }
 
-// due is the age at which a Vault token is not used any more: its last tenth is
-// left for requests under way.
-func (c Cluster) due() float64 { return c.TokenTTL.Seconds() * 0.9 }
+// usable is the age at which the kubelet replaces a service account token.
+func (c Cluster) usable() float64 { return c.PodToken.Seconds() * 0.8 }
 
-// accounts sums up over the accounts of the cluster what one with so many
-// volumes on its node has.
-func (c Cluster) accounts(of func(volumes int) float64) float64 {
-	n, more := c.Volumes/c.Accounts, c.Volumes%c.Accounts
-	sum := float64(c.Accounts-more) * of(n)
-	if more > 0 {
-		sum += float64(more) * of(n+1)
-	}
-	return sum * float64(c.Nodes)
-}
+// renewal is the time from one service account token of a pod to the next. The
+// kubelet asks for it when a mount finds the last one too old.
+func (c Cluster) renewal() float64 { return c.usable() + c.Republish.wait() }
 
 // load is what follows from mounts and decrypts. The driver skips some of the
 // kubelet's mounts; of those that reach the provider, some are the first of a new
@@ -116,42 +112,73 @@ func (c Cluster) load(k Caches, login, decrypt, mounts, skipped, created, podTok
 }
 
 // podTokens are the kubelet's TokenRequests per second while nothing happens.
-// It asks for a token when a mount finds the last one too old.
-func (c Cluster) podTokens() float64 {
-	return c.volumes() * float64(c.Audiences) / (c.PodToken.Seconds()*0.8 + c.Republish.wait())
+func (c Cluster) podTokens() float64 { return c.pods() * float64(c.Audiences) / c.renewal() }
+
+// perToken returns the logins and the decrypts of a pod while nothing happens, from
+// one of its service account tokens to the next. The first mount with a new token
+// is always both.
+func (c Cluster) perToken(k Caches) (logins, decrypts float64) {
+	if !k.Republish {
+		return 1 + math.Floor(c.usable()/c.relogin()), float64(c.Volumes) * c.renewal() / c.Republish.mean()
+	}
+	for set := range sets {
+		all := c.decrypts(c.random(set), 0, c.usable(), nil)
+		logins += c.logins(all, 0) / sets
+		decrypts += float64(len(all)) / sets
+	}
+	return logins, decrypts
 }
 
-// loginRate is how often an account with so many volumes on a node logs in, per
-// second, while nothing happens.
-func (c Cluster) loginRate(k Caches, volumes int) float64 {
-	if !k.Republish {
-		// Many mounts come in the life of a token. The next one after its end does
-		// not depend on the one that it was made for.
-		return 1 / (c.due() + c.Republish.mean()/float64(volumes+1))
-	}
-	// Decrypts of a volume are a cycle apart, and those of the others come at any
-	// moments between: the rate for many sets of such moments.
-	const sets, logins = 500, 20
-	cycle, rate := c.cycle(), 0.0
-	moments := make([]float64, volumes)
-	for set := range sets {
-		for i := range moments {
-			moments[i] = part(set, i, volumes) * cycle
-		}
-		began := moments[0]
-		now := began
-		for range logins {
-			now += c.due()
-			next := math.Inf(1)
-			for _, m := range moments {
-				next = min(next, m+math.Ceil((now-m)/cycle)*cycle)
+// decrypts are those of a pod with a service account token that began at some time,
+// until an end. Answers may end before the token does, those of each volume by
+// themselves. Those of before a rewrap, if there are any, end with it.
+func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []float64) (all []float64) {
+	end = min(end, began+c.usable())
+	for volume := range c.Volumes {
+		for at := began; at < end; {
+			all = append(all, at)
+			next := at + c.AnswerLife.Min.Seconds() + random()*(c.AnswerLife.Max-c.AnswerLife.Min).Seconds() + c.Republish.wait()
+			if rewraps != nil && at < rewraps[volume] {
+				next = min(next, rewraps[volume])
 			}
-			now = next
+			at = next
 		}
-		rate += logins / (now - began) / sets
 	}
-	return rate
+	slices.Sort(all)
+	return all
 }
+
+// random returns what gives the numbers of a set, which are spread evenly.
+func (c Cluster) random(set int) func() float64 {
+	lives := 2 + int(c.usable()/c.AnswerLife.Min.Seconds())
+	dimension, dimensions := 0, 1+c.Volumes*(1+lives)
+	return func() float64 {
+		dimension++
+		return part(set, (dimension-1)%dimensions, dimensions)
+	}
+}
+
+// relogin is the time from one login of a pod to the next while each of its mounts
+// is a decrypt.
+func (c Cluster) relogin() float64 { return c.due() + c.Republish.wait() }
+
+// logins is how many of the decrypts with one service account token log in, from
+// some time on.
+func (c Cluster) logins(decrypts []float64, from float64) (n float64) {
+	last := math.Inf(-1)
+	for _, at := range decrypts {
+		if at-last < c.due() {
+			continue
+		}
+		if last = at; at >= from {
+			n++
+		}
+	}
+	return n
+}
+
+// sets is of how many sets of moments a mean is taken.
+const sets = 1000
 
 // part is a number from 0 to 1. Those of all sets fill the space of so many
 // dimensions evenly: they are multiples of the powers of its golden ratio.
@@ -166,64 +193,9 @@ func part(set, dimension, dimensions int) float64 {
 
 // Steady is the load while nothing happens.
 func (c Cluster) Steady(k Caches) Load {
-	decrypt := c.mounts()
-	if k.Republish {
-		decrypt = c.volumes() / c.cycle()
-	}
-	login := c.accounts(func(n int) float64 { return c.loginRate(k, n) })
-	return c.load(k, login, decrypt, c.mounts(), 0, 0, c.podTokens())
-}
-
-// logins is how often an account logs in while so many decrypts of it come, each
-// at any moment of some time, and its token is due after a while.
-func (c Cluster) logins(decrypts int, within, due float64) float64 {
-	if decrypts == 0 || due >= within {
-		return 0
-	}
-	const steps = 50
-	step := (within - due) / steps
-	sum := 0.0
-	for i := range steps {
-		// The first decrypt with the token due is now; each other one was before
-		// that or is still to come.
-		now := due + (float64(i)+0.5)*step
-		left := within - now
-		others := decrypts - 1
-		chance := float64(decrypts) / within * step * math.Pow((due+left)/within, float64(others))
-		more := 0.0
-		if left > c.due() {
-			for j := range others + 1 {
-				more += binomial(others, j, left/(due+left)) * c.logins(j, left, c.due())
-			}
-		}
-		sum += chance * (1 + more)
-	}
-	return sum
-}
-
-func binomial(n, k int, p float64) float64 {
-	b := math.Pow(p, float64(k)) * math.Pow(1-p, float64(n-k))
-	for i := range k {
-		b *= float64(n-i) / float64(i+1)
-	}
-	return b
-}
-
-// loginsFromSteady is the same for an account that nothing had happened to
-// before: its token may have been due for long. The decrypts are any number.
-func (c Cluster) loginsFromSteady(volumes int, decrypts, within float64) float64 {
-	k := Caches{Tokens: true, Republish: true}
-	waiting := 1 - c.due()*c.loginRate(k, volumes)
-	from := func(due float64) float64 {
-		n, part := math.Modf(decrypts)
-		return (1-part)*c.logins(int(n), within, due) + part*c.logins(int(n)+1, within, due)
-	}
-	const steps = 20
-	sum := 0.0
-	for i := range steps {
-		sum += from(c.due() * (float64(i) + 0.5) / steps)
-	}
-	return waiting*from(0) + (1-waiting)*sum/steps
+	logins, decrypts := c.perToken(k)
+	each := c.pods() / c.renewal()
+	return c.load(k, logins*each, decrypts*each, c.mounts(), 0, 0, c.podTokens())
 }
 
 // skips is how many repetitions the driver skips after a start, on average; it
@@ -233,79 +205,99 @@ func (c Cluster) skips() float64 {
 	return min(max((c.Poll-r.Min).Seconds()/(r.Max-r.Min).Seconds(), 0), 1)
 }
 
-// Restart is the load while all pods are replaced. A new pod goes to a node that
-// has its service account already.
+// Restart is the load while all pods are replaced. It takes less time than the
+// kubelet uses a token.
 func (c Cluster) Restart(k Caches) Load {
 	within := c.RestartWithin.Seconds()
-	starts := c.volumes() / within
+	pods, starts := c.pods()/within, c.volumes()/within
 	mounts := c.mounts() + starts*c.Republish.early()
 	skipped := starts * c.skips()
 	steady := c.Steady(k)
-	decrypt, login := mounts-skipped, steady.Login
-	if k.Republish {
-		// Answers of old pods end as ever; on average half of the pods are old.
-		decrypt = starts + steady.Decrypt/2
-		login = c.accounts(func(n int) float64 {
-			ended := float64(n) * within / c.cycle() / 2
-			return c.loginsFromSteady(n, float64(n)+ended, within) / within
-		})
+	// On average half of the pods are old, and go on as ever.
+	decrypt, login := starts+steady.Decrypt/2, pods+steady.Login/2
+	if !k.Republish {
+		decrypt = mounts - skipped
+		for age := c.relogin(); age < within; age += c.relogin() {
+			login += pods * (1 - age/within)
+		}
 	}
-	return c.load(k, login, decrypt, mounts, skipped, starts, starts*float64(c.Audiences)+c.podTokens()/2)
+	return c.load(k, login, decrypt, mounts, skipped, starts, pods*float64(c.Audiences)+c.podTokens()/2)
 }
 
 // Reboot is the load while nodes come back. Their caches, and the kubelet's
 // tokens, are empty.
 func (c Cluster) Reboot(k Caches) Load {
 	within := c.RebootWithin.Seconds()
-	starts := c.Rebooting * c.volumes() / within
+	pods, starts := c.Rebooting*c.pods()/within, c.Rebooting*c.volumes()/within
 	// All repetitions on the nodes that are back come within Poll, which is no
 	// shorter than this takes.
 	skipped := 0.0
 	if spare := within - c.Republish.mean()*(1-c.Republish.early()); spare > 0 {
 		skipped = starts * spare * spare / (2 * within * c.Republish.mean())
 	}
-	boot := c.load(k, c.Rebooting*c.accounts(func(int) float64 { return 1 })/within,
-		starts, starts+skipped, skipped, 0, starts*float64(c.Audiences))
+	boot := c.load(k, pods, starts, starts+skipped, skipped, 0, pods*float64(c.Audiences))
 	return sum(boot, 1, c.Steady(k), 1-c.Rebooting)
 }
 
 // Rotation is the load while the rotator rewraps all Secrets: each changed
-// ciphertext is decrypted afresh at the next mount.
+// ciphertext is decrypted afresh at the next mount, with the same service account
+// token as before.
 func (c Cluster) Rotation(k Caches) Load {
 	l := c.Steady(k)
 	if !k.Republish {
 		return l
 	}
 	within := c.RotationTime().Seconds()
-	// Other answers end as ever; on average half of the Secrets are unchanged yet.
-	decrypt := c.volumes()/within + l.Decrypt/2
-	login := c.accounts(func(n int) float64 {
-		ended := float64(n) * within / c.cycle() / 2
-		return c.loginsFromSteady(n, float64(n)+ended, within) / within
-	})
-	return c.load(k, login, decrypt, c.mounts(), 0, 0, c.podTokens())
+	login, decrypt := 0.0, 0.0
+	for set := range sets {
+		random := c.random(set)
+		began := (random() - 1) * c.renewal()
+		rewraps := make([]float64, c.Volumes)
+		for i := range rewraps {
+			rewraps[i] = random() * within
+		}
+		for ; began < within; began += c.renewal() {
+			all := c.decrypts(random, began, within, rewraps)
+			login += c.logins(all, 0)
+			for _, at := range all {
+				if at >= 0 {
+					decrypt++
+				}
+			}
+		}
+	}
+	each := c.pods() / within / sets
+	return c.load(k, login*each, decrypt*each, c.mounts(), 0, 0, c.podTokens())
 }
 
-// Later is the load on Vault when the answers end that a share of the volumes got
-// within some time, an hour before. It lasts as long as that did, and the
-// difference in the lives of answers.
+// Later is the load while the kubelet renews the tokens of a share of the pods,
+// which all started within some time. That comes again each time the tokens are
+// due, and lasts for as long as the starts did and an interval of the mounts more.
 func (c Cluster) Later(k Caches, share float64, within time.Duration) Load {
-	l := c.Steady(k)
-	if !k.Republish {
-		return l
-	}
 	lasts := c.LaterTime(within).Seconds()
-	// Most come in the middle: like any moments of a shorter time.
-	middle := math.Hypot(within.Seconds(), lasts-within.Seconds())
-	login := c.accounts(func(n int) float64 { return c.logins(n, middle, 0) / lasts })
-	later := c.load(k, login, c.volumes()/lasts, c.mounts(), 0, 0, c.podTokens())
-	return sum(later, share, l, 1-share)
+	decrypt, logins := c.mounts(), 1.0
+	if k.Republish {
+		decrypt = c.volumes() / lasts
+	} else {
+		logins = 0
+		for after := 0.0; after < c.usable(); after += c.relogin() {
+			// Those with the new tokens, and those before with the old ones.
+			logins += overlap(after, lasts, within) + overlap(after-c.renewal(), lasts, within)
+		}
+	}
+	pods := c.pods() / lasts
+	later := c.load(k, logins*pods, decrypt, c.mounts(), 0, 0, pods*float64(c.Audiences))
+	return sum(later, share, c.Steady(k), 1-share)
+}
+
+// overlap is the share of the moments spread evenly over some time that come within
+// lasts seconds from its beginning, when each is put off by so many.
+func overlap(by, lasts float64, within time.Duration) float64 {
+	return max(0, min(lasts, by+within.Seconds())-max(0, by)) / within.Seconds()
 }
 
 // LaterTime is how long that is.
-func (c Cluster) LaterTime(within time.Duration) time.Duration {
-	return within + c.AnswerLife.Max - c.AnswerLife.Min
-}
+func (c Cluster) LaterTime(within time.Duration) time.Duration { return within + c.Republish.Max }
 
 func sum(a Load, times float64, b Load, more float64) Load {
 	f := func(x, y float64) float64 { return times*x + more*y }

@@ -207,25 +207,31 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // TestRealParts: one node asks a real Vault and a real API server for what it asks
-// the simulation's for: when its pods start, when their mounts are repeated, and
-// after a rotation by the real rotator.
+// the simulation's for: when its pods start, when their mounts are repeated, after a
+// rotation by the real rotator, and when the kubelet has new tokens for the pods.
 func TestRealParts(t *testing.T) {
 	t.Parallel()
 	w := newRealWorld(t)
 	w.allowLogin()
 	c := Large
-	stored := w.store(c.Volumes, 1)
-	accounts := make([]string, c.Accounts)
-	tokens := make([]string, c.Accounts)
-	for i := range accounts {
-		accounts[i] = fmt.Sprint("account-", i)
-		w.server.CreateServiceAccount(t, w.namespace, accounts[i])
-		all := map[string]any{}
-		for _, audience := range []string{"", "vault"} {
-			all[audience] = map[string]string{"token": w.server.ServiceAccountToken(t, w.namespace, accounts[i], audience, time.Hour)}
+	stored := w.store(c.Pods*c.Volumes, 1)
+	w.server.CreateServiceAccount(t, w.namespace, account)
+	type pod struct{ uid, tokens string }
+	pods := make([]pod, c.Pods)
+	podName := func(i int) string { return fmt.Sprint("pod-", i) }
+	// renew is what the kubelet does when the tokens of the pods get old.
+	renew := func() {
+		for i := range pods {
+			all := map[string]any{}
+			for _, audience := range []string{"", "vault"} {
+				var token string
+				token, pods[i].uid = w.server.PodToken(t, w.namespace, podName(i), account, audience, time.Hour)
+				all[audience] = map[string]string{"token": token}
+			}
+			pods[i].tokens = text(all)
 		}
-		tokens[i] = text(all)
 	}
+	renew()
 	if _, err := w.kube.RbacV1().Roles(w.namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}},
@@ -257,21 +263,22 @@ func TestRealParts(t *testing.T) {
 			group.Go(func() error {
 				name := stored[i].Name
 				secrets := "null"
-				if float64(i) >= c.AsPod*float64(c.Volumes) {
+				if float64(i) >= c.AsPod*float64(len(stored)) {
 					s, err := w.kube.CoreV1().Secrets(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
 					if err != nil {
 						return err
 					}
 					secrets = text(map[string]string{"entry-0": string(s.Data["entry-0"])})
 				}
+				pod := pods[i/c.Volumes]
 				resp, err := p.Mount(t.Context(), &v1alpha1.MountRequest{
 					Attributes: text(map[string]string{
 						"roleName": w.namespace, "secretName": name, "transitKey": w.namespace,
-						"csi.storage.k8s.io/pod.namespace": w.namespace, "csi.storage.k8s.io/pod.name": name, "csi.storage.k8s.io/pod.uid": name,
-						"csi.storage.k8s.io/serviceAccount.name":   accounts[i%c.Accounts],
-						"csi.storage.k8s.io/serviceAccount.tokens": tokens[i%c.Accounts],
+						"csi.storage.k8s.io/pod.namespace": w.namespace, "csi.storage.k8s.io/pod.name": podName(i / c.Volumes),
+						"csi.storage.k8s.io/pod.uid": pod.uid, "csi.storage.k8s.io/serviceAccount.name": account,
+						"csi.storage.k8s.io/serviceAccount.tokens": pod.tokens,
 					}),
-					Secrets: secrets, TargetPath: "/mount", Permission: "420",
+					Secrets: secrets, TargetPath: fmt.Sprintf("/pods/%s/%d/mount", pod.uid, i), Permission: "420",
 				})
 				if err == nil && string(resp.Files[0].Contents) != plaintext(i) {
 					err = fmt.Errorf("the files of volume %d are others", i)
@@ -284,15 +291,17 @@ func TestRealParts(t *testing.T) {
 		}
 	}
 
-	// What the simulation counts in the same three steps.
-	const started, rewrapped, end = time.Second, 5 * time.Minute, 10 * time.Minute
+	// What the simulation counts in the same four steps.
+	const started, rewrapped, unchanged = time.Second, 5 * time.Minute, 10 * time.Minute
+	renewed := seconds(c.usable()) - 10*time.Second // the kubelet's jitter
+	end := renewed + c.LaterTime(0) + 10*time.Second
 	s := simulate(t, c, Caches{Tokens: true, Republish: true}, 1, plan{
 		start: func(int) time.Duration { return 0 }, rewrap: func(int) time.Duration { return rewrapped }, lasts: end,
 	})
 	type count struct{ Logins, Decrypts, Reviews, ReadAsPod int }
 	want := func(from, to time.Duration) count {
 		// Each volume's repetitions are several there and one here.
-		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to), int(c.AsPod * float64(c.Volumes))}
+		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to), int(c.AsPod * float64(len(stored)))}
 	}
 	w.vault.take()
 	w.api.take()
@@ -303,7 +312,8 @@ func TestRealParts(t *testing.T) {
 	}{
 		{"the pods start", func() {}, want(0, started)},
 		{"the mounts are repeated", func() {}, want(started, rewrapped)},
-		{"after a rotation", func() { w.rotate(); w.vault.take(); w.api.take() }, want(rewrapped, end)},
+		{"after a rotation", func() { w.rotate(); w.vault.take(); w.api.take() }, want(rewrapped, unchanged)},
+		{"the kubelet has new tokens", renew, want(renewed, end)},
 	} {
 		step.do()
 		mountAll()

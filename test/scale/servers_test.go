@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
 // clock is the synthetic time of a simulation, for servers that do not live in
@@ -106,7 +108,12 @@ func unkept(next http.Handler) http.Handler {
 
 func (v *fakeVault) login(w http.ResponseWriter, r *http.Request) {
 	var in struct{ Role, JWT string }
-	if json.NewDecoder(r.Body).Decode(&in) != nil || in.Role != role || in.JWT == "" {
+	if json.NewDecoder(r.Body).Decode(&in) != nil || in.Role != role {
+		v.refuse(w)
+		return
+	}
+	claims, err := podtoken.Parse(in.JWT)
+	if err != nil {
 		v.refuse(w)
 		return
 	}
@@ -117,7 +124,12 @@ func (v *fakeVault) login(w http.ResponseWriter, r *http.Request) {
 	token := fmt.Sprint("token-", len(v.tokens))
 	v.tokens[token] = now + v.ttl
 	v.mu.Unlock()
-	answer(w, map[string]any{"auth": map[string]any{"client_token": token, "lease_duration": int(v.ttl.Seconds())}})
+	answer(w, map[string]any{"auth": map[string]any{
+		"client_token": token, "lease_duration": int(v.ttl.Seconds()), "metadata": map[string]string{
+			"role": in.Role, "service_account_name": claims.ServiceAccount,
+			"service_account_namespace": claims.Namespace, "service_account_uid": claims.ServiceAccountUID,
+		},
+	}})
 }
 
 func (v *fakeVault) decrypt(w http.ResponseWriter, r *http.Request) {

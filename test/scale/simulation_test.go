@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -17,65 +16,82 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 const (
 	namespace  = "demo"
+	account    = "app"
 	role       = "app"
 	transitKey = "app"
 	entry      = "password"
 )
 
-// plan says what happens in a simulation to which volume and when. Volumes are
+// plan says what happens in a simulation to which pod or volume and when. Both are
 // numbered through the nodes.
 type plan struct {
-	start   func(volume int) time.Duration // of its pod, or of watching it
-	age     func(volume int) time.Duration // of the kubelet's tokens at the start; none yet if nil
-	replace func(volume int) time.Duration // its pod by another; never if nil
+	start   func(pod int) time.Duration    // when it starts, or is first looked at
+	age     func(pod int) time.Duration    // of the kubelet's tokens at the start; none yet if nil
+	replace func(pod int) time.Duration    // by another; never if nil
 	rewrap  func(volume int) time.Duration // its Secret; never if nil
 	lasts   time.Duration
 }
 
-// spread returns moments evenly over a time, for the volumes of a cluster, of one
-// of so many sequences. Random ones would do too, but take many more volumes to be
-// as even. Sequences have nothing to do with each other, nor have the volumes of
-// an account.
-func (c Cluster) spread(sequence, of int, over time.Duration) func(int) time.Duration {
-	ranks := ceil(c.Volumes, c.Accounts)
+// spread returns moments evenly over a time, of one of so many sequences. Random
+// ones would do too, but take many more pods to be as even. Sequences have nothing
+// to do with each other.
+func spread(sequence, of int, over time.Duration) func(int) time.Duration {
+	return func(i int) time.Duration { return time.Duration(part(i, sequence, of) * float64(over)) }
+}
+
+// spreadVolumes is the same for volumes, those of a pod by themselves. It leaves
+// sequence 0 of [Cluster.spreadPods] for the pods.
+func (c Cluster) spreadVolumes(over time.Duration) func(int) time.Duration {
 	return func(volume int) time.Duration {
-		node, slot := volume/c.Volumes, volume%c.Volumes
-		account, rank := node*c.Accounts+slot%c.Accounts, slot/c.Accounts
-		return time.Duration(part(account, sequence*ranks+rank, of*ranks) * float64(over))
+		return spread(1+volume%c.Volumes, 1+c.Volumes, over)(volume / c.Volumes)
 	}
 }
 
+func (c Cluster) spreadPods(over time.Duration) func(int) time.Duration {
+	return spread(0, 1+c.Volumes, over)
+}
+
 // boot returns the moments at which nodes come back evenly over a time, each with
-// all of its volumes at once.
+// all of its pods at once.
 func (c Cluster) boot(nodes int, over time.Duration) func(int) time.Duration {
-	return func(volume int) time.Duration {
-		return time.Duration((float64(volume/c.Volumes) + 0.5) / float64(nodes) * float64(over))
+	return func(pod int) time.Duration {
+		return time.Duration((float64(pod/c.Pods) + 0.5) / float64(nodes) * float64(over))
 	}
 }
 
 func after(d time.Duration, f func(int) time.Duration) func(int) time.Duration {
-	return func(volume int) time.Duration { return d + f(volume) }
+	return func(i int) time.Duration { return d + f(i) }
 }
 
 // simulate runs nodes with a real Provider each, in synthetic time.
 func simulate(t *testing.T, c Cluster, k Caches, nodes int, p plan) *counts {
 	t.Helper()
 	s := &simulation{cluster: c, caches: k, plan: p}
+	var err error
+	if s.issuer, err = testenv.NewJWTIssuer(); err != nil {
+		t.Fatal(err)
+	}
 	s.counts.times = float64(c.Nodes) / float64(nodes)
-	s.vault = newFakeVault(t, c.TokenTTL, &s.clock, &s.counts)
+	ttl := c.TokenTTL
+	if !k.Tokens {
+		// The cache of Vault tokens has no switch. These do not live until the next mount.
+		ttl = time.Second
+	}
+	s.vault = newFakeVault(t, ttl, &s.clock, &s.counts)
 	s.api = newFakeAPI(t, &s.clock, &s.counts, s.secret)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		var wait sync.WaitGroup
 		for i := range nodes {
 			n := s.node(t, i, began)
-			for j := range c.Volumes {
-				wait.Go(func() { n.run(t, i*c.Volumes+j) })
+			for j := range c.Pods {
+				wait.Go(func() { n.run(t, i*c.Pods+j) })
 			}
 		}
 		wait.Wait()
@@ -95,6 +111,7 @@ type simulation struct {
 	plan    plan
 	clock   clock
 	counts  counts
+	issuer  *testenv.JWTIssuer
 	vault   *fakeVault
 	api     *fakeAPI
 	failed  atomic.Pointer[error] // the first time, which is enough
@@ -158,36 +175,63 @@ func (n *node) next() time.Duration {
 	return r.Min + time.Duration(n.random.Int64N(int64(r.Max-r.Min)))
 }
 
-// pod is one of a volume's pods.
+// pod is one of those that follow each other.
 type pod struct {
-	volume     int
+	number     int
 	generation int
-	changed    time.Duration            // when the driver last wrote content
-	tokens     map[string]time.Duration // when the kubelet got each
-	version    string                   // of the file
+	volumes    []volume
+	tokens     map[string]podToken // by audience
 }
 
-// run is the life of a volume.
-func (n *node) run(t *testing.T, volume int) {
-	time.Sleep(n.plan.start(volume))
-	p := &pod{volume: volume, changed: -1, tokens: map[string]time.Duration{}}
+// volume is one of a pod.
+type volume struct {
+	number  int
+	changed time.Duration // when the driver last wrote content; negative: never
+	version string        // of the file
+}
+
+// podToken is what the kubelet has of a service account token.
+type podToken struct {
+	got  time.Duration
+	text string
+}
+
+func (n *node) pod(number, generation int) *pod {
+	p := &pod{number: number, generation: generation, tokens: map[string]podToken{}}
+	for i := range n.cluster.Volumes {
+		p.volumes = append(p.volumes, volume{number: number*n.cluster.Volumes + i, changed: -1})
+	}
+	return p
+}
+
+func (p *pod) name() string { return fmt.Sprint("pod-", p.number) }
+
+func (p *pod) uid() string { return fmt.Sprintf("uid-%d-%d", p.number, p.generation) }
+
+// run is the life of a pod and of those that follow.
+func (n *node) run(t *testing.T, number int) {
+	time.Sleep(n.plan.start(number))
+	p := n.pod(number, 0)
 	if n.plan.age != nil {
 		for _, audience := range n.audiences() {
-			p.tokens[audience] = n.now() - n.plan.age(volume)
+			p.tokens[audience] = n.token(p, audience, n.now()-n.plan.age(number))
 		}
 	}
 	replace := n.plan.lasts
 	if n.plan.replace != nil {
-		replace = n.plan.replace(volume)
+		replace = n.plan.replace(number)
 	}
 	for n.now() < n.plan.lasts && n.failed.Load() == nil {
-		if !n.publish(t, p) {
-			return
+		// What happens to a pod makes the kubelet mount all of its volumes again.
+		for i := range p.volumes {
+			if !n.publish(t, p, &p.volumes[i]) {
+				return
+			}
 		}
 		next := n.now() + n.next()
 		if n.now() < replace && replace <= next {
 			next = replace
-			p = &pod{volume: volume, generation: p.generation + 1, changed: -1, tokens: map[string]time.Duration{}}
+			p = n.pod(number, p.generation+1)
 		}
 		time.Sleep(next - n.now())
 	}
@@ -195,42 +239,42 @@ func (n *node) run(t *testing.T, volume int) {
 
 // publish is what the kubelet and the driver do of a mount, the first one or
 // another. It reports whether it went well.
-func (n *node) publish(t *testing.T, p *pod) bool {
+func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 	c, now := n.cluster, n.now()
-	asPod := float64(p.volume%c.Volumes) < c.AsPod*float64(c.Volumes)
-	name := fmt.Sprint("secret-", p.volume)
+	onNode := c.Pods * c.Volumes
+	asPod := float64(v.number%onNode) < c.AsPod*float64(onNode)
+	secret := fmt.Sprint("secret-", v.number)
 	secrets := "null"
 	if !asPod {
 		// csiMountMgr.SetUpAt reads nodePublishSecretRef with a GET each time.
 		n.counts.readByKubelet.add(now, 1)
-		secrets = text(map[string]string{entry: string(n.secret(name, now)[entry])})
+		secrets = text(map[string]string{entry: string(n.secret(secret, now)[entry])})
 	}
 	tokens := n.tokens(p, now)
-	first := p.changed < 0
+	first := v.changed < 0
 	// The driver's NodePublishVolume.
-	if !first && now < p.changed+c.Poll {
+	if !first && now < v.changed+c.Poll {
 		return true
 	}
 	n.clock.set(now)
-	uid := fmt.Sprintf("uid-%d-%d", p.volume, p.generation)
 	resp, err := n.provider.Mount(t.Context(), &v1alpha1.MountRequest{
 		Attributes: text(map[string]string{
-			"roleName": role, "secretName": name, "transitKey": transitKey,
-			"csi.storage.k8s.io/pod.namespace": namespace, "csi.storage.k8s.io/pod.name": name,
-			"csi.storage.k8s.io/pod.uid": uid, "csi.storage.k8s.io/serviceAccount.name": n.account(p.volume),
+			"roleName": role, "secretName": secret, "transitKey": transitKey,
+			"csi.storage.k8s.io/pod.namespace": namespace, "csi.storage.k8s.io/pod.name": p.name(),
+			"csi.storage.k8s.io/pod.uid": p.uid(), "csi.storage.k8s.io/serviceAccount.name": account,
 			"csi.storage.k8s.io/serviceAccount.tokens": tokens,
 		}),
-		Secrets: secrets, TargetPath: "/pods/" + uid + "/mount", Permission: "420",
+		Secrets: secrets, TargetPath: fmt.Sprintf("/pods/%s/%d/mount", p.uid(), v.number), Permission: "420",
 	})
-	if err == nil && (len(resp.Files) != 1 || len(resp.ObjectVersion) != 1 || string(resp.Files[0].Contents) != plaintext(p.volume)) {
-		err = fmt.Errorf("the files of volume %d are others", p.volume)
+	if err == nil && (len(resp.Files) != 1 || len(resp.ObjectVersion) != 1 || string(resp.Files[0].Contents) != plaintext(v.number)) {
+		err = fmt.Errorf("the files of volume %d are others", v.number)
 	}
 	if err != nil {
 		n.failed.CompareAndSwap(nil, &err)
 		return false
 	}
-	if version := resp.ObjectVersion[0].Version; version != p.version {
-		p.version, p.changed = version, now
+	if version := resp.ObjectVersion[0].Version; version != v.version {
+		v.version, v.changed = version, now
 	}
 	// createOrUpdateSecretProviderClassPodStatus: a POST, and a PUT if the status
 	// was there, as it is on a node that has rebooted too.
@@ -244,28 +288,27 @@ func (n *node) publish(t *testing.T, p *pod) bool {
 // tokens are what the kubelet's token manager has for the pod: it renews one
 // after four fifths of its life less up to ten seconds.
 func (n *node) tokens(p *pod, now time.Duration) string {
-	account := n.account(p.volume)
-	claims := map[string]any{"name": account}
-	if n.caches.Tokens {
-		claims["uid"] = "uid-" + account
-	} // A token that does not say whose it is shares no Vault token: that cache has no switch.
-	jwt := "e30." + base64.RawURLEncoding.EncodeToString([]byte(text(map[string]any{
-		"kubernetes.io": map[string]any{"namespace": namespace, "serviceaccount": claims},
-	}))) + ".e30"
 	all := map[string]any{}
 	for _, audience := range n.audiences() {
-		got, ok := p.tokens[audience]
+		token, ok := p.tokens[audience]
 		n.mu.Lock()
 		jitter := time.Duration(n.random.IntN(10)) * time.Second
 		n.mu.Unlock()
-		if !ok || now > got+n.cluster.PodToken*4/5-jitter {
-			got = now
-			p.tokens[audience] = got
+		if !ok || now > token.got+n.cluster.PodToken*4/5-jitter {
+			token = n.token(p, audience, now)
+			p.tokens[audience] = token
 			n.counts.podTokens.add(now, 1)
 		}
-		all[audience] = map[string]any{"token": jwt, "expirationTimestamp": n.began.Add(got + n.cluster.PodToken)}
+		all[audience] = map[string]any{"token": token.text, "expirationTimestamp": n.began.Add(token.got + n.cluster.PodToken)}
 	}
 	return text(all)
+}
+
+// token is one that the kubelet got at some time. All pods have the same service
+// account, which is not to make a difference.
+func (n *node) token(p *pod, audience string, got time.Duration) podToken {
+	left := got + n.cluster.PodToken - n.now()
+	return podToken{got, n.issuer.PodToken(namespace, p.name(), p.uid(), account, audience, left)}
 }
 
 // audiences are "vault", "" for the API server, and what else there is.
@@ -274,12 +317,6 @@ func (n *node) audiences() (names []string) {
 		names = append(names, []string{"vault", "", "other"}[i])
 	}
 	return names
-}
-
-// account is the service account of a volume's pods: the volumes of the node
-// take turns.
-func (n *node) account(volume int) string {
-	return fmt.Sprintf("account-%d", volume%n.cluster.Volumes%n.cluster.Accounts)
 }
 
 func text(v any) string {

@@ -11,8 +11,6 @@ import (
 type scenario struct {
 	name string
 	load func(Caches) Load
-	// vaultOnly: nothing else is asked of the API server than before.
-	vaultOnly bool
 }
 
 func (c Cluster) scenarios() []scenario {
@@ -20,16 +18,16 @@ func (c Cluster) scenarios() []scenario {
 		return fmt.Sprintf("%s, %.0f min", what, lasts.Minutes())
 	}
 	later := func(share float64, within time.Duration) scenario {
-		return scenario{name("  an hour later", c.LaterTime(within)), func(k Caches) Load { return c.Later(k, share, within) }, true}
+		after := fmt.Sprintf("  and each %.0f min later", c.renewal()/60)
+		return scenario{name(after, c.LaterTime(within)), func(k Caches) Load { return c.Later(k, share, within) }}
 	}
 	return []scenario{
-		{"steady state", c.Steady, false},
-		{name("rolling restart of all pods", c.RestartWithin), c.Restart, false},
+		{"steady state", c.Steady},
+		{name("rolling restart of all pods", c.RestartWithin), c.Restart},
 		later(1, c.RestartWithin),
-		{name(fmt.Sprintf("reboot of %.0f %% of the nodes", 100*c.Rebooting), c.RebootWithin), c.Reboot, false},
+		{name(fmt.Sprintf("reboot of %.0f %% of the nodes", 100*c.Rebooting), c.RebootWithin), c.Reboot},
 		later(c.Rebooting, c.RebootWithin),
-		{name("rotation", c.RotationTime()), c.Rotation, false},
-		later(1, c.RotationTime()),
+		{name("rotation", c.RotationTime()), c.Rotation},
 	}
 }
 
@@ -96,15 +94,12 @@ func (c Cluster) apiTable() string {
 	t.line("%-38s %9s %9s %9s %9s  %s", "requests to the API server per second", "Secrets:", "Secrets:", "tokens:", "statuses:", "TokenReviews: Vault, with")
 	t.line("%-38s %9s %9s %9s %9s %9s %7s %10s %5s", "", "kubelet", "provider", "kubelet", "driver", "no cache", "token", "republish", "both")
 	for _, s := range c.scenarios() {
-		if s.vaultOnly {
-			continue
-		}
 		row := ""
 		for i, width := range []int{9, 7, 10, 5} {
 			row += fmt.Sprintf(" %*s", width, number(s.load(caches[i].Caches).Review))
 		}
 		l := s.load(Caches{Tokens: true, Republish: true})
-		t.line("%-38s %9s %9s %9s %9s%s", s.name, number(l.ReadByKubelet), number(l.PodTokens), number(l.ReadAsPod), number(l.PodStatus), row)
+		t.line("%-38s %9s %9s %9s %9s%s", s.name, number(l.ReadByKubelet), number(l.ReadAsPod), number(l.PodTokens), number(l.PodStatus), row)
 	}
 	return t.String()
 }
@@ -132,9 +127,9 @@ func (c Cluster) knobTable() string {
 		change func(*Cluster)
 	}{
 		{"nothing else", func(*Cluster) {}},
-		{"token_ttl=1h", func(c *Cluster) { c.TokenTTL = time.Hour }},
-		{"each pod a service account of its own", func(c *Cluster) { c.Accounts = c.Volumes }},
-		{"one service account on a node", func(c *Cluster) { c.Accounts = 1 }},
+		{"half as many pods, of two volumes each", func(c *Cluster) { c.Pods, c.Volumes = c.Pods/2, 2 }},
+		{"pods' tokens for 2 h", func(c *Cluster) { c.PodToken = 2 * time.Hour }},
+		{"pods' tokens for 10 min", func(c *Cluster) { c.PodToken = 10 * time.Minute }},
 		{"a jwt auth mount", func(c *Cluster) { c.Reviewed = 0 }},
 		{"the rotator's --kube-qps=20", func(c *Cluster) { c.KubeQPS = 20 }},
 		{"the rotator's --kube-qps=200", func(c *Cluster) { c.KubeQPS = 200 }},
