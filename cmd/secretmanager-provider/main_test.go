@@ -155,9 +155,7 @@ func TestProgram(t *testing.T) {
 		t.Errorf("version %v, %v", version, err)
 	}
 	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
-	claims := issuer.Claims("demo", "app", "vault", time.Hour)
-	claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": "app-0", "uid": "uid-0"}
-	jwt := issuer.Sign(claims)
+	jwt := issuer.PodToken("demo", "app-0", "uid-0", "app", "vault", time.Hour)
 	mount := func(key string) (*v1alpha1.MountResponse, error) {
 		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
 			Attributes: text(map[string]string{
@@ -226,6 +224,14 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
 func get(address, path string) (int, string) {
 	resp, err := http.Get("http://" + address + path)
 	if err != nil {
@@ -250,6 +256,11 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 		klog.ClearLogger()
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}()
+	issuer, err := testenv.NewJWTIssuer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwt := issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
 	dir := t.TempDir()
 	endpoint, health, metrics := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -269,8 +280,11 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 	mounted := make(chan error, 1)
 	go func() {
 		_, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
-			Attributes: `{"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/serviceAccount.tokens": "{\"vault\": {\"token\": \"t\"}}"}`,
+			Attributes: text(map[string]string{
+				"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
+				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
+			}),
 			Secrets: `{"x": "vault:v1:` + strings.Repeat("A", 40) + `"}`,
 		})
 		mounted <- err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -103,11 +102,11 @@ func TestTLSAndIPv6(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
 			resp, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
 				Attributes: text(map[string]string{
 					"roleName": "app", "secretName": "s", "transitKey": "secured", "csi.storage.k8s.io/pod.namespace": "demo",
-					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": issuer.Token("demo", "app", "vault", time.Hour)}}),
+					"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
+					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)}}),
 				}),
 				Secrets: text(map[string]string{"x": string(made[0].Data)}),
 			})

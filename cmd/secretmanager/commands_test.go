@@ -142,16 +142,22 @@ func (w *world) get(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// token FILE NAMESPACE ACCOUNT AUDIENCE [TTL] writes a token as of a pod's to a file.
+// token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token as of a pod's,
+// or one that is bound to no pod, to a file.
 func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 4 || len(args) == 5, "token FILE NAMESPACE ACCOUNT AUDIENCE [TTL]")
+	bound := len(args) < 6 || args[5] != "unbound"
+	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound, "token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
 	ttl := time.Hour
-	if len(args) == 5 {
+	if len(args) >= 5 {
 		var err error
 		ttl, err = time.ParseDuration(args[4])
 		ts.Check(err)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(w.issuer.Token(args[1], args[2], args[3], ttl)+"\n"), 0o600))
+	claims := w.issuer.Claims(args[1], args[2], args[3], ttl)
+	if !bound {
+		delete(claims["kubernetes.io"].(map[string]any), "pod")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(w.issuer.Sign(claims)+"\n"), 0o600))
 }
 
 // provider starts the provider, which ends with the script, and puts its socket
@@ -174,7 +180,7 @@ func (w *world) serve(program, logFile string) (socket string, stop func(), err 
 	}
 	socket = dir + "/s.sock"
 	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+w.vault.Address, "--vault-auth-mount=jwt",
-		"--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig, "--mount-timeout=10s")
+		"--vault-allowed-auth-mounts=kubernetes", "--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig, "--mount-timeout=10s")
 	log, err := os.Create(logFile)
 	if err != nil {
 		return "", nil, err

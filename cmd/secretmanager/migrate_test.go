@@ -133,7 +133,7 @@ func TestMigrate(t *testing.T) {
 	mount := func(class string) {
 		t.Helper()
 		secret := regexp.MustCompile(`secretName: (\S+)`).FindStringSubmatch(read(t, filepath.Join(dir, class)))[1]
-		token := w.server.ServiceAccountToken(t, "shop", "matrix", "vault", time.Hour)
+		token, _ := w.server.PodToken(t, "shop", "matrix-0", "matrix", "vault", time.Hour)
 		check(t, os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600))
 		out := t.TempDir()
 		must("", fmt.Sprintf(`kubectl -n shop get secret %s -o yaml > mounted.yaml

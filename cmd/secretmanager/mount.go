@@ -42,14 +42,16 @@ and for finding out what is wrong with it, without a pod and without a cluster.
 
 With --secret the ciphertext goes along, as with nodePublishSecretRef; without,
 the provider reads it from the cluster as the pod, which takes --kube-token.
-Pod, service account and namespace are those of the token unless told. What is in
-the files is not shown; they stay in DIR until you remove them.`,
+Pod, service account and namespace are those of the token unless told. The provider
+refuses a token that is bound to no pod or to another one. What is in the files is
+not shown; they stay in DIR until you remove them.`,
 		Example: `  secretmanager mount --class class.yaml --secret matrix-secrets.yaml \
       --socket /etc/kubernetes/secrets-store-csi-providers/secretmanager.sock \
       --service-account-token token --out files
 
-  # a token to try it with
-  kubectl create token matrix -n demo --audience vault > token`,
+  # a token to try it with, as the kubelet gets it for the pod web-0
+  kubectl create token matrix -n demo --audience vault \
+      --bound-object-kind Pod --bound-object-name web-0 > token`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}

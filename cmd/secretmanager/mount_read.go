@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -82,7 +81,8 @@ func (p *program) readManifest(file, kind string, into any) error {
 		defer f.Close()
 		in = f
 	}
-	docs := utilyaml.NewYAMLReader(bufio.NewReader(in))
+	// The reader loses a last line that has no end and just fills its buffer.
+	docs := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(in, strings.NewReader("\n"))))
 	for n := 1; ; n++ {
 		doc, err := docs.Read()
 		if errors.Is(err, io.EOF) {
@@ -108,16 +108,6 @@ func (p *program) readManifest(file, kind string, into any) error {
 		}
 		return nil
 	}
-}
-
-// jwtPayload returns the claims of a JWT, unverified.
-func jwtPayload(token string) ([]byte, bool) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return nil, false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	return bytes.TrimSpace(payload), err == nil
 }
 
 // withoutValues keeps what an unmarshaller says to the place that it names:

@@ -14,6 +14,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
 // What kubelet and driver add to the class's parameters.
@@ -39,14 +41,19 @@ func (o *mount) request() (*v1alpha1.MountRequest, error) {
 		return nil, fmt.Errorf("--service-account-token: %w", err)
 	}
 	tokens[o.audience] = token
+	var kubeClaims podtoken.Claims
 	if o.kubeToken != "" {
-		if tokens[""], _, err = readToken(o.kubeToken); err != nil {
+		if tokens[""], kubeClaims, err = readToken(o.kubeToken); err != nil {
 			return nil, fmt.Errorf("--kube-token: %w", err)
 		}
 	}
-	namespace := cmp.Or(*o.kube.Namespace, class.Metadata.Namespace, claims.Kubernetes.Namespace)
+	namespace := cmp.Or(*o.kube.Namespace, class.Metadata.Namespace, claims.Namespace)
 	if err := o.checkNamespace(namespace, class, claims); err != nil {
 		return nil, err
+	}
+	o.checkBound("--service-account-token", o.audience, namespace, claims)
+	if o.kubeToken != "" {
+		o.checkBound("--kube-token", "", namespace, kubeClaims)
 	}
 	secrets, err := o.readSecrets(namespace)
 	if err != nil {
@@ -61,10 +68,10 @@ func (o *mount) request() (*v1alpha1.MountRequest, error) {
 	}
 	maps.Copy(attributes, o.attributes)
 	attributes[attrClass] = class.Metadata.Name
-	attributes[attrPod] = cmp.Or(o.pod, claims.Kubernetes.Pod.Name, "mount")
+	attributes[attrPod] = cmp.Or(o.pod, claims.Pod, "mount")
 	attributes[attrNamespace] = namespace
-	attributes[attrPodUID] = cmp.Or(o.podUID, claims.Kubernetes.Pod.UID, "00000000-0000-0000-0000-000000000000")
-	attributes[attrAccount] = cmp.Or(o.account, claims.Kubernetes.ServiceAccount.Name, "default")
+	attributes[attrPodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
+	attributes[attrAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
 	attributes[attrEphemeral] = "true"
 	tokensText, err := json.Marshal(tokens)
 	if err != nil {
@@ -88,7 +95,7 @@ func (o *mount) request() (*v1alpha1.MountRequest, error) {
 }
 
 // checkNamespace reports what a cluster would not let happen.
-func (o *mount) checkNamespace(namespace string, class secretProviderClass, claims tokenClaims) error {
+func (o *mount) checkNamespace(namespace string, class secretProviderClass, claims podtoken.Claims) error {
 	if namespace == "" {
 		return usagef("no namespace: neither class nor token has one; name it with -n")
 	}
@@ -98,7 +105,7 @@ func (o *mount) checkNamespace(namespace string, class secretProviderClass, clai
 	if in := class.Metadata.Namespace; in != "" && in != namespace {
 		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's namespace only", in, namespace)
 	}
-	if of := claims.Kubernetes.Namespace; of != "" && of != namespace {
+	if of := claims.Namespace; of != "" && of != namespace {
 		// Worth trying out: it is what an attacker would do.
 		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
 	}
@@ -111,37 +118,40 @@ type serviceAccountToken struct {
 	Expires time.Time `json:"expirationTimestamp"`
 }
 
-// tokenClaims is what a service-account token says of whom it stands for. They
-// are not checked here: Vault does that.
-type tokenClaims struct {
-	Expires    int64 `json:"exp"`
-	Kubernetes struct {
-		Namespace string `json:"namespace"`
-		Pod       struct {
-			Name string `json:"name"`
-			UID  string `json:"uid"`
-		} `json:"pod"`
-		ServiceAccount struct {
-			Name string `json:"name"`
-		} `json:"serviceaccount"`
-	} `json:"kubernetes.io"`
-}
-
-// readToken reads a token from a file. A text that is no JWT is a token all the
-// same, without claims: what to make of it is the provider's and Vault's part.
-func readToken(file string) (serviceAccountToken, tokenClaims, error) {
-	var claims tokenClaims
+// readToken reads a token from a file. A text that is no service account token is
+// sent all the same, without claims: refusing it is the provider's part.
+func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return serviceAccountToken{}, claims, err
+		return serviceAccountToken{}, podtoken.Claims{}, err
 	}
 	token := serviceAccountToken{Token: strings.TrimSpace(string(text))}
 	if token.Token == "" {
-		return token, claims, errors.New("the file " + file + " is empty")
+		return token, podtoken.Claims{}, errors.New("the file " + file + " is empty")
 	}
-	token.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	if payload, ok := jwtPayload(token.Token); ok && json.Unmarshal(payload, &claims) == nil && claims.Expires > 0 {
-		token.Expires = time.Unix(claims.Expires, 0).UTC()
+	claims, _ := podtoken.Parse(token.Token)
+	token.Expires = claims.Expires.UTC()
+	if claims.Expires.IsZero() {
+		token.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	}
 	return token, claims, nil
+}
+
+// checkBound reports a token that the provider refuses because it is bound to no pod,
+// as those of kubectl create token are unless told otherwise.
+func (o *mount) checkBound(flag, audience, namespace string, claims podtoken.Claims) {
+	switch {
+	case claims == podtoken.Claims{}:
+		fmt.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider refuses it\n", flag)
+	case claims.Pod == "":
+		account := claims.ServiceAccount
+		if len(validation.IsDNS1123Subdomain(account)) > 0 {
+			account = "ACCOUNT"
+		}
+		if audience != "" {
+			audience = " --audience " + audience
+		}
+		fmt.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that is bound to an existing pod POD:\n"+
+			"  kubectl create token %s -n %s%s --bound-object-kind Pod --bound-object-name POD\n", flag, account, namespace, audience)
+	}
 }

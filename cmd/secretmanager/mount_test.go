@@ -144,6 +144,19 @@ func TestMountRequest(t *testing.T) {
 	}
 }
 
+// TestReadManifest: a file is read to its end, whatever its length.
+func TestReadManifest(t *testing.T) {
+	const head, tail = `{"kind": "Secret", "data": {"a": "`, `"}}`
+	for _, size := range []int{4095, 4096, 4097, 8192, 65536} {
+		text := head + strings.Repeat("x", size-len(head)-len(tail)) + tail
+		var secret struct{ Data map[string]string }
+		p := &program{}
+		if err := p.readManifest(file(t, text), "Secret", &secret); err != nil || len(secret.Data["a"]) != size-len(head)-len(tail) {
+			t.Errorf("%d bytes: %d of the value, %v", size, len(secret.Data["a"]), err)
+		}
+	}
+}
+
 // Answers that the driver takes for errors, or does nothing with.
 func TestMountAnswers(t *testing.T) {
 	args := []string{"--class", file(t, class), "--service-account-token", file(t, "no JWT")}
