@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
@@ -29,13 +31,24 @@ func (w *world) post(ctx context.Context, path string, in, out any) error {
 	return send(w.admin, req, out)
 }
 
-// apiToken returns a new token of the reader for the API server.
-func (w *world) apiToken(ctx context.Context) (string, error) {
+// apiPod makes a pod of the reader, which nothing runs, and returns its uid and a
+// token of its own for the API server.
+func (w *world) apiPod(ctx context.Context, name string) (uid, token string, err error) {
+	path := "/api/v1/namespaces/" + namespace
+	var made corev1.Pod
+	err = w.post(ctx, path+"/pods", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+		ServiceAccountName: reader, Containers: []corev1.Container{{Name: "app", Image: "app"}},
+	}}, &made)
+	if err != nil {
+		return "", "", err
+	}
 	seconds := int64(3600)
 	var granted authenticationv1.TokenRequest
-	err := w.post(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+reader+"/token",
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, &granted)
-	return granted.Status.Token, err
+	err = w.post(ctx, path+"/serviceaccounts/"+reader+"/token", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		ExpirationSeconds: &seconds,
+		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: made.UID},
+	}}, &granted)
+	return string(made.UID), granted.Status.Token, err
 }
 
 // send sends a request and reads the JSON of the answer, which must be a good

@@ -55,7 +55,7 @@ func (d *driver) mount(v *volume, p pod) (call, error) {
 			"csi.storage.k8s.io/pod.name":              p.name,
 			"csi.storage.k8s.io/pod.namespace":         namespace,
 			"csi.storage.k8s.io/pod.uid":               p.uid,
-			"csi.storage.k8s.io/serviceAccount.name":   p.name,
+			"csi.storage.k8s.io/serviceAccount.name":   p.account,
 			"csi.storage.k8s.io/ephemeral":             "true",
 			"csi.storage.k8s.io/serviceAccount.tokens": text(tokens, &err),
 		}, &err),

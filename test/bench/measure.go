@@ -30,7 +30,7 @@ const roundTime = time.Second
 func coldCalls(from string, parallel int) int {
 	n := 150
 	if from == fromPod {
-		n = 60 // a token of the API server for each takes longer than the mount
+		n = 60 // a pod and a token of the API server for each take longer than the mount
 	}
 	if parallel > 1 {
 		n = n * 5 / 2

@@ -37,10 +37,11 @@ type volume struct {
 }
 
 // A pod is who mounts. The API server knows one service account, which is what
-// it takes to read a Secret; to Vault each pod is one of a service account of
-// its own. Each has tokens of its own for both.
+// it takes to read a Secret, and the pods that do so; the others are each one of a
+// service account of its own. All have tokens of their own.
 type pod struct {
 	name, uid string
+	account   string
 	vault     string // token of audience "vault"
 	api       string // token of the API server; empty where the kubelet hands over the ciphertext
 }
@@ -195,10 +196,12 @@ func (w *world) newPods(ctx context.Context, n int, asPod bool) ([]pod, error) {
 		made.Go(func() (err error) {
 			number := w.pods.Add(1)
 			p := pod{name: fmt.Sprintf("app-%d", number), uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", number)}
-			p.vault = w.issuer.PodToken(namespace, p.name, p.uid, p.name, "vault", time.Hour)
+			p.account = p.name
 			if asPod {
-				p.api, err = w.apiToken(ctx)
+				p.account = reader
+				p.uid, p.api, err = w.apiPod(ctx, p.name)
 			}
+			p.vault = w.issuer.PodToken(namespace, p.name, p.uid, p.account, "vault", time.Hour)
 			pods[i] = p
 			return err
 		})

@@ -119,7 +119,7 @@ func (s *stage) mount(ctx context.Context) error {
 		"account; with that token, and with no right of its own, it asks Vault to decrypt.")
 	socket := s.path("provider.sock")
 	cmd := exec.Command(s.path("bin/secretmanager-provider"), "--endpoint", socket, "--vault-addr", s.vault.Address,
-		"--version-key-file", s.path("version-key"))
+		"--vault-allowed-auth-mounts", "jwt", "--version-key-file", s.path("version-key"))
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.Env = []string{}
 	if err := cmd.Start(); err != nil {
@@ -129,7 +129,7 @@ func (s *stage) mount(ctx context.Context) error {
 	if err := waitFor(ctx, socket); err != nil {
 		return fmt.Errorf("the provider does not serve: %w\n%s", err, s.log.String())
 	}
-	s.say("   $ secretmanager-provider --endpoint provider.sock --vault-addr %s &", s.vault.Address)
+	s.say("   $ secretmanager-provider --endpoint provider.sock --vault-addr %s --vault-allowed-auth-mounts jwt &", s.vault.Address)
 	if err := s.mountAs(ctx, "secret.yaml", "volume", "demo"); err != nil {
 		return err
 	}

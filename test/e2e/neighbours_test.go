@@ -142,6 +142,8 @@ func checkVersions(t *testing.T, w *world) {
 func checkJWT(t *testing.T, w *world) {
 	w.encrypt(t)
 	mount := w.namespace
+	w.provider = w.namespace
+	newProvider(t, w.provider, "--vault-allowed-auth-mounts="+mount).start(t)
 	client := shared.Client.Discovery().RESTClient()
 	var issuer struct{ Issuer string }
 	var set struct{ Keys []struct{ N, E string } }

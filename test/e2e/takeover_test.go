@@ -214,6 +214,7 @@ func (w *world) podAttributes(t *testing.T, name string) map[string]string {
 		"secretProviderClass":                      "matrix",
 		"csi.storage.k8s.io/pod.name":              name,
 		"csi.storage.k8s.io/pod.namespace":         w.namespace,
+		"csi.storage.k8s.io/pod.uid":               string(pod.UID),
 		"csi.storage.k8s.io/serviceAccount.name":   "matrix",
 		"csi.storage.k8s.io/ephemeral":             "true",
 		"csi.storage.k8s.io/serviceAccount.tokens": string(tokens),

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,7 +29,7 @@ type load struct {
 	Provider string              `json:"provider"` // name of the socket
 	Targets  string              `json:"targets"`  // folder for the volumes; removed at the end
 	Rate     int                 `json:"rate"`     // mounts a second
-	Pods     []map[string]string `json:"pods"`     // attributes, one mount after the other; each volume gets a pod uid of its own
+	Pods     []map[string]string `json:"pods"`     // attributes, one mount after the other
 	Secrets  map[string][]byte   `json:"secrets"`  // as the kubelet hands them over
 	Files    map[string]string   `json:"files"`    // what is to be in each volume
 }
@@ -90,10 +89,9 @@ type driver struct {
 	slowest time.Duration
 }
 
-// volume is the volume of one pod. As in the kubelet, one mount of it at a time.
+// volume is one of a pod, which has many. As in the kubelet, one mount of it at a time.
 type volume struct {
 	mu     sync.Mutex
-	uid    string
 	target string
 	pod    map[string]string
 }
@@ -164,8 +162,7 @@ func (d *driver) pick(n int) (v *volume, repeated bool) {
 	if n%2 == 1 && len(d.volumes) > 0 {
 		return d.volumes[n%len(d.volumes)], true
 	}
-	uid := strconv.Itoa(n)
-	return &volume{uid: uid, target: filepath.Join(d.load.Targets, uid), pod: d.load.Pods[n/2%len(d.load.Pods)]}, false
+	return &volume{target: filepath.Join(d.load.Targets, strconv.Itoa(n)), pod: d.load.Pods[n/2%len(d.load.Pods)]}, false
 }
 
 // mount has the provider mount the volume, and checks what is in it.
@@ -177,9 +174,7 @@ func (d *driver) mount(clients *secretsstore.PluginClientBuilder, v *volume) err
 	if err := os.MkdirAll(v.target, 0o750); err != nil {
 		return err
 	}
-	attributes := maps.Clone(v.pod)
-	attributes["csi.storage.k8s.io/pod.uid"] = v.uid
-	a, err := json.Marshal(attributes)
+	a, err := json.Marshal(v.pod)
 	if err != nil {
 		return err
 	}
