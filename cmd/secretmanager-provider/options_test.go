@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,10 +51,12 @@ func TestParse(t *testing.T) {
 				o.vault = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
 			})},
 		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
+			"--vault-allowed-auth-mounts jwt,/k/v/ --vault-allowed-namespaces team/a,b " +
 			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi " +
 			"--metrics-addr :9090 --pprof-addr [::1]:6060 --node-name node-1.example --audit-log /var/log/audit", map[string]string{"NODE_NAME": "w"},
 			defaults(func(o *options) {
-				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "x/y", "", time.Minute
+				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "/x/y/", "", time.Minute
+				o.authMounts, o.namespaces = []string{"jwt", "/k/v/"}, []string{"team/a", "b"}
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"
 				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
@@ -86,7 +89,8 @@ func TestParse(t *testing.T) {
 
 // TestConfig: what is set reaches the provider.
 func TestConfig(t *testing.T) {
-	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi", "--version-key-file=" + filepath.Join(t.TempDir(), "key")}, getenv(nil), &bytes.Buffer{})
+	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi", "--vault-allowed-auth-mounts=jwt", "--vault-allowed-namespaces=team",
+		"--version-key-file=" + filepath.Join(t.TempDir(), "key")}, getenv(nil), &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,18 +98,21 @@ func TestConfig(t *testing.T) {
 	if err != nil || c.RepublishCacheBytes != 1<<20 || c.Audience != "vault" {
 		t.Errorf("%d bytes, audience %q, %v", c.RepublishCacheBytes, c.Audience, err)
 	}
+	if !slices.Equal(c.AllowedAuthMounts, []string{"jwt"}) || !slices.Equal(c.AllowedNamespaces, []string{"team"}) {
+		t.Errorf("auth mounts %q, namespaces %q", c.AllowedAuthMounts, c.AllowedNamespaces)
+	}
 }
 
 func TestParseReportsAllAtOnce(t *testing.T) {
 	_, err := parse([]string{
-		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-client-cert=c",
+		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok", "--vault-auth-mount=/", "--vault-allowed-auth-mounts=jwt,a//b", "--vault-allowed-namespaces=../c", "--vault-client-cert=c",
 		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080", "--metrics-addr=9090", "--pprof-addr=:6060", "--log-level=debug-8", "--log-format=xml", "--node-name=a b", "--audit-log=audit", "serve",
 	}, getenv(nil), &bytes.Buffer{})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
-		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", "--vault-client-cert: and",
+		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", `--vault-allowed-auth-mounts: "a//b"`, `--vault-allowed-namespaces: "../c"`, "--vault-client-cert: and",
 		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--metrics-addr: "9090"`, `--pprof-addr: ":6060"`, `--log-level: "debug-8"`, `--log-format: "xml"`, `--node-name: "a b"`, `--audit-log: "audit"`, "--help",
 	} {
 		if !strings.Contains(err.Error(), text) {
