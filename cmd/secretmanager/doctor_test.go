@@ -241,7 +241,12 @@ var breakages = []breakage{
 		undo: sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	// Without a command: a pod is no reason to give the driver tokens for the API server.
 	{name: "no token to read the Secret as the pod", link: "token-requests", says: `lacks the audience "" (the API server)`, args: []string{"web-7"},
-		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-7", "      nodePublishSecretRef: {name: web}\n", "") }},
+		wreck: func(t *testing.T, c *clinic) {
+			another(t, c, "web-7", "      nodePublishSecretRef: {name: web}\n", "")
+			c.sh(t, `kubectl -n demo create role web-token --verb=get --resource=secrets --resource-name=web
+				kubectl -n demo create rolebinding web-token --role=web-token --serviceaccount=demo:web`)
+		},
+		undo: sh(`kubectl -n demo delete role/web-token rolebinding/web-token`)},
 	{name: "volume that can be written", link: "pod", says: "not readOnly: true", args: []string{"web-3"},
 		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-3", "readOnly: true", "readOnly: false") }},
 	{name: "no volume", link: "pod", says: "no volume of the driver", args: []string{"web-4"},
