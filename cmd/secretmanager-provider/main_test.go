@@ -154,13 +154,12 @@ func TestProgram(t *testing.T) {
 	if err != nil || !strings.HasPrefix(version.RuntimeVersion, "v") {
 		t.Errorf("version %v, %v", version, err)
 	}
-	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
-	jwt := issuer.PodToken("demo", "app-0", "uid-0", "app", "vault", time.Hour)
+	jwt := issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
 	mount := func(key string) (*v1alpha1.MountResponse, error) {
 		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
 			Attributes: text(map[string]string{
 				"roleName": "app", "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "uid-0", "csi.storage.k8s.io/serviceAccount.name": "app",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
 				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
 			}),
 			Secrets: text(map[string]string{"x": string(made[0].Data)}),

@@ -142,7 +142,7 @@ func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
 func (o *mount) checkBound(flag, audience, namespace string, claims podtoken.Claims) {
 	switch {
 	case claims == podtoken.Claims{}:
-		fmt.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider refuses it\n", flag)
+		display.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider refuses it\n", flag)
 	case claims.Pod == "":
 		account := claims.ServiceAccount
 		if len(validation.IsDNS1123Subdomain(account)) > 0 {
@@ -151,7 +151,7 @@ func (o *mount) checkBound(flag, audience, namespace string, claims podtoken.Cla
 		if audience != "" {
 			audience = " --audience " + audience
 		}
-		fmt.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that is bound to an existing pod POD:\n"+
+		display.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that is bound to an existing pod POD:\n"+
 			"  kubectl create token %s -n %s%s --bound-object-kind Pod --bound-object-name POD\n", flag, account, namespace, audience)
 	}
 }
