@@ -35,6 +35,7 @@ func TestBadValues(t *testing.T) {
 		{"a namespace twice", `rotator: {namespaces: [demo, demo]}`, []string{"/rotator/namespaces", "equal"}},
 		{"a boolean in quotes", `rotator: {cluster: "true"}`, []string{"/rotator/cluster", "boolean"}},
 
+		{"an audit log at no absolute path", `provider: {auditLog: audit.log}`, []string{"/provider/auditLog"}},
 		{"an auth mount with a comma", `provider: {allowedAuthMounts: ["a,b"]}`, []string{"/provider/allowedAuthMounts/0"}},
 		{"a Vault namespace that is empty", `provider: {allowedNamespaces: [""]}`, []string{"/provider/allowedNamespaces/0"}},
 		{"no ports to connect to", `networkPolicy: {egress: {enabled: true, ports: []}}`, []string{"/networkPolicy/egress/ports"}},

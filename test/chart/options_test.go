@@ -100,6 +100,9 @@ provider: {allowedAddresses: ["http://localhost", "http://[::1]:8200"]}`, func(t
 	{"auth mounts and Vault namespaces", `provider: {allowedAuthMounts: [jwt, k8s/prod], allowedNamespaces: [team/a, team/b]}`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.providerPod(), "--vault-allowed-auth-mounts=jwt,k8s/prod", "--vault-allowed-namespaces=team/a,team/b")
 	}},
+	{"audit records in a file", `provider: {auditLog: /var/log/secretmanager/audit.log}`, func(t *testing.T, r *rendered) {
+		hasArgs(t, r.providerPod(), "--audit-log=/var/log/secretmanager/audit.log")
+	}},
 	{"the API server's audience", `vault: {audience: ""}`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.providerPod(), "--audience=")
 	}},
