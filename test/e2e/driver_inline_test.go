@@ -33,7 +33,7 @@ func (d *driverWorld) inlineVolume() []driverCase {
 	return []driverCase{
 		{"install provider", func(t *testing.T) {
 			d.provider = d.namespace
-			d.own = newProvider(t, d.provider, "--republish-cache-bytes=2Ki")
+			d.own = newProvider(t, d.provider, "--republish-cache-bytes=3Ki")
 			d.own.start(d.test)
 		}},
 		{"setup vault", d.setUpVault},

@@ -84,7 +84,7 @@ func (s *story) mount(t *testing.T) {
 		s.podYAML("app", "matrix", "matrix", secretName),
 		s.podYAML("as-pod", "matrix", "matrix", ""))
 	// The second may not read the Secret yet, and says so.
-	s.checkStuck(t, "as-pod", "matrix", "forbidden", "rolebinding")
+	s.checkStuck(t, "as-pod", "matrix", "forbidden", "Role with `get`")
 	s.waitReady(t, "app")
 	s.checkFiles(t, "app", firstToken)
 

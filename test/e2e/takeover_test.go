@@ -235,9 +235,19 @@ func (w *world) mountedBy(t *testing.T, selector string) map[string]int {
 		if err != nil {
 			continue // it has just gone
 		}
-		mounted[pod.Name] = strings.Count(log, fmt.Sprintf(`"msg":"mounted","namespace":%q`, w.namespace))
+		mounted[pod.Name] = 0
+		for line := range strings.Lines(log) {
+			if has(line, `"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, w.namespace)) {
+				mounted[pod.Name]++
+			}
+		}
 	}
 	return mounted
+}
+
+// has reports whether a line of the log has all the texts.
+func has(line string, texts ...string) bool {
+	return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
 }
 
 // waitMountedBy waits until each of the provider's pods has mounted something.
@@ -278,14 +288,14 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	}
 	defer log.Close()
 	lines := bufio.NewScanner(log)
-	waitLine := func(text string) {
+	waitLine := func(texts ...string) {
 		t.Helper()
 		for lines.Scan() {
-			if strings.Contains(lines.Text(), text) {
+			if has(lines.Text(), texts...) {
 				return
 			}
 		}
-		t.Fatalf("the log of the old provider ends without %s: %v", text, lines.Err())
+		t.Fatalf("the log of the old provider ends without a line with %q: %v", texts, lines.Err())
 	}
 
 	proxy.set(t, "hold")
@@ -295,7 +305,7 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	waitLine(`"msg":"stopping: finishing the mounts under way"`)
 	w.checkWaiting(t, "app")
 	proxy.set(t, "pass")
-	waitLine(fmt.Sprintf(`"msg":"mounted","namespace":%q,"pod":"app"`, w.namespace))
+	waitLine(`"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, w.namespace), `"pod":"app"`)
 	waitLine(`"msg":"stopped"`)
 	w.waitReady(t, "app")
 	w.checkFiles(t, "app", firstToken)
