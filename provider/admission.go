@@ -38,7 +38,10 @@ var errCrowded = errors.New("too many large mounts of the namespace wait on this
 // already gets more only while that is no more than what is free. So one namespace
 // alone holds half, two hold a third each, and something is always free for the
 // next. Large requests leave an eighth to the small ones. Who has to wait does so in
-// the namespace's queue, and the queues take turns.
+// the namespace's queue, and the queues take turns. A namespace that holds nothing is
+// not overtaken when its turn comes, except by small requests in their eighth, or of a
+// namespace that holds nothing either: so a large request gets its bytes once those
+// have ended that were there before it.
 type admission struct {
 	capacity int64
 	// maxWaiting bounds the bytes that those who wait hold already.
@@ -46,6 +49,7 @@ type admission struct {
 
 	mu      sync.Mutex
 	free    int64
+	small   int64 // given to small requests
 	waiting int64
 	held    map[string]int64 // by namespace
 	queues  map[string][]*waiter
@@ -56,6 +60,9 @@ type waiter struct {
 	n     int64
 	ready chan struct{} // closed when it has its bytes
 }
+
+// isSmall reports whether a request for n bytes is a small one.
+func (a *admission) isSmall(n int64) bool { return n <= a.capacity/64 }
 
 func newAdmission(capacity, maxWaiting int64) *admission {
 	return &admission{
@@ -77,7 +84,7 @@ func (a *admission) acquire(ctx context.Context, namespace string, n, held int64
 	if len(a.queues[namespace]) == 0 && a.fits(namespace, n) {
 		a.take(namespace, n)
 		a.mu.Unlock()
-		return &grant{a: a, namespace: namespace, n: n}, nil
+		return a.grant(namespace, n), nil
 	}
 	if held > smallHold && a.waiting+held > a.maxWaiting {
 		a.mu.Unlock()
@@ -103,34 +110,61 @@ func (a *admission) acquire(ctx context.Context, namespace string, n, held int64
 	if err != nil {
 		select {
 		case <-w.ready: // at the same moment
-			a.give(namespace, n)
+			a.give(namespace, n, a.isSmall(n))
 		default:
 			a.remove(namespace, slices.Index(a.queues[namespace], w))
 		}
 		a.serve() // what waited behind it
 		return nil, err
 	}
-	return &grant{a: a, namespace: namespace, n: n}, nil
+	return a.grant(namespace, n), nil
+}
+
+func (a *admission) grant(namespace string, n int64) *grant {
+	return &grant{a: a, namespace: namespace, n: n, small: a.isSmall(n)}
 }
 
 // fits reports whether a namespace may have n bytes now; a.mu is held, as in all
 // that follow.
 func (a *admission) fits(namespace string, n int64) bool {
-	room := a.free
-	if n > a.capacity/64 {
-		room -= a.capacity / 8
+	room, eighth, held := a.free, a.capacity/8-a.small, a.held[namespace]
+	first := a.first()
+	switch overtakes := first != "" && first != namespace; {
+	case !a.isSmall(n) && overtakes:
+		return false
+	case !a.isSmall(n):
+		room -= max(eighth, 0)
+	case overtakes && held > 0:
+		room = min(room, eighth)
 	}
-	held := a.held[namespace]
 	return n <= room && (held == 0 || held+n <= a.free)
+}
+
+// first returns the namespace that must not be overtaken: the next one that waits
+// and holds nothing; empty for none.
+func (a *admission) first() string {
+	for _, namespace := range a.turns {
+		if a.held[namespace] == 0 {
+			return namespace
+		}
+	}
+	return ""
 }
 
 func (a *admission) take(namespace string, n int64) {
 	a.free -= n
 	a.held[namespace] += n
+	if a.isSmall(n) {
+		a.small += n
+	}
 }
 
-func (a *admission) give(namespace string, n int64) {
+// give takes back n bytes of a request.
+func (a *admission) give(namespace string, n int64, small bool) {
 	a.free += n
+	if small {
+		a.small -= n
+	}
 	if a.held[namespace] -= n; a.held[namespace] == 0 {
 		delete(a.held, namespace)
 	}
@@ -170,6 +204,7 @@ type grant struct {
 	a         *admission
 	namespace string
 	n         int64
+	small     bool // when it was given
 }
 
 // shrink gives back all but n bytes.
@@ -179,7 +214,7 @@ func (g *grant) shrink(n int64) {
 	}
 	g.a.mu.Lock()
 	defer g.a.mu.Unlock()
-	g.a.give(g.namespace, g.n-n)
+	g.a.give(g.namespace, g.n-n, g.small)
 	g.n = n
 	g.a.serve()
 }

@@ -126,6 +126,49 @@ func TestAdmissionTakesTurns(t *testing.T) {
 	}
 }
 
+// TestAdmissionOfTheLargest: who needs nearly all that there is gets it when those end
+// that were there before, and not when another namespace happens to want nothing.
+func TestAdmissionOfTheLargest(t *testing.T) {
+	a := newAdmission(6400, 0)
+	// Small requests do not keep it waiting.
+	small := a.must(t, "mallory", 100)
+	a.must(t, "bob", math.MaxInt64).release()
+
+	first := a.must(t, "mallory", 1000)
+	bob := a.later(t, "bob", math.MaxInt64)
+	// One mount begins before the other ends, for ever.
+	next := a.later(t, "mallory", 1000)
+	// Nor does one who comes with nothing overtake, but for small ones.
+	carol := a.later(t, "carol", 1000)
+	a.must(t, "dave", 100).release()
+	first.release()
+	g := <-bob
+	if len(next)+len(carol) > 0 {
+		t.Error("overtaken")
+	}
+	g.release()
+	(<-next).release()
+	(<-carol).release()
+
+	// More small ones than their eighth do keep it waiting, but no others come.
+	var more []*grant
+	for range 8 {
+		more = append(more, a.must(t, "mallory", 100))
+	}
+	bob = a.later(t, "bob", math.MaxInt64)
+	wanted := a.later(t, "mallory", 100)
+	a.must(t, "dave", 100).release()
+	small.release()
+	(<-bob).release()
+	(<-wanted).release()
+	for _, g := range more {
+		g.release()
+	}
+	if a.free != a.capacity || a.small != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
+		t.Errorf("%d of %d bytes are free, %d small; %v %v %v", a.free, a.capacity, a.small, a.held, a.queues, a.turns)
+	}
+}
+
 // TestAdmissionLimits: what is larger than all there is gets what there is; who may
 // not even wait is told so; who gives up leaves nothing behind.
 func TestAdmissionLimits(t *testing.T) {
@@ -196,7 +239,7 @@ func TestAdmissionNeverOverflows(t *testing.T) {
 		})
 	}
 	done.Wait()
-	if a.free != capacity || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
+	if a.free != capacity || a.small != 0 || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
 		t.Errorf("%d bytes are free, %d wait; %v %v %v", a.free, a.waiting, a.held, a.queues, a.turns)
 	}
 }

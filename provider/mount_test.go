@@ -310,8 +310,8 @@ func TestNoRoom(t *testing.T) {
 	long := e.entries(t, strings.Repeat("v", 700<<10))
 	for name, a := range map[string]*admission{"requests": s.provider.requests, "works": s.provider.works} {
 		var all []*grant
-		for a.free > a.capacity/8 {
-			g, err := a.acquire(t.Context(), fmt.Sprint("other-", len(all)), a.capacity/64, 0)
+		for n := a.capacity/64 + 1; a.free-a.capacity/8 >= n; { // not small ones
+			g, err := a.acquire(t.Context(), fmt.Sprint("other-", len(all)), n, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
