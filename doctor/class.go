@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/provider"
 )
 
@@ -321,7 +322,7 @@ func (c *class) notConfigured(flag string) string {
 // vaultEnv is what a command for Vault has to be preceded by.
 func (c *class) vaultEnv() string {
 	if c.VaultNamespace != c.Options.VaultNamespace && c.ownNamespace() {
-		return "VAULT_NAMESPACE=" + shellWord(c.VaultNamespace) + " "
+		return "VAULT_NAMESPACE=" + display.ShellWord(c.VaultNamespace) + " "
 	}
 	return ""
 }

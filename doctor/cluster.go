@@ -14,6 +14,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 const (
@@ -221,7 +223,7 @@ func (w *walk) checkCSIDriver(ctx context.Context) finding {
 	if apierrors.IsNotFound(err) {
 		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName + `"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
-		return brokenf("there is no CSIDriver %s", driverName).mending("echo " + shellWord(manifest) + " | kubectl apply -f -")
+		return brokenf("there is no CSIDriver %s", driverName).mending("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
 	}
 	if err != nil {
 		return unseen("get csidrivers.storage.k8s.io", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -230,7 +231,7 @@ func inNamespace(namespace string, words ...string) string {
 	if namespace == "" {
 		return command(words...)
 	}
-	return "VAULT_NAMESPACE=" + shellWord(namespace) + " " + command(words...)
+	return "VAULT_NAMESPACE=" + display.ShellWord(namespace) + " " + command(words...)
 }
 
 func noJWT() (string, error) { return "", nil }

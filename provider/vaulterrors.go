@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -21,8 +22,8 @@ func (p *Provider) loginFailure(r *request, err error) *failure {
 	switch {
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
-			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read auth/%s/role/%s`",
-			r.pod.serviceAccount, quote(r.audience), r.authMount, r.role))
+			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read %s`",
+			r.pod.serviceAccount, quote(r.audience), display.ShellWord("auth/"+r.authMount+"/role/"+r.role)))
 	case errors.Is(err, transit.ErrWrongIdentity):
 		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
 			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.authMount))
@@ -45,7 +46,7 @@ func (p *Provider) decryptFailure(r *request, err error) *failure {
 		return fail(codes.Unauthenticated, what, words(err), "token_ttl and token_num_uses of the role: the token ended right after the login")
 	case errors.Is(err, transit.ErrNotFound):
 		return fail(codes.NotFound, what, words(err),
-			"transitKey and transitMount in the class: `vault list "+r.key.Mount+"/keys` shows what there is")
+			"transitKey and transitMount in the class: `vault list "+display.ShellWord(r.key.Mount+"/keys")+"` shows what there is")
 	case errors.As(err, &e) && e.Status == 400:
 		return fail(codes.FailedPrecondition, what, words(err), keyCheck)
 	}

@@ -93,6 +93,14 @@ func TestVaultFailures(t *testing.T) {
 		{"wrong service account", direct, e.params(keyServiceAccount, "intruder"), good,
 			codes.PermissionDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
 		{"wrong role", direct, e.params("roleName", "nobody"), good, codes.PermissionDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
+		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, codes.PermissionDenied, []string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
+		{"mount that a shell would run", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+			if isDecrypt(r) {
+				w.WriteHeader(http.StatusNotFound)
+				fmt.Fprint(w, `{"errors":[]}`)
+			}
+			return isDecrypt(r)
+		}), e.params("transitMount", "$(id)"), good, codes.NotFound, []string{"`vault list '$(id)/keys'`"}},
 		{"wrong audience", direct, e.params("audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")), good,
 			codes.PermissionDenied, []string{`audience "team"`, "invalid audience"}},
 		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, codes.PermissionDenied, []string{"auth/nowhere"}},

@@ -72,6 +72,15 @@ func Name(s string) string {
 	return Line(s)
 }
 
+// ShellWord quotes a word for a POSIX shell where it has to be.
+func ShellWord(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@=-"
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // Lines makes each line of a text fit, for what may have several, such as an error
 // that joins others.
 func Lines(s string) string {

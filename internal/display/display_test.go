@@ -137,3 +137,14 @@ func TestFormats(t *testing.T) {
 		t.Errorf("Row and Writer: %q", got)
 	}
 }
+
+func TestShellWord(t *testing.T) {
+	for word, want := range map[string]string{
+		"": "''", "auth/jwt/role/app-0": "auth/jwt/role/app-0", "a=b": "a=b", "a b": "'a b'",
+		"$(id)": "'$(id)'", "x;id": "'x;id'", "it's": `'it'\''s'`, "`id`": "'`id`'", "~": "'~'",
+	} {
+		if got := ShellWord(word); got != want {
+			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+}
