@@ -19,12 +19,14 @@ import (
 // Mount returns all files of the volume and a version of each, or an error with
 // one of the final codes (see the package). It ends within the mount timeout.
 func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
 	var h holds
 	defer h.release()
 	return p.mountHolding(ctx, in, &h)
 }
 
-// mountHolding is Mount. What the mount holds of memory is in h, which the caller
+// mountHolding is Mount with a deadline that has been set. What the mount holds of memory is in h, which the caller
 // releases once the response is no longer needed.
 func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, h *holds) (resp *v1alpha1.MountResponse, err error) {
 	l := p.newMountLog()
@@ -34,8 +36,6 @@ func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, 
 		p.done(ctx, &l, resp, err)
 	}()
 
-	ctx, cancel := p.deadline(ctx)
-	defer cancel()
 	whole := p.republished.whole(in)
 	if namespace, size := p.republished.find(whole); size > 0 && h.admitWork(ctx, p, namespace, sendCost(size)) == nil {
 		if given := p.republished.again(whole); given != nil {

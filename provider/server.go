@@ -50,20 +50,20 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		ServiceName: v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName,
 		HandlerType: (*v1alpha1.CSIDriverProviderServer)(nil),
 		Streams: []grpc.StreamDesc{
-			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName, func(stream grpc.ServerStream, _ *holds) (any, error) {
+			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName, func(ctx context.Context, stream grpc.ServerStream, _ *holds) (any, error) {
 				in := &v1alpha1.VersionRequest{}
-				if err := s.receive(stream, in); err != nil {
+				if err := s.receive(ctx, stream, in); err != nil {
 					return nil, err
 				}
-				return p.Version(stream.Context(), in)
+				return p.Version(ctx, in)
 			}),
-			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName, func(stream grpc.ServerStream, h *holds) (any, error) {
+			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName, func(ctx context.Context, stream grpc.ServerStream, h *holds) (any, error) {
 				in := &v1alpha1.MountRequest{}
-				if err := s.receive(stream, in); err != nil {
-					p.unreceived(stream.Context(), err)
+				if err := s.receive(ctx, stream, in); err != nil {
+					p.unreceived(ctx, err)
 					return nil, err
 				}
-				return p.mountHolding(stream.Context(), in, h)
+				return p.mountHolding(ctx, in, h)
 			}),
 		},
 	}, p)
@@ -71,15 +71,18 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 }
 
 // unary serves a call as a stream; see wire.go.
-func (s *Server) unary(method string, call func(grpc.ServerStream, *holds) (any, error)) grpc.StreamDesc {
+func (s *Server) unary(method string, call func(context.Context, grpc.ServerStream, *holds) (any, error)) grpc.StreamDesc {
 	guarded := guard(s.log, s.provider.metrics.panics)
 	return grpc.StreamDesc{
 		StreamName: path.Base(method), ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error {
+			// The wait for a request is part of its time: a drain lasts no longer than that.
+			ctx, cancel := s.provider.deadline(stream.Context())
+			defer cancel()
 			var h holds
 			defer h.release()
-			out, err := guarded(stream.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method},
-				func(context.Context, any) (any, error) { return call(stream, &h) })
+			out, err := guarded(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method},
+				func(ctx context.Context, _ any) (any, error) { return call(ctx, stream, &h) })
 			if err != nil {
 				return err
 			}

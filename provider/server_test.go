@@ -118,6 +118,24 @@ func TestLongRequest(t *testing.T) {
 	}
 }
 
+// TestTimeoutOfALongRequest: the wait for its turn to be read is part of the mount
+// timeout, which the end of the process waits for and no longer.
+func TestTimeoutOfALongRequest(t *testing.T) {
+	const timeout = 2 * time.Second
+	e := newEnv(t)
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }), within(timeout))
+	for range maxReceiving {
+		s.server.receiving <- struct{}{}
+	}
+	time.AfterFunc(timeout*3/4, func() { <-s.server.receiving })
+	began := time.Now()
+	_, err := s.Mount(t.Context(), mountRequest(e.params(), e.entries(t, strings.Repeat("v", window))))
+	wantError(t, err, codes.Internal, "did not answer in time")
+	if took := time.Since(began); took > timeout*3/2 {
+		t.Errorf("took %s, with a timeout of %s", took, timeout)
+	}
+}
+
 func newServer(t *testing.T, endpoint string) *Server {
 	t.Helper()
 	p := serve(t, "http://127.0.0.1:1").provider

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -41,8 +42,8 @@ type rawStream interface {
 }
 
 // receive reads a request. What is longer than the limit is refused unread; what is
-// longer than a window waits for its turn, and no more of it is in memory than that.
-func (s *Server) receive(stream grpc.ServerStream, in proto.Message) error {
+// longer than a window waits for its turn until the context ends, and no more of it is in memory than that.
+func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto.Message) error {
 	raw, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(rawStream)
 	if !ok {
 		return fail(codes.Internal, readingRequest, "this version of gRPC has no way to ask for its length", "that the provider was tested, and report it")
@@ -58,8 +59,6 @@ func (s *Server) receive(stream grpc.ServerStream, in proto.Message) error {
 	case length > maxRequest:
 		return tooLarge(fmt.Errorf("it has %d bytes, more than the limit of %s", length, bytesText(maxRequest)))
 	case length > window:
-		ctx, cancel := s.provider.deadline(stream.Context())
-		defer cancel()
 		select {
 		case s.receiving <- struct{}{}:
 		case <-ctx.Done():
