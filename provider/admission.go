@@ -30,7 +30,7 @@ func mountMemory(republishCacheBytes int64) int64 {
 }
 
 // errCrowded is that of a mount for which there is not even room to wait.
-var errCrowded = errors.New("too many large mounts of the namespace wait on this node")
+var errCrowded = errors.New("too many large mounts wait on this node")
 
 // admission gives out bytes of memory, fairly across namespaces.
 //

@@ -3,7 +3,9 @@ package provider
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -133,6 +136,43 @@ func TestTimeoutOfALongRequest(t *testing.T) {
 	wantError(t, err, codes.Internal, "did not answer in time")
 	if took := time.Since(began); took > timeout*3/2 {
 		t.Errorf("took %s, with a timeout of %s", took, timeout)
+	}
+}
+
+// TestStalledRequest: a request that does not come to its end is given up, and its
+// memory with it.
+func TestStalledRequest(t *testing.T) {
+	s := serve(t, "http://127.0.0.1:1")
+	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.endpoint)
+	}}
+	defer transport.CloseIdleConnections()
+	body, request := io.Pipe()
+	defer request.Close()
+	in, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/v1alpha1.CSIDriverProvider/Mount", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Header.Set("Content-Type", "application/grpc")
+	in.Header.Set("Te", "trailers")
+	go request.Write(append([]byte{0, 0, 0x20, 0, 0}, make([]byte, window*2)...)) // of 2 MiB
+	resp, err := transport.RoundTrip(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	code, message := resp.Header.Get("Grpc-Status")+resp.Trailer.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")+resp.Trailer.Get("Grpc-Message")
+	if code != "13" || !strings.Contains(message, "did not come to its end within") {
+		t.Errorf("status %s: %s", code, message)
+	}
+	if n := len(s.server.receiving); n != 0 {
+		t.Errorf("%d turns are taken", n)
+	}
+	if _, err := s.Mount(t.Context(), mountRequest(plainParams("scope", "wide"), nil)); err == nil || !strings.Contains(err.Error(), "wide") {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

@@ -29,6 +29,10 @@ const (
 	// receiveTimeout is when a request that does not come to its end no longer keeps
 	// others from being read.
 	receiveTimeout = 2 * time.Second
+	// stallTimeout is when a request that does not come to its end is given up, with
+	// what has come of it: until then there can be maxReceiving more of them each
+	// receiveTimeout. The driver has the whole of it at hand, on the same node.
+	stallTimeout = 3 * receiveTimeout
 	// sendTimeout is when a response counts as sent where gRPC does not say so, as it
 	// does not of a connection that broke.
 	sendTimeout = 30 * time.Second
@@ -41,8 +45,9 @@ type rawStream interface {
 	Read(n int) (mem.BufferSlice, error)
 }
 
-// receive reads a request. What is longer than the limit is refused unread; what is
-// longer than a window waits for its turn until the context ends, and no more of it is in memory than that.
+// receive reads a request. What is longer than the limit is refused unread. What is
+// longer than a window waits for its turn until the context ends, and no more of it
+// is in memory than that; then it has to come at once.
 func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto.Message) error {
 	raw, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(rawStream)
 	if !ok {
@@ -53,6 +58,7 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 		return err
 	}
 	length := int64(binary.BigEndian.Uint32(header[1:]))
+	read := raw.Read
 	switch {
 	case header[0] != 0:
 		return unreadable([]string{"it is compressed"})
@@ -67,8 +73,9 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 		next := sync.OnceFunc(func() { <-s.receiving })
 		defer next()
 		defer time.AfterFunc(receiveTimeout, next).Stop()
+		read = func(n int) (mem.BufferSlice, error) { return readWithin(stallTimeout, raw, n) }
 	}
-	data, err := raw.Read(int(length))
+	data, err := read(int(length))
 	if err != nil {
 		return err
 	}
@@ -77,6 +84,33 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 		return unreadable([]string{"it is not a message of the protocol"})
 	}
 	return nil
+}
+
+// readWithin reads n bytes of a stream, or fails when they have not come in time. The
+// read then ends with the stream, which ends when the call does.
+func readWithin(timeout time.Duration, raw rawStream, n int) (mem.BufferSlice, error) {
+	type result struct {
+		data mem.BufferSlice
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		data, err := raw.Read(n)
+		done <- result{data, err}
+	}()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-timer.C:
+		go func() {
+			r := <-done
+			r.data.Free()
+		}()
+		return nil, fail(codes.Internal, readingRequest, fmt.Sprintf("it did not come to its end within %s", timeout),
+			"the load of the node, and that nothing but the driver connects to the provider's socket")
+	}
 }
 
 // send sends a response, and releases what it holds once it is sent.
