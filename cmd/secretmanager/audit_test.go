@@ -35,10 +35,16 @@ func TestAuditHeaders(t *testing.T) {
 		{"status"},
 		{"verify", "s"},
 		{"rotate", "--transit-key", u.ns, "--state-namespace", u.ns, "--rotate=always"},
+		{"doctor", "--class", "none", "--service-account", "app", "--auth-mount", "jwt"},
+		{"completion", "__complete", "encrypt", "--kubeconfig", u.server.Kubeconfig, "-n", u.ns, "--transit-key", ""},
 	} {
 		clear(got)
 		requests = 0
-		if code, _, stderr := u.run("", args...); code != exitDone && code != exitToDo {
+		run := u.run
+		if args[0] == "completion" { // which has the word to complete at the end
+			run = func(stdin string, args ...string) (int, string, string) { return u.runExactly(stdin, args[1:]...) }
+		}
+		if code, _, stderr := run("", args...); code != exitDone && code != exitToDo {
 			t.Errorf("%s: exit code %d: %s", args[0], code, stderr)
 		}
 		for key := range got {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -213,6 +215,7 @@ func (p *program) completeKeys(cmd *cobra.Command, _ []string, begun string) ([]
 }
 
 func (p *program) listKeys(ctx context.Context, cmd *cobra.Command) (keys []string) {
+	p.audit = transit.Audit{RunID: rand.Text(), Verb: "completion"} // no verb runs
 	vault, err := p.vaultAdmin()
 	if err != nil {
 		return nil

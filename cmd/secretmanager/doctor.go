@@ -97,7 +97,7 @@ func (o *doctorVerb) run(ctx context.Context, args []string) error {
 		return usage(err)
 	}
 	options := doctor.Options{
-		Vault: o.vaultSettings(), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: vaultAPI,
+		Vault: o.vaultSettings(), VaultNamespace: o.getenv(api.EnvVaultNamespace), VaultAPI: o.auditedVaultAPI,
 		AuthMount: o.authMount, ProviderNamespace: o.provider,
 		Pod: pod, Class: o.class, Account: o.account, Login: o.login, Program: o.name, Version: version.Number(),
 	}

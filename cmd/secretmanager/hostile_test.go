@@ -22,6 +22,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/test/relay"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -55,14 +56,25 @@ var verbCalls = map[string][]string{
 		"managed --from-literal b=c --dry-run=server -o yaml", "managed --from-literal b=c --dry-run=server -o json",
 		"x --merge-into $LINK --transit-key web --from-literal a=b",
 	},
-	"edit":        {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
-	"status":      {"", "-A", "-A -o wide", "-A -o json", "-A -o yaml", "-A -o name", "-A --stale", "--if-retired", "--if-retired -o json"},
-	"rotate":      {"--dry-run", "--rotate=never", "--dry-run -o json", "--dry-run -o yaml"},
-	"rewrap":      {"$FILE", "--check $FILE", "--check -R $DIR", "-R $DIR --dry-run=client", "$ONE", "--check $ONE", "$LINK", "-R $LINK"},
-	"lint":        {"-R $DIR", "-R $DIR -o github", "-R $DIR -o json", "$LINK"},
-	"verify":      {"", "-A", "web bait", "-f $FILE", "-R -f $DIR", "-f $ONE -o json", "-f $LINK"},
-	"mount":       {"--class $CLASS --secret $ONE --socket $SOCKET --service-account-token $TOKEN --out $OUT", "--class $BADCLASS --secret $FILE --socket $SOCKET --service-account-token $TOKEN --out $OUT"},
-	"doctor":      {"", "web-0", "bait-0", "bait-1", "--class bait --service-account web", "--class bait -o json", "bait-0 --login=false"},
+	"edit":   {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
+	"status": {"", "-A", "-A -o wide", "-A -o json", "-A -o yaml", "-A -o name", "-A --stale", "--if-retired", "--if-retired -o json"},
+	"rotate": {"--dry-run", "--rotate=never", "--dry-run -o json", "--dry-run -o yaml"},
+	"rewrap": {"$FILE", "--check $FILE", "--check -R $DIR", "-R $DIR --dry-run=client", "$ONE", "--check $ONE", "$LINK", "-R $LINK"},
+	"lint":   {"-R $DIR", "-R $DIR -o github", "-R $DIR -o json", "$LINK"},
+	"verify": {"", "-A", "web bait", "-f $FILE", "-R -f $DIR", "-f $ONE -o json", "-f $LINK"},
+	"mount": {
+		"--class $GOOD --secret $SECRET --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $CLASS --secret $ONE --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $BADCLASS --secret $FILE --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $CLASS --secret $SECRET --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $ADDRESS --secret $SECRET --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $NAMESPACE --secret $SECRET --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+		"--class $AUTHMOUNT --secret $SECRET --socket $SOCKET --service-account-token $TOKEN --out $OUT",
+	},
+	"doctor": {
+		"", "web-0", "bait-0", "bait-1", "--class bait --service-account web", "--class bait -o json", "bait-0 --login=false",
+		"--class address --service-account web", "--class namespace --service-account web", "--class authmount --service-account web",
+	},
 	"completion":  {"bash", "zsh", "fish", "powershell"},
 	"help":        {"", "doctor"},
 	"__complete":  {"encrypt web --transit-key ", "encrypt web --from-literal ", "edit ", "-n "},
@@ -136,7 +148,10 @@ func (t *trap) take() []string {
 	return saw
 }
 
-// A witness stands in front of Vault and notes where in it credentials go.
+// providerSent is the sender of the provider's requests, as a witness notes it.
+const providerSent = "provider"
+
+// A witness stands in front of Vault and notes who sends credentials where in it.
 type witness struct {
 	trap
 	address string
@@ -154,7 +169,11 @@ func newWitness(t *testing.T, address string) *witness {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if r.Header.Get("X-Vault-Token") != "" || bytes.Contains(body, []byte("eyJ")) {
-			w.note(r.Header.Get("X-Vault-Namespace") + " " + r.URL.Path)
+			sender := r.Header.Get("X-SecretManager-Verb")
+			if r.Header.Get("X-SecretManager-Request-Id") != "" {
+				sender = providerSent
+			}
+			w.note(sender + ": " + r.Header.Get("X-Vault-Namespace") + " " + r.URL.Path)
 		}
 		r.Header.Del("X-Vault-Namespace") // which this Vault has none of
 		vault.ServeHTTP(rw, r)
@@ -201,14 +220,29 @@ func (h *hostile) bait(t *testing.T) {
 		"roleName": "demo-web", "secretName": "web", "transitKey": "web", "vaultAddress": h.plain.URL,
 		"vaultNamespace": "mallory", "vaultAuthMountPath": "mallory",
 	}
+	// One field at a time: each has a check of its own.
+	good := map[string]string{"roleName": "demo-web", "secretName": "web", "transitKey": "web", "vaultAuthMountPath": "kubernetes"}
+	with := func(parameter, value string) map[string]string {
+		c := maps.Clone(good)
+		c[parameter] = value
+		return c
+	}
+	single := map[string]map[string]string{
+		"address": with("vaultAddress", h.plain.URL), "namespace": with("vaultNamespace", "mallory"), "authmount": with("vaultAuthMountPath", "mallory"),
+	}
 	badClass := map[string]string{"roleName": evil, "secretName": "web", "transitKey": evil, "vaultAddress": h.plain.URL, evil: evil, "objects": "- " + yamlText(evil)}
 
 	files := map[string]string{
 		"FILE":     secret("web", "demo", evilData) + "---\n" + secret(evil, evil, evilData) + "---\n" + secret("mount", "demo", "  annotations: {secretmanager.io/transit-mount: '"+address+"'}\nstringData: {a: "+value+"}\n"),
 		"ONE":      secret("web", evil, "stringData: {token: "+value+", "+yamlText(evil)+": "+value+"}\n"),
+		"GOOD":     class("web", good),
+		"SECRET":   secret("web", "demo", "stringData: {token: "+value+"}\n"),
 		"CLASS":    class("web", trapped),
 		"BADCLASS": class(evil, badClass),
 		"KIND":     "apiVersion: v1\nkind: " + yamlText(evil) + "\nmetadata: {name: a}\n---\n" + secret("a", "demo", "  annotations: {secretmanager.io/scope: "+yamlText(evil)+", secretmanager.io/transit-mount: "+yamlText(evil)+"}\ndata: {a: "+yamlText(evil)+"}\n"),
+	}
+	for name, parameters := range single {
+		files[strings.ToUpper(name)] = class(name, parameters)
 	}
 	h.words = map[string]string{"DIR": h.dir, "NAME": evil, "OUT": t.TempDir()}
 	for name, text := range files {
@@ -224,6 +258,9 @@ func (h *hostile) bait(t *testing.T) {
 
 	h.run(t, class("bait", trapped), "kubectl", "apply", "-f", "-")
 	h.run(t, class("bait-bad", badClass), "kubectl", "apply", "-f", "-")
+	for name, parameters := range single {
+		h.run(t, class(name, parameters), "kubectl", "apply", "-f", "-")
+	}
 	pod := strings.ReplaceAll(strings.TrimSuffix(webPod, "---"), "web-0", "bait-0")
 	attributes := fmt.Sprintf(`{secretProviderClass: bait, vaultAddress: %q, vaultNamespace: mallory, vaultAuthMountPath: mallory}`, h.tls.URL)
 	h.apply(t, strings.ReplaceAll(pod, "{secretProviderClass: web}", attributes))
@@ -292,12 +329,13 @@ func (h *hostile) serve(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
 	buildProvider(t, bin)
-	w := &world{vault: h.clinic.vault, server: h.server}
+	w := &world{vault: &testenv.Vault{Address: h.vault.address}, server: h.server}
 	socket, stop, err := w.serve(filepath.Join(bin, "secretmanager-provider"), filepath.Join(bin, "log"))
 	check(t, err)
 	t.Cleanup(stop)
 	h.words["SOCKET"], h.words["TOKEN"] = socket, filepath.Join(bin, "token")
-	check(t, os.WriteFile(h.words["TOKEN"], []byte(h.server.ServiceAccountToken(t, "demo", "web", "vault", time.Hour)), 0o600))
+	token, _ := h.server.PodToken(t, "demo", "web-0", "web", "vault", time.Hour)
+	check(t, os.WriteFile(h.words["TOKEN"], []byte(token), 0o600))
 }
 
 // call runs a verb in this process.
@@ -362,7 +400,7 @@ func (h *hostile) users(t *testing.T) map[string]map[string]string {
 }
 
 func (h *hostile) testCredentials(t *testing.T) {
-	used := 0
+	used, mounted := 0, 0
 	for name, env := range h.users(t) {
 		env["KUBE_EDITOR"] = "true"
 		for verb, line := range h.calls {
@@ -374,14 +412,23 @@ func (h *hostile) testCredentials(t *testing.T) {
 			}
 			for _, path := range h.vault.take() {
 				used++
+				if strings.HasPrefix(path, providerSent) {
+					mounted++
+				}
 				if strings.Contains(path, "mallory") {
 					t.Errorf("%s: %s %s: credentials went to %s\n%s%s", name, verb, line, path, stdout, stderr)
+				}
+				if strings.HasPrefix(path, ":") {
+					t.Errorf("%s: %s %s: a request does not name its verb%s", name, verb, line, path)
 				}
 			}
 		}
 	}
 	if used < 50 {
 		t.Errorf("only %d requests with credentials came to the user's own Vault", used)
+	}
+	if mounted == 0 {
+		t.Error("no mount of the good class reached Vault")
 	}
 	// The traps see what comes.
 	for _, trap := range []*trap{h.plain, h.tls} {

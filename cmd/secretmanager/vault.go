@@ -16,7 +16,7 @@ const vaultPatience = 5 * time.Second
 
 // vaultSettings are how to reach Vault, as far as the user says: --vault-addr or
 // VAULT_ADDR, and the variables of the vault command. No address ever comes from
-// what a verb looks at, since whoever wrote that would get the user's credentials.
+// what a verb looks at, since its author would get the user's credentials.
 func (p *program) vaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.getenv)
 	c.Address = cmp.Or(p.vaultAddr, c.Address)
@@ -69,12 +69,21 @@ func (p *program) vaultAdmin() (*api.Client, error) {
 	if _, err := transit.NewClient(config); err != nil { // the same checks, the same words
 		return nil, err
 	}
-	client, err := vaultAPI(config)
+	client, err := p.auditedVaultAPI(config)
 	if err != nil {
 		return nil, err
 	}
 	client.SetToken(token)
 	client.SetNamespace(p.getenv(api.EnvVaultNamespace))
+	return client, nil
+}
+
+// auditedVaultAPI is vaultAPI, and its requests name the verb in Vault's audit log.
+func (p *program) auditedVaultAPI(config transit.Config) (*api.Client, error) {
+	client, err := vaultAPI(config)
+	if err != nil {
+		return nil, err
+	}
 	headers := client.Headers() // a copy
 	p.audit.SetHeaders(headers)
 	client.SetHeaders(headers)
@@ -87,6 +96,8 @@ func vaultAPI(config transit.Config) (*api.Client, error) {
 	conf.Error = nil // of the environment of the process, which p.getenv stands for
 	conf.Address, conf.AgentAddress = config.Address, ""
 	conf.DisableRedirects = config.NoRedirects
+	// The audit headers go to the clients that doctor clones, too.
+	conf.CloneHeaders = true
 	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // Vault's client has a rule of its own
 	if err := conf.ConfigureTLS(&api.TLSConfig{
 		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,

@@ -102,11 +102,17 @@ func newUser(t *testing.T) *user {
 // run runs a verb, in the user's namespace.
 func (u *user) run(stdin string, args ...string) (code int, stdout, stderr string) {
 	u.t.Helper()
+	return u.runExactly(stdin, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns)...)
+}
+
+// runExactly runs a command line that names the cluster itself.
+func (u *user) runExactly(stdin string, args ...string) (code int, stdout, stderr string) {
+	u.t.Helper()
 	var out, errOut bytes.Buffer
 	code = run(u.t.Context(), environment{
 		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
 		name:      "secretmanager", getenv: func(name string) string { return u.env[name] },
-	}, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns))
+	}, args)
 	return code, out.String(), errOut.String()
 }
 
