@@ -253,7 +253,7 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 		return unknownf("the CSIDriver cannot be seen")
 	}
 	wanted, asPod := w.audiences(ctx)
-	var missing, have []string
+	var missing, foreign, have []string
 	requests := slices.Clone(w.cluster.csi.Spec.TokenRequests)
 	has := func(audience string) bool {
 		return slices.ContainsFunc(requests, func(r storagev1.TokenRequest) bool { return r.Audience == audience })
@@ -264,8 +264,19 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 	for _, audience := range wanted {
 		if !has(audience) {
 			missing = append(missing, audienceName(audience))
+			if audience != w.provider.settings.Audience {
+				foreign = append(foreign, audienceName(audience))
+			}
 			requests = append(requests, storagev1.TokenRequest{Audience: audience})
 		}
+	}
+	if len(foreign) > 0 {
+		// No command: the driver would get tokens for that audience of every pod with a
+		// volume, and a class can name any, such as the API server's.
+		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with",
+			strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
+			advising("only the class asks for the audience " + strings.Join(foreign, ", ") + ": set its parameter audience to one that the CSIDriver has, " +
+				"or leave it out; the operator of the driver decides about others, for which every pod with a volume would hand over tokens")
 	}
 	if len(missing) > 0 {
 		fields, err := json.Marshal(requests)

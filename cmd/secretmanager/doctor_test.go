@@ -120,6 +120,16 @@ var breakages = []breakage{
 	{name: "one token request", link: "token-requests", says: "lacks the audience vault (it has other)", mend: `{"audience":"other"},{"audience":"vault"}`, mended: true,
 		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"other"}]}}'`),
 		undo:  sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
+	{name: "audience that only the class asks for", link: "token-requests", says: "lacks the audience sts.example (it has vault)",
+		args: []string{"--class", "web", "--service-account", "web"},
+		wreck: func(t *testing.T, c *clinic) {
+			patchClass(`{"audience":"sts.example"}`)(t, c)
+			c.sh(t, `vault write `+role+` audience=sts.example`)
+		},
+		undo: func(t *testing.T, c *clinic) {
+			wholeClass(t, c)
+			c.sh(t, `vault write `+role+` audience=vault`)
+		}},
 	{name: "provider", link: "provider", bar: []string{"provider-nodes", "version"}, says: "not installed",
 		wreck: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name-`),
 		undo:  sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name=secretmanager-provider`)},
@@ -325,7 +335,7 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("detail: %s\nmends: %s", broken.Detail, mends)
 			}
 			// What would give the class what it asks for is for others to decide.
-			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role", "transit/keys"} {
+			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role", "transit/keys", "sts.example"} {
 				if mends := strings.Join(broken.Mend, "\n"); strings.Contains(mends, grant) {
 					t.Errorf("a command to copy grants what only the class asks for: %s", mends)
 				}
