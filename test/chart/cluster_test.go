@@ -421,6 +421,7 @@ func TestNotes(t *testing.T) {
 		{`provider: {enabled: false}`, "get cronjob secretmanager-rotator"},
 		{`provider: {enabled: false}`, "(rotator, exporter)"},
 		{`rotator: {enabled: false}`, "(provider)"},
+		{`rotator: {enabled: false}`, "secretmanager doctor --provider-namespace notes\n"},
 		{`name: other`, "--rotator-service-account notes/other-rotator"},
 		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true, trim: true}}`, "--rotator-role x --retire --trim"},
 		{`vault: {authMount: k8s, audience: ""}
