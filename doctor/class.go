@@ -261,15 +261,15 @@ func (c *class) checkSource(ctx context.Context) finding {
 		return okf("only with %s in the pod's volume, under csi: service account %s may not get it", ref, c.account)
 	}
 	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s", c.account, c.Secret).
-		advising("set " + ref + " in the pod's volume, which takes a new pod; or whoever decides who reads Secrets in namespace " + c.Namespace +
+		advising("set " + ref + " in the pod's volume, which takes a new pod; or the owner of namespace " + c.Namespace +
 			" gives the service account a Role with get on that one")
 }
 
 // decides is the advice where role, policy or key does not give what the class asks
-// for. Whoever writes classes can ask for any key, so no command that grants it is
+// for. An author of classes can ask for any key, so no command that grants it is
 // printed: it would be copied by somebody who has the rights.
 func (c *class) decides() string {
-	return fmt.Sprintf("only the class asks for this: whoever owns %s decides whether service account %s/%s may decrypt with it, and sets it up (%s vault-setup --help)",
+	return fmt.Sprintf("only the class asks for this: the owner of %s decides whether service account %s/%s may decrypt with it, and sets it up (%s vault-setup --help)",
 		c.Key, c.Namespace, cmp.Or(c.account, "SERVICEACCOUNT"), c.program())
 }
 

@@ -57,7 +57,7 @@ type Options struct {
 	KubeHost  string // its address, for people
 
 	// Vault is how the one who asks reaches Vault. Without an address nothing is sent
-	// to any: whoever wrote the address in a class, or made what looks like the
+	// to any: the author of the address in a class, or of what looks like the
 	// provider, would get the credentials.
 	Vault transit.Config
 	// VaultNamespace and AuthMount are what the one who asks configured. Credentials

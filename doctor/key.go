@@ -85,7 +85,7 @@ func (c *class) checkKey(ctx context.Context) finding {
 	return unknownf("%s", why)
 }
 
-const anotherKey = "that cannot be changed on a key: whoever owns it decides which other key the class may use; " +
+const anotherKey = "that cannot be changed on a key: its owner decides which other key the class may use; " +
 	"then set transitKey in the class and encrypt the values again (secretmanager encrypt)"
 
 // judgeDerived compares the key with the scope.

@@ -191,7 +191,7 @@ func texts(v any) []string {
 func (c *class) checkAudience(ctx context.Context) finding {
 	wrong := func(why string) finding {
 		return brokenf("%s", why).advising("set the parameter audience of the class to one that the role takes, which the CSIDriver has to have too; " +
-			"or whoever owns " + c.rolePath() + " lets it take that one")
+			"or the owner of " + c.rolePath() + " lets it take that one")
 	}
 	if c.role != nil {
 		field := "audience"

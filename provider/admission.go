@@ -29,7 +29,7 @@ func mountMemory(republishCacheBytes int64) int64 {
 	return max(limit-republishCacheBytes-baseMemory, minMemory)
 }
 
-// errCrowded is that of a mount for which there is not even room to wait.
+// errCrowded is the error of a mount for which there is not even room to wait.
 var errCrowded = errors.New("too many large mounts wait on this node")
 
 // admission gives out bytes of memory, fairly across namespaces.

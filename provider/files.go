@@ -175,7 +175,7 @@ func (s *source) make(o object) ([]byte, error) {
 	return o.encoding.decode(data)
 }
 
-// errTooMuchWork is that of a mount which would use the node's CPU for too long.
+// errTooMuchWork is the error of a mount which would use the node's CPU for too long.
 var errTooMuchWork = fmt.Errorf("the objects together read more than the limit of %d values of the documents", maxWork)
 
 // work is what a mount may still do with its documents.

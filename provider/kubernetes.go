@@ -31,7 +31,7 @@ const maxSecretAnswer = 4 << 20
 // shortSecretAnswer is what is read without being reserved first.
 const shortSecretAnswer = 64 << 10
 
-// errTooManyEntries is that of a Secret that has more than its limit.
+// errTooManyEntries is the error of a Secret that has more than its limit.
 var errTooManyEntries = fmt.Errorf("it has more than the limit of %d entries", maxEntries)
 
 // Kubernetes reads Secrets from an API server, each with the token of whoever

@@ -63,7 +63,7 @@ func (p *Provider) unread(ctx context.Context, r *request, err error) *failure {
 		// No command that grants it: only the class asks for this Secret.
 		return fail(codes.PermissionDenied, what, why, fmt.Sprintf(
 			"whether the service account is meant to read this Secret: then the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`, "+
-				"or whoever decides who reads Secrets in the namespace gives the account a Role with `get` on this one", r.secret))
+				"or the owner of the namespace gives the account a Role with `get` on this one", r.secret))
 	case code == http.StatusUnauthorized:
 		return fail(codes.Unauthenticated, what, why,
 			"that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line `- audience: ''`, and the clocks of the node and of the API server")

@@ -127,7 +127,7 @@ func TestMountAsPod(t *testing.T) {
 	t.Run("not allowed", func(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(merged(params, "secretName", "forbidden"), nil))
 		wantError(t, err, codes.PermissionDenied, e.namespace+"/app", `cannot get resource "secrets"`,
-			"`nodePublishSecretRef: {name: forbidden}`", "whoever decides who reads Secrets")
+			"`nodePublishSecretRef: {name: forbidden}`", "the owner of the namespace gives the account a Role")
 		// The class alone asks for the Secret: what would grant it is not there to copy.
 		if strings.Contains(err.Error(), "kubectl") || strings.Contains(err.Error(), "--resource-name") {
 			t.Errorf("it prints a command: %v", err)

@@ -137,7 +137,7 @@ func (p pod) compare(c podtoken.Claims) (differences []string) {
 // plainAudience is what YAML takes for a text without quotes, whatever it is.
 var plainAudience = regexp.MustCompile(`^(https?://)?[A-Za-z][A-Za-z0-9._/-]*$`)
 
-// yamlAudience writes an audience as a line of YAML can have it: whoever copies
+// yamlAudience writes an audience as a line of YAML can have it: a reader who copies
 // the line gets this audience, and no more lines than that.
 func yamlAudience(audience string) string {
 	switch {

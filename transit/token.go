@@ -129,7 +129,7 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 }
 
 // checkIdentity reports whether a login response is about the token that was shown.
-// A method that does not look at it, such as cert, logs in whoever holds the
+// A method that does not look at it, such as cert, logs in the holder of the
 // connection's certificate. Methods kubernetes and jwt return the role; kubernetes
 // also returns whose token it was (measured on Vault 1.21 and OpenBao 2.4).
 func (l Login) checkIdentity(jwt string, metadata map[string]string) error {

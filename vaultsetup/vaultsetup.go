@@ -129,7 +129,7 @@ func (s Setup) Check() error {
 	}
 	switch reserved := IsNamespacesMount(s.Key.Mount); {
 	case s.PerNamespace && !reserved:
-		add("transit mount", fmt.Errorf("%q may hold keys of other teams, and whoever owns a namespace with the name of a key "+
+		add("transit mount", fmt.Errorf("%q may hold keys of other teams, and the owner of a namespace with the name of a key "+
 			"would decrypt with that key: with one key per namespace use a mount of its own, whose name begins with %s", s.Key.Mount, namespacesMount))
 	case !s.PerNamespace && reserved:
 		add("transit mount", fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name of a key "+

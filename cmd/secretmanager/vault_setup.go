@@ -58,7 +58,7 @@ namespace has a hyphen, so that no two service accounts share one.
 With --per-namespace one policy and one role of the app serve every namespace:
 Vault puts the namespace of the pod into the policy, so that a pod can decrypt with
 the key that has its namespace's name and with no other. A further namespace then
-needs only its key. These keys are in a mount of their own, as whoever owns a
+needs only its key. These keys are in a mount of their own, as the owner of a
 namespace with the name of a key decrypts with that key: the name of the mount begins
 with transit-namespaces, and a mount with any other key is refused, which takes the
 right to list its keys. The policy names the auth mount by its accessor, which is
