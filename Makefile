@@ -1,6 +1,6 @@
 # Each target is one line over a tool; what it does is in that tool.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean test-audit
+.PHONY: help demo test test-audit test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
