@@ -72,8 +72,8 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 	var server *provider.Server
 	pages := []*page{
 		{what: "health probes", address: o.healthAddr, handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
-		{what: "metrics", address: o.metricsAddr, handler: p.Metrics()},
-		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles())},
+		{what: "metrics", address: o.metricsAddr, handler: p.Metrics(), limited: true},
+		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles()), limited: true},
 	}
 	pages = slices.DeleteFunc(pages, func(p *page) bool { return p.address == "" })
 	// Before the socket of a provider that works is taken over.
@@ -82,6 +82,9 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 			return fmt.Errorf("listening for %s: %w", page.what, err)
 		}
 		defer page.web.Close()
+		if page.limited {
+			page.web.Limit()
+		}
 		log.Info("listening", "for", page.what, "address", page.web.Addr().String())
 	}
 	if server, err = provider.Listen(o.endpoint, p); err != nil {
@@ -111,6 +114,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) 
 type page struct {
 	what, address string
 	handler       http.Handler
+	limited       bool // no probe depends on it
 	web           *httpserver.Server
 }
 

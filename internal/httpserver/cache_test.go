@@ -207,7 +207,7 @@ func TestThrottle(t *testing.T) {
 // leaves others theirs.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShares()
+		s := newShares(pagesOfAddress, pagesOfAll, burst)
 		request := func(address netip.Addr) *http.Request {
 			return httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, &conn{address: address}), http.MethodGet, "/", nil)
 		}

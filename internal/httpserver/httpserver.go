@@ -34,7 +34,7 @@ const maxHeaderBytes = 1
 // Server serves a handler on a TCP address of its own.
 type Server struct {
 	http     *http.Server
-	listener net.Listener
+	listener *listener
 }
 
 // Listen listens on the address. Connections wait until [Server.Serve].
@@ -67,6 +67,15 @@ func listenWith(t timeouts, address string, handler http.Handler, log *slog.Logg
 
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Limit closes connections unread when their address makes more than 5 in a second, or
+// all addresses more than 200: a flood then costs little more than accepting it. It is
+// for ports that nothing depends on. The probes of the kubelet share the address of
+// whatever else runs in the node's own network, and must not be closed for that. Call
+// it before Serve.
+func (s *Server) Limit() {
+	s.listener.limit = newShares(connsOfAddress, connsOfAll, connsBurst)
+}
 
 // Serve answers requests until Close, and then returns nil.
 func (s *Server) Serve() error {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -259,6 +260,52 @@ func TestOneRequestPerConnection(t *testing.T) {
 	text, err := io.ReadAll(c)
 	if n := strings.Count(string(text), "HTTP/1.1"); n != 1 || !strings.Contains(string(text), "Connection: close\r\n") {
 		t.Errorf("%d responses, then %v:\n%s", n, err, text)
+	}
+}
+
+// TestLimit: what an address asks for beyond its share is not even read, and
+// another address does not notice.
+func TestLimit(t *testing.T) {
+	var handled atomic.Int32
+	s, err := Listen("127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) }), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Limit()
+	done := make(chan error, 1)
+	go func() { done <- s.Serve() }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	get := func(from string) error {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
+		resp, err := client.Get("http://" + s.Addr().String())
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	refused := 0
+	began := time.Now()
+	const n = 5 * connsBurst
+	for i := range n {
+		if err := get("127.0.0.2"); err != nil {
+			refused++
+			if i < connsBurst {
+				t.Errorf("request %d: %v", i, err)
+			}
+		}
+	}
+	most := connsBurst + int(time.Since(began).Seconds()*connsOfAddress) + 1
+	if answered := n - refused; answered > most || int(handled.Load()) != answered {
+		t.Errorf("%d of %d requests were answered and %d handled, want %d at most", answered, n, handled.Load(), most)
+	}
+	if err := get("127.0.0.3"); err != nil {
+		t.Errorf("another address: %v", err)
 	}
 }
 

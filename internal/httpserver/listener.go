@@ -18,6 +18,12 @@ const (
 	// acceptRate is well above the rate of a flood that other work must not notice,
 	// and leaves most of a processor to that work.
 	acceptRate = 8000 // per second
+	// connsOfAddress and connsOfAll are how many connections a second are read at a
+	// port with [Server.Limit], and connsBurst how many in a row after a pause.
+	connsOfAddress = 5
+	connsOfAll     = 200
+	connsBurst     = 50
+
 	// acceptBurst bounds what other goroutines wait for: Go looks at the network
 	// only when nothing is ready to run.
 	acceptBurst = 10
@@ -41,6 +47,7 @@ func listen(address string) (*listener, error) {
 type listener struct {
 	net.Listener // of TCP
 	pace         *rate.Limiter
+	limit        *shares // of connections that are read at all; nil: all
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -58,7 +65,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		tcp := accepted.(*net.TCPConn)
 		c := &conn{TCPConn: tcp, listener: l, address: addressOf(tcp), idleSince: time.Now()}
-		if l.admit(c) {
+		if l.limit.take(c.address) && l.admit(c) {
 			return c, nil
 		}
 		_ = tcp.SetLinger(0) // the kernel need not remember it

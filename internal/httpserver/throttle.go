@@ -39,14 +39,21 @@ const (
 // shares divides what may be sent among addresses, so that one of them cannot take
 // it from the others.
 type shares struct {
-	all *rate.Limiter
+	all        *rate.Limiter
+	perAddress rate.Limit
+	burst      int
 
 	mu sync.Mutex
 	of map[netip.Addr]*rate.Limiter
 }
 
-func newShares() *shares {
-	return &shares{all: rate.NewLimiter(pagesOfAll, burst), of: map[netip.Addr]*rate.Limiter{}}
+// newShares returns shares of so much a second for one address and for all, and as
+// much as burst in a row after a pause.
+func newShares(perAddress, all rate.Limit, burst int) *shares {
+	return &shares{
+		all: rate.NewLimiter(all, burst), perAddress: perAddress, burst: burst,
+		of: map[netip.Addr]*rate.Limiter{},
+	}
 }
 
 // allow reports whether something may be sent to the client of the request.
@@ -55,7 +62,13 @@ func (s *shares) allow(r *http.Request) bool {
 	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
 		address = c.address
 	}
-	return s.share(address).Allow() && s.all.Allow()
+	return s.take(address)
+}
+
+// take takes one from the share of an address, and reports whether there was one.
+// Nil shares have no end.
+func (s *shares) take(address netip.Addr) bool {
+	return s == nil || s.share(address).Allow() && s.all.Allow()
 }
 
 func (s *shares) share(address netip.Addr) *rate.Limiter {
@@ -66,7 +79,7 @@ func (s *shares) share(address netip.Addr) *rate.Limiter {
 		if len(s.of) >= maxAddresses {
 			clear(s.of) // the limit on all of them remains
 		}
-		limit = rate.NewLimiter(pagesOfAddress, burst)
+		limit = rate.NewLimiter(s.perAddress, s.burst)
 		s.of[address] = limit
 	}
 	return limit
