@@ -160,7 +160,7 @@ func TestErrorsPage(t *testing.T) {
 		{"NotFound", "not found; check secretName in the class"}:                                                        {direct, e.params(append(asPod, "secretName", "absent")...), nil, withKube, nil},
 		{"PermissionDenied", `cannot get resource "secrets"`}:                                                           {direct, e.params(append(asPod, "secretName", "forbidden")...), nil, withKube, nil},
 		{"Unauthenticated", "Unauthorized"}:                                                                             {direct, e.params(keyTokens, tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})), nil, withKube, nil},
-		{"Internal", "the API server can be reached"}:                                                                   {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = withoutKube }, nil},
+		{"Internal", "the API server can be reached"}:                                                                   {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes, c.MountTimeout = withoutKube, 5*time.Second }, nil},
 		{"PermissionDenied", "logging in to Vault at"}:                                                                  {direct, e.params("roleName", "nobody"), good, nil, nil},
 		{"NotFound", "logging in to Vault at"}:                                                                          {answers(404, "<html>"), e.params(), good, nil, nil},
 		{"PermissionDenied", `that a policy of the role gives "update" on`}:                                             {direct, e.params("transitKey", "another"), good, nil, nil},
