@@ -471,7 +471,7 @@ func pairs(m map[string]string) (all []string) {
 	return all
 }
 
-// serveSecrets serves what the API server would. It answers whoever asks: what is
+// serveSecrets serves what the API server would. It answers every client: what is
 // under test is what the provider does with the answer.
 func (w *hostileWorld) serveSecrets(t *testing.T) {
 	t.Helper()
