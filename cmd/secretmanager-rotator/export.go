@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
-	"github.com/secretmanager-io/secretmanager/exporter"
+	"github.com/secretmanager-io/secretmanager/internal/exporter"
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"

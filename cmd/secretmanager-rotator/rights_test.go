@@ -28,10 +28,10 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/secretmanager-io/secretmanager/vaultsetup"
 )
 
 // applyRBAC makes the objects of a manifest, a path from the rotator's, in the

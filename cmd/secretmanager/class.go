@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/secretmanager-io/secretmanager/vaultsetup"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"

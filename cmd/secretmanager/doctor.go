@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/doctor"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 
 	"github.com/hashicorp/vault/api"

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 
 	"github.com/google/go-cmp/cmp"

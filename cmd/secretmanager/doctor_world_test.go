@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 

@@ -9,7 +9,7 @@ import (
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	corev1 "k8s.io/api/core/v1"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/transit"
 
 	"github.com/spf13/cobra"

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // rewrapFile is a manifest that is being rewrapped.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/secretmanager-io/secretmanager/vaultsetup"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"

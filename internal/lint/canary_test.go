@@ -114,7 +114,7 @@ func FuzzLint(f *testing.F) {
 	for _, source := range wrongPlaces() {
 		f.Add([]byte(source))
 	}
-	layouts, _ := filepath.Glob("../../manifest/testdata/layouts/*")
+	layouts, _ := filepath.Glob("../manifest/testdata/layouts/*")
 	for _, file := range layouts {
 		text, err := os.ReadFile(file)
 		if err != nil {

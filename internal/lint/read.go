@@ -11,7 +11,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // File is a manifest.

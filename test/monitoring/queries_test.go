@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/secretmanager-io/secretmanager/exporter"
+	"github.com/secretmanager-io/secretmanager/internal/exporter"
 	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -113,7 +113,7 @@ func families(t *testing.T) map[string]*dto.MetricFamily {
 		}
 		add(w.Body.String())
 	}
-	add(read(t, "exporter/testdata/metrics.prom"))
+	add(read(t, "internal/exporter/testdata/metrics.prom"))
 	return all
 }
 

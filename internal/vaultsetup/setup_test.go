@@ -26,7 +26,7 @@ func example() Setup {
 
 // The files are for people who keep their Vault's policies in Git.
 func TestManifestsAreCurrent(t *testing.T) {
-	dir := filepath.Join("..", "manifests", "vault")
+	dir := filepath.Join("..", "..", "manifests", "vault")
 	want := map[string]bool{}
 	for _, p := range example().Policies() {
 		file := filepath.Join(dir, strings.TrimSuffix(strings.TrimPrefix(p.Name, "secretmanager-"), "-matrix")+".hcl")
@@ -41,7 +41,7 @@ func TestManifestsAreCurrent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if string(got) != p.HCL() {
-			t.Errorf("%s differs from policy %s: go test ./vaultsetup -update", file, p.Name)
+			t.Errorf("%s differs from policy %s: go test ./internal/vaultsetup -update", file, p.Name)
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.hcl"))

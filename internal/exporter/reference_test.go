@@ -15,7 +15,7 @@ import (
 // TestMetricsReference: the page has the metrics that there are, with their types,
 // labels and values of labels, and no others.
 func TestMetricsReference(t *testing.T) {
-	text, err := os.ReadFile("../docs/reference/metrics.md")
+	text, err := os.ReadFile("../../docs/reference/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}

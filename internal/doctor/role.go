@@ -12,8 +12,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/secretmanager-io/secretmanager/vaultsetup"
 )
 
 // tokenSeconds is the life of the service-account token; the API server gives no less.

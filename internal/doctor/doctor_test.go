@@ -181,7 +181,7 @@ func TestCulprit(t *testing.T) {
 func TestExplain(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0"}, Spec: corev1.PodSpec{NodeName: "node-1"}}
 	said := ""
-	for _, pattern := range []string{"../provider/*.go", "../docs/failures.md"} {
+	for _, pattern := range []string{"../../provider/*.go", "../../docs/failures.md"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatal(err, pattern)
@@ -227,7 +227,7 @@ func TestCommandsAreForAShell(t *testing.T) {
 
 // The page has every field. That it has every link is tested where there are some.
 func TestPage(t *testing.T) {
-	text, err := os.ReadFile("../docs/reference/doctor.md")
+	text, err := os.ReadFile("../../docs/reference/doctor.md")
 	if err != nil {
 		t.Fatal(err)
 	}
