@@ -76,16 +76,38 @@ func (c *Cache[T]) refresh(ctx context.Context, done chan struct{}) {
 	close(done)
 }
 
+// current returns the last result while it is the one that Get would return at once.
+func (c *Cache[T]) current() (result T, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending != nil || c.last == nil || c.limit.Tokens() >= 1 {
+		return result, false
+	}
+	return *c.last, true
+}
+
+// healthy is the response to a probe whose check passes.
+const healthy = "ok\n"
+
 // Health answers a probe: 200 if check returns nil, otherwise 503 with the error. A result
 // is used for a second.
 func Health(check func(context.Context) error) http.Handler {
-	results := NewCache(1, maxConns, check)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		result, err := results.Get(r.Context())
-		if err = errors.Join(result, err); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	return &health{NewCache(1, maxConns, check)}
+}
+
+type health struct{ results *Cache[error] }
+
+func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	result, err := h.results.Get(r.Context())
+	if err = errors.Join(result, err); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprint(w, healthy)
+}
+
+// hasPassed reports whether the check has passed within the last second.
+func (h *health) hasPassed() bool {
+	err, ok := h.results.current()
+	return ok && err == nil
 }

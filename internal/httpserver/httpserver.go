@@ -10,7 +10,8 @@
 //   - CPU. A connection carries one request, and connections are accepted at a
 //     bounded rate, a few at a time, so that other goroutines, such as those of
 //     a mount, run in between. The kernel's queue holds the rest meanwhile. What
-//     is expensive to answer comes from a [Cache].
+//     is expensive to answer comes from a [Cache], and a [Health] probe is answered
+//     where its connection is accepted.
 package httpserver
 
 import (
@@ -47,6 +48,7 @@ func listenWith(t timeouts, address string, handler http.Handler, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	listener.early = newEarly(handler)
 	s := &http.Server{
 		Handler:           inUse(handler),
 		ReadHeaderTimeout: t.read,

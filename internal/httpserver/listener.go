@@ -48,6 +48,7 @@ type listener struct {
 	net.Listener // of TCP
 	pace         *rate.Limiter
 	limit        *shares // of connections that are read at all; nil: all
+	early        *early  // answers health probes; nil: none
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -65,7 +66,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		tcp := accepted.(*net.TCPConn)
 		c := &conn{TCPConn: tcp, listener: l, address: addressOf(tcp), idleSince: time.Now()}
-		if l.limit.take(c.address) && l.admit(c) {
+		allowed := l.limit.take(c.address)
+		if allowed && l.early.answer(tcp) {
+			continue
+		}
+		if allowed && l.admit(c) {
 			return c, nil
 		}
 		_ = tcp.SetLinger(0) // the kernel need not remember it

@@ -1,0 +1,72 @@
+package httpserver
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+// early answers health probes where connections are accepted, without a goroutine and
+// the rest of net/http for each, so that a flood of them delays other work little. It
+// answers only what it need not wait for: a whole request that has already arrived, for a
+// check that has passed within the last second. Anything else is net/http's.
+type early struct {
+	mux *http.ServeMux
+
+	// For the goroutine that accepts.
+	received [maxEarlyBytes]byte
+	reader   *bufio.Reader
+	response []byte
+}
+
+// maxEarlyBytes is more than a probe has: the kubelet's are of some 120 bytes.
+const maxEarlyBytes = 1024
+
+// newEarly returns nil, which answers nothing, for a handler that is not a mux.
+func newEarly(handler http.Handler) *early {
+	mux, ok := handler.(*http.ServeMux)
+	if !ok {
+		return nil
+	}
+	return &early{mux: mux, reader: bufio.NewReader(nil)}
+}
+
+// answer reports whether it answered. Otherwise nothing has been read from the connection.
+func (e *early) answer(c *net.TCPConn) bool {
+	if e == nil {
+		return false
+	}
+	n := peek(c, e.received[:])
+	if !e.passes(e.received[:n]) {
+		return false
+	}
+	// The response fits in the socket's buffer, so that writing it does not wait.
+	if _, err := c.Read(e.received[:n]); err == nil {
+		e.response = fmt.Appendf(e.response[:0], "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+			"Date: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+			time.Now().UTC().Format(http.TimeFormat), len(healthy), healthy)
+		_, _ = c.Write(e.response) // the client may have gone
+	}
+	_ = c.Close()
+	return true
+}
+
+// passes reports whether the bytes are exactly one request for a check that has passed.
+func (e *early) passes(received []byte) bool {
+	if len(received) == 0 {
+		return false
+	}
+	unread := bytes.NewReader(received)
+	e.reader.Reset(unread)
+	r, err := http.ReadRequest(e.reader)
+	if err != nil || r.Method != http.MethodGet || r.Host == "" || r.ContentLength != 0 ||
+		e.reader.Buffered() > 0 || unread.Len() > 0 {
+		return false
+	}
+	handler, _ := e.mux.Handler(r)
+	h, ok := handler.(*health)
+	return ok && h.hasPassed()
+}
