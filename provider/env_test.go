@@ -88,7 +88,7 @@ func (e *env) encrypt(t testing.TB, scope ciphertext.Scope, secret, entry, plain
 
 func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext string) string {
 	t.Helper()
-	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
+	client, err := transit.NewClient(transit.Config{Address: e.vault.Address, CACert: e.vault.CAFile})
 	if err != nil {
 		t.Fatal(err)
 	}

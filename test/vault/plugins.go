@@ -7,6 +7,7 @@ import (
 	jwtauth "github.com/hashicorp/vault-plugin-auth-jwt"
 	kubeauth "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/builtin/credential/approle"
+	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/transit"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -20,6 +21,7 @@ var (
 	}
 	methods = map[string]logical.Factory{
 		"approle":    approle.Factory,
+		"cert":       cert.Factory,
 		"jwt":        jwtauth.Factory,
 		"kubernetes": kubeauth.Factory,
 	}

@@ -39,6 +39,7 @@ func listen(address, certFile, keyFile string) (net.Listener, string, error) {
 		listener = tls.NewListener(listener, &tls.Config{
 			Certificates: []tls.Certificate{certificate},
 			MinVersion:   tls.VersionTLS12,
+			ClientAuth:   tls.RequestClientCert, // the cert method verifies it
 			NextProtos:   []string{"h2", "http/1.1"},
 		})
 	}

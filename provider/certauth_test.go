@@ -1,0 +1,56 @@
+package provider
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+)
+
+// TestCertAuthMount: a class cannot borrow the provider's TLS identity, even where the
+// operator allows the cert auth mount and Vault accepts the provider's certificate there.
+func TestCertAuthMount(t *testing.T) {
+	e := newEnvIn(t, testenv.NewVaultWith(t, testenv.VaultOptions{
+		TLS: true, Mounts: []string{"mounts/transit", "auth/jwt", "auth/cert"},
+	}))
+	ca := testenv.NewCA(t, "nodes")
+	node := ca.Client(t, "node-0")
+	e.write(t, "auth/cert/certs/nodes", map[string]any{
+		"certificate": string(ca.PEM()), "token_policies": []string{e.policy},
+	})
+	roots, err := os.ReadFile(e.vault.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(roots)
+	direct := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: pool, Certificates: []tls.Certificate{node.TLS(t)},
+	}}}
+	response, err := direct.Post(e.vault.Address+"/v1/auth/cert/login", "application/json", bytes.NewReader([]byte("{}")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("Vault does not accept the certificate: HTTP %d", response.StatusCode)
+	}
+
+	entries := e.entries(t, "v")
+	s := serve(t, e.vault.Address, func(c *Config) {
+		c.Vault.CACert = e.vault.CAFile
+		c.Vault.ClientCert, c.Vault.ClientKey = node.Write(t, t.TempDir())
+		c.AllowedAuthMounts = append(c.AllowedAuthMounts, "cert")
+	})
+	s.mountOne(t, e.params(), entries, "v")
+	for _, role := range []string{e.namespace, "nodes"} {
+		_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", "cert", "roleName", role), entries))
+		wantError(t, err, codes.PermissionDenied, "another identity")
+	}
+}
