@@ -44,16 +44,18 @@ var errCrowded = errors.New("too many large mounts wait on this node")
 // have ended that were there before it.
 type admission struct {
 	capacity int64
-	// maxWaiting bounds the bytes that those who wait hold already.
+	// maxWaiting bounds the bytes that those who wait hold already, and is shared among
+	// namespaces by the same rule.
 	maxWaiting int64
 
-	mu      sync.Mutex
-	free    int64
-	small   int64 // given to small requests
-	waiting int64
-	held    map[string]int64 // by namespace
-	queues  map[string][]*waiter
-	turns   []string // namespaces with a queue, the next one first
+	mu        sync.Mutex
+	free      int64
+	small     int64 // given to small requests
+	waiting   int64
+	waitingOf map[string]int64 // waiting, by namespace
+	held      map[string]int64 // by namespace
+	queues    map[string][]*waiter
+	turns     []string // namespaces with a queue, the next one first
 }
 
 type waiter struct {
@@ -67,7 +69,7 @@ func (a *admission) isSmall(n int64) bool { return n <= a.capacity/64 }
 func newAdmission(capacity, maxWaiting int64) *admission {
 	return &admission{
 		capacity: capacity, maxWaiting: maxWaiting, free: capacity,
-		held: map[string]int64{}, queues: map[string][]*waiter{},
+		waitingOf: map[string]int64{}, held: map[string]int64{}, queues: map[string][]*waiter{},
 	}
 }
 
@@ -86,12 +88,12 @@ func (a *admission) acquire(ctx context.Context, namespace string, n, held int64
 		a.mu.Unlock()
 		return a.grant(namespace, n), nil
 	}
-	if held > smallHold && a.waiting+held > a.maxWaiting {
+	if held > smallHold && !a.mayWait(namespace, held) {
 		a.mu.Unlock()
 		return nil, errCrowded
 	}
 	w := &waiter{n: n, ready: make(chan struct{})}
-	a.waiting += held
+	a.wait(namespace, held)
 	if len(a.queues[namespace]) == 0 {
 		a.turns = append(a.turns, namespace)
 	}
@@ -106,7 +108,7 @@ func (a *admission) acquire(ctx context.Context, namespace string, n, held int64
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.waiting -= held
+	a.wait(namespace, -held)
 	if err != nil {
 		select {
 		case <-w.ready: // at the same moment
@@ -124,8 +126,22 @@ func (a *admission) grant(namespace string, n int64) *grant {
 	return &grant{a: a, namespace: namespace, n: n, small: a.isSmall(n)}
 }
 
-// fits reports whether a namespace may have n bytes now; a.mu is held, as in all
-// that follow.
+// mayWait reports whether there is room for a request that holds so many bytes while it
+// waits; a.mu is held, as in all that follow. A namespace that waits already gets more
+// room only while as much is left for the others.
+func (a *admission) mayWait(namespace string, held int64) bool {
+	room, waits := a.maxWaiting-a.waiting, a.waitingOf[namespace]
+	return held <= room && (waits == 0 || waits+held <= room)
+}
+
+func (a *admission) wait(namespace string, held int64) {
+	a.waiting += held
+	if a.waitingOf[namespace] += held; a.waitingOf[namespace] == 0 {
+		delete(a.waitingOf, namespace)
+	}
+}
+
+// fits reports whether a namespace may have n bytes now.
 func (a *admission) fits(namespace string, n int64) bool {
 	room, eighth, held := a.free, a.capacity/8-a.small, a.held[namespace]
 	first := a.first()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
@@ -204,8 +205,42 @@ func TestAdmissionLimits(t *testing.T) {
 	g.release()
 	g.release()
 	(*grant)(nil).release()
-	if a.free != a.capacity || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
-		t.Errorf("%d bytes are free, %d wait; %v %v %v", a.free, a.waiting, a.held, a.queues, a.turns)
+	if a.free != a.capacity || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns)+len(a.waitingOf) > 0 {
+		t.Errorf("%d bytes are free, %d wait; %v %v %v %v", a.free, a.waiting, a.held, a.queues, a.turns, a.waitingOf)
+	}
+}
+
+// TestAdmissionSharesRoomToWait: a namespace cannot take all the room to wait: it leaves
+// as much as it has to the others.
+func TestAdmissionSharesRoomToWait(t *testing.T) {
+	const held = 64 << 10
+	a := newAdmission(8<<20, 12*held)
+	a.must(t, "busy", math.MaxInt64)
+	waiting := map[string]int{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, namespace := range []string{"one", "two", "three", "four"} {
+		for {
+			before, rejected := a.waits(), make(chan error, 1)
+			go func() {
+				_, err := a.acquire(ctx, namespace, 1<<20, held)
+				rejected <- err
+			}()
+			for a.waits() == before && len(rejected) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if len(rejected) > 0 {
+				if err := <-rejected; !errors.Is(err, errCrowded) {
+					t.Fatal(err)
+				}
+				break
+			}
+			waiting[namespace]++
+		}
+	}
+	want := map[string]int{"one": 6, "two": 3, "three": 2, "four": 1}
+	if !maps.Equal(waiting, want) {
+		t.Errorf("%v wait, want %v", waiting, want)
 	}
 }
 

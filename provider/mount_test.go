@@ -265,7 +265,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	in := mountRequest(e.params(), long)
 	// As many as wait and are in work together.
 	works, requests := s.provider.works, s.provider.requests
-	pods := int((requests.capacity/2/int64(4*len(in.Secrets)) + requests.maxWaiting/int64(len(in.Secrets)+len(in.Attributes)+200)))
+	pods := int((requests.capacity/2/int64(4*len(in.Secrets)) + requests.maxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
 	room := works.capacity / 2 / int64(7*len(long["x"]))
 	if pods < 2*int(room) {
 		t.Fatalf("%d pods would not have to take turns", pods)
