@@ -11,11 +11,11 @@
 FROM --platform=$BUILDPLATFORM golang:1.26.8@sha256:0f063af2d465d8dcae54cce04278ada488b96f77b42449c8d071e47d016cc65a AS build
 WORKDIR /src
 COPY go.mod go.sum ./
-COPY release/go.mod release/go.sum release/
-RUN go mod download && cd release && go mod download
+COPY tools/release/go.mod tools/release/go.sum tools/release/
+RUN go mod download && cd tools/release && go mod download
 COPY . .
 ARG VERSION=v0.0.0-devel COMMIT=unknown TARGETOS TARGETARCH
-RUN cd release && go run . -rootfs /out -platforms $TARGETOS/$TARGETARCH -version $VERSION -commit $COMMIT -date 0
+RUN cd tools/release && go run . -rootfs /out -platforms $TARGETOS/$TARGETARCH -version $VERSION -commit $COMMIT -date 0
 
 FROM scratch
 COPY --from=build /out/ /

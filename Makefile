@@ -30,7 +30,7 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
-	cd release && ../test/with-tmp go test -timeout 20m ./...
+	cd tools/release && ../../test/with-tmp go test -timeout 20m ./...
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
 	@go run ./test/programs/cmd/programs vault >/dev/null
@@ -62,8 +62,8 @@ lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
 
 GOVULNDB ?= https://vuln.go.dev
 vulncheck: ## known vulnerabilities in what is released (GOVULNDB=file:///DIRECTORY for a copy of the database)
-	cd tools && go test ./...
-	GOVULNDB='$(GOVULNDB)' tools/vulncheck
+	cd tools/vulncheck && go test ./...
+	GOVULNDB='$(GOVULNDB)' tools/vulncheck/run
 
 manifests: ## manifests/, the chart's values.yaml and its page, from the chart and its schema
 	@go run ./test/chart/cmd/manifests
@@ -77,7 +77,7 @@ image: ## the image with provider and rotator
 
 release: ## archives, image, SBOMs and the plugin's manifest in dist/ (VERSION=v1.2.3; FIPS=1 for that build, in dist-fips/)
 	rm -rf $(DIST)
-	cd release && go run . -version '$(VERSION)' $(if $(FIPS),-fips) -out ../$(DIST)
+	cd tools/release && go run . -version '$(VERSION)' $(if $(FIPS),-fips) -out ../../$(DIST)
 
 clean: ## remove what was built
 	rm -rf bin dist dist-fips .cache

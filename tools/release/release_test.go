@@ -53,7 +53,7 @@ var once sync.Once
 func released(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(parent, "dist")
-	once.Do(func() { makeRelease(t, "..", dir) })
+	once.Do(func() { makeRelease(t, "../..", dir) })
 	if _, err := os.Stat(filepath.Join(dir, "SHA256SUMS")); err != nil {
 		t.Fatal("there is no release: ", err)
 	}
@@ -161,20 +161,20 @@ func TestSameBytes(t *testing.T) {
 func copyRepository(t *testing.T, to string, want func(name string) bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "-z")
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	output, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(output), "\x00"), "\x00") {
-		info, err := os.Lstat(filepath.Join("..", name))
+		info, err := os.Lstat(filepath.Join("../..", name))
 		if !want(name) || os.IsNotExist(err) || err == nil && !info.Mode().IsRegular() {
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(to, name), read(t, "..", name), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(to, name), read(t, "../..", name), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -90,7 +90,7 @@ func modulesOf(t *testing.T, f file) []string {
 }
 
 func TestLicences(t *testing.T) {
-	gorootLicence := read(t, "..", "LICENSE")
+	gorootLicence := read(t, "../..", "LICENSE")
 	for name, test := range map[string]struct {
 		texts []file
 		want  string

@@ -143,7 +143,7 @@ var instruction = regexp.MustCompile(`(?m)^([A-Z]+) (.+)$`)
 // dockerfile returns the instructions of the Dockerfile, stage by stage.
 func dockerfile(t *testing.T) (stages [][][2]string) {
 	t.Helper()
-	text := regexp.MustCompile(`\\\n\s*`).ReplaceAllString(string(read(t, "..", "Dockerfile")), "")
+	text := regexp.MustCompile(`\\\n\s*`).ReplaceAllString(string(read(t, "../..", "Dockerfile")), "")
 	for _, m := range instruction.FindAllStringSubmatch(text, -1) {
 		if m[1] == "FROM" {
 			stages = append(stages, nil)
@@ -193,16 +193,21 @@ func TestDockerfile(t *testing.T) {
 // TestDockerfileMakesTheSameFiles runs the Dockerfile's last command here, in what
 // .dockerignore lets through.
 func TestDockerfileMakesTheSameFiles(t *testing.T) {
-	ignore := strings.Split(strings.TrimSpace(string(read(t, "..", ".dockerignore"))), "\n")
+	ignore := strings.Split(strings.TrimSpace(string(read(t, "../..", ".dockerignore"))), "\n")
 	if ignore[0] != "*" {
 		t.Fatalf("the first line of .dockerignore is %q, want everything to be left out first", ignore[0])
 	}
 	folder := filepath.Join(t.TempDir(), "src")
 	copyRepository(t, folder, func(name string) bool {
-		top, _, _ := strings.Cut(name, "/")
 		return slices.ContainsFunc(ignore[1:], func(line string) bool {
-			matched, err := path.Match(strings.TrimPrefix(line, "!"), top)
-			return err == nil && matched
+			pattern := strings.TrimPrefix(line, "!")
+			// A pattern matches a file, or a directory with all that is in it.
+			for name := name; name != "."; name = path.Dir(name) {
+				if matched, err := path.Match(pattern, name); err == nil && matched {
+					return true
+				}
+			}
+			return false
 		})
 	})
 	var command string

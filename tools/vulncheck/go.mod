@@ -1,4 +1,4 @@
-module github.com/secretmanager-io/secretmanager/tools
+module github.com/secretmanager-io/secretmanager/tools/vulncheck
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module github.com/secretmanager-io/secretmanager/release
+module github.com/secretmanager-io/secretmanager/tools/release
 
 go 1.26.0
 

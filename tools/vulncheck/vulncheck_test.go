@@ -1,5 +1,6 @@
-// Package tools holds the maintainers' programs, pinned in a module of its own.
-package tools
+// Package vulncheck tests the script that `make vulncheck` runs, which uses the
+// govulncheck that this module pins.
+package vulncheck
 
 import (
 	"encoding/json"
@@ -13,13 +14,13 @@ import (
 
 // source is a repository in which each place calls a function of its own.
 var source = map[string]string{
-	"go.mod":           "module example.org/a\n\ngo 1.26.0\n",
-	"main.go":          "package main\n\nimport \"net/url\"\n\nfunc main() { url.Parse(\"\"); elsewhere() }\n",
-	"other.go":         "//go:build !windows\n\npackage main\n\nfunc elsewhere() {}\n",
-	"other_windows.go": "package main\n\nimport \"strconv\"\n\nfunc elsewhere() { strconv.Quote(\"\") }\n",
-	"test/a/main.go":   "package main\n\nimport \"html\"\n\nfunc main() { html.EscapeString(\"\") }\n",
-	"release/go.mod":   "module example.org/a/release\n\ngo 1.26.0\n",
-	"release/main.go":  "package main\n\nimport \"path\"\n\nfunc main() { path.Match(\"\", \"\") }\n",
+	"go.mod":                "module example.org/a\n\ngo 1.26.0\n",
+	"main.go":               "package main\n\nimport \"net/url\"\n\nfunc main() { url.Parse(\"\"); elsewhere() }\n",
+	"other.go":              "//go:build !windows\n\npackage main\n\nfunc elsewhere() {}\n",
+	"other_windows.go":      "package main\n\nimport \"strconv\"\n\nfunc elsewhere() { strconv.Quote(\"\") }\n",
+	"test/a/main.go":        "package main\n\nimport \"html\"\n\nfunc main() { html.EscapeString(\"\") }\n",
+	"tools/release/go.mod":  "module example.org/a/tools/release\n\ngo 1.26.0\n",
+	"tools/release/main.go": "package main\n\nimport \"path\"\n\nfunc main() { path.Match(\"\", \"\") }\n",
 }
 
 // A vulnerability is one of the standard library.
@@ -76,7 +77,7 @@ func vulncheck(t *testing.T, db string) (string, error) {
 	for name, text := range source {
 		write(t, filepath.Join(dir, name), text)
 	}
-	cmd := exec.CommandContext(t.Context(), "./vulncheck", dir)
+	cmd := exec.CommandContext(t.Context(), "./run", dir)
 	cmd.Env = append(os.Environ(), "GOVULNDB="+db)
 	output, err := cmd.CombinedOutput()
 	return string(output), err

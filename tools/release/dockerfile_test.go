@@ -63,7 +63,7 @@ func unpinned(dockerfile string) (problems []string) {
 // on cannot be replaced under the same tag.
 func TestBaseImagesArePinned(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "-z")
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	output, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestBaseImagesArePinned(t *testing.T) {
 			continue
 		}
 		found = append(found, string(name))
-		for _, problem := range unpinned(string(read(t, "..", string(name)))) {
+		for _, problem := range unpinned(string(read(t, "../..", string(name)))) {
 			t.Errorf("%s: %s", name, problem)
 		}
 	}
@@ -117,7 +117,7 @@ func TestBaseImageHasTheToolchain(t *testing.T) {
 	if m == nil {
 		t.Fatalf("the first stage is built on %s, want golang:VERSION@DIGEST", dockerfile(t)[0][0][1])
 	}
-	for _, module := range []string{"..", "."} {
+	for _, module := range []string{"../..", "."} {
 		needs := regexp.MustCompile(`(?m)^go ([\d.]+)$`).FindSubmatch(read(t, module, "go.mod"))
 		if needs == nil {
 			t.Fatalf("%s has no go directive", filepath.Join(module, "go.mod"))

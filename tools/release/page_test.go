@@ -12,7 +12,7 @@ import (
 // TestPage: docs/release.md names the files that there are, and no others, and
 // its commands and its example are as the programs have them.
 func TestPage(t *testing.T) {
-	page := string(read(t, "..", "docs", "release.md"))
+	page := string(read(t, "../..", "docs", "release.md"))
 	entries, err := os.ReadDir(released(t))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestPage(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^make .*?(#|$)|`(make [^`]+)`").FindAllString(page, -1) {
 		words := strings.Fields(strings.Trim(m, "`#"))
 		cmd := exec.CommandContext(t.Context(), "make", append([]string{"-n"}, words[1:]...)...)
-		cmd.Dir = ".."
+		cmd.Dir = "../.."
 		if output, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", m, err, output)
 		}

@@ -70,7 +70,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	r := &release{}
-	flags.StringVar(&r.root, "root", "..", "`folder` of the repository")
+	flags.StringVar(&r.root, "root", "../..", "`folder` of the repository")
 	flags.StringVar(&r.version, "version", "", "semantic `version` with its v (default: from git)")
 	flags.StringVar(&r.commit, "commit", "", "`commit` that is built (default: git's HEAD)")
 	date := flags.String("date", os.Getenv("SOURCE_DATE_EPOCH"), "`seconds` since 1970 that everything is dated (default: SOURCE_DATE_EPOCH, else the commit's)")

@@ -43,13 +43,13 @@ func TestMake(t *testing.T) {
 	for target, want := range map[string][]string{
 		"build":          {"GOFIPS140=off go build -buildvcs=false -trimpath -ldflags '" + r.ldflags() + "'"},
 		"build FIPS=1":   {"GOFIPS140=" + fipsModule + " go build"},
-		"release":        {"go run . -version '" + testVersion + "'  -out ../dist\n"},
-		"release FIPS=1": {"-fips -out ../dist-fips"},
+		"release":        {"go run . -version '" + testVersion + "'  -out ../../dist\n"},
+		"release FIPS=1": {"-fips -out ../../dist-fips"},
 		"test-fips":      {"GOFIPS140=" + fipsModule + " "},
 	} {
 		args := append([]string{"-n", "VERSION=" + testVersion, "COMMIT=" + testCommit}, strings.Fields(target)...)
 		cmd := exec.CommandContext(t.Context(), "make", args...)
-		cmd.Dir = ".."
+		cmd.Dir = "../.."
 		output, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, output)

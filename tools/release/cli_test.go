@@ -137,7 +137,7 @@ func TestZip(t *testing.T) {
 // kubectl find it.
 func TestKubectlPlugin(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./test/programs/cmd/programs", "kubectl")
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	kubectl, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
