@@ -21,7 +21,7 @@ import (
 // chartStory takes the chart through its life with the real Helm, as a second
 // installation beside the one that the other tests use.
 type chartStory struct {
-	world
+	fixture
 	helm    *chart.Helm
 	system  string // the release's namespace, which is also its name and the provider's
 	before  []string
@@ -37,7 +37,7 @@ func TestChart(t *testing.T) {
 	helm.Kubeconfig = shared.Kubeconfig
 	s := &chartStory{helm: helm, system: newNamespace(t)}
 	namespace := newNamespace(t)
-	s.world = world{namespace: namespace, key: namespace, provider: s.system}
+	s.fixture = fixture{namespace: namespace, key: namespace, provider: s.system}
 	t.Cleanup(func() { // not needed after the last step
 		if !t.Failed() {
 			helm.Run(context.WithoutCancel(t.Context()), "uninstall", s.system, "--namespace", s.system, "--ignore-not-found")
@@ -91,7 +91,8 @@ func (s *chartStory) install(t *testing.T) {
 	if setup == nil {
 		t.Fatal("the notes do not say how to set up Vault")
 	}
-	s.command = strings.Fields(strings.NewReplacer("KEY", s.key, "NAMESPACE", s.namespace, "ACCOUNT", "matrix").Replace(setup[1]))
+	s.command = strings.Fields(strings.NewReplacer("KEY", s.key, "NAMESPACE", s.namespace, "ACCOUNT", "matrix").
+		Replace(setup[1]))
 }
 
 func (s *chartStory) mount(t *testing.T) {
@@ -114,7 +115,8 @@ func (s *chartStory) rotate(t *testing.T) {
 	}
 	// The test's, not the chart's.
 	background := metav1.DeletePropagationBackground
-	err := shared.Client.BatchV1().Jobs(s.system).DeleteCollection(t.Context(), metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
+	err := shared.Client.BatchV1().Jobs(s.system).
+		DeleteCollection(t.Context(), metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,8 @@ func (s *chartStory) upgrade(t *testing.T) {
 	template := s.generation(t)
 	state := s.state(t)
 	end := s.startMountLoad(t, s.system)
-	_, err := s.helm.Apply(t.Context(), "upgrade", s.system, s.system, s.values("provider: {logLevel: debug, mountTimeoutSeconds: 30}\n"), "--wait", "--timeout", "4m")
+	_, err := s.helm.Apply(t.Context(), "upgrade", s.system, s.system,
+		s.values("provider: {logLevel: debug, mountTimeoutSeconds: 30}\n"), "--wait", "--timeout", "4m")
 	if err != nil {
 		t.Error(err)
 	}
@@ -158,7 +161,8 @@ func (s *chartStory) generation(t *testing.T) int64 {
 // state is what the rotator keeps, of which there is something after a run.
 func (s *chartStory) state(t *testing.T) map[string]string {
 	t.Helper()
-	state, err := shared.Client.CoreV1().ConfigMaps(s.system).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+	state, err := shared.Client.CoreV1().ConfigMaps(s.system).
+		Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 	if err != nil || len(state.Data) == 0 {
 		t.Fatalf("the rotator keeps %d entries, %v", len(state.Data), err)
 	}
@@ -166,14 +170,16 @@ func (s *chartStory) state(t *testing.T) map[string]string {
 }
 
 func (s *chartStory) uninstall(t *testing.T) {
-	if _, err := s.helm.Run(t.Context(), "uninstall", s.system, "--namespace", s.system, "--wait", "--timeout", "4m"); err != nil {
+	if _, err := s.helm.Run(t.Context(), "uninstall", s.system, "--namespace", s.system, "--wait", "--timeout",
+		"4m"); err != nil {
 		t.Fatal(err)
 	}
 	// Pods take their time to end, and what they own goes after them.
-	err := cluster.Wait(t.Context(), 3*time.Minute, "nothing of the release to be left", func(context.Context) (bool, string, error) {
-		diff := cmp.Diff(s.before, s.everything(t))
-		return diff == "", diff, nil
-	})
+	err := cluster.Wait(t.Context(), 3*time.Minute, "nothing of the release to be left",
+		func(context.Context) (bool, string, error) {
+			diff := cmp.Diff(s.before, s.everything(t))
+			return diff == "", diff, nil
+		})
 	if err != nil {
 		t.Error(err)
 	}
@@ -189,8 +195,8 @@ func (s *chartStory) uninstall(t *testing.T) {
 	}
 }
 
-// passedOver are kinds that nobody makes, and that the API server warns of.
-var passedOver = []string{"events", "endpoints", "componentstatuses"}
+// skippedKinds are kinds that no client creates, or that the API server warns of.
+var skippedKinds = []string{"events", "endpoints", "componentstatuses"}
 
 // everything is the name of every object in the release's namespace, and of those
 // elsewhere that have its name in theirs.
@@ -206,7 +212,7 @@ func (s *chartStory) everything(t *testing.T) (names []string) {
 			t.Fatal(err)
 		}
 		for _, kind := range list.APIResources {
-			if !slices.Contains(kind.Verbs, "list") || slices.Contains(passedOver, kind.Name) {
+			if !slices.Contains(kind.Verbs, "list") || slices.Contains(skippedKinds, kind.Name) {
 				continue
 			}
 			objects, err := shared.Dynamic.Resource(group.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})

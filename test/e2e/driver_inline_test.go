@@ -21,7 +21,8 @@ import (
 )
 
 var (
-	classes    = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasses"}
+	classes = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1",
+		Resource: "secretproviderclasses"}
 	getOptions metav1.GetOptions
 )
 
@@ -29,7 +30,7 @@ func base64Text(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
 // inlineVolume is a pod with a volume, from its start to when nothing is left of
 // it. Its provider has room for one answer.
-func (d *driverWorld) inlineVolume() []driverCase {
+func (d *driverFixture) inlineVolume() []driverCase {
 	return []driverCase{
 		{"install provider", func(t *testing.T) {
 			d.provider = d.namespace
@@ -45,8 +46,10 @@ func (d *driverWorld) inlineVolume() []driverCase {
 			d.pod(t, "app")
 			d.waitReady(t, "app")
 		}},
-		{"CSI inline volume test with pod portability - read secret from pod", func(t *testing.T) { d.checkText(t, "app", "/secrets", d.token()) }},
-		{"CSI inline volume test with pod portability - read key from pod", func(t *testing.T) { d.checkKey(t, "app", "/secrets") }},
+		{"CSI inline volume test with pod portability - read secret from pod",
+			func(t *testing.T) { d.checkText(t, "app", "/secrets", d.token()) }},
+		{"CSI inline volume test with pod portability - read key from pod",
+			func(t *testing.T) { d.checkKey(t, "app", "/secrets") }},
 		{"CSI inline volume test with pod portability - rotation succeeds", func(t *testing.T) {
 			d.change(t, d.token()+"-"+secondToken)
 			d.waitText(t, "app", d.token()+"-"+secondToken)
@@ -60,7 +63,7 @@ func (d *driverWorld) inlineVolume() []driverCase {
 	}
 }
 
-func (d *driverWorld) inlineVolumeV1alpha1() []driverCase {
+func (d *driverFixture) inlineVolumeV1alpha1() []driverCase {
 	return []driverCase{
 		{"[v1alpha1] deploy secretproviderclass crd", func(t *testing.T) {
 			d.setUpVault(t)
@@ -71,14 +74,16 @@ func (d *driverWorld) inlineVolumeV1alpha1() []driverCase {
 			d.pod(t, "app")
 			d.waitReady(t, "app")
 		}},
-		{"[v1alpha1] CSI inline volume test with pod portability - read secret from pod", func(t *testing.T) { d.checkText(t, "app", "/secrets", d.token()) }},
-		{"[v1alpha1] CSI inline volume test with pod portability - read key from pod", func(t *testing.T) { d.checkKey(t, "app", "/secrets") }},
+		{"[v1alpha1] CSI inline volume test with pod portability - read secret from pod",
+			func(t *testing.T) { d.checkText(t, "app", "/secrets", d.token()) }},
+		{"[v1alpha1] CSI inline volume test with pod portability - read key from pod",
+			func(t *testing.T) { d.checkKey(t, "app", "/secrets") }},
 	}
 }
 
 // checkSecrets checks which Secrets the namespace has: without secretObjects in the
 // class nothing of the plaintext gets to the API server.
-func (d *driverWorld) checkSecrets(t *testing.T, want ...string) {
+func (d *driverFixture) checkSecrets(t *testing.T, want ...string) {
 	t.Helper()
 	list, err := shared.Client.CoreV1().Secrets(d.namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -95,8 +100,9 @@ func (d *driverWorld) checkSecrets(t *testing.T, want ...string) {
 
 // validateMetrics looks at what the driver counts of our provider, and at what that
 // counts itself.
-func (d *driverWorld) validateMetrics(t *testing.T) {
-	pods, err := shared.Client.CoreV1().Pods(cluster.DriverNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: cluster.DriverSelector})
+func (d *driverFixture) validateMetrics(t *testing.T) {
+	pods, err := shared.Client.CoreV1().Pods(cluster.DriverNamespace).
+		List(t.Context(), metav1.ListOptions{LabelSelector: cluster.DriverSelector})
 	if err != nil || len(pods.Items) != 1 {
 		t.Fatalf("%d pods of the driver, %v", len(pods.Items), err)
 	}
@@ -106,7 +112,8 @@ func (d *driverWorld) validateMetrics(t *testing.T) {
 			t.Errorf("the driver has no metric %s", name)
 		}
 	}
-	if published := regexp.MustCompile(`(?m)^\w*node_publish_total\{[^}]*provider="` + d.own.name + `"[^}]*\} [1-9]`); !published.MatchString(text) {
+	if published := regexp.MustCompile(`(?m)^\w*node_publish_total\{[^}]*provider="` + d.own.name +
+		`"[^}]*\} [1-9]`); !published.MatchString(text) {
 		t.Errorf("the driver has not counted a mount by provider %s", d.own.name)
 	}
 	if n := d.metric(t, `secretmanager_provider_mounts_total{code="OK",result="success"}`); n < 2 {
@@ -126,7 +133,7 @@ func metrics(t *testing.T, namespace, pod string, port int) string {
 }
 
 // metric reads one of the scenario's own provider.
-func (d *driverWorld) metric(t *testing.T, series string) int {
+func (d *driverFixture) metric(t *testing.T, series string) int {
 	t.Helper()
 	pods, err := d.own.pods(t.Context())
 	if err != nil || len(pods) != 1 {
@@ -148,7 +155,7 @@ func (d *driverWorld) metric(t *testing.T, series string) int {
 // unmount deletes the pod. Its volume is the one place on the node that had the plaintext,
 // and then none has. The provider hears nothing of it: its answer stays in its memory
 // until it is ten minutes old, which its own tests check, or needs the room.
-func (d *driverWorld) unmount(t *testing.T) {
+func (d *driverFixture) unmount(t *testing.T) {
 	ctx := t.Context()
 	pod, err := shared.Client.CoreV1().Pods(d.namespace).Get(ctx, "app", getOptions)
 	if err != nil {
@@ -178,7 +185,7 @@ func (d *driverWorld) unmount(t *testing.T) {
 		_, err := shared.Client.CoreV1().Pods(d.namespace).Get(ctx, "app", getOptions)
 		return apierrors.IsNotFound(err), "it is there", nil
 	})
-	// The kubelet takes away the pod's folder when the pod is gone.
+	// The kubelet takes away the pod's directory when the pod is gone.
 	d.wait(t, "nothing of the volume to be left", func(ctx context.Context) (bool, string, error) {
 		left := slices.Concat(mounts(), files())
 		if _, err := d.podStatus(ctx, "app", "matrix"); !apierrors.IsNotFound(err) {
@@ -200,7 +207,8 @@ func (d *driverWorld) unmount(t *testing.T) {
 	}
 
 	// Memory: one answer before and after, whichever pod it is of.
-	const kept, evicted = "secretmanager_provider_republish_cache_entries", "secretmanager_provider_republish_cache_evictions_total"
+	const kept, evicted = "secretmanager_provider_republish_cache_entries",
+		"secretmanager_provider_republish_cache_evictions_total"
 	if n, gone := d.metric(t, kept), d.metric(t, evicted); n != 1 || gone != 0 {
 		t.Errorf("the provider keeps %d answers and has evicted %d, want 1 and 0", n, gone)
 	}
@@ -232,7 +240,7 @@ func plaintextOnNode(t *testing.T, text string) []string {
 }
 
 // wait waits for a condition.
-func (w *world) wait(t *testing.T, what string, condition func(context.Context) (bool, string, error)) {
+func (f *fixture) wait(t *testing.T, what string, condition func(context.Context) (bool, string, error)) {
 	t.Helper()
 	if err := cluster.Wait(t.Context(), 5*time.Minute, what, condition); err != nil {
 		t.Fatal(err)

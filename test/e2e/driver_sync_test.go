@@ -15,13 +15,14 @@ import (
 )
 
 const (
-	syncMultiple   = "read secret from pod, read K8s secret, read env var, check secret ownerReferences with multiple owners"
+	syncMultiple = "read secret from pod, read K8s secret, read env var, check secret ownerReferences with " +
+		"multiple owners"
 	syncOne        = "read secret from pod, read K8s secret, read env var, check secret ownerReferences"
 	namespacedTest = "Test Namespaced scope SecretProviderClass - "
 )
 
 // sync is two Deployments that want the same copy in a Kubernetes Secret.
-func (d *driverWorld) sync() []driverCase {
+func (d *driverFixture) sync() []driverCase {
 	return []driverCase{
 		{"Sync with K8s secrets - create deployment", func(t *testing.T) {
 			d.setUpVault(t)
@@ -49,40 +50,41 @@ func (d *driverWorld) sync() []driverCase {
 
 // namespaces is a class in each of two namespaces, of the same name and with other
 // content, and a pod in a third that has none.
-func (d *driverWorld) namespaces() []driverCase {
-	var here *driverWorld
+func (d *driverFixture) namespaces() []driverCase {
+	var second *driverFixture
 	return []driverCase{
 		{namespacedTest + "create deployment", func(t *testing.T) {
 			d.setUpVault(t)
 			apply(t, d.class("v1", "matrix", "copy"))
-			here = newDriverWorld(d.test)
-			here.setUpVault(t)
-			apply(t, here.class("v1", "matrix", "copy"))
-			here.deploy(t, "one", syncedClass{"matrix", "copy"})
-			here.waitDeployed(t, "one")
+			second = newDriverFixture(d.test)
+			second.setUpVault(t)
+			apply(t, second.class("v1", "matrix", "copy"))
+			second.deploy(t, "one", syncedClass{"matrix", "copy"})
+			second.waitDeployed(t, "one")
 		}},
 		{namespacedTest + "Sync with K8s secrets - " + syncOne, func(t *testing.T) {
-			here.checkSynced(t, here.podOf(t, "one"), 0, here.token())
-			here.checkCopy(t, "copy", here.token())
-			here.waitOwners(t, "copy", "ReplicaSet", "one")
+			second.checkSynced(t, second.podOf(t, "one"), 0, second.token())
+			second.checkCopy(t, "copy", second.token())
+			second.waitOwners(t, "copy", "ReplicaSet", "one")
 			d.checkSecrets(t, secretName) // and nothing in the other one
 		}},
 		{namespacedTest + "Sync with K8s secrets - delete deployment, check secret deleted", func(t *testing.T) {
-			here.undeploy(t, "one")
-			here.waitNoSecret(t, "copy")
+			second.undeploy(t, "one")
+			second.waitNoSecret(t, "copy")
 		}},
 		{namespacedTest + "Should fail when no secret provider class in same namespace", func(t *testing.T) {
-			nowhere := newDriverWorld(d.test)
-			nowhere.setUpVault(t)
-			nowhere.deploy(t, "one", syncedClass{"matrix", "copy"})
-			nowhere.checkStuck(t, nowhere.podOf(t, "one"), "failed to get secretproviderclass "+nowhere.namespace+"/matrix", "not found")
-			nowhere.checkSecrets(t, secretName)
+			third := newDriverFixture(d.test)
+			third.setUpVault(t)
+			third.deploy(t, "one", syncedClass{"matrix", "copy"})
+			third.checkStuck(t, third.podOf(t, "one"), "failed to get secretproviderclass "+third.namespace+"/matrix",
+				"not found")
+			third.checkSecrets(t, secretName)
 		}},
 	}
 }
 
 // severalClasses is a pod with a volume of each of two classes.
-func (d *driverWorld) severalClasses() []driverCase {
+func (d *driverFixture) severalClasses() []driverCase {
 	return []driverCase{
 		{"deploy multiple secretproviderclass crd", func(t *testing.T) {
 			d.setUpVault(t)
@@ -122,7 +124,7 @@ func (d *driverWorld) severalClasses() []driverCase {
 }
 
 // rotation is a new value in the files and in their copy. Without a copy, it is a case of inlineVolume.
-func (d *driverWorld) rotation() []driverCase {
+func (d *driverFixture) rotation() []driverCase {
 	return []driverCase{
 		{"Test auto rotation of mount contents and K8s secrets - Create deployment", func(t *testing.T) {
 			d.setUpVault(t)
@@ -151,25 +153,28 @@ type syncedClass struct{ class, copied string }
 // what is in the copies in its environment.
 func syncedPod(classes ...syncedClass) corev1.PodSpec {
 	app := corev1.Container{Name: "app", Image: shared.Images.App, Command: []string{"sleep", "infinity"}}
-	spec := corev1.PodSpec{ServiceAccountName: "matrix", AutomountServiceAccountToken: new(false), TerminationGracePeriodSeconds: new(int64(0))}
+	spec := corev1.PodSpec{ServiceAccountName: "matrix", AutomountServiceAccountToken: new(false),
+		TerminationGracePeriodSeconds: new(int64(0))}
 	for n, c := range classes {
 		volume := fmt.Sprintf("secrets-%d", n)
 		app.VolumeMounts = append(app.VolumeMounts, corev1.VolumeMount{Name: volume, MountPath: "/" + volume, ReadOnly: true})
 		app.Env = append(app.Env, corev1.EnvVar{Name: fmt.Sprintf("SECRET_USERNAME_%d", n), ValueFrom: &corev1.EnvVarSource{
-			SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: c.copied}, Key: "username"},
+			SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: c.copied},
+				Key: "username"},
 		}})
-		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
-			Driver: cluster.Driver, ReadOnly: new(true),
-			VolumeAttributes:     map[string]string{"secretProviderClass": c.class},
-			NodePublishSecretRef: &corev1.LocalObjectReference{Name: secretName},
-		}}})
+		spec.Volumes = append(spec.Volumes,
+			corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+				Driver: cluster.Driver, ReadOnly: new(true),
+				VolumeAttributes:     map[string]string{"secretProviderClass": c.class},
+				NodePublishSecretRef: &corev1.LocalObjectReference{Name: secretName},
+			}}})
 	}
 	spec.Containers = []corev1.Container{app}
 	return spec
 }
 
 // deploy makes a Deployment of one such pod.
-func (d *driverWorld) deploy(t *testing.T, name string, classes ...syncedClass) {
+func (d *driverFixture) deploy(t *testing.T, name string, classes ...syncedClass) {
 	t.Helper()
 	labels := map[string]string{"app": name}
 	_, err := shared.Client.AppsV1().Deployments(d.namespace).Create(t.Context(), &appsv1.Deployment{
@@ -184,7 +189,7 @@ func (d *driverWorld) deploy(t *testing.T, name string, classes ...syncedClass) 
 	}
 }
 
-func (d *driverWorld) waitDeployed(t *testing.T, names ...string) {
+func (d *driverFixture) waitDeployed(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if err := shared.WaitDeployment(t.Context(), d.namespace, name); err != nil {
@@ -193,18 +198,20 @@ func (d *driverWorld) waitDeployed(t *testing.T, names ...string) {
 	}
 }
 
-func (d *driverWorld) undeploy(t *testing.T, name string) {
+func (d *driverFixture) undeploy(t *testing.T, name string) {
 	t.Helper()
-	if err := shared.Client.AppsV1().Deployments(d.namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := shared.Client.AppsV1().Deployments(d.namespace).
+		Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // podOf returns the name of the one pod of a Deployment.
-func (d *driverWorld) podOf(t *testing.T, deployment string) (pod string) {
+func (d *driverFixture) podOf(t *testing.T, deployment string) (pod string) {
 	t.Helper()
 	d.wait(t, "the pod of "+deployment, func(ctx context.Context) (bool, string, error) {
-		pods, err := shared.Client.CoreV1().Pods(d.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + deployment})
+		pods, err := shared.Client.CoreV1().Pods(d.namespace).
+			List(ctx, metav1.ListOptions{LabelSelector: "app=" + deployment})
 		if err != nil || len(pods.Items) != 1 {
 			return false, "", err
 		}
@@ -215,7 +222,7 @@ func (d *driverWorld) podOf(t *testing.T, deployment string) (pod string) {
 }
 
 // checkSynced checks the files and the environment of a pod, for its nth class.
-func (d *driverWorld) checkSynced(t *testing.T, pod string, n int, token string) {
+func (d *driverFixture) checkSynced(t *testing.T, pod string, n int, token string) {
 	t.Helper()
 	d.checkText(t, pod, fmt.Sprintf("/secrets-%d", n), token)
 	d.checkKey(t, pod, fmt.Sprintf("/secrets-%d", n))
@@ -225,10 +232,11 @@ func (d *driverWorld) checkSynced(t *testing.T, pod string, n int, token string)
 }
 
 // checkCopy checks a Secret that the driver has made.
-func (d *driverWorld) checkCopy(t *testing.T, name, token string) {
+func (d *driverFixture) checkCopy(t *testing.T, name, token string) {
 	t.Helper()
 	secret := d.secret(t, name)
-	if string(secret.Data["username"]) != token || string(secret.Data["nested"]) != password || len(secret.Data) != 2 || secret.Type != corev1.SecretTypeOpaque {
+	if string(secret.Data["username"]) != token || string(secret.Data["nested"]) != password || len(secret.Data) != 2 ||
+		secret.Type != corev1.SecretTypeOpaque {
 		t.Errorf("Secret %s is of type %s and has %q", name, secret.Type, secret.Data)
 	}
 	if secret.Labels["environment"] != "test" || secret.Labels["secrets-store.csi.k8s.io/managed"] != "true" {
@@ -240,7 +248,7 @@ func (d *driverWorld) checkCopy(t *testing.T, name, token string) {
 }
 
 // waitCopy waits until the driver has copied the token.
-func (d *driverWorld) waitCopy(t *testing.T, name, token string) {
+func (d *driverFixture) waitCopy(t *testing.T, name, token string) {
 	t.Helper()
 	d.wait(t, "the copy in Secret "+name, func(ctx context.Context) (bool, string, error) {
 		secret, err := shared.Client.CoreV1().Secrets(d.namespace).Get(ctx, name, getOptions)
@@ -252,7 +260,7 @@ func (d *driverWorld) waitCopy(t *testing.T, name, token string) {
 }
 
 // waitOwners waits until a Secret belongs to objects of a kind whose names begin so.
-func (d *driverWorld) waitOwners(t *testing.T, name, kind string, prefixes ...string) {
+func (d *driverFixture) waitOwners(t *testing.T, name, kind string, prefixes ...string) {
 	t.Helper()
 	d.wait(t, fmt.Sprintf("Secret %s to belong to %q", name, prefixes), func(ctx context.Context) (bool, string, error) {
 		secret, err := shared.Client.CoreV1().Secrets(d.namespace).Get(ctx, name, getOptions)
@@ -274,7 +282,7 @@ func (d *driverWorld) waitOwners(t *testing.T, name, kind string, prefixes ...st
 }
 
 // waitNoSecret waits until a Secret is gone.
-func (d *driverWorld) waitNoSecret(t *testing.T, name string) {
+func (d *driverFixture) waitNoSecret(t *testing.T, name string) {
 	t.Helper()
 	d.wait(t, "Secret "+name+" to be gone", func(ctx context.Context) (bool, string, error) {
 		_, err := shared.Client.CoreV1().Secrets(d.namespace).Get(ctx, name, getOptions)

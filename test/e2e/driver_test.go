@@ -27,19 +27,20 @@ type driverCase struct {
 // driverScenarios are the cases that go together. Each builds on those before it.
 var driverScenarios = []struct {
 	name  string
-	cases func(*driverWorld) []driverCase
+	cases func(*driverFixture) []driverCase
 }{
-	{"inline volume", (*driverWorld).inlineVolume},
-	{"inline volume of a v1alpha1 class", (*driverWorld).inlineVolumeV1alpha1},
-	{"sync", (*driverWorld).sync},
-	{"namespaces", (*driverWorld).namespaces},
-	{"several classes", (*driverWorld).severalClasses},
-	{"rotation", (*driverWorld).rotation},
+	{"inline volume", (*driverFixture).inlineVolume},
+	{"inline volume of a v1alpha1 class", (*driverFixture).inlineVolumeV1alpha1},
+	{"sync", (*driverFixture).sync},
+	{"namespaces", (*driverFixture).namespaces},
+	{"several classes", (*driverFixture).severalClasses},
+	{"rotation", (*driverFixture).rotation},
 }
 
 // sameAs has cases of the suite that go by two titles there: the other one is ours.
 var sameAs = map[string]string{
-	"Sync with K8s secrets - delete deployment, check secret is deleted": "Sync with K8s secrets - delete deployment, check owner ref updated, check secret deleted",
+	"Sync with K8s secrets - delete deployment, check secret is deleted": "Sync with K8s secrets - delete " +
+		"deployment, check owner ref updated, check secret deleted",
 	"configure openbao": "setup vault",
 }
 
@@ -57,7 +58,7 @@ func TestDriver(t *testing.T) {
 	for _, scenario := range driverScenarios {
 		t.Run(scenario.name, func(t *testing.T) {
 			t.Parallel()
-			for _, c := range scenario.cases(newDriverWorld(t)) {
+			for _, c := range scenario.cases(newDriverFixture(t)) {
 				if !t.Run(c.title, c.run) {
 					t.Fatal("the cases after it need this one")
 				}
@@ -76,7 +77,7 @@ func TestDriverTitles(t *testing.T) {
 	}
 	ours := map[string]bool{}
 	for _, scenario := range driverScenarios {
-		for _, c := range scenario.cases(&driverWorld{}) {
+		for _, c := range scenario.cases(&driverFixture{}) {
 			ours[c.title] = true
 		}
 	}
@@ -120,23 +121,23 @@ func keys(m map[string]string) map[string]bool {
 	return set
 }
 
-// driverWorld is a world of a scenario of the driver's suite.
-type driverWorld struct {
-	world
+// driverFixture is the fixture of one scenario of the driver's suite.
+type driverFixture struct {
+	fixture
 	test *testing.T   // the scenario, with which goes what a case makes for those after it
 	own  *ownProvider // where the scenario has one
 }
 
-func newDriverWorld(t *testing.T) *driverWorld {
+func newDriverFixture(t *testing.T) *driverFixture {
 	namespace := newNamespace(t)
-	return &driverWorld{world: world{namespace: namespace, key: namespace}, test: t}
+	return &driverFixture{fixture: fixture{namespace: namespace, key: namespace}, test: t}
 }
 
 // providerName is what a class calls the provider.
-func (w *world) providerName() string { return cmp.Or(w.provider, "secretmanager") }
+func (f *fixture) providerName() string { return cmp.Or(f.provider, "secretmanager") }
 
 // token is a secret that nobody else has.
-func (d *driverWorld) token() string { return "only-in-" + d.namespace }
+func (d *driverFixture) token() string { return "only-in-" + d.namespace }
 
 // key is what no text file holds.
 var keyBytes = func() []byte {
@@ -148,7 +149,7 @@ var keyBytes = func() []byte {
 }()
 
 // setUpVault makes key, roles and Secret.
-func (d *driverWorld) setUpVault(t *testing.T) {
+func (d *driverFixture) setUpVault(t *testing.T) {
 	t.Helper()
 	d.setUp(t)
 	command(t, d.author, shared.Kubeconfig, append(d.encryptArgs(t), "--from-literal", "key="+base64Text(keyBytes))...)
@@ -156,14 +157,14 @@ func (d *driverWorld) setUpVault(t *testing.T) {
 }
 
 // change gives the token a new value.
-func (d *driverWorld) change(t *testing.T, value string) {
+func (d *driverFixture) change(t *testing.T, value string) {
 	t.Helper()
 	command(t, d.author, shared.Kubeconfig, "encrypt", secretName, "-n", d.namespace, "--from-literal", "api-token="+value)
 }
 
-// class is a class of the suite: files, of which two are in a folder, and where a
+// class is a class of the suite: files, of which two are in a directory, and where a
 // Secret is named, a copy of them in it.
-func (d *driverWorld) class(version, name, synced string) string {
+func (d *driverFixture) class(version, name, synced string) string {
 	text := fmt.Sprintf(`
 apiVersion: secrets-store.csi.x-k8s.io/%s
 kind: SecretProviderClass
@@ -200,7 +201,7 @@ spec:
 }
 
 // checkClass checks that the API server has the class.
-func (d *driverWorld) checkClass(t *testing.T, name string) {
+func (d *driverFixture) checkClass(t *testing.T, name string) {
 	t.Helper()
 	class, err := shared.Dynamic.Resource(classes).Namespace(d.namespace).Get(t.Context(), name, getOptions)
 	if err != nil {
@@ -211,30 +212,31 @@ func (d *driverWorld) checkClass(t *testing.T, name string) {
 	}
 }
 
-// checkText and checkKey check what a pod reads below a folder.
-func (d *driverWorld) checkText(t *testing.T, pod, folder, token string) {
+// checkText and checkKey check what a pod reads below a directory.
+func (d *driverFixture) checkText(t *testing.T, pod, dir, token string) {
 	t.Helper()
-	for file, want := range map[string]string{"api-token": token, "nested/api-token": token, "nested/db/password": password} {
-		if got := d.sh(t, pod, "cat "+folder+"/"+file); got != want {
-			t.Errorf("%s reads %q in %s/%s, want %q", pod, got, folder, file, want)
+	for file, want := range map[string]string{"api-token": token, "nested/api-token": token,
+		"nested/db/password": password} {
+		if got := d.sh(t, pod, "cat "+dir+"/"+file); got != want {
+			t.Errorf("%s reads %q in %s/%s, want %q", pod, got, dir, file, want)
 		}
 	}
-	files := strings.Fields(d.sh(t, pod, "cd "+folder+" && find . -follow -type f -not -path './..*'"))
+	files := strings.Fields(d.sh(t, pod, "cd "+dir+" && find . -follow -type f -not -path './..*'"))
 	slices.Sort(files)
 	if want := []string{"./api-token", "./key", "./nested/api-token", "./nested/db/password"}; !slices.Equal(files, want) {
 		t.Errorf("%s has the files %q, want %q", pod, files, want)
 	}
 }
 
-func (d *driverWorld) checkKey(t *testing.T, pod, folder string) {
+func (d *driverFixture) checkKey(t *testing.T, pod, dir string) {
 	t.Helper()
-	if got := strings.Join(strings.Fields(d.sh(t, pod, "base64 "+folder+"/key")), ""); got != base64Text(keyBytes) {
-		t.Errorf("%s reads %s in %s/key", pod, got, folder)
+	if got := strings.Join(strings.Fields(d.sh(t, pod, "base64 "+dir+"/key")), ""); got != base64Text(keyBytes) {
+		t.Errorf("%s reads %s in %s/key", pod, got, dir)
 	}
 }
 
 // waitText waits until a pod reads a new token.
-func (d *driverWorld) waitText(t *testing.T, pod, token string) {
+func (d *driverFixture) waitText(t *testing.T, pod, token string) {
 	t.Helper()
 	d.wait(t, "the new value in "+pod, func(ctx context.Context) (bool, string, error) {
 		got, err := shared.Exec(ctx, d.namespace, pod, "", "cat", "/secrets/api-token")

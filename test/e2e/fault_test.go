@@ -34,7 +34,8 @@ type ownProvider struct {
 func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 	t.Helper()
 	requireProduct(t)
-	installed, err := shared.Client.AppsV1().DaemonSets(system).Get(t.Context(), "secretmanager-provider", metav1.GetOptions{})
+	installed, err := shared.Client.AppsV1().DaemonSets(system).
+		Get(t.Context(), "secretmanager-provider", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,14 +53,16 @@ func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 // of a test that failed stays, for a cluster that is kept.
 func (p *ownProvider) start(t *testing.T) {
 	t.Helper()
-	if _, err := shared.Client.AppsV1().DaemonSets(system).Create(t.Context(), p.set.DeepCopy(), metav1.CreateOptions{}); err != nil {
+	if _, err := shared.Client.AppsV1().DaemonSets(system).
+		Create(t.Context(), p.set.DeepCopy(), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			return
 		}
-		err := shared.Client.AppsV1().DaemonSets(system).Delete(context.WithoutCancel(t.Context()), p.name, metav1.DeleteOptions{})
+		err := shared.Client.AppsV1().DaemonSets(system).
+			Delete(context.WithoutCancel(t.Context()), p.name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Errorf("deleting the provider: %v", err)
 		}
@@ -75,17 +78,19 @@ func (p *ownProvider) stop(t *testing.T) {
 	if err := shared.Client.AppsV1().DaemonSets(system).Delete(t.Context(), p.name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	err := cluster.Wait(t.Context(), 2*time.Minute, "provider "+p.name+" to be gone", func(ctx context.Context) (bool, string, error) {
-		pods, err := p.pods(ctx)
-		return len(pods) == 0, fmt.Sprintf("%d pods are there", len(pods)), err
-	})
+	err := cluster.Wait(t.Context(), 2*time.Minute, "provider "+p.name+" to be gone",
+		func(ctx context.Context) (bool, string, error) {
+			pods, err := p.pods(ctx)
+			return len(pods) == 0, fmt.Sprintf("%d pods are there", len(pods)), err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (p *ownProvider) pods(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: providerLabel + "=" + p.name})
+	list, err := shared.Client.CoreV1().Pods(system).
+		List(ctx, metav1.ListOptions{LabelSelector: providerLabel + "=" + p.name})
 	if err != nil {
 		return nil, err
 	}
@@ -122,14 +127,16 @@ func kill(t *testing.T, namespace, selector, container string) {
 		t.Fatal(err)
 	}
 	_, id, _ := strings.Cut(old.ContainerID, "://")
-	output, err := shared.OnNode(t.Context(), "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id).CombinedOutput()
+	output, err := shared.OnNode(t.Context(), "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL",
+		id).CombinedOutput()
 	if err != nil {
 		t.Fatalf("killing container %s of %s: %v\n%s", container, selector, err, output)
 	}
-	err = cluster.Wait(t.Context(), time.Minute, "container "+container+" of "+selector+" to run again", func(ctx context.Context) (bool, string, error) {
-		now, err := status(ctx)
-		return now.State.Running != nil && now.ContainerID != old.ContainerID, fmt.Sprintf("%+v", now.State), err
-	})
+	err = cluster.Wait(t.Context(), time.Minute, "container "+container+" of "+selector+" to run again",
+		func(ctx context.Context) (bool, string, error) {
+			now, err := status(ctx)
+			return now.State.Running != nil && now.ContainerID != old.ContainerID, fmt.Sprintf("%+v", now.State), err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +152,9 @@ type faultProxy struct {
 	requests map[string]int // by mode
 }
 
-var faultProxyOnNode = sync.OnceValues(func() (string, error) { return onNode("faultproxy", "test/e2e", "./cmd/faultproxy") })
+var faultProxyOnNode = sync.OnceValues(func() (string, error) {
+	return onNode("faultproxy", "test/e2e", "./cmd/faultproxy")
+})
 
 // newFaultProxy starts a proxy that ends with the test. At first all passes.
 func newFaultProxy(t *testing.T) *faultProxy {
@@ -159,7 +168,8 @@ func newFaultProxy(t *testing.T) *faultProxy {
 		t.Fatal(err)
 	}
 	// It is ended by its standard input, after what else the test has to clean up.
-	cmd := shared.OnNode(context.WithoutCancel(t.Context()), path, "--listen", node+":0", "--to", shared.Vault.OnNode(node))
+	cmd := shared.OnNode(context.WithoutCancel(t.Context()), path, "--listen", node+":0", "--to",
+		shared.Vault.OnNode(node))
 	p := &faultProxy{modes: make(chan string, 1), requests: map[string]int{}}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -230,61 +240,63 @@ func (p *faultProxy) count(mode string) int {
 // wait waits until so many requests came in a mode.
 func (p *faultProxy) wait(t *testing.T, mode string, n int) {
 	t.Helper()
-	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d requests in mode %s", n, mode), func(context.Context) (bool, string, error) {
-		now := p.count(mode)
-		return now >= n, fmt.Sprintf("%d", now), nil
-	})
+	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d requests in mode %s", n, mode),
+		func(context.Context) (bool, string, error) {
+			now := p.count(mode)
+			return now >= n, fmt.Sprintf("%d", now), nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// newFaultWorld is a namespace of its own with its key and its Secret, whose
+// newFaultFixture returns the fixture of a namespace of its own with its key and its Secret, whose
 // class names a provider of the same name, on the driver.
-func newFaultWorld(t *testing.T, driver string) *world {
+func newFaultFixture(t *testing.T, driver string) *fixture {
 	t.Helper()
 	namespace := newNamespace(t)
-	w := &world{namespace: namespace, key: namespace, provider: namespace, driver: driver}
-	w.setUp(t)
-	command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
-	apply(t, w.classYAML("matrix", w.role("matrix"), secretName))
-	return w
+	f := &fixture{namespace: namespace, key: namespace, provider: namespace, driver: driver}
+	f.setUp(t)
+	command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
+	apply(t, f.classYAML("matrix", f.role("matrix"), secretName))
+	return f
 }
 
 // pod makes a pod of the class.
-func (w *world) pod(t *testing.T, name string) {
+func (f *fixture) pod(t *testing.T, name string) {
 	t.Helper()
-	apply(t, w.podYAML(name, "matrix", "matrix", secretName))
+	apply(t, f.podYAML(name, "matrix", "matrix", secretName))
 }
 
 // waitTries waits until the kubelet has said so many times that a mount of the
 // pod failed. A pod that starts meanwhile is what must not be.
-func (w *world) waitTries(t *testing.T, pod string, n int32) {
+func (f *fixture) waitTries(t *testing.T, pod string, n int32) {
 	t.Helper()
 	tries, started := int32(0), false
-	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d failed mounts of %s", n, pod), func(ctx context.Context) (bool, string, error) {
-		list, err := shared.Client.CoreV1().Events(w.namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=Pod,reason=FailedMount,involvedObject.name=" + pod,
+	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d failed mounts of %s", n, pod),
+		func(ctx context.Context) (bool, string, error) {
+			list, err := shared.Client.CoreV1().Events(f.namespace).List(ctx, metav1.ListOptions{
+				FieldSelector: "involvedObject.kind=Pod,reason=FailedMount,involvedObject.name=" + pod,
+			})
+			if err != nil {
+				return false, "", err
+			}
+			tries = 0
+			for _, event := range list.Items {
+				tries += event.Count
+			}
+			p, err := shared.Client.CoreV1().Pods(f.namespace).Get(ctx, pod, metav1.GetOptions{})
+			if err != nil {
+				return false, "", err
+			}
+			started = p.Status.Phase != corev1.PodPending
+			return tries >= n || started, fmt.Sprintf("%d", tries), nil
 		})
-		if err != nil {
-			return false, "", err
-		}
-		tries = 0
-		for _, event := range list.Items {
-			tries += event.Count
-		}
-		p, err := shared.Client.CoreV1().Pods(w.namespace).Get(ctx, pod, metav1.GetOptions{})
-		if err != nil {
-			return false, "", err
-		}
-		started = p.Status.Phase != corev1.PodPending
-		return tries >= n || started, fmt.Sprintf("%d", tries), nil
-	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if started {
-		w.checkStarted(t, pod, "") // which shows what it says
+		f.checkStarted(t, pod, "") // which shows what it says
 		t.Fatalf("%s started after %d failed mounts", pod, tries)
 	}
 }

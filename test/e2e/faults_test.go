@@ -28,33 +28,37 @@ func TestVaultFaults(t *testing.T) {
 		mode  string
 		texts []string
 	}{
-		{"refused connection", "refuse", []string{"code = Internal", "cannot be reached within 3s", "connection refused", "check that Vault is up"}},
-		{"slower than the mount timeout", "hold", []string{"code = Internal", "cannot be reached within 3s", "did not answer in time", "check that Vault is up"}},
-		{"429 for ever", "busy", []string{"code = Internal", "HTTP 429", "refused requests for all of 3s", "check the rate-limit quotas"}},
-		{"429 with a Retry-After beyond the mount timeout", "busy 3600", []string{"code = Internal", "HTTP 429", "check the rate-limit quotas"}},
+		{"refused connection", "refuse",
+			[]string{"code = Internal", "cannot be reached within 3s", "connection refused", "check that Vault is up"}},
+		{"slower than the mount timeout", "hold",
+			[]string{"code = Internal", "cannot be reached within 3s", "did not answer in time", "check that Vault is up"}},
+		{"429 for ever", "busy", []string{"code = Internal", "HTTP 429", "refused requests for all of 3s",
+			"check the rate-limit quotas"}},
+		{"429 with a Retry-After beyond the mount timeout", "busy 3600",
+			[]string{"code = Internal", "HTTP 429", "check the rate-limit quotas"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := newFaultWorld(t, cluster.ThrottledDriver)
+			f := newFaultFixture(t, cluster.ThrottledDriver)
 			proxy := newFaultProxy(t)
-			newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=3s").start(t)
+			newProvider(t, f.provider, "--vault-addr="+proxy.address, "--mount-timeout=3s").start(t)
 
 			proxy.set(t, test.mode)
-			w.pod(t, "app")
-			w.waitTries(t, "app", 2)
-			w.checkStuck(t, "app", test.texts...)
+			f.pod(t, "app")
+			f.waitTries(t, "app", 2)
+			f.checkStuck(t, "app", test.texts...)
 
 			proxy.set(t, "pass")
-			w.waitReady(t, "app")
-			w.checkFiles(t, "app", firstToken)
+			f.waitReady(t, "app")
+			f.checkFiles(t, "app", firstToken)
 		})
 	}
 }
 
 // TestSealedVault seals the Vault of all tests, so it runs beside none.
 func TestSealedVault(t *testing.T) {
-	w := newFaultWorld(t, cluster.ThrottledDriver)
-	newProvider(t, w.provider, "--mount-timeout=3s").start(t)
+	f := newFaultFixture(t, cluster.ThrottledDriver)
+	newProvider(t, f.provider, "--mount-timeout=3s").start(t)
 	unseal := unsealKey(t)
 
 	if err := shared.Vault.Do(t.Context(), http.MethodPut, "sys/seal", nil, nil); err != nil {
@@ -73,15 +77,16 @@ func TestSealedVault(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w.pod(t, "app")
-	w.waitTries(t, "app", 2)
-	w.checkStuck(t, "app", "code = Internal", "is sealed and was not unsealed within 3s", "HTTP 503", "check `vault status`")
+	f.pod(t, "app")
+	f.waitTries(t, "app", 2)
+	f.checkStuck(t, "app", "code = Internal", "is sealed and was not unsealed within 3s", "HTTP 503",
+		"check `vault status`")
 
 	if err := end(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.waitReady(t, "app")
-	w.checkFiles(t, "app", firstToken)
+	f.waitReady(t, "app")
+	f.checkFiles(t, "app", firstToken)
 }
 
 // unsealKey reads the key from the log of Vault, which prints it in one of two ways.
@@ -106,23 +111,23 @@ func unsealKey(t *testing.T) string {
 func TestProviderKilled(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
-	setUp := func(t *testing.T, driver string) (*world, *faultProxy, *ownProvider) {
+	setUp := func(t *testing.T, driver string) (*fixture, *faultProxy, *ownProvider) {
 		t.Parallel()
-		w := newFaultWorld(t, driver)
+		f := newFaultFixture(t, driver)
 		proxy := newFaultProxy(t)
-		provider := newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
+		provider := newProvider(t, f.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
 		provider.start(t)
 		proxy.set(t, "hold")
-		return w, proxy, provider
+		return f, proxy, provider
 	}
 	// The driver sends a call that broke twice more, then it gives up.
-	untilUnavailable := func(t *testing.T, w *world, proxy *faultProxy, provider *ownProvider) {
+	untilUnavailable := func(t *testing.T, f *fixture, proxy *faultProxy, provider *ownProvider) {
 		for n := range 3 {
 			proxy.wait(t, "hold", n+1)
-			w.checkWaiting(t, "app")
+			f.checkWaiting(t, "app")
 			provider.kill(t)
 		}
-		event, err := shared.WaitPodEvent(t.Context(), w.namespace, "app", time.Minute, "code = Unavailable")
+		event, err := shared.WaitPodEvent(t.Context(), f.namespace, "app", time.Minute, "code = Unavailable")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,49 +135,49 @@ func TestProviderKilled(t *testing.T) {
 	}
 
 	t.Run("once, and the driver sends the call again", func(t *testing.T) {
-		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
-		w.pod(t, "app")
+		f, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		f.pod(t, "app")
 		proxy.wait(t, "hold", 1)
 		provider.kill(t)
 		proxy.wait(t, "hold", 2)
 		proxy.set(t, "pass")
-		w.waitReady(t, "app")
-		w.checkFiles(t, "app", firstToken)
+		f.waitReady(t, "app")
+		f.checkFiles(t, "app", firstToken)
 	})
 
 	t.Run("until the driver gives up", func(t *testing.T) {
-		w, proxy, provider := setUp(t, cluster.Driver)
-		w.pod(t, "app")
-		untilUnavailable(t, w, proxy, provider)
+		f, proxy, provider := setUp(t, cluster.Driver)
+		f.pod(t, "app")
+		untilUnavailable(t, f, proxy, provider)
 		// The kubelet's next try comes to the provider.
 		proxy.wait(t, "hold", 4)
-		w.checkWaiting(t, "app")
+		f.checkWaiting(t, "app")
 		proxy.set(t, "pass")
-		w.waitReady(t, "app")
-		w.checkFiles(t, "app", firstToken)
+		f.waitReady(t, "app")
+		f.checkFiles(t, "app", firstToken)
 	})
 
 	// What no provider can help, and why docs/install.md has rotationPollInterval. A
 	// driver that has mended it makes this test fail: then docs/failures.md changes.
 	t.Run("until the driver gives up, within its poll interval", func(t *testing.T) {
-		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
-		w.pod(t, "app")
-		untilUnavailable(t, w, proxy, provider)
-		if err := shared.WaitPod(t.Context(), w.namespace, "app"); err != nil {
+		f, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		f.pod(t, "app")
+		untilUnavailable(t, f, proxy, provider)
+		if err := shared.WaitPod(t.Context(), f.namespace, "app"); err != nil {
 			t.Fatal(err)
 		}
-		w.checkStarted(t, "app", withoutFiles)
+		f.checkStarted(t, "app", withoutFiles)
 		if n := proxy.count("hold"); n != 3 {
 			t.Errorf("%d logins were tried, want no more than the three before the pod started", n)
 		}
 		// The volume gets its files later. The container that runs does not see them.
 		proxy.set(t, "pass")
-		mounted := w.waitPodStatus(t, "app", "matrix").GetCreationTimestamp()
-		if got := w.sh(t, "app", "ls -A /secrets"); got != "" {
+		mounted := f.waitPodStatus(t, "app", "matrix").GetCreationTimestamp()
+		if got := f.sh(t, "app", "ls -A /secrets"); got != "" {
 			t.Errorf("the container sees %q", got)
 		}
 		// How such a pod is found, when its events are gone.
-		pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), "app", metav1.GetOptions{})
+		pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "app", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,8 +188,8 @@ func TestProviderKilled(t *testing.T) {
 
 	// What an application can do about that.
 	t.Run("until the driver gives up, and an init container looks", func(t *testing.T) {
-		w, proxy, provider := setUp(t, cluster.ThrottledDriver)
-		apply(t, strings.Replace(w.podYAML("app", "matrix", "matrix", secretName), "  containers:\n", `
+		f, proxy, provider := setUp(t, cluster.ThrottledDriver)
+		apply(t, strings.Replace(f.podYAML("app", "matrix", "matrix", secretName), "  containers:\n", `
   initContainers:
   - name: has-secrets
     image: `+shared.Images.App+`
@@ -192,22 +197,23 @@ func TestProviderKilled(t *testing.T) {
     volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]
   containers:
 `, 1))
-		untilUnavailable(t, w, proxy, provider)
-		err := cluster.Wait(t.Context(), time.Minute, "the init container to fail", func(ctx context.Context) (bool, string, error) {
-			pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(ctx, "app", metav1.GetOptions{})
-			if err != nil || len(pod.Status.InitContainerStatuses) != 1 {
-				return false, "", err
-			}
-			status := pod.Status.InitContainerStatuses[0]
-			return status.RestartCount > 0, fmt.Sprintf("%+v", status.State), nil
-		})
+		untilUnavailable(t, f, proxy, provider)
+		err := cluster.Wait(t.Context(), time.Minute, "the init container to fail",
+			func(ctx context.Context) (bool, string, error) {
+				pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(ctx, "app", metav1.GetOptions{})
+				if err != nil || len(pod.Status.InitContainerStatuses) != 1 {
+					return false, "", err
+				}
+				status := pod.Status.InitContainerStatuses[0]
+				return status.RestartCount > 0, fmt.Sprintf("%+v", status.State), nil
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
 		proxy.set(t, "pass")
-		w.waitPodStatus(t, "app", "matrix")
-		w.waitReady(t, "app")
-		w.checkFiles(t, "app", firstToken)
+		f.waitPodStatus(t, "app", "matrix")
+		f.waitReady(t, "app")
+		f.checkFiles(t, "app", firstToken)
 	})
 }
 
@@ -221,32 +227,32 @@ func TestDriverKilled(t *testing.T) {
 		mode string // of Vault, afterwards
 		want string
 	}{{"pass", withFiles}, {"busy 3600", withoutFiles}}
-	worlds, proxies := make([]*world, len(tests)), make([]*faultProxy, len(tests))
+	fixtures, proxies := make([]*fixture, len(tests)), make([]*faultProxy, len(tests))
 	for n := range tests {
-		w, proxy := newFaultWorld(t, cluster.Driver), newFaultProxy(t)
-		newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m").start(t)
-		worlds[n], proxies[n] = w, proxy
+		f, proxy := newFaultFixture(t, cluster.Driver), newFaultProxy(t)
+		newProvider(t, f.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m").start(t)
+		fixtures[n], proxies[n] = f, proxy
 	}
-	for n, w := range worlds {
+	for n, f := range fixtures {
 		proxies[n].set(t, "hold")
-		w.pod(t, "app")
+		f.pod(t, "app")
 	}
-	for n := range worlds {
+	for n := range fixtures {
 		proxies[n].wait(t, "hold", 1)
 	}
 	kill(t, cluster.DriverNamespace, cluster.DriverSelector, "secrets-store")
 	for n, test := range tests {
 		proxies[n].set(t, test.mode)
 	}
-	for n, w := range worlds {
-		if err := shared.WaitPod(t.Context(), w.namespace, "app"); err != nil {
+	for n, f := range fixtures {
+		if err := shared.WaitPod(t.Context(), f.namespace, "app"); err != nil {
 			t.Fatal(err)
 		}
-		w.checkStarted(t, "app", tests[n].want)
+		f.checkStarted(t, "app", tests[n].want)
 		// The volume was mounted when the container started, so it sees what comes later.
 		proxies[n].set(t, "pass")
-		w.waitPodStatus(t, "app", "matrix")
-		w.checkFiles(t, "app", firstToken)
+		f.waitPodStatus(t, "app", "matrix")
+		f.checkFiles(t, "app", firstToken)
 	}
 }
 
@@ -256,54 +262,55 @@ func TestNoProvider(t *testing.T) {
 	requireProduct(t)
 	t.Run("and there never was one", func(t *testing.T) {
 		t.Parallel()
-		w := newFaultWorld(t, cluster.ThrottledDriver)
-		w.pod(t, "app")
-		w.waitTries(t, "app", 2)
-		w.checkStuck(t, "app", "provider not found", w.provider)
-		newProvider(t, w.provider).start(t)
-		w.waitReady(t, "app")
-		w.checkFiles(t, "app", firstToken)
+		f := newFaultFixture(t, cluster.ThrottledDriver)
+		f.pod(t, "app")
+		f.waitTries(t, "app", 2)
+		f.checkStuck(t, "app", "provider not found", f.provider)
+		newProvider(t, f.provider).start(t)
+		f.waitReady(t, "app")
+		f.checkFiles(t, "app", firstToken)
 	})
 
 	t.Run("any more", func(t *testing.T) {
 		t.Parallel()
-		w := newFaultWorld(t, cluster.Driver)
-		provider := newProvider(t, w.provider)
+		f := newFaultFixture(t, cluster.Driver)
+		provider := newProvider(t, f.provider)
 		provider.start(t)
-		w.pod(t, "before")
-		w.waitReady(t, "before")
+		f.pod(t, "before")
+		f.waitReady(t, "before")
 		provider.stop(t)
 		// The driver knows the socket, and waits for it as long as the kubelet does.
-		w.pod(t, "app")
-		event, err := shared.WaitPodEvent(t.Context(), w.namespace, "app", 3*time.Minute, "code = DeadlineExceeded")
+		f.pod(t, "app")
+		event, err := shared.WaitPodEvent(t.Context(), f.namespace, "app", 3*time.Minute, "code = DeadlineExceeded")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("event: %s", event.Message)
-		w.waitCalls(t, "app", 2)
-		w.checkWaiting(t, "app")
-		if got := w.sh(t, "before", "cat /secrets/api-token"); got != firstToken {
+		f.waitCalls(t, "app", 2)
+		f.checkWaiting(t, "app")
+		if got := f.sh(t, "before", "cat /secrets/api-token"); got != firstToken {
 			t.Errorf("the pod that was there before reads %q", got)
 		}
 		provider.start(t)
-		w.waitReady(t, "app")
-		w.checkFiles(t, "app", firstToken)
+		f.waitReady(t, "app")
+		f.checkFiles(t, "app", firstToken)
 	})
 }
 
 // waitCalls waits until the driver has tried so many times to call the provider for the pod.
-func (w *world) waitCalls(t *testing.T, pod string, n int) {
+func (f *fixture) waitCalls(t *testing.T, pod string, n int) {
 	t.Helper()
-	err := cluster.Wait(t.Context(), time.Minute, fmt.Sprintf("%d calls for %s", n, pod), func(ctx context.Context) (bool, string, error) {
-		log, err := shared.DriverLog(ctx, w.driver)
-		calls := 0
-		for line := range strings.Lines(log) {
-			if strings.Contains(line, fmt.Sprintf("provider=%q pod=%q", w.provider, pod)) {
-				calls++
+	err := cluster.Wait(t.Context(), time.Minute, fmt.Sprintf("%d calls for %s", n, pod),
+		func(ctx context.Context) (bool, string, error) {
+			log, err := shared.DriverLog(ctx, f.driver)
+			calls := 0
+			for line := range strings.Lines(log) {
+				if strings.Contains(line, fmt.Sprintf("provider=%q pod=%q", f.provider, pod)) {
+					calls++
+				}
 			}
-		}
-		return calls >= n, fmt.Sprintf("%d", calls), err
-	})
+			return calls >= n, fmt.Sprintf("%d", calls), err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}

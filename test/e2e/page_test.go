@@ -17,7 +17,7 @@ import (
 )
 
 // TestGettingStarted does what docs/getting-started.md says, as it is written: the
-// shell blocks run in one shell, one after the other, in the folder of a clone; a
+// shell blocks run in one shell, one after the other, in the directory of a clone; a
 // block of YAML whose first line is "# NAME" is saved as that file first; and a
 // block of text after a shell block is what that one prints, where "…" stands for
 // whatever comes in its place. The one block that is of another kind, console, brings
@@ -50,12 +50,14 @@ func TestGettingStarted(t *testing.T) {
 	}
 }
 
-// clone is a fresh clone of what is here, with what is not committed yet.
+// clone returns a fresh clone of the repository, with uncommitted changes.
 func clone(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "secretmanager")
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", `cd ../.. && git ls-files -z --cached --others --exclude-standard --deduplicate |
-		while IFS= read -r -d '' f; do test -e "$f" && printf '%s\0' "$f"; done | tar --null -T - -cf - | (mkdir -p "$1" && tar -C "$1" -xf -)`, "bash", dir)
+	cmd := exec.CommandContext(t.Context(), "bash", "-c",
+		`cd ../.. && git ls-files -z --cached --others --exclude-standard --deduplicate |
+		while IFS= read -r -d '' f; do test -e "$f" && printf '%s\0' "$f"; done |
+		tar --null -T - -cf - | (mkdir -p "$1" && tar -C "$1" -xf -)`, "bash", dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("copying the repository: %v\n%s", err, out)
 	}
@@ -70,7 +72,7 @@ func shell(t *testing.T, dir, state string, b pages.Block) (string, error) {
 	script := `set -e; test ! -e "$STATE" || . "$STATE"; trap 'export -p > "$STATE"' EXIT` + "\n" + b.Text
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second
-	cmd.Env = append(os.Environ(), "STATE="+state, "PATH="+kubectlFirst(t),
+	cmd.Env = append(os.Environ(), "STATE="+state, "PATH="+pathWithKubectl(t),
 		"HOME="+dir, "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"), "NO_COLOR=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -79,8 +81,8 @@ func shell(t *testing.T, dir, state string, b pages.Block) (string, error) {
 	return out.String(), err
 }
 
-// kubectlFirst is the PATH with a kubectl of the cluster's version in it.
-func kubectlFirst(t *testing.T) string {
+// pathWithKubectl returns the PATH with a kubectl of the cluster's version in it.
+func pathWithKubectl(t *testing.T) string {
 	t.Helper()
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	if err != nil {

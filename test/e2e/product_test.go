@@ -28,7 +28,7 @@ const system = cluster.ProductNamespace
 var installed = sync.OnceValue(func() error { return shared.InstallProduct(context.Background()) })
 
 // built is the path of the command line.
-var built = sync.OnceValues(func() (string, error) { return build("secretmanager", ".", "./cmd/secretmanager") })
+var buildSet = sync.OnceValues(func() (string, error) { return build("secretmanager", ".", "./cmd/secretmanager") })
 
 // build builds a program from a module of the repository and returns its path.
 func build(name, module, pkg string) (string, error) {
@@ -67,12 +67,13 @@ func requireProduct(t *testing.T) {
 // output. Without a kubeconfig it has no cluster.
 func command(t *testing.T, vaultToken, kubeconfig string, args ...string) string {
 	t.Helper()
-	path, err := built()
+	path, err := buildSet()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Env = []string{"HOME=" + t.TempDir(), "VAULT_ADDR=" + shared.Vault.Address, "VAULT_TOKEN=" + vaultToken, "KUBECONFIG=" + kubeconfig}
+	cmd.Env = []string{"HOME=" + t.TempDir(), "VAULT_ADDR=" + shared.Vault.Address, "VAULT_TOKEN=" + vaultToken,
+		"KUBECONFIG=" + kubeconfig}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -94,7 +95,8 @@ func vaultLogin(t *testing.T, namespace, account, role string) string {
 			Token string `json:"client_token"`
 		} `json:"auth"`
 	}
-	err = shared.Vault.Do(t.Context(), http.MethodPost, "auth/kubernetes/login", map[string]any{"role": role, "jwt": jwt}, &answer)
+	err = shared.Vault.Do(t.Context(), http.MethodPost, "auth/kubernetes/login",
+		map[string]any{"role": role, "jwt": jwt}, &answer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +124,9 @@ func runCronJob(t *testing.T, system, name, prefix string, args ...string) strin
 		t.Fatal(err)
 	}
 	job := &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}},
-		Spec:       *cron.Spec.JobTemplate.Spec.DeepCopy(),
+		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix,
+			Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"}},
+		Spec: *cron.Spec.JobTemplate.Spec.DeepCopy(),
 	}
 	none := int32(0)
 	job.Spec.BackoffLimit = &none // a failure is one, and is not to be tried away
@@ -171,7 +174,8 @@ func inNamespace(namespace string) cluster.Edit {
 // createServiceAccount makes a service account.
 func createServiceAccount(t *testing.T, namespace, name string) {
 	t.Helper()
-	_, err := shared.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := shared.Client.CoreV1().ServiceAccounts(namespace).
+		Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

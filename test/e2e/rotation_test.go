@@ -23,28 +23,29 @@ const watching = `read() { cat /secrets/secrets.json /secrets/api-token /secrets
 
 // watcher is a pod that notices when a file of its is missing, empty or another,
 // be it for a moment.
-func (w *world) watcher(name string) string {
-	return strings.Replace(w.podYAML(name, "matrix", "matrix", secretName), "exec sleep infinity", watching, 1)
+func (f *fixture) watcher(name string) string {
+	return strings.Replace(f.podYAML(name, "matrix", "matrix", secretName), "exec sleep infinity", watching, 1)
 }
 
 // waitRounds waits until a watcher has read its files some more times.
-func (w *world) waitRounds(t *testing.T, pod string, more int) {
+func (f *fixture) waitRounds(t *testing.T, pod string, more int) {
 	t.Helper()
 	rounds := func(ctx context.Context) (int, error) {
-		out, err := shared.Exec(ctx, w.namespace, pod, "", "cat", "/tmp/rounds")
+		out, err := shared.Exec(ctx, f.namespace, pod, "", "cat", "/tmp/rounds")
 		if err != nil {
 			return 0, err
 		}
 		return strconv.Atoi(strings.TrimSpace(out))
 	}
 	first := -1
-	err := cluster.Wait(t.Context(), time.Minute, pod+" to read its files", func(ctx context.Context) (bool, string, error) {
-		n, err := rounds(ctx)
-		if err == nil && first < 0 {
-			first = n
-		}
-		return err == nil && n >= first+more, fmt.Sprintf("%d rounds", n), err
-	})
+	err := cluster.Wait(t.Context(), time.Minute, pod+" to read its files",
+		func(ctx context.Context) (bool, string, error) {
+			n, err := rounds(ctx)
+			if err == nil && first < 0 {
+				first = n
+			}
+			return err == nil && n >= first+more, fmt.Sprintf("%d rounds", n), err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,78 +57,82 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
 	args := []string{"--rotate=always"}
-	var worlds []*world
+	var fixtures []*fixture
 	versions := map[string]map[string]string{}
 	for range 3 {
 		namespace := newNamespace(t)
-		w := &world{namespace: namespace, key: namespace}
-		w.setUp(t)
-		command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
-		apply(t, w.classYAML("matrix", w.role("matrix"), secretName), w.watcher("app"))
-		if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace", inNamespace(namespace)); err != nil {
+		f := &fixture{namespace: namespace, key: namespace}
+		f.setUp(t)
+		command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
+		apply(t, f.classYAML("matrix", f.role("matrix"), secretName), f.watcher("app"))
+		if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace",
+			inNamespace(namespace)); err != nil {
 			t.Fatal(err)
 		}
-		worlds = append(worlds, w)
-		args = append(args, "--transit-key="+w.key, "--namespace="+namespace)
+		fixtures = append(fixtures, f)
+		args = append(args, "--transit-key="+f.key, "--namespace="+namespace)
 	}
-	for _, w := range worlds {
-		w.waitReady(t, "app")
-		w.waitRounds(t, "app", 1)
-		versions[w.namespace] = w.objectVersions(t, "app", "matrix")
+	for _, f := range fixtures {
+		f.waitReady(t, "app")
+		f.waitRounds(t, "app", 1)
+		versions[f.namespace] = f.objectVersions(t, "app", "matrix")
 	}
 
-	runRotator(t, worlds[0].namespace, args...)
+	runRotator(t, fixtures[0].namespace, args...)
 
-	summary, err := shared.Client.CoreV1().ConfigMaps(system).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+	summary, err := shared.Client.CoreV1().ConfigMaps(system).
+		Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range worlds {
+	for _, f := range fixtures {
 		var key struct{ Before, After, Target, Rewrapped, LeftCount int }
-		text := summary.Data["transit__"+w.key]
-		if err := json.Unmarshal([]byte(text), &key); err != nil || key.Before != 1 || key.After != 2 || key.Target != 2 || key.Rewrapped != 2 || key.LeftCount != 0 {
-			t.Errorf("the summary of %s is %+v (%v) of %s", w.key, key, err, text)
+		text := summary.Data["transit__"+f.key]
+		if err := json.Unmarshal([]byte(text), &key); err != nil || key.Before != 1 || key.After != 2 ||
+			key.Target != 2 || key.Rewrapped != 2 || key.LeftCount != 0 {
+			t.Errorf("the summary of %s is %+v (%v) of %s", f.key, key, err, text)
 		}
-		if info := w.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
-			t.Errorf("key %s is %+v", w.key, info)
+		if info := f.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
+			t.Errorf("key %s is %+v", f.key, info)
 		}
-		secret := w.secret(t, secretName)
+		secret := f.secret(t, secretName)
 		for entry, text := range secret.Data {
 			if v, err := ciphertext.Version(text); v != 2 || err != nil {
-				t.Errorf("%s/%s has version %d (%v)", w.namespace, entry, v, err)
+				t.Errorf("%s/%s has version %d (%v)", f.namespace, entry, v, err)
 			}
 		}
 	}
 	// Prometheus would see the same, from the exporter.
-	exporters, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-exporter"})
+	exporters, err := shared.Client.CoreV1().Pods(system).
+		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-exporter"})
 	if err != nil || len(exporters.Items) == 0 {
 		t.Fatalf("%d exporters, %v", len(exporters.Items), err)
 	}
 	page := metrics(t, system, exporters.Items[0].Name, 9090)
-	for _, w := range worlds {
-		want := fmt.Sprintf(`secretmanager_rotation_key_target_version{transit_key=%q,transit_mount="transit"} 2`, w.key)
+	for _, f := range fixtures {
+		want := fmt.Sprintf(`secretmanager_rotation_key_target_version{transit_key=%q,transit_mount="transit"} 2`, f.key)
 		if !strings.Contains(page, "\n"+want+"\n") {
 			t.Errorf("the exporter does not say %s", want)
 		}
 	}
 	// The kubelet hands the new ciphertext to the provider, and nothing changes.
 	t.Run("republished", func(t *testing.T) {
-		for _, w := range worlds {
-			t.Run(w.key, func(t *testing.T) {
+		for _, f := range fixtures {
+			t.Run(f.key, func(t *testing.T) {
 				t.Parallel()
-				w.waitRepublish(t, "app")
-				w.waitRounds(t, "app", 10)
-				w.checkStarted(t, "app", withFiles) // once, and nothing was lost since
-				w.checkFiles(t, "app", firstToken)
-				if diff := cmp.Diff(versions[w.namespace], w.objectVersions(t, "app", "matrix")); diff != "" {
+				f.waitRepublish(t, "app")
+				f.waitRounds(t, "app", 10)
+				f.checkStarted(t, "app", withFiles) // once, and nothing was lost since
+				f.checkFiles(t, "app", firstToken)
+				if diff := cmp.Diff(versions[f.namespace], f.objectVersions(t, "app", "matrix")); diff != "" {
 					t.Errorf("object versions (-before +after):\n%s", diff)
 				}
 			})
 		}
 	})
 	// And a watcher does notice: a file goes for good.
-	w := worlds[0]
-	pod, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), "app", metav1.GetOptions{})
+	f := fixtures[0]
+	pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "app", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +141,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		t.Fatalf("removing the file: %v\n%s", err, out)
 	}
 	err = cluster.Wait(t.Context(), time.Minute, "the watcher to notice", func(ctx context.Context) (bool, string, error) {
-		log, err := shared.Logs(ctx, w.namespace, "app", "")
+		log, err := shared.Logs(ctx, f.namespace, "app", "")
 		return strings.Contains(log, "LOST\n"), log, err
 	})
 	if err != nil {

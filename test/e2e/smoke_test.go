@@ -11,7 +11,7 @@ import (
 
 // A class of a provider that is not there: the event shows that kubelet and driver
 // work together, and that the driver's words reach whoever looks at the pod.
-func TestProviderThatIsNotThere(t *testing.T) {
+func TestMissingProvider(t *testing.T) {
 	ctx := t.Context()
 	namespace := newNamespace(t)
 	err := shared.ApplyYAML(ctx, `
@@ -82,7 +82,7 @@ spec:
 }
 
 // Vault answers the tests, and asks the API server about a service account's token.
-func TestVaultTrustsTheCluster(t *testing.T) {
+func TestVaultTrustsCluster(t *testing.T) {
 	ctx := t.Context()
 	namespace := newNamespace(t)
 	vault := shared.Vault

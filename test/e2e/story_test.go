@@ -22,7 +22,7 @@ func TestStory(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
 	namespace := newNamespace(t)
-	s := &story{world: world{namespace: namespace, key: namespace}}
+	s := &story{fixture: fixture{namespace: namespace, key: namespace}}
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
@@ -41,7 +41,7 @@ func TestStory(t *testing.T) {
 }
 
 type story struct {
-	world
+	fixture
 	old map[string][]byte // the ciphertext before the rotation
 }
 
@@ -60,7 +60,8 @@ func (s *story) setUpVault(t *testing.T) {
 func (s *story) encrypt(t *testing.T) {
 	args := s.encryptArgs(t)
 	manifest := command(t, s.author, "", append(args, "-o", "yaml", "--dry-run=client")...)
-	if !strings.Contains(manifest, base64.StdEncoding.EncodeToString([]byte("vault:v1:"))) || strings.Contains(manifest, password) {
+	if !strings.Contains(manifest, base64.StdEncoding.EncodeToString([]byte("vault:v1:"))) ||
+		strings.Contains(manifest, password) {
 		t.Errorf("the manifest is\n%s", manifest)
 	}
 	command(t, s.author, shared.Kubeconfig, args...)
@@ -125,10 +126,12 @@ func (s *story) rotate(t *testing.T) {
 	ctx := t.Context()
 	secrets := shared.Client.CoreV1().Secrets(s.namespace)
 	// What has to stay as it is: labels of others, and Secrets of others.
-	if _, err := secrets.Patch(ctx, secretName, types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"zion"}}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := secrets.Patch(ctx, secretName, types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"zion"}}}`),
+		metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	bystander, err := secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bystander"}, Data: map[string][]byte{"a": []byte("b")}}, metav1.CreateOptions{})
+	bystander, err := secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bystander"},
+		Data: map[string][]byte{"a": []byte("b")}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,14 +196,16 @@ func (s *story) rotate(t *testing.T) {
 
 func (s *story) newValue(t *testing.T) {
 	before, versions := s.secret(t, secretName), s.objectVersions(t, "app", "matrix")
-	command(t, s.author, shared.Kubeconfig, "encrypt", secretName, "-n", s.namespace, "--from-literal", "api-token="+secondToken)
+	command(t, s.author, shared.Kubeconfig, "encrypt", secretName, "-n", s.namespace, "--from-literal",
+		"api-token="+secondToken)
 	if after := s.secret(t, secretName); string(after.Data["secrets.json"]) != string(before.Data["secrets.json"]) {
 		t.Error("an entry that was not named has changed")
 	}
-	err := cluster.Wait(t.Context(), 5*time.Minute, "the new value in the running pod", func(ctx context.Context) (bool, string, error) {
-		got, err := shared.Exec(ctx, s.namespace, "app", "", "cat", "/secrets/api-token")
-		return got == secondToken, "still the old one", err
-	})
+	err := cluster.Wait(t.Context(), 5*time.Minute, "the new value in the running pod",
+		func(ctx context.Context) (bool, string, error) {
+			got, err := shared.Exec(ctx, s.namespace, "app", "", "cat", "/secrets/api-token")
+			return got == secondToken, "still the old one", err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +233,8 @@ func (s *story) moved(t *testing.T) {
 	put := func(namespace, name string, data map[string][]byte) {
 		t.Helper()
 		_, err := shared.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: secret.Labels, Annotations: secret.Annotations}, Type: secret.Type, Data: data,
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: secret.Labels, Annotations: secret.Annotations},
+			Type:       secret.Type, Data: data,
 		}, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -236,17 +242,19 @@ func (s *story) moved(t *testing.T) {
 	}
 
 	// Another namespace, whose app may even decrypt with the key.
-	other := &world{namespace: newNamespace(t), key: s.key}
+	other := &fixture{namespace: newNamespace(t), key: s.key}
 	other.setUp(t)
 	put(other.namespace, secretName, secret.Data)
-	apply(t, other.classYAML("matrix", other.role("matrix"), secretName), other.podYAML("thief", "matrix", "matrix", secretName))
+	apply(t, other.classYAML("matrix", other.role("matrix"), secretName),
+		other.podYAML("thief", "matrix", "matrix", secretName))
 
 	// Another Secret name.
 	put(s.namespace, "copy", secret.Data)
 	apply(t, s.classYAML("copy", role, "copy"), s.podYAML("copycat", "matrix", "copy", "copy"))
 
 	// Another entry.
-	put(s.namespace, "swapped", map[string][]byte{"secrets.json": secret.Data["api-token"], "api-token": secret.Data["api-token"]})
+	put(s.namespace, "swapped",
+		map[string][]byte{"secrets.json": secret.Data["api-token"], "api-token": secret.Data["api-token"]})
 	apply(t, s.classYAML("swapped", role, secretName), s.podYAML("swapper", "matrix", "swapped", "swapped"))
 
 	// Another service account.
@@ -260,7 +268,8 @@ func (s *story) moved(t *testing.T) {
 	s.checkStuck(t, "agent", role, s.namespace+"/smith", `"vault"`, "service account name not authorized", "check")
 
 	// The very same pods start once the ciphertext is right.
-	if err := shared.Client.CoreV1().Secrets(s.namespace).Delete(t.Context(), "swapped", metav1.DeleteOptions{}); err != nil {
+	if err := shared.Client.CoreV1().Secrets(s.namespace).
+		Delete(t.Context(), "swapped", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	put(s.namespace, "swapped", secret.Data)

@@ -33,19 +33,20 @@ func restart(t *testing.T, daemonSet, selector, stamp string) {
 	if err := shared.WaitDaemonSet(t.Context(), system, daemonSet); err != nil {
 		t.Fatal(err)
 	}
-	err = cluster.Wait(t.Context(), 3*time.Minute, "the replaced pods of "+daemonSet+" to be gone", func(ctx context.Context) (bool, string, error) {
-		now, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: selector})
-		if err != nil {
-			return false, "", err
-		}
-		var left []string
-		for _, pod := range now.Items {
-			if slices.ContainsFunc(old.Items, func(o corev1.Pod) bool { return o.UID == pod.UID }) {
-				left = append(left, pod.Name)
+	err = cluster.Wait(t.Context(), 3*time.Minute, "the replaced pods of "+daemonSet+" to be gone",
+		func(ctx context.Context) (bool, string, error) {
+			now, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: selector})
+			if err != nil {
+				return false, "", err
 			}
-		}
-		return len(left) == 0 && len(now.Items) > 0, fmt.Sprintf("%d pods, of which old: %v", len(now.Items), left), nil
-	})
+			var left []string
+			for _, pod := range now.Items {
+				if slices.ContainsFunc(old.Items, func(o corev1.Pod) bool { return o.UID == pod.UID }) {
+					left = append(left, pod.Name)
+				}
+			}
+			return len(left) == 0 && len(now.Items) > 0, fmt.Sprintf("%d pods, of which old: %v", len(now.Items), left), nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +54,10 @@ func restart(t *testing.T, daemonSet, selector, stamp string) {
 
 func patchTemplate(t *testing.T, daemonSet, stamp string) {
 	t.Helper()
-	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, stamp)
-	_, err := shared.Client.AppsV1().DaemonSets(system).Patch(t.Context(), daemonSet, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`,
+		stamp)
+	_, err := shared.Client.AppsV1().DaemonSets(system).
+		Patch(t.Context(), daemonSet, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +65,13 @@ func patchTemplate(t *testing.T, daemonSet, stamp string) {
 
 // mountLoad is what the program mountload takes, and what it reports.
 type mountLoad struct {
-	Folder   string              `json:"folder"`
-	Provider string              `json:"provider"`
-	Targets  string              `json:"targets"`
-	Rate     int                 `json:"rate"`
-	Pods     []map[string]string `json:"pods"`
-	Secrets  map[string][]byte   `json:"secrets"`
-	Files    map[string]string   `json:"files"`
+	Directory string              `json:"directory"`
+	Provider  string              `json:"provider"`
+	Targets   string              `json:"targets"`
+	Rate      int                 `json:"rate"`
+	Pods      []map[string]string `json:"pods"`
+	Secrets   map[string][]byte   `json:"secrets"`
+	Files     map[string]string   `json:"files"`
 }
 
 type mountReport struct {
@@ -84,18 +87,18 @@ var mountloadOnNode = sync.OnceValues(func() (string, error) { return onNode("mo
 // count the provider's mounts.
 func TestReplacementUnderLoad(t *testing.T) {
 	requireProduct(t)
-	w := &world{namespace: newNamespace(t)}
-	w.key = w.namespace
-	w.setUp(t)
-	command(t, w.author, shared.Kubeconfig, w.encryptArgs(t)...)
+	f := &fixture{namespace: newNamespace(t)}
+	f.key = f.namespace
+	f.setUp(t)
+	command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
 
-	end := w.startMountLoad(t, "secretmanager")
+	end := f.startMountLoad(t, "secretmanager")
 
 	const selector = "app.kubernetes.io/name=secretmanager-provider"
 	for n := range 3 {
-		before := w.mountedBy(t, selector)
-		restart(t, "secretmanager-provider", selector, fmt.Sprintf("%s-%d", w.namespace, n))
-		after := w.waitMountedBy(t, selector)
+		before := f.mountedBy(t, selector)
+		restart(t, "secretmanager-provider", selector, fmt.Sprintf("%s-%d", f.namespace, n))
+		after := f.waitMountedBy(t, selector)
 		for pod := range after {
 			if before[pod] > 0 {
 				t.Errorf("pod %s is still there", pod)
@@ -108,19 +111,19 @@ func TestReplacementUnderLoad(t *testing.T) {
 
 // startMountLoad has the driver's own client mount 50 volumes a second of the provider
 // of that name, and returns when the first is mounted. What it returns ends it.
-func (w *world) startMountLoad(t *testing.T, provider string) (end func() mountReport) {
+func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() mountReport) {
 	t.Helper()
 	program, err := mountloadOnNode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	load := mountLoad{
-		Folder: "/etc/kubernetes/secrets-store-csi-providers", Provider: provider,
-		Targets: "/run/mountload-" + w.namespace, Rate: 50,
-		Secrets: w.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
+		Directory: "/etc/kubernetes/secrets-store-csi-providers", Provider: provider,
+		Targets: "/run/mountload-" + f.namespace, Rate: 50,
+		Secrets: f.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
 	}
 	for n := range 20 {
-		load.Pods = append(load.Pods, w.podAttributes(t, fmt.Sprintf("app-%d", n)))
+		load.Pods = append(load.Pods, f.podAttributes(t, fmt.Sprintf("app-%d", n)))
 	}
 	// It ends with its standard input, so also when the test dies.
 	cmd := shared.OnNode(context.WithoutCancel(t.Context()), program)
@@ -183,9 +186,9 @@ func (report mountReport) check(t *testing.T) {
 
 // podAttributes makes a pod that no node takes, and returns what the driver would be
 // given for it, with tokens that the API server makes for this very pod.
-func (w *world) podAttributes(t *testing.T, name string) map[string]string {
+func (f *fixture) podAttributes(t *testing.T, name string) map[string]string {
 	t.Helper()
-	pod, err := shared.Client.CoreV1().Pods(w.namespace).Create(t.Context(), &corev1.Pod{
+	pod, err := shared.Client.CoreV1().Pods(f.namespace).Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: "matrix",
@@ -196,12 +199,13 @@ func (w *world) podAttributes(t *testing.T, name string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := shared.Client.CoreV1().ServiceAccounts(w.namespace).CreateToken(t.Context(), "matrix", &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{
-			Audiences:      []string{"vault"},
-			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: pod.UID},
-		},
-	}, metav1.CreateOptions{})
+	answer, err := shared.Client.CoreV1().ServiceAccounts(f.namespace).
+		CreateToken(t.Context(), "matrix", &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{
+				Audiences:      []string{"vault"},
+				BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: pod.UID},
+			},
+		}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,10 +214,10 @@ func (w *world) podAttributes(t *testing.T, name string) map[string]string {
 		t.Fatal(err)
 	}
 	return map[string]string{
-		"roleName": w.role("matrix"), "secretName": secretName, "transitKey": w.key,
+		"roleName": f.role("matrix"), "secretName": secretName, "transitKey": f.key,
 		"secretProviderClass":                      "matrix",
 		"csi.storage.k8s.io/pod.name":              name,
-		"csi.storage.k8s.io/pod.namespace":         w.namespace,
+		"csi.storage.k8s.io/pod.namespace":         f.namespace,
 		"csi.storage.k8s.io/pod.uid":               string(pod.UID),
 		"csi.storage.k8s.io/serviceAccount.name":   "matrix",
 		"csi.storage.k8s.io/ephemeral":             "true",
@@ -223,7 +227,7 @@ func (w *world) podAttributes(t *testing.T, name string) map[string]string {
 
 // mountedBy counts the mounts of the namespace's pods in the log of each of the
 // provider's pods.
-func (w *world) mountedBy(t *testing.T, selector string) map[string]int {
+func (f *fixture) mountedBy(t *testing.T, selector string) map[string]int {
 	t.Helper()
 	pods, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
@@ -237,7 +241,7 @@ func (w *world) mountedBy(t *testing.T, selector string) map[string]int {
 		}
 		mounted[pod.Name] = 0
 		for line := range strings.Lines(log) {
-			if has(line, `"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, w.namespace)) {
+			if containsEach(line, `"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, f.namespace)) {
 				mounted[pod.Name]++
 			}
 		}
@@ -245,23 +249,24 @@ func (w *world) mountedBy(t *testing.T, selector string) map[string]int {
 	return mounted
 }
 
-// has reports whether a line of the log has all the texts.
-func has(line string, texts ...string) bool {
+// containsEach reports whether a log line contains all the texts.
+func containsEach(line string, texts ...string) bool {
 	return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
 }
 
 // waitMountedBy waits until each of the provider's pods has mounted something.
-func (w *world) waitMountedBy(t *testing.T, selector string) map[string]int {
+func (f *fixture) waitMountedBy(t *testing.T, selector string) map[string]int {
 	t.Helper()
 	var mounted map[string]int
-	err := cluster.Wait(t.Context(), time.Minute, "mounts by the new provider", func(context.Context) (bool, string, error) {
-		mounted = w.mountedBy(t, selector)
-		done := len(mounted) > 0
-		for _, n := range mounted {
-			done = done && n > 0
-		}
-		return done, fmt.Sprint(mounted), nil
-	})
+	err := cluster.Wait(t.Context(), time.Minute, "mounts by the new provider",
+		func(context.Context) (bool, string, error) {
+			mounted = f.mountedBy(t, selector)
+			done := len(mounted) > 0
+			for _, n := range mounted {
+				done = done && n > 0
+			}
+			return done, fmt.Sprint(mounted), nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,16 +278,17 @@ func (w *world) waitMountedBy(t *testing.T, selector string) map[string]int {
 func TestReplacementFinishesItsMounts(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
-	w := newFaultWorld(t, cluster.ThrottledDriver)
+	f := newFaultFixture(t, cluster.ThrottledDriver)
 	proxy := newFaultProxy(t)
-	provider := newProvider(t, w.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
+	provider := newProvider(t, f.provider, "--vault-addr="+proxy.address, "--mount-timeout=1m")
 	provider.start(t)
 	pods, err := provider.pods(t.Context())
 	if err != nil || len(pods) != 1 {
 		t.Fatalf("%d pods, %v", len(pods), err)
 	}
 	// Followed from here on, since the log goes with the pod.
-	log, err := shared.Client.CoreV1().Pods(system).GetLogs(pods[0].Name, &corev1.PodLogOptions{Follow: true}).Stream(t.Context())
+	log, err := shared.Client.CoreV1().Pods(system).GetLogs(pods[0].Name, &corev1.PodLogOptions{Follow: true}).
+		Stream(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +297,7 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	waitLine := func(texts ...string) {
 		t.Helper()
 		for lines.Scan() {
-			if has(lines.Text(), texts...) {
+			if containsEach(lines.Text(), texts...) {
 				return
 			}
 		}
@@ -299,20 +305,20 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	}
 
 	proxy.set(t, "hold")
-	w.pod(t, "app")
+	f.pod(t, "app")
 	proxy.wait(t, "hold", 1)
-	patchTemplate(t, provider.name, w.namespace)
+	patchTemplate(t, provider.name, f.namespace)
 	waitLine(`"msg":"stopping: finishing the mounts under way"`)
-	w.checkWaiting(t, "app")
+	f.checkWaiting(t, "app")
 	proxy.set(t, "pass")
-	waitLine(`"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, w.namespace), `"pod":"app"`)
+	waitLine(`"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, f.namespace), `"pod":"app"`)
 	waitLine(`"msg":"stopped"`)
-	w.waitReady(t, "app")
-	w.checkFiles(t, "app", firstToken)
+	f.waitReady(t, "app")
+	f.checkFiles(t, "app", firstToken)
 	if n := proxy.count("hold"); n != 1 {
 		t.Errorf("%d logins were tried, want one", n)
 	}
 	// The new one's socket is not the old one's to remove.
-	w.pod(t, "after")
-	w.waitReady(t, "after")
+	f.pod(t, "after")
+	f.waitReady(t, "after")
 }

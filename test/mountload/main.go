@@ -25,13 +25,13 @@ import (
 
 // load is what to mount.
 type load struct {
-	Folder   string              `json:"folder"`   // of the sockets
-	Provider string              `json:"provider"` // name of the socket
-	Targets  string              `json:"targets"`  // folder for the volumes; removed at the end
-	Rate     int                 `json:"rate"`     // mounts a second
-	Pods     []map[string]string `json:"pods"`     // attributes, one mount after the other
-	Secrets  map[string][]byte   `json:"secrets"`  // as the kubelet hands them over
-	Files    map[string]string   `json:"files"`    // what is to be in each volume
+	Directory string              `json:"directory"` // of the sockets
+	Provider  string              `json:"provider"`  // name of the socket
+	Targets   string              `json:"targets"`   // directory for the volumes; removed at the end
+	Rate      int                 `json:"rate"`      // mounts a second
+	Pods      []map[string]string `json:"pods"`      // attributes, one mount after the other
+	Secrets   map[string][]byte   `json:"secrets"`   // as the kubelet hands them over
+	Files     map[string]string   `json:"files"`     // what is to be in each volume
 }
 
 // report is what became of it.
@@ -116,7 +116,7 @@ func (d *driver) run(stop <-chan struct{}) {
 
 // newClients is what a driver has when it starts.
 func (d *driver) newClients() *secretsstore.PluginClientBuilder {
-	return secretsstore.NewPluginClientBuilder([]string{d.load.Folder})
+	return secretsstore.NewPluginClientBuilder([]string{d.load.Directory})
 }
 
 // one makes the n-th mount: every second is a repeat, and of the others every fifth

@@ -49,15 +49,15 @@ func (c *Cluster) ApplyYAML(ctx context.Context, manifest string, edits ...Edit)
 	return c.apply(ctx, objects, edits)
 }
 
-// ApplyKustomization applies what kustomize makes of the folder, as `kubectl apply -k` does.
-func (c *Cluster) ApplyKustomization(ctx context.Context, folder string, edits ...Edit) error {
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+// ApplyKustomization applies what kustomize makes of the directory, as `kubectl apply -k` does.
+func (c *Cluster) ApplyKustomization(ctx context.Context, dir string, edits ...Edit) error {
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
-		return fmt.Errorf("building the kustomization %s: %w", folder, err)
+		return fmt.Errorf("building the kustomization %s: %w", dir, err)
 	}
 	text, err := resources.AsYaml()
 	if err != nil {
-		return fmt.Errorf("building the kustomization %s: %w", folder, err)
+		return fmt.Errorf("building the kustomization %s: %w", dir, err)
 	}
 	return c.ApplyYAML(ctx, string(text), edits...)
 }

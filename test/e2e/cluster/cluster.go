@@ -73,7 +73,7 @@ type Cluster struct {
 	Vault      Vault
 
 	options Options
-	root    string // folder of the repository
+	root    string // directory of the repository
 	docker  *engine.Engine
 	kind    string // path of the kind program
 	mapper  *restmapper.DeferredDiscoveryRESTMapper

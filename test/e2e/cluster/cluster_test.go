@@ -21,7 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
 )
 
-func TestWaitSaysWhatItSaw(t *testing.T) {
+func TestWaitReportsLastState(t *testing.T) {
 	err := Wait(t.Context(), 300*time.Millisecond, "the moon", func(context.Context) (bool, string, error) {
 		return false, "clouds", nil
 	})
@@ -73,8 +73,10 @@ func TestDriverIsAsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for flag, value := range map[string]string{"--enable-secret-rotation": "enableSecretRotation", "--rotation-poll-interval": "rotationPollInterval"} {
-		if want := value + ": " + drivers[0].flags[flag]; drivers[0].name != Driver || !strings.Contains(string(text), "\n"+want) {
+	for flag, value := range map[string]string{"--enable-secret-rotation": "enableSecretRotation",
+		"--rotation-poll-interval": "rotationPollInterval"} {
+		if want := value + ": " + drivers[0].flags[flag]; drivers[0].name != Driver ||
+			!strings.Contains(string(text), "\n"+want) {
 			t.Errorf("docs/install.md does not have %q", want)
 		}
 	}
@@ -116,9 +118,10 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 	if set.Namespace != DriverNamespace || set.Name != d.daemonSet || set.Spec.Selector.MatchLabels["app"] != d.daemonSet {
 		t.Errorf("the driver is %s/%s and selects %v", set.Namespace, set.Name, set.Spec.Selector.MatchLabels)
 	}
-	folder := "/var/lib/kubelet/plugins/" + d.daemonSet + "/"
-	if !slices.ContainsFunc(set.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == folder }) {
-		t.Errorf("no volume has the folder %s", folder)
+	pluginDir := "/var/lib/kubelet/plugins/" + d.daemonSet + "/"
+	if !slices.ContainsFunc(set.Spec.Template.Spec.Volumes,
+		func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == pluginDir }) {
+		t.Errorf("no volume has the directory %s", pluginDir)
 	}
 	containers := set.Spec.Template.Spec.Containers
 	wantContainers := 3
@@ -132,7 +135,8 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 		if image != "" && container.Image != image {
 			t.Errorf("container %s has the image %s", container.Name, container.Image)
 		}
-		if container.Name == "node-driver-registrar" && !slices.Contains(container.Args, "--kubelet-registration-path="+folder+"csi.sock") {
+		if container.Name == "node-driver-registrar" &&
+			!slices.Contains(container.Args, "--kubelet-registration-path="+pluginDir+"csi.sock") {
 			t.Errorf("the registrar's flags are %q", container.Args)
 		}
 		if container.Name != "secrets-store" {

@@ -25,7 +25,7 @@ const (
 	// option that Secrets are read as the pod.
 	Driver = "secrets-store.csi.k8s.io"
 	// ThrottledDriver is a second one with the poll interval that it is released
-	// with. Within it the driver takes the folder of a mount that failed for one
+	// with. Within it the driver takes the directory of a mount that failed for one
 	// that is done: what must hold with any driver is tested with this one. It
 	// has tokens for one more audience, too.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
@@ -36,7 +36,7 @@ const (
 	DriverSelector  = "app=csi-secrets-store"
 )
 
-// sharedManifests and driverManifests are files of the driver's folder deploy/, in
+// sharedManifests and driverManifests are files of the driver's directory deploy/, in
 // the order in which they are applied: what there is once, and of each driver.
 var (
 	sharedManifests = []string{
@@ -120,14 +120,15 @@ func (c *Cluster) waitDrivers(ctx context.Context) error {
 		if err := c.WaitDaemonSet(ctx, DriverNamespace, d.daemonSet); err != nil {
 			return err
 		}
-		err := Wait(ctx, time.Minute, "the kubelet to know the driver "+d.name, func(ctx context.Context) (bool, string, error) {
-			node, err := c.Client.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
-			if err != nil {
-				return false, "", err
-			}
-			known := slices.ContainsFunc(node.Spec.Drivers, func(n storagev1.CSINodeDriver) bool { return n.Name == d.name })
-			return known, fmt.Sprintf("CSINode %s does not list it", nodeName), nil
-		})
+		err := Wait(ctx, time.Minute, "the kubelet to know the driver "+d.name,
+			func(ctx context.Context) (bool, string, error) {
+				node, err := c.Client.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
+				if err != nil {
+					return false, "", err
+				}
+				known := slices.ContainsFunc(node.Spec.Drivers, func(n storagev1.CSINodeDriver) bool { return n.Name == d.name })
+				return known, fmt.Sprintf("CSINode %s does not list it", nodeName), nil
+			})
 		if err != nil {
 			return err
 		}
@@ -141,7 +142,8 @@ func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
 	if n < 0 {
 		return "", fmt.Errorf("no driver is called %s", name)
 	}
-	pods, err := c.Client.CoreV1().Pods(DriverNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + drivers[n].daemonSet})
+	pods, err := c.Client.CoreV1().Pods(DriverNamespace).
+		List(ctx, metav1.ListOptions{LabelSelector: "app=" + drivers[n].daemonSet})
 	if err != nil {
 		return "", err
 	}
@@ -205,7 +207,8 @@ func (c *Cluster) editDaemonSet(set *appsv1.DaemonSet, d driver) error {
 	setFlags(&pod.Containers[container], d.flags)
 	if image := c.Images.Driver; image != "" {
 		pod.Containers[container].LivenessProbe = nil
-		pod.Containers = slices.DeleteFunc(pod.Containers, func(container corev1.Container) bool { return container.Name == "liveness-probe" })
+		pod.Containers = slices.DeleteFunc(pod.Containers,
+			func(container corev1.Container) bool { return container.Name == "liveness-probe" })
 		for i := range pod.Containers {
 			container := &pod.Containers[i]
 			container.Image = image

@@ -16,7 +16,8 @@ import (
 
 // control is what Kubernetes itself runs in kube-system: its logs are long and
 // seldom say what is wrong with a mount.
-var control = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "kindnet"}
+var control = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns",
+	"kindnet"}
 
 // dumpLines is how much of each container's log is shown.
 const dumpLines = 150

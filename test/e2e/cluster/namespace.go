@@ -18,9 +18,10 @@ func (c *Cluster) NewNamespace(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("making a namespace: %w", err)
 	}
 	name := namespace.Name
-	err = Wait(ctx, 30*time.Second, "the service account of namespace "+name, func(ctx context.Context) (bool, string, error) {
-		_, err := c.Client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
-		return err == nil, "", err
-	})
+	err = Wait(ctx, 30*time.Second, "the service account of namespace "+name,
+		func(ctx context.Context) (bool, string, error) {
+			_, err := c.Client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+			return err == nil, "", err
+		})
 	return name, err
 }

@@ -52,7 +52,8 @@ func (c *Cluster) createNode(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 			if strings.Contains(err.Error(), "unable to apply caps") {
-				return fmt.Errorf("%w\nthe Docker engine cannot run privileged containers, since root has no CAP_SYS_RESOURCE here; stop it, and the tests start one that can", err)
+				return fmt.Errorf("%w\nthe Docker engine cannot run privileged containers, since root has "+
+					"no CAP_SYS_RESOURCE here; stop it, and the tests start one that can", err)
 			}
 			return fmt.Errorf("%w\n%s", err, c.nodeLogs(ctx))
 		}
@@ -71,11 +72,11 @@ func (c *Cluster) writeConfig() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	folder := filepath.Dir(c.Kubeconfig)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	dir := filepath.Dir(c.Kubeconfig)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	path := filepath.Join(folder, "kind.yaml")
+	path := filepath.Join(dir, "kind.yaml")
 	return path, os.WriteFile(path, text.Bytes(), 0o644)
 }
 
@@ -194,7 +195,7 @@ func (c *Cluster) OnNode(ctx context.Context, command ...string) *exec.Cmd {
 	return c.docker.Command(ctx, append([]string{"exec", "--interactive", nodeName}, command...)...)
 }
 
-// CopyToNode puts a program into the node. Its folder is not one that is a
+// CopyToNode puts a program into the node. Its directory is not one that is a
 // mount there: docker cp would not write into it.
 func (c *Cluster) CopyToNode(ctx context.Context, program string) (string, error) {
 	path := "/usr/local/bin/" + filepath.Base(program)

@@ -20,7 +20,8 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, co
 	doing := fmt.Sprintf("running %q in Pod %s/%s", strings.Join(command, " "), namespace, pod)
 	request := c.Client.CoreV1().RESTClient().Post().
 		Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
+			scheme.ParameterCodec)
 	executor, err := remotecommand.NewWebSocketExecutor(c.Config, "GET", request.URL().String())
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
@@ -54,7 +55,8 @@ func ready(pod *corev1.Pod) bool {
 
 // pods says in a few words how the selected pods are.
 func (c *Cluster) pods(ctx context.Context, namespace string, selector *metav1.LabelSelector) string {
-	list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(selector)})
+	list, err := c.Client.CoreV1().Pods(namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(selector)})
 	if err != nil {
 		return err.Error()
 	}
@@ -79,7 +81,8 @@ func (c *Cluster) describe(ctx context.Context, pod *corev1.Pod) string {
 		case state.Waiting != nil:
 			text += fmt.Sprintf(", %s waits: %s %s", container.Name, state.Waiting.Reason, state.Waiting.Message)
 		case state.Terminated != nil && state.Terminated.ExitCode != 0:
-			text += fmt.Sprintf(", %s ended with %d: %s %s", container.Name, state.Terminated.ExitCode, state.Terminated.Reason, state.Terminated.Message)
+			text += fmt.Sprintf(", %s ended with %d: %s %s", container.Name, state.Terminated.ExitCode,
+				state.Terminated.Reason, state.Terminated.Message)
 		case container.RestartCount > 0:
 			text += fmt.Sprintf(", %s restarted %d times", container.Name, container.RestartCount)
 		}
@@ -105,11 +108,11 @@ func (c *Cluster) podEvents(ctx context.Context, namespace, pod string) ([]corev
 }
 
 func sortEvents(events []corev1.Event) {
-	slices.SortStableFunc(events, func(a, b corev1.Event) int { return when(a).Compare(when(b)) })
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 }
 
-// when is the time of an event. Which field has it depends on who wrote it.
-func when(event corev1.Event) time.Time {
+// eventTime is the time of an event. Which field has it depends on who wrote it.
+func eventTime(event corev1.Event) time.Time {
 	switch {
 	case event.Series != nil:
 		return event.Series.LastObservedTime.Time
@@ -127,7 +130,7 @@ func showEvents(events []corev1.Event) string {
 	}
 	var text strings.Builder
 	for _, event := range events {
-		fmt.Fprintf(&text, "\n  %s %s %s/%s: %s", when(event).Format(time.TimeOnly), event.Reason,
+		fmt.Fprintf(&text, "\n  %s %s %s/%s: %s", eventTime(event).Format(time.TimeOnly), event.Reason,
 			event.InvolvedObject.Kind, event.InvolvedObject.Name, strings.TrimSpace(event.Message))
 	}
 	return text.String()

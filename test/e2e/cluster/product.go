@@ -24,7 +24,8 @@ func (c *Cluster) InstallProduct(ctx context.Context) error {
 			if object.GetKind() != "DaemonSet" {
 				return nil
 			}
-			return unstructured.SetNestedField(object.Object, c.Images.ProductID, "spec", "template", "metadata", "annotations", "image-id")
+			return unstructured.SetNestedField(object.Object, c.Images.ProductID, "spec", "template", "metadata",
+				"annotations", "image-id")
 		}
 		if err := c.ApplyKustomization(ctx, filepath.Join(c.root, "test", "e2e", "overlay"), renew); err != nil {
 			return err
@@ -42,6 +43,7 @@ func (c *Cluster) WriteEnvironment(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("export KUBECONFIG='%s'\nexport VAULT_ADDR='%s'\nexport VAULT_TOKEN='%s'\n", c.Kubeconfig, c.Vault.Address, c.Vault.Token)
+	text := fmt.Sprintf("export KUBECONFIG='%s'\nexport VAULT_ADDR='%s'\nexport VAULT_TOKEN='%s'\n", c.Kubeconfig,
+		c.Vault.Address, c.Vault.Token)
 	return os.WriteFile(path, []byte(text), 0o600)
 }

@@ -18,16 +18,18 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 		request.Spec.Audiences = []string{audience}
 	}
 	var token string
-	err := Wait(ctx, 30*time.Second, fmt.Sprintf("a token of ServiceAccount %s/%s", namespace, serviceAccount), func(ctx context.Context) (bool, string, error) {
-		answer, err := c.Client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, "the account does not exist", nil
-		}
-		if err != nil {
-			return false, "", err
-		}
-		token = answer.Status.Token
-		return true, "", nil
-	})
+	err := Wait(ctx, 30*time.Second, fmt.Sprintf("a token of ServiceAccount %s/%s", namespace, serviceAccount),
+		func(ctx context.Context) (bool, string, error) {
+			answer, err := c.Client.CoreV1().ServiceAccounts(namespace).
+				CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
+			if apierrors.IsNotFound(err) {
+				return false, "the account does not exist", nil
+			}
+			if err != nil {
+				return false, "", err
+			}
+			token = answer.Status.Token
+			return true, "", nil
+		})
 	return token, err
 }

@@ -87,14 +87,16 @@ func (c *Cluster) waitVault(ctx context.Context) error {
 
 // setUp enables what the tests use. A Vault that stood already has it.
 func (v Vault) setUp(ctx context.Context) error {
-	for _, mount := range []struct{ path, kind string }{{"sys/mounts/transit", "transit"}, {"sys/auth/kubernetes", "kubernetes"}} {
+	for _, mount := range []struct{ path, kind string }{{"sys/mounts/transit", "transit"},
+		{"sys/auth/kubernetes", "kubernetes"}} {
 		err := v.Do(ctx, http.MethodPost, mount.path, map[string]any{"type": mount.kind}, nil)
 		if err != nil && !strings.Contains(err.Error(), "path is already in use") {
 			return err
 		}
 	}
 	// Vault reads its own service account's token and the API server's certificate in its pod.
-	return v.Do(ctx, http.MethodPost, "auth/kubernetes/config", map[string]any{"kubernetes_host": "https://kubernetes.default.svc"}, nil)
+	return v.Do(ctx, http.MethodPost, "auth/kubernetes/config",
+		map[string]any{"kubernetes_host": "https://kubernetes.default.svc"}, nil)
 }
 
 // Do sends a request to the path below /v1/ as root, with in as JSON, and reads

@@ -24,7 +24,8 @@ const (
 // also says what it saw; an error from it does not end the wait, since a server
 // that starts refuses at first. When the time is over, the error says what was
 // waited for and what was seen last.
-func Wait(ctx context.Context, limit time.Duration, what string, condition func(context.Context) (done bool, seen string, err error)) error {
+func Wait(ctx context.Context, limit time.Duration, what string,
+	condition func(context.Context) (done bool, seen string, err error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
 	ticker := time.NewTicker(interval)
@@ -36,7 +37,8 @@ func Wait(ctx context.Context, limit time.Duration, what string, condition func(
 			return nil
 		}
 		// What a call cut short by the deadline has to say hides what was seen before it.
-		late := errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "would exceed context deadline")
+		late := errors.Is(err, context.DeadlineExceeded) || err != nil &&
+			strings.Contains(err.Error(), "would exceed context deadline")
 		if err != nil && !late && ctx.Err() == nil {
 			last = err.Error()
 		} else if err == nil && seen != "" {
@@ -58,14 +60,16 @@ func (c *Cluster) WaitDeployment(ctx context.Context, namespace, name string) er
 		if err != nil {
 			return false, "", err
 		}
-		return deployed(d), fmt.Sprintf("%d of %d pods are up to date, %d available; %s", d.Status.UpdatedReplicas, *d.Spec.Replicas,
+		return deployed(d), fmt.Sprintf("%d of %d pods are up to date, %d available; %s", d.Status.UpdatedReplicas,
+			*d.Spec.Replicas,
 			d.Status.AvailableReplicas, c.pods(ctx, namespace, d.Spec.Selector)), nil
 	})
 }
 
 func deployed(d *appsv1.Deployment) bool {
 	s, want := d.Status, *d.Spec.Replicas
-	return s.ObservedGeneration >= d.Generation && s.Replicas == want && s.UpdatedReplicas == want && s.AvailableReplicas == want
+	return s.ObservedGeneration >= d.Generation && s.Replicas == want && s.UpdatedReplicas == want &&
+		s.AvailableReplicas == want
 }
 
 // WaitDaemonSet waits until every node has a ready pod of the set's latest version.
@@ -78,7 +82,8 @@ func (c *Cluster) WaitDaemonSet(ctx context.Context, namespace, name string) err
 		s := d.Status
 		done := s.ObservedGeneration >= d.Generation && s.DesiredNumberScheduled > 0 &&
 			s.UpdatedNumberScheduled == s.DesiredNumberScheduled && s.NumberAvailable == s.DesiredNumberScheduled
-		return done, fmt.Sprintf("%d of %d nodes have it up to date, %d available; %s", s.UpdatedNumberScheduled, s.DesiredNumberScheduled,
+		return done, fmt.Sprintf("%d of %d nodes have it up to date, %d available; %s", s.UpdatedNumberScheduled,
+			s.DesiredNumberScheduled,
 			s.NumberAvailable, c.pods(ctx, namespace, d.Spec.Selector)), nil
 	})
 }
@@ -96,21 +101,23 @@ func (c *Cluster) WaitPod(ctx context.Context, namespace, name string) error {
 
 // WaitPodEvent waits until there is an event of the pod whose message contains all
 // the texts, and returns it.
-func (c *Cluster) WaitPodEvent(ctx context.Context, namespace, pod string, limit time.Duration, texts ...string) (*corev1.Event, error) {
+func (c *Cluster) WaitPodEvent(ctx context.Context, namespace, pod string, limit time.Duration,
+	texts ...string) (*corev1.Event, error) {
 	var found *corev1.Event
-	err := Wait(ctx, limit, fmt.Sprintf("an event of Pod %s/%s with %q", namespace, pod, texts), func(ctx context.Context) (bool, string, error) {
-		events, err := c.podEvents(ctx, namespace, pod)
-		if err != nil {
-			return false, "", err
-		}
-		for i, event := range events {
-			if containsAll(event.Message, texts) {
-				found = &events[i]
-				return true, "", nil
+	err := Wait(ctx, limit, fmt.Sprintf("an event of Pod %s/%s with %q", namespace, pod, texts),
+		func(ctx context.Context) (bool, string, error) {
+			events, err := c.podEvents(ctx, namespace, pod)
+			if err != nil {
+				return false, "", err
 			}
-		}
-		return false, showEvents(events), nil
-	})
+			for i, event := range events {
+				if containsAll(event.Message, texts) {
+					found = &events[i]
+					return true, "", nil
+				}
+			}
+			return false, showEvents(events), nil
+		})
 	return found, err
 }
 

@@ -3,8 +3,8 @@
 //
 // A running engine is used as it is. Where there is none and we are root, the
 // engine is started: by systemd, or without it by ourselves, with its pid, log
-// and configuration in a folder below /run, so that a later run can find and stop
-// it. Images stay in the engine's usual folder, so a new start costs seconds.
+// and configuration in a directory below /run, so that a later run can find and stop
+// it. Images stay in the engine's usual directory, so a new start costs seconds.
 package engine
 
 import (
@@ -77,11 +77,11 @@ func (e *Engine) HasImage(ctx context.Context, image string) bool {
 	return err == nil
 }
 
-// Build builds the folder's Dockerfile into the named image. The builder is
+// Build builds the directory's Dockerfile into the named image. The builder is
 // BuildKit, which leaves out stages that the target does not need.
-func (e *Engine) Build(ctx context.Context, folder, image string, args ...string) error {
+func (e *Engine) Build(ctx context.Context, dir, image string, args ...string) error {
 	all := append([]string{"build", "--progress=plain", "--tag", image}, args...)
-	_, err := e.Run(ctx, append(all, folder)...)
+	_, err := e.Run(ctx, append(all, dir)...)
 	return err
 }
 
@@ -110,8 +110,8 @@ var errNoClient = errors.New("no usable docker command")
 // be installed.
 func findClient(ctx context.Context) (string, error) {
 	reason := "docker is not installed"
-	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
-		client := filepath.Join(folder, "docker")
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		client := filepath.Join(dir, "docker")
 		if _, err := exec.LookPath(client); err != nil {
 			continue
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// state is the folder of an engine that we started. It is not in the repository:
+// state is the directory of an engine that we started. It is not in the repository:
 // the engine outlives a clone of it.
 const state = "/run/secretmanager-e2e"
 
@@ -39,7 +39,8 @@ func (e *Engine) start(ctx context.Context) error {
 		return fmt.Errorf("the Docker engine at DOCKER_HOST=%s does not answer: %w", os.Getenv("DOCKER_HOST"), e.answers(ctx))
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("no Docker engine answers, and starting one needs root: start it (systemctl start docker), or let this user reach it (group docker): %w", e.answers(ctx))
+		return fmt.Errorf("no Docker engine answers, and starting one needs root: start it (systemctl start docker), "+
+			"or let this user reach it (group docker): %w", e.answers(ctx))
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		if err := step.Install(ctx, "the Docker engine", "docker.io"); err != nil {
@@ -71,7 +72,7 @@ func (e *Engine) startHere(ctx context.Context) error {
 	cmd := exec.Command("dockerd", "--config-file", configuration, "--pidfile", pidFile)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := keepToOurselves(); err != nil {
+	if err := closeOnExec(); err != nil {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
@@ -110,9 +111,9 @@ func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 	}
 }
 
-// keepToOurselves makes sure that the engine, which may outlive us, does not hold
+// closeOnExec makes sure that the engine, which may outlive us, does not hold
 // open what we were started with: `flock FILE make e2e` would stay locked.
-func keepToOurselves() error {
+func closeOnExec() error {
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return fmt.Errorf("listing our open files: %w", err)

@@ -16,7 +16,8 @@ func TestRuncWrapper(t *testing.T) {
 		name, file, content, want string
 		args                      func(path string) []string
 	}{
-		{"run", "config.json", `{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE","CAP_KILL"]}`, `{"bounding":["CAP_CHOWN","CAP_KILL"]}`,
+		{"run", "config.json", `{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE","CAP_KILL"]}`,
+			`{"bounding":["CAP_CHOWN","CAP_KILL"]}`,
 			func(path string) []string {
 				return []string{"--root", "r", "run", "--bundle", filepath.Dir(path), "id"}
 			}},
@@ -28,9 +29,9 @@ func TestRuncWrapper(t *testing.T) {
 			func(string) []string { return []string{"kill", "id", "KILL"} }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			folder := t.TempDir()
+			dir := t.TempDir()
 			write := func(name, content string, mode os.FileMode) string {
-				path := filepath.Join(folder, name)
+				path := filepath.Join(dir, name)
 				if err := os.WriteFile(path, []byte(content), mode); err != nil {
 					t.Fatal(err)
 				}
@@ -42,7 +43,7 @@ func TestRuncWrapper(t *testing.T) {
 
 			args := test.args(path)
 			cmd := exec.Command(wrapper, args...)
-			cmd.Env = append(os.Environ(), "PATH="+folder+":"+os.Getenv("PATH"))
+			cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
@@ -70,7 +71,7 @@ func TestIsEngine(t *testing.T) {
 	}
 }
 
-func TestKeepToOurselves(t *testing.T) {
+func TestCloseOnExec(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lock")
 	fd, err := syscall.Open(file, syscall.O_CREAT|syscall.O_RDWR, 0o600) // as a shell opens it, for its children too
 	if err != nil {
@@ -88,7 +89,7 @@ func TestKeepToOurselves(t *testing.T) {
 	if !strings.Contains(inherited(), file) {
 		t.Fatal("a child does not inherit the file as it is")
 	}
-	if err := keepToOurselves(); err != nil {
+	if err := closeOnExec(); err != nil {
 		t.Fatal(err)
 	}
 	if open := inherited(); strings.Contains(open, file) {

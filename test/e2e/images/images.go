@@ -73,16 +73,16 @@ const prefix = "secretmanager-e2e-"
 //go:embed Dockerfile
 var dockerfile embed.FS
 
-// Ensure returns the images from the source. root is the folder of the repository.
+// Ensure returns the images from the source. root is the directory of the repository.
 func Ensure(ctx context.Context, docker *engine.Engine, source Source, root string) (*Set, error) {
-	pull, err := decide(ctx, docker, source)
+	pull, err := canPullImages(ctx, docker, source)
 	if err != nil {
 		return nil, err
 	}
 	var s *Set
 	if pull {
 		s = &Set{Source: Pull, Vault: stockVault, App: StockApp, Load: []string{StockApp}}
-	} else if s, err = built(ctx, docker, root); err != nil {
+	} else if s, err = buildSet(ctx, docker, root); err != nil {
 		return nil, err
 	}
 	if !hasProduct(root) {
@@ -102,8 +102,8 @@ func Ensure(ctx context.Context, docker *engine.Engine, source Source, root stri
 	return s, nil
 }
 
-// decide reports whether images are pulled.
-func decide(ctx context.Context, docker *engine.Engine, source Source) (bool, error) {
+// canPullImages reports whether images are pulled.
+func canPullImages(ctx context.Context, docker *engine.Engine, source Source) (bool, error) {
 	switch source {
 	case Build:
 		return false, nil
@@ -123,10 +123,12 @@ func decide(ctx context.Context, docker *engine.Engine, source Source) (bool, er
 	return false, fmt.Errorf("images can come from %s, %s or %s, not from %q", Pull, Build, Auto, source)
 }
 
-// built returns a set of images that are made here.
-func built(ctx context.Context, docker *engine.Engine, root string) (*Set, error) {
+// buildSet returns a set of images that are made here.
+func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, error) {
 	if runtime.GOOS != "linux" {
-		return nil, fmt.Errorf("images cannot be pulled, and building them takes Linux, since programs are built for the machine at hand")
+		return nil,
+			fmt.Errorf("images cannot be pulled, and building them takes Linux, since programs are built for the " +
+				"machine at hand")
 	}
 	node, err := nodeimage.Ensure(ctx, docker, root)
 	if err != nil {
@@ -169,12 +171,12 @@ func ensure(ctx context.Context, docker *engine.Engine, root, target, module str
 		return image, nil
 	}
 
-	folder, err := os.MkdirTemp("", "secretmanager-e2e-")
+	dir, err := os.MkdirTemp("", "secretmanager-e2e-")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(folder)
-	if err := os.CopyFS(folder, dockerfile); err != nil {
+	defer os.RemoveAll(dir)
+	if err := os.CopyFS(dir, dockerfile); err != nil {
 		return "", err
 	}
 	box, err := busybox(ctx)
@@ -188,12 +190,12 @@ func ensure(ctx context.Context, docker *engine.Engine, root, target, module str
 		}
 	}
 	for name, from := range files {
-		if err := inputs.Link(from, filepath.Join(folder, "bin", name)); err != nil {
+		if err := inputs.Link(from, filepath.Join(dir, "bin", name)); err != nil {
 			return "", err
 		}
 	}
 	return image, step.Do(ctx, "building the image "+image, func(ctx context.Context) error {
-		return docker.Build(ctx, folder, image, "--target", target)
+		return docker.Build(ctx, dir, image, "--target", target)
 	})
 }
 

@@ -50,7 +50,7 @@ func buildProduct(ctx context.Context, docker *engine.Engine, root string, sourc
 	return err
 }
 
-// release makes the image of a release in the folder dist, and returns the path of its archive.
+// release makes the image of a release in the directory dist, and returns the path of its archive.
 func release(ctx context.Context, root, dist, platforms string) (string, error) {
 	cmd := step.Command(ctx, "go", "run", ".", "-root", root, "-out", dist, "-image-only", "-platforms", platforms,
 		"-version", productVersion, "-commit", "e2e", "-date", "1700000000")

@@ -22,7 +22,7 @@ import (
 
 // TestForeignArchitecture makes the released image for amd64 and arm64 and runs the
 // programs of both: those of the other architecture in an emulator, as user 65532,
-// with the image's files as their whole world.
+// with the image's files as their root file system.
 func TestForeignArchitecture(t *testing.T) {
 	root, err := programs.Root()
 	if err != nil {
@@ -46,13 +46,13 @@ func TestForeignArchitecture(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(config.Architecture, func(t *testing.T) {
-			folder := t.TempDir()
-			if err := os.Chmod(folder, 0o755); err != nil { // user 65532 looks in
+			dir := t.TempDir()
+			if err := os.Chmod(dir, 0o755); err != nil { // user 65532 looks in
 				t.Fatal(err)
 			}
-			unpackLayer(t, blobs[image.Layers[0]], folder)
+			unpackLayer(t, blobs[image.Layers[0]], dir)
 			for _, name := range inProduct {
-				checkProgram(t, folder, name, config.Architecture)
+				checkProgram(t, dir, name, config.Architecture)
 			}
 		})
 	}
@@ -67,7 +67,8 @@ func TestForeignSystems(t *testing.T) {
 	}
 	for system, arch := range map[string]string{"windows": "amd64", "darwin": "arm64"} {
 		t.Run(system, func(t *testing.T) {
-			cmd := step.Command(t.Context(), "go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o", filepath.Join(t.TempDir(), "secretmanager"), "./cmd/secretmanager")
+			cmd := step.Command(t.Context(), "go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o",
+				filepath.Join(t.TempDir(), "secretmanager"), "./cmd/secretmanager")
 			cmd.Dir = root
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch, "GOWORK=off", "GOFLAGS=-trimpath")
 			if _, err := step.Run(cmd); err != nil {
@@ -82,9 +83,9 @@ var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AA
 // emulators are the programs of qemu-user-static.
 var emulators = map[string]string{"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
 
-func checkProgram(t *testing.T, folder, name, arch string) {
+func checkProgram(t *testing.T, dir, name, arch string) {
 	t.Helper()
-	f, err := elf.Open(filepath.Join(folder, "bin", name))
+	f, err := elf.Open(filepath.Join(dir, "bin", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,27 +98,31 @@ func checkProgram(t *testing.T, folder, name, arch string) {
 			t.Errorf("%s needs a dynamic linker", name)
 		}
 	}
-	output, err := run(t, folder, arch, name, "--version")
+	output, err := run(t, dir, arch, name, "--version")
 	want := name + " " + productVersion + " (commit e2e, go1."
 	if err != nil || !strings.HasPrefix(output, want) || !strings.Contains(output, "linux/"+arch+", ") {
 		t.Errorf("%s --version: %v, %s", name, err, output)
 	}
 	// Further than its flags: it finds that there is no cluster, or no Vault, around.
-	output, err = run(t, folder, arch, name, "--vault-addr=https://127.0.0.1:1", "--log-format=json")
+	output, err = run(t, dir, arch, name, "--vault-addr=https://127.0.0.1:1", "--log-format=json")
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() > 2 || strings.Contains(output, "panic") || strings.Contains(output, "SIG") {
+	if !errors.As(err, &exit) || exit.ExitCode() > 2 || strings.Contains(output, "panic") ||
+		strings.Contains(output, "SIG") {
 		t.Errorf("%s without a cluster: %v, %s", name, err, output)
 	}
 }
 
-// run runs a program of the image with the folder as its root. One for another
+// run runs a program of the image with the directory as its root. One for another
 // architecture than this machine's runs in an emulator.
-func run(t *testing.T, folder, arch, name string, args ...string) (string, error) {
+func run(t *testing.T, dir, arch, name string, args ...string) (string, error) {
 	t.Helper()
-	command := []string{"--userspec=65532:65532", folder, "/bin/" + name}
-	if machine, err := exec.Command("uname", "-m").Output(); err != nil {
+	command := []string{"--userspec=65532:65532", dir, "/bin/" + name}
+	machine, err := exec.Command("uname", "-m").Output()
+	if err != nil {
 		t.Fatal(err)
-	} else if native := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[strings.TrimSpace(string(machine))]; native != arch {
+	}
+	native := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}
+	if native[strings.TrimSpace(string(machine))] != arch {
 		emulator, err := exec.LookPath(emulators[arch])
 		if err != nil {
 			if err := step.Install(t.Context(), "an emulator for "+arch, "qemu-user-static"); err != nil {
@@ -131,10 +136,10 @@ func run(t *testing.T, folder, arch, name string, args ...string) (string, error
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(folder, "emulator"), program, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "emulator"), program, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		command = []string{"--userspec=65532:65532", folder, "/emulator", "/bin/" + name}
+		command = []string{"--userspec=65532:65532", dir, "/emulator", "/bin/" + name}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -165,7 +170,7 @@ func untar(t *testing.T, path string) map[string][]byte {
 	}
 }
 
-func unpackLayer(t *testing.T, layer []byte, folder string) {
+func unpackLayer(t *testing.T, layer []byte, dir string) {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(layer))
 	if err != nil {
@@ -180,7 +185,7 @@ func unpackLayer(t *testing.T, layer []byte, folder string) {
 	if _, err := io.Copy(f, z); err != nil {
 		t.Fatal(err)
 	}
-	if output, err := exec.CommandContext(t.Context(), "tar", "-C", folder, "-xpf", path).CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-xpf", path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
 }

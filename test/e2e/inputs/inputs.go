@@ -33,10 +33,10 @@ func (h *Hash) AddFS(files fs.FS) error {
 	return h.addFS(files, func(string) bool { return true })
 }
 
-// AddModule takes in what decides how the programs of the Go module in the folder
+// AddModule takes in what decides how the programs of the Go module in the directory
 // come out: go.mod, go.sum and Go files that are not tests.
-func (h *Hash) AddModule(folder string) error {
-	return h.addFS(os.DirFS(folder), func(path string) bool {
+func (h *Hash) AddModule(dir string) error {
+	return h.addFS(os.DirFS(dir), func(path string) bool {
 		switch filepath.Base(path) {
 		case "go.mod", "go.sum":
 			return true

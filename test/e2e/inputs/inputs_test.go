@@ -9,9 +9,9 @@ import (
 
 func key(t *testing.T, files map[string]string) string {
 	t.Helper()
-	folder := t.TempDir()
+	dir := t.TempDir()
 	for name, content := range files {
-		path := filepath.Join(folder, name)
+		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -20,14 +20,15 @@ func key(t *testing.T, files map[string]string) string {
 		}
 	}
 	h := New()
-	if err := h.AddModule(folder); err != nil {
+	if err := h.AddModule(dir); err != nil {
 		t.Fatal(err)
 	}
 	return h.Key()
 }
 
 func TestModule(t *testing.T) {
-	base := map[string]string{"go.mod": "module m", "go.sum": "", "main.go": "package main", "pause/main.go": "package main"}
+	base := map[string]string{"go.mod": "module m", "go.sum": "", "main.go": "package main",
+		"pause/main.go": "package main"}
 	with := func(name, content string) map[string]string {
 		files := map[string]string{name: content}
 		for n, c := range base {

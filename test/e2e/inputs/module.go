@@ -7,14 +7,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// ModuleDir returns the folder in which Go keeps the sources of the module, in the
-// version that the go.mod in the folder asks for. They are downloaded where they are
+// ModuleDir returns the directory in which Go keeps the sources of the module, in the
+// version that the go.mod in mainDir requires. They are downloaded where they are
 // missing, and must not be changed.
-func ModuleDir(ctx context.Context, folder, module string) (string, error) {
+func ModuleDir(ctx context.Context, mainDir, module string) (string, error) {
 	var dir string
 	for _, args := range [][]string{{"mod", "download", module}, {"list", "-m", "-f", "{{.Dir}}", module}} {
 		cmd := step.Command(ctx, "go", args...)
-		cmd.Dir = folder
+		cmd.Dir = mainDir
 		var err error
 		if dir, err = step.Run(cmd); err != nil {
 			return "", fmt.Errorf("getting the sources of %s: %w", module, err)

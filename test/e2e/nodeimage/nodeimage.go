@@ -37,7 +37,7 @@ var modules = []string{"test/kubernetes", "test/etcd", "test/coredns", "test/kin
 var onNode = []string{"kubeadm", "kubelet", "kubectl"}
 
 // Ensure returns the name of the node image and builds it where the engine does
-// not have it. root is the folder of the repository.
+// not have it. root is the directory of the repository.
 func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, error) {
 	key, err := inputsKey(root)
 	if err != nil {
@@ -52,8 +52,8 @@ func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, er
 	if err != nil {
 		return "", err
 	}
-	b := &build{docker: docker, root: root, folder: filepath.Join(cache, "build"), base: base, image: image}
-	defer os.RemoveAll(b.folder)
+	b := &build{docker: docker, root: root, dir: filepath.Join(cache, "build"), base: base, image: image}
+	defer os.RemoveAll(b.dir)
 	if err := b.layOut(ctx); err != nil {
 		return "", fmt.Errorf("laying out the node image: %w", err)
 	}
@@ -83,24 +83,24 @@ func inputsKey(root string) (string, error) {
 	return h.Key(), nil
 }
 
-// build is one build of the image, in a folder that is removed afterwards.
+// build is one build of the image, in a directory that is removed afterwards.
 type build struct {
 	docker       *engine.Engine
 	root         string
-	folder, base string
+	dir, base    string
 	image        string
 	controlPlane map[string]string // image by the name of its program
 }
 
-// layOut fills the folder in which the Dockerfile is built.
+// layOut fills the directory in which the Dockerfile is built.
 func (b *build) layOut(ctx context.Context) error {
-	if err := os.RemoveAll(b.folder); err != nil {
+	if err := os.RemoveAll(b.dir); err != nil {
 		return err
 	}
-	if err := os.CopyFS(b.folder, embedded); err != nil {
+	if err := os.CopyFS(b.dir, embedded); err != nil {
 		return err
 	}
-	if err := inputs.Link(b.base, filepath.Join(b.folder, "base.tar")); err != nil {
+	if err := inputs.Link(b.base, filepath.Join(b.dir, "base.tar")); err != nil {
 		return err
 	}
 	kind, err := inputs.ModuleDir(ctx, filepath.Join(b.root, "test", "kind"), "sigs.k8s.io/kind")
@@ -108,7 +108,7 @@ func (b *build) layOut(ctx context.Context) error {
 		return err
 	}
 	files := os.DirFS(filepath.Join(kind, "images", "base", "files"))
-	if err := os.CopyFS(filepath.Join(b.folder, "kind"), files); err != nil {
+	if err := os.CopyFS(filepath.Join(b.dir, "kind"), files); err != nil {
 		return fmt.Errorf("copying kind's node files: %w", err)
 	}
 
@@ -117,12 +117,12 @@ func (b *build) layOut(ctx context.Context) error {
 			return err
 		}
 	}
-	kubeadm := filepath.Join(b.folder, "bin", "kubeadm")
+	kubeadm := filepath.Join(b.dir, "bin", "kubeadm")
 	version, err := step.Run(step.Command(ctx, kubeadm, "version", "-o", "short"))
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.folder, "version"), []byte(version), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "version"), []byte(version), 0o644); err != nil {
 		return err
 	}
 	list, err := step.Run(step.Command(ctx, kubeadm, "config", "images", "list", "--kubernetes-version", version))
@@ -140,20 +140,20 @@ func (b *build) layOut(ctx context.Context) error {
 	return nil
 }
 
-// program puts the program into the folder.
+// program puts the program into the directory.
 func (b *build) program(ctx context.Context, name string) error {
 	from, err := programs.Path(ctx, name)
 	if err != nil {
 		return err
 	}
-	return inputs.Link(from, filepath.Join(b.folder, "bin", name))
+	return inputs.Link(from, filepath.Join(b.dir, "bin", name))
 }
 
 // buildControlPlane builds the control plane's images into one tar file.
 func (b *build) buildControlPlane(ctx context.Context) error {
-	save := []string{"save", "--output", filepath.Join(b.folder, "images.tar")}
+	save := []string{"save", "--output", filepath.Join(b.dir, "images.tar")}
 	for name, image := range b.controlPlane {
-		if err := b.docker.Build(ctx, b.folder, image, "--target", name); err != nil {
+		if err := b.docker.Build(ctx, b.dir, image, "--target", name); err != nil {
 			return err
 		}
 		save = append(save, image)
@@ -163,7 +163,7 @@ func (b *build) buildControlPlane(ctx context.Context) error {
 }
 
 func (b *build) buildNode(ctx context.Context) error {
-	return b.docker.Build(ctx, b.folder, b.image, "--target", "node")
+	return b.docker.Build(ctx, b.dir, b.image, "--target", "node")
 }
 
 // removeOthers removes from the engine what is not needed any more: the control

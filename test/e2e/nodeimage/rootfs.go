@@ -25,16 +25,16 @@ var packages = []string{
 }
 
 // rootFileSystem returns the tar file with the node's root file system. It is kept
-// in the folder and made where it is missing; only its packages decide about its name, so
+// in the directory and made where it is missing; only its packages decide about its name, so
 // a change of anything else does not make it anew.
-func rootFileSystem(ctx context.Context, folder string) (string, error) {
+func rootFileSystem(ctx context.Context, dir string) (string, error) {
 	h := inputs.New()
 	h.Add("command", []byte(strings.Join(rootFileSystemCommand("OUT", nil), " ")))
-	path := filepath.Join(folder, "root-"+h.Key()+".tar")
+	path := filepath.Join(dir, "root-"+h.Key()+".tar")
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {

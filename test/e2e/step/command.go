@@ -51,7 +51,7 @@ func Run(cmd *exec.Cmd) (string, error) {
 		return "", fmt.Errorf("%s is not installed: %w", filepath.Base(cmd.Path), err)
 	}
 	both.Write(stdout.Bytes())
-	err = fmt.Errorf("%s: %w", shown(cmd), err)
+	err = fmt.Errorf("%s: %w", commandLine(cmd), err)
 	if text := tail(both.String()); text != "" {
 		err = fmt.Errorf("%w\n%s", err, text)
 	}
@@ -66,7 +66,8 @@ func Install(ctx context.Context, why string, packages ...string) error {
 		return fmt.Errorf("%s is missing: install what Debian calls %q (as root on Debian this is done for you)", why, list)
 	}
 	return Do(ctx, "installing "+list, func(ctx context.Context) error {
-		for _, args := range [][]string{{"update", "-q"}, append([]string{"install", "-q", "-y", "--no-install-recommends"}, packages...)} {
+		for _, args := range [][]string{{"update", "-q"},
+			append([]string{"install", "-q", "-y", "--no-install-recommends"}, packages...)} {
 			cmd := Command(ctx, "apt-get", args...)
 			// RUNLEVEL=1 keeps an installed service from being started where no
 			// service manager runs: dockerd may need settings of ours.
@@ -79,8 +80,8 @@ func Install(ctx context.Context, why string, packages ...string) error {
 	})
 }
 
-// shown is the command as an error names it: the program and its verb.
-func shown(cmd *exec.Cmd) string {
+// commandLine is the command as an error names it: the program and its verb.
+func commandLine(cmd *exec.Cmd) string {
 	args := cmd.Args[1:]
 	if len(args) > 3 {
 		args = append(args[:3:3], "…")

@@ -18,7 +18,7 @@ func TestRunReturnsOutput(t *testing.T) {
 	}
 }
 
-func TestRunSaysWhatFailed(t *testing.T) {
+func TestRunReportsFailure(t *testing.T) {
 	_, err := Run(Command(t.Context(), "sh", "-c", "echo here; echo reason >&2; exit 3"))
 	if err == nil {
 		t.Fatal("no error")

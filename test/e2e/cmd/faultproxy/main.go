@@ -51,13 +51,13 @@ func run(address, to string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer p.close()
-	p.say("http://%s", p.address)
+	p.log("http://%s", p.address)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		if err := p.set(lines.Text()); err != nil {
 			return err
 		}
-		p.say("mode %s", lines.Text())
+		p.log("mode %s", lines.Text())
 	}
 	return lines.Err()
 }
@@ -75,7 +75,7 @@ type proxy struct {
 	changed chan struct{} // closed when the mode changes
 }
 
-func (p *proxy) say(format string, a ...any) {
+func (p *proxy) log(format string, a ...any) {
 	p.outMu.Lock()
 	defer p.outMu.Unlock()
 	fmt.Fprintf(p.out, format+"\n", a...)
@@ -136,7 +136,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	for {
 		mode, changed := p.current()
-		p.say("request %s %s", mode, r.URL.Path)
+		p.log("request %s %s", mode, r.URL.Path)
 		name, seconds, _ := strings.Cut(mode, " ")
 		switch name {
 		case "pass":

@@ -83,7 +83,8 @@ func TestModes(t *testing.T) {
 	}
 	fmt.Fprintln(stdin, "pass")
 	said := []string{next(), next()} // the mode and the request, in either order
-	if text := strings.Join(said, "\n"); !strings.Contains(text, "mode pass") || !strings.Contains(text, "request pass /v1/x") {
+	if text := strings.Join(said, "\n"); !strings.Contains(text, "mode pass") ||
+		!strings.Contains(text, "request pass /v1/x") {
 		t.Errorf("it said %q", text)
 	}
 	if text := <-held; text != "/v1/x body" {

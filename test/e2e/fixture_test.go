@@ -22,8 +22,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// world is a namespace with an app, its author, its key and its Secret.
-type world struct {
+// fixture is a namespace with an app, its author, its key and its Secret.
+type fixture struct {
 	namespace string
 	key       string // transit key, named as the namespace
 	author    string // Vault token of the author
@@ -41,10 +41,10 @@ const (
 
 // role returns what vault-setup calls the role of a service account, as the namespace
 // has a hyphen.
-func (w *world) role(account string) string { return w.namespace + "_" + account }
+func (f *fixture) role(account string) string { return f.namespace + "_" + account }
 
 // classYAML is the class of the story, for a Secret of a name.
-func (w *world) classYAML(name, role, secret string) string {
+func (f *fixture) classYAML(name, role, secret string) string {
 	return fmt.Sprintf(`
 apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
@@ -67,7 +67,7 @@ spec:
   - secretName: %s-synced
     type: Opaque
     data: [{objectName: api-token, key: token}]
-`, name, w.namespace, cmp.Or(w.provider, "secretmanager"), role, secret, w.key, name)
+`, name, f.namespace, cmp.Or(f.provider, "secretmanager"), role, secret, f.key, name)
 }
 
 // What a pod's container prints when it starts, see podYAML.
@@ -79,7 +79,7 @@ const (
 // podYAML is a pod that mounts a class, and says whether the files were there when
 // it started. With a Secret named the kubelet hands the ciphertext over; without,
 // it is read as the pod.
-func (w *world) podYAML(name, account, class, fromKubelet string) string {
+func (f *fixture) podYAML(name, account, class, fromKubelet string) string {
 	ref := ""
 	if fromKubelet != "" {
 		ref = "nodePublishSecretRef: {name: " + fromKubelet + "}"
@@ -104,7 +104,7 @@ spec:
       readOnly: true
       volumeAttributes: {secretProviderClass: %s}
       %s
-`, name, w.namespace, account, shared.Images.App, cmp.Or(w.driver, cluster.Driver), class, ref)
+`, name, f.namespace, account, shared.Images.App, cmp.Or(f.driver, cluster.Driver), class, ref)
 }
 
 // apply applies manifests.
@@ -120,31 +120,32 @@ func apply(t *testing.T, manifests ...string) {
 var setUpLock sync.Mutex
 
 // setUp gives Vault what the namespace needs, with the product's own command.
-func (w *world) setUp(t *testing.T) {
+func (f *fixture) setUp(t *testing.T) {
 	t.Helper()
 	setUpLock.Lock()
 	defer setUpLock.Unlock()
-	createServiceAccount(t, w.namespace, "matrix")
-	createServiceAccount(t, w.namespace, "author")
-	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", w.key, "-n", w.namespace,
-		"--service-account", "matrix", "--author-service-account", w.namespace+"/author", "--retire")
-	w.author = vaultLogin(t, w.namespace, "author", w.role("author"))
+	createServiceAccount(t, f.namespace, "matrix")
+	createServiceAccount(t, f.namespace, "author")
+	command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", f.key, "-n", f.namespace,
+		"--service-account", "matrix", "--author-service-account", f.namespace+"/author", "--retire")
+	f.author = vaultLogin(t, f.namespace, "author", f.role("author"))
 }
 
 // encryptArgs are the arguments of the command that makes the Secret.
-func (w *world) encryptArgs(t *testing.T) []string {
+func (f *fixture) encryptArgs(t *testing.T) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secrets.json")
 	if err := os.WriteFile(file, []byte(jsonText), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"encrypt", secretName, "-n", w.namespace, "--transit-key", w.key, "--from-file", file, "--from-literal", "api-token=" + firstToken}
+	return []string{"encrypt", secretName, "-n", f.namespace, "--transit-key", f.key, "--from-file", file,
+		"--from-literal", "api-token=" + firstToken}
 }
 
 // secret reads a Secret of the namespace.
-func (w *world) secret(t *testing.T, name string) *corev1.Secret {
+func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
-	s, err := shared.Client.CoreV1().Secrets(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
+	s, err := shared.Client.CoreV1().Secrets(f.namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,9 +153,9 @@ func (w *world) secret(t *testing.T, name string) *corev1.Secret {
 }
 
 // sh runs a shell command in a pod.
-func (w *world) sh(t *testing.T, pod, script string) string {
+func (f *fixture) sh(t *testing.T, pod, script string) string {
 	t.Helper()
-	out, err := shared.Exec(t.Context(), w.namespace, pod, "", "sh", "-c", script)
+	out, err := shared.Exec(t.Context(), f.namespace, pod, "", "sh", "-c", script)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,42 +163,42 @@ func (w *world) sh(t *testing.T, pod, script string) string {
 }
 
 // checkFiles checks what a pod reads.
-func (w *world) checkFiles(t *testing.T, pod, apiToken string) {
+func (f *fixture) checkFiles(t *testing.T, pod, apiToken string) {
 	t.Helper()
 	for file, want := range map[string]string{"secrets.json": jsonText, "api-token": apiToken, "db/password": password} {
-		if got := w.sh(t, pod, "cat /secrets/"+file); got != want {
+		if got := f.sh(t, pod, "cat /secrets/"+file); got != want {
 			t.Errorf("%s reads %q in %s, want %q", pod, got, file, want)
 		}
 	}
 	want := "644 440 600\n"
-	if got := w.sh(t, pod, "cd /secrets && echo $(stat -L -c %a secrets.json api-token db/password)"); got != want {
+	if got := f.sh(t, pod, "cd /secrets && echo $(stat -L -c %a secrets.json api-token db/password)"); got != want {
 		t.Errorf("%s: modes %q, want %q", pod, got, want)
 	}
 }
 
 // waitReady waits for pods to be ready. Each had its files when it started, and
 // started once.
-func (w *world) waitReady(t *testing.T, pods ...string) {
+func (f *fixture) waitReady(t *testing.T, pods ...string) {
 	t.Helper()
 	for _, pod := range pods {
-		if err := shared.WaitPod(t.Context(), w.namespace, pod); err != nil {
+		if err := shared.WaitPod(t.Context(), f.namespace, pod); err != nil {
 			t.Fatal(err)
 		}
-		w.checkStarted(t, pod, withFiles)
+		f.checkStarted(t, pod, withFiles)
 	}
 }
 
 // checkStarted checks what the pod's container printed when it started.
-func (w *world) checkStarted(t *testing.T, pod, want string) {
+func (f *fixture) checkStarted(t *testing.T, pod, want string) {
 	t.Helper()
-	got, err := shared.Logs(t.Context(), w.namespace, pod, "")
+	got, err := shared.Logs(t.Context(), f.namespace, pod, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got != want {
 		t.Errorf("%s says %q, want %q", pod, got, want)
 	}
-	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	p, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,18 +208,21 @@ func (w *world) checkStarted(t *testing.T, pod, want string) {
 }
 
 // podStatus reads what the driver keeps of a pod's volume since its first mount.
-func (w *world) podStatus(ctx context.Context, pod, class string) (*unstructured.Unstructured, error) {
-	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
-	return shared.Dynamic.Resource(resource).Namespace(w.namespace).Get(ctx, pod+"-"+w.namespace+"-"+class, metav1.GetOptions{})
+func (f *fixture) podStatus(ctx context.Context, pod, class string) (*unstructured.Unstructured, error) {
+	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1",
+		Resource: "secretproviderclasspodstatuses"}
+	return shared.Dynamic.Resource(resource).Namespace(f.namespace).
+		Get(ctx, pod+"-"+f.namespace+"-"+class, metav1.GetOptions{})
 }
 
 // waitPodStatus waits until the driver has mounted a pod's volume.
-func (w *world) waitPodStatus(t *testing.T, pod, class string) (status *unstructured.Unstructured) {
+func (f *fixture) waitPodStatus(t *testing.T, pod, class string) (status *unstructured.Unstructured) {
 	t.Helper()
-	err := cluster.Wait(t.Context(), 5*time.Minute, "the driver to mount the volume of "+pod, func(ctx context.Context) (done bool, seen string, err error) {
-		status, err = w.podStatus(ctx, pod, class)
-		return err == nil, "", err
-	})
+	err := cluster.Wait(t.Context(), 5*time.Minute, "the driver to mount the volume of "+pod,
+		func(ctx context.Context) (done bool, seen string, err error) {
+			status, err = f.podStatus(ctx, pod, class)
+			return err == nil, "", err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,9 +230,9 @@ func (w *world) waitPodStatus(t *testing.T, pod, class string) (status *unstruct
 }
 
 // objectVersions reads what the driver keeps of a pod's volume.
-func (w *world) objectVersions(t *testing.T, pod, class string) map[string]string {
+func (f *fixture) objectVersions(t *testing.T, pod, class string) map[string]string {
 	t.Helper()
-	status, err := w.podStatus(t.Context(), pod, class)
+	status, err := f.podStatus(t.Context(), pod, class)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,8 +258,9 @@ func (w *world) objectVersions(t *testing.T, pod, class string) map[string]strin
 
 // mounts counts the provider's mounts of a pod since it started, by its log,
 // which at debug level has republishes without a change as well.
-func (w *world) mounts(ctx context.Context, pod string) (int, error) {
-	pods, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-provider"})
+func (f *fixture) mounts(ctx context.Context, pod string) (int, error) {
+	pods, err := shared.Client.CoreV1().Pods(system).
+		List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-provider"})
 	if err != nil {
 		return 0, err
 	}
@@ -267,7 +272,8 @@ func (w *world) mounts(ctx context.Context, pod string) (int, error) {
 		}
 		for line := range strings.SplitSeq(log, "\n") {
 			var record struct{ Namespace, Pod, Error string }
-			if json.Unmarshal([]byte(line), &record) == nil && record.Namespace == w.namespace && record.Pod == pod && record.Error == "" {
+			if json.Unmarshal([]byte(line), &record) == nil && record.Namespace == f.namespace && record.Pod == pod &&
+				record.Error == "" {
 				n++
 			}
 		}
@@ -276,17 +282,18 @@ func (w *world) mounts(ctx context.Context, pod string) (int, error) {
 }
 
 // waitRepublish waits until the kubelet has repeated the mount of a pod.
-func (w *world) waitRepublish(t *testing.T, pod string) {
+func (f *fixture) waitRepublish(t *testing.T, pod string) {
 	t.Helper()
-	before, err := w.mounts(t.Context(), pod)
+	before, err := f.mounts(t.Context(), pod)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Two: the first may have begun before what the caller did last.
-	err = cluster.Wait(t.Context(), 5*time.Minute, "two republishes of "+pod, func(ctx context.Context) (bool, string, error) {
-		now, err := w.mounts(ctx, pod)
-		return now >= before+2, fmt.Sprintf("%d mounts, %d before", now, before), err
-	})
+	err = cluster.Wait(t.Context(), 5*time.Minute, "two republishes of "+pod,
+		func(ctx context.Context) (bool, string, error) {
+			now, err := f.mounts(ctx, pod)
+			return now >= before+2, fmt.Sprintf("%d mounts, %d before", now, before), err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,20 +301,20 @@ func (w *world) waitRepublish(t *testing.T, pod string) {
 
 // checkStuck checks that a pod waits in ContainerCreating with an event that has
 // all the texts, and that no container of it has ever started.
-func (w *world) checkStuck(t *testing.T, pod string, texts ...string) {
+func (f *fixture) checkStuck(t *testing.T, pod string, texts ...string) {
 	t.Helper()
-	event, err := shared.WaitPodEvent(t.Context(), w.namespace, pod, time.Minute, texts...)
+	event, err := shared.WaitPodEvent(t.Context(), f.namespace, pod, time.Minute, texts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %s", pod, event.Message)
-	w.checkWaiting(t, pod)
+	f.checkWaiting(t, pod)
 }
 
 // checkWaiting checks that no container of the pod has ever started.
-func (w *world) checkWaiting(t *testing.T, pod string) {
+func (f *fixture) checkWaiting(t *testing.T, pod string) {
 	t.Helper()
-	p, err := shared.Client.CoreV1().Pods(w.namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	p, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,14 +331,14 @@ func (w *world) checkWaiting(t *testing.T, pod string) {
 }
 
 // keyInfo reads the transit key.
-func (w *world) keyInfo(t *testing.T) (info struct {
+func (f *fixture) keyInfo(t *testing.T) (info struct {
 	Derived bool `json:"derived"`
 	Latest  int  `json:"latest_version"`
 	MinDec  int  `json:"min_decryption_version"`
 }) {
 	t.Helper()
 	answer := struct{ Data any }{&info}
-	if err := shared.Vault.Do(t.Context(), http.MethodGet, "transit/keys/"+w.key, nil, &answer); err != nil {
+	if err := shared.Vault.Do(t.Context(), http.MethodGet, "transit/keys/"+f.key, nil, &answer); err != nil {
 		t.Fatal(err)
 	}
 	return info
