@@ -30,10 +30,10 @@ type anatomy struct {
 }
 
 // dissect mounts for new pods, and asks the provider's metrics how long it took.
-func dissect(ctx context.Context, w *world, f *floor, p *provider) (a anatomy, err error) {
+func dissect(ctx context.Context, e *environment, f *floor, p *provider) (a anatomy, err error) {
 	mean := func(kind string) (float64, error) {
 		c := &cell{From: fromKubelet, Entries: 1, Parallel: 1, Kind: kind}
-		s, err := c.round(ctx, w, f, p, coldCalls(fromKubelet, 1))
+		s, err := c.round(ctx, e, f, p, coldCalls(fromKubelet, 1))
 		if err != nil {
 			return 0, err
 		}

@@ -18,25 +18,25 @@ import (
 )
 
 // post creates an object as the cluster's administrator; out gets the answer.
-func (w *world) post(ctx context.Context, path string, in, out any) error {
+func (e *environment) post(ctx context.Context, path string, in, out any) error {
 	text, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.api.Address+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.api.Address+path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return send(w.admin, req, out)
+	return send(e.admin, req, out)
 }
 
 // apiPod makes a pod of the reader, which nothing runs, and returns its uid and a
 // token of its own for the API server.
-func (w *world) apiPod(ctx context.Context, name string) (uid, token string, err error) {
+func (e *environment) apiPod(ctx context.Context, name string) (uid, token string, err error) {
 	path := "/api/v1/namespaces/" + namespace
 	var made corev1.Pod
-	err = w.post(ctx, path+"/pods", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+	err = e.post(ctx, path+"/pods", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
 		ServiceAccountName: reader, Containers: []corev1.Container{{Name: "app", Image: "app"}},
 	}}, &made)
 	if err != nil {
@@ -44,10 +44,11 @@ func (w *world) apiPod(ctx context.Context, name string) (uid, token string, err
 	}
 	seconds := int64(3600)
 	var granted authenticationv1.TokenRequest
-	err = w.post(ctx, path+"/serviceaccounts/"+reader+"/token", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: &seconds,
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: made.UID},
-	}}, &granted)
+	err = e.post(ctx, path+"/serviceaccounts/"+reader+"/token",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			ExpirationSeconds: &seconds,
+			BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: made.UID},
+		}}, &granted)
 	return string(made.UID), granted.Status.Token, err
 }
 

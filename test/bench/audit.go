@@ -27,18 +27,21 @@ func (p auditPair) ratio() float64 { return ratio(p.With, p.Without) }
 
 // auditHeaders measures what the audit headers cost where Vault has no audit device:
 // to make them, to send them, and to have Vault read them.
-func auditHeaders(ctx context.Context, w *world, say func(string, ...any)) (pairs []auditPair, err error) {
-	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
+func auditHeaders(ctx context.Context, e *environment, say func(string, ...any)) (pairs []auditPair, err error) {
+	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
 	if err != nil {
 		return nil, err
 	}
-	v := w.volumes[1]
+	v := e.volumes[1]
 	entry := v.entries[0]
-	items := []transit.Item{{Data: []byte(v.ciphertext[entry]), Context: ciphertext.Strict.Context(namespace, v.secret, entry)}}
+	items := []transit.Item{{Data: []byte(v.ciphertext[entry]),
+		Context: ciphertext.Strict.Context(namespace, v.secret, entry)}}
 	call := func(p pod, audit transit.Audit) (time.Duration, error) {
 		began := time.Now()
-		login := client.NewLoginSource(transit.Login{Mount: "jwt", Role: namespace, JWT: func() (string, error) { return p.vault, nil }})
-		results, err := client.Session("", login).Decrypt(transit.WithAudit(ctx, audit), transit.Key{Mount: "transit", Name: namespace}, items)
+		login := client.NewLoginSource(transit.Login{Mount: "jwt", Role: namespace,
+			JWT: func() (string, error) { return p.vault, nil }})
+		results, err := client.Session("", login).
+			Decrypt(transit.WithAudit(ctx, audit), transit.Key{Mount: "transit", Name: namespace}, items)
 		took := time.Since(began)
 		if err == nil {
 			err = cmp.Or(results[0].Err, v.check(map[string]string{entry: string(results[0].Data)}))
@@ -46,7 +49,7 @@ func auditHeaders(ctx context.Context, w *world, say func(string, ...any)) (pair
 		return took, err
 	}
 	for n := range auditPairs {
-		pods, err := w.newPods(ctx, 2*auditCalls, false)
+		pods, err := e.newPods(ctx, 2*auditCalls, false)
 		if err != nil {
 			return nil, err
 		}
@@ -56,7 +59,8 @@ func auditHeaders(ctx context.Context, w *world, say func(string, ...any)) (pair
 			if i%2 == n%2 {
 				audit, times = transit.Audit{
 					Namespace: namespace, Pod: p.name + "-5d9c7b6f4-x2x8p", PodUID: p.uid, ServiceAccount: p.name,
-					Secret: v.secret, Class: v.secret, Node: "ip-10-0-0-1.eu-central-1.compute.internal", RequestID: "WTD6CLMSXK6UTOTOLNUXRCLQZB",
+					Secret: v.secret, Class: v.secret, Node: "ip-10-0-0-1.eu-central-1.compute.internal",
+					RequestID: "WTD6CLMSXK6UTOTOLNUXRCLQZB",
 				}, &with
 			}
 			took, err := call(p, audit)
@@ -78,10 +82,11 @@ func median(times []time.Duration) float64 {
 
 // auditBudget judges the pair in the middle.
 func auditBudget(pairs []auditPair) budget {
-	sorted := slices.SortedFunc(slices.Values(pairs), func(a, b auditPair) int { return cmp.Compare(a.ratio(), b.ratio()) })
+	sorted := slices.SortedFunc(slices.Values(pairs),
+		func(a, b auditPair) int { return cmp.Compare(a.ratio(), b.ratio()) })
 	middle := sorted[len(sorted)/2]
 	return budget{
 		Name: fmt.Sprintf("audit headers: login and decrypt, %d pairs", len(pairs)), Unit: "ms", Limit: 1.05,
 		Measured: middle.With, Floor: middle.Without,
-	}.judged()
+	}.evaluated()
 }

@@ -43,7 +43,8 @@ func TestPercentile(t *testing.T) {
 
 func TestRow(t *testing.T) {
 	c := &cell{From: fromKubelet, Entries: 1, Parallel: 1, Kind: kindCold}
-	c.add(samples{latencies: []time.Duration{4 * time.Millisecond, 2 * time.Millisecond}, wall: time.Second, cpu: 3 * time.Millisecond})
+	c.add(samples{latencies: []time.Duration{4 * time.Millisecond, 2 * time.Millisecond}, wall: time.Second,
+		cpu: 3 * time.Millisecond})
 	c.add(samples{latencies: []time.Duration{3 * time.Millisecond}, wall: time.Second, cpu: 3 * time.Millisecond})
 	got := c.row()
 	want := row{cell: c, Count: 3, Rate: 1.5, P50: 3, P95: 4, P99: 4, CPU: 2}
@@ -90,7 +91,7 @@ func TestVerdict(t *testing.T) {
 		{"most of the floor's rate", budget{Limit: 0.9, AtLeast: true, Measured: 300, Floor: 300}, true, 1},
 		{"half of the floor's rate", budget{Limit: 0.9, AtLeast: true, Measured: 150, Floor: 300}, false, 0.5},
 	} {
-		got := test.budget.judged()
+		got := test.budget.evaluated()
 		if got.Met != test.met || got.Ratio != test.ratio {
 			t.Errorf("%s: met %v, ratio %v; want %v, %v", test.name, got.Met, got.Ratio, test.met, test.ratio)
 		}
@@ -103,8 +104,10 @@ func TestVerdict(t *testing.T) {
 // TestReport: each budget finds its figure, and both formats hold all of them.
 func TestReport(t *testing.T) {
 	r := report{
-		Memory: resident{Start: 10 * mib, Pods110: 40 * mib, Pods1k: 50 * mib}, Sizes: sizes{Provider: 23e6, Rotator: 28e6, Image: 51e6},
-		Requests: []requests{{fromKubelet, kindCold, 2, 0}, {fromKubelet, kindRepeat, 0, 0}, {fromPod, kindCold, 2, 1}, {fromPod, kindRepeat, 0, 1}},
+		Memory: resident{Start: 10 * mib, Pods110: 40 * mib, Pods1k: 50 * mib},
+		Sizes:  sizes{Provider: 23e6, Rotator: 28e6, Image: 51e6},
+		Requests: []requests{{fromKubelet, kindCold, 2, 0}, {fromKubelet, kindRepeat, 0, 0}, {fromPod, kindCold, 2, 1},
+			{fromPod, kindRepeat, 0, 1}},
 	}
 	for _, c := range allCells() {
 		latency := map[string]time.Duration{kindFloor: 3, kindCold: 6, kindRepeat: 1}[c.Kind] * time.Millisecond
@@ -118,8 +121,9 @@ func TestReport(t *testing.T) {
 		met[name] = b.Met
 	}
 	want := map[string]bool{
-		"cold mount p50": false, "16 cold mounts at a time": false, "repeated mount p50": false, "repeated mounts, 16 at a time": false,
-		"requests of a repeated mount": true, "CPU of a cold mount": true, "CPU of a repeated mount": false,
+		"cold mount p50": false, "16 cold mounts at a time": false, "repeated mount p50": false,
+		"repeated mounts, 16 at a time": false,
+		"requests of a repeated mount":  true, "CPU of a cold mount": true, "CPU of a repeated mount": false,
 		"memory at start": true, "memory after 110 pods": false, "provider binary": true, "image": true,
 	}
 	if diff := cmp.Diff(want, met); diff != "" {

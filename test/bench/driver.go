@@ -23,7 +23,8 @@ type driver struct {
 
 // dial waits until the provider answers.
 func dial(ctx context.Context, socket string) (*driver, error) {
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,8 @@ func (v *volume) checkAnswer(answer *v1alpha1.MountResponse) error {
 		got[file.GetPath()] = string(file.GetContents())
 	}
 	if len(answer.GetObjectVersion()) != len(v.entries) {
-		return fmt.Errorf("the provider answered %d object versions for %d entries", len(answer.GetObjectVersion()), len(v.entries))
+		return fmt.Errorf("the provider answered %d object versions for %d entries", len(answer.GetObjectVersion()),
+			len(v.entries))
 	}
 	return v.check(got)
 }
@@ -86,7 +88,8 @@ func (v *volume) checkAnswer(answer *v1alpha1.MountResponse) error {
 // check is for the floor too.
 func (v *volume) check(got map[string]string) error {
 	if !maps.Equal(got, v.plaintext) {
-		return fmt.Errorf("the plaintext of %s that came (%d entries) is not the one that was encrypted (%d)", v.secret, len(got), len(v.plaintext))
+		return fmt.Errorf("the plaintext of %s that came (%d entries) is not the one that was encrypted (%d)", v.secret,
+			len(got), len(v.plaintext))
 	}
 	return nil
 }

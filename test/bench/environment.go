@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// namespace is of the pods, and the name of key, role and policy.
+	// namespace is the namespace of the pods and the name of key, role and policy.
 	namespace = "bench"
 	// reader is the service account that may read the Secrets.
 	reader = "reader"
@@ -36,9 +36,9 @@ type volume struct {
 	ciphertext map[string]string
 }
 
-// A pod is who mounts. The API server knows one service account, which is what
-// it takes to read a Secret, and the pods that do so; the others are each one of a
-// service account of its own. All have tokens of their own.
+// A pod mounts a volume. Pods that read the Secret from the API server exist there
+// and share a service account that may read it. Every other pod has a service
+// account of its own. Each pod has its own tokens.
 type pod struct {
 	name, uid string
 	account   string
@@ -46,65 +46,65 @@ type pod struct {
 	api       string // token of the API server; empty where the kubelet hands over the ciphertext
 }
 
-// world is the real parts around the provider.
-type world struct {
+// environment is what the provider talks to: a real Vault and a real API server.
+type environment struct {
 	vault   *testenv.Vault
 	api     *testenv.APIServer
 	admin   *http.Client // of the API server
 	issuer  *testenv.JWTIssuer
 	volumes map[int]*volume // by the number of entries
-	pods    atomic.Int64    // how many there were
+	pods    atomic.Int64    // number of pods so far
 }
 
-func newWorld(ctx context.Context) (w *world, err error) {
-	w = &world{volumes: map[int]*volume{}}
+func newEnvironment(ctx context.Context) (e *environment, err error) {
+	e = &environment{volumes: map[int]*volume{}}
 	defer func() {
 		if err != nil {
-			w.close()
+			e.close()
 		}
 	}()
 	start, startCtx := errgroup.WithContext(ctx)
 	start.Go(func() (err error) {
-		w.vault, err = testenv.StartVault(startCtx, testenv.VaultOptions{})
+		e.vault, err = testenv.StartVault(startCtx, testenv.VaultOptions{})
 		return err
 	})
 	start.Go(func() (err error) {
-		w.api, err = testenv.StartAPIServer(startCtx)
+		e.api, err = testenv.StartAPIServer(startCtx)
 		return err
 	})
 	if err := start.Wait(); err != nil {
-		return w, err
+		return e, err
 	}
-	if w.admin, err = rest.HTTPClientFor(w.api.Config); err != nil {
-		return w, err
+	if e.admin, err = rest.HTTPClientFor(e.api.Config); err != nil {
+		return e, err
 	}
-	if err := w.prepareVault(ctx); err != nil {
-		return w, err
+	if err := e.prepareVault(ctx); err != nil {
+		return e, err
 	}
 	for _, n := range entryCounts {
-		if w.volumes[n], err = w.seal(ctx, n); err != nil {
-			return w, err
+		if e.volumes[n], err = e.encrypt(ctx, n); err != nil {
+			return e, err
 		}
 	}
-	return w, w.prepareAPI(ctx)
+	return e, e.prepareAPI(ctx)
 }
 
-func (w *world) close() {
-	if w.vault != nil {
-		w.vault.Stop()
+func (e *environment) close() {
+	if e.vault != nil {
+		e.vault.Stop()
 	}
-	if w.api != nil {
-		w.api.Stop()
+	if e.api != nil {
+		e.api.Stop()
 	}
 }
 
 // prepareVault makes a derived key and a role in which every service account of
 // the namespace may decrypt with it.
-func (w *world) prepareVault(ctx context.Context) (err error) {
-	if w.issuer, err = testenv.NewJWTIssuer(); err != nil {
+func (e *environment) prepareVault(ctx context.Context) (err error) {
+	if e.issuer, err = testenv.NewJWTIssuer(); err != nil {
 		return err
 	}
-	if err := w.vault.TrustIssuer(ctx, "jwt", w.issuer); err != nil {
+	if err := e.vault.TrustIssuer(ctx, "jwt", e.issuer); err != nil {
 		return err
 	}
 	for _, write := range []struct {
@@ -122,17 +122,17 @@ func (w *world) prepareVault(ctx context.Context) (err error) {
 			"token_policies":    []string{namespace}, "token_type": "batch", "token_ttl": "20m",
 		}},
 	} {
-		if _, err := w.vault.Write(ctx, write.path, write.data); err != nil {
+		if _, err := e.vault.Write(ctx, write.path, write.data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// seal makes a Secret of n entries, of the size of a password or of a small file.
-func (w *world) seal(ctx context.Context, n int) (*volume, error) {
+// encrypt makes a Secret of n entries, of the size of a password or of a small file.
+func (e *environment) encrypt(ctx context.Context, n int) (*volume, error) {
 	v := &volume{secret: fmt.Sprintf("entries-%d", n), plaintext: map[string]string{}, ciphertext: map[string]string{}}
-	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
+	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +142,10 @@ func (w *world) seal(ctx context.Context, n int) (*volume, error) {
 		text := strings.Repeat(rand.Text(), 4) // 104 bytes
 		v.entries = append(v.entries, entry)
 		v.plaintext[entry] = text
-		items = append(items, transit.Item{Data: []byte(text), Context: ciphertext.Strict.Context(namespace, v.secret, entry)})
+		items = append(items,
+			transit.Item{Data: []byte(text), Context: ciphertext.Strict.Context(namespace, v.secret, entry)})
 	}
-	session := client.Session("", transit.StaticToken(w.vault.RootToken))
+	session := client.Session("", transit.StaticToken(e.vault.RootToken))
 	results, err := session.Encrypt(ctx, transit.Key{Mount: "transit", Name: namespace}, items)
 	if err != nil {
 		return nil, err
@@ -159,27 +160,27 @@ func (w *world) seal(ctx context.Context, n int) (*volume, error) {
 }
 
 // prepareAPI makes the Secrets, and a service account that may read them.
-func (w *world) prepareAPI(ctx context.Context) error {
+func (e *environment) prepareAPI(ctx context.Context) error {
 	meta := metav1.ObjectMeta{Name: reader}
 	var names []string
 	core, auth := "/api/v1/namespaces", "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace
 	errs := []error{
-		w.post(ctx, core, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, nil),
-		w.post(ctx, core+"/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: meta}, nil),
+		e.post(ctx, core, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, nil),
+		e.post(ctx, core+"/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: meta}, nil),
 	}
-	for _, v := range w.volumes {
+	for _, v := range e.volumes {
 		names = append(names, v.secret)
-		errs = append(errs, w.post(ctx, core+"/"+namespace+"/secrets", &corev1.Secret{
+		errs = append(errs, e.post(ctx, core+"/"+namespace+"/secrets", &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: v.secret, Labels: map[string]string{"secretmanager.io/transit-key": namespace}},
 			Type:       "secretmanager.io/ciphertext",
 			StringData: v.ciphertext,
 		}, nil))
 	}
 	errs = append(errs,
-		w.post(ctx, auth+"/roles", &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		e.post(ctx, auth+"/roles", &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}, ResourceNames: names},
 		}}, nil),
-		w.post(ctx, auth+"/rolebindings", &rbacv1.RoleBinding{
+		e.post(ctx, auth+"/rolebindings", &rbacv1.RoleBinding{
 			ObjectMeta: meta,
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: reader},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: reader}},
@@ -187,21 +188,21 @@ func (w *world) prepareAPI(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// newPods makes pods that nobody has seen before.
-func (w *world) newPods(ctx context.Context, n int, asPod bool) ([]pod, error) {
+// newPods returns pods that the provider has not seen before.
+func (e *environment) newPods(ctx context.Context, n int, asPod bool) ([]pod, error) {
 	pods := make([]pod, n)
 	made, ctx := errgroup.WithContext(ctx)
 	made.SetLimit(8)
 	for i := range pods {
 		made.Go(func() (err error) {
-			number := w.pods.Add(1)
+			number := e.pods.Add(1)
 			p := pod{name: fmt.Sprintf("app-%d", number), uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", number)}
 			p.account = p.name
 			if asPod {
 				p.account = reader
-				p.uid, p.api, err = w.apiPod(ctx, p.name)
+				p.uid, p.api, err = e.apiPod(ctx, p.name)
 			}
-			p.vault = w.issuer.PodToken(namespace, p.name, p.uid, p.account, "vault", time.Hour)
+			p.vault = e.issuer.PodToken(namespace, p.name, p.uid, p.account, "vault", time.Hour)
 			pods[i] = p
 			return err
 		})

@@ -48,8 +48,9 @@ type floodRun struct {
 }
 
 // floods measures repeated mounts while each port is flooded in turn.
-func floods(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (runs []floodRun, err error) {
-	p, err := startProvider(ctx, dir, "flooded", w.vault.Address, w.api.Kubeconfig, "--pprof-addr=127.0.0.1:0")
+func floods(ctx context.Context, e *environment, dir string, o options,
+	say func(string, ...any)) (runs []floodRun, err error) {
+	p, err := startProvider(ctx, dir, "flooded", e.vault.Address, e.api.Kubeconfig, "--pprof-addr=127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +61,13 @@ func floods(ctx context.Context, w *world, dir string, o options, say func(strin
 	}
 	defer bare.stop()
 	exporterLog := filepath.Join(dir, "exporter.log")
-	exporter, err := startExporter(dir, exporterLog, w.api.Kubeconfig)
+	exporter, err := startExporter(dir, exporterLog, e.api.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	defer exporter.stop()
 
-	address, err := bare.line()
+	address, err := bare.waitLine()
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +84,10 @@ func floods(ctx context.Context, w *world, dir string, o options, say func(strin
 		if err != nil {
 			return nil, err
 		}
-		runs = append(runs, floodRun{Port: port.name, target: flood.Target{Address: address, Path: port.path, Sources: floodSources}})
+		runs = append(runs,
+			floodRun{Port: port.name, target: flood.Target{Address: address, Path: port.path, Sources: floodSources}})
 	}
-	calls, err := (&cell{From: fromKubelet, Kind: kindRepeat}).calls(ctx, w, nil, p, w.volumes[1], 1)
+	calls, err := (&cell{From: fromKubelet, Kind: kindRepeat}).calls(ctx, e, nil, p, e.volumes[1], 1)
 	if err != nil {
 		return nil, err
 	}
@@ -113,12 +115,12 @@ func (f *floodRun) round(ctx context.Context, p *provider, repeat call) error {
 		return err
 	}
 	defer child.stop()
-	if _, err := child.line(); err != nil { // it floods
+	if _, err := child.waitLine(); err != nil { // it floods
 		return err
 	}
 	tick := time.NewTicker(mountEvery)
 	defer tick.Stop()
-	s, err := timed(ctx, p, 1, func(int) call { <-tick.C; return repeat })
+	s, err := runWorkers(ctx, p, 1, func(int) call { <-tick.C; return repeat })
 	if err != nil {
 		return err
 	}
@@ -153,7 +155,8 @@ func floodBudgets(runs []floodRun) (all []budget) {
 			floor = f.P99
 			continue
 		}
-		all = append(all, budget{Name: "repeated mount p99: flood of " + f.Port, Unit: "ms", Limit: 2, Measured: f.P99, Floor: floor}.judged())
+		all = append(all, budget{Name: "repeated mount p99: flood of " + f.Port, Unit: "ms", Limit: 2, Measured: f.P99,
+			Floor: floor}.evaluated())
 	}
 	return all
 }
@@ -187,13 +190,14 @@ func startExporter(dir, logFile, kubeconfig string) (*child, error) {
 		return nil, err
 	}
 	defer log.Close() // the child has its own copy
-	cmd := exec.Command(filepath.Join(dir, rotatorName), "export", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--kubeconfig="+kubeconfig)
+	cmd := exec.Command(filepath.Join(dir, rotatorName), "export", "--metrics-addr=127.0.0.1:0", "--log-format=json",
+		"--kubeconfig="+kubeconfig)
 	cmd.Env, cmd.Stderr = []string{}, log
 	return startChild(cmd)
 }
 
-// line reads a line of what the child prints, a byte at a time so that the rest stays.
-func (c *child) line() (string, error) {
+// waitLine reads a line of what the child prints, a byte at a time so that the rest stays.
+func (c *child) waitLine() (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
 		if _, err := io.ReadFull(c.stdout, b); err != nil {
@@ -234,7 +238,8 @@ func runFloodChild(args []string) int {
 		parentEnded(cancel)
 		var r flood.Result
 		time.AfterFunc(200*time.Millisecond, func() { fmt.Println("flooding") })
-		if r, err = flood.Run(ctx, flood.Target{Address: args[1], Path: args[2], Sources: floodSources}, floodRate); err == nil {
+		if r, err = flood.Run(ctx, flood.Target{Address: args[1], Path: args[2], Sources: floodSources},
+			floodRate); err == nil {
 			err = json.NewEncoder(os.Stdout).Encode(r)
 		}
 	default:

@@ -15,16 +15,16 @@ import (
 
 // floor makes the requests of a mount and does nothing else.
 type floor struct {
-	w      *world
+	w      *environment
 	client *http.Client
 }
 
-func newFloor(w *world) (*floor, error) {
+func newFloor(e *environment) (*floor, error) {
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(w.api.CA) {
+	if !roots.AppendCertsFromPEM(e.api.CA) {
 		return nil, errors.New("the API server's CA is no certificate")
 	}
-	return &floor{w, &http.Client{Transport: &http.Transport{
+	return &floor{e, &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
 		ForceAttemptHTTP2:   true, // to the API server; Vault is plain HTTP here
 		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -63,7 +63,8 @@ func (f *floor) requests(v *volume, p pod) call {
 				} `json:"batch_results"`
 			} `json:"data"`
 		}
-		if err := f.ask(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch}, &answer); err != nil {
+		if err := f.ask(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch},
+			&answer); err != nil {
 			return err
 		}
 		if len(answer.Data.Results) != len(batch) {
@@ -82,7 +83,8 @@ func (f *floor) entries(ctx context.Context, v *volume, p pod) (map[string]strin
 	if p.api == "" {
 		return v.ciphertext, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.w.api.Address+"/api/v1/namespaces/"+namespace+"/secrets/"+v.secret, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		f.w.api.Address+"/api/v1/namespaces/"+namespace+"/secrets/"+v.secret, nil)
 	if err != nil {
 		return nil, err
 	}

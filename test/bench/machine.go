@@ -22,7 +22,7 @@ type machine struct {
 	Kubernetes string `json:"kubernetes"`
 }
 
-func describe(ctx context.Context, w *world) machine {
+func describe(ctx context.Context, e *environment) machine {
 	m := machine{Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
 	read := func(file string) string {
 		text, _ := os.ReadFile(file)
@@ -42,9 +42,9 @@ func describe(ctx context.Context, w *world) machine {
 		}
 	}
 	var vault struct{ Version string }
-	get(http.DefaultClient, w.vault.Address+"/v1/sys/health", &vault)
+	get(http.DefaultClient, e.vault.Address+"/v1/sys/health", &vault)
 	var kubernetes struct{ GitVersion string }
-	get(w.admin, w.api.Address+"/version", &kubernetes)
+	get(e.admin, e.api.Address+"/version", &kubernetes)
 	m.Vault, m.Kubernetes = vault.Version, kubernetes.GitVersion
 	return m
 }

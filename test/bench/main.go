@@ -8,13 +8,13 @@
 // makes one, sent by a bare HTTP client with kept-alive connections. Rounds of
 // floor and provider alternate, so that what else the machine does hits both.
 //
-//   - A cold mount is one of a pod and a service account that nobody has seen
-//     before, so no cache of any kind can help.
+//   - A cold mount is the first one of a pod and of its service account, so no
+//     cache can help.
 //   - A repeated mount is the same request once more, as the kubelet sends it
 //     every minute or so for each volume of each running pod.
 //
-// The audit headers are measured by themselves: logins and decrypts with them and
-// without them, in turns.
+// The audit headers are measured separately: logins and decrypts with and without
+// them alternate.
 //
 // The rotator is measured in the same way, a process of its own that rotates
 // 10,000 and 50,000 Secrets, against the list and the patches that it takes. Its
@@ -59,7 +59,7 @@ type options struct {
 	small  bool
 }
 
-// measures is whether something is to be measured.
+// measures reports whether the named part is to be measured.
 func (o options) measures(what string) bool { return o.what == "all" || o.what == what }
 
 func main() {
@@ -73,7 +73,9 @@ func main() {
 	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, audit, flood, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "leave out the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
-	if flag.NArg() > 0 || !slices.Contains([]string{"all", "provider", "audit", "flood", "rotator", "status"}, o.what) || o.rounds < 1 || o.output != "table" && o.output != "json" {
+	if flag.NArg() > 0 ||
+		!slices.Contains([]string{"all", "provider", "audit", "flood", "rotator", "status"}, o.what) || o.rounds < 1 ||
+		o.output != "table" && o.output != "json" {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -108,21 +110,21 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	say("starting a Vault and an API server")
-	w, err := newWorld(ctx)
+	e, err := newEnvironment(ctx)
 	if err != nil {
 		return err
 	}
-	defer w.close()
-	r := report{Machine: describe(ctx, w), Sizes: sizes}
+	defer e.close()
+	r := report{Machine: describe(ctx, e), Sizes: sizes}
 
 	if o.measures("provider") {
 		say("memory, and requests per mount")
 		var empty time.Duration
-		if r.Memory, r.Requests, empty, err = memory(ctx, w, dir); err != nil {
+		if r.Memory, r.Requests, empty, err = memory(ctx, e, dir); err != nil {
 			return err
 		}
 		r.EmptyCall = milliseconds(empty)
-		cells, parts, err := measure(ctx, w, dir, o, say)
+		cells, parts, err := measure(ctx, e, dir, o, say)
 		if err != nil {
 			return err
 		}
@@ -133,19 +135,19 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		r.Budgets = budgets(r)
 	}
 	if o.measures("audit") {
-		if r.Audit, err = auditHeaders(ctx, w, say); err != nil {
+		if r.Audit, err = auditHeaders(ctx, e, say); err != nil {
 			return err
 		}
 		r.Budgets = append(r.Budgets, auditBudget(r.Audit))
 	}
 	if o.measures("flood") {
-		if r.Floods, err = floods(ctx, w, dir, o, say); err != nil {
+		if r.Floods, err = floods(ctx, e, dir, o, say); err != nil {
 			return err
 		}
 		r.Budgets = append(r.Budgets, floodBudgets(r.Floods)...)
 	}
 	if o.measures("rotator") || o.measures("status") {
-		if r.Rotations, r.Status, err = manySecrets(ctx, w, dir, o, say); err != nil {
+		if r.Rotations, r.Status, err = manySecrets(ctx, e, dir, o, say); err != nil {
 			return err
 		}
 		r.Budgets = append(r.Budgets, rotationBudgets(r.Rotations)...)

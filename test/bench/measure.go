@@ -76,14 +76,15 @@ func allCells() []*cell {
 	return cells
 }
 
-// measure makes the rounds.
-func measure(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (cells []*cell, parts anatomy, err error) {
-	p, err := startProvider(ctx, dir, "measured", w.vault.Address, w.api.Kubeconfig)
+// measure runs the rounds.
+func measure(ctx context.Context, e *environment, dir string, o options,
+	say func(string, ...any)) (cells []*cell, parts anatomy, err error) {
+	p, err := startProvider(ctx, dir, "measured", e.vault.Address, e.api.Kubeconfig)
 	if err != nil {
 		return nil, parts, err
 	}
 	defer func() { err = errors.Join(p.explain(err), p.stop()) }()
-	f, err := newFloor(w)
+	f, err := newFloor(e)
 	if err != nil {
 		return nil, parts, err
 	}
@@ -92,7 +93,7 @@ func measure(ctx context.Context, w *world, dir string, o options, say func(stri
 	// Connections, and whatever else is made once.
 	for _, c := range cells {
 		if c.Parallel > 1 && c.Kind != kindRepeat {
-			if _, err := c.round(ctx, w, f, p, 2*c.Parallel); err != nil {
+			if _, err := c.round(ctx, e, f, p, 2*c.Parallel); err != nil {
 				return nil, parts, err
 			}
 		}
@@ -112,7 +113,7 @@ func measure(ctx context.Context, w *world, dir string, o options, say func(stri
 				i = group + 1 - i%3
 			}
 			c := cells[i]
-			s, err := c.round(ctx, w, f, p, coldCalls(c.From, c.Parallel))
+			s, err := c.round(ctx, e, f, p, coldCalls(c.From, c.Parallel))
 			if err != nil {
 				return nil, parts, fmt.Errorf("%s, %s, %d entries, %d at once: %w", c.Kind, c.From, c.Entries, c.Parallel, err)
 			}
@@ -120,17 +121,17 @@ func measure(ctx context.Context, w *world, dir string, o options, say func(stri
 		}
 	}
 	say("the parts of a cold mount")
-	parts, err = dissect(ctx, w, f, p)
+	parts, err = dissect(ctx, e, f, p)
 	return cells, parts, err
 }
 
 // round makes what calls need, measures them, and forgets them.
-func (c *cell) round(ctx context.Context, w *world, f *floor, p *provider, cold int) (samples, error) {
-	v := w.volumes[c.Entries]
+func (c *cell) round(ctx context.Context, e *environment, f *floor, p *provider, cold int) (samples, error) {
+	v := e.volumes[c.Entries]
 	if c.Kind == kindRepeat {
 		if c.repeats == nil {
 			var err error
-			if c.repeats, err = c.calls(ctx, w, f, p, v, c.Parallel); err != nil {
+			if c.repeats, err = c.calls(ctx, e, f, p, v, c.Parallel); err != nil {
 				return samples{}, err
 			}
 			for _, first := range c.repeats {
@@ -139,14 +140,14 @@ func (c *cell) round(ctx context.Context, w *world, f *floor, p *provider, cold 
 				}
 			}
 		}
-		return timed(ctx, p, c.Parallel, func(worker int) call { return c.repeats[worker] })
+		return runWorkers(ctx, p, c.Parallel, func(worker int) call { return c.repeats[worker] })
 	}
-	calls, err := c.calls(ctx, w, f, p, v, cold)
+	calls, err := c.calls(ctx, e, f, p, v, cold)
 	if err != nil {
 		return samples{}, err
 	}
 	var used atomic.Int64
-	return timed(ctx, p, c.Parallel, func(int) call {
+	return runWorkers(ctx, p, c.Parallel, func(int) call {
 		if n := int(used.Add(1)); n <= len(calls) {
 			return calls[n-1]
 		}
@@ -155,8 +156,8 @@ func (c *cell) round(ctx context.Context, w *world, f *floor, p *provider, cold 
 }
 
 // calls returns n calls, each for a new pod.
-func (c *cell) calls(ctx context.Context, w *world, f *floor, p *provider, v *volume, n int) ([]call, error) {
-	pods, err := w.newPods(ctx, n, c.From == fromPod)
+func (c *cell) calls(ctx context.Context, e *environment, f *floor, p *provider, v *volume, n int) ([]call, error) {
+	pods, err := e.newPods(ctx, n, c.From == fromPod)
 	if err != nil {
 		return nil, err
 	}
@@ -171,9 +172,9 @@ func (c *cell) calls(ctx context.Context, w *world, f *floor, p *provider, v *vo
 	return calls, nil
 }
 
-// timed lets workers make calls, one after the other, until next has no more or
+// runWorkers lets workers make calls, one after the other, until next has no more or
 // the time is over. The first error ends it.
-func timed(ctx context.Context, p *provider, workers int, next func(worker int) call) (s samples, err error) {
+func runWorkers(ctx context.Context, p *provider, workers int, next func(worker int) call) (s samples, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cpu, err := p.cpu()

@@ -45,13 +45,14 @@ func (d *driver) emptyCall(ctx context.Context) (time.Duration, error) {
 
 // memory starts a provider of its own, has it mount for more and more pods, 16 at
 // a time as on a node that comes back, and counts the requests that it makes.
-func memory(ctx context.Context, w *world, dir string) (m resident, counts []requests, empty time.Duration, err error) {
-	vault, err := newCounter(w.vault.Address, nil)
+func memory(ctx context.Context, e *environment, dir string) (m resident, counts []requests, empty time.Duration,
+	err error) {
+	vault, err := newCounter(e.vault.Address, nil)
 	if err != nil {
 		return m, nil, 0, err
 	}
 	defer vault.Close()
-	api, err := newCounter(w.api.Address, w.admin.Transport)
+	api, err := newCounter(e.api.Address, e.admin.Transport)
 	if err != nil {
 		return m, nil, 0, err
 	}
@@ -85,7 +86,7 @@ func memory(ctx context.Context, w *world, dir string) (m resident, counts []req
 		pods int
 		rss  *int64
 	}{{110, &m.Pods110}, {1000 - 110, &m.Pods1k}} {
-		calls, err := (&cell{From: fromKubelet, Kind: kindCold}).calls(ctx, w, nil, p, w.volumes[1], step.pods)
+		calls, err := (&cell{From: fromKubelet, Kind: kindCold}).calls(ctx, e, nil, p, e.volumes[1], step.pods)
 		if err != nil {
 			return m, nil, 0, err
 		}
@@ -104,7 +105,7 @@ func memory(ctx context.Context, w *world, dir string) (m resident, counts []req
 
 	for _, from := range []string{fromKubelet, fromPod} {
 		const n = 20
-		calls, err := (&cell{From: from, Kind: kindCold}).calls(ctx, w, nil, p, w.volumes[1], n)
+		calls, err := (&cell{From: from, Kind: kindCold}).calls(ctx, e, nil, p, e.volumes[1], n)
 		if err != nil {
 			return m, nil, 0, err
 		}

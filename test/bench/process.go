@@ -42,7 +42,8 @@ func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, 
 	if err != nil {
 		return s, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/",
+		"./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	// go build ends its own children when it is asked to end, not when it is killed.
@@ -68,7 +69,8 @@ func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, 
 			say("still building")
 		}
 	}
-	for file, size := range map[string]*int64{filepath.Join(dir, providerName): &s.Provider, filepath.Join(dir, rotatorName): &s.Rotator} {
+	for file, size := range map[string]*int64{filepath.Join(dir, providerName): &s.Provider,
+		filepath.Join(dir, rotatorName): &s.Rotator} {
 		info, err := os.Stat(file)
 		if err != nil {
 			return s, err
@@ -95,7 +97,8 @@ type provider struct {
 func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, more ...string) (*provider, error) {
 	socket := filepath.Join(dir, name+".sock")
 	args := append([]string{"--endpoint=" + socket, "--version-key-file=" + filepath.Join(dir, name+".key"),
-		"--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--vault-addr=" + vault, "--vault-auth-mount=jwt", "--kubeconfig=" + kubeconfig}, more...)
+		"--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--log-format=json", "--vault-addr=" + vault,
+		"--vault-auth-mount=jwt", "--kubeconfig=" + kubeconfig}, more...)
 	p := &provider{
 		cmd:    exec.Command(filepath.Join(dir, providerName), args...),
 		exited: make(chan struct{}), logFile: filepath.Join(dir, name+".log"),

@@ -43,21 +43,24 @@ func (r report) find(from string, entries, parallel int, kind string) row {
 // budgets judges what docs/performance.md promises.
 func budgets(r report) []budget {
 	var all []budget
-	add := func(b budget) { all = append(all, b.judged()) }
+	add := func(b budget) { all = append(all, b.evaluated()) }
 	for _, from := range []string{fromKubelet, fromPod} {
 		for _, entries := range entryCounts {
 			what := from + ", " + count(entries)
 			floor, cold := r.find(from, entries, 1, kindFloor), r.find(from, entries, 1, kindCold)
 			add(budget{Name: "cold mount p50: " + what, Unit: "ms", Limit: 1.25, Measured: cold.P50, Floor: floor.P50})
 			floor, cold = r.find(from, entries, 16, kindFloor), r.find(from, entries, 16, kindCold)
-			add(budget{Name: "16 cold mounts at a time: " + what, Unit: "/s", Limit: 0.9, AtLeast: true, Measured: cold.Rate, Floor: floor.Rate})
+			add(budget{Name: "16 cold mounts at a time: " + what, Unit: "/s", Limit: 0.9, AtLeast: true,
+				Measured: cold.Rate, Floor: floor.Rate})
 		}
 	}
 	// Read as the pod, a repeated mount still asks the API server.
 	for _, entries := range entryCounts {
 		what := fromKubelet + ", " + count(entries)
-		add(budget{Name: "repeated mount p50: " + what, Unit: "ms", Limit: 0.3, Measured: r.find(fromKubelet, entries, 1, kindRepeat).P50})
-		add(budget{Name: "repeated mounts, 16 at a time: " + what, Unit: "/s", Limit: 5000, AtLeast: true, Measured: r.find(fromKubelet, entries, 16, kindRepeat).Rate})
+		add(budget{Name: "repeated mount p50: " + what, Unit: "ms", Limit: 0.3,
+			Measured: r.find(fromKubelet, entries, 1, kindRepeat).P50})
+		add(budget{Name: "repeated mounts, 16 at a time: " + what, Unit: "/s", Limit: 5000, AtLeast: true,
+			Measured: r.find(fromKubelet, entries, 16, kindRepeat).Rate})
 	}
 	for _, n := range r.Requests {
 		if n.Kind == kindRepeat && n.From == fromKubelet {
@@ -65,7 +68,8 @@ func budgets(r report) []budget {
 		}
 	}
 	add(budget{Name: "CPU of a cold mount", Unit: "ms", Limit: 1.5, Measured: r.find(fromKubelet, 1, 1, kindCold).CPU})
-	add(budget{Name: "CPU of a repeated mount", Unit: "ms", Limit: 0.15, Measured: r.find(fromKubelet, 1, 1, kindRepeat).CPU})
+	add(budget{Name: "CPU of a repeated mount", Unit: "ms", Limit: 0.15,
+		Measured: r.find(fromKubelet, 1, 1, kindRepeat).CPU})
 	add(budget{Name: "memory at start", Unit: "MiB", Limit: 20, Measured: float64(r.Memory.Start) / mib})
 	add(budget{Name: "memory after 110 pods", Unit: "MiB", Limit: 32, Measured: float64(r.Memory.Pods110) / mib})
 	add(budget{Name: "provider binary", Unit: "MB", Limit: 25, Measured: float64(r.Sizes.Provider) / mb})
@@ -93,15 +97,19 @@ func (r report) table(out io.Writer) error {
 		}
 	}
 	if len(r.Floods) > 0 {
-		say("\n%-24s %8s %8s %8s %8s %8s %8s %8s", "flood of", "per s", "% OK", "mounts", "p50 ms", "p99 ms", "CPU %", "RSS MiB")
+		say("\n%-24s %8s %8s %8s %8s %8s %8s %8s", "flood of", "per s", "% OK", "mounts", "p50 ms", "p99 ms", "CPU %",
+			"RSS MiB")
 		for _, f := range r.Floods {
-			say("%-24s %8.0f %8.1f %8d %8.2f %8.2f %8.1f %8.1f", f.Port, f.PerSecond, 100*f.OK, f.Mounts, f.P50, f.P99, 100*f.CPU, float64(f.RSS)/mib)
+			say("%-24s %8.0f %8.1f %8d %8.2f %8.2f %8.1f %8.1f", f.Port, f.PerSecond, 100*f.OK, f.Mounts, f.P50, f.P99,
+				100*f.CPU, float64(f.RSS)/mib)
 		}
 	}
 	if len(r.Rotations) > 0 {
-		say("\n%-16s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "rotation", "floor s", "(list s)", "run s", "× floor", "per s", "RSS MiB", "Vault", "idle s", "Vault")
+		say("\n%-16s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "rotation", "floor s", "(list s)", "run s", "× floor",
+			"per s", "RSS MiB", "Vault", "idle s", "Vault")
 		for _, n := range r.Rotations {
-			say("%-16s %8.1f %8.2f %8.1f %8.2f %8.0f %8.1f %8d %8.2f %8d", fmt.Sprintf("%d Secrets", n.Secrets), n.Floor, n.List, n.Run,
+			say("%-16s %8.1f %8.2f %8.1f %8.2f %8.0f %8.1f %8d %8.2f %8d", fmt.Sprintf("%d Secrets", n.Secrets),
+				n.Floor, n.List, n.Run,
 				ratio(n.Run, n.Floor), ratio(float64(n.Secrets), n.Run), float64(n.RSS)/mib, n.Vault, n.Idle, n.IdleVault)
 		}
 	}
@@ -116,7 +124,8 @@ func (r report) table(out io.Writer) error {
 
 // mounts is the provider's part of the table.
 func (r report) mounts(say func(string, ...any)) {
-	say("\n%-10s %7s %7s  %-6s %7s %8s %8s %8s %8s %7s", "ciphertext", "entries", "at once", "", "per s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "count")
+	say("\n%-10s %7s %7s  %-6s %7s %8s %8s %8s %8s %7s", "ciphertext", "entries", "at once", "", "per s", "p50 ms",
+		"p95 ms", "p99 ms", "CPU ms", "count")
 	for _, row := range r.Rows {
 		cpu := ""
 		if row.Kind != kindFloor {
@@ -153,7 +162,8 @@ func (b budget) line() string {
 		limit = fmt.Sprintf("%s %g × floor", sign, b.Limit)
 		floor, share = number(b.Floor), fmt.Sprintf("%.2f", b.Ratio)
 	}
-	return fmt.Sprintf("%-50s %14s %9s %9s %8s  %s", b.Name, strings.TrimSpace(limit), number(b.Measured), floor, share, verdict)
+	return fmt.Sprintf("%-50s %14s %9s %9s %8s  %s", b.Name, strings.TrimSpace(limit), number(b.Measured), floor, share,
+		verdict)
 }
 
 func count(entries int) string {

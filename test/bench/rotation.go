@@ -32,7 +32,7 @@ const (
 	writers = rotator.DefaultConcurrency
 )
 
-// A rotation is what it takes to bring so many Secrets to a new key version.
+// A rotation is the cost of bringing a number of Secrets to a new key version.
 type rotation struct {
 	Secrets int `json:"secrets"`
 	// Floor is one list and the patches, by a bare client; the new ciphertext is
@@ -52,30 +52,33 @@ type rotation struct {
 
 // manySecrets measures the rotator and status with more and more Secrets; status
 // with the fewest only.
-func manySecrets(ctx context.Context, w *world, dir string, o options, say func(string, ...any)) (all []rotation, status *statusRun, err error) {
+func manySecrets(ctx context.Context, e *environment, dir string, o options,
+	say func(string, ...any)) (all []rotation, status *statusRun, err error) {
 	counts := []int{10_000, 50_000}
 	if o.small || !o.measures("rotator") {
 		counts = counts[:1]
 	}
-	vault, err := newCounter(w.vault.Address, &http.Transport{MaxIdleConnsPerHost: 16})
+	vault, err := newCounter(e.vault.Address, &http.Transport{MaxIdleConnsPerHost: 16})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer vault.Close()
-	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
+	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
 	if err != nil {
 		return nil, nil, err
 	}
-	b := &rotationBench{world: w, dir: dir, say: say, counter: vault, session: client.Session("", transit.StaticToken(w.vault.RootToken))}
-	if _, err := w.vault.Write(ctx, "transit/keys/"+rotationKey, map[string]any{"derived": true}); err != nil {
+	b := &rotationBench{environment: e, dir: dir, say: say, counter: vault,
+		session: client.Session("", transit.StaticToken(e.vault.RootToken))}
+	if _, err := e.vault.Write(ctx, "transit/keys/"+rotationKey, map[string]any{"derived": true}); err != nil {
 		return nil, nil, err
 	}
 	for _, ns := range []string{rotationKey, rotator.DefaultStateNamespace} {
-		if err := w.post(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, nil); err != nil {
+		if err := e.post(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+			nil); err != nil {
 			return nil, nil, err
 		}
 	}
-	if err := w.api.CreateRotatorState(ctx, rotator.DefaultStateNamespace); err != nil {
+	if err := e.api.CreateRotatorState(ctx, rotator.DefaultStateNamespace); err != nil {
 		return nil, nil, err
 	}
 	for _, n := range counts {
@@ -99,12 +102,12 @@ func manySecrets(ctx context.Context, w *world, dir string, o options, say func(
 }
 
 type rotationBench struct {
-	*world
+	*environment
 	dir     string
 	say     func(string, ...any)
 	counter *counter // before Vault
 	session *transit.Session
-	secrets int // there are
+	secrets int // number of stored Secrets
 }
 
 // encrypt makes the ciphertext of one entry for the Secrets from the first to
@@ -113,7 +116,9 @@ type rotationBench struct {
 func (b *rotationBench) encrypt(ctx context.Context, first, last int) ([]transit.Result, error) {
 	items := make([]transit.Item, 0, last-first)
 	for i := first; i < last; i++ {
-		items = append(items, transit.Item{Data: bytes.Repeat([]byte{byte(i)}, 104), Context: ciphertext.Strict.Context(rotationKey, secretName(i), "value")})
+		items = append(items,
+			transit.Item{Data: bytes.Repeat([]byte{byte(i)}, 104),
+				Context: ciphertext.Strict.Context(rotationKey, secretName(i), "value")})
 	}
 	results, err := b.session.Encrypt(ctx, transit.Key{Mount: "transit", Name: rotationKey}, items)
 	for _, r := range results {
@@ -131,18 +136,21 @@ func (b *rotationBench) grow(ctx context.Context, n int) error {
 		return err
 	}
 	var made atomic.Int64
-	err = b.parallel(ctx, len(results), 16, fmt.Sprintf("making %d Secrets", n), &made, func(ctx context.Context, i int) error {
-		return b.post(ctx, rotationNS+"/secrets", &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: secretName(b.secrets + i), Labels: map[string]string{ciphertext.LabelTransitKey: rotationKey}},
-			Type:       ciphertext.Type, Data: map[string][]byte{"value": results[i].Data},
-		}, nil)
-	})
+	err = b.parallel(ctx, len(results), 16, fmt.Sprintf("making %d Secrets", n), &made,
+		func(ctx context.Context, i int) error {
+			return b.post(ctx, rotationNS+"/secrets", &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: secretName(b.secrets + i),
+					Labels: map[string]string{ciphertext.LabelTransitKey: rotationKey}},
+				Type: ciphertext.Type, Data: map[string][]byte{"value": results[i].Data},
+			}, nil)
+		})
 	b.secrets = n
 	return err
 }
 
-// parallel does n things, so many at a time, and tells how far it is.
-func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, done *atomic.Int64, do func(context.Context, int) error) error {
+// parallel calls do n times, with a number of calls at a time, and reports progress.
+func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, done *atomic.Int64,
+	do func(context.Context, int) error) error {
 	finished := make(chan struct{})
 	defer close(finished)
 	b.say("%s", what)
@@ -247,7 +255,8 @@ func (b *rotationBench) floor(ctx context.Context, r *rotation) error {
 	var done atomic.Int64
 	began = time.Now()
 	err = b.parallel(ctx, len(bodies), writers, "the floor's patches", &done, func(ctx context.Context, i int) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPatch, b.api.Address+rotationNS+"/secrets/"+patches[i].name, bytes.NewReader(bodies[i]))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPatch,
+			b.api.Address+rotationNS+"/secrets/"+patches[i].name, bytes.NewReader(bodies[i]))
 		if err != nil {
 			return err
 		}
@@ -264,7 +273,7 @@ type listed struct {
 	text      []byte
 }
 
-// pointer makes a name one part of a JSON pointer.
+// pointer escapes a name as one part of a JSON pointer.
 func pointer(name string) string { return strings.ReplaceAll(name, "/", "~1") }
 
 // list gets all Secrets in pages of 500, as the API server has them. What the
@@ -272,7 +281,8 @@ func pointer(name string) string { return strings.ReplaceAll(name, "/", "~1") }
 func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Duration, err error) {
 	for token := ""; ; {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-			b.api.Address+"/api/v1/secrets?limit=500&labelSelector="+ciphertext.LabelTransitKey+"%3D"+rotationKey+"&continue="+token, nil)
+			b.api.Address+"/api/v1/secrets?limit=500&labelSelector="+ciphertext.LabelTransitKey+"%3D"+rotationKey+
+				"&continue="+token, nil)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -304,7 +314,8 @@ func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Dura
 
 // run runs the built rotator as its CronJob does, but for the limit on requests
 // per second, and returns its report, its time and its peak of resident memory.
-func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64, err error) {
+func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64,
+	err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append(args, "--transit-key="+rotationKey,
 		"--vault-addr="+b.counter.URL, "--kubeconfig="+b.api.Kubeconfig, "--kube-qps=100000", "--log-format=json")...)
 	cmd.Env = []string{"VAULT_TOKEN=" + b.vault.RootToken}
@@ -356,7 +367,7 @@ func peakMemory(pid int, ended <-chan struct{}) (peak int64) {
 
 // rotationBudgets judges what docs/performance.md promises of rotations.
 func rotationBudgets(all []rotation) (budgets []budget) {
-	add := func(b budget) { budgets = append(budgets, b.judged()) }
+	add := func(b budget) { budgets = append(budgets, b.evaluated()) }
 	for _, r := range all {
 		what := fmt.Sprintf(", %d Secrets", r.Secrets)
 		add(budget{Name: "rotation" + what, Unit: "s", Limit: 1.3, Measured: r.Run, Floor: r.Floor})
@@ -366,7 +377,8 @@ func rotationBudgets(all []rotation) (budgets []budget) {
 	if len(all) > 1 {
 		// The same, but for what garbage the collector happens to leave.
 		first, last := all[0], all[len(all)-1]
-		add(budget{Name: "peak memory, most to fewest Secrets", Unit: "MiB", Limit: 1.15, Measured: float64(last.RSS) / mib, Floor: float64(first.RSS) / mib})
+		add(budget{Name: "peak memory, most to fewest Secrets", Unit: "MiB", Limit: 1.15,
+			Measured: float64(last.RSS) / mib, Floor: float64(first.RSS) / mib})
 	}
 	return budgets
 }

@@ -43,7 +43,8 @@ func (c *cell) row() row {
 	n := float64(len(sorted))
 	r := row{
 		cell: c, Count: len(sorted), Rate: ratio(n, c.wall.Seconds()),
-		P50: milliseconds(percentile(sorted, 50)), P95: milliseconds(percentile(sorted, 95)), P99: milliseconds(percentile(sorted, 99)),
+		P50: milliseconds(percentile(sorted, 50)), P95: milliseconds(percentile(sorted, 95)),
+		P99: milliseconds(percentile(sorted, 99)),
 	}
 	if c.Kind != kindFloor {
 		r.CPU = ratio(milliseconds(c.cpu), n)
@@ -64,8 +65,8 @@ type budget struct {
 	Met      bool    `json:"met"`
 }
 
-// judged says whether the budget is met.
-func (b budget) judged() budget {
+// evaluated says whether the budget is met.
+func (b budget) evaluated() budget {
 	value := b.Measured
 	if b.Floor != 0 {
 		b.Ratio = ratio(b.Measured, b.Floor)

@@ -56,14 +56,17 @@ func (b *rotationBench) status(ctx context.Context, rounds int) (*statusRun, err
 		}
 		documents = append(documents, took)
 	}
-	r.Floor, r.Table, r.JSON = percentile(floors, 50).Seconds(), percentile(tables, 50).Seconds(), percentile(documents, 50).Seconds()
+	r.Floor, r.Table, r.JSON = percentile(floors, 50).Seconds(), percentile(tables, 50).
+		Seconds(), percentile(documents, 50).Seconds()
 	return r, nil
 }
 
 // runStatus runs the built program and returns what it prints.
-func (b *rotationBench) runStatus(ctx context.Context, args ...string) (stdout []byte, took time.Duration, rss int64, err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, cliName), append([]string{"status", "-A", "-l", "secretmanager.io/transit-key=" + rotationKey,
-		"--kubeconfig=" + b.api.Kubeconfig}, args...)...)
+func (b *rotationBench) runStatus(ctx context.Context,
+	args ...string) (stdout []byte, took time.Duration, rss int64, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, cliName),
+		append([]string{"status", "-A", "-l", "secretmanager.io/transit-key=" + rotationKey,
+			"--kubeconfig=" + b.api.Kubeconfig}, args...)...)
 	cmd.Env = []string{"VAULT_ADDR=" + b.counter.URL, "VAULT_TOKEN=" + b.vault.RootToken, "HOME=" + b.dir}
 	cmd.SysProcAttr = childAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -94,8 +97,8 @@ func (r *statusRun) budgets() []budget {
 	}
 	what := fmt.Sprintf(", %d Secrets", r.Secrets)
 	return []budget{
-		budget{Name: "status" + what, Unit: "s", Limit: 2, Measured: r.Table, Floor: r.Floor}.judged(),
-		budget{Name: "status -o json" + what, Unit: "s", Limit: 2, Measured: r.JSON, Floor: r.Floor}.judged(),
+		budget{Name: "status" + what, Unit: "s", Limit: 2, Measured: r.Table, Floor: r.Floor}.evaluated(),
+		budget{Name: "status -o json" + what, Unit: "s", Limit: 2, Measured: r.JSON, Floor: r.Floor}.evaluated(),
 	}
 }
 
@@ -104,5 +107,6 @@ func (r *statusRun) table(say func(string, ...any)) {
 		return
 	}
 	say("\n%-16s %8s %8s %8s %8s %8s %8s", "status", "list s", "table s", "× list", "json s", "× list", "RSS MiB")
-	say("%-16s %8.2f %8.2f %8.2f %8.2f %8.2f %8.1f", fmt.Sprintf("%d Secrets", r.Secrets), r.Floor, r.Table, ratio(r.Table, r.Floor), r.JSON, ratio(r.JSON, r.Floor), float64(r.RSS)/mib)
+	say("%-16s %8.2f %8.2f %8.2f %8.2f %8.2f %8.1f", fmt.Sprintf("%d Secrets", r.Secrets), r.Floor, r.Table,
+		ratio(r.Table, r.Floor), r.JSON, ratio(r.JSON, r.Floor), float64(r.RSS)/mib)
 }

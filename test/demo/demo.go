@@ -17,8 +17,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// stage is where the demo plays: a folder, a Vault, a provider.
-type stage struct {
+// demo is the state of one run: a directory, a Vault and a provider.
+type demo struct {
 	out      io.Writer
 	dir      string
 	vault    *testenv.Vault
@@ -28,24 +28,24 @@ type stage struct {
 	step     int
 }
 
-func newStage(out io.Writer) *stage { return &stage{out: out} }
+func newDemo(out io.Writer) *demo { return &demo{out: out} }
 
-func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
 
-func (s *stage) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+func (d *demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
-// act announces a step, and why it matters.
-func (s *stage) act(title, why string) {
-	s.step++
-	s.say("\n%d. %s", s.step, title)
-	for line := range strings.SplitSeq(why, "\n") {
-		s.say("   %s", line)
+// announce prints the title of a step and why it matters.
+func (d *demo) announce(title, why string) {
+	d.step++
+	d.printf("\n%d. %s", d.step, title)
+	for line := range strings.Lines(wrap(why, "")) {
+		d.printf("   %s", strings.TrimSuffix(line, "\n"))
 	}
-	s.say("")
+	d.printf("")
 }
 
 // show prints a text set off from the narration.
-func (s *stage) show(text string) {
+func (d *demo) show(text string) {
 	if text == "" {
 		return
 	}
@@ -53,18 +53,19 @@ func (s *stage) show(text string) {
 		if len(line) > 110 {
 			line = line[:107] + "…"
 		}
-		s.say("     %s", line)
+		d.printf("     %s", line)
 	}
 }
 
 // secretmanager runs the command line as whoever holds the Vault token, shows
 // the command and what it says, and returns its standard output.
-func (s *stage) secretmanager(ctx context.Context, token string, args ...string) (string, error) {
-	s.say("   $ secretmanager %s", strings.Join(quoted(args), " "))
-	cmd := exec.CommandContext(ctx, s.path("bin/secretmanager"), args...)
-	cmd.Dir = s.dir
+func (d *demo) secretmanager(ctx context.Context, token string, args ...string) (string, error) {
+	d.printf("   $ secretmanager %s", strings.Join(quoted(args), " "))
+	cmd := exec.CommandContext(ctx, d.path("bin/secretmanager"), args...)
+	cmd.Dir = d.dir
 	// No cluster, and none of the caller's Vault or Kubernetes settings either.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "VAULT_ADDR=" + s.vault.Address, "VAULT_TOKEN=" + token}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir, "VAULT_ADDR=" + d.vault.Address,
+		"VAULT_TOKEN=" + token}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -72,7 +73,7 @@ func (s *stage) secretmanager(ctx context.Context, token string, args ...string)
 		return "", ctx.Err()
 	}
 	if stderr.Len() > 0 {
-		s.show(wrap(stderr.String()))
+		d.show(wrap(stderr.String(), "  "))
 	}
 	if err != nil {
 		return "", fmt.Errorf("secretmanager %s: %w", args[0], err)
@@ -80,8 +81,8 @@ func (s *stage) secretmanager(ctx context.Context, token string, args ...string)
 	return stdout.String(), nil
 }
 
-// wrap breaks long lines at spaces: an error is worth reading as a whole.
-func wrap(text string) string {
+// wrap breaks long lines at spaces. Continuation lines begin with the indent.
+func wrap(text, indent string) string {
 	var b strings.Builder
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		width := 0
@@ -89,7 +90,7 @@ func wrap(text string) string {
 			switch {
 			case i == 0:
 			case width+len(word) > 100:
-				b.WriteString("\n  ")
+				b.WriteString("\n" + indent)
 				width = 0
 			default:
 				b.WriteString(" ")
@@ -114,8 +115,8 @@ func quoted(args []string) []string {
 }
 
 // build makes the programs that the demo runs.
-func (s *stage) build(ctx context.Context) error {
-	s.say("Preparing: the first time this builds Vault from its modules, which takes some minutes.")
+func (d *demo) build(ctx context.Context) error {
+	d.printf("Preparing: the first time this builds Vault from its modules, which takes some minutes.")
 	if _, err := programs.Path(ctx, "vault"); err != nil {
 		return err
 	}
@@ -123,11 +124,12 @@ func (s *stage) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "secretmanager-demo-"); err != nil {
+	if d.dir, err = os.MkdirTemp("", "secretmanager-demo-"); err != nil {
 		return err
 	}
 	began := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.path("bin")+"/", "./cmd/secretmanager", "./cmd/secretmanager-provider")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", d.path("bin")+"/", "./cmd/secretmanager",
+		"./cmd/secretmanager-provider")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var output bytes.Buffer
@@ -147,24 +149,24 @@ func (s *stage) build(ctx context.Context) error {
 			}
 			return nil
 		case <-tick.C:
-			s.say("building secretmanager and its provider … %s", time.Since(began).Round(time.Second))
+			d.printf("building secretmanager and its provider … %s", time.Since(began).Round(time.Second))
 		}
 	}
 }
 
 // close ends what was started and removes what was written.
-func (s *stage) close() error {
+func (d *demo) close() error {
 	var errs []error
-	if s.provider != nil {
-		errs = append(errs, s.provider.Process.Signal(syscall.SIGTERM))
+	if d.provider != nil {
+		errs = append(errs, d.provider.Process.Signal(syscall.SIGTERM))
 		// It drains its calls and ends by itself; how is of no interest any more.
-		_ = s.provider.Wait()
+		_ = d.provider.Wait()
 	}
-	if s.vault != nil {
-		s.vault.Stop()
+	if d.vault != nil {
+		d.vault.Stop()
 	}
-	if s.dir != "" {
-		errs = append(errs, os.RemoveAll(s.dir))
+	if d.dir != "" {
+		errs = append(errs, os.RemoveAll(d.dir))
 	}
 	return errors.Join(errs...)
 }

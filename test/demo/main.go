@@ -1,9 +1,9 @@
-// Command demo is SecretManager's main job from start to end, on one machine
-// and with nothing but Go: a real Vault, the real provider and the real command
+// Command demo shows SecretManager's main job from start to end, on one machine
+// and with Go alone: a real Vault, the real provider and the real command
 // line, and in place of the kubelet and the driver `secretmanager mount`.
 //
 // It listens on free ports of the loopback interface, writes to a temporary
-// folder alone, and leaves nothing behind, also when it is interrupted.
+// directory alone, and leaves nothing behind, also when it is interrupted.
 package main
 
 import (
@@ -33,16 +33,16 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	began := time.Now()
-	s := newStage(os.Stdout)
-	defer func() { err = errors.Join(err, s.close()) }()
+	d := newDemo(os.Stdout)
+	defer func() { err = errors.Join(err, d.close()) }()
 	for _, act := range []func(context.Context) error{
-		s.build, s.startVault, s.setup, s.encrypt, s.mount, s.move, s.rotate, s.retire,
+		d.build, d.startVault, d.setup, d.encrypt, d.mount, d.moveCiphertext, d.rotate, d.retire,
 	} {
 		if err := act(ctx); err != nil {
 			return err
 		}
 	}
-	s.say("\nDone in %s. Nothing of it is left on this machine.", time.Since(began).Round(time.Second))
-	s.say("Next: README.md, \"Use it\"; or `make e2e` for the same on a cluster.")
+	d.printf("\nDone in %s. Nothing of it is left on this machine.", time.Since(began).Round(time.Second))
+	d.printf("Next: README.md, \"Use it\"; or `make e2e` for the same on a cluster.")
 	return nil
 }

@@ -46,113 +46,122 @@ spec:
 
 var key = transit.Key{Mount: "transit", Name: "matrix"}
 
-func (s *stage) startVault(ctx context.Context) error {
-	s.act("Start a Vault", "A real one, in development mode on a loopback port. In place of a cluster's API server a key pair\n"+
-		"signs the service-account tokens that pods would have; Vault trusts it as it would trust the cluster.")
+func (d *demo) startVault(ctx context.Context) error {
+	d.announce("Start a Vault",
+		"A real one, in development mode on a loopback port. In place of a cluster's API server a key "+
+			"pair signs the service-account tokens that pods would have; Vault trusts it as it would trust "+
+			"the cluster.")
 	var err error
-	if s.vault, err = testenv.StartVault(ctx, testenv.VaultOptions{}); err != nil {
+	if d.vault, err = testenv.StartVault(ctx, testenv.VaultOptions{}); err != nil {
 		return err
 	}
-	if s.issuer, err = testenv.NewJWTIssuer(); err != nil {
+	if d.issuer, err = testenv.NewJWTIssuer(); err != nil {
 		return err
 	}
-	if err := s.vault.TrustIssuer(ctx, "jwt", s.issuer); err != nil {
+	if err := d.vault.TrustIssuer(ctx, "jwt", d.issuer); err != nil {
 		return err
 	}
-	s.say("   Vault serves at %s", s.vault.Address)
+	d.printf("   Vault serves at %s", d.vault.Address)
 	return nil
 }
 
-func (s *stage) setup(ctx context.Context) error {
-	s.act("Give Vault a key, and everybody the least they need",
-		"The app may decrypt and nothing else; the author may encrypt but not decrypt; the rotator may rotate and\n"+
-			"rewrap but not decrypt. The key is a derived one: each ciphertext is bound to its place.")
-	out, err := s.secretmanager(ctx, s.vault.RootToken, "vault-setup", "--apply", "--auth-mount", "jwt", "--transit-key", "matrix",
+func (d *demo) setup(ctx context.Context) error {
+	d.announce("Give Vault a key, and everybody the least they need",
+		"The app may decrypt and nothing else; the author may encrypt but not decrypt; the rotator may "+
+			"rotate and rewrap but not decrypt. The key is a derived one: each ciphertext is bound to its "+
+			"location.")
+	out, err := d.secretmanager(ctx, d.vault.RootToken, "vault-setup", "--apply", "--auth-mount", "jwt",
+		"--transit-key", "matrix",
 		"-n", "demo", "--service-account", "matrix", "--author-service-account", "demo/author", "--retire")
-	s.show(out)
+	d.show(out)
 	return err
 }
 
-// as logs in to Vault as a service account would.
-func (s *stage) as(ctx context.Context, role, namespace, account string) (string, error) {
-	c, err := transit.NewClient(transit.Config{Address: s.vault.Address})
+// login logs in to Vault as a service account would.
+func (d *demo) login(ctx context.Context, role, namespace, account string) (string, error) {
+	c, err := transit.NewClient(transit.Config{Address: d.vault.Address})
 	if err != nil {
 		return "", err
 	}
 	t, err := c.Login(ctx, transit.Login{Mount: "jwt", Role: role, JWT: func() (string, error) {
-		return s.issuer.Token(namespace, account, "vault", time.Hour), nil
+		return d.issuer.Token(namespace, account, "vault", time.Hour), nil
 	}})
 	return t.Value, err
 }
 
-func (s *stage) encrypt(ctx context.Context) error {
-	s.act("Encrypt", "The author turns plaintext into the manifest of a Secret. With a cluster it would go there right away;\n"+
-		"this one could be committed to Git. Before it is printed, Vault has proved that it opens where it is bound.")
-	if err := os.WriteFile(s.path("secrets.json"), []byte(secretsJSON), 0o600); err != nil {
+func (d *demo) encrypt(ctx context.Context) error {
+	d.announce("Encrypt",
+		"The author turns plaintext into the manifest of a Secret. With a cluster it would go there "+
+			"right away; this one could be committed to Git. Before it is printed, Vault has verified that "+
+			"it decrypts at its location.")
+	if err := os.WriteFile(d.path("secrets.json"), []byte(secretsJSON), 0o600); err != nil {
 		return err
 	}
-	token, err := s.as(ctx, "demo-author", "demo", "author")
+	token, err := d.login(ctx, "demo-author", "demo", "author")
 	if err != nil {
 		return err
 	}
-	manifest, err := s.secretmanager(ctx, token, "encrypt", "matrix-secrets", "-n", "demo", "--transit-key", "matrix",
+	manifest, err := d.secretmanager(ctx, token, "encrypt", "matrix-secrets", "-n", "demo", "--transit-key", "matrix",
 		"--from-file", "secrets.json", "--from-literal", "api-token="+apiToken, "-o", "yaml", "--dry-run=client")
 	if err != nil {
 		return err
 	}
-	s.show(manifest)
+	d.show(manifest)
 	for _, plain := range []string{apiToken, "there-is-no-spoon"} {
 		if strings.Contains(manifest, plain) {
 			return errors.New("the manifest holds plaintext")
 		}
 	}
 	return errors.Join(
-		os.WriteFile(s.path("secret.yaml"), []byte(manifest), 0o600),
-		os.WriteFile(s.path("before-rotation.yaml"), []byte(manifest), 0o600),
-		os.WriteFile(s.path("class.yaml"), []byte(class), 0o600),
-		os.Remove(s.path("secrets.json")),
+		os.WriteFile(d.path("secret.yaml"), []byte(manifest), 0o600),
+		os.WriteFile(d.path("before-rotation.yaml"), []byte(manifest), 0o600),
+		os.WriteFile(d.path("class.yaml"), []byte(class), 0o600),
+		os.Remove(d.path("secrets.json")),
 	)
 }
 
-func (s *stage) mount(ctx context.Context) error {
-	s.act("Mount, as a pod would", "The provider runs on each node. The kubelet gives it the ciphertext and a token of the pod's own service\n"+
-		"account; with that token, and with no right of its own, it asks Vault to decrypt.")
-	socket := s.path("provider.sock")
-	cmd := exec.Command(s.path("bin/secretmanager-provider"), "--endpoint", socket, "--vault-addr", s.vault.Address,
-		"--vault-allowed-auth-mounts", "jwt", "--version-key-file", s.path("version-key"))
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+func (d *demo) mount(ctx context.Context) error {
+	d.announce("Mount, as a pod would",
+		"The provider runs on each node. The kubelet gives it the ciphertext and a token of the pod's "+
+			"own service account; with that token, and with no right of its own, it asks Vault to decrypt.")
+	socket := d.path("provider.sock")
+	cmd := exec.Command(d.path("bin/secretmanager-provider"), "--endpoint", socket, "--vault-addr", d.vault.Address,
+		"--vault-allowed-auth-mounts", "jwt", "--version-key-file", d.path("version-key"))
+	cmd.Stdout, cmd.Stderr = &d.log, &d.log
 	cmd.Env = []string{}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s.provider = cmd
+	d.provider = cmd
 	if err := waitFor(ctx, socket); err != nil {
-		return fmt.Errorf("the provider does not serve: %w\n%s", err, s.log.String())
+		return fmt.Errorf("the provider does not serve: %w\n%s", err, d.log.String())
 	}
-	s.say("   $ secretmanager-provider --endpoint provider.sock --vault-addr %s --vault-allowed-auth-mounts jwt &", s.vault.Address)
-	if err := s.mountAs(ctx, "secret.yaml", "volume", "demo"); err != nil {
+	d.printf("   $ secretmanager-provider --endpoint provider.sock --vault-addr %s --vault-allowed-auth-mounts jwt &",
+		d.vault.Address)
+	if err := d.mountAs(ctx, "secret.yaml", "volume", "demo"); err != nil {
 		return err
 	}
-	return s.showVolume("volume")
+	return d.showVolume("volume")
 }
 
 // mountAs mounts a manifest as a pod of a namespace.
-func (s *stage) mountAs(ctx context.Context, manifest, volume, namespace string) error {
-	token := s.issuer.Token(namespace, "matrix", "vault", time.Hour)
-	if err := os.WriteFile(s.path("token"), []byte(token), 0o600); err != nil {
+func (d *demo) mountAs(ctx context.Context, manifest, volume, namespace string) error {
+	token := d.issuer.Token(namespace, "matrix", "vault", time.Hour)
+	if err := os.WriteFile(d.path("token"), []byte(token), 0o600); err != nil {
 		return err
 	}
-	out, err := s.secretmanager(ctx, "", "mount", "--class", "class.yaml", "--secret", manifest, "--socket", "provider.sock",
+	out, err := d.secretmanager(ctx, "", "mount", "--class", "class.yaml", "--secret", manifest, "--socket",
+		"provider.sock",
 		"--service-account-token", "token", "--out", volume)
-	s.show(out)
+	d.show(out)
 	return err
 }
 
-func (s *stage) showVolume(volume string) error {
-	s.say("\n   The pod reads:")
-	// Content is in a folder that the driver's writer swaps in as a whole.
-	return filepath.WalkDir(s.path(volume)+"/..data/", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+func (d *demo) showVolume(volume string) error {
+	d.printf("\n   The pod reads:")
+	// Content is in a directory that the driver's writer swaps in as a whole.
+	return filepath.WalkDir(d.path(volume)+"/..data/", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
 			return err
 		}
 		content, err := os.ReadFile(path)
@@ -160,15 +169,17 @@ func (s *stage) showVolume(volume string) error {
 			return err
 		}
 		name := path[strings.Index(path, "/..data/")+len("/..data/"):]
-		s.show(fmt.Sprintf("%-14s %s", name, content))
+		d.show(fmt.Sprintf("%-14s %s", name, content))
 		return nil
 	})
 }
 
-func (s *stage) move(ctx context.Context) error {
-	s.act("Steal it, in vain", "Somebody copies the ciphertext of one entry to another, to read it under a name of their own. It does not\n"+
-		"open there: the place is part of the key. The pod would stay in ContainerCreating with this as its event.")
-	manifest, err := os.ReadFile(s.path("secret.yaml"))
+func (d *demo) moveCiphertext(ctx context.Context) error {
+	d.announce("Steal it, in vain",
+		"Somebody copies the ciphertext of one entry to another, to read it under a name of their own. "+
+			"It does not decrypt there: the location is part of the key. The pod would stay in "+
+			"ContainerCreating with this as its event.")
+	manifest, err := os.ReadFile(d.path("secret.yaml"))
 	if err != nil {
 		return err
 	}
@@ -177,14 +188,14 @@ func (s *stage) move(ctx context.Context) error {
 		return fmt.Errorf("the manifest has %d entries that the demo knows, not two", len(data))
 	}
 	moved := strings.ReplaceAll(string(manifest), string(data[0][2]), string(data[1][2]))
-	if err := os.WriteFile(s.path("moved.yaml"), []byte(moved), 0o600); err != nil {
+	if err := os.WriteFile(d.path("moved.yaml"), []byte(moved), 0o600); err != nil {
 		return err
 	}
-	return s.refused(s.mountAs(ctx, "moved.yaml", "stolen", "demo"), "a ciphertext that was moved")
+	return d.refused(d.mountAs(ctx, "moved.yaml", "stolen", "demo"), "a ciphertext that was moved")
 }
 
 // refused turns the error that had to come into success.
-func (s *stage) refused(err error, what string) error {
+func (d *demo) refused(err error, what string) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
 		return nil
@@ -195,23 +206,25 @@ func (s *stage) refused(err error, what string) error {
 	return err
 }
 
-// rotator is a session with exactly the rights of the rotator.
-func (s *stage) rotator(ctx context.Context) (*transit.Session, string, error) {
-	token, err := s.as(ctx, "secretmanager-rotator", "secretmanager-system", "secretmanager-rotator")
+// rotatorSession is a session with exactly the rights of the rotator.
+func (d *demo) rotatorSession(ctx context.Context) (*transit.Session, string, error) {
+	token, err := d.login(ctx, "secretmanager-rotator", "secretmanager-system", "secretmanager-rotator")
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := transit.NewClient(transit.Config{Address: s.vault.Address})
+	c, err := transit.NewClient(transit.Config{Address: d.vault.Address})
 	if err != nil {
 		return nil, "", err
 	}
 	return c.Session("", transit.StaticToken(token)), token, nil
 }
 
-func (s *stage) rotate(ctx context.Context) error {
-	s.act("Rotate and rewrap", "The key gets a new version, and Vault turns the ciphertext into one of that version. In a cluster the\n"+
-		"rotator does this each night; here, on the manifest. Its identity cannot decrypt, and does not need to.")
-	session, token, err := s.rotator(ctx)
+func (d *demo) rotate(ctx context.Context) error {
+	d.announce("Rotate and rewrap",
+		"The key gets a new version, and Vault turns the ciphertext into one of that version. In a "+
+			"cluster the rotator does this each night; here, on the manifest. Its identity cannot decrypt, "+
+			"and does not need to.")
+	session, token, err := d.rotatorSession(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,38 +232,39 @@ func (s *stage) rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("   %s is now at version %d", key, info.Latest)
-	out, err := s.secretmanager(ctx, token, "rewrap", "secret.yaml")
+	d.printf("   %s is now at version %d", key, info.Latest)
+	out, err := d.secretmanager(ctx, token, "rewrap", "secret.yaml")
 	if err != nil {
 		return err
 	}
-	s.show(out)
-	if _, err := session.Decrypt(ctx, key, []transit.Item{{Data: []byte("vault:v1:AAAA"), Context: []byte("x")}}); !errors.Is(err, transit.ErrDenied) {
+	d.show(out)
+	if _, err := session.Decrypt(ctx, key,
+		[]transit.Item{{Data: []byte("vault:v1:AAAA"), Context: []byte("x")}}); !errors.Is(err, transit.ErrDenied) {
 		return fmt.Errorf("the rotator's attempt to decrypt was not refused: %w", err)
 	}
-	s.say("   The rotator, trying to decrypt: %v", transit.ErrDenied)
-	before, err := s.contents("volume")
+	d.printf("   The rotator, trying to decrypt: %v", transit.ErrDenied)
+	before, err := d.contents("volume")
 	if err != nil {
 		return err
 	}
-	if err := s.mountAs(ctx, "secret.yaml", "volume", "demo"); err != nil {
+	if err := d.mountAs(ctx, "secret.yaml", "volume", "demo"); err != nil {
 		return err
 	}
-	after, err := s.contents("volume")
+	after, err := d.contents("volume")
 	if err != nil {
 		return err
 	}
 	if !slices.Equal(before, after) {
 		return errors.New("the files changed with the rotation")
 	}
-	s.say("\n   Same files, same versions of them: nothing restarts, nobody notices.")
+	d.printf("\n   Same files, same versions of them: nothing restarts, nobody notices.")
 	return nil
 }
 
-func (s *stage) contents(volume string) ([]string, error) {
+func (d *demo) contents(volume string) ([]string, error) {
 	var all []string
-	err := filepath.WalkDir(s.path(volume)+"/..data/", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	err := filepath.WalkDir(d.path(volume)+"/..data/", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
 			return err
 		}
 		content, err := os.ReadFile(path)
@@ -260,10 +274,11 @@ func (s *stage) contents(volume string) ([]string, error) {
 	return all, err
 }
 
-func (s *stage) retire(ctx context.Context) error {
-	s.act("Retire the old version", "Nothing uses it any more, so Vault stops accepting it. A ciphertext that leaked last year is now worthless,\n"+
-		"whoever has it and whatever they may do; the rewrapped one mounts as before.")
-	session, _, err := s.rotator(ctx)
+func (d *demo) retire(ctx context.Context) error {
+	d.announce("Retire the old version",
+		"Nothing uses it any more, so Vault stops accepting it. A ciphertext that leaked last year is "+
+			"now worthless, whoever has it and whatever they may do; the rewrapped one mounts as before.")
+	session, _, err := d.rotatorSession(ctx)
 	if err != nil {
 		return err
 	}
@@ -274,15 +289,16 @@ func (s *stage) retire(ctx context.Context) error {
 	if err := session.SetMinDecryptionVersion(ctx, key, info, info.Latest); err != nil {
 		return err
 	}
-	s.say("   %s accepts versions from %d on. The manifest from before the rotation:", key, info.Latest)
-	if err := s.refused(s.mountAs(ctx, "before-rotation.yaml", "late", "demo"), "ciphertext of a retired version"); err != nil {
+	d.printf("   %s accepts versions from %d on. The manifest from before the rotation:", key, info.Latest)
+	if err := d.refused(d.mountAs(ctx, "before-rotation.yaml", "late", "demo"),
+		"ciphertext of a retired version"); err != nil {
 		return err
 	}
-	s.say("\n   The rewrapped one, for a new pod:")
-	if err := s.mountAs(ctx, "secret.yaml", "new-volume", "demo"); err != nil {
+	d.printf("\n   The rewrapped one, for a new pod:")
+	if err := d.mountAs(ctx, "secret.yaml", "new-volume", "demo"); err != nil {
 		return err
 	}
-	return s.showVolume("new-volume")
+	return d.showVolume("new-volume")
 }
 
 // waitFor waits until a socket is there.

@@ -19,14 +19,14 @@ import (
 // timeout bounds each connection of a flood.
 const timeout = 5 * time.Second
 
-// A Target is what is attacked, and from how many addresses.
+// A Target is the server under attack and the number of source addresses.
 type Target struct {
 	Address string // IP:port, of the loopback interface
 	Path    string
 	Sources int
 }
 
-// check refuses to attack anything else than this machine.
+// check rejects every target outside of this machine.
 func (t Target) check() error {
 	at, err := netip.ParseAddrPort(t.Address)
 	if err != nil || !at.Addr().IsLoopback() {
@@ -41,7 +41,8 @@ func (t Target) check() error {
 // dial connects from the n-th address. None of them is 127.0.0.1.
 func (t Target) dial(ctx context.Context, n int) (net.Conn, error) {
 	n %= t.Sources
-	d := net.Dialer{Timeout: timeout, KeepAlive: -1, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n/250), byte(n%250+1))}}
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1,
+		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n/250), byte(n%250+1))}}
 	return d.DialContext(ctx, "tcp", t.Address)
 }
 
@@ -93,7 +94,8 @@ type Result struct {
 func (r Result) Rate() float64 { return float64(r.Made) / r.Took.Seconds() }
 
 func (r Result) String() string {
-	return fmt.Sprintf("%.0f connections a second for %s: %d answered, %d refused, %d closed", r.Rate(), r.Took.Round(time.Millisecond), r.OK, r.Other, r.Closed)
+	return fmt.Sprintf("%.0f connections a second for %s: %d answered, %d refused, %d closed", r.Rate(),
+		r.Took.Round(time.Millisecond), r.OK, r.Other, r.Closed)
 }
 
 // maxOpen bounds the connections of a flood that are open at once.
@@ -121,7 +123,7 @@ func run(ctx context.Context, t Target, perSecond int, made *atomic.Int64) (Resu
 			buffer := make([]byte, 4096)
 			for n := range wanted {
 				made.Add(1)
-				switch status, err := t.one(ctx, n, request, buffer); {
+				switch status, err := t.get(ctx, n, request, buffer); {
 				case err != nil:
 					closed.Add(1)
 				case status == 200:
@@ -157,8 +159,8 @@ func run(ctx context.Context, t Target, perSecond int, made *atomic.Int64) (Resu
 	return Result{made.Load(), ok.Load(), other.Load(), closed.Load(), took}, nil
 }
 
-// one makes a request and returns the status of its response.
-func (t Target) one(ctx context.Context, n int, request, buffer []byte) (status int, err error) {
+// get makes a request and returns the status of its response.
+func (t Target) get(ctx context.Context, n int, request, buffer []byte) (status int, err error) {
 	c, err := t.dial(ctx, n)
 	if err != nil {
 		return 0, err

@@ -11,10 +11,11 @@ import (
 	"testing"
 )
 
-// TestOnlyThisMachine: nothing else is ever attacked.
-func TestOnlyThisMachine(t *testing.T) {
+// TestLoopbackOnly: nothing else is ever attacked.
+func TestLoopbackOnly(t *testing.T) {
 	for _, target := range []Target{
-		{Address: "192.0.2.1:80", Sources: 1}, {Address: "[2001:db8::1]:80", Sources: 1}, {Address: "localhost:80", Sources: 1},
+		{Address: "192.0.2.1:80", Sources: 1}, {Address: "[2001:db8::1]:80", Sources: 1},
+		{Address: "localhost:80", Sources: 1},
 		{Address: ":80", Sources: 1}, {Address: "", Sources: 1}, {Address: "127.0.0.1:80"},
 	} {
 		if _, err := Idle(t.Context(), target, 1); err == nil {

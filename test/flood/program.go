@@ -126,8 +126,8 @@ type Probe struct {
 	Timeout time.Duration
 }
 
-// once probes as the kubelet does: over a new connection.
-func (p Probe) once(ctx context.Context) error {
+// probe probes as the kubelet does: over a new connection.
+func (p Probe) probe(ctx context.Context) error {
 	client := &http.Client{Timeout: p.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL, nil)
 	if err != nil {
@@ -150,23 +150,23 @@ func (p Probe) Succeeds(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	for p.once(ctx) != nil {
+	for p.probe(ctx) != nil {
 		if ctx.Err() != nil {
-			t.Fatalf("%s: %v", p.URL, p.once(t.Context()))
+			t.Fatalf("%s: %v", p.URL, p.probe(t.Context()))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// row makes a hundred probes in a row and more until the attack has gone on for
+// probeRepeatedly makes a hundred probes in a row and more until the attack has gone on for
 // some time. All of them have to succeed.
-func (p Probe) row(t *testing.T, enough func() bool) {
+func (p Probe) probeRepeatedly(t *testing.T, enough func() bool) {
 	t.Helper()
 	var slowest time.Duration
 	n := 0
 	for ; n < probes || !enough(); n++ {
 		began := time.Now()
-		if err := p.once(t.Context()); err != nil {
+		if err := p.probe(t.Context()); err != nil {
 			t.Fatalf("probe %d: %v", n, err)
 		}
 		slowest = max(slowest, time.Since(began))
@@ -185,7 +185,7 @@ func (p *Program) Survives(t *testing.T, target Target, probe Probe) {
 			t.Fatal(err)
 		}
 		defer stop()
-		probe.row(t, func() bool { return true })
+		probe.probeRepeatedly(t, func() bool { return true })
 		p.check(t)
 	})
 	t.Run("flood", func(t *testing.T) {
@@ -200,7 +200,7 @@ func (p *Program) Survives(t *testing.T, target Target, probe Probe) {
 			}
 			ended <- r
 		}()
-		probe.row(t, func() bool { return made.Load() >= 2*perSecond || ctx.Err() != nil })
+		probe.probeRepeatedly(t, func() bool { return made.Load() >= 2*perSecond || ctx.Err() != nil })
 		cancel()
 		r := <-ended
 		t.Log(r)

@@ -2,7 +2,7 @@ module github.com/secretmanager-io/secretmanager/test/kubernetes
 
 go 1.26.0
 
-// Kubernetes' own modules: k8s.io/kubernetes refers to them as folders of its
+// Kubernetes' own modules: k8s.io/kubernetes refers to them as directories of its
 // repository, which is not what the proxy serves.
 replace (
 	k8s.io/api => k8s.io/api v0.34.4

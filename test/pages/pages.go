@@ -1,8 +1,6 @@
-// Package pages reads what is written for people, so that tests can hold it to
-// its word: which pages there are, the fenced blocks in them, the headings that
-// a link may lead to, and a runner for the pages whose commands are executed.
-//
-// What the words of a shell block are is the business of package shell.
+// Package pages reads the documentation for tests that check it: it lists the
+// pages, their fenced blocks and the headings that links may point to, and runs
+// the pages whose commands are executed.
 package pages
 
 import (
@@ -22,7 +20,7 @@ type Block struct {
 	Line int // of its first line of text
 }
 
-// Files returns every page below a folder, by path. What is hidden or was built
+// Files returns every page below a directory, by path. What is hidden or was built
 // is left out, and so is testdata.
 func Files(root string) (files []string, err error) {
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -104,9 +102,9 @@ func Anchors(page string) map[string]bool {
 	return anchors
 }
 
-// Pattern is what output has to be for a page that shows some. "…" stands for
-// whatever comes in its place, columns may be further apart or closer together
-// than on the page, and there may be more lines between those that it shows.
+// Pattern returns the regular expression that matches output as a page shows it.
+// "…" matches anything, columns may be further apart or closer together than on
+// the page, and the output may have more lines in between.
 func Pattern(want string) *regexp.Regexp {
 	var lines []string
 	for line := range strings.Lines(want) {
@@ -119,8 +117,8 @@ func Pattern(want string) *regexp.Regexp {
 	return regexp.MustCompile(fmt.Sprintf(`(?m)^\s*%s\s*$`, strings.Join(lines, `\s*\n(?:.*\n)*?\s*`)))
 }
 
-// Run does what a page says, as it is written. A block of YAML whose first line is
-// "# NAME" is saved as that file in the folder; shell is called for each block of
+// Run executes a page as it is written. A block of YAML whose first line is
+// "# NAME" is saved as that file in the directory; shell is called for each block of
 // shell commands, in their order; and a block of text after one is what it prints,
 // as [Pattern] has it. It returns how many blocks were run, and of how many of those
 // the output was compared.
@@ -144,7 +142,8 @@ func Run(page, dir string, shell func(Block) (output string, err error)) (shells
 			if i+1 < len(blocks) && blocks[i+1].Kind == "text" {
 				compared++
 				if !Pattern(blocks[i+1].Text).MatchString(out) {
-					return shells, compared, fmt.Errorf("line %d of the page: it says that it prints\n%s\nand it printed\n%s", b.Line, blocks[i+1].Text, out)
+					return shells, compared,
+						fmt.Errorf("line %d of the page: it says that it prints\n%s\nand it printed\n%s", b.Line, blocks[i+1].Text, out)
 				}
 			}
 		}

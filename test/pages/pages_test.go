@@ -17,7 +17,8 @@ const page = "# A `page`, first\n\n" +
 
 func TestBlocks(t *testing.T) {
 	want := []Block{
-		{"yaml", "# a.yaml\na: 1\n", 4}, {"sh", "cat a.yaml\n# no heading\n", 13}, {"text", "a: …\n", 18}, {"sh", "true\n", 24},
+		{"yaml", "# a.yaml\na: 1\n", 4}, {"sh", "cat a.yaml\n# no heading\n", 13}, {"text", "a: …\n", 18},
+		{"sh", "true\n", 24},
 	}
 	if diff := cmp.Diff(want, Blocks(page)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -60,11 +61,13 @@ func TestRun(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, "a.yaml")); err != nil || string(text) != "a: 1\n" {
 		t.Errorf("the file is %q, %v", text, err)
 	}
-	if _, _, err := run("b: 1\n", nil); err == nil || !strings.Contains(err.Error(), "line 13 of the page: it says that it prints") {
+	if _, _, err := run("b: 1\n", nil); err == nil ||
+		!strings.Contains(err.Error(), "line 13 of the page: it says that it prints") {
 		t.Errorf("other output: %v", err)
 	}
 	failed := errors.New("exit status 1")
-	if _, _, err := run("a: 1\n", failed); !errors.Is(err, failed) || !strings.Contains(err.Error(), "line 13 of the page") {
+	if _, _, err := run("a: 1\n", failed); !errors.Is(err, failed) ||
+		!strings.Contains(err.Error(), "line 13 of the page") {
 		t.Errorf("a command that fails: %v", err)
 	}
 }

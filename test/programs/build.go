@@ -61,7 +61,7 @@ func build(ctx context.Context, root, name string, p program, path string) error
 	return nil
 }
 
-// environment is the caller's without what would change the result: tests run
+// environment returns the caller's environment without what would change the result: tests run
 // with -race, with coverage or for another platform must not build other programs.
 // Proxies, caches and the like are kept.
 func environment(inherited []string, dir string) []string {

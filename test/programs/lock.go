@@ -17,7 +17,7 @@ func lock(ctx context.Context, path, name string) (unlock func(), err error) {
 		return nil, fmt.Errorf("locking %s: %w", name, err)
 	}
 	unlock = func() { file.Close() }
-	if try(file) == nil {
+	if tryLock(file) == nil {
 		return unlock, nil
 	}
 
@@ -33,7 +33,7 @@ func lock(ctx context.Context, path, name string) (unlock func(), err error) {
 			return nil, fmt.Errorf("waiting for another process that builds %s: %w", name, context.Cause(ctx))
 		case <-ticker.C:
 		}
-		switch err := try(file); {
+		switch err := tryLock(file); {
 		case err == nil:
 			return unlock, nil
 		case !errors.Is(err, syscall.EWOULDBLOCK):
@@ -43,7 +43,7 @@ func lock(ctx context.Context, path, name string) (unlock func(), err error) {
 	}
 }
 
-func try(file *os.File) error {
+func tryLock(file *os.File) error {
 	for {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EINTR) {

@@ -3,7 +3,7 @@
 //
 // Each comes from a nested module (test/vault, test/kubernetes, …), so that
 // nothing a test needs becomes a dependency of the product. A program is built
-// the first time somebody asks for it and kept in the ignored folder
+// on first use and kept in the ignored directory
 // .cache/programs at the root of the repository. Beside it lies a stamp: the hash
 // of everything in the repository that decides what the program is, namely the
 // module's go.mod, go.sum and own sources, and how it is built. While the stamp
@@ -27,7 +27,7 @@ import (
 	"sync"
 )
 
-// mainModule is the first line of the go.mod that marks the repository's root.
+// mainModule is the first line of the go.mod in the repository's root.
 const mainModule = "module github.com/secretmanager-io/secretmanager"
 
 // Path returns the absolute path of the named program and builds it first where
@@ -47,8 +47,8 @@ func Path(ctx context.Context, name string) (string, error) {
 	return ensure(ctx, root, name, p)
 }
 
-// Build makes sure that all the named programs are there, one after the other:
-// the compiler itself already uses every processor.
+// Build builds the named programs where needed, one after the other: the compiler
+// itself uses every processor.
 // It returns their paths in the order of the names.
 func Build(ctx context.Context, names ...string) ([]string, error) {
 	for _, name := range names {
@@ -67,8 +67,8 @@ func Build(ctx context.Context, names ...string) ([]string, error) {
 	return paths, nil
 }
 
-// Root returns the folder of the repository: the nearest one above the current
-// directory whose go.mod is the main module's. Nested modules are passed by.
+// Root returns the directory of the repository: the nearest one above the current
+// directory whose go.mod is the main module's. Nested modules are skipped.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -88,31 +88,32 @@ func rootAbove(start string) (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("looking for the root of the repository: no go.mod at or above %s begins with %q", start, mainModule)
+			return "", fmt.Errorf("looking for the root of the repository: no go.mod at or above %s begins with %q",
+				start, mainModule)
 		}
 	}
 }
 
-// turns lets the goroutines of this process take turns at each program; the file
-// lock of ensure does the same for processes.
-var turns sync.Map // of *sync.Mutex, by path of the program
+// buildMutexes has a mutex for each program, for the goroutines of this process.
+// The file lock of ensure does the same for processes.
+var buildMutexes sync.Map // of *sync.Mutex, by path of the program
 
 func ensure(ctx context.Context, root, name string, p program) (string, error) {
 	dir := filepath.Join(root, ".cache", "programs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making the folder for built programs: %w", err)
+		return "", fmt.Errorf("making the directory for built programs: %w", err)
 	}
 	path := filepath.Join(dir, name)
 
-	turn, _ := turns.LoadOrStore(path, new(sync.Mutex))
-	turn.(*sync.Mutex).Lock()
-	defer turn.(*sync.Mutex).Unlock()
+	mutex, _ := buildMutexes.LoadOrStore(path, new(sync.Mutex))
+	mutex.(*sync.Mutex).Lock()
+	defer mutex.(*sync.Mutex).Unlock()
 
 	want, err := stamp(root, p)
 	if err != nil {
 		return "", fmt.Errorf("hashing the sources of %s: %w", name, err)
 	}
-	if current(path, want) {
+	if isCurrent(path, want) {
 		return path, nil
 	}
 
@@ -121,7 +122,7 @@ func ensure(ctx context.Context, root, name string, p program) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	if current(path, want) { // somebody else built it meanwhile
+	if isCurrent(path, want) { // another process has built it meanwhile
 		return path, nil
 	}
 	if err := build(ctx, root, name, p, path); err != nil {

@@ -59,7 +59,8 @@ func TestBuildAndKeep(t *testing.T) {
 		{"another module changed", func() { write(t, root, "test/other/main.go", "package main\n") }, false},
 		{"its source changed", func() { write(t, root, "test/hello/main.go", hello+"// changed\n") }, true},
 		{"a package of it changed", func() { write(t, root, "test/hello/inner/inner.go", "package inner\n") }, true},
-		{"its go.mod changed", func() { write(t, root, "test/hello/go.mod", "module example.org/hello\n\ngo 1.26.0\n\n// changed\n") }, true},
+		{"its go.mod changed",
+			func() { write(t, root, "test/hello/go.mod", "module example.org/hello\n\ngo 1.26.0\n\n// changed\n") }, true},
 		{"the linker's flags changed", func() { p.ldflags = "" }, true},
 		{"the program is gone", func() { os.Remove(path) }, true},
 		{"the stamp is gone", func() { os.Remove(path + ".stamp") }, true},
@@ -87,7 +88,7 @@ func modified(t *testing.T, path string) time.Time {
 	return info.ModTime()
 }
 
-func TestManyAskAtOnce(t *testing.T) {
+func TestConcurrentCallers(t *testing.T) {
 	root, p := repository(t, hello)
 	var done sync.WaitGroup
 	for range 8 {
@@ -105,7 +106,7 @@ func TestManyAskAtOnce(t *testing.T) {
 	done.Wait()
 }
 
-func TestFailedBuildShowsTheCompilersWords(t *testing.T) {
+func TestFailedBuildShowsCompilerOutput(t *testing.T) {
 	root, p := repository(t, "package main\n\nfunc main() { undefined() }\n")
 	path, err := ensure(t.Context(), root, "hello", p)
 	if err == nil {
@@ -152,7 +153,7 @@ func TestInterruptedWaitForTheLock(t *testing.T) {
 	}
 }
 
-func TestLockIsHandedOn(t *testing.T) {
+func TestLockHandover(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lock(t.Context(), path, "hello")
 	if err != nil {
@@ -172,7 +173,7 @@ func TestLockIsHandedOn(t *testing.T) {
 	}
 }
 
-func TestRootPassesNestedModulesBy(t *testing.T) {
+func TestRootSkipsNestedModules(t *testing.T) {
 	root, _ := repository(t, hello)
 	got, err := rootAbove(filepath.Join(root, "test", "hello"))
 	if err != nil || got != root {
@@ -209,8 +210,10 @@ func TestUnknownProgram(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	got := environment([]string{"GOPROXY=https://proxy.example", "GOFLAGS=-race", "GOOS=plan9", "GOFIPS140=certified", "HOME=/h", "CGO_ENABLED=1"}, "/d")
-	want := []string{"GOPROXY=https://proxy.example", "HOME=/h", "CGO_ENABLED=0", "GOFIPS140=off", "GOFLAGS=-trimpath", "GOWORK=off", "PWD=/d"}
+	got := environment([]string{"GOPROXY=https://proxy.example", "GOFLAGS=-race", "GOOS=plan9", "GOFIPS140=certified",
+		"HOME=/h", "CGO_ENABLED=1"}, "/d")
+	want := []string{"GOPROXY=https://proxy.example", "HOME=/h", "CGO_ENABLED=0", "GOFIPS140=off", "GOFLAGS=-trimpath",
+		"GOWORK=off", "PWD=/d"}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// How often a running task is mentioned: a terminal's line is drawn over, a log
+// How often a running task is reported: a terminal's line is drawn over, a log
 // grows with each.
 const (
 	terminalInterval = time.Second
 	logInterval      = 15 * time.Second
 )
 
-// progress says on a stream that something long is still going on. On a terminal
+// progress reports on a stream that a long task is still running. On a terminal
 // it is one line that is drawn over; elsewhere it is a line now and then.
 type progress struct {
 	out      io.Writer

@@ -65,9 +65,9 @@ func moduleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// current reports whether the program at path is there and was built from what
+// isCurrent reports whether the program at path is there and was built from what
 // the stamp want stands for.
-func current(path, want string) bool {
+func isCurrent(path, want string) bool {
 	have, err := os.ReadFile(path + ".stamp")
 	if err != nil || strings.TrimSpace(string(have)) != want {
 		return false

@@ -9,7 +9,7 @@ import (
 
 // A program is one line of the table: what to build, and from which nested module.
 type program struct {
-	// dir is the module's folder, relative to the root of the repository.
+	// dir is the module's directory, relative to the root of the repository.
 	dir string
 	// pkg is the main package, as `go build` inside dir takes it.
 	pkg string
@@ -50,8 +50,9 @@ var table = map[string]program{
 
 	"helm": {dir: "test/helm", pkg: "helm.sh/helm/v4/cmd/helm"},
 
-	"secrets-store-csi-driver": {dir: "test/driver", pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
-	"node-driver-registrar":    {dir: "test/driver", pkg: "./node-driver-registrar"},
+	"secrets-store-csi-driver": {dir: "test/driver",
+		pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
+	"node-driver-registrar": {dir: "test/driver", pkg: "./node-driver-registrar"},
 
 	// Without the clouds in which a Prometheus can look for its targets.
 	"promtool": {dir: "test/prometheus", pkg: "github.com/prometheus/prometheus/cmd/promtool", tags: "remove_all_sd"},

@@ -34,14 +34,14 @@ func New(address string, transport http.RoundTripper) (*httputil.ReverseProxy, e
 	}
 	return &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		Transport: whole{transport},
+		Transport: bufferedTransport{transport},
 	}, nil
 }
 
-// whole sends requests that have been read to their end.
-type whole struct{ next http.RoundTripper }
+// bufferedTransport sends requests whose bodies have been read completely.
+type bufferedTransport struct{ next http.RoundTripper }
 
-func (w whole) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w bufferedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -53,7 +53,7 @@ func (w whole) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // CloseIdleConnections closes those of the transport.
-func (w whole) CloseIdleConnections() {
+func (w bufferedTransport) CloseIdleConnections() {
 	if c, ok := w.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}

@@ -53,10 +53,11 @@ type Caches struct{ Tokens, Republish bool }
 
 // Load is requests per second.
 type Load struct {
-	Login, Decrypt                      float64 // of the provider to Vault
-	ReadAsPod                           float64 // of the provider to the API server: the Secret
-	Review                              float64 // of Vault to the API server: a TokenReview
-	ReadByKubelet, PodTokens, PodStatus float64 // of the kubelet (the Secret, TokenRequests) and the driver to the API server
+	Login, Decrypt float64 // of the provider to Vault
+	ReadAsPod      float64 // of the provider to the API server: the Secret
+	Review         float64 // of Vault to the API server: a TokenReview
+	// of the kubelet (the Secret, TokenRequests) and the driver to the API server
+	ReadByKubelet, PodTokens, PodStatus float64
 }
 
 // Span is a time that is any between two with the same chance.

@@ -111,7 +111,8 @@ func (m *comparison) rotation(nodes int) Load {
 	steady := s.between(m.cycle(), rotation)
 	m.all("steady state", c.Steady(k), steady)
 	if c.usable()+m.late().Seconds() < c.AnswerLife.Min.Seconds() {
-		m.cell("steady state", "decrypts per renewal", steady.PodTokens/float64(c.Audiences)*float64(c.Volumes), steady.Decrypt, 0.03)
+		m.cell("steady state", "decrypts per renewal", steady.PodTokens/float64(c.Audiences)*float64(c.Volumes),
+			steady.Decrypt, 0.03)
 	}
 	m.kubernetes("rotation", c.Rotation(k), s.between(rotation, rotation+m.cycle()))
 	m.wave("rotation", c.Rotation(k), s, rotation, over, steady)
@@ -160,7 +161,8 @@ func (m *comparison) rebootLater(steady Load) {
 	later := seconds(c.usable())
 	end := later + c.LaterTime(c.RebootWithin)
 	s := simulate(m.t, c, k, nodes, plan{start: c.boot(nodes, c.RebootWithin), lasts: end})
-	m.all("reboot, later", c.Later(k, c.Rebooting, c.RebootWithin), sum(s.between(later, end), c.Rebooting, steady, 1-c.Rebooting))
+	m.all("reboot, later", c.Later(k, c.Rebooting, c.RebootWithin),
+		sum(s.between(later, end), c.Rebooting, steady, 1-c.Rebooting))
 }
 
 // withoutAnswers compares all but the reboot without the republish cache, and
@@ -231,7 +233,8 @@ func TestNodesAddUp(t *testing.T) {
 	c := Large
 	lasts := c.RebootWithin
 	for _, nodes := range []int{1, 10, 50} {
-		s := simulate(t, c, Caches{Tokens: true, Republish: true}, nodes, plan{start: c.boot(nodes, c.RebootWithin), lasts: lasts})
+		s := simulate(t, c, Caches{Tokens: true, Republish: true}, nodes,
+			plan{start: c.boot(nodes, c.RebootWithin), lasts: lasts})
 		logins, decrypts := s.login.between(0, lasts), s.decrypt.between(0, lasts)
 		if logins != nodes*c.Pods || decrypts != nodes*c.Pods*c.Volumes {
 			t.Errorf("%d nodes: %d logins and %d decrypts", nodes, logins, decrypts)

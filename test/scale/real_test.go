@@ -67,7 +67,7 @@ func (c *requests) take() map[string]int {
 
 // realWorld is a Vault, with a key of its own, and an API server, both behind
 // proxies that count.
-type realWorld struct {
+type realFixture struct {
 	t          *testing.T
 	namespace  string // and key, role and policy
 	root       *transit.Session
@@ -76,28 +76,28 @@ type realWorld struct {
 	server     *testenv.APIServer
 }
 
-func newRealWorld(t *testing.T) *realWorld {
+func newRealFixture(t *testing.T) *realFixture {
 	t.Helper()
 	v := testenv.SharedVault(t)
-	w := &realWorld{t: t, namespace: "ns-" + strings.ToLower(rand.Text()[:10]), server: testenv.SharedAPIServer(t)}
-	w.server.CreateNamespace(t, w.namespace)
-	if err := w.server.CreateRotatorState(t.Context(), w.namespace); err != nil {
+	f := &realFixture{t: t, namespace: "ns-" + strings.ToLower(rand.Text()[:10]), server: testenv.SharedAPIServer(t)}
+	f.server.CreateNamespace(t, f.namespace)
+	if err := f.server.CreateRotatorState(t.Context(), f.namespace); err != nil {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	w.vault = counting(t, v.Address, transport, func(r *http.Request) string {
+	f.vault = counting(t, v.Address, transport, func(r *http.Request) string {
 		parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 		if parts[0] == "auth" {
 			return parts[len(parts)-1]
 		}
 		return parts[1] // of transit/decrypt/KEY
 	})
-	anonymous, err := rest.TransportFor(rest.AnonymousClientConfig(w.server.Config))
+	anonymous, err := rest.TransportFor(rest.AnonymousClientConfig(f.server.Config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.api = counting(t, w.server.Address, anonymous, func(r *http.Request) string {
+	f.api = counting(t, f.server.Address, anonymous, func(r *http.Request) string {
 		parts := strings.Split(r.URL.Path, "/")
 		if parts[len(parts)-1] == "secrets" {
 			return "list"
@@ -113,82 +113,85 @@ func newRealWorld(t *testing.T) *realWorld {
 			t.Fatal(err)
 		}
 	}
-	write("transit/keys/"+w.namespace, map[string]any{"derived": true})
-	write("sys/policies/acl/"+w.namespace, map[string]any{
-		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, w.namespace),
+	write("transit/keys/"+f.namespace, map[string]any{"derived": true})
+	write("sys/policies/acl/"+f.namespace, map[string]any{
+		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, f.namespace),
 	})
-	client, err := transit.NewClient(transit.Config{Address: w.vault.URL})
+	client, err := transit.NewClient(transit.Config{Address: f.vault.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.root = client.Session("", transit.StaticToken(v.RootToken))
-	if w.kube, err = kubernetes.NewForConfig(w.server.Config); err != nil {
+	f.root = client.Session("", transit.StaticToken(v.RootToken))
+	if f.kube, err = kubernetes.NewForConfig(f.server.Config); err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return f
 }
 
 // allowLogin lets all service accounts of the namespace log in to Vault, which has
 // their tokens reviewed. There is one such mount in the Vault, so one test does it.
-func (w *realWorld) allowLogin() {
-	w.t.Helper()
-	v := testenv.SharedVault(w.t)
-	_, err := v.Write(w.t.Context(), "auth/kubernetes/config", map[string]any{
-		"kubernetes_host": w.api.URL, "token_reviewer_jwt": w.server.ReviewerToken(w.t), "disable_local_ca_jwt": true,
+func (f *realFixture) allowLogin() {
+	f.t.Helper()
+	v := testenv.SharedVault(f.t)
+	_, err := v.Write(f.t.Context(), "auth/kubernetes/config", map[string]any{
+		"kubernetes_host": f.api.URL, "token_reviewer_jwt": f.server.ReviewerToken(f.t), "disable_local_ca_jwt": true,
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	err = v.AllowLogin(w.t.Context(), testenv.Role{Name: w.namespace, Namespace: w.namespace, ServiceAccount: "*", Policies: []string{w.namespace}})
+	err = v.AllowLogin(f.t.Context(), testenv.Role{Name: f.namespace, Namespace: f.namespace, ServiceAccount: "*",
+		Policies: []string{f.namespace}})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
 // store seals and stores so many Secrets with so many entries each.
-func (w *realWorld) store(secrets, entries int) (stored []*corev1.Secret) {
-	w.t.Helper()
+func (f *realFixture) store(secrets, entries int) (stored []*corev1.Secret) {
+	f.t.Helper()
 	stored = make([]*corev1.Secret, secrets)
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i := range stored {
 		group.Go(func() error {
-			spec := secretmanager.Spec{Namespace: w.namespace, Name: fmt.Sprint("secret-", i), Settings: ciphertext.Settings{Key: w.namespace}, Entries: map[string][]byte{}}
+			spec := secretmanager.Spec{Namespace: f.namespace, Name: fmt.Sprint("secret-", i),
+				Settings: ciphertext.Settings{Key: f.namespace}, Entries: map[string][]byte{}}
 			for j := range entries {
 				spec.Entries[fmt.Sprint("entry-", j)] = []byte(plaintext(i))
 			}
-			s, err := secretmanager.Seal(w.t.Context(), w.root, spec)
+			s, err := secretmanager.Seal(f.t.Context(), f.root, spec)
 			if err != nil {
 				return err
 			}
-			stored[i], err = w.kube.CoreV1().Secrets(w.namespace).Create(w.t.Context(), s, metav1.CreateOptions{})
+			stored[i], err = f.kube.CoreV1().Secrets(f.namespace).Create(f.t.Context(), s, metav1.CreateOptions{})
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return stored
 }
 
 // rotate lets the real rotator make a new version and rewrap all.
-func (w *realWorld) rotate() {
-	w.t.Helper()
-	config := rest.CopyConfig(w.server.Config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return direct{w, next} })
+func (f *realFixture) rotate() {
+	f.t.Helper()
+	config := rest.CopyConfig(f.server.Config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return direct{f, next} })
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	if _, err := rotator.Run(w.t.Context(), w.root, kube, rotator.Options{Keys: []string{w.namespace}, Rotate: rotator.Always, StateNamespace: w.namespace}); err != nil {
-		w.t.Fatal(err)
+	if _, err := rotator.Run(f.t.Context(), f.root, kube,
+		rotator.Options{Keys: []string{f.namespace}, Rotate: rotator.Always, StateNamespace: f.namespace}); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
 // direct counts the requests of an administrator, whose certificate a proxy would
 // not hand on.
 type direct struct {
-	w    *realWorld
+	w    *realFixture
 	next http.RoundTripper
 }
 
@@ -211,11 +214,11 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 // rotation by the real rotator, and when the kubelet has new tokens for the pods.
 func TestRealParts(t *testing.T) {
 	t.Parallel()
-	w := newRealWorld(t)
-	w.allowLogin()
+	f := newRealFixture(t)
+	f.allowLogin()
 	c := Large
-	stored := w.store(c.Pods*c.Volumes, 1)
-	w.server.CreateServiceAccount(t, w.namespace, account)
+	stored := f.store(c.Pods*c.Volumes, 1)
+	f.server.CreateServiceAccount(t, f.namespace, account)
 	type pod struct{ uid, tokens string }
 	pods := make([]pod, c.Pods)
 	podName := func(i int) string { return fmt.Sprint("pod-", i) }
@@ -225,32 +228,33 @@ func TestRealParts(t *testing.T) {
 			all := map[string]any{}
 			for _, audience := range []string{"", "vault"} {
 				var token string
-				token, pods[i].uid = w.server.PodToken(t, w.namespace, podName(i), account, audience, time.Hour)
+				token, pods[i].uid = f.server.PodToken(t, f.namespace, podName(i), account, audience, time.Hour)
 				all[audience] = map[string]string{"token": token}
 			}
 			pods[i].tokens = text(all)
 		}
 	}
 	renew()
-	if _, err := w.kube.RbacV1().Roles(w.namespace).Create(t.Context(), &rbacv1.Role{
+	if _, err := f.kube.RbacV1().Roles(f.namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.kube.RbacV1().RoleBindings(w.namespace).Create(t.Context(), &rbacv1.RoleBinding{
+	if _, err := f.kube.RbacV1().RoleBindings(f.namespace).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "reader"},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:serviceaccounts:" + w.namespace}},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind,
+			Name: "system:serviceaccounts:" + f.namespace}},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	kube, err := provider.NewKubernetes(&rest.Config{Host: w.api.URL})
+	kube, err := provider.NewKubernetes(&rest.Config{Host: f.api.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := provider.New(provider.Config{
-		Vault: transit.Config{Address: w.vault.URL}, Audience: provider.DefaultAudience, VersionKey: make([]byte, 32),
+		Vault: transit.Config{Address: f.vault.URL}, Audience: provider.DefaultAudience, VersionKey: make([]byte, 32),
 		Kubernetes: kube, Log: slog.New(slog.DiscardHandler), RepublishCacheBytes: provider.DefaultRepublishCacheBytes,
 	})
 	if err != nil {
@@ -264,7 +268,7 @@ func TestRealParts(t *testing.T) {
 				name := stored[i].Name
 				secrets := "null"
 				if float64(i) >= c.AsPod*float64(len(stored)) {
-					s, err := w.kube.CoreV1().Secrets(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
+					s, err := f.kube.CoreV1().Secrets(f.namespace).Get(t.Context(), name, metav1.GetOptions{})
 					if err != nil {
 						return err
 					}
@@ -273,8 +277,8 @@ func TestRealParts(t *testing.T) {
 				pod := pods[i/c.Volumes]
 				resp, err := p.Mount(t.Context(), &v1alpha1.MountRequest{
 					Attributes: text(map[string]string{
-						"roleName": w.namespace, "secretName": name, "transitKey": w.namespace,
-						"csi.storage.k8s.io/pod.namespace": w.namespace, "csi.storage.k8s.io/pod.name": podName(i / c.Volumes),
+						"roleName": f.namespace, "secretName": name, "transitKey": f.namespace,
+						"csi.storage.k8s.io/pod.namespace": f.namespace, "csi.storage.k8s.io/pod.name": podName(i / c.Volumes),
 						"csi.storage.k8s.io/pod.uid": pod.uid, "csi.storage.k8s.io/serviceAccount.name": account,
 						"csi.storage.k8s.io/serviceAccount.tokens": pod.tokens,
 					}),
@@ -301,10 +305,11 @@ func TestRealParts(t *testing.T) {
 	type count struct{ Logins, Decrypts, Reviews, ReadAsPod int }
 	want := func(from, to time.Duration) count {
 		// Each volume's repetitions are several there and one here.
-		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to), int(c.AsPod * float64(len(stored)))}
+		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to),
+			int(c.AsPod * float64(len(stored)))}
 	}
-	w.vault.take()
-	w.api.take()
+	f.vault.take()
+	f.api.take()
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -312,12 +317,12 @@ func TestRealParts(t *testing.T) {
 	}{
 		{"the pods start", func() {}, want(0, started)},
 		{"the mounts are repeated", func() {}, want(started, rewrapped)},
-		{"after a rotation", func() { w.rotate(); w.vault.take(); w.api.take() }, want(rewrapped, unchanged)},
+		{"after a rotation", func() { f.rotate(); f.vault.take(); f.api.take() }, want(rewrapped, unchanged)},
 		{"the kubelet has new tokens", renew, want(renewed, end)},
 	} {
 		step.do()
 		mountAll()
-		vault, api := w.vault.take(), w.api.take()
+		vault, api := f.vault.take(), f.api.take()
 		got := count{vault["login"], vault["decrypt"], api["tokenreviews"], api[http.MethodGet]}
 		if diff := cmp.Diff(step.want, got); diff != "" {
 			t.Errorf("%s (-simulation +real):\n%s", step.name, diff)
@@ -337,14 +342,15 @@ func TestRealParts(t *testing.T) {
 // TestRotator: the rotator asks for what the model says, and little besides.
 func TestRotator(t *testing.T) {
 	t.Parallel()
-	w := newRealWorld(t)
+	f := newRealFixture(t)
 	c := Large
 	c.Secrets = pageSize + 10
-	w.store(c.Secrets, c.Entries)
-	w.vault.take()
-	w.rotate()
-	vault, api := w.vault.take(), w.api.take()
-	if diff := cmp.Diff(c.Rotator(), Rotator{Lists: api["list"], Patches: api[http.MethodPatch], Rewraps: vault["rewrap"]}); diff != "" {
+	f.store(c.Secrets, c.Entries)
+	f.vault.take()
+	f.rotate()
+	vault, api := f.vault.take(), f.api.take()
+	if diff := cmp.Diff(c.Rotator(),
+		Rotator{Lists: api["list"], Patches: api[http.MethodPatch], Rewraps: vault["rewrap"]}); diff != "" {
 		t.Errorf("(-model +rotator):\n%s", diff)
 	}
 	besides := -c.Rotator().Lists - c.Rotator().Patches - c.Rotator().Rewraps

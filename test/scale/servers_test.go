@@ -27,13 +27,13 @@ type clock struct{ at atomic.Int64 }
 func (c *clock) set(at time.Duration) { c.at.Store(int64(at)) }
 func (c *clock) now() time.Duration   { return time.Duration(c.at.Load()) }
 
-// tally counts events by second.
-type tally struct {
+// eventsPerSecond counts events by second.
+type eventsPerSecond struct {
 	mu     sync.Mutex
 	counts []int
 }
 
-func (t *tally) add(at time.Duration, n int) {
+func (t *eventsPerSecond) add(at time.Duration, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := int(at / time.Second)
@@ -44,7 +44,7 @@ func (t *tally) add(at time.Duration, n int) {
 }
 
 // between counts those in a part of the time.
-func (t *tally) between(from, to time.Duration) (n int) {
+func (t *eventsPerSecond) between(from, to time.Duration) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := int(from / time.Second); i < int(to/time.Second) && i < len(t.counts); i++ {
@@ -57,14 +57,16 @@ func (t *tally) between(from, to time.Duration) (n int) {
 type counts struct {
 	times float64 // how many nodes of the cluster each simulated one stands for
 
-	login, decrypt                      tally
-	readAsPod, review                   tally
-	readByKubelet, podTokens, podStatus tally
+	login, decrypt                      eventsPerSecond
+	readAsPod, review                   eventsPerSecond
+	readByKubelet, podTokens, podStatus eventsPerSecond
 }
 
 // between is the load of the whole cluster in a part of the time.
 func (c *counts) between(from, to time.Duration) Load {
-	rate := func(t *tally) float64 { return c.times * float64(t.between(from, to)) / (to - from).Seconds() }
+	rate := func(t *eventsPerSecond) float64 {
+		return c.times * float64(t.between(from, to)) / (to - from).Seconds()
+	}
 	return Load{
 		Login: rate(&c.login), Decrypt: rate(&c.decrypt), ReadAsPod: rate(&c.readAsPod), Review: rate(&c.review),
 		ReadByKubelet: rate(&c.readByKubelet), PodTokens: rate(&c.podTokens), PodStatus: rate(&c.podStatus),
@@ -181,7 +183,8 @@ type fakeAPI struct {
 	refused atomic.Int64
 }
 
-func newFakeAPI(t testing.TB, c *clock, n *counts, secret func(name string, at time.Duration) map[string][]byte) *fakeAPI {
+func newFakeAPI(t testing.TB, c *clock, n *counts,
+	secret func(name string, at time.Duration) map[string][]byte) *fakeAPI {
 	t.Helper()
 	a := &fakeAPI{}
 	mux := http.NewServeMux()
@@ -194,7 +197,8 @@ func newFakeAPI(t testing.TB, c *clock, n *counts, secret func(name string, at t
 			return
 		}
 		answer(w, corev1.Secret{
-			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: r.PathValue("name")}, Data: data,
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+			ObjectMeta: metav1.ObjectMeta{Name: r.PathValue("name")}, Data: data,
 		})
 	})
 	a.Server = httptest.NewServer(unkept(mux))

@@ -266,7 +266,8 @@ func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 		}),
 		Secrets: secrets, TargetPath: fmt.Sprintf("/pods/%s/%d/mount", p.uid(), v.number), Permission: "420",
 	})
-	if err == nil && (len(resp.Files) != 1 || len(resp.ObjectVersion) != 1 || string(resp.Files[0].Contents) != plaintext(v.number)) {
+	if err == nil &&
+		(len(resp.Files) != 1 || len(resp.ObjectVersion) != 1 || string(resp.Files[0].Contents) != plaintext(v.number)) {
 		err = fmt.Errorf("the files of volume %d are others", v.number)
 	}
 	if err != nil {
@@ -299,7 +300,8 @@ func (n *node) tokens(p *pod, now time.Duration) string {
 			p.tokens[audience] = token
 			n.counts.podTokens.add(now, 1)
 		}
-		all[audience] = map[string]any{"token": token.text, "expirationTimestamp": n.began.Add(token.got + n.cluster.PodToken)}
+		all[audience] = map[string]any{"token": token.text,
+			"expirationTimestamp": n.began.Add(token.got + n.cluster.PodToken)}
 	}
 	return text(all)
 }

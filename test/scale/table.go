@@ -67,7 +67,8 @@ func (t *table) line(format string, args ...any) {
 
 func (c Cluster) vaultTable() string {
 	var t table
-	t.line("%-38s %17s %17s %17s %17s", "requests to Vault per second", caches[0].name, caches[1].name, caches[2].name, caches[3].name)
+	t.line("%-38s %17s %17s %17s %17s", "requests to Vault per second", caches[0].name, caches[1].name, caches[2].name,
+		caches[3].name)
 	t.line("%-38s%s", "", strings.Repeat(fmt.Sprintf(" %8s %8s", "login", "decrypt"), len(caches)))
 	for _, s := range c.scenarios() {
 		row := ""
@@ -78,7 +79,8 @@ func (c Cluster) vaultTable() string {
 		t.line("%-38s%s", s.name, row)
 	}
 	t.line("")
-	t.line("%-38s %17s %17s %17s %17s", "Vaults of two cores that keeps busy", caches[0].name, caches[1].name, caches[2].name, caches[3].name)
+	t.line("%-38s %17s %17s %17s %17s", "Vaults of two cores that keeps busy", caches[0].name, caches[1].name,
+		caches[2].name, caches[3].name)
 	for _, s := range c.scenarios() {
 		row := ""
 		for _, k := range caches {
@@ -91,15 +93,18 @@ func (c Cluster) vaultTable() string {
 
 func (c Cluster) apiTable() string {
 	var t table
-	t.line("%-38s %9s %9s %9s %9s  %s", "requests to the API server per second", "Secrets:", "Secrets:", "tokens:", "statuses:", "TokenReviews: Vault, with")
-	t.line("%-38s %9s %9s %9s %9s %9s %7s %10s %5s", "", "kubelet", "provider", "kubelet", "driver", "no cache", "token", "republish", "both")
+	t.line("%-38s %9s %9s %9s %9s  %s", "requests to the API server per second", "Secrets:", "Secrets:", "tokens:",
+		"statuses:", "TokenReviews: Vault, with")
+	t.line("%-38s %9s %9s %9s %9s %9s %7s %10s %5s", "", "kubelet", "provider", "kubelet", "driver", "no cache",
+		"token", "republish", "both")
 	for _, s := range c.scenarios() {
 		row := ""
 		for i, width := range []int{9, 7, 10, 5} {
 			row += fmt.Sprintf(" %*s", width, number(s.load(caches[i].Caches).Review))
 		}
 		l := s.load(Caches{Tokens: true, Republish: true})
-		t.line("%-38s %9s %9s %9s %9s%s", s.name, number(l.ReadByKubelet), number(l.ReadAsPod), number(l.PodTokens), number(l.PodStatus), row)
+		t.line("%-38s %9s %9s %9s %9s%s", s.name, number(l.ReadByKubelet), number(l.ReadAsPod), number(l.PodTokens),
+			number(l.PodStatus), row)
 	}
 	return t.String()
 }
@@ -110,7 +115,8 @@ func (c Cluster) rotatorTable() string {
 	seconds := c.RotationTime().Seconds()
 	t.line("%-38s %10s %12s", "the rotator's own requests", "in all", "per second")
 	t.line("%-38s %10s %12s", "Vault: rewrap", number(float64(r.Rewraps)), fmt.Sprintf("%.1f", float64(r.Rewraps)/seconds))
-	t.line("%-38s %10s %12s", "API server: patch", number(float64(r.Patches)), fmt.Sprintf("%.1f", float64(r.Patches)/seconds))
+	t.line("%-38s %10s %12s", "API server: patch", number(float64(r.Patches)),
+		fmt.Sprintf("%.1f", float64(r.Patches)/seconds))
 	t.line("%-38s %10s", "API server: list", number(float64(r.Lists)))
 	return t.String()
 }
@@ -133,7 +139,9 @@ func (c Cluster) knobTable() string {
 		{"a jwt auth mount", func(c *Cluster) { c.Reviewed = 0 }},
 		{"the rotator's --kube-qps=20", func(c *Cluster) { c.KubeQPS = 20 }},
 		{"the rotator's --kube-qps=200", func(c *Cluster) { c.KubeQPS = 200 }},
-		{"the kubelet's syncFrequency: 5m", func(c *Cluster) { c.Republish = Span{5 * time.Minute, 7*time.Minute + 30*time.Second} }},
+		{"the kubelet's syncFrequency: 5m", func(c *Cluster) {
+			c.Republish = Span{5 * time.Minute, 7*time.Minute + 30*time.Second}
+		}},
 	} {
 		changed := c
 		knob.change(&changed)

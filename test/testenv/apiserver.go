@@ -81,7 +81,7 @@ func StartAPIServer(ctx context.Context) (*APIServer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
-	// The folder's name is short because a socket's path must be.
+	// The directory's name is short because a socket's path must be.
 	dir, err := os.MkdirTemp("", "kube-")
 	if err != nil {
 		return nil, fmt.Errorf("starting an API server: %w", err)
@@ -244,7 +244,7 @@ func (s *APIServer) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return errors.New("restarting the API server: it has been stopped for good")
+		return errors.New("restarting the API server: it has been stopped")
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

@@ -30,7 +30,7 @@ func get(t *testing.T, config *rest.Config, path string) int {
 	return response.StatusCode
 }
 
-func TestWhoMayReadSecrets(t *testing.T) {
+func TestSecretReadAccess(t *testing.T) {
 	s := testenv.SharedAPIServer(t)
 	s.CreateServiceAccount(t, "who", "app")
 	kubeconfig, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)

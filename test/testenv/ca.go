@@ -98,7 +98,7 @@ func (c Certificate) TLS(t testing.TB) tls.Certificate {
 	return pair
 }
 
-// Write writes the certificate and its key into a folder, over those that are
+// Write writes the certificate and its key into a directory, over those that are
 // there, and returns their files.
 func (c Certificate) Write(t testing.TB, dir string) (certificate, key string) {
 	t.Helper()

@@ -9,7 +9,7 @@ import (
 )
 
 // etcdSocket is the name of the socket that etcd serves on. A socket in a private
-// folder can neither collide with anything nor be reached by anybody else.
+// directory cannot collide with anything and nobody else can reach it.
 const etcdSocket = "etcd.sock"
 
 // startEtcd starts an etcd in dir and waits until it accepts connections.

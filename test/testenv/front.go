@@ -13,8 +13,8 @@ import (
 )
 
 // Front serves a Vault with TLS of a test's own, as a load balancer does, at a
-// listener of the test's where there is one. What is wrong with a handshake is of
-// no interest to it.
+// listener of the test's where there is one. It does not log
+// failed handshakes.
 func Front(t testing.TB, v *Vault, config *tls.Config, l net.Listener) *httptest.Server {
 	t.Helper()
 	vault, err := relay.New(v.Address, &http.Transport{DisableKeepAlives: true})
@@ -34,7 +34,7 @@ func Front(t testing.TB, v *Vault, config *tls.Config, l net.Listener) *httptest
 }
 
 // ListenIPv6 listens at the loopback address of IPv6, which a machine without it
-// cannot do: that is said, as nothing would be tested else.
+// does not have: the test fails there, because it would test nothing.
 func ListenIPv6(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")

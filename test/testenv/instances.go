@@ -2,14 +2,14 @@ package testenv
 
 import "sync"
 
-// An instance is something started that has to be stopped.
+// An instance is a started server that has to be stopped.
 type instance interface {
 	Stop()
 	// tail returns the last lines of its logs.
 	tail() string
 }
 
-// instances are those that run now, for Main to stop what is left.
+// instances are the running ones, for Main to stop.
 var instances = struct {
 	sync.Mutex
 	set map[instance]bool

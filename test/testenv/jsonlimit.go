@@ -13,12 +13,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// maxJSONStrings is what OpenBao takes in a request since 2.4.1, names and values.
+// maxJSONStrings is how many strings, names and values, OpenBao accepts in a request
+// since 2.4.1.
 const maxJSONStrings = 1000
 
-// LimitJSON puts the limit of OpenBao 2.4.1 in front of a Vault: a request with more
-// than 1,000 JSON strings is refused, in its words. It returns the address there,
-// and how many requests have been refused.
+// LimitJSON serves a Vault with the limit of OpenBao 2.4.1: a request with more than
+// 1,000 JSON strings is rejected with its message. It returns the address and a
+// function that counts the rejected requests.
 func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
 	t.Helper()
 	transport := &http.Transport{}
@@ -33,7 +34,7 @@ func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
 		if err != nil {
 			t.Errorf("reading a request: %v", err)
 		}
-		if stringsIn(body) > maxJSONStrings {
+		if countStrings(body) > maxJSONStrings {
 			n.Add(1)
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"errors":["input JSON exceeded number of strings"]}`)
@@ -46,7 +47,7 @@ func LimitJSON(t testing.TB, v *Vault) (address string, refused func() int) {
 	return s.URL, func() int { return int(n.Load()) }
 }
 
-func stringsIn(text []byte) (n int) {
+func countStrings(text []byte) (n int) {
 	for d := json.NewDecoder(bytes.NewReader(text)); ; {
 		token, err := d.Token()
 		if err != nil {

@@ -112,11 +112,11 @@ func segment(content map[string]any) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// uid returns a UUID that depends on nothing but the parts.
+// uid returns a UUID that depends only on the parts.
 func uid(parts ...string) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
 	id := sum[:16]
-	id[6] = id[6]&0x0f | 0x80 // version 8: made to one's own rules
+	id[6] = id[6]&0x0f | 0x80 // version 8: custom
 	id[8] = id[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// refused checks that err is Vault's refusal of a login.
-func refused(t *testing.T, err error) {
+// checkRefused checks that err is Vault's refusal of a login.
+func checkRefused(t *testing.T, err error) {
 	t.Helper()
 	var answer *testenv.VaultError
 	if !errors.As(err, &answer) || answer.Status < 400 || answer.Status > 403 {
@@ -25,7 +25,8 @@ func TestKubernetesLogin(t *testing.T) {
 	if err := v.TrustAPIServer(t.Context(), "kubernetes", s, s.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Namespace: "kubernetes-login", ServiceAccount: "app", Policies: []string{"app"}}); err != nil {
+	if err := v.AllowLogin(t.Context(), testenv.Role{Namespace: "kubernetes-login", ServiceAccount: "app",
+		Policies: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	token := func(name, audience string) string {
@@ -40,11 +41,11 @@ func TestKubernetesLogin(t *testing.T) {
 
 	t.Run("another service account", func(t *testing.T) {
 		_, err := v.Login(t.Context(), "kubernetes", "app", token("other", "vault"))
-		refused(t, err)
+		checkRefused(t, err)
 	})
 	t.Run("another audience", func(t *testing.T) {
 		_, err := v.Login(t.Context(), "kubernetes", "app", token("app", ""))
-		refused(t, err)
+		checkRefused(t, err)
 	})
 }
 
@@ -81,12 +82,12 @@ func TestJWTLogin(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := v.Login(t.Context(), "jwt", "app", test.token)
-			refused(t, err)
+			checkRefused(t, err)
 		})
 	}
 }
 
-// checkAuth checks a login that was let in.
+// checkAuth checks a successful login.
 func checkAuth(t *testing.T, auth *testenv.VaultAuth, namespace string) {
 	t.Helper()
 	if auth.TokenType != "batch" || auth.ClientToken == "" {
@@ -104,7 +105,7 @@ func checkAuth(t *testing.T, auth *testenv.VaultAuth, namespace string) {
 	}
 }
 
-func TestAllowLoginRefusesHalfARole(t *testing.T) {
+func TestAllowLoginRejectsIncompleteRole(t *testing.T) {
 	v := testenv.SharedVault(t)
 	if err := v.AllowLogin(t.Context(), testenv.Role{Namespace: "only"}); err == nil {
 		t.Error("a role without a service account was made")
@@ -113,5 +114,5 @@ func TestAllowLoginRefusesHalfARole(t *testing.T) {
 		t.Error("a role at a mount that is not there was made")
 	}
 	_, err := v.Do(t.Context(), http.MethodGet, "sys/mounts", "wrong", nil)
-	refused(t, err)
+	checkRefused(t, err)
 }

@@ -50,7 +50,7 @@ func startProcess(dir, name, path string, arguments []string, stdout io.Writer, 
 	}
 	defer log.Close() // the child has its own copy
 	p.cmd.Dir = dir
-	// What the test is asked, such as fips140=only, is not asked of the real parts.
+	// Settings for the process under test, such as fips140=only, are not passed on.
 	p.cmd.Env = append(os.Environ(), "GODEBUG=")
 	p.cmd.Stderr = log
 	p.cmd.Stdout = log
@@ -104,9 +104,9 @@ func (p *process) running() bool {
 	}
 }
 
-// stop ends the child and waits until it is gone: gently where it listens to its
-// standard input, else at once. To the others a kill costs nothing: etcd forgets
-// its folder anyway, and an API server keeps all it knows in etcd.
+// stop ends the child and waits for it: gracefully if it ends with its standard
+// input, else by a kill. A kill is harmless: the data of etcd is deleted anyway, and
+// an API server keeps its data in etcd.
 func (p *process) stop() {
 	if p.stdin != nil {
 		p.stdin.Close()
@@ -118,12 +118,12 @@ func (p *process) stop() {
 		case <-timeout.C:
 		}
 	}
-	// It may have ended meanwhile, and then there is nothing to kill.
+	// It may have ended meanwhile.
 	_ = p.cmd.Process.Kill()
 	<-p.exited
 }
 
-// failure is the error for a child that ended although it was needed.
+// failure returns the error for a child that ended unexpectedly.
 func (p *process) failure() error {
 	err := p.err
 	if err == nil {

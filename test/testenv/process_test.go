@@ -61,7 +61,7 @@ func TestChildrenDieWithThisProcess(t *testing.T) {
 	}
 
 	for name, pid := range map[string]int{"vault": vault, "etcd": etcd, "kube-apiserver": server} {
-		if gone(pid) {
+		if hasEnded(pid) {
 			t.Errorf("%s does not run", name)
 		}
 	}
@@ -71,17 +71,17 @@ func TestChildrenDieWithThisProcess(t *testing.T) {
 	cmd.Wait() // "signal: killed"
 	deadline := time.Now().Add(15 * time.Second)
 	for name, pid := range map[string]int{"vault": vault, "etcd": etcd, "kube-apiserver": server} {
-		for !gone(pid) {
+		for !hasEnded(pid) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s still runs after its parent was killed", name)
 			}
-			time.Sleep(20 * time.Millisecond) // nobody tells when a grandchild ends
+			time.Sleep(20 * time.Millisecond) // no signal arrives when a grandchild ends
 		}
 	}
 }
 
-// gone reports whether the process has ended; one that nobody has reaped has.
-func gone(pid int) bool {
+// hasEnded reports whether the process has ended; one that nobody has reaped has.
+func hasEnded(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return true
@@ -108,7 +108,7 @@ func TestStopTwice(t *testing.T) {
 		t.Error("it runs after Stop")
 	}
 	if _, err := os.Stat(v.dir); !os.IsNotExist(err) {
-		t.Errorf("its folder is still there: %v", err)
+		t.Errorf("its directory is still there: %v", err)
 	}
 	if err := v.Restart(t.Context()); err == nil {
 		t.Error("a stopped Vault was restarted")

@@ -21,14 +21,14 @@ import (
 )
 
 // CreateNamespace makes a namespace, with the default service account that a
-// controller manager would give it. One that is there already is fine.
+// controller manager would give it. An existing one is kept.
 func (s *APIServer) CreateNamespace(t testing.TB, namespace string) {
 	t.Helper()
 	s.CreateServiceAccount(t, namespace, "default")
 }
 
 // CreateServiceAccount makes a service account and, where it is missing, its
-// namespace. One that is there already is fine.
+// namespace. An existing one is kept.
 func (s *APIServer) CreateServiceAccount(t testing.TB, namespace, name string) {
 	t.Helper()
 	if err := s.createServiceAccount(t.Context(), namespace, name); err != nil {
@@ -41,7 +41,8 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 	if err != nil {
 		return fmt.Errorf("creating the namespace %s: %w", namespace, err)
 	}
-	err = s.create(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts", &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	err = s.create(ctx, "/api/v1/namespaces/"+namespace+"/serviceaccounts",
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil {
 		return fmt.Errorf("creating the service account %s/%s: %w", namespace, name, err)
 	}
@@ -49,14 +50,16 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 }
 
 // CreateRotatorState makes the ConfigMap and the Lease that the rotator needs and does
-// not create, as the chart does. Those that are there already are fine.
+// not create, as the chart does. Existing ones are kept.
 func (s *APIServer) CreateRotatorState(ctx context.Context, namespace string) error {
 	const name = "secretmanager-rotation" // rotator.StateName
-	err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps",
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil {
 		return fmt.Errorf("creating the ConfigMap %s/%s: %w", namespace, name, err)
 	}
-	err = s.create(ctx, "/apis/coordination.k8s.io/v1/namespaces/"+namespace+"/leases", &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	err = s.create(ctx, "/apis/coordination.k8s.io/v1/namespaces/"+namespace+"/leases",
+		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil {
 		return fmt.Errorf("creating the Lease %s/%s: %w", namespace, name, err)
 	}
@@ -78,7 +81,8 @@ func (s *APIServer) ServiceAccountToken(t testing.TB, namespace, name, audience 
 // PodToken returns a token of the service account that is bound to a pod, as the
 // kubelet gets it for the pod's volumes, and the pod's uid. It creates the pod,
 // which nothing runs, where it does not exist. The account must exist.
-func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience string, ttl time.Duration) (token, uid string) {
+func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience string,
+	ttl time.Duration) (token, uid string) {
 	t.Helper()
 	path := "/api/v1/namespaces/" + namespace + "/pods"
 	err := s.create(t.Context(), path, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: pod}, Spec: corev1.PodSpec{
@@ -94,9 +98,10 @@ func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience str
 	if created.Spec.ServiceAccountName != account {
 		t.Fatalf("the pod %s/%s has service account %s, not %s", namespace, pod, created.Spec.ServiceAccountName, account)
 	}
-	token, err = s.serviceAccountToken(t.Context(), namespace, account, audience, ttl, &authenticationv1.BoundObjectReference{
-		APIVersion: "v1", Kind: "Pod", Name: pod, UID: created.UID,
-	})
+	token, err = s.serviceAccountToken(t.Context(), namespace, account, audience, ttl,
+		&authenticationv1.BoundObjectReference{
+			APIVersion: "v1", Kind: "Pod", Name: pod, UID: created.UID,
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +111,8 @@ func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience str
 func (s *APIServer) serviceAccountToken(ctx context.Context, namespace, name, audience string, ttl time.Duration,
 	bound *authenticationv1.BoundObjectReference) (string, error) {
 	seconds := int64(ttl.Seconds())
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds, BoundObjectRef: bound}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds,
+		BoundObjectRef: bound}}
 	if audience != "" {
 		request.Spec.Audiences = []string{audience}
 	}
@@ -157,7 +163,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.message }
 
-// create posts the object to path and is content if there is one of that name.
+// create posts the object to path. An existing object of that name is not an error.
 func (s *APIServer) create(ctx context.Context, path string, object any) error {
 	err := s.call(ctx, http.MethodPost, path, object, nil)
 	if refused, ok := err.(*statusError); ok && refused.status == http.StatusConflict {

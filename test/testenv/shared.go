@@ -11,8 +11,8 @@ import (
 )
 
 // Main runs a package's tests, stops every instance that is left then, and exits.
-// It is the whole TestMain of a package that uses shared instances. A Ctrl-C stops
-// the instances as well.
+// It is the TestMain of a package that uses shared instances. Ctrl-C stops the
+// instances, too.
 func Main(m *testing.M) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -27,8 +27,8 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// starting is the context of shared instances while they start: the test that
-// happens to come first must not be able to take it away from the others.
+// starting is the context in which shared instances start. It is not the context of
+// the first test, whose end must not affect the other tests.
 var starting, interrupt = context.WithCancel(context.Background())
 
 var (
@@ -50,8 +50,8 @@ func onOpenBao(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestOpen
 
 // SharedVault returns the Vault of this test binary, which the first call starts; in
 // a test whose name begins with TestOpenBao, and below it, the OpenBao.
-// Its users keep apart by names of their own for keys, roles and policies, and
-// neither seal nor restart it. The package's TestMain must be [Main].
+// Each test uses keys, roles and policies with names of its own, and neither seals
+// nor restarts it. The package's TestMain must be [Main].
 func SharedVault(t testing.TB) *Vault {
 	t.Helper()
 	shared := sharedVault
@@ -67,7 +67,7 @@ func SharedVault(t testing.TB) *Vault {
 }
 
 // SharedAPIServer returns the API server of this test binary, which the first call
-// starts. Its users keep apart by namespaces of their own and do not restart it.
+// starts. Each test uses namespaces of its own and does not restart it.
 // The package's TestMain must be [Main].
 func SharedAPIServer(t testing.TB) *APIServer {
 	t.Helper()

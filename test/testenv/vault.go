@@ -39,10 +39,10 @@ type VaultOptions struct {
 	LogLevel string
 }
 
-// A Vault is a running Vault server, initialised and unsealed. Its methods may be
+// A Vault is a running Vault server, initialized and unsealed. Its methods may be
 // used from several goroutines at once.
 type Vault struct {
-	// Address is the URL under which it serves. It stays the same for ever, also
+	// Address is the URL under which it serves. It does not change, not even
 	// after a [Vault.Restart].
 	Address string
 	// RootToken may do everything.
@@ -116,7 +116,7 @@ func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
 	return v, nil
 }
 
-// prepare makes the HTTP client for Write and the like, and the certificate.
+// prepare creates the HTTP client and the certificate.
 func (v *Vault) prepare() error {
 	// A connection that is kept would be broken after a Restart.
 	transport := &http.Transport{DisableKeepAlives: true}
@@ -144,8 +144,8 @@ func (v *Vault) prepare() error {
 func (v *Vault) certFile() string { return filepath.Join(v.dir, "tls.crt") }
 func (v *Vault) keyFile() string  { return filepath.Join(v.dir, "tls.key") }
 
-// start runs the program and waits for the line that says it serves. v.mu is held,
-// or nobody else knows v yet.
+// start runs the program and waits for the line that says it serves. The caller holds v.mu,
+// unless v is not shared yet.
 func (v *Vault) start(ctx context.Context, listen string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -180,7 +180,7 @@ func (v *Vault) start(ctx context.Context, listen string) error {
 	var ready struct{ Address, UnsealKey string }
 	if err := json.Unmarshal([]byte(line), &ready); err != nil {
 		p.stop()
-		return fmt.Errorf("reading what Vault said when it was ready (%q): %w", line, err)
+		return fmt.Errorf("reading the ready line of Vault (%q): %w", line, err)
 	}
 	v.Address, v.unsealKey, v.process = ready.Address, ready.UnsealKey, p
 	return nil
@@ -206,7 +206,7 @@ func (v *Vault) Restart(ctx context.Context) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.stopped {
-		return errors.New("restarting Vault: it has been stopped for good")
+		return errors.New("restarting Vault: it has been stopped")
 	}
 	address, err := url.Parse(v.Address)
 	if err != nil {
@@ -216,14 +216,13 @@ func (v *Vault) Restart(ctx context.Context) error {
 	return v.start(ctx, address.Host)
 }
 
-// Seal makes the Vault forget its key: from now on it answers 503 to everything
-// until [Vault.Unseal].
+// Seal seals the Vault: it answers every request with 503 until [Vault.Unseal].
 func (v *Vault) Seal(ctx context.Context) error {
 	_, err := v.Write(ctx, "sys/seal", nil)
 	return err
 }
 
-// Unseal gives the Vault its key back. It serves when Unseal returns.
+// Unseal unseals the Vault. It serves when Unseal returns.
 func (v *Vault) Unseal(ctx context.Context) error {
 	_, err := v.Write(ctx, "sys/unseal", map[string]any{"key": v.unsealKey})
 	return err

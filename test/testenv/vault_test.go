@@ -44,7 +44,8 @@ func decrypt(t *testing.T, v *testenv.Vault, key, ciphertext string) string {
 
 func encrypt(t *testing.T, v *testenv.Vault, key, plaintext string) string {
 	t.Helper()
-	answer := write(t, v, "transit/encrypt/"+key, map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(plaintext))})
+	answer := write(t, v, "transit/encrypt/"+key,
+		map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(plaintext))})
 	return text(t, answer, "ciphertext")
 }
 

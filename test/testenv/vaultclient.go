@@ -38,7 +38,8 @@ type VaultError struct {
 }
 
 func (e *VaultError) Error() string {
-	return fmt.Sprintf("vault: %s %s: %d %s: %s", e.Method, e.Path, e.Status, http.StatusText(e.Status), strings.Join(e.Messages, "; "))
+	return fmt.Sprintf("vault: %s %s: %d %s: %s", e.Method, e.Path, e.Status, http.StatusText(e.Status),
+		strings.Join(e.Messages, "; "))
 }
 
 // Read reads a path with the root token and returns the answer's data. A path
@@ -127,7 +128,7 @@ func (v *Vault) Do(ctx context.Context, method, path, token string, body any) (*
 	return answer, nil
 }
 
-// messages returns the errors that the body of a failed request tells.
+// messages returns the errors in the body of a failed request.
 func messages(body []byte) []string {
 	var answer struct{ Errors []string }
 	if json.Unmarshal(body, &answer) == nil && len(answer.Errors) > 0 {

@@ -29,7 +29,7 @@ func (v *Vault) TrustIssuer(ctx context.Context, mount string, issuer *JWTIssuer
 	return err
 }
 
-// A Role says who may log in as what.
+// A Role is a role of an auth method.
 type Role struct {
 	// Mount of the auth method, of type kubernetes or jwt. Default: kubernetes.
 	Mount string
@@ -39,7 +39,7 @@ type Role struct {
 	Namespace, ServiceAccount string
 	// Audience that their tokens must have. Default: vault.
 	Audience string
-	// Policies that they get.
+	// Policies of the tokens that the logins return.
 	Policies []string
 }
 

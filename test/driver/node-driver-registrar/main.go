@@ -1,6 +1,6 @@
 // Command node-driver-registrar tells the kubelet that a CSI driver is there.
 //
-// The kubelet watches a folder for sockets. It asks each for the name and the
+// The kubelet watches a directory for sockets. It asks each for the name and the
 // socket of a driver (GetInfo), and says what became of the registration
 // (NotifyRegistrationStatus). This program answers those two calls. It takes
 // the flags of the program of the same name from kubernetes-csi, which the Go
@@ -32,21 +32,21 @@ func main() {
 	var (
 		driver  = flag.String("csi-address", "/run/csi/socket", "socket of the driver, as this program sees it")
 		kubelet = flag.String("kubelet-registration-path", "", "socket of the driver, as the kubelet sees it")
-		folder  = flag.String("plugin-registration-path", "/registration", "folder that the kubelet watches")
+		dir     = flag.String("plugin-registration-path", "/registration", "directory that the kubelet watches")
 		timeout = flag.Duration("timeout", time.Minute, "how long to wait for the driver")
 	)
 	flag.Parse()
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	if err := run(ctx, *driver, *kubelet, *folder, *timeout); err != nil {
+	if err := run(ctx, *driver, *kubelet, *dir, *timeout); err != nil {
 		klog.ErrorS(err, "node-driver-registrar")
 		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
 	}
 }
 
 // run registers the driver and serves the kubelet until ctx ends.
-func run(ctx context.Context, driver, kubelet, folder string, timeout time.Duration) error {
+func run(ctx context.Context, driver, kubelet, dir string, timeout time.Duration) error {
 	if kubelet == "" {
 		return errors.New("--kubelet-registration-path is missing")
 	}
@@ -55,7 +55,7 @@ func run(ctx context.Context, driver, kubelet, folder string, timeout time.Durat
 		return fmt.Errorf("asking the driver at %s for its name: %w", driver, err)
 	}
 
-	socket := filepath.Join(folder, name+"-reg.sock")
+	socket := filepath.Join(dir, name+"-reg.sock")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the socket of an earlier run: %w", err)
 	}
@@ -105,7 +105,8 @@ func (r *registration) GetInfo(context.Context, *registerapi.InfoRequest) (*regi
 
 // NotifyRegistrationStatus hears what became of it. A refusal ends the program,
 // so that the next start tries again.
-func (r *registration) NotifyRegistrationStatus(_ context.Context, status *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+func (r *registration) NotifyRegistrationStatus(_ context.Context,
+	status *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
 	if !status.PluginRegistered {
 		klog.ErrorS(errors.New(status.Error), "the kubelet refused the driver", "driver", r.name)
 		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
