@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
@@ -44,7 +45,7 @@ func TestAuditHeaders(t *testing.T) {
 		if args[0] == "completion" { // which has the word to complete at the end
 			run = func(stdin string, args ...string) (int, string, string) { return u.runExactly(stdin, args[1:]...) }
 		}
-		if code, _, stderr := run("", args...); code != exitDone && code != exitToDo {
+		if code, _, stderr := run("", args...); code != cli.ExitDone && code != cli.ExitToDo {
 			t.Errorf("%s: exit code %d: %s", args[0], code, stderr)
 		}
 		for key := range got {

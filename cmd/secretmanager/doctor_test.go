@@ -14,13 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // breakage is a link to break.
@@ -296,13 +297,13 @@ func another(t *testing.T, c *clinic, name, old, new string) {
 // TestDoctor breaks each link of a good installation in turn.
 func TestDoctor(t *testing.T) {
 	c := newClinic(t)
-	if v := c.doctor(t, nil); v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider", "auth-mount"}) {
+	if v := c.doctor(t, nil); v.code != cli.ExitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider", "auth-mount"}) {
 		t.Errorf("nothing installed: exit code %d\n%s", v.code, v)
 	}
 	c.install(t)
 	well := func(t *testing.T, args ...string) {
 		t.Helper()
-		if v := c.doctor(t, nil, args...); v.code != exitDone || len(v.in(doctor.OK)) != len(v.links) || len(v.links) < 13 {
+		if v := c.doctor(t, nil, args...); v.code != cli.ExitDone || len(v.in(doctor.OK)) != len(v.links) || len(v.links) < 13 {
 			t.Fatalf("doctor %s: exit code %d\n%s", strings.Join(args, " "), v.code, v)
 		}
 	}
@@ -317,7 +318,7 @@ func TestDoctor(t *testing.T) {
 			}
 			b.wreck(t, c)
 			v := c.doctor(t, nil, b.args...)
-			if v.code != exitToDo || !slices.Equal(v.in(doctor.Broken), []string{b.link}) {
+			if v.code != cli.ExitToDo || !slices.Equal(v.in(doctor.Broken), []string{b.link}) {
 				t.Errorf("exit code %d, broken %q\n%s", v.code, v.in(doctor.Broken), v)
 			}
 			for _, l := range v.links {
@@ -348,7 +349,7 @@ func TestDoctor(t *testing.T) {
 					c.sh(t, mend)
 				}
 				after := c.doctor(t, nil, b.args...)
-				if after.link(t, b.link).State != doctor.OK || !b.alone && after.code != exitDone {
+				if after.link(t, b.link).State != doctor.OK || !b.alone && after.code != cli.ExitDone {
 					t.Errorf("after %q: exit code %d\n%s", broken.Mend, after.code, after)
 				}
 			}
@@ -426,13 +427,13 @@ func (c *clinic) testJWT(t *testing.T) {
 	broken("role", "bound_subject is system:serviceaccount:demo:x", nil)
 	c.vaultDelete(t, "auth/jwt/role/demo-jwt")
 	setup()
-	if v := c.doctor(t, nil, "web-0"); v.code != exitDone {
+	if v := c.doctor(t, nil, "web-0"); v.code != cli.ExitDone {
 		t.Errorf("%s", v)
 	}
 	// Where the settings of the provider cannot be seen, the mount is one that only the
 	// class names, until the user does too.
 	v := c.doctor(t, nil, "web-0", "--provider-namespace=elsewhere")
-	if l := v.link(t, "auth-mount"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Advice, "--auth-mount") ||
+	if l := v.link(t, "auth-mount"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Advice, "--auth-mount") ||
 		v.link(t, "policy").DependsOn != "auth-mount" {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
@@ -450,7 +451,7 @@ func (c *clinic) testWide(t *testing.T) {
 	warned := func(want string) {
 		t.Helper()
 		v := c.doctor(t, nil, "web-0")
-		if l := v.link(t, "policy"); v.code != exitDone || !strings.Contains(strings.Join(l.Warnings, ""), want) {
+		if l := v.link(t, "policy"); v.code != cli.ExitDone || !strings.Contains(strings.Join(l.Warnings, ""), want) {
 			t.Errorf("exit code %d, %+v", v.code, l)
 		}
 	}
@@ -470,14 +471,14 @@ func (c *clinic) testFewRights(t *testing.T) {
 			t.Errorf("exit code %d, unknown: %q\n%s", v.code, v.in(doctor.Unknown), v)
 		}
 	}
-	seen(c.doctor(t, none), exitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version")
+	seen(c.doctor(t, none), cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version")
 	v := c.doctor(t, none, "web-0")
-	seen(v, exitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version", "pod")
+	seen(v, cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version", "pod")
 	if l := v.link(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") || !strings.Contains(l.Advice, "kubectl auth can-i get pods -n demo") {
 		t.Errorf("%+v", l)
 	}
 	v = c.doctor(t, none, "--class", "web")
-	if v.code != exitFailed || len(v.in(doctor.Broken)) > 0 || v.link(t, "role").DependsOn != "class" {
+	if v.code != cli.ExitFailed || len(v.in(doctor.Broken)) > 0 || v.link(t, "role").DependsOn != "class" {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
 	delete(none, "VAULT_TOKEN")
@@ -494,15 +495,15 @@ func (c *clinic) testFewRights(t *testing.T) {
 	half := c.poor(t, "nobody")
 	half["VAULT_TOKEN"] = ""
 	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
-	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
-	seen(c.doctor(t, half, "web-0", "--login=false"), exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	seen(c.doctor(t, half, "web-0"), cli.ExitFailed, append(slices.Clone(installation), "opens")...)
+	seen(c.doctor(t, half, "web-0", "--login=false"), cli.ExitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
 	// What addresses the provider allows is not known to everybody.
 	patchClass(`{"vaultAddress":"`+c.vault.Address+`"}`)(t, c)
-	seen(c.doctor(t, half, "web-0"), exitFailed, append(slices.Clone(installation), "opens")...)
+	seen(c.doctor(t, half, "web-0"), cli.ExitFailed, append(slices.Clone(installation), "opens")...)
 	wholeClass(t, c)
 	c.sh(t, `kubectl -n demo delete rolebinding token`)
 	v = c.doctor(t, half, "web-0")
-	seen(v, exitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	seen(v, cli.ExitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
 	if l := v.link(t, "login"); l.Detail != "you may not create serviceaccounts --subresource=token -n demo" {
 		t.Errorf("%+v", l)
 	}
@@ -510,7 +511,7 @@ func (c *clinic) testFewRights(t *testing.T) {
 	found := func(link, says string) {
 		t.Helper()
 		v := c.doctor(t, half, "web-0")
-		if got := v.in(doctor.Broken); !slices.Equal(got, []string{link}) || !strings.Contains(v.link(t, link).Detail, says) || v.code != exitToDo {
+		if got := v.in(doctor.Broken); !slices.Equal(got, []string{link}) || !strings.Contains(v.link(t, link).Detail, says) || v.code != cli.ExitToDo {
 			t.Errorf("exit code %d\n%s", v.code, v)
 		}
 	}
@@ -535,7 +536,7 @@ func (c *clinic) testFewRights(t *testing.T) {
 	wholeClass(t, c)
 
 	// A token that has ended.
-	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != exitFailed || !slices.Equal(v.in(doctor.Unknown), []string{"opens"}) {
+	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != cli.ExitFailed || !slices.Equal(v.in(doctor.Unknown), []string{"opens"}) {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
 	for name, config := range map[string]string{"no file": "/nowhere/kubeconfig", "nobody there": c.server.Kubeconfig} {
@@ -543,7 +544,7 @@ func (c *clinic) testFewRights(t *testing.T) {
 		if name == "nobody there" {
 			args = append(args, "--context=nowhere")
 		}
-		if v := c.doctor(t, map[string]string{"KUBECONFIG": config}, args...); v.code != exitFailed || v.link(t, "cluster").State != doctor.Broken ||
+		if v := c.doctor(t, map[string]string{"KUBECONFIG": config}, args...); v.code != cli.ExitFailed || v.link(t, "cluster").State != doctor.Broken ||
 			v.link(t, "driver").DependsOn != "cluster" || v.link(t, "vault").State != doctor.OK {
 			t.Errorf("%s: exit code %d\n%s", name, v.code, v)
 		}
@@ -555,7 +556,7 @@ func (c *clinic) testFewRights(t *testing.T) {
 func (c *clinic) testPlainHTTP(t *testing.T) {
 	plain := strings.Replace(c.vault.Address, "127.0.0.1", "0.0.0.0", 1)
 	v := c.doctor(t, map[string]string{"VAULT_ADDR": plain}, "web-0")
-	if l := v.link(t, "vault"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "plain HTTP") || v.link(t, "opens").DependsOn != "vault" {
+	if l := v.link(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "plain HTTP") || v.link(t, "opens").DependsOn != "vault" {
 		t.Errorf("not accepted: %s", v)
 	}
 	for name, accept := range map[string]func() visit{
@@ -567,7 +568,7 @@ func (c *clinic) testPlainHTTP(t *testing.T) {
 		},
 	} {
 		v := accept()
-		if l := v.link(t, "vault"); v.code != exitDone || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
+		if l := v.link(t, "vault"); v.code != cli.ExitDone || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
 			t.Errorf("%s: %s", name, v)
 		}
 	}
@@ -602,7 +603,7 @@ func (c *clinic) testSilence(t *testing.T) {
 	}
 	// Where the provider looks for Vault is nobody's word here.
 	v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
-	if l := v.link(t, "vault"); v.code != exitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "VAULT_ADDR is not set") || v.link(t, "opens").DependsOn != "vault" {
+	if l := v.link(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "VAULT_ADDR is not set") || v.link(t, "opens").DependsOn != "vault" {
 		t.Errorf("%s", v)
 	}
 	// Secrets are not read: where Vault is may be said there.
@@ -617,7 +618,7 @@ func (c *clinic) testSilence(t *testing.T) {
 			kubectl apply -k "$ROOT/manifests"`)
 	}
 	c.vaultIs(t, c.vault.Address)
-	if v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://127.0.0.1:1"}, "web-0", "--vault-addr", c.vault.Address); v.code != exitDone {
+	if v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://127.0.0.1:1"}, "web-0", "--vault-addr", c.vault.Address); v.code != cli.ExitDone {
 		t.Errorf("--vault-addr: exit code %d\n%s", v.code, v)
 	}
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>eyJ") }))
@@ -633,7 +634,7 @@ func (c *clinic) testElsewhere(t *testing.T) {
 		sed -e 's/"namespace": "secretmanager-system"/"namespace": "demo"/' -e 's/"secretmanager-provider"/"zzz"/' \
 			-e 's/"app.kubernetes.io\/name": "zzz"/"app.kubernetes.io\/name": "secretmanager-provider"/' "$HOME/ds.json" | kubectl -n demo create -f -`)
 	defer c.sh(t, `kubectl -n demo delete ds zzz`)
-	if v := c.doctor(t, nil, "web-0"); v.code != exitDone || !strings.Contains(v.link(t, "provider").Detail, "DaemonSet secretmanager-system/") {
+	if v := c.doctor(t, nil, "web-0"); v.code != cli.ExitDone || !strings.Contains(v.link(t, "provider").Detail, "DaemonSet secretmanager-system/") {
 		t.Errorf("beside the provider: %s", v)
 	}
 	v := c.doctor(t, nil, "web-0", "--provider-namespace", "elsewhere")
@@ -675,7 +676,7 @@ func (c *clinic) testClock(t *testing.T) {
 	defer between.Close()
 	env := map[string]string{"VAULT_ADDR": between.URL}
 	shift.Store(int64(5 * time.Second))
-	if v := c.doctor(t, env, "web-0"); v.code != exitDone {
+	if v := c.doctor(t, env, "web-0"); v.code != cli.ExitDone {
 		t.Errorf("%s: %s", time.Duration(shift.Load()), v)
 	}
 	apart := func(want string) visit {
@@ -725,23 +726,5 @@ func (c *clinic) testText(t *testing.T) {
 	}
 	if strings.Contains(string(out), "\x1b") {
 		t.Error("colours without a terminal")
-	}
-}
-
-func TestDoctorColours(t *testing.T) {
-	for _, colour := range []bool{true, false} {
-		var out bytes.Buffer
-		o := &doctorVerb{program: &program{environment: environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
-		o.print(doctor.Link{Name: "vault", State: doctor.Broken, Detail: "away", Mend: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
-		want := "installation\n  broken   vault            away\n"
-		if colour {
-			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
-		}
-		for _, line := range []string{"warning: w", "mend: vault status", "note: a"} {
-			want += strings.Repeat(" ", 28) + line + "\n"
-		}
-		if diff := cmp.Diff(want, out.String()); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
 	}
 }

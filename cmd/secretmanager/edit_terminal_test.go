@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 )
 
 // session is the program in a pseudo-terminal, with an editor that is a script.
@@ -156,7 +158,7 @@ func (u *user) value(entry string) string {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	entries, problems := parseEntries(string(text))
+	entries, problems := entrytext.Parse(string(text))
 	if problems != nil {
 		u.t.Fatal(problems)
 	}
@@ -176,7 +178,7 @@ func TestEditInTerminal(t *testing.T) {
 	tm := u.start(`printf 'New value? '; read -r v; sed -i "s/one/$v/" "$1"`)
 	tm.shows("New value? ")
 	tm.types("typed\n")
-	tm.ends(exitDone)
+	tm.ends(cli.ExitDone)
 	tm.shows("secret/matrix edited")
 	if got := u.value("a"); got != "typed" {
 		t.Errorf("it is %q", got)
@@ -191,7 +193,7 @@ func TestEditOpensAgain(t *testing.T) {
 		`printf 'a: 1\na: 2\nb:\n' > "$1"`,
 		`printf 'a: mended\nb: two\n' > "$1"`,
 	)
-	tm.ends(exitDone)
+	tm.ends(cli.ExitDone)
 	tm.opens(3)
 	second := tm.given(2)
 	if !strings.Contains(second, "# Nothing has been written yet, as this cannot be read:\n#   line ") || !strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
@@ -199,11 +201,11 @@ func TestEditOpensAgain(t *testing.T) {
 	}
 	third := tm.given(3)
 	lines := strings.Split(third, "\n")
-	for _, want := range []struct{ words, line string }{{`entry "a" is there twice`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
-		i := strings.Index(third, want.words)
+	for _, want := range []struct{ FixedValues, line string }{{`entry "a" is there twice`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
+		i := strings.Index(third, want.FixedValues)
 		var n int
 		if i < 0 {
-			t.Errorf("%q is not in\n%s", want.words, third)
+			t.Errorf("%q is not in\n%s", want.FixedValues, third)
 			continue
 		}
 		start := strings.LastIndex(third[:i], "line ")
@@ -220,7 +222,7 @@ func TestEditOpensAgain(t *testing.T) {
 
 	// To leave it so is to give up.
 	tm = u.start(`echo 'a: "lost' > "$1"`, ``)
-	tm.ends(exitFailed)
+	tm.ends(cli.ExitFailed)
 	tm.opens(2)
 	tm.shows("nothing was written: what was saved cannot be read")
 	if strings.Contains(tm.shown(), "lost") {
@@ -232,7 +234,7 @@ func TestEditOpensAgain(t *testing.T) {
 
 	// So is what Vault or the cluster refuses.
 	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`, `printf 'a: small\nb: two\n' > "$1"`)
-	tm.ends(exitDone)
+	tm.ends(cli.ExitDone)
 	if second := tm.given(2); !strings.Contains(second, "# Nothing has been written yet:\n") || !strings.Contains(second, "a Kubernetes Secret holds 1048576") {
 		t.Errorf("the second time it was\n%.2000s", second)
 	}
@@ -253,11 +255,11 @@ func TestEditConflict(t *testing.T) {
 		code                 int
 		a, b                 string
 	}{
-		{"merged", `sed -i 's/^a:.*/a: both/' "$1"`, "", exitDone, "both", "ours"},
-		{"over theirs", ``, "y\n", exitDone, "ours", "ours"},
-		{"given up", ``, "n\n", exitFailed, "line 1\nline 2", "two"},
-		{"given up with Enter", ``, "\n", exitFailed, "line 1\nline 2", "two"},
-		{"emptied", `: > "$1"`, "", exitFailed, "line 1\nline 2", "two"},
+		{"merged", `sed -i 's/^a:.*/a: both/' "$1"`, "", cli.ExitDone, "both", "ours"},
+		{"over theirs", ``, "y\n", cli.ExitDone, "ours", "ours"},
+		{"given up", ``, "n\n", cli.ExitFailed, "line 1\nline 2", "two"},
+		{"given up with Enter", ``, "\n", cli.ExitFailed, "line 1\nline 2", "two"},
+		{"emptied", `: > "$1"`, "", cli.ExitFailed, "line 1\nline 2", "two"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			u := newEditUser(t)
@@ -321,7 +323,7 @@ func TestEditBrokenOff(t *testing.T) {
 				tm.until("the editor", func() bool { return exists(filepath.Join(tm.dir, "state")) })
 			}
 			test.end(tm)
-			tm.ends(exitFailed)
+			tm.ends(cli.ExitFailed)
 			if now := u.secret("matrix"); now.ResourceVersion != was.ResourceVersion {
 				t.Error("it was written")
 			}

@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/test/relay"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // observed puts a proxy between the user and Vault that counts requests by the
@@ -132,7 +134,7 @@ func TestEncryptAllOrNothing(t *testing.T) {
 		{"plain", "--transit-key", u.ns, "--from-secret", "plain", "--replace"},
 	} {
 		code, stdout, stderr := u.run("", append([]string{"encrypt"}, args...)...)
-		if code != exitFailed || stdout != "" || !strings.Contains(stderr, `entry "b": no more entropy`) || strings.Contains(stderr, "hunter2") {
+		if code != cli.ExitFailed || stdout != "" || !strings.Contains(stderr, `entry "b": no more entropy`) || strings.Contains(stderr, "hunter2") {
 			t.Errorf("%s: exit code %d\n%s%s", args, code, stdout, stderr)
 		}
 	}

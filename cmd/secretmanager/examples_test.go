@@ -8,8 +8,13 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+
 	corev1 "k8s.io/api/core/v1"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -22,8 +27,8 @@ func (w *world) examples(ts *testscript.TestScript, neg bool, args []string) {
 	if !apierrors.IsAlreadyExists(err) {
 		ts.Check(err)
 	}
-	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-	verb, _, err := p.command().Find(args[:1])
+	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
+	verb, _, err := root.NewCommand(p).Find(args[:1])
 	ts.Check(err)
 	ran := 0
 	for line := range strings.SplitSeq(strings.ReplaceAll(verb.Example, "\\\n", " "), "\n") {

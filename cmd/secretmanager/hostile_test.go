@@ -17,15 +17,17 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/hostile"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/spf13/cobra"
+
 	corev1 "k8s.io/api/core/v1"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
@@ -37,7 +39,7 @@ import (
 func TestHostileAuthor(t *testing.T) {
 	c := newClinic(t)
 	c.install(t)
-	h := &hostile{clinic: c, dir: t.TempDir(), plain: newTrap(t, false), tls: newTrap(t, true)}
+	h := &hostileAuthor{clinic: c, dir: t.TempDir(), plain: newTrap(t, false), tls: newTrap(t, true)}
 	t.Run("every verb", testEveryVerb)
 	h.vault = newWitness(t, c.vault.Address)
 	h.bait(t)
@@ -83,7 +85,7 @@ var verbCalls = map[string][]string{
 }
 
 func testEveryVerb(t *testing.T) {
-	root := (&program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}).command()
+	root := root.NewCommand(cli.NewFactory(cli.Environment{ProgramName: "secretmanager"}))
 	root.InitDefaultHelpCmd()
 	var check func(*cobra.Command)
 	check = func(c *cobra.Command) {
@@ -97,7 +99,7 @@ func testEveryVerb(t *testing.T) {
 	check(root)
 }
 
-type hostile struct {
+type hostileAuthor struct {
 	*clinic
 	dir        string
 	plain, tls *trap
@@ -183,14 +185,10 @@ func newWitness(t *testing.T, address string) *witness {
 	return w
 }
 
-// evil is put into everything that takes it: it begins a line, obeys nobody's rules
-// for names, and is what terminals and CI systems act on.
-const evil = "x\n::error::PWNED\nPWNED \x1b[31m\u009b2J##[error]PWNED ##vso[task.complete]\u202e\r\x07"
-
 func yamlText(s string) string { return fmt.Sprintf("%q", s) }
 
 // bait writes what an author may write.
-func (h *hostile) bait(t *testing.T) {
+func (h *hostileAuthor) bait(t *testing.T) {
 	t.Helper()
 	secret := func(name, namespace, more string) string {
 		return "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata:\n  name: " + yamlText(name) + "\n  namespace: " + yamlText(namespace) +
@@ -208,7 +206,7 @@ func (h *hostile) bait(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
 		lines += "    " + name + ": " + annotations[name] + "\n"
 	}
-	evilData := "  annotations:\n" + lines + "    kubectl.kubernetes.io/last-applied-configuration: " + yamlText(evil) + "\ndata:\n  " + yamlText(evil) + ": " + base64.StdEncoding.EncodeToString([]byte(value)) + "\n"
+	evilData := "  annotations:\n" + lines + "    kubectl.kubernetes.io/last-applied-configuration: " + yamlText(hostile.Text) + "\ndata:\n  " + yamlText(hostile.Text) + ": " + base64.StdEncoding.EncodeToString([]byte(value)) + "\n"
 	class := func(name string, parameters map[string]string) string {
 		b := "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: {name: " + yamlText(name) + ", namespace: demo}\nspec:\n  provider: secretmanager\n  parameters:\n"
 		for _, key := range slices.Sorted(maps.Keys(parameters)) {
@@ -230,28 +228,28 @@ func (h *hostile) bait(t *testing.T) {
 	single := map[string]map[string]string{
 		"address": with("vaultAddress", h.plain.URL), "namespace": with("vaultNamespace", "mallory"), "authmount": with("vaultAuthMountPath", "mallory"),
 	}
-	badClass := map[string]string{"roleName": evil, "secretName": "web", "transitKey": evil, "vaultAddress": h.plain.URL, evil: evil, "objects": "- " + yamlText(evil)}
+	badClass := map[string]string{"roleName": hostile.Text, "secretName": "web", "transitKey": hostile.Text, "vaultAddress": h.plain.URL, hostile.Text: hostile.Text, "objects": "- " + yamlText(hostile.Text)}
 
 	files := map[string]string{
-		"FILE":     secret("web", "demo", evilData) + "---\n" + secret(evil, evil, evilData) + "---\n" + secret("mount", "demo", "  annotations: {secretmanager.io/transit-mount: '"+address+"'}\nstringData: {a: "+value+"}\n"),
-		"ONE":      secret("web", evil, "stringData: {token: "+value+", "+yamlText(evil)+": "+value+"}\n"),
+		"FILE":     secret("web", "demo", evilData) + "---\n" + secret(hostile.Text, hostile.Text, evilData) + "---\n" + secret("mount", "demo", "  annotations: {secretmanager.io/transit-mount: '"+address+"'}\nstringData: {a: "+value+"}\n"),
+		"ONE":      secret("web", hostile.Text, "stringData: {token: "+value+", "+yamlText(hostile.Text)+": "+value+"}\n"),
 		"GOOD":     class("web", good),
 		"SECRET":   secret("web", "demo", "stringData: {token: "+value+"}\n"),
 		"CLASS":    class("web", trapped),
-		"BADCLASS": class(evil, badClass),
-		"KIND":     "apiVersion: v1\nkind: " + yamlText(evil) + "\nmetadata: {name: a}\n---\n" + secret("a", "demo", "  annotations: {secretmanager.io/scope: "+yamlText(evil)+", secretmanager.io/transit-mount: "+yamlText(evil)+"}\ndata: {a: "+yamlText(evil)+"}\n"),
+		"BADCLASS": class(hostile.Text, badClass),
+		"KIND":     "apiVersion: v1\nkind: " + yamlText(hostile.Text) + "\nmetadata: {name: a}\n---\n" + secret("a", "demo", "  annotations: {secretmanager.io/scope: "+yamlText(hostile.Text)+", secretmanager.io/transit-mount: "+yamlText(hostile.Text)+"}\ndata: {a: "+yamlText(hostile.Text)+"}\n"),
 	}
 	for name, parameters := range single {
 		files[strings.ToUpper(name)] = class(name, parameters)
 	}
-	h.words = map[string]string{"DIR": h.dir, "NAME": evil, "OUT": t.TempDir()}
+	h.words = map[string]string{"DIR": h.dir, "NAME": hostile.Text, "OUT": t.TempDir()}
 	for name, text := range files {
 		path := filepath.Join(h.dir, strings.ToLower(name)+".yaml")
 		check(t, os.WriteFile(path, []byte(text), 0o600))
 		h.words[name] = path
 	}
 	// Names of files are text of an author too, whole repositories are.
-	evilFile := strings.ReplaceAll(evil, "/", "") + ".yaml"
+	evilFile := strings.ReplaceAll(hostile.Text, "/", "") + ".yaml"
 	check(t, os.WriteFile(filepath.Join(h.dir, evilFile), []byte("kind: [secretmanager.io/\n"), 0o600))
 	check(t, os.WriteFile(filepath.Join(h.dir, "::error::PWNED.yaml"), []byte(secret("q", "demo", "data: {a: bm9uZQ==}\n")), 0o600))
 	h.words["LINK"] = filepath.Join(h.dir, evilFile, "none")
@@ -264,18 +262,18 @@ func (h *hostile) bait(t *testing.T) {
 	pod := strings.ReplaceAll(strings.TrimSuffix(webPod, "---"), "web-0", "bait-0")
 	attributes := fmt.Sprintf(`{secretProviderClass: bait, vaultAddress: %q, vaultNamespace: mallory, vaultAuthMountPath: mallory}`, h.tls.URL)
 	h.apply(t, strings.ReplaceAll(pod, "{secretProviderClass: web}", attributes))
-	h.apply(t, strings.ReplaceAll(strings.ReplaceAll(pod, "bait-0", "bait-1"), "{secretProviderClass: web}", "{secretProviderClass: bait-bad, \"vaultAddress\": "+yamlText(evil)+"}"))
+	h.apply(t, strings.ReplaceAll(strings.ReplaceAll(pod, "bait-0", "bait-1"), "{secretProviderClass: web}", "{secretProviderClass: bait-bad, \"vaultAddress\": "+yamlText(hostile.Text)+"}"))
 	for _, pod := range []string{"bait-0", "bait-1"} {
 		h.status(t, "demo", pod, corev1.PodStatus{Phase: corev1.PodPending})
-		h.failedMount(t, pod, evil)
+		h.failedMount(t, pod, hostile.Text)
 	}
 	// Annotations may be anything; names, labels and entries are what the API server takes.
 	annotations[ciphertext.AnnotationTransitMount], annotations[ciphertext.AnnotationScope] = address, "strict"
-	annotations["argocd.argoproj.io/tracking-id"] = evil
+	annotations["argocd.argoproj.io/tracking-id"] = hostile.Text
 	for name, more := range map[string]map[string]string{
 		"bait":     {ciphertext.AnnotationTransitMount: address},
 		"managed":  {ciphertext.AnnotationTransitMount: "transit"},
-		"bait-bad": {ciphertext.AnnotationTransitMount: evil, ciphertext.AnnotationScope: evil},
+		"bait-bad": {ciphertext.AnnotationTransitMount: hostile.Text, ciphertext.AnnotationScope: hostile.Text},
 	} {
 		all := maps.Clone(annotations)
 		maps.Copy(all, more)
@@ -325,7 +323,7 @@ spec:
 }
 
 // serve starts a provider, which is asked by mount.
-func (h *hostile) serve(t *testing.T) {
+func (h *hostileAuthor) serve(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
 	buildProvider(t, bin)
@@ -339,7 +337,7 @@ func (h *hostile) serve(t *testing.T) {
 }
 
 // call runs a verb in this process.
-func (h *hostile) call(t *testing.T, env map[string]string, verb, line string) (code int, stdout, stderr string) {
+func (h *hostileAuthor) call(t *testing.T, env map[string]string, verb, line string) (code int, stdout, stderr string) {
 	t.Helper()
 	var args []string
 	if !strings.HasPrefix(verb, "(") {
@@ -364,14 +362,14 @@ func (h *hostile) call(t *testing.T, env map[string]string, verb, line string) (
 		args = append(append(args, words...), flags...)
 	}
 	var out, errOut bytes.Buffer
-	code = run(t.Context(), environment{
-		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut},
-		name:      "secretmanager", getenv: func(name string) string { return env[name] },
+	code = root.Run(t.Context(), cli.Environment{
+		IOStreams:   genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut},
+		ProgramName: "secretmanager", Getenv: func(name string) string { return env[name] },
 	}, args)
 	return code, out.String(), errOut.String()
 }
 
-func (h *hostile) calls(yield func(verb, line string) bool) {
+func (h *hostileAuthor) calls(yield func(verb, line string) bool) {
 	for _, verb := range slices.Sorted(maps.Keys(verbCalls)) {
 		for _, line := range verbCalls[verb] {
 			if !yield(verb, line) {
@@ -383,7 +381,7 @@ func (h *hostile) calls(yield func(verb, line string) bool) {
 
 // users are those who run the verbs: with a token in each of the places where it may
 // be, with and without an address, with all rights in the cluster and with few.
-func (h *hostile) users(t *testing.T) map[string]map[string]string {
+func (h *hostileAuthor) users(t *testing.T) map[string]map[string]string {
 	home, helped := t.TempDir(), t.TempDir()
 	check(t, os.WriteFile(filepath.Join(home, ".vault-token"), []byte(h.clinic.vault.RootToken), 0o600))
 	helper := filepath.Join(helped, "helper")
@@ -399,7 +397,7 @@ func (h *hostile) users(t *testing.T) map[string]map[string]string {
 	}
 }
 
-func (h *hostile) testCredentials(t *testing.T) {
+func (h *hostileAuthor) testCredentials(t *testing.T) {
 	used, mounted := 0, 0
 	for name, env := range h.users(t) {
 		env["KUBE_EDITOR"] = "true"
@@ -438,7 +436,7 @@ func (h *hostile) testCredentials(t *testing.T) {
 	}
 }
 
-func (h *hostile) testOutput(t *testing.T) {
+func (h *hostileAuthor) testOutput(t *testing.T) {
 	env := h.users(t)["administrator"]
 	shown := 0
 	opened := filepath.Join(t.TempDir(), "opened")
@@ -448,7 +446,7 @@ func (h *hostile) testOutput(t *testing.T) {
 		out := stdout + stderr
 		shown += strings.Count(out, "PWNED")
 		for text := range strings.Lines(out) {
-			if why := acts(strings.TrimSuffix(text, "\n")); why != "" && !(verb == "lint" && strings.Contains(line, "github") && strings.HasPrefix(text, "::")) {
+			if why := hostile.Effect(strings.TrimSuffix(text, "\n")); why != "" && !(verb == "lint" && strings.Contains(line, "github") && strings.HasPrefix(text, "::")) {
 				t.Errorf("%s %s: %s: %q", verb, line, why, text)
 			}
 			if verb == "lint" && strings.HasPrefix(text, "::error::") {
@@ -457,44 +455,10 @@ func (h *hostile) testOutput(t *testing.T) {
 		}
 	}
 	// What was printed is what the author wrote, and not an error before that.
-	if code, stdout, stderr := h.call(t, env, "encrypt", "managed --from-literal b=c --dry-run=server -o yaml"); code != exitDone || !strings.Contains(stdout, "PWNED") {
+	if code, stdout, stderr := h.call(t, env, "encrypt", "managed --from-literal b=c --dry-run=server -o yaml"); code != cli.ExitDone || !strings.Contains(stdout, "PWNED") {
 		t.Errorf("a manifest: exit code %d: %s%s", code, stdout, stderr)
 	}
 	if shown < 50 {
 		t.Errorf("only %d of the author's texts were shown", shown)
-	}
-}
-
-// acts says what a line does to a terminal or a CI system.
-func acts(line string) string {
-	trimmed := strings.TrimSpace(line)
-	switch {
-	case strings.ContainsFunc(line, func(r rune) bool { return r != '\t' && !unicode.IsPrint(r) }):
-		return "a character that is not printable"
-	case strings.HasPrefix(trimmed, "::"):
-		return "a workflow command"
-	case strings.Contains(line, "##["), strings.Contains(line, "##vso["):
-		return "a logging command"
-	case strings.HasPrefix(strings.TrimLeft(trimmed, "# "), "PWNED"):
-		return "the author began a line"
-	}
-	return ""
-}
-
-// In the editor a name must not end the comment that it is in.
-func TestEditHeadIsComment(t *testing.T) {
-	e := &editing{was: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: evil, Namespace: evil}}, target: &inManifest{}}
-	for _, reason := range []reopened{
-		{}, {problems: []problem{{1, evil}}}, {err: display.Errorf("entry %s: no", evil)}, {err: &clashError{names: []string{evil}}},
-	} {
-		head := e.head(reason)
-		if withoutHead(head+"a: b\n") != "a: b\n" {
-			t.Errorf("not all of it is a comment: %q", head)
-		}
-		for line := range strings.Lines(strings.TrimSuffix(head, "\n\n")) {
-			if text := strings.TrimSuffix(line, "\n"); !strings.HasPrefix(text, "#") || acts(text) != "" {
-				t.Errorf("%s: %q", acts(text), line)
-			}
-		}
 	}
 }

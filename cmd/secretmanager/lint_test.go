@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/internal/lint"
-
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
@@ -31,31 +31,17 @@ func TestLintShowsNoValues(t *testing.T) {
 	}
 	for _, format := range []string{"", "json", "github"} {
 		var stdout, stderr bytes.Buffer
-		code := run(t.Context(), environment{
-			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stderr},
-			name:      "secretmanager", getenv: func(string) string { return "" },
+		code := root.Run(t.Context(), cli.Environment{
+			IOStreams:   genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stderr},
+			ProgramName: "secretmanager", Getenv: func(string) string { return "" },
 		}, []string{"lint", "-R", dir, "-o", format})
-		if code != exitFailed || strings.Count(stdout.String(), "entry") < 5 || strings.Count(stderr.String(), "it is not YAML") != 2 {
+		if code != cli.ExitFailed || strings.Count(stdout.String(), "entry") < 5 || strings.Count(stderr.String(), "it is not YAML") != 2 {
 			t.Errorf("-o %q: exit code %d\n%s%s", format, code, &stdout, &stderr)
 		}
 		for _, value := range []string{canary, encoded, encoded[4:12]} {
 			if strings.Contains(stdout.String()+stderr.String(), value) {
 				t.Errorf("-o %q shows %q:\n%s%s", format, value, &stdout, &stderr)
 			}
-		}
-	}
-}
-
-// A workflow command is one line, whatever is in its parts, and so is a line of text.
-func TestLintEscapes(t *testing.T) {
-	result := lintResult{Findings: []lint.Finding{{File: "a,b:c%\r\n::d", Line: 3, Severity: lint.Warning, Rule: "r", Message: "x: y, 5%\r\n::z"}}}
-	for format, want := range map[string]string{
-		"github": "::warning file=a%2Cb%3Ac%25%0D%0A%3A%3Ad,line=3,title=secretmanager lint%3A r::x: y, 5%25%0D%0A::z\n",
-		"":       `a,b:c%\r\n::d:3: warning: ` + `x: y, 5%\r\n::z` + " (r)\n",
-	} {
-		var out strings.Builder
-		if err := result.print(&out, format); err != nil || out.String() != want {
-			t.Errorf("-o %q: %q (%v)", format, &out, err)
 		}
 	}
 }

@@ -19,16 +19,19 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in to clusters
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, environment{
-		IOStreams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
-		name:      nameOf(os.Args[0]),
-		getenv:    os.Getenv,
+	code := root.Run(ctx, cli.Environment{
+		IOStreams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		ProgramName: nameOf(os.Args[0]),
+		Getenv:      os.Getenv,
 	}, os.Args[1:])
 	stop()
 	os.Exit(code)

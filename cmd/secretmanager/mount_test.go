@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+
 	grpcstatus "google.golang.org/grpc/status"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -57,9 +59,9 @@ func mountWith(t *testing.T, o *odd, args ...string) (code int, stdout, stderr, 
 
 	out = filepath.Join(dir, "out")
 	var outBuffer, errBuffer bytes.Buffer
-	code = run(t.Context(), environment{
-		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: &outBuffer, ErrOut: &errBuffer},
-		name:      "secretmanager", getenv: func(string) string { return "" },
+	code = root.Run(t.Context(), cli.Environment{
+		IOStreams:   genericiooptions.IOStreams{In: strings.NewReader(""), Out: &outBuffer, ErrOut: &errBuffer},
+		ProgramName: "secretmanager", Getenv: func(string) string { return "" },
 	}, append([]string{"mount", "--socket", filepath.Join(dir, "s.sock"), "--out", out}, args...))
 	return code, outBuffer.String(), errBuffer.String(), out
 }
@@ -122,7 +124,7 @@ func TestMountRequest(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := &odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "a", Version: "1"}}}}
-			if code, _, stderr, _ := mountWith(t, o, test.args...); code != exitDone {
+			if code, _, stderr, _ := mountWith(t, o, test.args...); code != cli.ExitDone {
 				t.Fatalf("exit code %d: %s", code, stderr)
 			}
 			var got map[string]any
@@ -130,10 +132,10 @@ func TestMountRequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			var tokens map[string]any
-			if err := json.Unmarshal([]byte(got[attrTokens].(string)), &tokens); err != nil {
+			if err := json.Unmarshal([]byte(got["csi.storage.k8s.io/serviceAccount.tokens"].(string)), &tokens); err != nil {
 				t.Fatal(err)
 			}
-			got[attrTokens] = tokens
+			got["csi.storage.k8s.io/serviceAccount.tokens"] = tokens
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("attributes, -want +got:\n%s", diff)
 			}
@@ -141,19 +143,6 @@ func TestMountRequest(t *testing.T) {
 				t.Errorf("secrets %s, permission %s", o.got.GetSecrets(), o.got.GetPermission())
 			}
 		})
-	}
-}
-
-// TestReadManifest: a file is read to its end, whatever its length.
-func TestReadManifest(t *testing.T) {
-	const head, tail = `{"kind": "Secret", "data": {"a": "`, `"}}`
-	for _, size := range []int{4095, 4096, 4097, 8192, 65536} {
-		text := head + strings.Repeat("x", size-len(head)-len(tail)) + tail
-		var secret struct{ Data map[string]string }
-		p := &program{}
-		if err := p.readManifest(file(t, text), "Secret", &secret); err != nil || len(secret.Data["a"]) != size-len(head)-len(tail) {
-			t.Errorf("%d bytes: %d of the value, %v", size, len(secret.Data["a"]), err)
-		}
 	}
 }
 
@@ -168,15 +157,15 @@ func TestMountAnswers(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, exitDone, "a      0640   7       1", ""},
-		{"error code", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files, Error: &v1alpha1.Error{Code: "Oops"}}}, exitFailed, "", `error code "Oops"`},
-		{"no versions", odd{answer: &v1alpha1.MountResponse{Files: files}}, exitFailed, "", "without object versions"},
-		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, exitDone, "PATH", "answered with no files"},
-		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, exitDone, "a      0640   7       -", "object version b: 2, which is none of the files"},
-		{"path that leads out", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}}, exitFailed, "", "writing the files"},
-		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, exitFailed, "", "the provider refused the mount: PermissionDenied: role matrix says no"},
-		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, exitFailed, "", "hint: this error is not final for the kubelet"},
-		{"more than the driver takes", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "a", Contents: make([]byte, 5<<20)}}}}, exitFailed, "", "ResourceExhausted"},
+		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, cli.ExitDone, "a      0640   7       1", ""},
+		{"error code", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files, Error: &v1alpha1.Error{Code: "Oops"}}}, cli.ExitFailed, "", `error code "Oops"`},
+		{"no versions", odd{answer: &v1alpha1.MountResponse{Files: files}}, cli.ExitFailed, "", "without object versions"},
+		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, cli.ExitDone, "PATH", "answered with no files"},
+		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, cli.ExitDone, "a      0640   7       -", "object version b: 2, which is none of the files"},
+		{"path that leads out", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}}, cli.ExitFailed, "", "writing the files"},
+		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, cli.ExitFailed, "", "the provider refused the mount: PermissionDenied: role matrix says no"},
+		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, cli.ExitFailed, "", "hint: this error is not final for the kubelet"},
+		{"more than the driver takes", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "a", Contents: make([]byte, 5<<20)}}}}, cli.ExitFailed, "", "ResourceExhausted"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, stdout, stderr, out := mountWith(t, &test.odd, args...)
@@ -187,7 +176,7 @@ func TestMountAnswers(t *testing.T) {
 				t.Errorf("the content is shown:\n%s%s", stdout, stderr)
 			}
 			_, err := os.Stat(filepath.Join(out, "a"))
-			if wrote := err == nil; wrote != (test.code == exitDone && len(test.odd.answer.GetFiles()) > 0) {
+			if wrote := err == nil; wrote != (test.code == cli.ExitDone && len(test.odd.answer.GetFiles()) > 0) {
 				t.Errorf("files were written: %t", wrote)
 			}
 		})
@@ -197,7 +186,7 @@ func TestMountAnswers(t *testing.T) {
 // A provider that does not answer is not waited for any longer than asked.
 func TestMountTimeout(t *testing.T) {
 	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token", file(t, "x"), "--timeout", "100ms")
-	if code != exitFailed || !strings.Contains(stderr, "error: the provider did not answer in time: ") {
+	if code != cli.ExitFailed || !strings.Contains(stderr, "error: the provider did not answer in time: ") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }

@@ -9,17 +9,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/pages/shell"
+	"github.com/spf13/cobra"
 )
 
 // What the help of every verb shows as an example has to be a command line that
 // the verb takes: it is parsed here, and the scripts run the most of them.
 func TestExamplesParse(t *testing.T) {
-	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-	for _, c := range p.command().Commands() {
+	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
+	for _, c := range root.NewCommand(p).Commands() {
 		if c.Example == "" {
 			t.Errorf("%s has no example", c.Name())
 		}
@@ -117,8 +118,8 @@ func ourArgs(args []string) (rest []string, ours bool) {
 
 // parseCommand finds the verb of a command line and has it read its flags.
 func parseCommand(args []string) (*cobra.Command, error) {
-	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-	root := p.command()
+	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
+	root := root.NewCommand(p)
 	root.InitDefaultVersionFlag() // as Execute does
 	root.InitDefaultHelpCmd()
 	verb, rest, err := root.Find(args)

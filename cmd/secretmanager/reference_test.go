@@ -13,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/spf13/cobra"
 )
 
@@ -22,8 +25,8 @@ var update = flag.Bool("update", false, "write docs/reference/cli instead of com
 
 // TestReference: docs/reference/cli is what the commands say of themselves.
 func TestReference(t *testing.T) {
-	p := &program{environment: environment{name: "secretmanager"}, kube: kubeFlags()}
-	root := p.command()
+	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
+	root := root.NewCommand(p)
 	want := map[string]string{}
 	document(root, want)
 	dir := filepath.Join("..", "..", "docs", "reference", "cli")
@@ -104,8 +107,8 @@ func TestStatusReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	for heading, shape := range map[string]any{
-		"A Secret": statusRow{}, "An entry": statusEntry{}, "A key": keyTotal{},
-		"What would break": retirement{}, "A key that would be retired": retiredKey{}, "An entry that would break": retiredEntry{},
+		"A Secret": inventory.Secret{}, "An entry": inventory.Entry{}, "A key": inventory.KeyTotal{},
+		"What would break": inventory.Retirement{}, "A key that would be retired": inventory.RetiredKey{}, "An entry that would break": inventory.RetiredEntry{},
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
 		if !found {

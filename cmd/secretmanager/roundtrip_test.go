@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/entrytext"
+	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
 // Values that are easily got wrong are among the random ones in any case.
@@ -45,7 +47,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	values := append(oddValues(), oddValues()...) // for encrypt and for edit
 	for i := len(values) + 4; i < 1000; i++ {
-		values = append(values, randomValue(r, []int{3, 20, 300, 10_000}[i%4]))
+		values = append(values, hostile.Value(r, []int{3, 20, 300, 10_000}[i%4]))
 	}
 	r.Shuffle(len(values), func(i, j int) { values[i], values[j] = values[j], values[i] })
 
@@ -89,7 +91,7 @@ func TestRoundTrip(t *testing.T) {
 		before := u.secret(name).Data
 
 		// The editor saves the text with all of them.
-		whole, err := formatEntries(entries)
+		whole, err := entrytext.Format(entries)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +102,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, problems := parseEntries(string(shown))
+		got, problems := entrytext.Parse(string(shown))
 		if problems != nil {
 			t.Fatalf("the editor was given what cannot be read: %v", problems)
 		}

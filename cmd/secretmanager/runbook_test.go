@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
@@ -35,9 +37,9 @@ func TestRunbookCommands(t *testing.T) {
 			continue
 		}
 		n++
-		p := &program{environment: environment{name: "secretmanager", getenv: os.Getenv,
-			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: io.Discard}}, kube: kubeFlags()}
-		root := p.command()
+		p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager", Getenv: os.Getenv,
+			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: io.Discard}})
+		root := root.NewCommand(p)
 		for _, verb := range root.Commands() {
 			verb.RunE = func(*cobra.Command, []string) error { return nil }
 		}

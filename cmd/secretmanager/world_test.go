@@ -10,10 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 
-	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
@@ -109,9 +112,9 @@ func (u *user) run(stdin string, args ...string) (code int, stdout, stderr strin
 func (u *user) runExactly(stdin string, args ...string) (code int, stdout, stderr string) {
 	u.t.Helper()
 	var out, errOut bytes.Buffer
-	code = run(u.t.Context(), environment{
-		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
-		name:      "secretmanager", getenv: func(name string) string { return u.env[name] },
+	code = root.Run(u.t.Context(), cli.Environment{
+		IOStreams:   genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errOut},
+		ProgramName: "secretmanager", Getenv: func(name string) string { return u.env[name] },
 	}, args)
 	return code, out.String(), errOut.String()
 }
@@ -120,7 +123,7 @@ func (u *user) runExactly(stdin string, args ...string) (code int, stdout, stder
 func (u *user) must(stdin string, args ...string) (stdout string) {
 	u.t.Helper()
 	code, stdout, stderr := u.run(stdin, args...)
-	if code != exitDone {
+	if code != cli.ExitDone {
 		u.t.Fatalf("%s: exit code %d: %s", args[0], code, stderr)
 	}
 	return stdout

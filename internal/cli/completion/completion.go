@@ -1,0 +1,269 @@
+// Package completion prints the completion scripts of shells, and completes values from the
+// cluster and Vault.
+package completion
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/spf13/cobra"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+// completionPatience is how long a person who pressed Tab waits.
+const completionPatience = 2 * time.Second
+
+// completionPage bounds what is offered: nobody reads more.
+const completionPage = 500
+
+var shells = []string{"bash", "zsh", "fish", "powershell"}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion " + strings.Join(shells, "|"),
+		Short: "Print the script that completes command lines in a shell",
+		Long: `Print the script that makes a shell complete this program's commands and flags,
+and from the cluster and Vault: namespaces, ciphertext Secrets, entries, contexts
+and transit keys. Where those do not answer at once nothing is offered.
+
+  bash        source <(secretmanager completion bash), in ~/.bashrc
+  zsh         source <(secretmanager completion zsh), in ~/.zshrc after compinit
+  fish        secretmanager completion fish > ~/.config/fish/completions/secretmanager.fish
+  powershell  secretmanager completion powershell | Out-String | Invoke-Expression
+
+As a kubectl plugin it is completed by kubectl's own script, which asks a program
+of the name kubectl_complete-secretmanager. Put it on the PATH, executable, as
+
+  #!/bin/sh
+  exec kubectl secretmanager __complete "$@"`,
+		Example: `  secretmanager completion bash > secretmanager.bash
+  secretmanager completion fish > secretmanager.fish`,
+		Args:                  cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs:             shells,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(p.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(p.Out)
+			case "fish":
+				return root.GenFishCompletion(p.Out, true)
+			default:
+				return root.GenPowerShellCompletionWithDesc(p.Out)
+			}
+		},
+	}
+}
+
+// completer completes values from the cluster and Vault.
+type completer struct{ *cli.Factory }
+
+// RegisterCompletions makes the values of flags and arguments known to the shell. They mean
+// the same in all verbs: flags by their names, arguments by the words of the
+// usage line.
+func RegisterCompletions(f *cli.Factory, root *cobra.Command) error {
+	p := completer{f}
+	flags := map[string]cobra.CompletionFunc{
+		"namespace":    p.completeNamespaces,
+		"context":      p.completeContexts,
+		"cluster":      cobra.NoFileCompletions,
+		"user":         cobra.NoFileCompletions,
+		"selector":     cobra.NoFileCompletions,
+		"vault-addr":   cobra.NoFileCompletions,
+		"transit-key":  p.completeKeys,
+		"scope":        cobra.FixedCompletions([]string{string(ciphertext.Strict), string(ciphertext.Namespace), string(ciphertext.Cluster), string(ciphertext.None)}, cobra.ShellCompDirectiveNoFileComp),
+		"from-literal": p.completeEntries(cobra.ShellCompDirectiveNoFileComp),
+		"from-file":    p.completeEntries(cobra.ShellCompDirectiveDefault),
+	}
+	for _, c := range append(root.Commands(), root) {
+		for _, name := range slices.Sorted(maps.Keys(flags)) {
+			if c.LocalNonPersistentFlags().Lookup(name) == nil && (c != root || c.PersistentFlags().Lookup(name) == nil) {
+				continue
+			}
+			if err := c.RegisterFlagCompletionFunc(name, flags[name]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case c.ValidArgs != nil || c.ValidArgsFunction != nil || strings.Contains(c.Use, "FILE...") || strings.Contains(c.Use, "DIR"):
+		case strings.HasPrefix(c.Use, c.Name()+" NAME"):
+			c.ValidArgsFunction = p.completeSecrets
+		default:
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	}
+	return nil
+}
+
+// metadata asks for objects without what is in them.
+func (p completer) metadata() (metadata.Interface, error) {
+	config, err := p.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.WarningHandler = rest.NoWarnings{}
+	return metadata.NewForConfig(metadata.ConfigFor(config))
+}
+
+var (
+	secretsResource    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+)
+
+// offer are the words that begin as what is there already; nothing that goes
+// wrong on the way to them is told, as it would be written into the command line.
+func offer(all []string, begun string) ([]string, cobra.ShellCompDirective) {
+	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, begun) || display.Line(s) != s })
+	slices.Sort(all)
+	return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
+}
+
+func completionContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(cmd.Context(), completionPatience)
+}
+
+func (p completer) completeNamespaces(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := completionContext(cmd)
+	defer cancel()
+	client, err := p.metadata()
+	if err != nil {
+		return offer(nil, begun)
+	}
+	list, err := client.Resource(namespacesResource).List(ctx, metav1.ListOptions{Limit: completionPage})
+	if err != nil {
+		return offer(nil, begun)
+	}
+	var names []string
+	for _, n := range list.Items {
+		names = append(names, n.Name)
+	}
+	return offer(names, begun)
+}
+
+func (p completer) completeContexts(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	raw, err := p.KubeFlags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return offer(nil, begun)
+	}
+	return offer(slices.Collect(maps.Keys(raw.Contexts)), begun)
+}
+
+// completeSecrets offers the ciphertext Secrets of the namespace.
+func (p completer) completeSecrets(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := completionContext(cmd)
+	defer cancel()
+	namespace, err := p.ClusterNamespace()
+	if err != nil || len(args) > 0 {
+		return offer(nil, begun)
+	}
+	var names []string
+	for _, options := range inventory.Selections("") {
+		for _, s := range p.listMetadata(ctx, namespace, options) {
+			names = append(names, s.Name)
+		}
+	}
+	return offer(names, begun)
+}
+
+func (p completer) listMetadata(ctx context.Context, namespace string, options metav1.ListOptions) []metav1.PartialObjectMetadata {
+	client, err := p.metadata()
+	if err != nil {
+		return nil
+	}
+	options.Limit = completionPage
+	list, err := client.Resource(secretsResource).Namespace(namespace).List(ctx, options)
+	if err != nil {
+		return nil
+	}
+	return list.Items
+}
+
+// completeKeys offers the keys that Secrets name, in the namespace of -n or else
+// wherever one may look, and those that Vault lists.
+func (p completer) completeKeys(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := completionContext(cmd)
+	defer cancel()
+	inVault := make(chan []string, 1)
+	go func() { inVault <- p.listKeys(ctx, cmd) }()
+	labelled := metav1.ListOptions{LabelSelector: ciphertext.LabelTransitKey}
+	found := p.listMetadata(ctx, *p.KubeFlags.Namespace, labelled)
+	if found == nil && *p.KubeFlags.Namespace == "" {
+		if namespace, err := p.ClusterNamespace(); err == nil {
+			found = p.listMetadata(ctx, namespace, labelled)
+		}
+	}
+	var keys []string
+	for _, s := range found {
+		keys = append(keys, s.Labels[ciphertext.LabelTransitKey])
+	}
+	return offer(append(keys, <-inVault...), begun)
+}
+
+func (p completer) listKeys(ctx context.Context, cmd *cobra.Command) (keys []string) {
+	p.Audit = transit.Audit{RunID: rand.Text(), Verb: "completion"} // no verb runs
+	vault, err := p.VaultAPI()
+	if err != nil {
+		return nil
+	}
+	mount := ""
+	if f := cmd.Flags().Lookup("transit-mount"); f != nil {
+		mount = f.Value.String()
+	}
+	answer, err := vault.Logical().ListWithContext(ctx, cmp.Or(mount, ciphertext.DefaultTransitMount)+"/keys")
+	if err != nil || answer == nil {
+		return nil
+	}
+	list, _ := answer.Data["keys"].([]any)
+	for _, k := range list {
+		if name, ok := k.(string); ok {
+			keys = append(keys, name)
+		}
+	}
+	return keys
+}
+
+// completeEntries offers the entries of the Secret that is named, as ENTRY=; what
+// follows is the shell's.
+func (p completer) completeEntries(value cobra.ShellCompDirective) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if strings.Contains(begun, "=") || len(args) == 0 {
+			return nil, value
+		}
+		ctx, cancel := completionContext(cmd)
+		defer cancel()
+		namespace, err := p.ClusterNamespace()
+		if err != nil {
+			return nil, value
+		}
+		kube, err := p.KubeClient()
+		if err != nil {
+			return nil, value
+		}
+		secret, err := kube.CoreV1().Secrets(namespace).Get(ctx, args[0], metav1.GetOptions{})
+		if err != nil {
+			return nil, value
+		}
+		var entries []string
+		for _, name := range ciphertext.Entries(secret.Data) {
+			entries = append(entries, name+"=")
+		}
+		entries, _ = offer(entries, begun)
+		return entries, value | cobra.ShellCompDirectiveNoSpace
+	}
+}

@@ -1,0 +1,204 @@
+// Package doctor is the verb doctor: it prints what internal/doctor finds.
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/version"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+type Options struct {
+	*cli.Factory
+	class, account string
+	authMount      string
+	provider       string // namespace of the installation
+	login          bool
+	output         string
+
+	group  string // of the links that were printed last
+	colour bool   // standard output is a terminal that wants it
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "doctor [POD]",
+		Short: "Say what is broken between cluster, driver, Vault and pod, and how to mend it",
+		Long: `Walk the chain from the cluster to the secret files and show each link: ok, broken
+with the command that mends it, or unknown. Without arguments that is the
+installation; with POD also all that its volumes rest on, and why it waits in
+ContainerCreating; with --class a SecretProviderClass, before there is a pod.
+
+A link that rests on a broken one is not looked at. What your rights do not let you
+see is unknown, and the rest is shown all the same: neither a Vault token nor any
+right in the cluster is needed.
+
+Credentials go to the Vault of VAULT_ADDR or --vault-addr only, there to the
+namespace of VAULT_NAMESPACE and the auth mount of --auth-mount, or to those that
+the settings of the provider in --provider-namespace allow. What a class asks for
+beyond that is unknown, and no command that would grant it is printed.
+
+Nothing is changed and nothing decrypted. For POD and --class a token of the pod's
+service account is made, if you may do that, to log in to Vault as the provider does
+and to see which keys its policy opens; --login=false does without. It ends by
+itself, and is shown to nobody but Vault.
+
+The exit code is 0 if every link is ok, 3 if something is broken, and 1 if nothing
+is, but not everything could be found out, or if there is no cluster.`,
+		Example: `  secretmanager doctor
+  secretmanager doctor web-0 -n demo
+  secretmanager doctor --class matrix --service-account matrix -n demo -o json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.class, "class", "", "SecretProviderClass to look at, instead of those of a pod")
+	f.StringVar(&o.account, "service-account", "", "with --class: service account of the pods that will use it")
+	f.StringVar(&o.authMount, "auth-mount", "", "path of the auth mount that you trust, below auth/ (default: what the provider's settings allow)")
+	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system", "namespace of the installation, whose DaemonSet's settings are trusted")
+	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
+	f.StringVarP(&o.output, "output", "o", "", "json")
+	return c
+}
+
+func (o *Options) run(ctx context.Context, args []string) error {
+	var errs []error
+	errs = append(errs, cli.CheckOutput(o.output, "json"))
+	pod := ""
+	if len(args) > 0 {
+		pod = args[0]
+		for _, kind := range []string{"pod/", "pods/", "po/"} { // as kubectl get -o name has it, or takes it
+			pod = strings.TrimPrefix(pod, kind)
+		}
+		switch {
+		case pod == "":
+			errs = append(errs, errors.New("POD is empty: leave it out to look at the installation alone"))
+		case strings.Contains(pod, "/"):
+			errs = append(errs, fmt.Errorf("%q is not the name of a pod: name its namespace with -n", args[0]))
+		}
+	}
+	if len(args) > 0 && o.class != "" {
+		errs = append(errs, errors.New("POD and --class are two ways to say it: the classes of a pod are those of its volumes"))
+	}
+	if o.account != "" && o.class == "" {
+		errs = append(errs, errors.New("--service-account is of no use without --class"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	options := doctor.Options{
+		Vault: o.VaultSettings(), VaultNamespace: o.Getenv(api.EnvVaultNamespace), VaultAPI: o.AuditedVaultAPI,
+		AuthMount: o.authMount, ProviderNamespace: o.provider,
+		Pod: pod, Class: o.class, Account: o.account, Login: o.login, Program: o.ProgramName, Version: version.Number(),
+	}
+	if options.Vault.Address != "" {
+		options.VaultToken, options.VaultTokenError = o.VaultToken()
+	}
+	options.Kube, options.KubeHost, options.KubeError = o.patientCluster()
+	if options.KubeError == nil {
+		if options.Namespace, options.KubeError = o.ClusterNamespace(); options.KubeError != nil {
+			options.Kube = nil
+		}
+	}
+	clear := func() {}
+	if o.output == "" {
+		o.colour = o.Colored(o.Out)
+		options.Found = func(l doctor.Link) {
+			clear()
+			o.print(l)
+		}
+		if cli.IsTerminal(o.ErrOut) {
+			// Links are shown when they are known; this is for one that takes its time.
+			options.Slow = func(link string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", link) }
+			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
+		}
+	}
+	links := doctor.Run(ctx, options)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if o.output == "json" {
+		if err := cli.WriteJSON(o.Out, map[string]any{"links": links}); err != nil {
+			return err
+		}
+	}
+	return o.verdict(links)
+}
+
+// patientCluster is the cluster without client-go's own words about what failed:
+// they are said once, as a link.
+func (o *Options) patientCluster() (kubernetes.Interface, string, error) {
+	config, err := o.KubeFlags.ToRESTConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	config.UserAgent = "secretmanager/" + version.Number()
+	config.WarningHandler = rest.NoWarnings{}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return client, config.Host, nil
+}
+
+// print shows a link for people.
+func (o *Options) print(l doctor.Link) {
+	if group := cmp.Or(l.Of, "installation"); group != o.group {
+		if o.group != "" {
+			fmt.Fprintln(o.Out)
+		}
+		o.group = group
+		display.Fprintf(o.Out, "%s\n", group)
+	}
+	colours := map[doctor.State]string{doctor.OK: cli.Green, doctor.Broken: cli.Red, doctor.Unknown: cli.Yellow}
+	before, after := "", ""
+	if o.colour {
+		before, after = colours[l.State], cli.Plain
+	}
+	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", l.State, l.Name, l.Detail)
+	line := func(what, text string) { display.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
+	for _, text := range l.Warnings {
+		line("warning", text)
+	}
+	for _, text := range l.Mend {
+		// On a line of its own, to be copied.
+		line("mend", text)
+	}
+	if l.Advice != "" {
+		line("note", l.Advice)
+	}
+}
+
+// verdict is the exit code of it all.
+func (o *Options) verdict(links []doctor.Link) error {
+	var broken, unknown []string
+	for _, l := range links {
+		switch l.State {
+		case doctor.Broken:
+			broken = append(broken, l.Name)
+		case doctor.Unknown:
+			unknown = append(unknown, l.Name)
+		}
+	}
+	switch {
+	case len(links) > 0 && links[0].State == doctor.Broken:
+		return errors.New("nothing of the cluster could be found out: " + links[0].Detail)
+	case len(broken) > 0:
+		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "link is", "links are"), strings.Join(broken, ", ")))
+	case len(unknown) > 0:
+		return fmt.Errorf("nothing is known to be broken, but %s could not be found out: %s", cli.Plural(len(unknown), "link", "links"), strings.Join(unknown, ", "))
+	}
+	return nil
+}

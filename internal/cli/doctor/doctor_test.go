@@ -1,0 +1,30 @@
+package doctor
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+func TestDoctorColours(t *testing.T) {
+	for _, colour := range []bool{true, false} {
+		var out bytes.Buffer
+		o := &Options{Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
+		o.print(doctor.Link{Name: "vault", State: doctor.Broken, Detail: "away", Mend: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
+		want := "installation\n  broken   vault            away\n"
+		if colour {
+			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
+		}
+		for _, line := range []string{"warning: w", "mend: vault status", "note: a"} {
+			want += strings.Repeat(" ", 28) + line + "\n"
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}

@@ -1,0 +1,312 @@
+// Package encrypt is the verb encrypt: it encrypts values into a ciphertext Secret of the
+// cluster or of a manifest.
+package encrypt
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/spf13/cobra"
+
+	corev1 "k8s.io/api/core/v1"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+type Options struct {
+	*cli.Factory
+	from              sources
+	fromSecret        string
+	replace           bool
+	mergeInto         string
+	key, mount, scope string
+	output, dryRun    string
+	class             bool
+	account           string
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "encrypt NAME --from-file [ENTRY=]FILE",
+		Short: "Encrypt values into a ciphertext Secret",
+		Long: `Encrypt values with Vault transit and write them to Secret NAME, as one entry
+each. If the Secret exists, the named entries are replaced or added and all
+others stay, byte for byte; key, mount and scope are taken from it where they are
+not given. All entries go to Vault in one request, and nothing is written if one
+of them fails.
+
+Afterwards it has been proved that what is stored opens where it is bound. That
+takes a Vault token that may read the key, encrypt and rewrap, not decrypt.
+
+With --dry-run=client -o yaml the manifest is written to standard output and no
+cluster is needed. It is bound to its namespace and name all the same.
+
+With --merge-into FILE the entries go into the Secret of that name in a manifest,
+YAML or JSON, of one document or several, and everything else in it stays byte for
+byte. If there is no such Secret it is added as one more document; if there is no
+such file it is made.
+
+With --from-secret SOURCE the entries are those of a Secret that holds plaintext,
+in the same namespace, and NAME is a new ciphertext Secret beside it. Once nothing
+reads SOURCE any more, it can be deleted.
+
+With --from-secret NAME --replace the Secret itself becomes ciphertext: in one
+write, after the ciphertext has been proved, and only if nothing has changed since
+it was read. Nothing is ever deleted. Its type stays, and the copy of the plaintext
+that kubectl apply keeps in an annotation goes. Refused are types whose readers need
+plaintext (TLS, image pulls and the like), Secrets that are immutable, that a
+controller owns, or that Argo CD or Flux keep as they are in Git. Backups and the
+history of etcd keep the plaintext: only a new value mends that. Pods that use the
+Secret directly, as variables or as a volume, will read ciphertext.`,
+		Example: `  # a file, and a token from the environment, into Secret matrix-secrets
+  secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
+      --from-file secrets.json --from-literal api-token="$TOKEN"
+
+  # one entry from standard input, over an older value: the key is known by now
+  printf %s "$TOKEN" | secretmanager encrypt matrix-secrets -n demo --from-file api-token=-
+
+  # a manifest for Git, and later one more entry in it
+  secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
+      --from-env-file app.env --dry-run=client -o yaml > matrix-secrets.yaml
+  secretmanager encrypt matrix-secrets --from-file api-token=token.txt --merge-into matrix-secrets.yaml
+
+  # the fields of what another tool prints
+  vault kv get -format=json -field=data kv/matrix | secretmanager encrypt matrix-secrets -n demo --from-stdin-json
+
+  # a Secret of plaintext into one beside it, with the class and the volume to mount it
+  secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
+      --from-secret matrix-plain --print-class --service-account matrix
+
+  # a Secret of plaintext into ciphertext, in place
+  secretmanager encrypt matrix-plain -n demo --transit-key matrix --from-secret matrix-plain --replace`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.from.files, "from-file", nil, "[ENTRY=]FILE to encrypt, the entry being named as the file unless told; ENTRY=- is standard input (repeatable)")
+	f.StringArrayVar(&o.from.literals, "from-literal", nil, "ENTRY=VALUE to encrypt; it may stay in the history of the shell, and others may see it in the process list (repeatable)")
+	f.StringArrayVar(&o.from.envFiles, "from-env-file", nil, "file of lines ENTRY=VALUE, each to be an entry (repeatable)")
+	f.BoolVar(&o.from.json, "from-stdin-json", false, "read a JSON object from standard input, each field of which is to be an entry: a text as it is, anything else as JSON")
+	f.StringVar(&o.fromSecret, "from-secret", "", "Secret of the same namespace that holds plaintext, each entry of which is to be one")
+	f.BoolVar(&o.replace, "replace", false, "turn the Secret of --from-secret itself into ciphertext")
+	f.StringVar(&o.mergeInto, "merge-into", "", "manifest to write to, instead of the cluster")
+	f.StringVar(&o.key, "transit-key", "", "name of the transit key (default that of the existing Secret)")
+	f.StringVar(&o.mount, "transit-mount", "", "path of the transit engine (default that of the existing Secret, or else transit)")
+	f.StringVar(&o.scope, "scope", "", "how far the ciphertext may be moved: strict (nowhere), namespace, cluster or none (default that of the existing Secret, or else strict)")
+	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (encrypt, and write nothing) or server (have the cluster check it and store nothing)")
+	f.BoolVar(&o.class, "print-class", false, "print the SecretProviderClass too, and what a pod needs to mount it")
+	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
+	cli.FixedValues(c, "output", "yaml", "json", "name")
+	cli.FixedValues(c, "dry-run", "none", "client", "server")
+	return c
+}
+
+// check reports all that is wrong with the command line but the sources.
+func (o *Options) check(name string) (errs []error) {
+	no := func(wrong bool, words string) {
+		if wrong {
+			errs = append(errs, errors.New(words))
+		}
+	}
+	errs = append(errs, cli.CheckOutput(o.output, "yaml", "json", "name"))
+	if o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server" {
+		errs = append(errs, display.Errorf("--dry-run %q is none of none, client, server", o.dryRun))
+	}
+	if _, err := ciphertext.ParseScope(o.scope); err != nil {
+		errs = append(errs, display.Errorf("--scope: %w", err))
+	}
+	no(o.dryRun == "client" && o.key == "" && o.mergeInto == "", "--transit-key is missing: without a cluster nothing else tells the key")
+	no(o.fromSecret != "" && !o.from.none(), "--from-secret brings its entries: it cannot be mixed with other sources")
+	no(o.replace && o.fromSecret == "", "--replace is of no use without --from-secret")
+	no(o.replace && o.fromSecret != "" && name != o.fromSecret, "--replace turns the Secret of --from-secret itself into ciphertext: name it as NAME too")
+	no(!o.replace && o.fromSecret == name, "the Secret of --from-secret is NAME itself: choose another name, or give --replace")
+	no(o.replace && o.mergeInto != "", "--replace and --merge-into are two places to write to")
+	no(o.replace && o.key == "", "--transit-key is missing: a Secret that holds plaintext does not tell the key")
+	no(o.replace && o.dryRun == "client", "--replace with --dry-run=client would show nothing: use --dry-run=server")
+	no(o.mergeInto == "-", "--merge-into takes the name of a file")
+	no(o.mergeInto != "" && o.output != "", "-o prints a Secret, and --merge-into writes a file: leave one out")
+	no(o.mergeInto != "" && o.dryRun == "server", "--merge-into asks no cluster: use --dry-run=client")
+	no(o.class && o.output != "" && o.output != "yaml", "--print-class prints YAML: use -o yaml, or no -o")
+	return errs
+}
+
+func (o *Options) run(ctx context.Context, name string) error {
+	errs := o.check(name)
+	var entries map[string][]byte
+	if o.fromSecret == "" {
+		var err error
+		entries, err = o.from.read(o.In)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	if len(o.from.literals) > 0 && cli.IsTerminal(o.ErrOut) {
+		fmt.Fprintln(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file ENTRY=- reads them from standard input")
+	}
+	spec := secretmanager.Spec{
+		Name: name, Entries: entries,
+		Settings: ciphertext.Settings{Key: o.key, Mount: o.mount, Scope: ciphertext.Scope(o.scope)},
+	}
+	vault, err := o.VaultSession()
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.replace:
+		return o.convert(ctx, vault, spec)
+	case o.mergeInto != "":
+		return o.intoFile(ctx, vault, spec)
+	case o.dryRun == "client":
+		return o.offline(ctx, vault, spec)
+	}
+	return o.online(ctx, vault, spec)
+}
+
+// offline makes a manifest and asks no cluster.
+func (o *Options) offline(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (err error) {
+	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {
+		return err
+	}
+	if err := o.readSecret(ctx, vault, &spec); err != nil {
+		return err
+	}
+	secret, err := o.seal(ctx, vault, spec)
+	if err != nil {
+		return err
+	}
+	return o.done(secret, spec, "created (dry run)")
+}
+
+// bindTo is the namespace to bind to where no cluster tells.
+func (o *Options) bindTo(scope ciphertext.Scope) (string, error) {
+	namespace, err := o.OfflineNamespace()
+	if err != nil {
+		return "", err
+	}
+	if scope, _ := ciphertext.ParseScope(string(scope)); namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+		return "", cli.Usagef("no namespace: scope %s binds the ciphertext to one; name it with -n, as there is no kubeconfig that would", scope)
+	}
+	return namespace, nil
+}
+
+// seal makes a Secret that is proved.
+func (o *Options) seal(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (*corev1.Secret, error) {
+	secret, err := secretmanager.Seal(ctx, vault, spec)
+	if err != nil {
+		return nil, err
+	}
+	return secret, secretmanager.Prove(ctx, vault, secret)
+}
+
+// online writes to the cluster.
+func (o *Options) online(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (err error) {
+	if spec.Namespace, err = o.ClusterNamespace(); err != nil {
+		return err
+	}
+	if err := o.readSecret(ctx, vault, &spec); err != nil {
+		return err
+	}
+	kube, err := o.KubeClient()
+	if err != nil {
+		return err
+	}
+	if err := inherit(ctx, kube, &spec); err != nil {
+		return err
+	}
+	secret, outcome, err := secretmanager.New(vault, kube).Create(ctx, spec, secretmanager.CreateOptions{DryRun: o.dryRun == "server"})
+	if err != nil {
+		return err
+	}
+	return o.done(secret, spec, string(outcome)+o.dry())
+}
+
+// dry says that nothing was stored.
+func (o *Options) dry() string {
+	switch o.dryRun {
+	case "server":
+		return " (server dry run)"
+	case "client":
+		return " (dry run)"
+	}
+	return ""
+}
+
+// inherit takes the settings that were not given from the Secret, if it exists.
+func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager.Spec) error {
+	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) && spec.Settings.Key == "":
+		return cli.Usagef("--transit-key is missing: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key == "":
+		return cli.WithHint(display.Errorf("there is a Secret %s/%s that is no ciphertext Secret: it has no label %s to take the key from", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
+			"choose another name, or delete that Secret if nothing needs it; --from-secret --replace turns one of plaintext into ciphertext")
+	case existing.Labels[ciphertext.LabelTransitKey] == "":
+		return nil // Create says what to make of it
+	}
+	set, err := ciphertext.SettingsOf(existing)
+	if err != nil {
+		return display.Errorf("reading the settings of Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+	}
+	fill(&spec.Settings, set)
+	return nil
+}
+
+// fill puts what was not given from what is there.
+func fill(set *ciphertext.Settings, from ciphertext.Settings) {
+	set.Key, set.Mount, set.Scope = cmp.Or(set.Key, from.Key), cmp.Or(set.Mount, from.Mount), cmp.Or(set.Scope, from.Scope)
+}
+
+// done says what was done.
+func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did string) error {
+	set, err := ciphertext.SettingsOf(secret)
+	if err != nil {
+		return err
+	}
+	names := ciphertext.Entries(spec.Entries)
+	where := secret.Name
+	if secret.Namespace != "" {
+		where = secret.Namespace + "/" + where
+	}
+	_, newest, _ := ciphertext.Versions(secret.Data)
+	display.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", cli.Plural(len(names), "entry", "entries"),
+		where, transit.Key{Mount: set.Mount, Name: set.Key}, newest, strings.Join(names, ", "))
+	display.Fprintf(o.ErrOut, "proved that they open, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
+	switch {
+	case o.output != "":
+		err = o.PrintSecret(secret, o.output)
+	case o.class:
+		// Standard output is for kubectl to read.
+		_, err = display.Fprintf(o.ErrOut, "secret/%s %s\n", secret.Name, did)
+	default:
+		_, err = display.Fprintf(o.Out, "secret/%s %s\n", secret.Name, did)
+	}
+	if err == nil && o.class {
+		err = o.printClass(secret, set, o.account)
+	}
+	return err
+}
+
+func bound(scope ciphertext.Scope, secret *corev1.Secret) string {
+	if scope == ciphertext.Strict {
+		return secret.Namespace + "/" + secret.Name + " and their entry"
+	}
+	return scope.Place(secret.Namespace, secret.Name, "")
+}

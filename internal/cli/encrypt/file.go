@@ -1,0 +1,116 @@
+package encrypt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/filesecret"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+// intoFile writes to a manifest.
+func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
+	f, err := manifestfile.OpenEditable(o.mergeInto)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = manifestfile.NewEditable(o.mergeInto)
+	}
+	if err != nil {
+		return err
+	}
+	s, err := filesecret.Find(o.Factory, f, spec.Name)
+	if err != nil {
+		return err
+	}
+	var secret *corev1.Secret
+	did := "merged into "
+	if s == nil {
+		did = "added to "
+		secret, err = o.intoNew(ctx, vault, f, &spec)
+	} else {
+		secret, err = o.intoExisting(ctx, vault, f, s, &spec)
+	}
+	if err != nil {
+		return err
+	}
+	if o.dryRun != "client" {
+		if err := manifestfile.Write([]*manifestfile.Editable{f}, io.Discard, os.Rename); err != nil {
+			return err
+		}
+	}
+	return o.done(secret, spec, did+o.mergeInto+o.dry())
+}
+
+// intoExisting puts the entries into a Secret that is in the file.
+func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
+	was, err := filesecret.AsStored(o.Factory, f, s)
+	if err != nil {
+		return nil, err
+	}
+	asked := spec.Settings
+	fill(&asked, s.Settings)
+	if asked != s.Settings {
+		return nil, display.Errorf("%s: line %d: Secret %s is of key %s and scope %s: ask for these, or choose another name",
+			f.Name, s.Line, s.Name, transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}, s.Settings.Scope)
+	}
+	spec.Namespace = was.Namespace
+	if err := o.readSecret(ctx, vault, spec); err != nil {
+		return nil, err
+	}
+	change := secretmanager.Change{Set: spec.Entries, AllowEmpty: spec.AllowEmpty}
+	sealed, err := change.Seal(ctx, vault, was)
+	if err != nil {
+		return nil, err
+	}
+	was.Data = sealed
+	if err := secretmanager.Prove(ctx, vault, was); err != nil {
+		return nil, err
+	}
+	if f.Content, err = f.Manifest.Edit(s, sealed, nil); err != nil {
+		return nil, manifestfile.WithName(f.Name, err)
+	}
+	return was, nil
+}
+
+// intoNew adds a Secret to the file.
+func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
+	if spec.Settings.Key == "" {
+		return nil, cli.Usagef("--transit-key is missing: there is no Secret %s in %s to take it from", spec.Name, f.Name)
+	}
+	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {
+		return nil, err
+	}
+	if err := o.readSecret(ctx, vault, spec); err != nil {
+		return nil, err
+	}
+	secret, err := o.seal(ctx, vault, *spec)
+	if err != nil {
+		return nil, err
+	}
+	var printer printers.ResourcePrinter = &printers.YAMLPrinter{}
+	if f.New && filepath.Ext(f.Path) == ".json" {
+		printer = &printers.JSONPrinter{}
+	}
+	var text bytes.Buffer
+	if err := printer.PrintObj(secret, &text); err != nil {
+		return nil, err
+	}
+	if f.New {
+		f.Content = text.Bytes()
+	} else if f.Content, err = f.Manifest.Append(text.Bytes()); err != nil {
+		return nil, manifestfile.WithName(f.Name, err)
+	}
+	return secret, nil
+}

@@ -1,0 +1,53 @@
+package encrypt
+
+import (
+	"context"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// readSecret takes the entries from the Secret of --from-secret, if there is one.
+func (o *Options) readSecret(ctx context.Context, vault *transit.Session, spec *secretmanager.Spec) error {
+	if o.fromSecret == "" {
+		return nil
+	}
+	kube, err := o.KubeClient()
+	if err != nil {
+		return err
+	}
+	namespace := spec.Namespace
+	if namespace == "" { // the scope binds to none
+		if namespace, err = o.ClusterNamespace(); err != nil {
+			return err
+		}
+	}
+	spec.Entries, err = secretmanager.New(vault, kube).Plaintext(ctx, namespace, o.fromSecret)
+	// What is empty there was stored so: it is nobody's mistake of today.
+	spec.AllowEmpty = true
+	return err
+}
+
+// convert turns a Secret of plaintext into ciphertext.
+func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
+	namespace, err := o.ClusterNamespace()
+	if err != nil {
+		return err
+	}
+	kube, err := o.KubeClient()
+	if err != nil {
+		return err
+	}
+	secret, err := secretmanager.New(vault, kube).Convert(ctx, namespace, spec.Name, spec.Settings, secretmanager.ConvertOptions{DryRun: o.dryRun == "server"})
+	if err != nil {
+		return err
+	}
+	spec.Entries = secret.Data
+	if err := o.done(secret, spec, "converted"+o.dry()); err != nil {
+		return err
+	}
+	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: where that matters, encrypt new values\n")
+	display.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
+	return nil
+}

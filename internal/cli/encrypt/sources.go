@@ -1,0 +1,254 @@
+package encrypt
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+)
+
+// sources is where the entries come from, as kubectl create secret has it.
+type sources struct {
+	files    []string // [NAME=]PATH, "-" being standard input
+	literals []string // NAME=VALUE
+	envFiles []string // files of lines NAME=VALUE
+	json     bool     // standard input is a JSON object of entries
+}
+
+func (s sources) none() bool {
+	return len(s.files)+len(s.literals)+len(s.envFiles) == 0 && !s.json
+}
+
+// read returns the plaintexts by entry. All problems are reported; none of them
+// repeats a value.
+func (s sources) read(stdin io.Reader) (map[string][]byte, error) {
+	r := reader{stdin: stdin, entries: map[string][]byte{}}
+	for _, arg := range s.files {
+		r.file(arg)
+	}
+	for i, arg := range s.literals {
+		r.literal(i, arg)
+	}
+	for _, path := range s.envFiles {
+		r.envFile(path)
+	}
+	if s.json {
+		r.jsonEntries()
+	}
+	if s.none() {
+		r.fail("nothing to encrypt: give --from-file, --from-env-file, --from-literal, --from-stdin-json or --from-secret")
+	}
+	return r.entries, errors.Join(r.errs...)
+}
+
+type reader struct {
+	stdin     io.Reader
+	stdinRead bool
+	entries   map[string][]byte
+	errs      []error
+}
+
+func (r *reader) fail(format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf(format, args...))
+}
+
+func (r *reader) add(name string, value []byte, flag string) {
+	if _, there := r.entries[name]; there {
+		r.fail("%s: entry %q is given twice", flag, name)
+		return
+	}
+	r.entries[name] = value
+}
+
+func (r *reader) file(arg string) {
+	name, path, named := strings.Cut(arg, "=")
+	if !named {
+		name, path = filepath.Base(arg), arg
+	}
+	flag := fmt.Sprintf("--from-file %s", arg)
+	switch {
+	case path == "-" && !named:
+		r.fail("--from-file -: standard input has no name: write NAME=-")
+		return
+	case name == "" || path == "":
+		r.fail("%s: it is not of the form [NAME=]PATH", flag)
+		return
+	}
+	value, err := r.load(path)
+	if err != nil {
+		r.fail("%s: %w", flag, err)
+		return
+	}
+	r.add(name, value, flag)
+}
+
+// load reads a file, or standard input. It reads no more than can matter: what
+// is longer than a Secret will be refused for that.
+func (r *reader) load(path string) ([]byte, error) {
+	in := r.stdin
+	if path == "-" {
+		if r.stdinRead {
+			return nil, errors.New("standard input can be read once only")
+		}
+		r.stdinRead = true
+	} else {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return nil, errors.New("it is a folder: name the files in it one by one")
+		}
+		in = f
+	}
+	value, err := io.ReadAll(io.LimitReader(in, ciphertext.MaxSecretSize+1))
+	if err == nil && len(value) > ciphertext.MaxSecretSize {
+		err = fmt.Errorf("it is longer than the %d bytes that a Kubernetes Secret holds", ciphertext.MaxSecretSize)
+	}
+	return value, err
+}
+
+func (r *reader) literal(i int, arg string) {
+	name, value, ok := strings.Cut(arg, "=")
+	if !ok || name == "" {
+		// All of it may be the secret.
+		r.fail("--from-literal number %d: it is not of the form NAME=VALUE", i+1)
+		return
+	}
+	r.add(name, []byte(value), "--from-literal "+name)
+}
+
+// envFile reads lines of NAME=VALUE. As with kubectl, lines that are empty or
+// begin with # are passed over, and quotes are part of the value.
+func (r *reader) envFile(path string) {
+	flag := "--from-env-file " + path
+	text, err := r.load(path)
+	if err != nil {
+		r.fail("%s: %w", flag, err)
+		return
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, ciphertext.MaxSecretSize+1)
+	found := false
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimLeft(lines.Text(), " \t")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		found = true
+		name, value, ok := strings.Cut(line, "=")
+		if !ok || name == "" {
+			r.fail("%s: line %d is not of the form NAME=VALUE", flag, n)
+			continue
+		}
+		r.add(name, []byte(value), fmt.Sprintf("%s: line %d", flag, n))
+	}
+	if err := lines.Err(); err != nil {
+		r.fail("%s: %w", flag, err)
+	} else if !found {
+		r.fail("%s: there is no NAME=VALUE in it", flag)
+	}
+}
+
+// jsonEntries reads an object from standard input, each field of which is an
+// entry: of a text its characters, of anything else the JSON as it is written.
+func (r *reader) jsonEntries() {
+	const flag = "--from-stdin-json"
+	text, err := r.load("-")
+	if err != nil {
+		r.fail("%s: %w", flag, err)
+		return
+	}
+	// The decoder would put a character of its own for what is none.
+	if !utf8.Valid(text) {
+		r.fail("%s: it is not UTF-8 text", flag)
+		return
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	// What the decoder says of a mistake may quote a value.
+	broken := func() { r.fail("%s: it is not a JSON object: see byte %d", flag, decoder.InputOffset()) }
+	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
+		broken()
+		return
+	}
+	for decoder.More() {
+		t, err := decoder.Token()
+		name, ok := t.(string)
+		var raw json.RawMessage
+		if err != nil || !ok || decoder.Decode(&raw) != nil {
+			broken()
+			return
+		}
+		value, err := jsonValue(raw)
+		if err != nil {
+			r.fail("%s: field %q: %w", flag, name, err)
+			continue
+		}
+		r.add(name, value, flag)
+	}
+	if _, err := decoder.Token(); err != nil {
+		broken()
+		return
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		r.fail("%s: there is more after the object", flag)
+	} else if len(r.entries) == 0 && len(r.errs) == 0 {
+		r.fail("%s: the object has no fields", flag)
+	}
+}
+
+func jsonValue(raw json.RawMessage) ([]byte, error) {
+	switch raw[0] {
+	case 'n':
+		return nil, errors.New("it is null, which is no value")
+	case '"':
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return nil, errors.New("it is not a JSON text")
+		}
+		if halfPair(raw) {
+			return nil, errors.New("it has an escape that stands for no character: give bytes with --from-file")
+		}
+		return []byte(text), nil
+	}
+	return raw, nil
+}
+
+// halfPair is whether a JSON text has one half of a pair such as \ud83d\ude00. It
+// stands for no character, and the decoder puts another for it without a word.
+func halfPair(raw []byte) bool {
+	unit := func(i int) rune { // of the escape that begins there
+		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(raw[i+2:i+6]), 16, 16)
+		return rune(n)
+	}
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		first := unit(i)
+		switch {
+		case !utf16.IsSurrogate(first):
+			i++ // what is escaped is none
+		case utf16.DecodeRune(first, unit(i+6)) == utf8.RuneError:
+			return true
+		default:
+			i += 11
+		}
+	}
+	return false
+}

@@ -1,0 +1,76 @@
+// Package filesecret finds the Secret of a manifest that a command line names, for edit -f and
+// encrypt --merge-into.
+package filesecret
+
+import (
+	"errors"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Find finds a ciphertext Secret in a file, nil if there is none: by its name,
+// if that is not empty, and by the namespace of -n, where it is given.
+func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secret, error) {
+	namespace := *p.KubeFlags.Namespace
+	matches := func(s *manifest.Secret) bool {
+		return (name == "" || s.Name == name) && (namespace == "" || s.Namespace == "" || s.Namespace == namespace)
+	}
+	var found []*manifest.Secret
+	for _, s := range f.Manifest.Secrets {
+		if matches(s) {
+			found = append(found, s)
+		}
+	}
+	for _, s := range f.Manifest.Plain {
+		if name != "" && matches(s) {
+			return nil, cli.WithHint(display.Errorf("%s: line %d: there is a Secret %s that is no ciphertext Secret", f.Name, s.Line, s.Name),
+				"choose another name, or take it out; what was in Git is in its history for good: encrypt new values")
+		}
+	}
+	if len(found) > 1 {
+		var errs []error
+		for _, s := range found {
+			errs = append(errs, display.Errorf("%s: line %d: Secret %s", f.Name, s.Line, Describe(s)))
+		}
+		return nil, cli.Usagef("it is not clear which Secret is meant: name it, and its namespace with -n:\n%w", errors.Join(errs...))
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return found[0], nil
+}
+
+func Describe(s *manifest.Secret) string {
+	if s.Namespace == "" {
+		return display.Name(s.Name)
+	}
+	return display.Name(s.Namespace) + "/" + display.Name(s.Name)
+}
+
+// AsStored is a Secret of a file as one of the cluster, where it will be applied.
+func AsStored(p *cli.Factory, f *manifestfile.Editable, s *manifest.Secret) (*corev1.Secret, error) {
+	namespace := s.Namespace
+	if namespace == "" {
+		var err error
+		if namespace, err = p.OfflineNamespace(); err != nil {
+			return nil, err
+		}
+		if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+			return nil, cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to one; name it with -n", f.Name, s.Line, s.Name, scope)
+		}
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.Name}, Data: map[string][]byte{}}
+	for _, e := range s.Entries { // stringData comes last, and wins, as in the API server
+		secret.Data[e.Name] = e.Text
+	}
+	s.Settings.Apply(secret)
+	return secret, nil
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/version"
+)
+
+// newKubeFlags are kubectl's flags, as far as they make sense here.
+func newKubeFlags() *genericclioptions.ConfigFlags {
+	f := genericclioptions.NewConfigFlags(true)
+	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil, nil, nil, nil
+	f.Insecure, f.DisableCompression, f.ProxyURL, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil, nil
+	return f
+}
+
+// KubeClient connects to the cluster of the kubeconfig. The server has its own
+// limits, made for that; client-go's would throttle a status of a large cluster
+// to five pages a second.
+func (p *Factory) KubeClient() (kubernetes.Interface, error) {
+	return p.KubeClientAs("secretmanager", -1)
+}
+
+// KubeClientAs connects under a name, which the API server notes with all that is
+// written, and asks no more often than that in a second.
+func (p *Factory) KubeClientAs(name string, qps float32) (kubernetes.Interface, error) {
+	config, err := p.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = qps, max(int(2*qps), 1)
+	config.UserAgent = name + "/" + version.Number()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, p.noCluster(err)
+	}
+	return client, nil
+}
+
+func (p *Factory) RESTConfig() (*rest.Config, error) {
+	config, err := p.KubeFlags.ToRESTConfig()
+	if err != nil {
+		return nil, p.noCluster(err)
+	}
+	config.QPS = -1
+	// Lists are long: protobuf takes a fifth of the time of JSON to read, and
+	// ciphertext is not worth compressing.
+	config.DisableCompression = true
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
+	return config, nil
+}
+
+func (p *Factory) noCluster(err error) error {
+	return WithHint(fmt.Errorf("reading the kubeconfig: %w", err),
+		"set KUBECONFIG or --kubeconfig; kubectl config get-contexts shows what there is")
+}
+
+// ClusterNamespace is the namespace that kubectl would use.
+func (p *Factory) ClusterNamespace() (string, error) {
+	ns, _, err := p.KubeFlags.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", p.noCluster(err)
+	}
+	return ns, nil
+}
+
+// OfflineNamespace is the namespace that kubectl would use, and empty when
+// there is nothing that tells: "default" is right for a cluster without any
+// configuration, but not for no cluster at all.
+func (p *Factory) OfflineNamespace() (string, error) {
+	if ns := *p.KubeFlags.Namespace; ns != "" {
+		return ns, nil
+	}
+	loader := p.KubeFlags.ToRawKubeConfigLoader()
+	raw, err := loader.RawConfig()
+	if err != nil && !clientcmd.IsEmptyConfig(err) {
+		return "", p.noCluster(err)
+	}
+	current := raw.CurrentContext
+	if name := *p.KubeFlags.Context; name != "" {
+		current = name
+	}
+	if _, there := raw.Contexts[current]; !there {
+		if current != "" {
+			return "", p.noCluster(fmt.Errorf("context %q does not exist", current))
+		}
+		return "", nil
+	}
+	ns, _, err := loader.Namespace()
+	if err != nil {
+		return "", p.noCluster(err)
+	}
+	return ns, nil
+}
+
+// RequireNamespace is offlineNamespace where one is needed.
+func (p *Factory) RequireNamespace(why string) (string, error) {
+	ns, err := p.OfflineNamespace()
+	if err == nil && ns == "" {
+		err = Usage(errors.New("no namespace: " + why + "; name it with -n, as there is no kubeconfig that would"))
+	}
+	return ns, err
+}

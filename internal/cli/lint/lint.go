@@ -1,0 +1,108 @@
+// Package lint is the verb lint: it prints what internal/lint finds.
+package lint
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/lint"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+	"github.com/spf13/cobra"
+)
+
+type Options struct {
+	*cli.Factory
+	recursive  bool
+	strict     bool
+	minVersion int
+	output     string
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "lint FILE...",
+		Short: "Find what is wrong with manifests, without Vault and without a cluster",
+		Long: `Look at the ciphertext Secrets in manifests, and at the SecretProviderClasses of
+provider secretmanager with them: whether all is ciphertext, bound as it is said to
+be, and fits together. Whether it opens only Vault knows: secretmanager verify asks.
+
+Files are YAML or JSON, of one document or several. A Secret is looked at if its
+type is secretmanager.io/ciphertext, or if it has a label or an annotation of ours.
+With -R folders are looked through, as secretmanager rewrap does.
+
+A manifest without a namespace is one that ciphertext of scope strict or namespace
+cannot be bound to: where all go to one namespace, say so with -n. No kubeconfig is
+read. Values are never shown.
+
+The exit code is 0 if there are no errors, 3 if there are, with --strict also for
+warnings, and 1 if a file could not be read. What is looked for:
+
+` + lintRules(),
+		Example: `  secretmanager lint matrix-secrets.yaml
+  secretmanager lint -R deploy/ -n demo --min-version 3
+  secretmanager lint -R deploy/ --strict -o github
+  kubectl kustomize deploy/ | secretmanager lint -`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return o.run(args) },
+	}
+	f := c.Flags()
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
+	f.BoolVar(&o.strict, "strict", false, "exit code 3 for warnings too")
+	f.IntVar(&o.minVersion, "min-version", 0, "the key version that every entry has to have at least")
+	f.StringVarP(&o.output, "output", "o", "", "json, or github: annotations of GitHub's CI")
+	return c
+}
+
+func lintRules() string {
+	var b strings.Builder
+	for _, r := range lint.Rules() {
+		fmt.Fprintf(&b, "  %-14s %-8s %s\n", r.Name, r.Severity, r.About)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func (o *Options) run(args []string) error {
+	if err := cli.CheckOutput(o.output, "json", "github"); err != nil {
+		return err
+	}
+	if o.minVersion < 0 {
+		return cli.Usagef("--min-version %d is negative", o.minVersion)
+	}
+	// What can be read is looked at, whatever becomes of the rest.
+	files, unread := manifestfile.Open(o.In, o.ErrOut, args, o.recursive, func(m manifestfile.File) (*lint.File, error) {
+		f, err := lint.Read(m.Name, m.Source)
+		if err != nil {
+			return nil, manifestfile.WithName(m.Name, err)
+		}
+		return f, nil
+	})
+	if errors.Is(unread, manifestfile.ErrMixed) {
+		return cli.Usage(unread)
+	}
+	result := result{Files: len(files), Findings: lint.Check(files, lint.Options{Namespace: *o.KubeFlags.Namespace, MinVersion: o.minVersion})}
+	result.count(files)
+	if err := result.print(o.Out, o.output); err != nil {
+		return err
+	}
+	found := fmt.Errorf("%s and %s", cli.Plural(result.Errors, "error", "errors"), cli.Plural(result.Warnings, "warning", "warnings"))
+	switch {
+	case unread != nil && len(result.Findings) > 0:
+		return errors.Join(unread, found)
+	case unread != nil:
+		return unread
+	case result.Errors > 0 || o.strict && result.Warnings > 0:
+		return cli.ToDo(found)
+	}
+	display.Fprintf(o.ErrOut, "looked at %s and %s in %s: ", cli.Plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
+		cli.Plural(result.Classes, "class", "classes"), cli.Plural(result.Files, "file", "files"))
+	if result.Warnings > 0 {
+		display.Fprintf(o.ErrOut, "%s\n", cli.Plural(result.Warnings, "warning", "warnings"))
+		return nil
+	}
+	fmt.Fprintln(o.ErrOut, "nothing is wrong")
+	return nil
+}

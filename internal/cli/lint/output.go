@@ -1,0 +1,68 @@
+package lint
+
+import (
+	"bytes"
+	"io"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/lint"
+)
+
+// result is what lint found. Its JSON is a promise, as that of lint.Finding is.
+type result struct {
+	Findings []lint.Finding `json:"findings"`
+	Errors   int            `json:"errors"`
+	Warnings int            `json:"warnings"`
+	Files    int            `json:"files"`   // that were read
+	Secrets  int            `json:"secrets"` // of ciphertext
+	Classes  int            `json:"classes"`
+}
+
+func (r *result) count(files []*lint.File) {
+	for _, f := range files {
+		secrets, classes := f.Counts()
+		r.Secrets, r.Classes = r.Secrets+secrets, r.Classes+classes
+	}
+	for _, f := range r.Findings {
+		if f.Severity == lint.Error {
+			r.Errors++
+		} else {
+			r.Warnings++
+		}
+	}
+}
+
+func (r *result) print(out io.Writer, format string) error {
+	if r.Findings == nil {
+		r.Findings = []lint.Finding{}
+	}
+	var text bytes.Buffer
+	switch format {
+	case "json":
+		if err := cli.WriteJSON(&text, r); err != nil {
+			return err
+		}
+	case "github":
+		for _, f := range r.Findings {
+			display.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line, githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
+		}
+	default:
+		for _, f := range r.Findings {
+			display.Fprintf(&text, "%s:%d: %s: %s (%s)\n", f.File, f.Line, f.Severity, f.Message, f.Rule)
+		}
+	}
+	_, err := text.WriteTo(out)
+	return err
+}
+
+// githubData escapes the message of a workflow command of GitHub's, and
+// githubProperty a property: as in actions/toolkit, packages/core/src/command.ts.
+func githubData(s string) string {
+	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(s)
+}
+
+func githubProperty(s string) string {
+	return strings.NewReplacer(":", "%3A", ",", "%2C").Replace(githubData(s))
+}

@@ -1,0 +1,161 @@
+// Package mount is the verb mount: it calls a provider as the CSI driver does.
+package mount
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+type Options struct {
+	*cli.Factory
+	class, secret        string
+	socket, out          string
+	token, kubeToken     string
+	audience             string
+	pod, podUID, account string
+	attributes           map[string]string
+	timeout              time.Duration
+	output               string
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "mount --class FILE --socket SOCKET --service-account-token FILE --out DIR",
+		Short: "Act as the CSI driver: have a provider mount a class, write the files",
+		Long: `Send a provider the request that kubelet and driver would send it for a pod, and
+write the files of its answer with the driver's own code. For trying a class out
+and for finding out what is wrong with it, without a pod and without a cluster.
+
+With --secret the ciphertext goes along, as with nodePublishSecretRef; without,
+the provider reads it from the cluster as the pod, which takes --kube-token.
+Pod, service account and namespace are those of the token unless told. The provider
+refuses a token that is bound to no pod or to another one. What is in the files is
+not shown; they stay in DIR until you remove them.`,
+		Example: `  secretmanager mount --class class.yaml --secret matrix-secrets.yaml \
+      --socket /etc/kubernetes/secrets-store-csi-providers/secretmanager.sock \
+      --service-account-token token --out files
+
+  # a token to try it with, as the kubelet gets it for the pod web-0
+  kubectl create token matrix -n demo --audience vault \
+      --bound-object-kind Pod --bound-object-name web-0 > token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.class, "class", "", "file with the SecretProviderClass (required; - is standard input)")
+	f.StringVar(&o.secret, "secret", "", "file with the ciphertext Secret (- is standard input)")
+	f.StringVar(&o.socket, "socket", "", "unix socket of the provider (required)")
+	f.StringVar(&o.out, "out", "", "folder to write the files to; made where it is missing (required)")
+	f.StringVar(&o.token, "service-account-token", "", "file with the pod's token for --audience (required)")
+	f.StringVar(&o.kubeToken, "kube-token", "", "file with the pod's token for the API server")
+	f.StringVar(&o.audience, "audience", "vault", "audience that the token was requested for")
+	f.StringVar(&o.pod, "pod", "", "name of the pod (default that of the token, or else \"mount\")")
+	f.StringVar(&o.podUID, "pod-uid", "", "uid of the pod (default that of the token)")
+	f.StringVar(&o.account, "service-account", "", "service account of the pod (default that of the token)")
+	f.StringToStringVar(&o.attributes, "volume-attribute", nil, "NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the provider, as the kubelet does")
+	f.StringVarP(&o.output, "output", "o", "", "json or yaml: describe the files so, without what is in them")
+	cli.FixedValues(c, "output", "json", "yaml")
+	return c
+}
+
+func (o *Options) run(ctx context.Context) error {
+	var errs []error
+	for _, required := range []struct{ flag, value string }{
+		{"class", o.class}, {"socket", o.socket}, {"service-account-token", o.token}, {"out", o.out},
+	} {
+		if required.value == "" {
+			errs = append(errs, fmt.Errorf("--%s is missing", required.flag))
+		}
+	}
+	if o.class == "-" && o.secret == "-" {
+		errs = append(errs, errors.New("--class and --secret cannot both be standard input"))
+	}
+	errs = append(errs, cli.CheckOutput(o.output, "json", "yaml"))
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	request, err := o.request()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	answer, err := callProvider(ctx, o.socket, request)
+	if err != nil {
+		return err
+	}
+	return o.write(answer)
+}
+
+// write does with an answer what the driver does.
+func (o *Options) write(answer *v1alpha1.MountResponse) error {
+	if code := answer.GetError().GetCode(); code != "" {
+		return fmt.Errorf("the provider answered with error code %q and no words: see its log", code)
+	}
+	if answer.GetObjectVersion() == nil {
+		return errors.New("the provider answered without object versions, which the driver takes for an error: see the provider's log")
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return fmt.Errorf("making the folder for the files: %w", err)
+	}
+	if len(answer.GetFiles()) == 0 {
+		fmt.Fprintln(o.ErrOut, "note: the provider answered with no files: the driver would leave the volume as it is")
+	} else if err := fileutil.WritePayloads(o.out, answer.GetFiles()); err != nil {
+		return fmt.Errorf("writing the files to %s: %w", o.out, err)
+	}
+	versions := map[string]string{}
+	for _, v := range answer.GetObjectVersion() {
+		versions[v.GetId()] = v.GetVersion()
+	}
+	files := slices.Clone(answer.GetFiles())
+	slices.SortFunc(files, func(a, b *v1alpha1.File) int { return strings.Compare(a.GetPath(), b.GetPath()) })
+	list := []mountedFile{}
+	for _, f := range files {
+		list = append(list, mountedFile{f.GetPath(), fmt.Sprintf("%#o", f.GetMode()), len(f.GetContents()), versions[f.GetPath()]})
+		delete(versions, f.GetPath())
+	}
+	if err := o.list(list); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(versions)) {
+		display.Fprintf(o.ErrOut, "note: object version %s: %s, which is none of the files\n", id, versions[id])
+	}
+	return nil
+}
+
+// mountedFile is what is told of a file. Its JSON is a promise: fields are added
+// and never renamed.
+type mountedFile struct {
+	Path    string `json:"path"`
+	Mode    string `json:"mode"` // octal
+	Bytes   int    `json:"bytes"`
+	Version string `json:"version,omitempty"`
+}
+
+func (o *Options) list(files []mountedFile) error {
+	if o.output != "" {
+		return o.PrintDocument(map[string]any{"files": files}, o.output)
+	}
+	table := printers.GetNewTabWriter(o.Out)
+	fmt.Fprintln(table, "PATH\tMODE\tBYTES\tVERSION")
+	for _, f := range files {
+		display.Fprintf(table, "%s\t%s\t%d\t%s\n", f.Path, f.Mode, f.Bytes, cmp.Or(f.Version, "-"))
+	}
+	return table.Flush()
+}

@@ -1,0 +1,124 @@
+package mount
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
+
+	corev1 "k8s.io/api/core/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+// secretProviderClass is as much of the driver's API as a request is made of.
+type secretProviderClass struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"metadata"`
+	Spec struct {
+		Provider   string            `json:"provider"`
+		Parameters map[string]string `json:"parameters"`
+	} `json:"spec"`
+}
+
+func (o *Options) readClass(file string) (secretProviderClass, error) {
+	var class secretProviderClass
+	if err := o.readManifest(file, "SecretProviderClass", &class); err != nil {
+		return class, fmt.Errorf("--class: %w", err)
+	}
+	switch {
+	case !strings.HasPrefix(class.APIVersion, "secrets-store.csi.x-k8s.io/"):
+		return class, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file, class.APIVersion)
+	case class.Metadata.Name == "":
+		return class, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
+	case class.Spec.Provider != "secretmanager":
+		return class, fmt.Errorf("--class: %s: spec.provider is %q: the driver would not ask the provider secretmanager", file, class.Spec.Provider)
+	}
+	return class, nil
+}
+
+// readSecrets returns what the kubelet reads for nodePublishSecretRef, nil if
+// there is none.
+func (o *Options) readSecrets(namespace string) (map[string]string, error) {
+	if o.secret == "" {
+		return nil, nil
+	}
+	var secret corev1.Secret
+	if err := o.readManifest(o.secret, "Secret", &secret); err != nil {
+		return nil, fmt.Errorf("--secret: %w", err)
+	}
+	if secret.Namespace != "" && secret.Namespace != namespace {
+		return nil, display.Errorf("--secret: Secret %s is in namespace %s and the pod in %s: the kubelet reads it in the pod's namespace only", secret.Name, secret.Namespace, namespace)
+	}
+	data := map[string]string{}
+	for name, value := range secret.Data {
+		data[name] = string(value)
+	}
+	for name, value := range secret.StringData { // the API server lets it win
+		data[name] = value
+	}
+	return data, nil
+}
+
+// readManifest reads the first document of a kind from a file of YAML or JSON.
+func (p *Options) readManifest(file, kind string, into any) error {
+	in := p.In
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	// The reader loses a last line that has no end and just fills its buffer.
+	docs := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(in, strings.NewReader("\n"))))
+	for n := 1; ; n++ {
+		doc, err := docs.Read()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s: there is no %s in it", file, kind)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		var head struct {
+			Kind string `json:"kind"`
+		}
+		// yaml.Unmarshal would turn the number 17 into a text where one is wanted.
+		// The API server would not.
+		text, err := yaml.YAMLToJSON(doc)
+		if err != nil || json.Unmarshal(text, &head) != nil {
+			return fmt.Errorf("%s: document %d: it is not YAML of a Kubernetes object", file, n)
+		}
+		if head.Kind != kind {
+			continue
+		}
+		if err := json.Unmarshal(text, into); err != nil {
+			return fmt.Errorf("%s: document %d: %w", file, n, withoutValues(err))
+		}
+		return nil
+	}
+}
+
+// withoutValues keeps what an unmarshaller says to the place that it names:
+// what it found there may be a secret.
+func withoutValues(err error) error {
+	var typed *json.UnmarshalTypeError
+	if errors.As(err, &typed) {
+		return fmt.Errorf("field %s is not of the right type", typed.Field)
+	}
+	if errors.As(err, new(base64.CorruptInputError)) {
+		return errors.New("a value under data is not base64")
+	}
+	return errors.New("it is not what the API server would take")
+}

@@ -1,0 +1,156 @@
+package mount
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/podtoken"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+// What kubelet and driver add to the class's parameters.
+const (
+	attrClass     = "secretProviderClass"
+	attrPod       = "csi.storage.k8s.io/pod.name"
+	attrNamespace = "csi.storage.k8s.io/pod.namespace"
+	attrPodUID    = "csi.storage.k8s.io/pod.uid"
+	attrAccount   = "csi.storage.k8s.io/serviceAccount.name"
+	attrEphemeral = "csi.storage.k8s.io/ephemeral"
+	attrTokens    = "csi.storage.k8s.io/serviceAccount.tokens"
+)
+
+// request makes the request that the driver would send.
+func (o *Options) request() (*v1alpha1.MountRequest, error) {
+	class, err := o.readClass(o.class)
+	if err != nil {
+		return nil, err
+	}
+	tokens := map[string]serviceAccountToken{}
+	token, claims, err := readToken(o.token)
+	if err != nil {
+		return nil, fmt.Errorf("--service-account-token: %w", err)
+	}
+	tokens[o.audience] = token
+	var kubeClaims podtoken.Claims
+	if o.kubeToken != "" {
+		if tokens[""], kubeClaims, err = readToken(o.kubeToken); err != nil {
+			return nil, fmt.Errorf("--kube-token: %w", err)
+		}
+	}
+	namespace := cmp.Or(*o.KubeFlags.Namespace, class.Metadata.Namespace, claims.Namespace)
+	if err := o.checkNamespace(namespace, class, claims); err != nil {
+		return nil, err
+	}
+	o.checkBound("--service-account-token", o.audience, namespace, claims)
+	if o.kubeToken != "" {
+		o.checkBound("--kube-token", "", namespace, kubeClaims)
+	}
+	secrets, err := o.readSecrets(namespace)
+	if err != nil {
+		return nil, err
+	}
+
+	// Each overrides what comes before it; the kubelet's own come last, so that
+	// no author of pods can set them.
+	attributes := maps.Clone(class.Spec.Parameters)
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	maps.Copy(attributes, o.attributes)
+	attributes[attrClass] = class.Metadata.Name
+	attributes[attrPod] = cmp.Or(o.pod, claims.Pod, "mount")
+	attributes[attrNamespace] = namespace
+	attributes[attrPodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
+	attributes[attrAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
+	attributes[attrEphemeral] = "true"
+	tokensText, err := json.Marshal(tokens)
+	if err != nil {
+		return nil, err
+	}
+	attributes[attrTokens] = string(tokensText)
+	attributesText, err := json.Marshal(attributes)
+	if err != nil {
+		return nil, err
+	}
+	secretsText, err := json.Marshal(secrets) // null without a Secret, as the driver has it
+	if err != nil {
+		return nil, err
+	}
+	return &v1alpha1.MountRequest{
+		Attributes: string(attributesText),
+		Secrets:    string(secretsText),
+		TargetPath: o.out,
+		Permission: "420",
+	}, nil
+}
+
+// checkNamespace reports what a cluster would not let happen.
+func (o *Options) checkNamespace(namespace string, class secretProviderClass, claims podtoken.Claims) error {
+	if namespace == "" {
+		return cli.Usagef("no namespace: neither class nor token has one; name it with -n")
+	}
+	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+		return cli.Usagef("namespace %q: %s", namespace, problems[0])
+	}
+	if in := class.Metadata.Namespace; in != "" && in != namespace {
+		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's namespace only", in, namespace)
+	}
+	if of := claims.Namespace; of != "" && of != namespace {
+		// Worth trying out: it is what an attacker would do.
+		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
+	}
+	return nil
+}
+
+// serviceAccountToken is a token as the kubelet hands it to the driver.
+type serviceAccountToken struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expirationTimestamp"`
+}
+
+// readToken reads a token from a file. A text that is no service account token is
+// sent all the same, without claims: refusing it is the provider's part.
+func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return serviceAccountToken{}, podtoken.Claims{}, err
+	}
+	token := serviceAccountToken{Token: strings.TrimSpace(string(text))}
+	if token.Token == "" {
+		return token, podtoken.Claims{}, errors.New("the file " + file + " is empty")
+	}
+	claims, _ := podtoken.Parse(token.Token)
+	token.Expires = claims.Expires.UTC()
+	if claims.Expires.IsZero() {
+		token.Expires = time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	}
+	return token, claims, nil
+}
+
+// checkBound reports a token that the provider refuses because it is bound to no pod,
+// as those of kubectl create token are unless told otherwise.
+func (o *Options) checkBound(flag, audience, namespace string, claims podtoken.Claims) {
+	switch {
+	case claims == podtoken.Claims{}:
+		display.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider refuses it\n", flag)
+	case claims.Pod == "":
+		account := claims.ServiceAccount
+		if len(validation.IsDNS1123Subdomain(account)) > 0 {
+			account = "ACCOUNT"
+		}
+		if audience != "" {
+			audience = " --audience " + audience
+		}
+		display.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that is bound to an existing pod POD:\n"+
+			"  kubectl create token %s -n %s%s --bound-object-kind Pod --bound-object-name POD\n", flag, account, namespace, audience)
+	}
+}

@@ -1,0 +1,276 @@
+// Package rewrap is the verb rewrap: it rewraps the ciphertext in manifests.
+package rewrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/spf13/cobra"
+)
+
+type Options struct {
+	*cli.Factory
+	files     []string
+	recursive bool
+	check     bool
+	dryRun    string
+	namespace string // for manifests without one; found out when first needed
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "rewrap FILE...",
+		Short: "Bring the ciphertext in manifests to the newest key version",
+		Long: `Do the rotator's work on manifests, such as those in Git: have Vault encrypt every
+entry below the newest version of its key anew, without showing it to anybody, and
+write it where the old one was. Everything else in the files stays byte for byte.
+
+Files are YAML or JSON, of one document or several; what is no ciphertext Secret
+is passed over. If anything is wrong in any of the files, none is written. A file
+that is a symbolic link stays one; what it points to is replaced.
+
+With -R folders are looked through, as kubectl does it: for files that end in
+.json, .yaml or .yml, without following links to folders. What is hidden, such as
+.git, is left out, and so is what is no YAML and has nothing of ours in it, such
+as the templates of a chart.
+
+With --check nothing is written: the entries below the newest version are named,
+and the exit code is 3 if there are any, and 1 if it cannot be told or an entry
+does not open any more. That is for CI. With --dry-run=client all is done but the
+writing.
+
+A manifest without a namespace is taken to be of the one that kubectl would use.
+The token needs read on the key and update on rewrap, for --check only read; no
+cluster is needed.`,
+		Example: `  secretmanager rewrap matrix-secrets.yaml
+  secretmanager rewrap -f matrix-secrets.yaml --dry-run=client
+  secretmanager rewrap -R deploy/
+  secretmanager rewrap --check -R deploy/
+  kubectl get secret matrix-secrets -n demo -o yaml | secretmanager rewrap - > matrix-secrets.yaml`,
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), append(o.files, args...)) },
+	}
+	f := c.Flags()
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "file or folder, as an argument is one; - is standard input (repeatable)")
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
+	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: have Vault rewrap, and write nothing")
+	cli.FixedValues(c, "dry-run", "none", "client")
+	return c
+}
+
+// item is an entry in a file.
+type item struct {
+	file   *manifestfile.Editable
+	secret *manifest.Secret
+	entry  *manifest.Entry
+	place  string // NAMESPACE/NAME/ENTRY
+	item   transit.Item
+}
+
+func (i item) fail(err error) error {
+	return display.Errorf("%s: line %d: entry %s: %w", i.file.Name, i.entry.Line, i.place, err)
+}
+
+func (o *Options) run(ctx context.Context, args []string) error {
+	var errs []error
+	if len(args) == 0 {
+		errs = append(errs, errors.New("no file is named: rewrap FILE, or - for standard input"))
+	}
+	if o.dryRun != "none" && o.dryRun != "client" {
+		errs = append(errs, display.Errorf("--dry-run %q is none of none, client: files have no server that could check them", o.dryRun))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	files, err := manifestfile.Open(o.In, o.ErrOut, args, o.recursive, manifestfile.Parse)
+	if errors.Is(err, manifestfile.ErrMixed) {
+		return cli.Usage(err)
+	}
+	if err != nil {
+		return err
+	}
+	items, order, err := o.items(files)
+	if err != nil {
+		return err
+	}
+	var vault *transit.Session
+	if len(order) > 0 {
+		if vault, err = o.VaultSession(); err != nil {
+			return err
+		}
+	}
+	if o.check {
+		if err := o.checkAll(ctx, vault, items, order); err != nil {
+			return err
+		}
+		display.Fprintf(o.ErrOut, "all is at the newest version in %s\n", cli.Plural(len(files), "file", "files"))
+		return nil
+	}
+	reports := io.Writer(o.Out)
+	if args[0] == "-" {
+		reports = o.ErrOut // standard output is the manifest
+	}
+	var report []func()
+	rewrapped, total := 0, 0
+	for _, key := range order {
+		latest, err := renew(ctx, vault, key, items[key])
+		errs = append(errs, err)
+		for _, i := range items[key] {
+			total++
+			from := i.entry.Version()
+			if _, changed := i.file.Texts[i.entry]; !changed {
+				report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.place, from) })
+				continue
+			}
+			rewrapped++
+			report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.place, from, latest) })
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return display.Errorf("no file was written:\n%w", err)
+	}
+	did := "rewrapped"
+	if o.dryRun == "client" {
+		did = "would rewrap"
+	} else if err := manifestfile.Write(files, o.Out, os.Rename); err != nil {
+		return err
+	}
+	for _, line := range report {
+		line()
+	}
+	display.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, cli.Plural(total, "entry", "entries"), cli.Plural(len(files), "file", "files"))
+	return nil
+}
+
+// checkAll names the entries that are below the newest version of their key.
+func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]item, order []transit.Key) error {
+	var errs []error
+	old, total := 0, 0
+	for _, key := range order {
+		info, err := vault.Key(ctx, key)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, i := range items[key] {
+			total++
+			switch version := i.entry.Version(); {
+			case version > info.Latest:
+				errs = append(errs, i.tooNew(key, info.Latest))
+			case version < info.MinDecryptionVersion:
+				errs = append(errs, i.fail(display.Errorf("%w: it is of version %d: %s", transit.ErrTooOld, version, rescue(key))))
+			case version < info.Latest:
+				old++
+				display.Fprintf(o.Out, "%s: line %d: %s: version %d, and %d is the newest\n", i.file.Name, i.entry.Line, i.place, version, info.Latest)
+			}
+		}
+	}
+	if old == 0 {
+		return errors.Join(errs...)
+	}
+	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
+	if len(errs) > 0 {
+		return errors.Join(append(errs, err)...)
+	}
+	return cli.ToDo(err)
+}
+
+func (i item) tooNew(key transit.Key, latest int) error {
+	return i.fail(display.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
+}
+
+func rescue(key transit.Key) string {
+	return fmt.Sprintf("encrypt the value again, or lower min_decryption_version of %s to rescue it", key)
+}
+
+// items sorts the entries of all files by key; order is that of first sight.
+func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item, []transit.Key, error) {
+	items := map[transit.Key][]item{}
+	var order []transit.Key
+	var errs []error
+	for _, f := range files {
+		for _, s := range f.Manifest.Secrets {
+			namespace := s.Namespace
+			if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+				var err error
+				if namespace, err = o.defaultNamespace(f, s); err != nil {
+					errs = append(errs, err)
+					continue
+				}
+			}
+			key := transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}
+			if _, known := items[key]; !known {
+				order = append(order, key)
+			}
+			for _, e := range s.Entries {
+				items[key] = append(items[key], item{
+					file: f, secret: s, entry: e, place: ciphertext.Strict.Place(namespace, s.Name, e.Name),
+					item: transit.Item{Data: e.Text, Context: s.Settings.Scope.Context(namespace, s.Name, e.Name)},
+				})
+			}
+		}
+	}
+	return items, order, errors.Join(errs...)
+}
+
+func (o *Options) defaultNamespace(f *manifestfile.Editable, s *manifest.Secret) (string, error) {
+	if o.namespace == "" {
+		namespace, err := o.RequireNamespace(display.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line, s.Name, s.Settings.Scope))
+		if err != nil {
+			return "", err
+		}
+		o.namespace = namespace
+	}
+	return o.namespace, nil
+}
+
+// renew has Vault rewrap the entries below the newest version of their key, and
+// puts the new texts with their files. The error names every entry that failed.
+func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []item) (latest int, err error) {
+	info, err := vault.Key(ctx, key)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	var old []item
+	var batch []transit.Item
+	for _, i := range all {
+		switch version := i.entry.Version(); {
+		case version > info.Latest:
+			errs = append(errs, i.tooNew(key, info.Latest))
+		case version < info.Latest:
+			old, batch = append(old, i), append(batch, i.item)
+		}
+	}
+	if len(batch) == 0 {
+		return info.Latest, errors.Join(errs...)
+	}
+	results, err := vault.Rewrap(ctx, key, batch)
+	if err != nil {
+		return info.Latest, errors.Join(append(errs, err)...)
+	}
+	for n, r := range results {
+		i := old[n]
+		switch {
+		case errors.Is(r.Err, transit.ErrMismatch):
+			errs = append(errs, i.fail(display.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
+		case errors.Is(r.Err, transit.ErrTooOld):
+			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, rescue(key))))
+		case r.Err != nil:
+			errs = append(errs, i.fail(r.Err))
+		default:
+			i.file.Texts[i.entry] = r.Data
+		}
+	}
+	return info.Latest, errors.Join(errs...)
+}

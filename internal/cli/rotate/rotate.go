@@ -1,0 +1,190 @@
+// Package rotate is the verb rotate: it runs the rotator with the rights of the user.
+package rotate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+type Options struct {
+	*cli.Factory
+	opts   rotator.Options
+	mode   string
+	dryRun string
+	output string
+
+	kubeQPS  float32
+	vaultQPS float64
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "rotate",
+		Short: "Run a rotation now: new key version, every Secret rewrapped to it",
+		Long: `Do what the rotator does, with your own rights: give keys a new version where that
+is due, have Vault encrypt every entry below it anew without showing it to
+anybody, look whether all is at its target, and with --retire make old versions
+unusable that no ciphertext needs any more, with --trim delete them later on. The whole cluster is looked at unless
+-n names one namespace, or several with commas between them.
+
+It can be stopped and started again at any point: old ciphertext opens until its
+version is retired. The exit code is 0 when everything is at its target.`,
+		Example: `  # what would be done
+  secretmanager rotate --dry-run
+
+  # a new version of one key now, whatever its age
+  secretmanager rotate --transit-key matrix --rotate=always`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.opts.Keys, "transit-key", nil, "name of a transit key to look after; may be repeated (default every key found in the labels)")
+	f.StringVar(&o.opts.Mount, "transit-mount", "", "only Secrets whose transit engine is mounted at this path (default each Secret's own)")
+	f.StringVarP(&o.opts.Selector, "selector", "l", "", "label selector that Secrets must match besides")
+	f.StringVar(&o.mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
+	f.DurationVar(&o.opts.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, which it is without a value: find out and report, change nothing")
+	f.Lookup("dry-run").NoOptDefVal = "client"
+	f.BoolVar(&o.opts.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
+	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
+	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
+	f.BoolVar(&o.opts.Trim, "trim", false, "delete for good the versions that have been retired for as long as --retire-after says")
+	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
+	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
+	f.Float64Var(&o.vaultQPS, "vault-qps", 50, "requests per second to Vault, at most")
+	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print the whole report")
+	cli.FixedValues(c, "output", "json", "yaml")
+	cli.FixedValues(c, "dry-run", "none", "client")
+	cli.FixedValues(c, "rotate", string(rotator.Auto), string(rotator.Always), string(rotator.Never))
+	return c
+}
+
+func (o *Options) run(ctx context.Context) error {
+	errs := []error{cli.CheckOutput(o.output, "json", "yaml")}
+	if o.dryRun != "none" && o.dryRun != "client" {
+		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client: Vault has no dry run of a rotation", o.dryRun))
+	}
+	o.opts.DryRun = o.dryRun == "client"
+	o.opts.Rotate = rotator.Mode(o.mode)
+	if ns := *o.KubeFlags.Namespace; ns != "" {
+		o.opts.Namespaces = strings.Split(ns, ",")
+	}
+	if o.kubeQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--kube-qps %v is not above 0", o.kubeQPS))
+	}
+	if o.vaultQPS <= 0 {
+		errs = append(errs, fmt.Errorf("--vault-qps %v is not above 0", o.vaultQPS))
+	}
+	if err := errors.Join(append(errs, o.opts.Validate())...); err != nil {
+		return cli.Usage(err)
+	}
+	vault, err := o.LimitedVaultSession(o.vaultQPS)
+	if err != nil {
+		return err
+	}
+	kube, err := o.KubeClientAs(inventory.RotatorManager, o.kubeQPS) // it does the rotator's work: status finds it by that name
+	if err != nil {
+		return err
+	}
+	done := o.showProgress()
+	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.opts)
+	done()
+	if errors.Is(err, rotator.ErrNotInstalled) {
+		return cli.WithHint(err, "install the rotator (docs/install.md), or, to rotate by hand alone: "+
+			"kubectl -n "+o.opts.StateNamespace+" apply -f manifests/rotator/state.yaml")
+	}
+	if report == nil {
+		return err
+	}
+	if o.output != "" {
+		return errors.Join(o.PrintDocument(report, o.output), err)
+	}
+	return errors.Join(o.summary(report), err)
+}
+
+// showProgress draws a bar on a terminal. The returned function takes it away.
+func (o *Options) showProgress() (done func()) {
+	if !o.Animated(o.ErrOut) {
+		return func() {}
+	}
+	// Without an interval the spinner turns with each step. With one the library
+	// would turn it in a goroutine that shares the bar's state without a lock.
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
+	phase := ""
+	o.opts.Progress = func(p rotator.Progress) {
+		if p.Phase != phase {
+			phase = p.Phase
+			bar.Reset()
+			bar.Describe(phase)
+		}
+		total := p.Total
+		if total == 0 {
+			total = -1
+		}
+		bar.ChangeMax(total)
+		bar.Set(p.Done)
+	}
+	return func() { bar.Finish() }
+}
+
+func (o *Options) summary(report *rotator.Report) error {
+	table := printers.GetNewTabWriter(o.Out)
+	fmt.Fprintln(table, "KEY\tVERSION\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tLEFT\tVERSIONS IN USE")
+	for _, k := range report.Keys {
+		version := fmt.Sprint(k.Target)
+		if k.Target != k.Before {
+			version = fmt.Sprintf("%d -> %d", k.Before, k.Target)
+		}
+		var inUse []string
+		for _, v := range slices.Sorted(maps.Keys(k.Versions)) {
+			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, cli.Plural(k.Versions[v], "entry", "entries")))
+		}
+		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped, k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, k := range report.Keys {
+		if k.RotateReason != "" {
+			display.Fprintf(o.ErrOut, "%s/%s: %s\n", k.Mount, k.Name, k.RotateReason)
+		}
+		if r := k.Retire; r != nil {
+			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+			for _, l := range r.WouldBreak {
+				display.Fprintf(o.ErrOut, "would break: %s\n", l)
+			}
+		}
+		if r := k.Trim; r != nil {
+			display.Fprintf(o.ErrOut, "%s/%s: min_available_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
+		}
+		if k.Error != "" {
+			display.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
+		}
+		for _, l := range k.Back {
+			display.Fprintf(o.ErrOut, "put back: %s\n", l)
+		}
+		for _, l := range k.Left {
+			display.Fprintf(o.ErrOut, "left: %s\n", l)
+		}
+	}
+	for _, l := range report.Left {
+		display.Fprintf(o.ErrOut, "left: %s\n", l)
+	}
+	return nil
+}

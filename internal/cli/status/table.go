@@ -1,0 +1,125 @@
+package status
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+// table writes rows for people. Its columns stay where they are from one
+// flush to the next.
+type table struct {
+	out             flusher
+	namespace, wide bool
+	coloured        bool
+	now             time.Time
+}
+
+// flusher is a table that is written when it is flushed.
+type flusher interface {
+	io.Writer
+	Flush() error
+}
+
+// bufferedTable hands on what a table writes, cell by cell, in large pieces.
+type bufferedTable struct {
+	flusher
+	buffer *bufio.Writer
+}
+
+func newBufferedTable(w io.Writer) flusher {
+	buffer := bufio.NewWriter(w)
+	return bufferedTable{printers.GetNewTabWriter(buffer), buffer}
+}
+
+func (t bufferedTable) Flush() error {
+	if err := t.flusher.Flush(); err != nil {
+		return err
+	}
+	return t.buffer.Flush()
+}
+
+func (o *Options) newTable() *table {
+	return &table{
+		out: newBufferedTable(o.Out), namespace: o.all || o.retired != "", wide: o.output == "wide",
+		coloured: o.Colored(o.Out), now: time.Now(),
+	}
+}
+
+// line writes the columns that are asked for.
+func (t *table) line(namespace string, columns []string, wide []string, state, colour string) {
+	if t.namespace {
+		columns = append([]string{namespace}, columns...)
+	}
+	if t.wide {
+		columns = append(columns, wide...)
+	}
+	before, after := "", ""
+	if colour != "" && t.coloured {
+		before, after = colour, cli.Plain
+	}
+	cells := make([]any, 0, len(columns)+1)
+	for _, column := range columns {
+		cells = append(cells, column)
+	}
+	// The last column: what colours it takes no room in the others.
+	display.Fprintf(t.out, strings.Repeat("%s\t", len(columns))+before+"%s"+after+"\n", append(cells, state)...)
+}
+
+func (t *table) header() {
+	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "SCOPE", "MANAGED-BY", "REWRAPPED"},
+		[]string{"MOUNT", "MIN-DECRYPTION"}, "STATE", "")
+}
+
+func (t *table) row(r *inventory.Secret) {
+	t.line(r.Namespace, []string{
+		r.Name, cmp.Or(r.Key, "?"), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest), number(r.Latest),
+		cmp.Or(r.Scope, "?"), cmp.Or(r.ManagedBy, "-"), t.rewrapped(r),
+	}, []string{r.Mount, number(r.MinDecryption)}, string(r.State), stateColours[r.State])
+}
+
+// rewrapped is how long ago the rotator last wrote the Secret.
+func (t *table) rewrapped(r *inventory.Secret) string {
+	switch {
+	case r.LastRewrap != nil:
+		return duration.HumanDuration(t.now.Sub(r.LastRewrap.Time))
+	case r.Rewrapped > 0:
+		return "?" // the note of it came along, the time did not
+	}
+	return "-"
+}
+
+var stateColours = map[inventory.State]string{inventory.Current: cli.Green, inventory.Behind: cli.Yellow, inventory.Broken: cli.Red}
+
+// number is a version that Vault or a Secret may not have told.
+func number(n int) string {
+	if n == 0 {
+		return "?"
+	}
+	return fmt.Sprint(n)
+}
+
+func (o *Options) writeTotals(all []*inventory.KeyTotal) error {
+	table := newBufferedTable(o.Out)
+	fmt.Fprintln(table, "\nKEY\tLATEST\tMIN-DECRYPTION\tSECRETS\tCURRENT\tBEHIND\tBROKEN\tUNKNOWN\tENTRIES\tOF VERSION")
+	for _, t := range all {
+		var versions []string
+		for _, v := range slices.Sorted(maps.Keys(t.Versions)) {
+			versions = append(versions, fmt.Sprintf("%d: %d", v, t.Versions[v]))
+		}
+		display.Fprintf(table, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", t.Mount, t.Name, number(t.Latest), number(t.MinDecryption),
+			t.Secrets, t.Current, t.Behind, t.Broken, t.Unknown, t.Entries, cmp.Or(strings.Join(versions, ", "), "-"))
+	}
+	return table.Flush()
+}

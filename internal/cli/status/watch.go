@@ -1,0 +1,261 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+
+	corev1 "k8s.io/api/core/v1"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// keyPoll is how often Vault is asked about the keys while Secrets are watched:
+// it tells of nothing by itself, and a rotation begins there.
+const keyPoll = 10 * time.Second
+
+// watched is a Secret as it was shown last.
+type watched struct {
+	seen  *inventory.Secret // not judged
+	shown *inventory.Secret
+	from  int // which of the two selections has it
+}
+
+// watcher shows Secrets as they change.
+type watcher struct {
+	*Options
+	keys  *inventory.KeyReader
+	rows  map[types.NamespacedName]*watched
+	table *table // nil until there is something to show
+}
+
+// event is what a selection tells of Secrets.
+type event struct {
+	from int
+	rows []*inventory.Secret
+	gone bool // they are deleted, or not selected any more
+	all  bool // there are no others
+	err  error
+}
+
+// watch shows the Secrets there are and then each one that changes, until the
+// context ends. What is broken off is taken up again: from where it was, or by a
+// new list, of which only the differences are shown.
+func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespace string) error {
+	rows, err := inventory.List(ctx, kube, namespace, o.selector)
+	if err != nil {
+		return err
+	}
+	w := &watcher{Options: o, keys: o.newKeyReader(), rows: map[types.NamespacedName]*watched{}}
+	w.keys.Ask(ctx, inventory.KeysOf(rows))
+	if len(rows) == 0 {
+		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found so far")
+	}
+	if err := w.take(ctx, event{rows: rows}); err != nil {
+		return err
+	}
+	events := make(chan event)
+	ctx, stop := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
+	defer stop()
+	for from, options := range inventory.Selections(o.selector) {
+		go follow(ctx, kube, namespace, options, store{ctx, from, events})
+	}
+	tick := time.NewTicker(o.keyPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil // that is how it ends
+		case e := <-events:
+			if e.err != nil && (apierrors.IsForbidden(e.err) || apierrors.IsUnauthorized(e.err)) {
+				return display.Errorf("watching Secrets: %w", e.err)
+			}
+			err = w.take(ctx, e)
+		case <-tick.C:
+			err = w.refresh(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take takes in an event and shows what is new in it.
+func (w *watcher) take(ctx context.Context, e event) error {
+	if e.err != nil {
+		w.keys.Say(display.Errorf("watching Secrets: %w", e.err))
+		return nil
+	}
+	var ask []*inventory.Secret
+	present := map[types.NamespacedName]bool{}
+	for _, r := range e.rows {
+		present[r.NamespacedName()] = true
+		a, known := w.keys.Answers[r.TransitKey()]
+		// A version that is newer than the key means that the key has become newer.
+		if !e.gone && (!known || r.Newest > a.Info.Latest) {
+			ask = append(ask, r)
+		}
+	}
+	w.keys.Ask(ctx, inventory.KeysOf(ask))
+	for _, r := range e.rows {
+		id := r.NamespacedName()
+		old := w.rows[id]
+		switch {
+		case !e.gone && old == nil:
+			w.rows[id] = &watched{seen: r, from: e.from}
+		case !e.gone:
+			old.seen, old.from = r, e.from
+		case old != nil && old.from == e.from: // else the other selection has it by now
+			if err := w.showGone(id); err != nil {
+				return err
+			}
+		}
+	}
+	if e.all {
+		for id, old := range w.rows {
+			if old.from == e.from && !present[id] {
+				if err := w.showGone(id); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, r := range e.rows {
+		if err := w.show(r.NamespacedName()); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
+// refresh asks Vault about the keys again and shows what that changes.
+func (w *watcher) refresh(ctx context.Context) error {
+	var rows []*inventory.Secret
+	for _, r := range w.rows {
+		rows = append(rows, r.seen)
+	}
+	inventory.Sort(rows)
+	w.keys.Ask(ctx, inventory.KeysOf(rows))
+	for _, r := range rows {
+		if err := w.show(r.NamespacedName()); err != nil {
+			return err
+		}
+	}
+	return w.flush()
+}
+
+func (w *watcher) flush() error {
+	if w.table == nil {
+		return nil
+	}
+	return w.table.out.Flush()
+}
+
+// show shows a Secret if it is not as it was shown last.
+func (w *watcher) show(id types.NamespacedName) error {
+	r := w.rows[id]
+	if r == nil {
+		return nil
+	}
+	now := r.seen.Clone()
+	w.keys.Judge(now)
+	if reflect.DeepEqual(now, r.shown) {
+		return nil
+	}
+	r.shown = now
+	return w.write(now)
+}
+
+func (w *watcher) showGone(id types.NamespacedName) error {
+	gone := w.rows[id].shown
+	delete(w.rows, id)
+	gone.State = inventory.Deleted
+	return w.write(gone)
+}
+
+func (w *watcher) write(r *inventory.Secret) error {
+	switch w.output {
+	case "json":
+		text, err := json.Marshal(r)
+		if err == nil {
+			_, err = w.Out.Write(append(display.JSON(text), '\n'))
+		}
+		return err
+	case "name":
+		_, err := display.Fprintf(w.Out, "secret/%s\n", r.Name)
+		return err
+	}
+	if w.table == nil {
+		w.table = w.newTable()
+		w.table.header()
+	}
+	w.table.now = time.Now()
+	w.table.row(r)
+	if r.State == inventory.Broken {
+		w.sayBroken(r)
+	}
+	return nil
+}
+
+// follow lists and watches one selection until the context ends.
+func follow(ctx context.Context, kube kubernetes.Interface, namespace string, options metav1.ListOptions, store store) {
+	selected := cache.NewFilteredListWatchFromClient(kube.CoreV1().RESTClient(), "secrets", namespace, func(o *metav1.ListOptions) {
+		o.LabelSelector, o.FieldSelector = options.LabelSelector, options.FieldSelector
+	})
+	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 30*time.Second) {
+		silent := klog.Logger{} // what there is to say is said here
+		err := cache.NewReflectorWithOptions(selected, &corev1.Secret{}, store, cache.ReflectorOptions{Logger: &silent}).ListAndWatchWithContext(ctx)
+		if err == nil {
+			pause = time.Second / 2
+			continue // the server has forgotten where it was: a new list
+		}
+		store.send(event{err: err})
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// store is what client-go takes for a cache: it hands on, and keeps nothing.
+type store struct {
+	ctx    context.Context
+	from   int
+	events chan<- event
+}
+
+func (s store) send(e event, objects ...any) error {
+	e.from = s.from
+	for _, o := range objects {
+		secret, ok := o.(*corev1.Secret)
+		if !ok {
+			return display.Errorf("the API server told of a %T among Secrets", o)
+		}
+		e.rows = append(e.rows, inventory.NewSecret(secret))
+	}
+	select {
+	case s.events <- e:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+func (s store) Add(o any) error    { return s.send(event{}, o) }
+func (s store) Update(o any) error { return s.send(event{}, o) }
+func (s store) Delete(o any) error { return s.send(event{gone: true}, o) }
+func (s store) Replace(list []any, _ string) error {
+	return s.send(event{all: true}, list...)
+}
+func (s store) Resync() error { return nil }

@@ -1,0 +1,374 @@
+package status
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/test/relay"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"k8s.io/client-go/kubernetes"
+
+	corev1 "k8s.io/api/core/v1"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
+)
+
+// fixture is a Vault and an API server.
+type fixture struct {
+	vault  *testenv.Vault
+	server *testenv.APIServer
+	kube   kubernetes.Interface
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{vault: testenv.SharedVault(t), server: testenv.SharedAPIServer(t)}
+	var err error
+	if f.kube, err = kubernetes.NewForConfig(f.server.Config); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// namespace makes a namespace, and a derived transit key of the same name.
+func (f *fixture) namespace(t *testing.T) string {
+	t.Helper()
+	ns := "status-" + strings.ToLower(rand.Text()[:10])
+	f.server.CreateNamespace(t, ns)
+	if _, err := f.vault.Write(t.Context(), "transit/keys/"+ns, map[string]any{"derived": true}); err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// watching is a status -w -o json that runs.
+type watching struct {
+	t     *testing.T
+	w     *fixture
+	ns    string // and the name of the key
+	stop  context.CancelFunc
+	done  chan error
+	lines chan inventory.Secret
+}
+
+// patience is for conditions that a busy machine takes long to bring about.
+const patience = time.Minute
+
+func watchStatus(t *testing.T, w *fixture, kubeconfig string) *watching {
+	t.Helper()
+	x := &watching{t: t, w: w, done: make(chan error, 1), lines: make(chan inventory.Secret, 100)}
+	x.ns = w.namespace(t)
+	x.create("one", "vault:v1:", true)
+	env := map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}
+	out, in := io.Pipe()
+	p := cli.NewFactory(cli.Environment{
+		ProgramName: "secretmanager", Getenv: func(name string) string { return env[name] },
+		IOStreams: genericiooptions.IOStreams{Out: in, ErrOut: t.Output()},
+	})
+	*p.KubeFlags.KubeConfig, *p.KubeFlags.Namespace = kubeconfig, x.ns
+	o := &Options{Factory: p, output: "json", follow: true, keyPoll: 50 * time.Millisecond}
+	ctx, stop := context.WithCancel(t.Context())
+	x.stop = stop
+	go func() {
+		err := o.run(ctx)
+		in.Close()
+		x.done <- err
+	}()
+	go func() {
+		defer close(x.lines)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var row inventory.Secret
+			if err := json.Unmarshal(lines.Bytes(), &row); err != nil {
+				t.Errorf("%q: %v", lines.Text(), err)
+			}
+			x.lines <- row
+		}
+	}()
+	t.Cleanup(func() { x.end() })
+	x.next("one", inventory.Current)
+	return x
+}
+
+// end interrupts it, which is how it ends.
+func (x *watching) end() {
+	if x.stop == nil {
+		return
+	}
+	x.stop()
+	x.stop = nil
+	if err := <-x.done; err != nil {
+		x.t.Errorf("it ended with %v", err)
+	}
+}
+
+// next waits for the next line, which has to be this one: what has not changed is
+// not shown again.
+func (x *watching) next(name string, s inventory.State) inventory.Secret {
+	x.t.Helper()
+	select {
+	case row, ok := <-x.lines:
+		if !ok || row.Name != name || row.State != s {
+			x.t.Fatalf("the next line is of %q, %s; want %q, %s", row.Name, row.State, name, s)
+		}
+		return row
+	case <-time.After(patience):
+		x.t.Fatalf("no line says that %q is %s", name, s)
+	}
+	return inventory.Secret{}
+}
+
+func (x *watching) create(name, prefix string, label bool) {
+	x.t.Helper()
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Type: ciphertext.Type,
+		Data: map[string][]byte{"e": []byte(prefix + strings.Repeat("A", 40))},
+	}
+	if label {
+		secret.Labels = map[string]string{ciphertext.LabelTransitKey: x.ns}
+	}
+	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Create(x.t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *watching) patch(name, patch string) {
+	x.t.Helper()
+	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Patch(x.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *watching) remove(name string) {
+	x.t.Helper()
+	if err := x.w.kube.CoreV1().Secrets(x.ns).Delete(x.t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *watching) rotate() {
+	x.t.Helper()
+	if _, err := x.w.vault.Write(x.t.Context(), "transit/keys/"+x.ns+"/rotate", nil); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func TestStatusWatch(t *testing.T) {
+	w := newFixture(t)
+	x := watchStatus(t, w, w.server.Kubeconfig)
+	// Nothing of what is shown has changed, then something has.
+	x.patch("one", `{"metadata":{"labels":{"other":"x"}}}`)
+	x.create("two", "vault:v1:", true)
+	x.next("two", inventory.Current)
+	// The key is rotated: no Secret has changed, and both are behind.
+	x.rotate()
+	x.next("one", inventory.Behind)
+	if row := x.next("two", inventory.Behind); row.Latest != 2 {
+		t.Errorf("the newest version is %d", row.Latest)
+	}
+	x.remove("two")
+	x.next("two", inventory.Deleted)
+	// Without the label it is the other selection that has it, by its type.
+	x.create("three", "vault:v2:", false)
+	x.next("three", inventory.Broken)
+	x.patch("three", `{"metadata":{"labels":{"secretmanager.io/transit-key":"`+x.ns+`"}}}`)
+	for row := range x.lines { // it may look gone in between
+		if row.Name == "three" && row.State == inventory.Current {
+			break
+		}
+		if row.State != inventory.Deleted {
+			t.Fatalf("%q is %s", row.Name, row.State)
+		}
+	}
+	x.remove("three")
+	x.next("three", inventory.Deleted)
+	x.end()
+}
+
+// A version that the key is not known to have means that the key is asked again,
+// not that the Secret is broken.
+func TestStatusWatchAsksForNewVersions(t *testing.T) {
+	w := newFixture(t)
+	x := watchStatus(t, w, w.server.Kubeconfig)
+	x.rotate()
+	x.create("two", "vault:v2:", true)
+	seen := map[string]inventory.State{}
+	for len(seen) < 2 {
+		select {
+		case row := <-x.lines:
+			seen[row.Name] = row.State
+		case <-time.After(patience):
+			t.Fatalf("only seen: %v", seen)
+		}
+	}
+	if seen["one"] != inventory.Behind || seen["two"] != inventory.Current {
+		t.Errorf("seen: %v", seen)
+	}
+}
+
+// When the API server has forgotten where the watch was (410), a new list tells
+// what has happened meanwhile.
+func TestStatusWatchExpired(t *testing.T) {
+	w := newFixture(t)
+	proxy := newWatchProxy(t, w)
+	x := watchStatus(t, w, proxy.kubeconfig)
+	x.create("two", "vault:v1:", true)
+	x.next("two", inventory.Current)
+	proxy.hold() // no event gets through
+	x.remove("two")
+	x.create("three", "vault:v1:", true)
+	proxy.expire()
+	x.next("two", inventory.Deleted)
+	x.next("three", inventory.Current)
+	x.create("four", "vault:v1:", true)
+	x.next("four", inventory.Current)
+}
+
+func TestStatusWatchDenied(t *testing.T) {
+	w := newFixture(t)
+	proxy := newWatchProxy(t, w)
+	x := watchStatus(t, w, proxy.kubeconfig)
+	proxy.deny()
+	select {
+	case err := <-x.done:
+		x.stop = nil
+		if err == nil || !strings.Contains(err.Error(), "watching Secrets: ") || !strings.Contains(err.Error(), "forbidden") {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+	}
+}
+
+// watchProxy stands before the API server and brings about what that does only
+// after minutes, or with other rights: it breaks watches off and answers new ones
+// by itself.
+type watchProxy struct {
+	t          *testing.T
+	kubeconfig string
+	mu         sync.Mutex
+	cut        context.CancelFunc
+	cuts       context.Context
+	answer     func(http.ResponseWriter) // nil: the API server's
+	held       chan struct{}
+}
+
+func newWatchProxy(t *testing.T, w *fixture) *watchProxy {
+	t.Helper()
+	transport, err := rest.TransportFor(w.server.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward, err := relay.New(w.server.Address, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward.FlushInterval, forward.ErrorHandler = -1, func(http.ResponseWriter, *http.Request, error) {}
+	p := &watchProxy{t: t, held: make(chan struct{})}
+	p.cuts, p.cut = context.WithCancel(context.Background())
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") == "" {
+			forward.ServeHTTP(rw, r)
+			return
+		}
+		p.mu.Lock()
+		cuts, answer := p.cuts, p.answer
+		p.mu.Unlock()
+		if answer != nil {
+			answer(rw)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(cuts, cancel)()
+		forward.ServeHTTP(rw, r.WithContext(ctx))
+	}))
+	t.Cleanup(func() {
+		p.set(func(rw http.ResponseWriter) { rw.WriteHeader(http.StatusServiceUnavailable) })
+		server.Close()
+	})
+	p.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}],
+contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {}}]}`, server.URL)
+	if err := os.WriteFile(p.kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// set breaks off what watches there are.
+func (p *watchProxy) set(answer func(http.ResponseWriter)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = answer
+	p.cut()
+	p.cuts, p.cut = context.WithCancel(context.Background())
+}
+
+// hold answers with watches that tell nothing, until they are broken off.
+func (p *watchProxy) hold() {
+	p.set(func(rw http.ResponseWriter) {
+		p.mu.Lock()
+		cuts := p.cuts
+		p.mu.Unlock()
+		rw.Header().Set("Content-Type", "application/json")
+		rw.(http.Flusher).Flush()
+		select {
+		case p.held <- struct{}{}:
+		case <-cuts.Done():
+		}
+		<-cuts.Done()
+	})
+	for range 2 {
+		select {
+		case <-p.held:
+		case <-time.After(patience):
+			p.t.Fatal("nobody watches")
+		}
+	}
+}
+
+func status4xx(code int, reason string) string {
+	return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"%s","reason":"%s","code":%d}`, strings.ToLower(reason), reason, code)
+}
+
+// expire answers each of the two watches once, as an API server does whose window
+// has moved on; then it is the API server's turn.
+func (p *watchProxy) expire() {
+	left := 2
+	answer := func(rw http.ResponseWriter) {
+		p.mu.Lock()
+		if left--; left <= 0 {
+			p.answer = nil
+		}
+		p.mu.Unlock()
+		rw.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(rw, "{\"type\":\"ERROR\",\"object\":%s}\n", status4xx(http.StatusGone, "Expired"))
+	}
+	p.set(answer)
+}
+
+func (p *watchProxy) deny() {
+	p.set(func(rw http.ResponseWriter) {
+		rw.Header().Set("Content-Type", "application/json")
+		rw.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(rw, status4xx(http.StatusForbidden, "Forbidden"))
+	})
+}

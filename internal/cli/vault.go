@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// vaultPatience is how long a person waits for a Vault that does not answer.
+const vaultPatience = 5 * time.Second
+
+// VaultSettings are how to reach Vault, as far as the user says: --vault-addr or
+// VAULT_ADDR, and the variables of the vault command. No address ever comes from
+// what a verb looks at, since its author would get the user's credentials.
+func (p *Factory) VaultSettings() transit.Config {
+	c := transit.FromEnvironment(p.Getenv)
+	c.Address = cmp.Or(p.VaultAddress, c.Address)
+	c.InsecureHTTP = c.InsecureHTTP || p.InsecureHTTP
+	c.RetryFor = vaultPatience
+	return c
+}
+
+func (p *Factory) vaultConfig() (transit.Config, error) {
+	c := p.VaultSettings()
+	if c.Address == "" {
+		return c, WithHint(errors.New("VAULT_ADDR is not set"),
+			"export VAULT_ADDR=https://HOST:8200, as for the vault command, or name the address with --vault-addr")
+	}
+	return c, nil
+}
+
+// VaultSession returns a session as the user of the vault command.
+func (p *Factory) VaultSession() (*transit.Session, error) { return p.LimitedVaultSession(0) }
+
+// LimitedVaultSession asks Vault no more often than that in a second; 0: no limit.
+func (p *Factory) LimitedVaultSession(qps float64) (*transit.Session, error) {
+	config, err := p.vaultConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = qps
+	token, err := p.VaultToken()
+	if err != nil {
+		return nil, err
+	}
+	client, err := transit.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	return client.Session(p.Getenv(api.EnvVaultNamespace), transit.StaticToken(token)), nil
+}
+
+// VaultAPI returns the client for what is no business of package transit:
+// policies, roles and mounts.
+func (p *Factory) VaultAPI() (*api.Client, error) {
+	config, err := p.vaultConfig()
+	if err != nil {
+		return nil, err
+	}
+	token, err := p.VaultToken()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := transit.NewClient(config); err != nil { // the same checks, the same words
+		return nil, err
+	}
+	client, err := p.AuditedVaultAPI(config)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(token)
+	client.SetNamespace(p.Getenv(api.EnvVaultNamespace))
+	return client, nil
+}
+
+// AuditedVaultAPI is vaultAPI, and its requests name the verb in Vault's audit log.
+func (p *Factory) AuditedVaultAPI(config transit.Config) (*api.Client, error) {
+	client, err := newVaultAPI(config)
+	if err != nil {
+		return nil, err
+	}
+	headers := client.Headers() // a copy
+	p.Audit.SetHeaders(headers)
+	client.SetHeaders(headers)
+	return client, nil
+}
+
+// newVaultAPI makes Vault's own client, without a token.
+func newVaultAPI(config transit.Config) (*api.Client, error) {
+	conf := api.DefaultConfig()
+	conf.Error = nil // of the environment of the process, which p.getenv stands for
+	conf.Address, conf.AgentAddress = config.Address, ""
+	conf.DisableRedirects = config.NoRedirects
+	// The audit headers go to the clients that doctor clones, too.
+	conf.CloneHeaders = true
+	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // Vault's client has a rule of its own
+	if err := conf.ConfigureTLS(&api.TLSConfig{
+		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,
+		TLSServerName: config.TLSServerName, Insecure: config.Insecure,
+	}); err != nil {
+		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
+	}
+	if !config.InsecureHTTP {
+		// It follows a redirect without a word to us.
+		conf.HttpClient.Transport = transit.RefusePlainHTTP(conf.HttpClient.Transport)
+	}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Vault client: %w", err)
+	}
+	// What api.NewClient took from the environment of the process does not act.
+	client.ClearToken()
+	client.ClearNamespace()
+	return client, nil
+}

@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// TestVaultAPIRedirects: the client that vault-setup and doctor use follows a redirect
+// to plain HTTP outside the loopback interface only where that is accepted. 0.0.0.0 is
+// such an address, and leads to the loopback interface all the same.
+func TestVaultAPIRedirects(t *testing.T) {
+	var arrived atomic.Int32
+	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		arrived.Add(1)
+		io.WriteString(w, `{"data": {"keys": []}}`)
+	}))
+	defer active.Close()
+	plain := strings.Replace(active.URL, "127.0.0.1", "0.0.0.0", 1)
+	standby := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, plain+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer standby.Close()
+	for accepted, want := range map[bool]int32{false: 0, true: 1} {
+		arrived.Store(0)
+		client, err := newVaultAPI(transit.Config{Address: standby.URL, InsecureHTTP: accepted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.SetMaxRetries(0)
+		client.SetToken("c4nary")
+		_, err = client.Logical().Read("sys/policies/acl/x")
+		if errors.Is(err, transit.ErrPlainHTTP) == accepted || arrived.Load() != want {
+			t.Errorf("accepted %v: %d requests arrived, %v", accepted, arrived.Load(), err)
+		}
+	}
+}

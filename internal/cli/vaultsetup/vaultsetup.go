@@ -1,0 +1,333 @@
+// Package vaultsetup is the verb vault-setup: it prints or applies what internal/vaultsetup
+// finds necessary.
+package vaultsetup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
+	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+type Options struct {
+	*cli.Factory
+	apply                bool
+	retire, trim         bool
+	key, mount           string
+	authMount, authType  string
+	audience             string
+	account, role        string
+	author, authorRole   string
+	rotator, rotatorRole string
+	authTypeGiven        bool
+	perNamespace         bool
+	auditHeaders         bool
+	others               []string // flags that were given and are not about audit headers
+	accessor             string
+	output               string
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p}
+	c := &cobra.Command{
+		Use:   "vault-setup --transit-key KEY --service-account NAME",
+		Short: "Print, or apply, what Vault needs: key, policies, roles",
+		Long: `Print the transit key, the least-privilege policies and the roles that an app,
+an author of Secrets and the rotator need, as a script of vault commands to read and
+run. With --apply do it, with the rights of your own Vault token: what exists is kept
+and only ever added to, so doing it twice changes nothing. Both stop before the first
+change where a policy or a role of that name exists and belongs to somebody else.
+
+The app can decrypt and nothing else. The author can encrypt and cannot read
+back. The rotator renews key and ciphertext without ever seeing plaintext; with
+--retire it may also make old versions of the key unusable, and with --trim delete
+such versions.
+
+A role is called NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT where the
+namespace has a hyphen, so that no two service accounts share one.
+
+With --per-namespace one policy and one role of the app serve every namespace:
+Vault puts the namespace of the pod into the policy, so that a pod can decrypt with
+the key that has its namespace's name and with no other. A further namespace then
+needs only its key. These keys are in a mount of their own, as the owner of a
+namespace with the name of a key decrypts with that key: the name of the mount begins
+with transit-namespaces, and a mount with any other key is refused, which takes the
+right to list its keys. The policy names the auth mount by its accessor, which is
+looked up in Vault, or given with --auth-accessor; where it is not known what is
+printed has AUTH-MOUNT-ACCESSOR in its place.
+
+With --audit-headers register the request headers by which Vault's audit log tells
+which pod a decryption was for. That is a step of its own, once for each Vault: it
+needs sudo on sys/config/auditing/request-headers/* and the root namespace. It is done
+at once, also without --apply; without that right the commands are printed instead.
+
+With -o terraform the same is printed as resources of Terraform's vault provider.`,
+		Example: `  # what is needed for pods of service account matrix in namespace demo
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix
+
+  # do it, and let a pipeline write the Secrets and the rotator retire old versions
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix \
+      --author-service-account ci/deployer --retire --apply
+
+  # a key of its own for namespace demo, by a policy that all namespaces share
+  secretmanager vault-setup --per-namespace -n demo --service-account app
+
+  # for Terraform
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix -o terraform
+
+  # let the audit log tell which pod a decryption was for
+  secretmanager vault-setup --audit-headers`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.authTypeGiven = cmd.Flags().Changed("auth-type")
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				if f.Changed && f.Name != "audit-headers" && f.Name != "apply" && f.Name != "output" {
+					o.others = append(o.others, "--"+f.Name)
+				}
+			})
+			if o.auditHeaders {
+				return o.runAuditHeaders(cmd.Context())
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&o.apply, "apply", false, "do it, and show what was created, changed or left as it is")
+	f.BoolVar(&o.auditHeaders, "audit-headers", false, "register the request headers by which the audit log tells which pod a request was for, and nothing else")
+	f.BoolVar(&o.perNamespace, "per-namespace", false, "let the service account of that name in each namespace use the key of the namespace's name")
+	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
+	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
+	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
+	f.StringVar(&o.mount, "transit-mount", "", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
+	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
+	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
+	f.StringVar(&o.audience, "audience", "vault", "audience that the service-account tokens are made for")
+	f.StringVar(&o.account, "service-account", "", "service account of the pods that read the Secrets, in the namespace of -n (required)")
+	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, or namespaces_SERVICEACCOUNT with --per-namespace)")
+	f.StringVar(&o.author, "author-service-account", "", "NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
+	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
+	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator", "NAMESPACE/NAME of the rotator's service account")
+	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator", "role of the rotator, which may be shared by several keys")
+	f.BoolVar(&o.trim, "trim", false, "let the rotator delete versions that were retired long ago")
+	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
+	cli.FixedValues(c, "output", "terraform")
+	cli.FixedValues(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
+	return c
+}
+
+// setup makes what the flags ask for; all that is wrong with them is reported.
+func (o *Options) setup() (vaultsetup.Setup, error) {
+	var errs []error
+	errs = append(errs, cli.CheckOutput(o.output, "terraform"))
+	if o.apply && o.output != "" {
+		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
+	}
+	if o.accessor != "" && !o.perNamespace {
+		errs = append(errs, errors.New("--auth-accessor is of no use without --per-namespace"))
+	}
+	if o.key == "" && !o.perNamespace {
+		errs = append(errs, errors.New("--transit-key is missing: it names the transit key"))
+	}
+	if o.account == "" {
+		errs = append(errs, errors.New("--service-account is missing: it names the service account of the pods that read the Secrets"))
+	}
+	account := func(flag, text string) (a vaultsetup.Account) {
+		a, err := vaultsetup.ParseAccount(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+		}
+		return a
+	}
+	mount := ciphertext.DefaultTransitMount
+	if o.perNamespace {
+		mount = vaultsetup.NamespacesMount(o.authMount)
+	}
+	s := vaultsetup.Setup{
+		Key:       transit.Key{Mount: cmp.Or(o.mount, mount), Name: o.key},
+		AuthMount: o.authMount, AuthType: o.authType, Audience: o.audience,
+		Rotator: &vaultsetup.Grant{Account: account("rotator-service-account", o.rotator), Role: o.rotatorRole},
+		Retire:  o.retire,
+		Trim:    o.trim,
+	}
+	if o.author != "" {
+		s.Author = &vaultsetup.Grant{Account: account("author-service-account", o.author), Role: o.authorRole}
+	} else if o.authorRole != "" {
+		errs = append(errs, errors.New("--author-role is of no use without --author-service-account"))
+	}
+	namespace, err := o.RequireNamespace("the app's role is bound to one")
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return s, cli.Usage(err)
+	}
+	s.App = &vaultsetup.Grant{Account: vaultsetup.Account{Namespace: namespace, Name: o.account}, Role: o.role}
+	if o.perNamespace {
+		s.PerNamespace, s.Accessor = true, cmp.Or(o.accessor, vaultsetup.AccessorPlaceholder)
+		s.Key.Name = cmp.Or(s.Key.Name, namespace)
+		s.App.Role = cmp.Or(s.App.Role, vaultsetup.NamespacesRoleName(o.account))
+	}
+	if err := s.Check(); err != nil {
+		return s, cli.Usage(err)
+	}
+	return s, nil
+}
+
+func (o *Options) run(ctx context.Context) error {
+	setup, err := o.setup()
+	if err != nil {
+		return err
+	}
+	if !o.apply {
+		if err := o.print(ctx, setup); err != nil {
+			return err
+		}
+		o.tellClass(setup)
+		return nil
+	}
+	admin, err := o.VaultAPI()
+	if err != nil {
+		return err
+	}
+	// Who knows the kind need not be allowed to list the mounts.
+	if !o.authTypeGiven {
+		if setup.AuthType, err = vaultsetup.AuthType(ctx, admin, o.authMount); err != nil {
+			return o.authHint(err)
+		}
+	}
+	if o.perNamespace && o.accessor == "" {
+		if setup.Accessor, err = vaultsetup.Accessor(ctx, admin, o.authMount); err != nil {
+			return cli.WithHint(fmt.Errorf("nothing was changed: the policy needs the accessor of auth/%s: %w", o.authMount, err),
+				"whoever may list the auth mounts can tell it (vault auth list); give it with --auth-accessor")
+		}
+	}
+	changes, err := vaultsetup.Compare(ctx, admin, setup)
+	if err != nil {
+		return cli.WithHint(fmt.Errorf("nothing was changed:\n%w", err), "without --apply the same is printed as commands, for whoever may run them")
+	}
+	if err := o.applyAll(ctx, changes); err != nil {
+		return err
+	}
+	o.tellClass(setup)
+	return nil
+}
+
+// runAuditHeaders registers the audit headers, or prints how to, for those who may.
+func (o *Options) runAuditHeaders(ctx context.Context) error {
+	errs := []error{cli.CheckOutput(o.output, "terraform")}
+	if len(o.others) > 0 {
+		errs = append(errs, fmt.Errorf("--audit-headers is a step of its own: leave out %s", strings.Join(o.others, ", ")))
+	}
+	if o.apply && o.output != "" {
+		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	if o.output == "terraform" {
+		return vaultsetup.WriteAuditHeaderTerraform(o.Out)
+	}
+	admin, err := o.VaultAPI()
+	if err != nil {
+		return err
+	}
+	admin.ClearNamespace() // they are in the root namespace, whatever VAULT_NAMESPACE is
+	changes, err := vaultsetup.CompareAuditHeaders(ctx, admin)
+	if err == nil {
+		err = o.applyAll(ctx, changes)
+	}
+	if !errors.Is(err, vaultsetup.ErrDenied) {
+		return err
+	}
+	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): these commands do it, run by an operator of Vault\n", err)
+	if o.Getenv(api.EnvVaultNamespace) != "" {
+		fmt.Fprintln(o.Out, "unset VAULT_NAMESPACE")
+	}
+	return vaultsetup.WriteAuditHeaderCommands(o.Out)
+}
+
+// print writes what is needed, for which no Vault has to answer.
+func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
+	if o.output == "terraform" {
+		return setup.WriteTerraform(o.Out)
+	}
+	if o.perNamespace && o.accessor == "" {
+		if accessor := o.findAccessor(ctx); accessor != "" {
+			setup.Accessor = accessor
+		} else {
+			display.Fprintf(o.ErrOut, "note: Vault did not tell the accessor of auth/%s: put it in for %s, or give it with --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
+		}
+	}
+	return setup.WriteCommands(o.Out)
+}
+
+// accessorTimeout bounds the wait for Vault where its answer is not required.
+const accessorTimeout = 2 * time.Second
+
+// findAccessor asks Vault, if there is one and it answers soon.
+func (o *Options) findAccessor(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, accessorTimeout)
+	defer cancel()
+	admin, err := o.VaultAPI()
+	if err != nil {
+		return ""
+	}
+	accessor, err := vaultsetup.Accessor(ctx, admin, o.authMount)
+	if err != nil {
+		return ""
+	}
+	return accessor
+}
+
+// tellClass says what of it a SecretProviderClass has to name.
+func (o *Options) tellClass(s vaultsetup.Setup) {
+	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s", s.App.RoleName(), s.Key.Name)
+	for _, p := range []struct{ name, value, standard string }{
+		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
+		{"vaultAuthMountPath", s.AuthMount, "kubernetes"},
+		{"audience", s.Audience, "vault"},
+	} {
+		if p.value != p.standard {
+			display.Fprintf(o.ErrOut, ", %s: %s", p.name, p.value)
+		}
+	}
+	fmt.Fprintln(o.ErrOut)
+}
+
+func (o *Options) applyAll(ctx context.Context, changes []vaultsetup.Change) error {
+	table := printers.GetNewTabWriter(o.Out)
+	defer table.Flush()
+	for _, c := range changes {
+		if err := c.Apply(ctx); err != nil {
+			return cli.WithHint(err, "what is listed above is done; the same command goes on from there")
+		}
+		display.Fprintf(table, "%s\t%s\t%s\n", c.Outcome, c.Kind, c.Name)
+		if c.Note != "" {
+			display.Fprintf(o.ErrOut, "note: %s: %s\n", c.Name, c.Note)
+		}
+	}
+	return nil
+}
+
+func (o *Options) authHint(err error) error {
+	if !errors.Is(err, vaultsetup.ErrNoAuthMount) {
+		return err
+	}
+	return cli.WithHint(err,
+		"Vault has to be told how to check the cluster's tokens, which only its operator can do:\n"+
+			"vault auth enable -path="+o.authMount+" kubernetes\n"+
+			"vault write auth/"+o.authMount+"/config kubernetes_host=https://API-SERVER:6443",
+		"if it is mounted elsewhere, name that path with --auth-mount")
+}

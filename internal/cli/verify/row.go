@@ -1,0 +1,169 @@
+package verify
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/lint"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+// What Vault said of a Secret.
+const (
+	resultOpens   = "opens"
+	resultFails   = "fails"
+	resultUnknown = "unknown"
+)
+
+// verifyRow is what verify shows of a Secret. Its JSON is a promise: fields are
+// added and never renamed; what is not known is left out.
+type secretResult struct {
+	File      string    `json:"file,omitempty"` // with -f
+	Line      int       `json:"line,omitempty"`
+	Namespace string    `json:"namespace,omitempty"`
+	Name      string    `json:"name,omitempty"`
+	Key       string    `json:"key,omitempty"`
+	Mount     string    `json:"mount,omitempty"`
+	Scope     string    `json:"scope,omitempty"`
+	Entries   int       `json:"entries"`
+	Result    string    `json:"result"`
+	Failed    []failure `json:"failed,omitempty"`
+	Problem   string    `json:"problem,omitempty"` // why it is unknown
+
+	entries map[string]*lint.Entry // of a file, until the row is done
+}
+
+// failure is an entry that does not open; without an entry, none does.
+type failure struct {
+	Entry  string `json:"entry,omitempty"`
+	Line   int    `json:"line,omitempty"` // with -f
+	Reason string `json:"reason"`
+}
+
+// take makes a row of a proof, and keeps nothing else of it.
+func (o *Options) take(p secretmanager.Proof) {
+	row := o.ofFile[p.Secret]
+	delete(o.ofFile, p.Secret)
+	if row == nil {
+		row = &secretResult{}
+		o.rows = append(o.rows, row)
+	}
+	// What is no setting may be anything, so it is shown only if all are.
+	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key) == nil {
+		row.Key, row.Mount, row.Scope = set.Key, set.Mount, string(set.Scope)
+	}
+	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultOpens
+	if p.Err != nil {
+		row.Problem, row.Result = p.Err.Error(), resultUnknown
+	}
+	for _, f := range p.Failed {
+		failure := failure{Entry: f.Entry, Reason: strings.ReplaceAll(f.Err.Error(), "\n", "; ")}
+		if e := row.entries[f.Entry]; e != nil {
+			failure.Line, failure.Reason = e.Line, cmp.Or(e.Problem(), failure.Reason)
+		}
+		row.Failed, row.Result = append(row.Failed, failure), resultFails
+	}
+	row.entries = nil
+	if o.bar != nil {
+		o.bar.Add(1)
+	}
+}
+
+// where names the row in a message.
+func (r *secretResult) where(line int) string {
+	name := r.Name
+	if r.Namespace != "" {
+		name = r.Namespace + "/" + name
+	}
+	if r.File == "" {
+		return name
+	}
+	return display.Sprintf("%s: line %d: Secret %s", r.File, cmp.Or(line, r.Line), name)
+}
+
+// report prints the rows and says what they come to. The error is what kept the
+// verb from looking at more.
+func (o *Options) report(broke error) error {
+	if len(o.files) == 0 {
+		slices.SortFunc(o.rows, func(a, b *secretResult) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		})
+	}
+	// Of a file that was broken off the rest has not been looked at.
+	o.rows = slices.DeleteFunc(o.rows, func(r *secretResult) bool { return r.Result == "" })
+	var err error
+	if o.output == "json" {
+		err = cli.WriteJSON(o.Out, map[string]any{"secrets": append([]*secretResult{}, o.rows...)})
+	} else {
+		err = o.table()
+	}
+	entries, failing, unknown := 0, 0, 0
+	why := map[string]bool{}
+	for _, r := range o.rows {
+		entries += r.Entries
+		if len(r.Failed) > 0 {
+			failing++
+		}
+		for _, f := range r.Failed {
+			entry := ""
+			if f.Entry != "" {
+				entry = fmt.Sprintf("entry %q: ", f.Entry)
+			}
+			display.Fprintf(o.ErrOut, "fails: %s: %s%s\n", r.where(f.Line), entry, f.Reason)
+		}
+		if r.Problem == "" {
+			continue
+		}
+		unknown++
+		if !why[r.Problem] && (broke == nil || !strings.Contains(broke.Error(), r.Problem)) { // the same for many
+			why[r.Problem] = true
+			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.where(0), r.Problem)
+		}
+	}
+	var found error
+	if failing > 0 {
+		found = fmt.Errorf("something does not open in %d of %s", failing, cli.Plural(len(o.rows), "Secret", "Secrets"))
+	}
+	if unknown > 0 {
+		found = errors.Join(found, fmt.Errorf("%s could not be tried", cli.Plural(unknown, "Secret", "Secrets")))
+	}
+	switch {
+	case err != nil || broke != nil || unknown > 0:
+		return errors.Join(err, broke, found)
+	case found != nil:
+		return cli.ToDo(found)
+	case len(o.rows) == 0:
+		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
+	default:
+		display.Fprintf(o.ErrOut, "proved that %s of %s open where they are\n", cli.Plural(entries, "entry", "entries"), cli.Plural(len(o.rows), "Secret", "Secrets"))
+	}
+	return nil
+}
+
+func (o *Options) table() error {
+	if len(o.rows) == 0 {
+		return nil
+	}
+	table := printers.GetNewTabWriter(o.Out)
+	columns := func(file, namespace string, rest ...string) {
+		if o.all || len(o.files) > 0 {
+			rest = append([]string{namespace}, rest...)
+		}
+		if len(o.files) > 0 {
+			rest = append([]string{file}, rest...)
+		}
+		display.Row(table, rest...)
+	}
+	columns("FILE", "NAMESPACE", "NAME", "KEY", "SCOPE", "ENTRIES", "RESULT")
+	for _, r := range o.rows {
+		columns(r.File, r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
+	}
+	return table.Flush()
+}

@@ -1,0 +1,164 @@
+// Package verify is the verb verify: it has Vault try every entry of ciphertext Secrets.
+package verify
+
+import (
+	"context"
+	"errors"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+	"github.com/spf13/cobra"
+
+	corev1 "k8s.io/api/core/v1"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+type Options struct {
+	*cli.Factory
+	all       bool
+	selector  string
+	files     []string
+	recursive bool
+	output    string
+
+	rows   []*secretResult
+	ofFile map[*corev1.Secret]*secretResult // of those that wait for Vault
+	bar    *progressbar.ProgressBar         // nil: none
+}
+
+func NewCommand(p *cli.Factory) *cobra.Command {
+	o := &Options{Factory: p, ofFile: map[*corev1.Secret]*secretResult{}}
+	c := &cobra.Command{
+		Use:   "verify [NAME...] [-f FILE]",
+		Short: "Have Vault try whether every entry opens where it is",
+		Long: `Find out whether every entry of ciphertext Secrets opens in its place with its key:
+Vault rewraps it, and the result is thrown away. Nothing is changed and nothing is
+decrypted. The token needs update on the keys' rewrap path, no more.
+
+What is looked at are the ciphertext Secrets of a namespace, those named, or with
+-f those in manifests, before they are applied; then no cluster is needed. Manifests
+are YAML or JSON, of one document or several; with -R folders are looked through, as
+secretmanager rewrap does. A manifest without a namespace is taken to be of the one
+that kubectl would use.
+
+RESULT is
+  opens    every entry does
+  fails    some entry does not: standard error says which, and what to check
+  unknown  it could not be found out
+
+The exit code is 3 if something fails, and 1 if something could not be found out.`,
+		Example: `  secretmanager verify matrix-secrets -n demo
+  secretmanager verify -A -o json
+  secretmanager verify -f matrix-secrets.yaml
+  secretmanager verify -R -f deploy/ -n demo`,
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+	}
+	f := c.Flags()
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
+	f.StringVarP(&o.selector, "selector", "l", "", "label selector that they must match")
+	f.StringSliceVarP(&o.files, "filename", "f", nil, "file or folder of manifests to look at instead of the cluster; - is standard input (repeatable)")
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through the folders named by -f, and those below them")
+	f.StringVarP(&o.output, "output", "o", "", "json")
+	return c
+}
+
+func (o *Options) run(ctx context.Context, names []string) error {
+	if err := o.checkUsage(names); err != nil {
+		return err
+	}
+	vault, err := o.VaultSession()
+	if err != nil {
+		return err
+	}
+	o.bar = o.newBar()
+	prover := secretmanager.NewProver(vault, o.take)
+	var unread error
+	if len(o.files) > 0 {
+		unread, err = o.addFiles(ctx, prover)
+	} else {
+		unread, err = o.addCluster(ctx, prover, names)
+	}
+	if err == nil {
+		err = prover.Flush(ctx)
+	}
+	if o.bar != nil {
+		o.bar.Finish()
+	}
+	if errors.Is(unread, manifestfile.ErrMixed) {
+		return cli.Usage(unread)
+	}
+	if errors.As(unread, new(cli.UsageError)) {
+		return unread
+	}
+	return o.report(errors.Join(unread, err))
+}
+
+func (o *Options) checkUsage(names []string) error {
+	var errs []error
+	errs = append(errs, cli.CheckOutput(o.output, "json"))
+	if _, err := labels.Parse(o.selector); err != nil {
+		errs = append(errs, display.Errorf("-l %q: %w", o.selector, err))
+	}
+	if len(names) > 0 && (o.all || o.selector != "" || len(o.files) > 0) {
+		errs = append(errs, errors.New("a Secret that is named cannot be combined with -A, -l or -f"))
+	}
+	if len(o.files) > 0 && (o.all || o.selector != "") {
+		errs = append(errs, errors.New("-f cannot be combined with -A or -l"))
+	}
+	if o.recursive && len(o.files) == 0 {
+		errs = append(errs, errors.New("-R is for folders, which -f names"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return cli.Usage(err)
+	}
+	return nil
+}
+
+// addCluster adds the Secrets of the cluster. What could not be read is one error,
+// what ends it all the other.
+func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Prover, names []string) (unread, err error) {
+	namespace := ""
+	if !o.all {
+		if namespace, err = o.ClusterNamespace(); err != nil {
+			return nil, err
+		}
+	}
+	kube, err := o.KubeClient()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return inventory.EachCiphertext(ctx, kube, namespace, o.selector, func(s *corev1.Secret) error { return prover.Add(ctx, s) })
+	}
+	seen := map[string]bool{}
+	for _, name := range names {
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		secret, err := kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			unread = errors.Join(unread, display.Errorf("reading Secret %s/%s: %w", namespace, name, err))
+			continue
+		}
+		if err := prover.Add(ctx, secret); err != nil {
+			return unread, err
+		}
+	}
+	return unread, nil
+}
+
+// newBar returns a bar on a terminal. How many there are nobody knows before.
+func (o *Options) newBar() *progressbar.ProgressBar {
+	if !o.Animated(o.ErrOut) {
+		return nil
+	}
+	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
+		progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
+}

@@ -1,0 +1,280 @@
+// Package entrytext formats the plaintext entries of a Secret as YAML to edit, and parses what
+// was edited.
+package entrytext
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Format writes plaintexts as the YAML mapping that is edited. What is
+// written reads back as exactly the same bytes, or it is an error: what an editor
+// was never meant to change must not change.
+func Format(entries map[string][]byte) (string, error) {
+	// Blocks of lines are the best to read. They are tried first, since whether a
+	// parser reads one back is hard to know; quotes take everything.
+	for _, blocks := range []bool{true, false} {
+		var b strings.Builder
+		for _, name := range ciphertext.Entries(entries) {
+			b.WriteString(quoteUnlessPlain(name) + ": ")
+			formatValue(&b, entries[name], blocks)
+			b.WriteString("\n")
+		}
+		again, problems := Parse(b.String())
+		if len(problems) == 0 && maps.EqualFunc(again, entries, bytes.Equal) {
+			return b.String(), nil
+		}
+	}
+	return "", errors.New("its entries cannot be written as text to edit: set them with encrypt")
+}
+
+const indent = "  "
+
+func formatValue(b *strings.Builder, value []byte, blocks bool) {
+	text := string(value)
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	switch {
+	case !utf8.Valid(value):
+		b.WriteString("!!binary |")
+		for encoded := base64.StdEncoding.EncodeToString(value); encoded != ""; {
+			n := min(76, len(encoded))
+			b.WriteString("\n" + indent + encoded[:n])
+			encoded = encoded[n:]
+		}
+	case blocks && isBlock(text):
+		b.WriteString("|")
+		if strings.ContainsAny(text[:1], " \t\n") {
+			b.WriteString(strconv.Itoa(len(indent))) // the first line would not tell
+		}
+		if !strings.HasSuffix(text, "\n") {
+			b.WriteString("-")
+		}
+		for _, line := range lines {
+			b.WriteString("\n")
+			if line != "" {
+				b.WriteString(indent + line)
+			}
+		}
+	case strings.Contains(text, "\n"):
+		// In quotes, a line of the text on a line of its own.
+		b.WriteString(`"`)
+		for i, line := range strings.SplitAfter(text, "\n") {
+			if line == "" {
+				continue
+			}
+			if i > 0 {
+				b.WriteString("\\\n" + indent)
+				if line[0] == ' ' {
+					b.WriteString(`\`) // or it would be taken for indentation
+				}
+			}
+			b.WriteString(escaped(line))
+		}
+		b.WriteString(`"`)
+	default:
+		b.WriteString(quoteUnlessPlain(text))
+	}
+}
+
+// isBlock is whether a text is of several lines that can be shown as they are. Two
+// newlines at the end would be too easy to lose, or to add.
+func isBlock(text string) bool {
+	if !strings.Contains(text, "\n") || strings.HasSuffix(text, "\n\n") || text == "\n" {
+		return false
+	}
+	for _, r := range text {
+		if r != '\n' && r != '\t' && !printable(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// printable are characters that editors show and YAML takes as they are. What YAML
+// takes for the end of a line, or ignores, is not among them.
+func printable(r rune) bool {
+	switch {
+	case r == '\u2028', r == '\u2029', r == '\ufeff':
+		return false
+	case r < ' ', r >= 0x7f && r < 0xa0, r >= 0xfffe && r <= 0xffff:
+		return false
+	}
+	return true
+}
+
+// escaped is a text as it stands in double quotes.
+func escaped(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '"', r == '\\':
+			b.WriteString(`\` + string(r))
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case printable(r):
+			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+var (
+	plainText = regexp.MustCompile(`^[A-Za-z0-9_/][-+.,@/=_A-Za-z0-9]*$`)
+	// What other readers of YAML take for a truth value.
+	truths = []string{"y", "n", "yes", "no", "on", "off"}
+)
+
+// quoteUnlessPlain writes a text of one line.
+func quoteUnlessPlain(text string) string {
+	var n yaml.Node
+	if plainText.MatchString(text) && !slices.Contains(truths, strings.ToLower(text)) && len(text) < 200 &&
+		yaml.Unmarshal([]byte(text), &n) == nil && len(n.Content) == 1 && n.Content[0].Tag == "!!str" {
+		return text
+	}
+	return `"` + escaped(text) + `"`
+}
+
+// Problem is what is wrong with a text that was edited. It repeats no values.
+type Problem struct {
+	Line int // counted from 1; 0: not known
+	Text string
+}
+
+var yamlError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+
+// Parse reads what was edited.
+func Parse(text string) (map[string][]byte, []Problem) {
+	entries := map[string][]byte{}
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	var doc, more yaml.Node
+	err := decoder.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return entries, nil
+	}
+	if err == nil {
+		if err = decoder.Decode(&more); err == nil {
+			return nil, []Problem{{more.Line, "there is a second document: --- begins one, unless it is indented"}}
+		} else if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	if err != nil {
+		p := Problem{Text: "it is not YAML"}
+		if bad, found := notText(text); found {
+			p = bad
+		} else if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
+			p.Line, _ = strconv.Atoi(m[1])
+			if !strings.ContainsAny(m[2], "'\"`") { // it would quote what is there
+				p.Text += ": " + m[2]
+			}
+		} else if strings.Contains(err.Error(), "unknown anchor") {
+			p.Text += ": a value begins with *: put it in quotes"
+		}
+		return nil, []Problem{p}
+	}
+	var problems []Problem
+	root := doc.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return entries, nil
+	}
+	if root.Kind != yaml.MappingNode {
+		return nil, []Problem{{root.Line, "it is not a mapping: write NAME: VALUE"}}
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		fail := func(format string, args ...any) {
+			problems = append(problems, Problem{key.Line, fmt.Sprintf(format, args...)})
+		}
+		if key.Kind != yaml.ScalarNode || key.Tag == "!!null" || key.Tag == "!!merge" {
+			fail("the name of an entry is not a text")
+			continue
+		}
+		if len(validation.IsConfigMapKey(key.Value)) > 0 {
+			// Not repeated: it may be part of a value that is not indented.
+			fail("the name of an entry has letters, digits, -, _ and . only: if it is none, indent it")
+			continue
+		}
+		if _, twice := entries[key.Value]; twice {
+			fail("entry %q is there twice", key.Value)
+			continue
+		}
+		text, err := scalar(value)
+		if err != nil {
+			fail("entry %q: %s", key.Value, err)
+		}
+		entries[key.Value] = text
+	}
+	return entries, problems
+}
+
+// notText finds the first character that YAML does not take: its parser does not say
+// where that is.
+func notText(text string) (p Problem, found bool) {
+	line := 1
+	for rest := text; rest != ""; {
+		r, size := utf8.DecodeRuneInString(rest)
+		switch {
+		case r == '\n':
+			line++
+		case r == utf8.RuneError && size == 1:
+			return Problem{line, "there are bytes that are not UTF-8: write the value in base64, behind !!binary"}, true
+		case unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\u0085':
+			return Problem{line, fmt.Sprintf(`there is the control character U+%04X: write it as \x%02x, in double quotes`, r, r)}, true
+		}
+		rest = rest[size:]
+	}
+	return Problem{}, false
+}
+
+// scalar is the value of an entry. What YAML takes for a number or a truth value
+// is the text that stands there.
+func scalar(n *yaml.Node) ([]byte, error) {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		return nil, errors.New("its value begins with * or &: put it in quotes")
+	case n.Kind != yaml.ScalarNode:
+		return nil, errors.New("its value is a list or a mapping: put it in quotes, or below a | and indented")
+	case n.Tag == "!!null":
+		return nil, errors.New(`it has no value: write "" for an empty one`)
+	case n.Tag == "!!binary":
+		value, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
+		if err != nil {
+			return nil, errors.New("its value is not base64, as !!binary says")
+		}
+		return value, nil
+	case n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!str":
+		return nil, errors.New("its value begins with !: put it in quotes")
+	}
+	return []byte(n.Value), nil
+}
+
+// Describe says where it is, behind as many lines.
+func (p Problem) Describe(first int) string {
+	if p.Line == 0 {
+		return p.Text
+	}
+	return fmt.Sprintf("line %d: %s", first+p.Line, p.Text)
+}

@@ -1,0 +1,174 @@
+// Package inventory lists the ciphertext Secrets of a cluster, with their keys, key versions
+// and state.
+package inventory
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/transit"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// State is the word that says how a Secret is.
+type State string
+
+const (
+	Current State = "current"
+	Behind  State = "behind"
+	Broken  State = "broken"
+	Unknown State = "unknown"
+	Deleted State = "deleted" // only seen by who watches
+)
+
+// RotatorManager is the field manager that the API server notes for the writes
+// of the rotator, which it takes from the name that the program gives itself.
+const RotatorManager = "secretmanager-rotator"
+
+// Secret is what status shows of a Secret. Its JSON is a promise: fields are
+// added and never renamed; what is not known is left out.
+type Secret struct {
+	Namespace     string `json:"namespace"`
+	Name          string `json:"name"`
+	Key           string `json:"key,omitempty"`
+	Mount         string `json:"mount,omitempty"`
+	Scope         string `json:"scope,omitempty"`
+	State         State  `json:"state"`
+	Oldest        int    `json:"oldestVersion,omitempty"` // in use by an entry
+	Newest        int    `json:"newestVersion,omitempty"` // in use by an entry
+	Latest        int    `json:"latestVersion,omitempty"` // of the key
+	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
+	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that keeps it
+	// Rewrapped is the oldest version among the entries when the rotator last
+	// wrote the Secret, LastRewrap when that was.
+	Rewrapped  int          `json:"rewrappedVersion,omitempty"`
+	LastRewrap *metav1.Time `json:"lastRewrap,omitempty"`
+	Entries    []Entry      `json:"entries"`
+	Problems   []string     `json:"problems,omitempty"` // of the Secret as a whole
+}
+
+type Entry struct {
+	Name    string `json:"name"`
+	Version int    `json:"version,omitempty"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// NewSecret is what can be seen without Vault.
+func NewSecret(s *corev1.Secret) *Secret {
+	r := &Secret{Namespace: s.Namespace, Name: s.Name, ManagedBy: ciphertext.ManagedBy(s), Entries: []Entry{}}
+	set, err := ciphertext.SettingsOf(s)
+	if err != nil {
+		r.problem("", "%v", err)
+	}
+	// What is no mount may be anything, and is shown on a line of a terminal.
+	r.Key, r.Mount, r.Scope = set.Key, display.Line(set.Mount), string(set.Scope)
+	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
+	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
+	r.LastRewrap = lastRewrap(s)
+	for _, name := range ciphertext.Entries(s.Data) {
+		version, err := ciphertext.Version(s.Data[name])
+		r.Entries = append(r.Entries, Entry{Name: name, Version: version})
+		if err != nil {
+			r.problem(name, "%v", err)
+		}
+	}
+	return r
+}
+
+// lastRewrap is when the rotator last changed the Secret. The API server keeps
+// that time with the fields that the rotator owns; it is nil once others own all
+// of them, or where the Secret was made from a copy.
+func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
+	for _, m := range s.ManagedFields {
+		if m.Manager == RotatorManager && m.Time != nil && (last == nil || last.Before(m.Time)) {
+			last = m.Time
+		}
+	}
+	return last.DeepCopy()
+}
+
+// problem notes what is broken with an entry, or with the Secret as a whole.
+func (r *Secret) problem(entry, format string, args ...any) {
+	text := display.Sprintf(format, args...)
+	if entry == "" {
+		r.Problems = append(r.Problems, text)
+		return
+	}
+	for i := range r.Entries {
+		if r.Entries[i].Name == entry {
+			r.Entries[i].Problem = text
+		}
+	}
+}
+
+// problems returns all of them.
+func (r *Secret) AllProblems() []string {
+	all := slices.Clone(r.Problems)
+	for _, e := range r.Entries {
+		if e.Problem != "" {
+			all = append(all, fmt.Sprintf("entry %q %s", e.Name, e.Problem))
+		}
+	}
+	return all
+}
+
+// Clone returns a copy that can be judged anew.
+func (r *Secret) Clone() *Secret {
+	c := *r
+	c.Entries, c.Problems = slices.Clone(r.Entries), slices.Clone(r.Problems)
+	return &c
+}
+
+// Stale is whether there is something to do about it.
+func (r *Secret) Stale() bool { return r.State == Behind || r.State == Broken }
+
+// judge finds the state, given the key or nil if it is not known. It is done
+// once: problems add up.
+func (r *Secret) judge(key *transit.KeyInfo) {
+	if key != nil {
+		// Vault says 0 or 1 for "all of them".
+		r.Latest, r.MinDecryption = key.Latest, max(key.MinDecryptionVersion, 1)
+		if !key.Derived && r.Scope != string(ciphertext.None) {
+			r.problem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its place", r.Scope)
+		}
+		for _, e := range r.Entries {
+			switch {
+			case e.Problem != "":
+			case e.Version < r.MinDecryption:
+				r.problem(e.Name, "is of version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
+			case e.Version > r.Latest:
+				r.problem(e.Name, "is of version %d, which the key does not have: check that this is the right Vault", e.Version)
+			}
+		}
+	}
+	switch {
+	case len(r.AllProblems()) > 0:
+		r.State = Broken
+	case key == nil:
+		r.State = Unknown
+	case len(r.Entries) > 0 && r.Oldest < r.Latest:
+		r.State = Behind
+	default:
+		r.State = Current
+	}
+}
+
+func Sort(rows []*Secret) {
+	slices.SortFunc(rows, func(a, b *Secret) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// TransitKey is the key that a Secret names; its name is empty if it names none.
+func (r *Secret) TransitKey() transit.Key { return transit.Key{Mount: r.Mount, Name: r.Key} }
+
+func (r *Secret) NamespacedName() types.NamespacedName {
+	return types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
+}

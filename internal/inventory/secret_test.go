@@ -1,0 +1,39 @@
+package inventory
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Whoever may annotate a Secret writes nothing of his own to the terminal of the
+// one who looks.
+func TestRowIsPrintable(t *testing.T) {
+	const evil = "a\n\x1b[31mb"
+	r := NewSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Labels: map[string]string{ciphertext.LabelTransitKey: "k"},
+		Annotations: map[string]string{
+			ciphertext.AnnotationTransitMount: evil, ciphertext.AnnotationScope: evil, ciphertext.AnnotationRewrapped: evil,
+			"argocd.argoproj.io/tracking-id": evil + ":x",
+		},
+	}})
+	r.judge(nil)
+	for _, text := range append(r.AllProblems(), r.Key, r.Mount, r.Scope, r.ManagedBy, r.TransitKey().String()) {
+		if i := strings.IndexFunc(text, func(c rune) bool { return !unicode.IsPrint(c) && c != '\n' }); i >= 0 {
+			t.Errorf("%q", text)
+		}
+	}
+	for _, text := range []string{r.Key, r.Mount, r.Scope, r.ManagedBy} {
+		if strings.Contains(text, "\n") {
+			t.Errorf("%q is of two lines", text)
+		}
+	}
+	if r.State != Broken {
+		t.Errorf("it is %s", r.State)
+	}
+}

@@ -1,0 +1,119 @@
+package manifestfile
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A folder that cannot be written to keeps the files elsewhere as they are, and
+// nothing is left beside them.
+func TestWriteAllOrNone(t *testing.T) {
+	source := string(manifestOf(1))
+	open := func(path string) *Editable {
+		f, err := Parse(File{Name: path, Path: path, mode: 0o640, Source: []byte(source)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Texts[f.Manifest.Secrets[0].Entries[0]] = text(2)
+		return f
+	}
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.yaml")
+	if err := os.WriteFile(good, []byte(source), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	err := Write([]*Editable{open(good), open(filepath.Join(dir, "nowhere", "x.yaml"))}, io.Discard, os.Rename)
+	if err == nil || !strings.Contains(err.Error(), "no file was written") || !strings.Contains(err.Error(), "x.yaml: ") {
+		t.Errorf("error %v", err)
+	}
+	check := func(want string) {
+		t.Helper()
+		got, err := os.ReadFile(good)
+		if err != nil || string(got) != want {
+			t.Errorf("the file is %q (%v)", got, err)
+		}
+		if files, _ := os.ReadDir(dir); len(files) != 1 {
+			t.Errorf("files: %v", files)
+		}
+	}
+	check(source)
+
+	// Somebody edited the file while Vault was asked.
+	stale := open(good)
+	if err := os.WriteFile(good, []byte(source+"# more\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil || !strings.Contains(err.Error(), "good.yaml: it was changed meanwhile") {
+		t.Errorf("error %v", err)
+	}
+	check(source + "# more\n")
+	if err := os.WriteFile(good, []byte(source), 0o640); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := Write([]*Editable{open(good)}, io.Discard, os.Rename); err != nil {
+		t.Fatal(err)
+	}
+	check(strings.Replace(source, "vault:v1", "vault:v2", 1))
+	if info, err := os.Stat(good); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v (%v)", info.Mode(), err)
+	}
+}
+
+// When a rename fails, which renames of real files next to each other hardly do,
+// the error says of each file whether it is written.
+func TestWriteBreaksOff(t *testing.T) {
+	dir := t.TempDir()
+	var files []*Editable
+	for _, name := range []string{"a.yaml", "b.yaml", "c.yaml"} {
+		f, err := Parse(File{Name: name, Path: filepath.Join(dir, name), mode: 0o640, Source: manifestOf(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(f.Path, f.Source, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		f.Texts[f.Manifest.Secrets[0].Entries[0]] = text(2)
+		files = append(files, f)
+	}
+	err := Write(files, io.Discard, func(from, to string) error {
+		if filepath.Base(to) == "b.yaml" {
+			return errors.New("no space left")
+		}
+		return os.Rename(from, to)
+	})
+	want := `b.yaml: no space left
+a.yaml: it has been written
+b.yaml: it has not been written: run again
+c.yaml: it has not been written: run again`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	for i, f := range files {
+		want := manifestOf(1)
+		if i == 0 {
+			want = manifestOf(2)
+		}
+		if got, err := os.ReadFile(f.Path); err != nil || string(got) != string(want) {
+			t.Errorf("%s is %q (%v)", f.Name, got, err)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != len(files) {
+		t.Errorf("files: %v", left)
+	}
+}
+
+// text is a well-formed ciphertext of a key version.
+func text(version int) []byte {
+	return fmt.Appendf(nil, "vault:v%d:%s", version, base64.StdEncoding.EncodeToString(make([]byte, 28)))
+}
+
+func manifestOf(version int) []byte {
+	return fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: {a: %s}\n", text(version))
+}
