@@ -15,7 +15,7 @@ import (
 )
 
 // ofChart is what the program understands of the flags that the Helm chart gives it.
-func ofChart(t *testing.T, values string) (*options, *appsv1.DaemonSet) {
+func ofChart(t *testing.T, values string) (*serveOptions, *appsv1.DaemonSet) {
 	t.Helper()
 	helm, err := chart.NewHelm(t.Context(), t.TempDir())
 	if err != nil {
@@ -56,10 +56,10 @@ provider:
   logLevel: debug
   extraArgs: ["--pprof-addr=127.0.0.1:6060"]
 `)
-	if o.vaultNamespace != "team" || o.authMount != "k8s" || o.audience != "https://vault.example" || o.vault.TLSServerName != "vault" ||
+	if o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" || o.audience != "https://vault.example" || o.vault.TLSServerName != "vault" ||
 		o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" || len(o.allowed) != 2 ||
 		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) || !slices.Equal(o.namespaces, []string{"team/a"}) ||
-		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.logLevel.String() != "DEBUG" || o.pprofAddr == "" {
+		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.log.Level != "debug" || o.pprofAddr == "" {
 		t.Errorf("it understands %+v", o)
 	}
 	// Also the longest mount has the time to end.
@@ -102,7 +102,7 @@ func TestChartDefaults(t *testing.T) {
 	if o.endpoint != defaultEndpoint || o.versionKeyFile != defaultVersionKey {
 		t.Errorf("socket %s, key of versions %s", o.endpoint, o.versionKeyFile)
 	}
-	if values.Vault.AuthMount != o.authMount || values.Vault.Audience != o.audience ||
+	if values.Vault.AuthMount != o.vault.AuthMount || values.Vault.Audience != o.audience ||
 		time.Duration(values.Provider.MountTimeoutSeconds)*time.Second != o.mountTimeout ||
 		cache.Value() != o.republishCache {
 		t.Errorf("the chart says %+v, the program %+v", values, o)

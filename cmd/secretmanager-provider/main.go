@@ -21,7 +21,10 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
+	"github.com/secretmanager-io/secretmanager/internal/options"
+	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/provider"
+	"github.com/spf13/pflag"
 )
 
 func main() {
@@ -43,13 +46,16 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	o, err := parse(args, getenv, stdout)
 	switch {
-	case errors.Is(err, errDone):
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case errors.Is(err, options.ErrVersion):
+		fmt.Fprintln(stdout, version.Line("secretmanager-provider"))
 		return 0
 	case err != nil:
-		fmt.Fprintf(stderr, "secretmanager-provider: %v\n", err)
+		fmt.Fprintf(stderr, "secretmanager-provider: %v\n--help lists the flags\n", err)
 		return 2
 	}
-	log := o.logger(stderr)
+	log := o.log.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's
 	slog.SetDefault(log)
 	if err := serve(ctx, o, log, stdout); err != nil {
@@ -60,7 +66,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
-func serve(ctx context.Context, o *options, log *slog.Logger, stdout io.Writer) error {
+func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Writer) error {
 	config, err := o.config(log, stdout)
 	if err != nil {
 		return err

@@ -364,7 +364,7 @@ func TestKlog(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b output
-	klog.SetSlogLogger(o.logger(&b))
+	klog.SetSlogLogger(o.log.Logger(&b))
 	defer klog.ClearLogger()
 	klog.InfoS("not at this level")
 	klog.ErrorS(fmt.Errorf("why"), "what")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -20,11 +21,11 @@ func getenv(env map[string]string) func(string) string {
 }
 
 func TestParse(t *testing.T) {
-	defaults := func(change func(*options)) *options {
-		o := &options{
-			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock", vault: transit.Config{Address: "https://v:8200"},
-			authMount: "kubernetes", audience: "vault", mountTimeout: 25 * time.Second, republishCache: 64 << 20,
-			versionKeyFile: "/var/lib/secretmanager/version-key", logFormat: "text", auditLog: "stdout",
+	defaults := func(change func(*serveOptions)) *serveOptions {
+		o := &serveOptions{
+			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock", vault: options.Vault{Config: transit.Config{Address: "https://v:8200"}, AuthMount: "kubernetes"},
+			audience: "vault", mountTimeout: 25 * time.Second, republishCache: 64 << 20,
+			versionKeyFile: "/var/lib/secretmanager/version-key", log: options.Log{Level: "info", Format: "text"}, auditLog: "stdout",
 		}
 		change(o)
 		return o
@@ -33,45 +34,45 @@ func TestParse(t *testing.T) {
 		name string
 		args string
 		env  map[string]string
-		want *options
+		want *serveOptions
 	}{
-		{"defaults", "--vault-addr=https://v:8200", nil, defaults(func(*options) {})},
+		{"defaults", "--vault-addr=https://v:8200", nil, defaults(func(*serveOptions) {})},
 		{"environment", "", map[string]string{
 			"VAULT_ADDR": "https://v:8200", "VAULT_NAMESPACE": "team", "VAULT_CACERT": "ca", "VAULT_CLIENT_CERT": "cert", "VAULT_CLIENT_KEY": "key",
 			"VAULT_TLS_SERVER_NAME": "name", "VAULT_TOKEN": "not used", "VAULT_SKIP_VERIFY": "1", "NODE_NAME": "node-0",
-		}, defaults(func(o *options) {
+		}, defaults(func(o *serveOptions) {
 			o.node = "node-0"
-			o.vaultNamespace = "team"
-			o.vault = transit.Config{Address: "https://v:8200", CACert: "ca", ClientCert: "cert", ClientKey: "key", TLSServerName: "name", Insecure: true}
+			o.vault.Namespace = "team"
+			o.vault.Config = transit.Config{Address: "https://v:8200", CACert: "ca", ClientCert: "cert", ClientKey: "key", TLSServerName: "name", Insecure: true}
 		})},
 		{"flags before environment", "--vault-addr https://v:8200 --vault-namespace a --vault-ca-cert b --vault-client-cert c --vault-client-key d --vault-tls-server-name e",
 			map[string]string{"VAULT_ADDR": "https://w", "VAULT_NAMESPACE": "w", "VAULT_CACERT": "w", "VAULT_CLIENT_CERT": "w", "VAULT_CLIENT_KEY": "w", "VAULT_TLS_SERVER_NAME": "w"},
-			defaults(func(o *options) {
-				o.vaultNamespace = "a"
-				o.vault = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
+			defaults(func(o *serveOptions) {
+				o.vault.Namespace = "a"
+				o.vault.Config = transit.Config{Address: "https://v:8200", CACert: "b", ClientCert: "c", ClientKey: "d", TLSServerName: "e"}
 			})},
 		{"all the others", "--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
 			"--vault-allowed-auth-mounts jwt,/k/v/ --vault-allowed-namespaces team/a,b " +
 			"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi " +
 			"--metrics-addr :9090 --pprof-addr [::1]:6060 --node-name node-1.example --audit-log /var/log/audit", map[string]string{"NODE_NAME": "w"},
-			defaults(func(o *options) {
-				o.endpoint, o.allowed, o.authMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "/x/y/", "", time.Minute
+			defaults(func(o *serveOptions) {
+				o.endpoint, o.allowed, o.vault.AuthMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1", "https://b"}, "/x/y/", "", time.Minute
 				o.authMounts, o.namespaces = []string{"jwt", "/k/v/"}, []string{"team/a", "b"}
-				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.logLevel, o.logFormat = "k", ":8080", "kc", slog.LevelDebug, "json"
+				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.log = "k", ":8080", "kc", options.Log{Level: "debug", Format: "json"}
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"
 				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
 			})},
-		{"plain HTTP by flag", "--vault-addr=http://v --vault-allowed-addresses=http://w --vault-insecure-http", nil, defaults(func(o *options) {
-			o.vault, o.allowed = transit.Config{Address: "http://v", InsecureHTTP: true}, []string{"http://w"}
+		{"plain HTTP by flag", "--vault-addr=http://v --vault-allowed-addresses=http://w --vault-insecure-http", nil, defaults(func(o *serveOptions) {
+			o.vault.Config, o.allowed = transit.Config{Address: "http://v", InsecureHTTP: true}, []string{"http://w"}
 		})},
-		{"plain HTTP by environment", "", map[string]string{"VAULT_ADDR": "http://v", "SECRETMANAGER_VAULT_INSECURE_HTTP": "true"}, defaults(func(o *options) {
-			o.vault = transit.Config{Address: "http://v", InsecureHTTP: true}
+		{"plain HTTP by environment", "", map[string]string{"VAULT_ADDR": "http://v", "SECRETMANAGER_VAULT_INSECURE_HTTP": "true"}, defaults(func(o *serveOptions) {
+			o.vault.Config = transit.Config{Address: "http://v", InsecureHTTP: true}
 		})},
-		{"plain HTTP on the loopback interface", "--vault-addr=http://127.0.0.1:8200", nil, defaults(func(o *options) {
-			o.vault = transit.Config{Address: "http://127.0.0.1:8200"}
+		{"plain HTTP on the loopback interface", "--vault-addr=http://127.0.0.1:8200", nil, defaults(func(o *serveOptions) {
+			o.vault.Config = transit.Config{Address: "http://127.0.0.1:8200"}
 		})},
-		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *options) { o.republishCache = 0 })},
-		{"a cache in bytes", "--vault-addr=https://v:8200 --republish-cache-bytes=1000000", nil, defaults(func(o *options) { o.republishCache = 1000000 })},
+		{"no cache", "--vault-addr=https://v:8200 --republish-cache-bytes=0", nil, defaults(func(o *serveOptions) { o.republishCache = 0 })},
+		{"a cache in bytes", "--vault-addr=https://v:8200 --republish-cache-bytes=1000000", nil, defaults(func(o *serveOptions) { o.republishCache = 1000000 })},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -80,7 +81,7 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			got.getenv = nil
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(options{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(serveOptions{})); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -112,8 +113,8 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
-		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: is empty", `--vault-allowed-auth-mounts: "a//b"`, `--vault-allowed-namespaces: "../c"`, "--vault-client-cert: and",
-		`--mount-timeout: "3m"`, `--republish-cache-bytes: "-1"`, "--version-key-file: is empty", `--health-addr: "8080"`, `--metrics-addr: "9090"`, `--pprof-addr: ":6060"`, `--log-level: "debug-8"`, `--log-format: "xml"`, `--node-name: "a b"`, `--audit-log: "audit"`, "--help",
+		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`, "--vault-auth-mount: must not be empty", `--vault-allowed-auth-mounts: "a//b"`, `--vault-allowed-namespaces: "../c"`, "--vault-client-cert: must be set together with --vault-client-key",
+		"--mount-timeout: invalid value 3m0s", `--republish-cache-bytes: invalid value "-1"`, "--version-key-file: must not be empty", `--health-addr: invalid address "8080"`, `--metrics-addr: invalid address "9090"`, `--pprof-addr: invalid address ":6060"`, `--log-level: invalid value "debug-8"`, `--log-format: invalid value "xml"`, `--node-name: "a b"`, `--audit-log: invalid value "audit"`,
 	} {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%v\ndoes not have %q", err, text)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
 )
 
 //go:generate go test -run TestReference -update .
@@ -18,7 +19,7 @@ var update = flag.Bool("update", false, "write docs/reference/flags-provider.md 
 func TestReference(t *testing.T) {
 	const page = "../../docs/reference/flags-provider.md"
 	var help bytes.Buffer
-	if _, err := parse([]string{"--help"}, getenv(nil), &help); !errors.Is(err, errDone) {
+	if _, err := parse([]string{"--help"}, getenv(nil), &help); !errors.Is(err, pflag.ErrHelp) {
 		t.Fatal(err)
 	}
 	want := `<!-- Made by go generate ./cmd/secretmanager-provider; do not edit. -->

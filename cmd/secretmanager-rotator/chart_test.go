@@ -15,7 +15,7 @@ import (
 )
 
 // ofChart is what the program understands of the flags that the Helm chart gives it.
-func ofChart(t *testing.T, namespace, values string) *options {
+func ofChart(t *testing.T, namespace, values string) *runOptions {
 	t.Helper()
 	helm, err := chart.NewHelm(t.Context(), t.TempDir())
 	if err != nil {
@@ -56,9 +56,9 @@ rotator:
   logLevel: debug
   extraArgs: [--include-managed]
 `)
-	if !o.vault.InsecureHTTP || o.vaultNamespace != "team" || o.authMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
+	if !o.vault.InsecureHTTP || o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" || !slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
-		o.level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
+		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
 		t.Errorf("it understands %+v", o)
 	}
 	o = ofChart(t, "elsewhere", `
@@ -90,7 +90,7 @@ func TestChartDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := ofChart(t, rotator.DefaultStateNamespace, "")
-	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter || values.Vault.AuthMount != o.authMount || o.StateNamespace != rotator.DefaultStateNamespace {
+	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter || values.Vault.AuthMount != o.vault.AuthMount || o.StateNamespace != rotator.DefaultStateNamespace {
 		t.Errorf("the chart says %+v, the program %+v", values, o)
 	}
 }

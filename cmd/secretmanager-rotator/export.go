@@ -13,75 +13,67 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/exporter"
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
+	"github.com/secretmanager-io/secretmanager/internal/options"
+	"github.com/secretmanager-io/secretmanager/internal/options/kubeoptions"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// exportVerb is the first argument that makes the program tell Prometheus how the
-// runs went, instead of making one.
+// exportVerb is the first argument with which the program serves metrics of the runs, and makes
+// no run.
 const exportVerb = "export"
 
-// exportOptions is what the flags of export say.
+// exportOptions are the flags of export.
 type exportOptions struct {
-	logging
 	metricsAddr    string
 	stateNamespace string
 	cronJob        string
-	kubeconfig     string
+	kube           kubeoptions.Kubernetes
+	log            options.Log
 }
 
 func parseExport(args []string, stderr io.Writer) (*exportOptions, error) {
 	o := &exportOptions{}
-	f := pflag.NewFlagSet("secretmanager-rotator export", pflag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.SortFlags = false
+	f := newFlagSet("secretmanager-rotator export", "serves metrics of the rotator's runs to Prometheus.", stderr)
 	f.StringVar(&o.metricsAddr, "metrics-addr", ":9090", "`address` to serve /metrics and /healthz at")
 	f.StringVar(&o.stateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName+" and of the CronJob")
 	f.StringVar(&o.cronJob, "cronjob", "secretmanager-rotator", "`name` of the CronJob that starts the runs; empty if something else does")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file` (default: the cluster that this runs in)")
-	o.flags(f)
-	f.Usage = func() {
-		fmt.Fprintf(stderr, "secretmanager-rotator export tells Prometheus how the rotator's runs went.\n\nFlags:\n%s", f.FlagUsages())
-	}
-	if err := f.Parse(args); err != nil {
-		return nil, err
-	}
-	var errs []error
-	if f.NArg() > 0 {
-		errs = append(errs, fmt.Errorf("arguments that are not flags: %q", f.Args()))
-	}
-	if o.metricsAddr == "" {
-		errs = append(errs, errors.New("--metrics-addr is empty: there would be nothing to do"))
-	}
-	return o, errors.Join(append(errs, o.logging.check())...)
+	o.kube.AddFlags(f)
+	o.log.AddFlags(f)
+	return o, options.Parse(f, args, func() []error {
+		errs := append(options.ValidateListeners(options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}), o.log.Validate()...)
+		if o.metricsAddr == "" {
+			errs = append(errs, options.Invalid("metrics-addr", "must not be empty"))
+		}
+		return errs
+	})
 }
 
 // export serves the metrics until the context ends.
-func export(ctx context.Context, args []string, stderr io.Writer) int {
+func export(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parseExport(args, stderr)
-	if errors.Is(err, pflag.ErrHelp) {
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
 		return exitDone
-	}
-	if err != nil {
+	case errors.Is(err, options.ErrVersion):
+		fmt.Fprintln(stdout, version.Line("secretmanager-rotator"))
+		return exitDone
+	case err != nil:
 		fmt.Fprintf(stderr, "secretmanager-rotator export: %s\nsee secretmanager-rotator export --help\n", err)
 		return exitUsage
 	}
-	log := o.logger(stderr)
+	log := o.log.Logger(stderr)
 	klog.SetSlogLogger(log)
 	if err := o.serve(ctx, log); err != nil {
 		log.Error("stopped", "error", err)
-		return exitLeft
+		return exitFailed
 	}
 	log.Info("stopped")
 	return exitDone
 }
 
 func (o *exportOptions) serve(ctx context.Context, log *slog.Logger) error {
-	config, err := kubeConfig(o.kubeconfig)
-	if err != nil {
-		return err
-	}
-	kube, err := newClientset(config)
+	kube, err := o.kube.Client("secretmanager-rotator", 0)
 	if err != nil {
 		return err
 	}

@@ -209,7 +209,7 @@ func TestExportUsage(t *testing.T) {
 		"help":         {[]string{"--help"}, 0, []string{"--metrics-addr address", `(default "secretmanager-rotator")`, "--log-level"}},
 		"unknown flag": {[]string{"--vault-addr=x"}, 2, []string{"unknown flag: --vault-addr"}},
 		"all at once": {[]string{"now", "--metrics-addr=", "--log-level=loud", "--log-format=xml"}, 2,
-			[]string{`arguments that are not flags: ["now"]`, "--metrics-addr is empty", `--log-level "loud"`, `--log-format "xml"`}},
+			[]string{`unexpected arguments: ["now"]`, "--metrics-addr: must not be empty", `--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`}},
 		"kubeconfig is missing": {[]string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
 		"no such address":       {[]string{"--metrics-addr=256.0.0.1:0", "--kubeconfig=KUBECONFIG"}, 1, []string{"listening for metrics"}},
 	} {

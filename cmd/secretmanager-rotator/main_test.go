@@ -39,15 +39,15 @@ func TestUsage(t *testing.T) {
 	}{
 		"help":         {env, []string{"--help"}, 0, []string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
 		"unknown flag": {env, []string{"--rotat"}, 2, []string{"unknown flag: --rotat"}},
-		"argument":     {env, []string{"now"}, 2, []string{`arguments that are not flags: ["now"]`}},
-		"no Vault":     {nil, nil, 2, []string{"no address of Vault", "no identity for Vault"}},
-		"plain HTTP":   {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2, []string{`--vault-addr "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
+		"argument":     {env, []string{"now"}, 2, []string{`unexpected arguments: ["now"]`}},
+		"no Vault":     {nil, nil, 2, []string{"--vault-addr: is required", "--vault-role: is required with --vault-token-file, or VAULT_TOKEN"}},
+		"plain HTTP":   {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2, []string{`--vault-addr: "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
 		"plain HTTP, accepted": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, []string{"--vault-insecure-http", "--kubeconfig=/nowhere"}, 1,
 			[]string{"level=WARN", "requests to Vault are not encrypted", "address=http://vault:8200"}},
-		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role r needs --vault-token-file"}},
-		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file needs --vault-role"}},
+		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role: needs --vault-token-file"}},
+		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file: needs --vault-role"}},
 		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud", "--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
-			[]string{`rotate "maybe"`, "--kube-qps 0", "--vault-qps 0", `--log-level "loud"`, `--log-format "xml"`, "--concurrency 0", "--max-key-age 0", `namespace "A_B"`}},
+			[]string{`rotate "maybe"`, "--kube-qps: invalid value 0", "--vault-qps: invalid value 0", `--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`, "--concurrency: must not be 0", "--max-key-age: must not be 0", `namespace "A_B"`}},
 		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
 	}
 	for name, test := range tests {

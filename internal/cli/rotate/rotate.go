@@ -14,6 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/options/rotation"
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -21,13 +22,9 @@ import (
 
 type Options struct {
 	*cli.Factory
-	opts   rotator.Options
-	mode   string
-	dryRun string
-	output string
-
-	kubeQPS  float32
-	vaultQPS float64
+	rotation rotation.Rotation
+	dryRun   string
+	output   string
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -52,21 +49,9 @@ version is retired. The exit code is 0 when everything is at its target.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	f := c.Flags()
-	f.StringSliceVar(&o.opts.Keys, "transit-key", nil, "name of a transit key to look after; may be repeated (default every key found in the labels)")
-	f.StringVar(&o.opts.Mount, "transit-mount", "", "only Secrets whose transit engine is mounted at this path (default each Secret's own)")
-	f.StringVarP(&o.opts.Selector, "selector", "l", "", "label selector that Secrets must match besides")
-	f.StringVar(&o.mode, "rotate", string(rotator.Auto), "whether keys get a new version: auto (when it is due), always, never")
-	f.DurationVar(&o.opts.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a key is due")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, which it is without a value: find out and report, change nothing")
+	o.rotation.AddFlags(f)
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, which it is without a value: report what would be done, and change nothing")
 	f.Lookup("dry-run").NoOptDefVal = "client"
-	f.BoolVar(&o.opts.IncludeManaged, "include-managed", false, "write Secrets too that Argo CD or Flux keeps as they are in Git, and that are otherwise only reported")
-	f.BoolVar(&o.opts.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
-	f.DurationVar(&o.opts.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long ciphertext must have been gone before its version is retired")
-	f.BoolVar(&o.opts.Trim, "trim", false, "delete for good the versions that have been retired for as long as --retire-after says")
-	f.IntVar(&o.opts.Concurrency, "concurrency", rotator.DefaultConcurrency, "Secrets written at the same time")
-	f.StringVar(&o.opts.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "namespace of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
-	f.Float32Var(&o.kubeQPS, "kube-qps", 50, "requests per second to the API server, at most")
-	f.Float64Var(&o.vaultQPS, "vault-qps", 50, "requests per second to Vault, at most")
 	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print the whole report")
 	cli.FixedValues(c, "output", "json", "yaml")
 	cli.FixedValues(c, "dry-run", "none", "client")
@@ -77,36 +62,29 @@ version is retired. The exit code is 0 when everything is at its target.`,
 func (o *Options) run(ctx context.Context) error {
 	errs := []error{cli.CheckOutput(o.output, "json", "yaml")}
 	if o.dryRun != "none" && o.dryRun != "client" {
-		errs = append(errs, fmt.Errorf("--dry-run %q is none of none, client: Vault has no dry run of a rotation", o.dryRun))
+		errs = append(errs, fmt.Errorf("invalid --dry-run %q: must be none or client, as Vault has no dry run of a rotation", o.dryRun))
 	}
-	o.opts.DryRun = o.dryRun == "client"
-	o.opts.Rotate = rotator.Mode(o.mode)
+	o.rotation.DryRun = o.dryRun == "client"
 	if ns := *o.KubeFlags.Namespace; ns != "" {
-		o.opts.Namespaces = strings.Split(ns, ",")
+		o.rotation.Namespaces = strings.Split(ns, ",")
 	}
-	if o.kubeQPS <= 0 {
-		errs = append(errs, fmt.Errorf("--kube-qps %v is not above 0", o.kubeQPS))
-	}
-	if o.vaultQPS <= 0 {
-		errs = append(errs, fmt.Errorf("--vault-qps %v is not above 0", o.vaultQPS))
-	}
-	if err := errors.Join(append(errs, o.opts.Validate())...); err != nil {
+	if err := errors.Join(append(errs, o.rotation.Validate()...)...); err != nil {
 		return cli.Usage(err)
 	}
-	vault, err := o.LimitedVaultSession(o.vaultQPS)
+	vault, err := o.LimitedVaultSession(o.rotation.VaultQPS)
 	if err != nil {
 		return err
 	}
-	kube, err := o.KubeClientAs(inventory.RotatorManager, o.kubeQPS) // it does the rotator's work: status finds it by that name
+	kube, err := o.KubeClientAs(inventory.RotatorManager, o.rotation.KubeQPS) // it does the rotator's work: status finds it by that name
 	if err != nil {
 		return err
 	}
 	done := o.showProgress()
-	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.opts)
+	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.rotation.Options)
 	done()
 	if errors.Is(err, rotator.ErrNotInstalled) {
 		return cli.WithHint(err, "install the rotator (docs/install.md), or, to rotate by hand alone: "+
-			"kubectl -n "+o.opts.StateNamespace+" apply -f manifests/rotator/state.yaml")
+			"kubectl -n "+o.rotation.StateNamespace+" apply -f manifests/rotator/state.yaml")
 	}
 	if report == nil {
 		return err
@@ -127,7 +105,7 @@ func (o *Options) showProgress() (done func()) {
 	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""
-	o.opts.Progress = func(p rotator.Progress) {
+	o.rotation.Progress = func(p rotator.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
 			bar.Reset()

@@ -1,0 +1,51 @@
+// Package rotation has the flags of a rotation, for the rotator and for the verb rotate.
+package rotation
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/secretmanager-io/secretmanager/internal/options"
+	"github.com/secretmanager-io/secretmanager/rotator"
+)
+
+// Rotation is what a rotation does, and how fast.
+type Rotation struct {
+	rotator.Options
+	KubeQPS  float32
+	VaultQPS float64
+}
+
+// AddFlags adds the flags, but those for namespaces and for a dry run.
+func (r *Rotation) AddFlags(f *pflag.FlagSet) {
+	f.StringSliceVar(&r.Keys, "transit-key", nil, "name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
+	f.StringVar(&r.Mount, "transit-mount", "", "only Secrets whose transit engine is mounted at this `path` (default: each Secret's own)")
+	f.StringVarP(&r.Selector, "selector", "l", "", "label `selector` that Secrets must also match")
+	f.StringVar((*string)(&r.Rotate), "rotate", string(rotator.Auto), "`when` keys get a new version: auto (when it is due), always, never")
+	f.DurationVar(&r.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a new one is due")
+	f.BoolVar(&r.IncludeManaged, "include-managed", false, "also write Secrets that Argo CD or Flux keep as they are in Git, which are otherwise only reported")
+	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
+	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long a version must have been unused before it is retired")
+	f.BoolVar(&r.Trim, "trim", false, "delete the versions that have been retired for as long as --retire-after")
+	f.IntVar(&r.Concurrency, "concurrency", rotator.DefaultConcurrency, "`number` of Secrets written at the same time")
+	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+	f.Float32Var(&r.KubeQPS, "kube-qps", 50, "maximum `number` of requests per second to the API server")
+	f.Float64Var(&r.VaultQPS, "vault-qps", 50, "maximum `number` of requests per second to Vault")
+}
+
+// Validate returns all problems.
+func (r *Rotation) Validate() (errs []error) {
+	positive := func(flag string, value float64) {
+		if value <= 0 {
+			errs = append(errs, options.Invalid(flag, "invalid value %v: must be greater than 0", value))
+		}
+	}
+	if r.MaxKeyAge == 0 {
+		errs = append(errs, options.Invalid("max-key-age", "must not be 0: to rotate whatever the age, set --rotate=always"))
+	}
+	positive("kube-qps", float64(r.KubeQPS))
+	positive("vault-qps", r.VaultQPS)
+	if r.Concurrency == 0 {
+		errs = append(errs, options.Invalid("concurrency", "must not be 0"))
+	}
+	return append(errs, r.Options.Validate())
+}

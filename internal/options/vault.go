@@ -1,0 +1,54 @@
+package options
+
+import (
+	"github.com/hashicorp/vault/api"
+	"github.com/spf13/pflag"
+
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// DefaultAuthMount is the path of the auth mount where no flag names one.
+const DefaultAuthMount = "kubernetes"
+
+// Vault is how a program reaches Vault.
+type Vault struct {
+	transit.Config
+	Namespace string
+	AuthMount string
+}
+
+// AddFlags adds the flags, whose defaults are those of the environment. The help of what a
+// class may override ends in scope.
+func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
+	v.Config = transit.FromEnvironment(getenv)
+	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")
+	f.StringVar(&v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace), "Vault `namespace`"+scope+" (VAULT_NAMESPACE)")
+	f.StringVar(&v.AuthMount, "vault-auth-mount", DefaultAuthMount, "`path` of the auth mount"+scope+", of type kubernetes or jwt")
+	f.StringVar(&v.CACert, "vault-ca-cert", v.CACert, "`file` of PEM certificates to trust (VAULT_CACERT)")
+	f.StringVar(&v.ClientCert, "vault-client-cert", v.ClientCert, "`file` of the client certificate (VAULT_CLIENT_CERT)")
+	f.StringVar(&v.ClientKey, "vault-client-key", v.ClientKey, "`file` of the key of the client certificate (VAULT_CLIENT_KEY)")
+	f.StringVar(&v.TLSServerName, "vault-tls-server-name", v.TLSServerName, "`name` expected in Vault's certificate (VAULT_TLS_SERVER_NAME)")
+	f.BoolVar(&v.InsecureHTTP, "vault-insecure-http", v.InsecureHTTP, "accept http addresses of Vault outside the loopback interface, for development: "+
+		"tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+}
+
+// Validate returns all problems.
+func (v *Vault) Validate() (errs []error) {
+	if v.Address == "" {
+		errs = append(errs, Invalid("vault-addr", "is required, or VAULT_ADDR in the environment"))
+	} else if err := v.CheckAddress(v.Address); err != nil {
+		errs = append(errs, Invalid("vault-addr", "%w", err))
+	}
+	if (v.ClientCert == "") != (v.ClientKey == "") {
+		errs = append(errs, Invalid("vault-client-cert", "must be set together with --vault-client-key"))
+	}
+	return errs
+}
+
+// CheckAddress reports what is wrong with an address of Vault.
+func (v *Vault) CheckAddress(address string) error {
+	if err := transit.CheckAddress(address); err != nil {
+		return err
+	}
+	return transit.CheckTransport(address, v.InsecureHTTP)
+}
