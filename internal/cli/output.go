@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
 
@@ -15,19 +14,6 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
-
-// CheckOutput reports whether -o is one of the formats.
-func CheckOutput(format string, formats ...string) error {
-	if format == "" {
-		return nil
-	}
-	for _, f := range formats {
-		if f == format {
-			return nil
-		}
-	}
-	return Usagef("-o %q is none of %s", format, strings.Join(formats, ", "))
-}
 
 // PrintSecret writes a Secret as -o says: yaml, json or name.
 func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {

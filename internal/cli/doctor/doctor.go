@@ -25,6 +25,8 @@ type Options struct {
 	provider       string // namespace of the installation
 	login          bool
 	output         string
+	args           []string
+	pod            string
 
 	group  string // of the links that were printed last
 	colour bool   // standard output is a terminal that wants it
@@ -60,7 +62,7 @@ is, but not everything could be found out, or if there is no cluster.`,
   secretmanager doctor web-0 -n demo
   secretmanager doctor --class matrix --service-account matrix -n demo -o json`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.StringVar(&o.class, "class", "", "SecretProviderClass to look at, instead of those of a pod")
@@ -72,35 +74,38 @@ is, but not everything could be found out, or if there is no cluster.`,
 	return c
 }
 
-func (o *Options) run(ctx context.Context, args []string) error {
-	var errs []error
-	errs = append(errs, cli.CheckOutput(o.output, "json"))
-	pod := ""
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.args = args
 	if len(args) > 0 {
-		pod = args[0]
-		for _, kind := range []string{"pod/", "pods/", "po/"} { // as kubectl get -o name has it, or takes it
-			pod = strings.TrimPrefix(pod, kind)
-		}
-		switch {
-		case pod == "":
-			errs = append(errs, errors.New("POD is empty: leave it out to look at the installation alone"))
-		case strings.Contains(pod, "/"):
-			errs = append(errs, fmt.Errorf("%q is not the name of a pod: name its namespace with -n", args[0]))
+		o.pod = args[0]
+		for _, kind := range []string{"pod/", "pods/", "po/"} { // as kubectl get -o name prints it, or takes it
+			o.pod = strings.TrimPrefix(o.pod, kind)
 		}
 	}
-	if len(args) > 0 && o.class != "" {
-		errs = append(errs, errors.New("POD and --class are two ways to say it: the classes of a pod are those of its volumes"))
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "json"))
+	named := len(o.args) > 0
+	p.If(named && o.pod == "", "POD is empty: leave it out to check the installation alone")
+	if strings.Contains(o.pod, "/") {
+		p.Add(fmt.Errorf("%q is not the name of a pod: name its namespace with -n", o.args[0]))
 	}
-	if o.account != "" && o.class == "" {
-		errs = append(errs, errors.New("--service-account is of no use without --class"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
+	p.If(named && o.class != "", "POD cannot be combined with --class: the classes of a pod are those of its volumes")
+	p.If(o.account != "" && o.class == "", "--service-account needs --class")
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	options := doctor.Options{
 		Vault: o.VaultSettings(), VaultNamespace: o.Getenv(api.EnvVaultNamespace), VaultAPI: o.AuditedVaultAPI,
 		AuthMount: o.authMount, ProviderNamespace: o.provider,
-		Pod: pod, Class: o.class, Account: o.account, Login: o.login, Program: o.ProgramName, Version: version.Number(),
+		Pod: o.pod, Class: o.class, Account: o.account, Login: o.login, Program: o.ProgramName, Version: version.Number(),
 	}
 	if options.Vault.Address != "" {
 		options.VaultToken, options.VaultTokenError = o.VaultToken()

@@ -29,6 +29,7 @@ type Options struct {
 	*cli.Factory
 	file    string
 	tempDir string
+	name    string
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -65,7 +66,7 @@ is encrypted or off.`,
   # with vim, without the files that it keeps
   EDITOR='vim -n -i NONE' secretmanager edit matrix-secrets -n demo`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), strings.Join(args, "")) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.StringVarP(&o.file, "filename", "f", "", "manifest that the Secret is in, instead of the cluster")
@@ -73,15 +74,26 @@ is encrypted or off.`,
 	return c
 }
 
-func (o *Options) run(ctx context.Context, name string) error {
-	if name == "" && o.file == "" {
-		return cli.Usagef("name the Secret, or a manifest with -f")
-	}
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.name = strings.Join(args, "")
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.If(o.name == "" && o.file == "", "name the Secret, or a manifest with -f")
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	vault, err := o.VaultSession()
 	if err != nil {
 		return err
 	}
-	target, err := o.target(vault, name)
+	target, err := o.target(vault, o.name)
 	if err != nil {
 		return err
 	}

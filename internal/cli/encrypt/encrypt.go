@@ -5,7 +5,6 @@ package encrypt
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -34,6 +33,8 @@ type Options struct {
 	output, dryRun    string
 	class             bool
 	account           string
+	name              string
+	entries           map[string][]byte // of the sources
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -92,7 +93,7 @@ Secret directly, as variables or as a volume, will read ciphertext.`,
   # a Secret of plaintext into ciphertext, in place
   secretmanager encrypt matrix-plain -n demo --transit-key matrix --from-secret matrix-plain --replace`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.from.files, "from-file", nil, "[ENTRY=]FILE to encrypt, the entry being named as the file unless told; ENTRY=- is standard input (repeatable)")
@@ -114,51 +115,46 @@ Secret directly, as variables or as a volume, will read ciphertext.`,
 	return c
 }
 
-// check reports all that is wrong with the command line but the sources.
-func (o *Options) check(name string) (errs []error) {
-	no := func(wrong bool, words string) {
-		if wrong {
-			errs = append(errs, errors.New(words))
-		}
-	}
-	errs = append(errs, cli.CheckOutput(o.output, "yaml", "json", "name"))
-	if o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server" {
-		errs = append(errs, display.Errorf("--dry-run %q is none of none, client, server", o.dryRun))
-	}
-	if _, err := ciphertext.ParseScope(o.scope); err != nil {
-		errs = append(errs, display.Errorf("--scope: %w", err))
-	}
-	no(o.dryRun == "client" && o.key == "" && o.mergeInto == "", "--transit-key is missing: without a cluster nothing else tells the key")
-	no(o.fromSecret != "" && !o.from.none(), "--from-secret brings its entries: it cannot be mixed with other sources")
-	no(o.replace && o.fromSecret == "", "--replace is of no use without --from-secret")
-	no(o.replace && o.fromSecret != "" && name != o.fromSecret, "--replace turns the Secret of --from-secret itself into ciphertext: name it as NAME too")
-	no(!o.replace && o.fromSecret == name, "the Secret of --from-secret is NAME itself: choose another name, or give --replace")
-	no(o.replace && o.mergeInto != "", "--replace and --merge-into are two places to write to")
-	no(o.replace && o.key == "", "--transit-key is missing: a Secret that holds plaintext does not tell the key")
-	no(o.replace && o.dryRun == "client", "--replace with --dry-run=client would show nothing: use --dry-run=server")
-	no(o.mergeInto == "-", "--merge-into takes the name of a file")
-	no(o.mergeInto != "" && o.output != "", "-o prints a Secret, and --merge-into writes a file: leave one out")
-	no(o.mergeInto != "" && o.dryRun == "server", "--merge-into asks no cluster: use --dry-run=client")
-	no(o.class && o.output != "" && o.output != "yaml", "--print-class prints YAML: use -o yaml, or no -o")
-	return errs
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.name = args[0]
+	return nil
 }
 
-func (o *Options) run(ctx context.Context, name string) error {
-	errs := o.check(name)
-	var entries map[string][]byte
+// Validate implements cli.Options. It reads the sources, whose problems are among those reported.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "yaml", "json", "name"), cli.ValidateValue("--dry-run", o.dryRun, "none", "client", "server"))
+	if _, err := ciphertext.ParseScope(o.scope); err != nil {
+		p.Add(display.Errorf("--scope: %w", err))
+	}
+	p.If(o.dryRun == "client" && o.key == "" && o.mergeInto == "", "--transit-key is required: without a cluster, nothing else names the key")
+	p.If(o.fromSecret != "" && !o.from.none(), "--from-secret cannot be combined with other sources of entries")
+	p.If(o.replace && o.fromSecret == "", "--replace needs --from-secret")
+	p.If(o.replace && o.fromSecret != "" && o.name != o.fromSecret, "--replace converts the Secret of --from-secret itself: NAME must be the same")
+	p.If(!o.replace && o.fromSecret == o.name, "NAME and --from-secret are the same Secret: choose another name, or set --replace")
+	p.If(o.replace && o.mergeInto != "", "--replace cannot be combined with --merge-into")
+	p.If(o.replace && o.key == "", "--transit-key is required: a plaintext Secret does not name a key")
+	p.If(o.replace && o.dryRun == "client", "--replace cannot be combined with --dry-run=client: use --dry-run=server")
+	p.If(o.mergeInto == "-", "--merge-into needs the name of a file")
+	p.If(o.mergeInto != "" && o.output != "", "-o cannot be combined with --merge-into")
+	p.If(o.mergeInto != "" && o.dryRun == "server", "--merge-into cannot be combined with --dry-run=server: use --dry-run=client")
+	p.If(o.class && o.output != "" && o.output != "yaml", "--print-class needs -o yaml, or no -o")
 	if o.fromSecret == "" {
 		var err error
-		entries, err = o.from.read(o.In)
-		errs = append(errs, err)
+		o.entries, err = o.from.read(o.In)
+		p.Add(err)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	if len(o.from.literals) > 0 && cli.IsTerminal(o.ErrOut) {
 		fmt.Fprintln(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file ENTRY=- reads them from standard input")
 	}
 	spec := secretmanager.Spec{
-		Name: name, Entries: entries,
+		Name: o.name, Entries: o.entries,
 		Settings: ciphertext.Settings{Key: o.key, Mount: o.mount, Scope: ciphertext.Scope(o.scope)},
 	}
 	vault, err := o.VaultSession()
@@ -250,7 +246,7 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && spec.Settings.Key == "":
-		return cli.Usagef("--transit-key is missing: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
+		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:

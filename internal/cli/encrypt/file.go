@@ -87,7 +87,7 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 // intoNew adds a Secret to the file.
 func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
 	if spec.Settings.Key == "" {
-		return nil, cli.Usagef("--transit-key is missing: there is no Secret %s in %s to take it from", spec.Name, f.Name)
+		return nil, cli.Usagef("--transit-key is required: there is no Secret %s in %s to take it from", spec.Name, f.Name)
 	}
 	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {
 		return nil, err

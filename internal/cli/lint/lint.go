@@ -2,6 +2,7 @@
 package lint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,6 +20,7 @@ type Options struct {
 	strict     bool
 	minVersion int
 	output     string
+	args       []string
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -47,7 +49,7 @@ warnings, and 1 if a file could not be read. What is looked for:
   secretmanager lint -R deploy/ --strict -o github
   kubectl kustomize deploy/ | secretmanager lint -`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return o.run(args) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
@@ -65,15 +67,24 @@ func lintRules() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func (o *Options) run(args []string) error {
-	if err := cli.CheckOutput(o.output, "json", "github"); err != nil {
-		return err
-	}
-	if o.minVersion < 0 {
-		return cli.Usagef("--min-version %d is negative", o.minVersion)
-	}
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.args = args
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "json", "github"))
+	p.If(o.minVersion < 0, "invalid --min-version: must not be negative")
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(context.Context) error {
 	// What can be read is looked at, whatever becomes of the rest.
-	files, unread := manifestfile.Open(o.In, o.ErrOut, args, o.recursive, func(m manifestfile.File) (*lint.File, error) {
+	files, unread := manifestfile.Open(o.In, o.ErrOut, o.args, o.recursive, func(m manifestfile.File) (*lint.File, error) {
 		f, err := lint.Read(m.Name, m.Source)
 		if err != nil {
 			return nil, manifestfile.WithName(m.Name, err)

@@ -54,7 +54,7 @@ not shown; they stay in DIR until you remove them.`,
   kubectl create token matrix -n demo --audience vault \
       --bound-object-kind Pod --bound-object-name web-0 > token`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.StringVar(&o.class, "class", "", "file with the SecretProviderClass (required; - is standard input)")
@@ -74,22 +74,24 @@ not shown; they stay in DIR until you remove them.`,
 	return c
 }
 
-func (o *Options) run(ctx context.Context) error {
-	var errs []error
+// Complete implements cli.Options.
+func (o *Options) Complete(*cobra.Command, []string) error { return nil }
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
 	for _, required := range []struct{ flag, value string }{
 		{"class", o.class}, {"socket", o.socket}, {"service-account-token", o.token}, {"out", o.out},
 	} {
-		if required.value == "" {
-			errs = append(errs, fmt.Errorf("--%s is missing", required.flag))
-		}
+		p.If(required.value == "", "--"+required.flag+" is required")
 	}
-	if o.class == "-" && o.secret == "-" {
-		errs = append(errs, errors.New("--class and --secret cannot both be standard input"))
-	}
-	errs = append(errs, cli.CheckOutput(o.output, "json", "yaml"))
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
+	p.If(o.class == "-" && o.secret == "-", "--class and --secret cannot both be standard input")
+	p.Add(cli.ValidateOutput(o.output, "json", "yaml"))
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	request, err := o.request()
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ cluster is needed.`,
   secretmanager rewrap -R deploy/
   secretmanager rewrap --check -R deploy/
   kubectl get secret matrix-secrets -n demo -o yaml | secretmanager rewrap - > matrix-secrets.yaml`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), append(o.files, args...)) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "file or folder, as an argument is one; - is standard input (repeatable)")
@@ -81,18 +81,23 @@ func (i item) fail(err error) error {
 	return display.Errorf("%s: line %d: entry %s: %w", i.file.Name, i.entry.Line, i.place, err)
 }
 
-func (o *Options) run(ctx context.Context, args []string) error {
-	var errs []error
-	if len(args) == 0 {
-		errs = append(errs, errors.New("no file is named: rewrap FILE, or - for standard input"))
-	}
-	if o.dryRun != "none" && o.dryRun != "client" {
-		errs = append(errs, display.Errorf("--dry-run %q is none of none, client: files have no server that could check them", o.dryRun))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
-	files, err := manifestfile.Open(o.In, o.ErrOut, args, o.recursive, manifestfile.Parse)
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.files = append(o.files, args...)
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.If(len(o.files) == 0, "no file is named: rewrap FILE, or - for standard input")
+	p.Add(cli.ValidateValue("--dry-run", o.dryRun, "none", "client"))
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
+	files, err := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive, manifestfile.Parse)
 	if errors.Is(err, manifestfile.ErrMixed) {
 		return cli.Usage(err)
 	}
@@ -117,9 +122,10 @@ func (o *Options) run(ctx context.Context, args []string) error {
 		return nil
 	}
 	reports := io.Writer(o.Out)
-	if args[0] == "-" {
+	if o.files[0] == "-" {
 		reports = o.ErrOut // standard output is the manifest
 	}
+	var errs []error
 	var report []func()
 	rewrapped, total := 0, 0
 	for _, key := range order {

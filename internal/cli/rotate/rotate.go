@@ -46,7 +46,7 @@ version is retired. The exit code is 0 when everything is at its target.`,
   # a new version of one key now, whatever its age
   secretmanager rotate --transit-key matrix --rotate=always`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	o.rotation.AddFlags(f)
@@ -59,18 +59,25 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	return c
 }
 
-func (o *Options) run(ctx context.Context) error {
-	errs := []error{cli.CheckOutput(o.output, "json", "yaml")}
-	if o.dryRun != "none" && o.dryRun != "client" {
-		errs = append(errs, fmt.Errorf("invalid --dry-run %q: must be none or client, as Vault has no dry run of a rotation", o.dryRun))
-	}
+// Complete implements cli.Options.
+func (o *Options) Complete(*cobra.Command, []string) error {
 	o.rotation.DryRun = o.dryRun == "client"
 	if ns := *o.KubeFlags.Namespace; ns != "" {
 		o.rotation.Namespaces = strings.Split(ns, ",")
 	}
-	if err := errors.Join(append(errs, o.rotation.Validate()...)...); err != nil {
-		return cli.Usage(err)
-	}
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "json", "yaml"), cli.ValidateValue("--dry-run", o.dryRun, "none", "client"))
+	p.Add(o.rotation.Validate()...)
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	vault, err := o.LimitedVaultSession(o.rotation.VaultQPS)
 	if err != nil {
 		return err

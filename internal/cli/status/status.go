@@ -3,7 +3,6 @@ package status
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 type Options struct {
@@ -76,7 +74,7 @@ The JSON is described in docs/reference/status.md, and stays as it is.`,
 			}
 			return cobra.NoArgs(c, args)
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
@@ -90,33 +88,26 @@ The JSON is described in docs/reference/status.md, and stays as it is.`,
 	return c
 }
 
-// check reports all that is wrong with the command line.
-func (o *Options) check() error {
+// Complete implements cli.Options.
+func (o *Options) Complete(*cobra.Command, []string) error { return nil }
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
 	formats := []string{"wide", "json", "yaml", "name"}
-	var errs []error
 	switch {
 	case o.retired != "":
 		formats = []string{"json"}
-		if o.follow || o.stale {
-			errs = append(errs, errors.New("--if-retired goes neither with --watch nor with --stale"))
-		}
+		p.If(o.follow || o.stale, "--if-retired cannot be combined with --watch or --stale")
 		if v, err := strconv.Atoi(o.retired); o.retired != newest && (err != nil || v < 1) {
-			errs = append(errs, display.Errorf("--if-retired %q is not a key version, which is a number from 1", o.retired))
+			p.Add(display.Errorf("invalid --if-retired %q: must be a key version, a number from 1", o.retired))
 		}
 	case o.follow:
 		formats = []string{"wide", "json", "name"}
-		if o.stale {
-			errs = append(errs, errors.New("--stale does not go with --watch: it is for an exit code, and a watch ends by being interrupted"))
-		}
+		p.If(o.stale, "--stale cannot be combined with --watch, which has no exit code of its own")
 	}
-	errs = append(errs, cli.CheckOutput(o.output, formats...))
-	if _, err := labels.Parse(o.selector); err != nil {
-		errs = append(errs, display.Errorf("-l %q: %w", o.selector, err))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
-	return nil
+	p.Add(cli.ValidateOutput(o.output, formats...), cli.ValidateSelector(o.selector))
+	return p.Err()
 }
 
 // retiredVersion is the version of --if-retired; 0 means all but the newest.
@@ -125,10 +116,8 @@ func (o *Options) retiredVersion() int {
 	return version
 }
 
-func (o *Options) run(ctx context.Context) error {
-	if err := o.check(); err != nil {
-		return err
-	}
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	namespace, err := o.namespace()
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func watchStatus(t *testing.T, w *fixture, kubeconfig string) *watching {
 	ctx, stop := context.WithCancel(t.Context())
 	x.stop = stop
 	go func() {
-		err := o.run(ctx)
+		err := o.Run(ctx)
 		in.Close()
 		x.done <- err
 	}()

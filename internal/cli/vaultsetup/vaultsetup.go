@@ -37,6 +37,7 @@ type Options struct {
 	others               []string // flags that were given and are not about audit headers
 	accessor             string
 	output               string
+	setup                vaultsetup.Setup
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -90,18 +91,7 @@ With -o terraform the same is printed as resources of Terraform's vault provider
   # let the audit log tell which pod a decryption was for
   secretmanager vault-setup --audit-headers`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.authTypeGiven = cmd.Flags().Changed("auth-type")
-			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-				if f.Changed && f.Name != "audit-headers" && f.Name != "apply" && f.Name != "output" {
-					o.others = append(o.others, "--"+f.Name)
-				}
-			})
-			if o.auditHeaders {
-				return o.runAuditHeaders(cmd.Context())
-			}
-			return o.run(cmd.Context())
-		},
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "do it, and show what was created, changed or left as it is")
@@ -127,21 +117,43 @@ With -o terraform the same is printed as resources of Terraform's vault provider
 	return c
 }
 
-// setup makes what the flags ask for; all that is wrong with them is reported.
-func (o *Options) setup() (vaultsetup.Setup, error) {
-	var errs []error
-	errs = append(errs, cli.CheckOutput(o.output, "terraform"))
-	if o.apply && o.output != "" {
-		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
+// Complete implements cli.Options.
+func (o *Options) Complete(cmd *cobra.Command, _ []string) error {
+	o.authTypeGiven = cmd.Flags().Changed("auth-type")
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "audit-headers" && f.Name != "apply" && f.Name != "output" {
+			o.others = append(o.others, "--"+f.Name)
+		}
+	})
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "terraform"))
+	p.If(o.apply && o.output != "", "-o cannot be combined with --apply")
+	if o.auditHeaders {
+		p.If(len(o.others) > 0, "--audit-headers is a step of its own: leave out "+strings.Join(o.others, ", "))
+		return p.Err()
 	}
+	var err error
+	o.setup, err = o.newSetup()
+	p.Add(err)
+	return p.Err()
+}
+
+// newSetup makes what the flags ask for; all that is wrong with them is reported.
+func (o *Options) newSetup() (vaultsetup.Setup, error) {
+	var errs []error
 	if o.accessor != "" && !o.perNamespace {
-		errs = append(errs, errors.New("--auth-accessor is of no use without --per-namespace"))
+		errs = append(errs, errors.New("--auth-accessor needs --per-namespace"))
 	}
 	if o.key == "" && !o.perNamespace {
-		errs = append(errs, errors.New("--transit-key is missing: it names the transit key"))
+		errs = append(errs, errors.New("--transit-key is required: the name of the transit key"))
 	}
 	if o.account == "" {
-		errs = append(errs, errors.New("--service-account is missing: it names the service account of the pods that read the Secrets"))
+		errs = append(errs, errors.New("--service-account is required: the service account of the pods that read the Secrets"))
 	}
 	account := func(flag, text string) (a vaultsetup.Account) {
 		a, err := vaultsetup.ParseAccount(text)
@@ -164,14 +176,14 @@ func (o *Options) setup() (vaultsetup.Setup, error) {
 	if o.author != "" {
 		s.Author = &vaultsetup.Grant{Account: account("author-service-account", o.author), Role: o.authorRole}
 	} else if o.authorRole != "" {
-		errs = append(errs, errors.New("--author-role is of no use without --author-service-account"))
+		errs = append(errs, errors.New("--author-role needs --author-service-account"))
 	}
 	namespace, err := o.RequireNamespace("the app's role is bound to one")
 	if err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return s, cli.Usage(err)
+		return s, err
 	}
 	s.App = &vaultsetup.Grant{Account: vaultsetup.Account{Namespace: namespace, Name: o.account}, Role: o.role}
 	if o.perNamespace {
@@ -180,16 +192,17 @@ func (o *Options) setup() (vaultsetup.Setup, error) {
 		s.App.Role = cmp.Or(s.App.Role, vaultsetup.NamespacesRoleName(o.account))
 	}
 	if err := s.Check(); err != nil {
-		return s, cli.Usage(err)
+		return s, err
 	}
 	return s, nil
 }
 
-func (o *Options) run(ctx context.Context) error {
-	setup, err := o.setup()
-	if err != nil {
-		return err
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
+	if o.auditHeaders {
+		return o.runAuditHeaders(ctx)
 	}
+	setup := o.setup
 	if !o.apply {
 		if err := o.print(ctx, setup); err != nil {
 			return err
@@ -226,16 +239,6 @@ func (o *Options) run(ctx context.Context) error {
 
 // runAuditHeaders registers the audit headers, or prints how to, for those who may.
 func (o *Options) runAuditHeaders(ctx context.Context) error {
-	errs := []error{cli.CheckOutput(o.output, "terraform")}
-	if len(o.others) > 0 {
-		errs = append(errs, fmt.Errorf("--audit-headers is a step of its own: leave out %s", strings.Join(o.others, ", ")))
-	}
-	if o.apply && o.output != "" {
-		errs = append(errs, errors.New("-o prints what --apply does: choose one of them"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
 	if o.output == "terraform" {
 		return vaultsetup.WriteAuditHeaderTerraform(o.Out)
 	}

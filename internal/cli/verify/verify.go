@@ -16,7 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 type Options struct {
@@ -26,6 +25,7 @@ type Options struct {
 	files     []string
 	recursive bool
 	output    string
+	names     []string
 
 	rows   []*secretResult
 	ofFile map[*corev1.Secret]*secretResult // of those that wait for Vault
@@ -57,7 +57,7 @@ The exit code is 3 if something fails, and 1 if something could not be found out
   secretmanager verify -A -o json
   secretmanager verify -f matrix-secrets.yaml
   secretmanager verify -R -f deploy/ -n demo`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args) },
+		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
@@ -68,10 +68,24 @@ The exit code is 3 if something fails, and 1 if something could not be found out
 	return c
 }
 
-func (o *Options) run(ctx context.Context, names []string) error {
-	if err := o.checkUsage(names); err != nil {
-		return err
-	}
+// Complete implements cli.Options.
+func (o *Options) Complete(_ *cobra.Command, args []string) error {
+	o.names = args
+	return nil
+}
+
+// Validate implements cli.Options.
+func (o *Options) Validate() error {
+	var p cli.Problems
+	p.Add(cli.ValidateOutput(o.output, "json"), cli.ValidateSelector(o.selector))
+	p.If(len(o.names) > 0 && (o.all || o.selector != "" || len(o.files) > 0), "NAME cannot be combined with -A, -l or -f")
+	p.If(len(o.files) > 0 && (o.all || o.selector != ""), "-f cannot be combined with -A or -l")
+	p.If(o.recursive && len(o.files) == 0, "-R needs directories that -f names")
+	return p.Err()
+}
+
+// Run implements cli.Options.
+func (o *Options) Run(ctx context.Context) error {
 	vault, err := o.VaultSession()
 	if err != nil {
 		return err
@@ -82,7 +96,7 @@ func (o *Options) run(ctx context.Context, names []string) error {
 	if len(o.files) > 0 {
 		unread, err = o.addFiles(ctx, prover)
 	} else {
-		unread, err = o.addCluster(ctx, prover, names)
+		unread, err = o.addCluster(ctx, prover, o.names)
 	}
 	if err == nil {
 		err = prover.Flush(ctx)
@@ -97,27 +111,6 @@ func (o *Options) run(ctx context.Context, names []string) error {
 		return unread
 	}
 	return o.report(errors.Join(unread, err))
-}
-
-func (o *Options) checkUsage(names []string) error {
-	var errs []error
-	errs = append(errs, cli.CheckOutput(o.output, "json"))
-	if _, err := labels.Parse(o.selector); err != nil {
-		errs = append(errs, display.Errorf("-l %q: %w", o.selector, err))
-	}
-	if len(names) > 0 && (o.all || o.selector != "" || len(o.files) > 0) {
-		errs = append(errs, errors.New("a Secret that is named cannot be combined with -A, -l or -f"))
-	}
-	if len(o.files) > 0 && (o.all || o.selector != "") {
-		errs = append(errs, errors.New("-f cannot be combined with -A or -l"))
-	}
-	if o.recursive && len(o.files) == 0 {
-		errs = append(errs, errors.New("-R is for folders, which -f names"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return cli.Usage(err)
-	}
-	return nil
 }
 
 // addCluster adds the Secrets of the cluster. What could not be read is one error,
