@@ -74,7 +74,7 @@ rotator:
 // TestChartDefaults: the chart gives no flag for what is a default of its own, so that
 // has to be the program's too.
 func TestChartDefaults(t *testing.T) {
-	text, err := os.ReadFile("../../" + chart.Folder + "/values.yaml")
+	text, err := os.ReadFile("../../" + chart.Dir + "/values.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

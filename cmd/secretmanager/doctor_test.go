@@ -156,12 +156,12 @@ var breakages = []breakage{
 			c.status(t, "secretmanager-system", "provider-node-2", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: waiting}}})
 		},
 		undo: func(t *testing.T, c *clinic) {
-			c.pod(t, "secretmanager-system", "provider-node-2", "app.kubernetes.io/name: secretmanager-provider", "node-2")
+			c.pod(t, "secretmanager-system", "provider-node-2", providerLabels, "node-2")
 		}},
 	{name: "no provider", link: "provider-nodes", says: "node-1 (none)", mend: "describe daemonset secretmanager-provider",
 		wreck: sh(`kubectl -n secretmanager-system delete pod provider-node-1 --force`),
 		undo: func(t *testing.T, c *clinic) {
-			c.pod(t, "secretmanager-system", "provider-node-1", "app.kubernetes.io/name: secretmanager-provider", "node-1")
+			c.pod(t, "secretmanager-system", "provider-node-1", providerLabels, "node-1")
 		}},
 	{name: "no driver by the pod", link: "provider-nodes", says: "does not run on node node-1, where the pod is", mend: "kubectl describe node node-1",
 		wreck: sh(`kubectl -n kube-system delete pod driver-node-1 --force`),

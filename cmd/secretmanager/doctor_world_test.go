@@ -98,7 +98,7 @@ func (c *clinic) install(t *testing.T) {
 	check(t, c.vault.TrustAPIServer(t.Context(), "kubernetes", c.server, c.server.ReviewerToken(t)))
 	for node := range slices.Values([]string{"node-1", "node-2"}) {
 		c.pod(t, "kube-system", "driver-"+node, "app: csi-secrets-store", node)
-		c.pod(t, "secretmanager-system", "provider-"+node, "app.kubernetes.io/name: secretmanager-provider", node)
+		c.pod(t, "secretmanager-system", "provider-"+node, providerLabels, node)
 	}
 	c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2)
 	c.sh(t, `
@@ -114,6 +114,9 @@ func (c *clinic) vaultIs(t *testing.T, address string) {
 	t.Helper()
 	c.sh(t, `kubectl -n secretmanager-system patch $(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault) -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
 }
+
+// providerLabels are the labels that the DaemonSet of the provider selects its pods by.
+const providerLabels = "app.kubernetes.io/name: secretmanager-provider, app.kubernetes.io/instance: secretmanager"
 
 // pod makes a pod that is ready.
 func (c *clinic) pod(t *testing.T, namespace, name, label, node string) {

@@ -6,80 +6,153 @@ import (
 	"testing"
 )
 
-// TestBadValues: what is wrong with values is said in words that help, before
-// anything is installed.
+// badValues are rejected before anything is installed, with an error that names the value.
+var badValues = []struct {
+	name, values string
+	want         []string
+}{
+	{"mistyped", `rotater: {cluster: true}`, []string{"rotater", "not allowed"}},
+	{"mistyped in a component", `provider: {priorityClass: high}`, []string{"/provider", "priorityClass", "not allowed"}},
+	{"mistyped in a nested value", `vault: {ca: {secretName: a}}`, []string{"/vault/ca", "secretName", "not allowed"}},
+	{"string instead of an object", `vault: https://vault:8200`, []string{"vault", "object"}},
+	{"address without a scheme", `vault: {address: "vault:8200"}`, []string{"/vault/address", "https?://"}},
+	{"invalid digest", `image: {digest: "sha256:abc"}`, []string{"/image/digest", "sha256:[0-9a-f]{64}"}},
+	{"repository with a tag", `image: {repository: "secretmanager:v1"}`, []string{"/image/repository"}},
+	{"registry with a slash at its end", `image: {registry: "a/"}`, []string{"/image/registry"}},
+	{"global registry that is a list", `global: {imageRegistry: [a]}`, []string{"/global/imageRegistry"}},
+	{"unknown pull policy", `image: {pullPolicy: Sometimes}`, []string{"/image/pullPolicy", "IfNotPresent"}},
+	{"pull secret without a key", `imagePullSecrets: [registry]`, []string{"/imagePullSecrets/0", "object"}},
+	{"name in capitals", `nameOverride: Secret_Manager`, []string{"/nameOverride"}},
+	{"full name that is too long", `fullnameOverride: ` + strings.Repeat("a", 41), []string{"/fullnameOverride", "40"}},
+	{"provider without a name", `provider: {name: ""}`, []string{"/provider/name"}},
+	{"extra object that is a number", `extraObjects: [1]`, []string{"/extraObjects/0"}},
+	{"mount longer than the kubelet waits", `provider: {mountTimeoutSeconds: 120}`,
+		[]string{"/provider/mountTimeoutSeconds", "110"}},
+	{"unknown log level", `provider: {logLevel: trace}`, []string{"/provider/logLevel", "debug"}},
+	{"extra flag without hyphens", `provider: {extraArgs: [log-level=debug]}`, []string{"/provider/extraArgs/0", "^--"}},
+	{"extra volume without a name", `rotator: {extraVolumes: [{emptyDir: {}}]}`,
+		[]string{"/rotator/extraVolumes/0", "name"}},
+	{"mistyped mount", `provider: {extraVolumeMounts: [{name: a, path: /a}]}`, []string{"/provider/extraVolumeMounts/0"}},
+	{"mistyped toleration", `provider: {tolerations: [{operators: Exists}]}`,
+		[]string{"/provider/tolerations/0", "operators"}},
+	{"mistyped resources", `provider: {resources: {limit: {memory: 1Gi}}}`, []string{"/provider/resources", "limit"}},
+	{"invalid quantity", `rotator: {resources: {limits: {memory: 1GB}}}`, []string{"/rotator/resources/limits/memory"}},
+	{"mistyped service account", `exporter: {serviceAccount: {named: a}}`, []string{"/exporter/serviceAccount", "named"}},
+	{"mistyped pod security context", `rotator: {podSecurityContext: {runAsuser: 1}}`,
+		[]string{"/rotator/podSecurityContext", "runAsuser"}},
+	{"field of pods for a container", `provider: {securityContext: {fsGroup: 1}}`,
+		[]string{"/provider/securityContext", "fsGroup"}},
+	{"mistyped SELinux options", `provider: {securityContext: {seLinuxOptions: {kind: spc_t}}}`,
+		[]string{"/provider/securityContext/seLinuxOptions", "kind"}},
+	{"handler of a probe", `provider: {livenessProbe: {httpGet: {path: /}}}`,
+		[]string{"/provider/livenessProbe", "httpGet"}},
+	{"unknown update strategy", `provider: {updateStrategy: {type: Recreate}}`, []string{"/provider/updateStrategy/type"}},
+	{"unknown update strategy of the exporter", `exporter: {updateStrategy: {type: OnDelete}}`,
+		[]string{"/exporter/updateStrategy/type"}},
+	{"surge that is no number", `provider: {updateStrategy: {rollingUpdate: {maxSurge: all}}}`,
+		[]string{"/provider/updateStrategy/rollingUpdate/maxSurge"}},
+	{"port out of range", `provider: {metricsPort: 70000}`, []string{"/provider/metricsPort", "65,535"}},
+	{"unknown DNS policy", `rotator: {dnsPolicy: None}`, []string{"/rotator/dnsPolicy"}},
+	{"host network of the exporter", `exporter: {hostNetwork: true}`, []string{"/exporter", "hostNetwork"}},
+	{"duration without a unit", `rotator: {maxKeyAge: "23"}`, []string{"/rotator/maxKeyAge"}},
+	{"wildcard namespace", `rotator: {namespaces: ["*"]}`, []string{"/rotator/namespaces/0"}},
+	{"namespace twice", `rotator: {namespaces: [demo, demo]}`, []string{"/rotator/namespaces", "equal"}},
+	{"boolean in quotes", `rotator: {cluster: "true"}`, []string{"/rotator/cluster", "boolean"}},
+	{"relative audit log", `provider: {auditLog: audit.log}`, []string{"/provider/auditLog"}},
+	{"auth mount with a comma", `provider: {allowedAuthMounts: ["a,b"]}`, []string{"/provider/allowedAuthMounts/0"}},
+	{"empty Vault namespace", `provider: {allowedNamespaces: [""]}`, []string{"/provider/allowedNamespaces/0"}},
+	{"no ports", `networkPolicy: {egress: {enabled: true, ports: []}}`, []string{"/networkPolicy/egress/ports"}},
+	{"port that is not an object", `networkPolicy: {egress: {ports: [53]}}`,
+		[]string{"/networkPolicy/egress/ports/0", "object"}},
+
+	{"object set to null", `vault: {ca: null}`, []string{"/vault", "missing property 'ca'"}},
+	{"value set to null", `provider: {logLevel: null}`, []string{"/provider", "missing property 'logLevel'"}},
+
+	{"plain HTTP", `vault: {address: "http://vault.vault.svc:8200"}`,
+		[]string{"vault.address is http://vault.vault.svc:8200", "vault.insecureHTTP: true"}},
+	{"plain HTTP to a name like the loopback address", `vault: {address: "http://127.0.0.1.example:8200"}`,
+		[]string{"vault.address is http://127.0.0.1.example:8200"}},
+	{"plain HTTP to a subdomain of localhost", `vault: {address: "http://vault.localhost:8200"}`,
+		[]string{"vault.address is http://vault.localhost:8200"}},
+	{"plain HTTP with a user name", `vault: {address: "http://localhost@vault:8200"}`,
+		[]string{"vault.address is http://localhost@vault:8200"}},
+	{"plain HTTP for classes", `provider: {allowedAddresses: ["https://a", "http://b:8200"]}`,
+		[]string{"provider.allowedAddresses is http://b:8200"}},
+	{"no components", `{provider: {enabled: false}, rotator: {enabled: false}}`,
+		[]string{"provider.enabled and rotator.enabled are both false"}},
+	{"two sources of the CA", `vault: {ca: {secret: a, configMap: b}}`,
+		[]string{"vault.ca.secret and vault.ca.configMap are both set", "Remove the other"}},
+	{"service account without a name", `rotator: {serviceAccount: {create: false}}`,
+		[]string{"rotator.serviceAccount.create is false and rotator.serviceAccount.name is empty", "default"}},
+	{"shared service account", `{rotator: {serviceAccount: {name: a}}, exporter: {serviceAccount: {name: a}}}`,
+		[]string{"rotator.serviceAccount.name and exporter.serviceAccount.name are both a"}},
+	{"service account of another component", `provider: {serviceAccount: {name: secretmanager-rotator}}`,
+		[]string{"provider.serviceAccount.name and rotator.serviceAccount.name are both secretmanager-rotator"}},
+	{"host network with a surge", `provider: {hostNetwork: true}`,
+		[]string{"provider.hostNetwork needs", "maxSurge: 0, maxUnavailable: 1"}},
+	{"host network with a surge in percent",
+		`provider: {hostNetwork: true, updateStrategy: {rollingUpdate: {maxSurge: 10%, maxUnavailable: 0}}}`,
+		[]string{"provider.hostNetwork needs"}},
+	{"both scopes", `rotator: {cluster: true, namespaces: [demo]}`,
+		[]string{"rotator.cluster is true and rotator.namespaces is not empty", "Choose one"}},
+	{"retirement without the cluster", `rotator: {namespaces: [demo], retire: {enabled: true}}`,
+		[]string{"rotator.retire needs rotator.cluster: true"}},
+	{"trimming without the cluster", `rotator: {namespaces: [demo], retire: {trim: true}}`,
+		[]string{"rotator.retire needs rotator.cluster: true"}},
+	{"both monitors", `monitoring: {podMonitor: {enabled: true}, serviceMonitor: {enabled: true}}`,
+		[]string{"count everything twice"}},
+	{"alerts without the exporter", `{exporter: {enabled: false}, monitoring: {prometheusRule: {enabled: true}}}`,
+		[]string{"monitoring.prometheusRule.enabled needs exporter.enabled"}},
+	{"limit that is not in Mi or Gi", `provider: {resources: {limits: {memory: 300M}}}`,
+		[]string{`provider.resources.limits.memory is "300M"`, "256Mi"}},
+	{"cache that exceeds the limit", `provider: {republishCache: 200Mi}`,
+		[]string{"provider.republishCache is 200Mi", "limit of at least 475Mi"}},
+	{"several problems", `{vault: {ca: {secret: a, configMap: b}}, rotator: {cluster: true, namespaces: [demo]}}`,
+		[]string{"vault.ca", "rotator.cluster"}},
+}
+
+// TestBadValues checks that invalid values are errors.
 func TestBadValues(t *testing.T) {
-	for _, test := range []struct {
-		name, values string
-		want         []string
-	}{
-		{"a mistyped value", `rotater: {cluster: true}`, []string{"rotater", "not allowed"}},
-		{"a mistyped value of a part", `provider: {priorityClass: high}`, []string{"/provider", "priorityClass", "not allowed"}},
-		{"a mistyped value deep inside", `vault: {ca: {secretName: a}}`, []string{"/vault/ca", "secretName", "not allowed"}},
-		{"a part in place of a value", `vault: https://vault:8200`, []string{"vault", "object"}},
-		{"an address without a scheme", `vault: {address: "vault:8200"}`, []string{"/vault/address", "https?://"}},
-		{"a digest that is none", `image: {digest: "sha256:abc"}`, []string{"/image/digest", "sha256:[0-9a-f]{64}"}},
-		{"a repository with a tag", `image: {repository: "secretmanager:v1"}`, []string{"/image/repository"}},
-		{"a pull policy that there is not", `image: {pullPolicy: Sometimes}`, []string{"/image/pullPolicy", "IfNotPresent"}},
-		{"a pull secret by its name alone", `imagePullSecrets: [registry]`, []string{"/imagePullSecrets/0", "object"}},
-		{"our own labels", `commonLabels: {app.kubernetes.io/name: x}`, []string{"/commonLabels/app.kubernetes.io", "name"}},
-		{"a name that is none", `name: Secret_Manager`, []string{"/name"}},
-		{"a mount beyond the kubelet's patience", `provider: {mountTimeoutSeconds: 120}`, []string{"/provider/mountTimeoutSeconds", "110"}},
-		{"a level that there is not", `provider: {logLevel: trace}`, []string{"/provider/logLevel", "debug"}},
-		{"a further flag that is none", `provider: {extraArgs: [log-level=debug]}`, []string{"/provider/extraArgs/0", "^--"}},
-		{"a toleration that is none", `provider: {tolerations: [{operators: Exists}]}`, []string{"/provider/tolerations/0", "operators"}},
-		{"a resource that is none", `provider: {resources: {limit: {memory: 1Gi}}}`, []string{"/provider/resources", "limit"}},
-		{"a quantity that is none", `rotator: {resources: {limits: {memory: 1GB}}}`, []string{"/rotator/resources/limits/memory"}},
-		{"a duration without its unit", `rotator: {maxKeyAge: "23"}`, []string{"/rotator/maxKeyAge"}},
-		{"a namespace that is none", `rotator: {namespaces: ["*"]}`, []string{"/rotator/namespaces/0"}},
-		{"a namespace twice", `rotator: {namespaces: [demo, demo]}`, []string{"/rotator/namespaces", "equal"}},
-		{"a boolean in quotes", `rotator: {cluster: "true"}`, []string{"/rotator/cluster", "boolean"}},
-
-		{"an audit log at no absolute path", `provider: {auditLog: audit.log}`, []string{"/provider/auditLog"}},
-		{"an auth mount with a comma", `provider: {allowedAuthMounts: ["a,b"]}`, []string{"/provider/allowedAuthMounts/0"}},
-		{"a Vault namespace that is empty", `provider: {allowedNamespaces: [""]}`, []string{"/provider/allowedNamespaces/0"}},
-		{"no ports to connect to", `networkPolicy: {egress: {enabled: true, ports: []}}`, []string{"/networkPolicy/egress/ports"}},
-		{"a port by its number alone", `networkPolicy: {egress: {ports: [53]}}`, []string{"/networkPolicy/egress/ports/0", "object"}},
-
-		{"a part taken away", `vault: {ca: null}`, []string{"/vault", "missing property 'ca'"}},
-		{"a value taken away", `provider: {logLevel: null}`, []string{"/provider", "missing property 'logLevel'"}},
-
-		{"plain HTTP", `vault: {address: "http://vault.vault.svc:8200"}`, []string{"vault.address is http://vault.vault.svc:8200", "vault.insecureHTTP: true"}},
-		{"plain HTTP to a name that says it is local", `vault: {address: "http://127.0.0.1.example:8200"}`, []string{"vault.address is http://127.0.0.1.example:8200"}},
-		{"plain HTTP to a name below localhost", `vault: {address: "http://vault.localhost:8200"}`, []string{"vault.address is http://vault.localhost:8200"}},
-		{"plain HTTP behind a user's name", `vault: {address: "http://localhost@vault:8200"}`, []string{"vault.address is http://localhost@vault:8200"}},
-		{"plain HTTP where a class says so", `provider: {allowedAddresses: ["https://a", "http://b:8200"]}`, []string{"provider.allowedAddresses is http://b:8200"}},
-		{"nothing", `{provider: {enabled: false}, rotator: {enabled: false}}`, []string{"provider.enabled and rotator.enabled are both false"}},
-		{"two places for the CA", `vault: {ca: {secret: a, configMap: b}}`, []string{"vault.ca.secret and vault.ca.configMap are both set", "Remove the other"}},
-		{"both scopes", `rotator: {cluster: true, namespaces: [demo]}`, []string{"rotator.cluster is true and rotator.namespaces is not empty", "Choose one"}},
-		{"retiring without seeing all", `rotator: {namespaces: [demo], retire: {enabled: true}}`, []string{"rotator.retire needs rotator.cluster: true"}},
-		{"trimming without seeing all", `rotator: {namespaces: [demo], retire: {trim: true}}`, []string{"rotator.retire needs rotator.cluster: true"}},
-		{"both monitors", `monitoring: {podMonitor: {enabled: true}, serviceMonitor: {enabled: true}}`, []string{"scraped and counted twice"}},
-		{"a limit that cannot be read", `provider: {resources: {limits: {memory: 300M}}}`, []string{`provider.resources.limits.memory is "300M"`, "256Mi"}},
-		{"a cache beyond the limit", `provider: {republishCache: 200Mi}`, []string{"provider.republishCache is 200Mi", "limit of at least 475Mi"}},
-		{"several at once", `vault: {ca: {secret: a, configMap: b}}
-rotator: {cluster: true, namespaces: [demo]}`, []string{"vault.ca", "rotator.cluster"}},
-	} {
+	for _, test := range badValues {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := newHelm(t).Template(t.Context(), manifestNamespace, test.values)
 			if err == nil {
-				t.Fatal("it is rendered")
+				t.Fatal("the values are accepted")
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("the error does not have %q:\n%v", want, err)
+					t.Errorf("the error does not contain %q:\n%v", want, err)
 				}
 			}
 		})
 	}
 }
 
-// TestAdviceHolds: the limit that is advised for a cache is enough for it.
-func TestAdviceHolds(t *testing.T) {
-	for limit, ok := range map[int]bool{474: false, 475: true} {
-		_, err := newHelm(t).Template(t.Context(), manifestNamespace, fmt.Sprintf("provider: {republishCache: 200Mi, resources: {limits: {memory: %dMi}}}", limit))
-		if (err == nil) != ok {
+// TestReservedLabels: no value can replace a standard label.
+func TestReservedLabels(t *testing.T) {
+	for _, label := range standardLabels {
+		t.Run(label, func(t *testing.T) {
+			t.Parallel()
+			for path, values := range map[string]string{
+				"/commonLabels":                 `commonLabels: {%s: x}`,
+				"/provider/podLabels":           `provider: {podLabels: {%s: x}}`,
+				"/monitoring/podMonitor/labels": `monitoring: {podMonitor: {labels: {%s: x}}}`,
+			} {
+				_, err := newHelm(t).Template(t.Context(), manifestNamespace, fmt.Sprintf(values, label))
+				if err == nil || !strings.Contains(err.Error(), path+"/"+strings.ReplaceAll(label, "/", "~1")) {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+		})
+	}
+}
+
+// TestAdvisedLimit: the memory limit that the error about a large cache advises is enough, and a smaller one is not.
+func TestAdvisedLimit(t *testing.T) {
+	for limit, valid := range map[int]bool{474: false, 475: true} {
+		values := fmt.Sprintf("provider: {republishCache: 200Mi, resources: {limits: {memory: %dMi}}}", limit)
+		if _, err := newHelm(t).Template(t.Context(), manifestNamespace, values); (err == nil) != valid {
 			t.Errorf("a limit of %dMi: %v", limit, err)
 		}
 	}

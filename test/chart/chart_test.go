@@ -43,7 +43,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// TestDerivedFilesAreCurrent: nothing that is made of the chart lags behind it.
+// TestDerivedFilesAreCurrent: no file that is generated from the chart is out of date.
 func TestDerivedFilesAreCurrent(t *testing.T) {
 	files, err := Derived(t.Context(), newHelm(t))
 	if err != nil {
@@ -51,13 +51,12 @@ func TestDerivedFilesAreCurrent(t *testing.T) {
 	}
 	for name, want := range files {
 		if diff := cmp.Diff(want, read(t, name)); diff != "" {
-			t.Errorf("%s is not what the chart makes of it: change the chart, not the file, then run `make manifests` (-want +got):\n%s", name, diff)
+			t.Errorf("%s is out of date: change the chart and run `make manifests` (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-// TestEveryManifestIsRendered: next to what comes from the chart no file is written
-// by hand that the chart knows nothing of.
+// TestEveryManifestIsRendered: only few manifests are written by hand.
 func TestEveryManifestIsRendered(t *testing.T) {
 	byHand := []string{ // see table
 		"namespace.yaml",
@@ -83,12 +82,11 @@ func TestEveryManifestIsRendered(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("manifests/ and the table in manifests.go (-table +folder):\n%s", diff)
+		t.Errorf("manifests/ and the table in manifests.go (-table +directory):\n%s", diff)
 	}
 }
 
-// TestKustomization: what manifests/kustomization.yaml says by itself is what the
-// chart does by default.
+// TestKustomization: the image and the ConfigMap in manifests/kustomization.yaml are the defaults of the chart.
 func TestKustomization(t *testing.T) {
 	var kustomization struct {
 		ConfigMapGenerator []struct {
@@ -101,27 +99,28 @@ func TestKustomization(t *testing.T) {
 		t.Fatal(err)
 	}
 	var chart struct{ Version, AppVersion string }
-	if err := yaml.Unmarshal([]byte(read(t, Folder+"/Chart.yaml")), &chart); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, Dir+"/Chart.yaml")), &chart); err != nil {
 		t.Fatal(err)
 	}
 	var values struct {
 		Image struct{ Repository string }
 		Vault struct{ Address string }
 	}
-	if err := yaml.Unmarshal([]byte(read(t, Folder+"/values.yaml")), &values); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, Dir+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
 	}
-	if images := kustomization.Images; len(images) != 1 || images[0].Name != values.Image.Repository || images[0].NewTag != chart.AppVersion {
-		t.Errorf("kustomize takes the image %+v, the chart %s:%s", images, values.Image.Repository, chart.AppVersion)
+	images := kustomization.Images
+	if len(images) != 1 || images[0].Name != values.Image.Repository || images[0].NewTag != chart.AppVersion {
+		t.Errorf("kustomize uses the image %+v, the chart %s:%s", images, values.Image.Repository, chart.AppVersion)
 	}
 	maps := kustomization.ConfigMapGenerator
 	if len(maps) != 1 || maps[0].Name != "secretmanager-vault" || maps[0].Namespace != manifestNamespace ||
 		!slices.Equal(maps[0].Literals, []string{"VAULT_ADDR=" + values.Vault.Address}) {
-		t.Errorf("kustomize makes the ConfigMaps %+v, the chart one with VAULT_ADDR=%s", maps, values.Vault.Address)
+		t.Errorf("kustomize generates the ConfigMaps %+v, the chart one with VAULT_ADDR=%s", maps, values.Vault.Address)
 	}
 }
 
-// TestLint lets Helm say what it thinks of the chart.
+// TestLint runs helm lint.
 func TestLint(t *testing.T) {
 	helm := newHelm(t)
 	out, err := helm.Run(t.Context(), "lint", "--strict", "--quiet", helm.Chart)
@@ -129,6 +128,6 @@ func TestLint(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if out != "" {
-		t.Errorf("helm lint says:\n%s", out)
+		t.Errorf("helm lint prints:\n%s", out)
 	}
 }

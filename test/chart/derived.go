@@ -6,15 +6,14 @@ import (
 	"path/filepath"
 )
 
-// Derived returns every file that is made of the chart, by its path in the
-// repository at root.
+// Derived returns every file that is generated from the chart, by its path in the repository.
 func Derived(ctx context.Context, helm *Helm) (map[string]string, error) {
 	values, err := ReadSchema(helm.Chart)
 	if err != nil {
 		return nil, err
 	}
 	files := map[string]string{}
-	if files[Folder+"/values.yaml"], err = ValuesYAML(values); err != nil {
+	if files[Dir+"/values.yaml"], err = ValuesYAML(values); err != nil {
 		return nil, err
 	}
 	if files["docs/reference/chart.md"], err = Page(values); err != nil {
@@ -24,7 +23,7 @@ func Derived(ctx context.Context, helm *Helm) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A kustomization takes no file from outside its folder.
+	// A kustomization cannot include files from outside its directory.
 	dashboard, err := os.ReadFile(filepath.Join(helm.Chart, "monitoring", "dashboard.json"))
 	if err != nil {
 		return nil, err
@@ -36,10 +35,10 @@ func Derived(ctx context.Context, helm *Helm) (map[string]string, error) {
 	return files, nil
 }
 
-// Write brings every file that is made of the chart up to date and returns the
-// names of those that were not.
+// Write updates every file that is generated from the chart in the repository at root, and returns the names of the
+// files that changed.
 func Write(ctx context.Context, helm *Helm, root string) (changed []string, err error) {
-	// The values first: the manifests are rendered with them.
+	// Write the values first, because Helm renders the manifests with them.
 	values, err := ReadSchema(helm.Chart)
 	if err != nil {
 		return nil, err
@@ -48,7 +47,7 @@ func Write(ctx context.Context, helm *Helm, root string) (changed []string, err 
 	if err != nil {
 		return nil, err
 	}
-	put := func(name, text string) error {
+	write := func(name, text string) error {
 		path := filepath.Join(root, filepath.FromSlash(name))
 		if old, err := os.ReadFile(path); err == nil && string(old) == text {
 			return nil
@@ -59,7 +58,7 @@ func Write(ctx context.Context, helm *Helm, root string) (changed []string, err 
 		}
 		return os.WriteFile(path, []byte(text), 0o644)
 	}
-	if err := put(Folder+"/values.yaml", text); err != nil {
+	if err := write(Dir+"/values.yaml", text); err != nil {
 		return nil, err
 	}
 	files, err := Derived(ctx, helm)
@@ -67,7 +66,7 @@ func Write(ctx context.Context, helm *Helm, root string) (changed []string, err 
 		return nil, err
 	}
 	for name, text := range files {
-		if err := put(name, text); err != nil {
+		if err := write(name, text); err != nil {
 			return nil, err
 		}
 	}

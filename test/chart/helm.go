@@ -1,15 +1,12 @@
-// Package chart makes of the Helm chart in charts/secretmanager what is derived from
-// it, so that none of it can lag behind:
+// Package chart generates the files that are derived from the Helm chart in charts/secretmanager:
 //
-//   - manifests/, where somebody without Helm finds the same objects as a
-//     kustomization: [Manifests] says which template becomes which file;
-//   - the chart's values.yaml and docs/reference/chart.md: both are made of
-//     values.schema.json, which says of each value what it is for, what it may be,
-//     and what it is by default.
+//   - manifests/, which has the same objects as a kustomization, for users without Helm. [Manifests] maps templates
+//     to files.
+//   - values.yaml of the chart and docs/reference/chart.md. Both are generated from values.schema.json, which has the
+//     description, the type and the default of each value.
 //
-// `make manifests` writes them, and the tests fail where a file in the repository is
-// not what would be written. The tests also lint the chart, render it with many
-// values, try values that are wrong, and install it with the real Helm.
+// `make manifests` writes them, and the tests fail if a file in the repository is out of date. The tests also lint the
+// chart, render it with many values, try invalid values, and install it with the real Helm.
 package chart
 
 import (
@@ -24,21 +21,21 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// Folder is the chart's, relative to the root of the repository.
-const Folder = "charts/secretmanager"
+// Dir is the directory of the chart, relative to the root of the repository.
+const Dir = "charts/secretmanager"
 
-// A Helm is the real program with a home of its own, so that what the user has set
-// up for theirs makes no difference and is not changed.
+// A Helm runs the real program with its own home directory, so that it neither uses nor changes the configuration of
+// the user.
 type Helm struct {
 	program string
 	home    string
-	// Chart is the folder of the chart.
+	// Chart is the directory of the chart.
 	Chart string
-	// Kubeconfig is the file that names the cluster; empty for none.
+	// Kubeconfig is the kubeconfig file of the cluster; empty for no cluster.
 	Kubeconfig string
 }
 
-// NewHelm builds the program where that is needed. What it keeps goes to the folder home.
+// NewHelm builds the program if needed. Helm stores its files in the directory home.
 func NewHelm(ctx context.Context, home string) (*Helm, error) {
 	program, err := programs.Path(ctx, "helm")
 	if err != nil {
@@ -48,11 +45,10 @@ func NewHelm(ctx context.Context, home string) (*Helm, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Helm{program: program, home: home, Chart: filepath.Join(root, filepath.FromSlash(Folder))}, nil
+	return &Helm{program: program, home: home, Chart: filepath.Join(root, filepath.FromSlash(Dir))}, nil
 }
 
-// Run runs a command of Helm and returns its standard output. The error has Helm's
-// own words.
+// Run runs a Helm command and returns its standard output. The error includes its standard error.
 func (h *Helm) Run(ctx context.Context, args ...string) (string, error) {
 	return h.run(ctx, "", args)
 }
@@ -63,24 +59,28 @@ func (h *Helm) run(ctx context.Context, stdin string, args []string) (string, er
 	if kubeconfig == "" {
 		kubeconfig = filepath.Join(h.home, "none")
 	}
-	cmd.Env = []string{"HOME=" + h.home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "KUBECONFIG=" + kubeconfig,
-		"HELM_CACHE_HOME=" + filepath.Join(h.home, "cache"), "HELM_CONFIG_HOME=" + filepath.Join(h.home, "config"), "HELM_DATA_HOME=" + filepath.Join(h.home, "data")}
+	cmd.Env = []string{
+		"HOME=" + h.home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "KUBECONFIG=" + kubeconfig,
+		"HELM_CACHE_HOME=" + filepath.Join(h.home, "cache"), "HELM_CONFIG_HOME=" + filepath.Join(h.home, "config"),
+		"HELM_DATA_HOME=" + filepath.Join(h.home, "data"),
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		problem := strings.TrimSpace(stderr.String())
+		return stdout.String(), fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, problem)
 	}
 	return stdout.String(), nil
 }
 
-// Apply runs a command that takes the chart and values, such as install or upgrade,
-// for a release in a namespace.
+// Apply runs a command with the chart and values, such as install or upgrade, for a release in a namespace.
 func (h *Helm) Apply(ctx context.Context, command, release, namespace, values string, args ...string) (string, error) {
-	return h.run(ctx, values, append([]string{command, release, h.Chart, "--namespace", namespace, "--values", "-"}, args...))
+	all := append([]string{command, release, h.Chart, "--namespace", namespace, "--values", "-"}, args...)
+	return h.run(ctx, values, all)
 }
 
-// Template renders the chart for a namespace, with values as YAML, and returns the
-// documents by the template that each comes from.
+// Template renders the chart for the release secretmanager in a namespace, with values as YAML, and returns the
+// documents by the template that rendered them.
 func (h *Helm) Template(ctx context.Context, namespace, values string) (map[string][]string, error) {
 	text, err := h.Apply(ctx, "template", "secretmanager", namespace, values)
 	if err != nil {
@@ -89,8 +89,8 @@ func (h *Helm) Template(ctx context.Context, namespace, values string) (map[stri
 	return split(text)
 }
 
-// split takes the output of `helm template` apart. Each document is preceded by its
-// template's name, and keeps its comments.
+// split splits the output of `helm template` into documents. Each begins with the name of its template, and keeps its
+// comments.
 func split(text string) (map[string][]string, error) {
 	const source = "# Source: secretmanager/templates/"
 	documents := map[string][]string{}
@@ -101,7 +101,7 @@ func split(text string) (map[string][]string, error) {
 			if strings.TrimSpace(doc) == "" {
 				continue
 			}
-			return nil, fmt.Errorf("a document of helm template does not begin with %q but with %q", source, head)
+			return nil, fmt.Errorf("a document of helm template begins with %q, want %q", head, source)
 		}
 		documents[name] = append(documents[name], strings.Trim(body, "\n")+"\n")
 	}

@@ -1,7 +1,6 @@
 package chart
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -24,11 +23,11 @@ import (
 
 var block = regexp.MustCompile("(?ms)^```(yaml|sh)\n(.*?)^```$")
 
-// page is a section of docs/install.md, and somebody who types what it says.
+// page is a section of docs/install.md, and the environment in which the test runs its commands.
 type page struct {
 	values   string   // its last block of YAML
 	commands []string // lines of its shell blocks
-	folder   string
+	dir      string
 	env      []string
 }
 
@@ -39,8 +38,8 @@ func readPage(t *testing.T, c *cluster, title string) *page {
 		t.Fatalf("docs/install.md has no section %q", title)
 	}
 	section, _, _ = strings.Cut(section, "\n### ")
-	// As somebody with a clone of the repository types it.
-	p := &page{folder: t.TempDir()}
+	// The commands run in the root of the repository.
+	p := &page{dir: t.TempDir()}
 	for _, m := range block.FindAllStringSubmatch(section, -1) {
 		if m[1] == "yaml" {
 			p.values = m[2]
@@ -50,21 +49,23 @@ func readPage(t *testing.T, c *cluster, title string) *page {
 			p.commands = append(p.commands, strings.TrimSpace(line))
 		}
 	}
-	if err := os.Symlink(filepath.Join(root(t), "charts"), filepath.Join(p.folder, "charts")); err != nil {
+	if err := os.Symlink(filepath.Join(root(t), "charts"), filepath.Join(p.dir, "charts")); err != nil {
 		t.Fatal(err)
 	}
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.env = []string{"PATH=" + filepath.Dir(kubectl) + ":" + os.Getenv("PATH"), "HOME=" + p.folder, "KUBECONFIG=" + c.Kubeconfig}
+	p.env = []string{
+		"PATH=" + filepath.Dir(kubectl) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "KUBECONFIG=" + c.Kubeconfig,
+	}
 	return p
 }
 
-// writeValues writes the file that the commands name.
+// writeValues writes the file values.yaml of the commands.
 func (p *page) writeValues(t *testing.T, values string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(p.folder, "values.yaml"), []byte(values), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.dir, "values.yaml"), []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -72,17 +73,17 @@ func (p *page) writeValues(t *testing.T, values string) {
 func (p *page) run(t *testing.T, command string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", command)
-	cmd.Dir, cmd.Env = p.folder, p.env
+	cmd.Dir, cmd.Env = p.dir, p.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }
 
-// TestInstallPage follows docs/install.md, word for word, from what was installed with
-// kustomize to a release and to nothing.
+// TestInstallPage runs the commands of docs/install.md: Helm adopts what kustomize installed, installs, upgrades, rolls
+// back and uninstalls.
 func TestInstallPage(t *testing.T) {
 	c := newCluster(t)
-	c.setDriver(t, goodDriver(t))
+	c.setDriver(t, validDriver(t))
 	const namespace = "secretmanager-system"
 	p := readPage(t, c, "With Helm")
 	var install, adopt string
@@ -101,42 +102,40 @@ func TestInstallPage(t *testing.T) {
 		t.Fatalf("docs/install.md has the commands %q", p.commands)
 	}
 	p.writeValues(t, p.values)
-	run := func(command string) {
-		t.Helper()
-		p.run(t, command)
-	}
-	for _, name := range []string{"demo", namespace} { // there already, from another test
+	for _, name := range []string{"demo", namespace} { // another test may have created them
 		if _, err := c.kube.CoreV1().Namespaces().Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 			c.api.CreateNamespace(t, name)
 		}
 	}
-	before := c.everything(t)
+	before := c.allObjects(t)
 
 	c.kustomize(t, namespace)
 	template := c.template(t, namespace)
-	run(adopt)
+	p.run(t, adopt)
 	if c.template(t, namespace) == template {
-		t.Error("the chart's values are not those of the pods")
+		t.Error("the pods do not have the values of the chart")
 	}
-	run("helm uninstall secretmanager -n secretmanager-system")
-	c.deleteLeft(t, namespace)
+	p.run(t, "helm uninstall secretmanager -n secretmanager-system")
+	c.deleteGenerated(t, namespace)
 
-	run(install)
+	p.run(t, install)
 	for _, command := range rest {
-		run(command)
+		p.run(t, command)
 	}
-	for name := range c.everything(t) {
+	for name := range c.allObjects(t) {
 		if !before[name] {
-			t.Errorf("after all of it there is %s", name)
+			t.Errorf("after uninstall %s exists", name)
 		}
 	}
 	ns, err := c.kube.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The label is that of manifests/namespace.yaml, which says why.
-	if level := ns.Labels["pod-security.kubernetes.io/enforce"]; level == "" || !bytes.Contains([]byte(read(t, "manifests/namespace.yaml")), []byte("pod-security.kubernetes.io/enforce: "+level+"\n")) {
-		t.Errorf("the namespace's Pod Security is %q", level)
+	// manifests/namespace.yaml has the same level, and the reason.
+	const enforce = "pod-security.kubernetes.io/enforce"
+	level := ns.Labels[enforce]
+	if level == "" || !strings.Contains(read(t, "manifests/namespace.yaml"), enforce+": "+level+"\n") {
+		t.Errorf("the Pod Security level of the namespace is %q", level)
 	}
 }
 
@@ -158,8 +157,7 @@ func (c *cluster) release(t *testing.T, name, namespace string) map[string]bool 
 	return names
 }
 
-// versions returns the version of each object that Helm made for a release in a
-// namespace, wherever the object is.
+// versions returns the resource version of each object of the releases in a namespace, cluster-scoped objects included.
 func (c *cluster) versions(t *testing.T, namespace string) map[string]string {
 	t.Helper()
 	versions := map[string]string{}
@@ -171,49 +169,49 @@ func (c *cluster) versions(t *testing.T, namespace string) map[string]string {
 	return versions
 }
 
-// kustomize applies manifests/, as `kubectl apply -k` does.
+// kustomize applies manifests/ as `kubectl apply -k` does.
 func (c *cluster) kustomize(t *testing.T, namespace string) {
 	t.Helper()
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "manifests"))
+	kustomizer := krusty.MakeKustomizer(krusty.MakeDefaultOptions())
+	built, err := kustomizer.Run(filesys.MakeFsOnDisk(), filepath.Join(root(t), "manifests"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, resource := range built.Resources() {
 		o, target := c.read(t, resource.MustYaml(), namespace)
-		if _, err := target.Apply(t.Context(), o.GetName(), o, metav1.ApplyOptions{FieldManager: "kubectl", Force: true}); err != nil {
+		options := metav1.ApplyOptions{FieldManager: "kubectl", Force: true}
+		if _, err := target.Apply(t.Context(), o.GetName(), o, options); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// deleteLeft deletes the ConfigMap that kustomize gave a name of its own to, the one
-// thing that does not become the chart's.
-func (c *cluster) deleteLeft(t *testing.T, namespace string) {
+// deleteGenerated deletes the ConfigMap that kustomize generated, the only object that Helm does not adopt.
+func (c *cluster) deleteGenerated(t *testing.T, namespace string) {
 	t.Helper()
 	maps, err := c.kube.CoreV1().ConfigMaps(namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := 0
+	deleted := 0
 	for _, m := range maps.Items {
 		if strings.HasPrefix(m.Name, "secretmanager-vault-") {
-			left++
+			deleted++
 			if err := c.kube.CoreV1().ConfigMaps(namespace).Delete(t.Context(), m.Name, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if left != 1 {
-		t.Errorf("kustomize has left %d ConfigMaps with Vault's address", left)
+	if deleted != 1 {
+		t.Errorf("kustomize generated %d ConfigMaps with the address of Vault, want 1", deleted)
 	}
 }
 
-// TestTwoNamespaces follows docs/install.md to a release of the provider and one of the
-// rotator: together they are what one release is, they share no object, and one goes
-// without the other.
+// TestTwoNamespaces runs the commands of docs/install.md for a release of the provider and a release of the rotator.
+// Together they have the objects of one release, they share none, and each can be uninstalled alone.
 func TestTwoNamespaces(t *testing.T) {
 	c := newCluster(t)
-	c.setDriver(t, goodDriver(t))
+	c.setDriver(t, validDriver(t))
 	c.api.CreateNamespace(t, "demo")
 	p := readPage(t, c, "In two namespaces")
 	values := readPage(t, c, "With Helm").values
@@ -222,7 +220,7 @@ func TestTwoNamespaces(t *testing.T) {
 	for _, command := range p.commands {
 		if name, found := strings.CutPrefix(command, "kubectl create namespace "); found {
 			if _, err := c.kube.CoreV1().Namespaces().Get(t.Context(), name, metav1.GetOptions{}); err == nil {
-				continue // there already, from another test
+				continue // another test created it
 			}
 		}
 		if strings.HasPrefix(command, "kubectl label ") {
@@ -237,51 +235,48 @@ func TestTwoNamespaces(t *testing.T) {
 			t.Errorf("namespace %s has the labels %v, %v", namespace, ns.Labels, err)
 		}
 	}
-	provider, rotator := c.release(t, "secretmanager-provider", node), c.release(t, "secretmanager", system)
+	provider, rotator := c.release(t, "secretmanager", node), c.release(t, "secretmanager", system)
 	one := render(t, c.Helm, system, values).names()
-	var both []string
-	for name := range provider {
-		both = append(both, name)
-	}
+	two := maps.Clone(provider)
 	for name := range rotator {
-		// The ConfigMap with Vault's address is in each namespace.
-		if _, twice := provider[name]; !twice {
-			both = append(both, name)
-		} else if name != "ConfigMap secretmanager-vault" {
+		// Each namespace has a ConfigMap with the address of Vault.
+		if provider[name] && name != "ConfigMap secretmanager-vault" {
 			t.Errorf("both releases have %s", name)
 		}
+		two[name] = true
 	}
-	slices.Sort(both)
-	if diff := gocmp.Diff(one, both); diff != "" {
-		t.Errorf("two releases and one have other objects (-one +two):\n%s", diff)
+	if diff := gocmp.Diff(one, slices.Sorted(maps.Keys(two))); diff != "" {
+		t.Errorf("objects of one release and of two (-one +two):\n%s", diff)
 	}
 
 	before := c.versions(t, system)
-	p.run(t, "helm uninstall secretmanager-provider -n "+node)
+	p.run(t, "helm uninstall secretmanager -n "+node)
 	if diff := gocmp.Diff(before, c.versions(t, system)); diff != "" {
-		t.Errorf("without the provider's release the rotator's is another (-before +after):\n%s", diff)
+		t.Errorf("uninstalling the provider changed the rotator (-before +after):\n%s", diff)
 	}
 	for name := range c.versions(t, node) {
-		t.Errorf("the provider's release has left %s", name)
+		t.Errorf("after uninstalling the provider %s exists", name)
 	}
 	p.run(t, "helm uninstall secretmanager -n "+system)
 	for name := range c.versions(t, system) {
-		t.Errorf("the rotator's release has left %s", name)
+		t.Errorf("after uninstalling the rotator %s exists", name)
 	}
 }
 
-// TestTwoReleases: two whole releases of the same name of the product have no object in
-// common, cluster-wide ones neither, and one goes without the other, also where the
-// releases have one name.
+// TestTwoReleases: complete releases share no object, not even a cluster-scoped one, and each can be uninstalled alone,
+// also if the releases have the same name.
 func TestTwoReleases(t *testing.T) {
 	c := newCluster(t)
-	c.setDriver(t, goodDriver(t))
+	c.setDriver(t, validDriver(t))
 	const values = `
 rotator: {cluster: true}
 admission: {enabled: true, validationActions: [Audit], forbidPlaintext: {enabled: true}}
 `
-	releases := [][2]string{{"secretmanager", "two-a"}, {"secretmanager", "two-b"}, {"other", "two-a-b"}, {"secretmanager", "secretmanager-system"}}
-	before := c.everything(t)
+	releases := [][2]string{
+		{"secretmanager", "two-a"}, {"secretmanager", "two-b"}, {"other", "two-a-b"},
+		{"secretmanager", "secretmanager-system"},
+	}
+	before := c.allObjects(t)
 	for _, r := range releases {
 		c.api.CreateNamespace(t, r[1])
 		if _, err := c.Apply(t.Context(), "install", r[0], r[1], values); err != nil {
@@ -292,32 +287,34 @@ admission: {enabled: true, validationActions: [Audit], forbidPlaintext: {enabled
 		})
 	}
 	for len(releases) > 1 {
-		gone := releases[0]
+		removed := releases[0]
 		releases = releases[1:]
-		left := map[string]string{}
-		for _, r := range releases {
-			maps.Copy(left, c.versions(t, r[1]))
+		versions := func() map[string]string {
+			all := map[string]string{}
+			for _, r := range releases {
+				maps.Copy(all, c.versions(t, r[1]))
+			}
+			return all
 		}
-		if _, err := c.Run(t.Context(), "uninstall", gone[0], "--namespace", gone[1]); err != nil {
+		existing := versions()
+		if _, err := c.Run(t.Context(), "uninstall", removed[0], "--namespace", removed[1]); err != nil {
 			t.Fatal(err)
 		}
-		now := map[string]string{}
-		for _, r := range releases {
-			maps.Copy(now, c.versions(t, r[1]))
+		if diff := gocmp.Diff(existing, versions()); diff != "" {
+			t.Errorf("uninstalling the release %v changed the others (-before +after):\n%s", removed, diff)
 		}
-		if diff := gocmp.Diff(left, now); diff != "" {
-			t.Errorf("without the release %v the others are others (-before +after):\n%s", gone, diff)
-		}
-		for name := range c.versions(t, gone[1]) {
-			t.Errorf("the release %v has left %s", gone, name)
+		for name := range c.versions(t, removed[1]) {
+			t.Errorf("after uninstalling the release %v %s exists", removed, name)
 		}
 	}
 	if _, err := c.Run(t.Context(), "uninstall", releases[0][0], "--namespace", releases[0][1]); err != nil {
 		t.Fatal(err)
 	}
-	for name := range c.everything(t) {
-		if !before[name] && !strings.HasPrefix(name, "Namespace ") && !strings.HasPrefix(name, "ServiceAccount ") && !strings.HasPrefix(name, "ConfigMap ") {
-			t.Errorf("after all of it there is %s", name)
+	// Namespaces with their service accounts and ConfigMaps remain.
+	remaining := regexp.MustCompile("^(Namespace|ServiceAccount|ConfigMap) ")
+	for name := range c.allObjects(t) {
+		if !before[name] && !remaining.MatchString(name) {
+			t.Errorf("after uninstalling all releases %s exists", name)
 		}
 	}
 }

@@ -7,16 +7,15 @@ import (
 	"strings"
 )
 
-// A manifest is a file below manifests/ and the template that it is rendered from.
+// A manifest is a file below manifests/, and the template that renders it.
 type manifest struct {
 	file, template string
-	// without is a line that is left out, for what a kustomization fills in.
-	without string
+	// omit is a line that the file omits, because a kustomization adds it.
+	omit string
 }
 
-// table has every file of manifests/ that comes from the chart. To have one more
-// takes a line here, and one in the kustomization.yaml beside it, which is written by
-// hand as are the namespace, the driver's object and Vault's policies.
+// table has every file of manifests/ that is generated from the chart. A new file needs a line here, and one in its
+// kustomization.yaml. The kustomizations, the namespace, the CSIDriver and the Vault policies are written by hand.
 var table = []manifest{
 	{file: "provider/serviceaccount.yaml", template: "provider/serviceaccount.yaml"},
 	{file: "provider/daemonset.yaml", template: "provider/daemonset.yaml"},
@@ -38,14 +37,14 @@ var table = []manifest{
 	{file: "admission/ciphertext/binding.yaml", template: "admission/ciphertext-binding.yaml"},
 	{file: "admission/forbid-plaintext/policy.yaml", template: "admission/forbid-plaintext-policy.yaml"},
 	{file: "admission/forbid-plaintext/binding.yaml", template: "admission/forbid-plaintext-binding.yaml"},
-	{file: "rotator/namespace/rolebinding.yaml", template: "rotator/rolebinding.yaml", without: "  namespace: demo\n"},
+	{file: "rotator/namespace/rolebinding.yaml", template: "rotator/rolebinding.yaml", omit: "  namespace: demo\n"},
 }
 
-// manifestNamespace is where the objects of manifests/ are.
+// manifestNamespace is the namespace of the objects in manifests/.
 const manifestNamespace = "secretmanager-system"
 
-// manifestValues are those that manifests/ is rendered with. The ConfigMap is made by
-// kustomize, which restarts the pods when it changes.
+// manifestValues are the values of manifests/. Kustomize generates the ConfigMap, which restarts the pods when it
+// changes.
 const manifestValues = `
 vault: {existingConfigMap: secretmanager-vault}
 rotator: {cluster: true}
@@ -53,15 +52,18 @@ monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true}}
 admission: {enabled: true, forbidPlaintext: {enabled: true}}
 `
 
-// namespaceValues render what a rotator gets for one namespace, of which a
-// kustomization says the name.
+// namespaceValues are the values of the rights of the rotator in one namespace. A kustomization sets its name.
 const namespaceValues = `
 rotator: {namespaces: [demo]}
 `
 
 var trailing = regexp.MustCompile(`(?m)[ \t]+$`)
 
-// Manifests renders the files of manifests/, by their paths below it.
+// helmLabels are the labels that are true only for objects that Helm installed. The version is one of them: a
+// kustomization sets the tag of the image itself.
+var helmLabels = regexp.MustCompile(`(?m)^ *(helm\.sh/chart|app\.kubernetes\.io/(managed-by|version)): .*\n`)
+
+// Manifests renders the files of manifests/, by their paths in it.
 func Manifests(ctx context.Context, helm *Helm) (map[string]string, error) {
 	documents, err := helm.Template(ctx, manifestNamespace, manifestValues)
 	if err != nil {
@@ -74,21 +76,21 @@ func Manifests(ctx context.Context, helm *Helm) (map[string]string, error) {
 	files := map[string]string{}
 	for _, m := range table {
 		from := documents[m.template]
-		if m.without != "" {
+		if m.omit != "" {
 			from = inNamespace[m.template]
 		}
 		text := strings.Join(from, "---\n")
 		if text == "" {
-			return nil, fmt.Errorf("nothing is rendered from template %s", m.template)
+			return nil, fmt.Errorf("template %s renders nothing", m.template)
 		}
-		if m.without != "" {
-			if strings.Count(text, m.without) != 1 {
-				return nil, fmt.Errorf("template %s does not have the line %q once", m.template, m.without)
+		if m.omit != "" {
+			if strings.Count(text, m.omit) != 1 {
+				return nil, fmt.Errorf("template %s must render the line %q once", m.template, m.omit)
 			}
-			text = strings.Replace(text, m.without, "", 1)
+			text = strings.Replace(text, m.omit, "", 1)
 		}
-		// What is indented as a whole has its empty lines indented too.
-		files[m.file] = trailing.ReplaceAllString(text, "")
+		// Indentation of a whole block also indents its empty lines.
+		files[m.file] = helmLabels.ReplaceAllString(trailing.ReplaceAllString(text, ""), "")
 	}
 	return files, nil
 }

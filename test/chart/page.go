@@ -5,20 +5,23 @@ import (
 	"strings"
 )
 
-// Page is docs/reference/chart.md.
+// Page returns docs/reference/chart.md.
 func Page(values []Value) (string, error) {
 	var b strings.Builder
-	b.WriteString(`<!-- Made of charts/secretmanager/values.schema.json by make manifests; do not edit. -->
+	b.WriteString(`<!-- Generated from charts/secretmanager/values.schema.json by make manifests. Do not edit. -->
 
 # Values of the Helm chart
 
-How to install with it: [install.md](../install.md#with-helm). A value that the chart does not know is an error, so that
-a mistyped one shows. Values that do not go together are reported all at once before anything is installed.
+[install.md](../install.md#with-helm) explains how to install the chart. An unknown value is an error, so a mistyped one
+is noticed. Values that contradict each other are reported together, before anything is installed.
+
+Maps in your values are merged with the defaults, as Helm does: a key that you set replaces the default of that key,
+and null removes it. Lists replace the default.
 `)
 	table := false
 	row := func(v Value) error {
 		if !table {
-			b.WriteString("\n| value | default | |\n|---|---|---|\n")
+			b.WriteString("\n| Value | Default | Description |\n|---|---|---|\n")
 			table = true
 		}
 		value, err := flow(v.Default)
@@ -44,7 +47,7 @@ a mistyped one shows. Values that do not go together are reported all at once be
 		}
 		return nil
 	}
-	// What stands alone first, under no heading.
+	// First the values that contain no others, without a heading.
 	for _, v := range values {
 		if v.Default != nil {
 			if err := row(v); err != nil {

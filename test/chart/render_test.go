@@ -5,20 +5,20 @@ import (
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
 
-// A monitor is a PodMonitor or a ServiceMonitor, as far as the chart makes them.
+// A monitor is a PodMonitor or a ServiceMonitor, with the fields that the chart sets.
 type monitor struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -30,8 +30,8 @@ type monitor struct {
 	} `json:"spec"`
 }
 
-// DeepCopyObject makes it one of Kubernetes' objects; nothing copies it.
-func (m *monitor) DeepCopyObject() runtime.Object { panic("not copied") }
+// DeepCopyObject implements runtime.Object. Nothing copies a monitor.
+func (m *monitor) DeepCopyObject() runtime.Object { panic("not implemented") }
 
 type endpoint struct {
 	Port        string `json:"port"`
@@ -42,9 +42,10 @@ type endpoint struct {
 	} `json:"relabelings"`
 }
 
-// rendered is what the chart makes of some values.
+// rendered holds the objects that the chart renders.
 type rendered struct {
-	objects  map[string]metav1.Object // by kind and name, with the namespace where there is one
+	objects  map[string]metav1.Object // by kind and name, and by namespace if the object sets one
+	extra    []string                 // names of the extra objects
 	provider *appsv1.DaemonSet
 	rotator  *batchv1.CronJob
 }
@@ -59,7 +60,7 @@ func render(t *testing.T, helm *Helm, namespace, values string) *rendered {
 	return decode(t, documents)
 }
 
-// decode reads each object strictly: a field that Kubernetes would drop is an error.
+// decode decodes each object strictly: a field that Kubernetes would drop is an error.
 func decode(t *testing.T, documents map[string][]string) *rendered {
 	t.Helper()
 	r := &rendered{objects: map[string]metav1.Object{}}
@@ -68,15 +69,7 @@ func decode(t *testing.T, documents map[string][]string) *rendered {
 		for _, text := range texts {
 			object, _, err := decoder.Decode([]byte(text), nil, nil)
 			if runtime.IsNotRegisteredError(err) && strings.HasPrefix(template, "monitoring/") {
-				var m interface {
-					metav1.Object
-					runtime.Object
-				} = &unstructured.Unstructured{}
-				if template != "monitoring/prometheusrule.yaml" { // whose groups promtool checks, see test/monitoring
-					m = &monitor{}
-				}
-				object, err = nil, yaml.UnmarshalStrict([]byte(text), m)
-				r.add(t, m.GetObjectKind().GroupVersionKind().Kind, m)
+				object, err = decodeMonitoring(template, text)
 			}
 			if err != nil {
 				t.Fatalf("%s: %v in\n%s", template, err, text)
@@ -87,32 +80,44 @@ func decode(t *testing.T, documents map[string][]string) *rendered {
 			case *batchv1.CronJob:
 				r.rotator = o
 			}
-			if object != nil {
-				r.add(t, object.GetObjectKind().GroupVersionKind().Kind, object.(metav1.Object))
+			name := r.add(t, object.GetObjectKind().GroupVersionKind().Kind, object.(metav1.Object))
+			if template == "extra-objects.yaml" {
+				r.extra = append(r.extra, name)
 			}
 		}
 	}
 	return r
 }
 
-func (r *rendered) add(t *testing.T, kind string, o metav1.Object) {
+// decodeMonitoring decodes the kinds of the Prometheus operator. Package test/monitoring checks the alerts.
+func decodeMonitoring(template, text string) (runtime.Object, error) {
+	if template == "monitoring/prometheusrule.yaml" {
+		u := &unstructured.Unstructured{}
+		return u, yaml.UnmarshalStrict([]byte(text), u)
+	}
+	m := &monitor{}
+	return m, yaml.UnmarshalStrict([]byte(text), m)
+}
+
+func (r *rendered) add(t *testing.T, kind string, o metav1.Object) string {
 	t.Helper()
 	name := kind + " " + o.GetName()
 	if o.GetNamespace() != "" {
 		name += " in " + o.GetNamespace()
 	}
 	if r.objects[name] != nil {
-		t.Errorf("there are two of %s", name)
+		t.Errorf("the release has two of %s", name)
 	}
 	r.objects[name] = o
+	return name
 }
 
-// object finds one of a kind.
+// object returns an object by its kind and name.
 func object[T metav1.Object](t *testing.T, r *rendered, name string) (found T) {
 	t.Helper()
 	found, ok := r.objects[name].(T)
 	if !ok {
-		t.Fatalf("there is no %s, but %q", name, r.names())
+		t.Fatalf("no %s in %q", name, r.names())
 	}
 	return found
 }
@@ -125,32 +130,57 @@ func (r *rendered) names() (names []string) {
 	return names
 }
 
-func (r *rendered) providerPod() *corev1.PodSpec { return &r.provider.Spec.Template.Spec }
-func (r *rendered) rotatorPod() *corev1.PodSpec {
-	return &r.rotator.Spec.JobTemplate.Spec.Template.Spec
+// pods returns the pod template of each component.
+func (r *rendered) pods() map[string]corev1.PodTemplateSpec {
+	pods := map[string]corev1.PodTemplateSpec{}
+	for _, o := range r.objects {
+		switch o := o.(type) {
+		case *appsv1.DaemonSet:
+			pods["provider"] = o.Spec.Template
+		case *appsv1.Deployment:
+			pods["exporter"] = o.Spec.Template
+		case *batchv1.CronJob:
+			pods["rotator"] = o.Spec.JobTemplate.Spec.Template
+		}
+	}
+	return pods
 }
 
-// hasArgs checks that the one container of a pod has the flags, in any place.
+func (r *rendered) pod(component string) *corev1.PodSpec {
+	spec := r.pods()[component].Spec
+	return &spec
+}
+
+func (r *rendered) providerPod() *corev1.PodSpec { return r.pod("provider") }
+func (r *rendered) rotatorPod() *corev1.PodSpec  { return r.pod("rotator") }
+
+// vaultPods returns the pods that connect to Vault.
+func (r *rendered) vaultPods() []*corev1.PodSpec {
+	return []*corev1.PodSpec{r.providerPod(), r.rotatorPod()}
+}
+
+// hasArgs checks that the container of a pod has the flags, in any order.
 func hasArgs(t *testing.T, pod *corev1.PodSpec, want ...string) {
 	t.Helper()
 	for _, flag := range want {
-		if !slices.Contains(pod.Containers[0].Args, flag) {
-			t.Errorf("container %s has the flags %q, want %s among them", pod.Containers[0].Name, pod.Containers[0].Args, flag)
+		if c := pod.Containers[0]; !slices.Contains(c.Args, flag) {
+			t.Errorf("container %s has the flags %q, want %s among them", c.Name, c.Args, flag)
 		}
 	}
 }
 
-// lacksArgs checks that it has none that begins so.
+// lacksArgs checks that the container of a pod has no flag with one of the prefixes.
 func lacksArgs(t *testing.T, pod *corev1.PodSpec, prefixes ...string) {
 	t.Helper()
+	c := pod.Containers[0]
 	for _, prefix := range prefixes {
-		if slices.ContainsFunc(pod.Containers[0].Args, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
-			t.Errorf("container %s has the flags %q, want none that begins with %s", pod.Containers[0].Name, pod.Containers[0].Args, prefix)
+		if slices.ContainsFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, prefix) }) {
+			t.Errorf("container %s has the flags %q, want none that begins with %s", c.Name, c.Args, prefix)
 		}
 	}
 }
 
-// mounted finds the volume at a path of a pod's container.
+// mounted returns the volume at a path of the container of a pod.
 func mounted(t *testing.T, pod *corev1.PodSpec, path string) corev1.Volume {
 	t.Helper()
 	for _, mount := range pod.Containers[0].VolumeMounts {
@@ -160,7 +190,7 @@ func mounted(t *testing.T, pod *corev1.PodSpec, path string) corev1.Volume {
 			}
 		}
 	}
-	t.Fatalf("container %s has nothing at %s", pod.Containers[0].Name, path)
+	t.Fatalf("container %s has no volume at %s", pod.Containers[0].Name, path)
 	return corev1.Volume{}
 }
 
@@ -173,74 +203,50 @@ func env(pod *corev1.PodSpec, name string) string {
 	return ""
 }
 
-func checkMonitor(t *testing.T, r *rendered, m *monitor, endpoints []endpoint, of map[string]string) {
+func checkEqual(t *testing.T, what string, want, got any) {
 	t.Helper()
-	checkSelects(t, &m.Spec.Selector, of)
-	if len(endpoints) != 1 || endpoints[0].Port != "metrics" || endpoints[0].Interval != "15s" || endpoints[0].Relabelings[0].TargetLabel != "node" {
-		t.Errorf("endpoints %+v", endpoints)
-	}
-	if m.Labels["release"] != "prometheus" || m.Spec.JobLabel == "" || of[m.Spec.JobLabel] != "secretmanager-provider" {
-		t.Errorf("labels %v, job by %s of %v", m.Labels, m.Spec.JobLabel, of)
-	}
-	if !slices.ContainsFunc(r.providerPod().Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == "metrics" }) {
-		t.Error("the provider has no port metrics")
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
 
-func checkSelects(t *testing.T, selector *metav1.LabelSelector, of map[string]string) {
+// checkReferences checks that every object that another one names exists. An option can name an existing object ours.
+func checkReferences(t *testing.T, r *rendered, namespace string) {
 	t.Helper()
-	s, err := metav1.LabelSelectorAsSelector(selector)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Empty() || !s.Matches(labels.Set(of)) {
-		t.Errorf("%s does not select what has the labels %v", s, of)
-	}
-}
-
-// checkWhole checks that whatever an object names is there.
-func checkWhole(t *testing.T, r *rendered, namespace string) {
-	t.Helper()
-	there := func(by, name string) {
+	checkExists := func(by, kind, name string) {
 		t.Helper()
-		if r.objects[name] == nil {
-			t.Errorf("%s names %s, which is not there", by, name)
+		if name != "ours" && r.objects[kind+" "+name] == nil {
+			t.Errorf("%s names %s %s, which does not exist", by, kind, name)
 		}
 	}
-	binding := func(name string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
-		there(name, ref.Kind+" "+ref.Name)
+	checkBinding := func(name string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
+		checkExists(name, ref.Kind, ref.Name)
 		for _, s := range subjects {
-			there(name, s.Kind+" "+s.Name)
+			checkExists(name, s.Kind, s.Name)
 			if s.Namespace != namespace {
 				t.Errorf("%s names a service account in %s", name, s.Namespace)
 			}
 		}
 	}
-	pods := map[string]*corev1.PodSpec{}
-	if r.provider != nil {
-		pods["the provider"] = r.providerPod()
-	}
-	if r.rotator != nil {
-		pods["the rotator"] = r.rotatorPod()
-	}
-	for name, pod := range pods {
-		there(name, "ServiceAccount "+pod.ServiceAccountName)
-		if from := pod.Containers[0].EnvFrom[0].ConfigMapRef.Name; from != "ours" { // of one option
-			there(name, "ConfigMap "+from)
+	for component, template := range r.pods() {
+		pod := template.Spec
+		checkExists(component, "ServiceAccount", pod.ServiceAccountName)
+		for _, from := range pod.Containers[0].EnvFrom {
+			checkExists(component, "ConfigMap", from.ConfigMapRef.Name)
 		}
 		if mounts := pod.Containers[0].VolumeMounts; len(mounts) != len(pod.Volumes) {
-			t.Errorf("%s has %d volumes and mounts %d", name, len(pod.Volumes), len(mounts))
+			t.Errorf("the %s has %d volumes and %d mounts", component, len(pod.Volumes), len(mounts))
 		}
 		for _, mount := range pod.Containers[0].VolumeMounts {
-			mounted(t, pod, mount.MountPath)
+			mounted(t, &pod, mount.MountPath)
 		}
 	}
 	for name, o := range r.objects {
 		switch o := o.(type) {
 		case *rbacv1.RoleBinding:
-			binding(name, o.RoleRef, o.Subjects)
+			checkBinding(name, o.RoleRef, o.Subjects)
 		case *rbacv1.ClusterRoleBinding:
-			binding(name, o.RoleRef, o.Subjects)
+			checkBinding(name, o.RoleRef, o.Subjects)
 		}
 	}
 }

@@ -12,24 +12,24 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// TestApplyKeepsState: who applies manifests/rotator/state.yaml again, in either way of
-// kubectl, does not reset what the rotator has written since. For Helm it is
-// TestInstallUpgradeUninstall.
+// TestApplyKeepsState: applying manifests/rotator/state.yaml again, client-side or server-side, keeps what the rotator
+// wrote. TestInstallUpgradeUninstall checks the same for Helm.
 func TestApplyKeepsState(t *testing.T) {
 	c := newCluster(t)
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, how := range []string{"", "--server-side"} {
-		t.Run("kubectl apply "+how, func(t *testing.T) {
-			namespace := "state" + how
+	for _, mode := range []string{"", "--server-side"} {
+		t.Run("kubectl apply "+mode, func(t *testing.T) {
+			namespace := "state" + mode
 			c.api.CreateNamespace(t, namespace)
 			apply := func() {
 				t.Helper()
-				args := []string{"--kubeconfig", c.Kubeconfig, "-n", namespace, "apply", "-f", filepath.Join(root(t), "manifests", "rotator", "state.yaml")}
-				if how != "" {
-					args = append(args, how)
+				file := filepath.Join(root(t), "manifests", "rotator", "state.yaml")
+				args := []string{"--kubeconfig", c.Kubeconfig, "-n", namespace, "apply", "-f", file}
+				if mode != "" {
+					args = append(args, mode)
 				}
 				if out, err := exec.CommandContext(t.Context(), kubectl, args...).CombinedOutput(); err != nil {
 					t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -44,13 +44,15 @@ func TestApplyKeepsState(t *testing.T) {
 			if _, err := c.kube.CoreV1().ConfigMaps(namespace).Update(t.Context(), state, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			lease, err := c.kube.CoordinationV1().Leases(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+			leases := c.kube.CoordinationV1().Leases(namespace)
+			lease, err := leases.Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			holder, seconds := "a run", int32(120)
 			lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds = &holder, &seconds
-			if lease, err = c.kube.CoordinationV1().Leases(namespace).Update(t.Context(), lease, metav1.UpdateOptions{}); err != nil {
+			lease, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
+			if err != nil {
 				t.Fatal(err)
 			}
 			apply()
@@ -61,7 +63,7 @@ func TestApplyKeepsState(t *testing.T) {
 			if diff := gocmp.Diff(state.Data, after.Data); diff != "" {
 				t.Errorf("the ConfigMap (-before +after):\n%s", diff)
 			}
-			leased, err := c.kube.CoordinationV1().Leases(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+			leased, err := leases.Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

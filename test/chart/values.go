@@ -7,14 +7,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// width is that of a line of comment.
+// width is the maximum width of a comment.
 const width = 100
 
-// ValuesYAML is the chart's values.yaml: each value with its default, below what the
-// schema says of it.
+// ValuesYAML returns the values.yaml of the chart: each value with its default, below its description in the schema.
 func ValuesYAML(values []Value) (string, error) {
 	var b strings.Builder
-	b.WriteString("# Made of values.schema.json by `make manifests`; do not edit.\n")
+	b.WriteString("# Generated from values.schema.json by `make manifests`. Do not edit.\n")
 	for _, v := range values {
 		b.WriteString("\n")
 		if err := writeValue(&b, v, ""); err != nil {
@@ -49,13 +48,13 @@ func writeValue(b *strings.Builder, v Value, indent string) error {
 	return nil
 }
 
-// flow writes a value on one line.
+// flow formats a value on one line.
 func flow(n *yaml.Node) (string, error) {
 	text, err := yaml.Marshal(style(n))
 	return strings.TrimSpace(string(text)), err
 }
 
-// style takes a copy out of JSON: quotes only where they are needed.
+// style returns a copy of a JSON node that is quoted only where YAML needs it.
 func style(n *yaml.Node) *yaml.Node {
 	c := *n
 	c.Content = nil
@@ -72,7 +71,7 @@ func style(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
-// wrap breaks a text into lines.
+// wrap breaks a text into lines of at most width-2 bytes.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(text) {

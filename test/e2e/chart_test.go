@@ -59,20 +59,21 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// values are those of the installation.
-func (s *chartStory) values(more string) string {
+// values returns the values of the installation, with further ones of the provider.
+func (s *chartStory) values(provider string) string {
 	repository, tag, _ := strings.Cut(shared.Images.Product, ":")
 	return fmt.Sprintf(`
-name: %s
-image: {repository: %s, tag: %s}
+fullnameOverride: %[1]s
+provider: {name: %[1]s%[6]s}
+image: {repository: %[2]s, tag: %[3]s}
 # For development only: the test's Vault has no certificate.
-vault: {address: "%s", insecureHTTP: true}
+vault: {address: "%[4]s", insecureHTTP: true}
 rotator:
-  namespaces: [%s]
+  namespaces: [%[5]s]
   schedule: "0 0 1 1 *" # runs are started by the test
   vaultRole: %[1]s-rotator
 networkPolicy: {egress: {enabled: true}}
-%[6]s`, s.system, repository, tag, shared.Vault.Inside, s.namespace, more)
+`, s.system, repository, tag, shared.Vault.Inside, s.namespace, provider)
 }
 
 func (s *chartStory) install(t *testing.T) {
@@ -127,7 +128,7 @@ func (s *chartStory) upgrade(t *testing.T) {
 	state := s.state(t)
 	end := s.startMountLoad(t, s.system)
 	_, err := s.helm.Apply(t.Context(), "upgrade", s.system, s.system,
-		s.values("provider: {logLevel: debug, mountTimeoutSeconds: 30}\n"), "--wait", "--timeout", "4m")
+		s.values(", logLevel: debug, mountTimeoutSeconds: 30"), "--wait", "--timeout", "4m")
 	if err != nil {
 		t.Error(err)
 	}

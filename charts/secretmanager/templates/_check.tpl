@@ -1,98 +1,120 @@
-{{- /* Values that do not go together, as a JSON list of texts. */ -}}
+{{- /* Values that contradict each other, as a JSON list of messages. */ -}}
 {{- define "secretmanager.valueProblems" -}}
 {{- $problems := list -}}
 {{- if not (or .Values.provider.enabled .Values.rotator.enabled) -}}
-{{- $problems = append $problems "provider.enabled and rotator.enabled are both false: there is nothing to install. Set one of them." -}}
+{{- $problems = append $problems "provider.enabled and rotator.enabled are both false, so there is nothing to install. Set one of them." -}}
 {{- end -}}
 {{- if not .Values.vault.insecureHTTP -}}
-{{- $plain := list -}}
+{{- $addresses := list -}}
 {{- if not .Values.vault.existingConfigMap -}}
-{{- $plain = append $plain (list "vault.address" .Values.vault.address) -}}
+{{- $addresses = append $addresses (list "vault.address" .Values.vault.address) -}}
 {{- end -}}
 {{- range .Values.provider.allowedAddresses -}}
-{{- $plain = append $plain (list "provider.allowedAddresses" .) -}}
+{{- $addresses = append $addresses (list "provider.allowedAddresses" .) -}}
 {{- end -}}
-{{- range $plain -}}
-{{- /* As transit.PlainHTTP has it. */ -}}
+{{- range $addresses -}}
+{{- /* The same rule as transit.PlainHTTP. */ -}}
 {{- if and (hasPrefix "http://" (index . 1)) (not (regexMatch "^http://(localhost|127\\.[0-9]+\\.[0-9]+\\.[0-9]+|\\[::1\\])(:[0-9]*)?(/.*)?$" (index . 1))) -}}
-{{- $problems = append $problems (printf "%s is %s: over plain HTTP everyone on the network can read tokens and plaintext. Use https, or accept that with vault.insecureHTTP: true, for development only." (index . 0) (index . 1)) -}}
+{{- $problems = append $problems (printf "%s is %s: over plain HTTP everyone on the network can read tokens and plaintext. Use https, or set vault.insecureHTTP: true, for development only." (index . 0) (index . 1)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.vault.ca.secret .Values.vault.ca.configMap -}}
-{{- $problems = append $problems "vault.ca.secret and vault.ca.configMap are both set: the certificates come from one of them. Remove the other." -}}
+{{- $problems = append $problems "vault.ca.secret and vault.ca.configMap are both set, but the certificates come from one of them. Remove the other." -}}
+{{- end -}}
+{{- $accounts := dict -}}
+{{- range $component := list "provider" "rotator" "exporter" -}}
+{{- $values := index $.Values $component -}}
+{{- if and $values.enabled (or (ne $component "exporter") $.Values.rotator.enabled) -}}
+{{- if not (or $values.serviceAccount.create $values.serviceAccount.name) -}}
+{{- $problems = append $problems (printf "%s.serviceAccount.create is false and %[1]s.serviceAccount.name is empty: the service account default would get the rights of the %[1]s. Set the name." $component) -}}
+{{- end -}}
+{{- $name := include "secretmanager.serviceAccountName" (list $ $component) -}}
+{{- with get $accounts $name -}}
+{{- $problems = append $problems (printf "%s.serviceAccount.name and %s.serviceAccount.name are both %s: each component would get the rights of the other. Choose different names." . $component $name) -}}
+{{- end -}}
+{{- $_ := set $accounts $name $component -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.provider -}}
+{{- $surge := (.updateStrategy.rollingUpdate | default dict).maxSurge | default 0 | toString | trimSuffix "%" -}}
+{{- if and .hostNetwork (eq .updateStrategy.type "RollingUpdate") (ne $surge "0") -}}
+{{- $problems = append $problems "provider.hostNetwork needs provider.updateStrategy.rollingUpdate {maxSurge: 0, maxUnavailable: 1}: on one node, two pods with hostNetwork cannot listen on the same ports." -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.rotator -}}
 {{- if and .cluster .namespaces -}}
-{{- $problems = append $problems "rotator.cluster is true and rotator.namespaces is not empty: with both it would have rights everywhere and look only there. Choose one of them." -}}
+{{- $problems = append $problems "rotator.cluster is true and rotator.namespaces is not empty: the rotator would have rights in all namespaces and work only in some. Choose one of them." -}}
 {{- end -}}
 {{- if and (or .retire.enabled .retire.trim) (not .cluster) -}}
-{{- $problems = append $problems "rotator.retire needs rotator.cluster: true: only a rotator that sees all Secrets knows that none is left behind. Set it, or remove rotator.retire." -}}
+{{- $problems = append $problems "rotator.retire needs rotator.cluster: true: only a rotator that can read all Secrets knows that no Secret needs a version. Set it, or remove rotator.retire." -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
-{{- $problems = append $problems "monitoring.podMonitor and monitoring.serviceMonitor are both enabled: all would be scraped and counted twice. Choose one of them." -}}
+{{- $problems = append $problems "monitoring.podMonitor and monitoring.serviceMonitor are both enabled: Prometheus would scrape and count everything twice. Choose one of them." -}}
+{{- end -}}
+{{- if and .Values.monitoring.prometheusRule.enabled (not (and .Values.exporter.enabled .Values.rotator.enabled)) -}}
+{{- $problems = append $problems "monitoring.prometheusRule.enabled needs exporter.enabled and rotator.enabled: without them the alert that no metrics of the rotation exist would always fire." -}}
 {{- end -}}
 {{- $limit := ((.Values.provider.resources).limits).memory | default "" | toString -}}
 {{- $soft := include "secretmanager.softMemory" . -}}
 {{- $cache := include "secretmanager.mebibytes" .Values.provider.republishCache | default "0" -}}
 {{- if and $limit (not $soft) -}}
-{{- $problems = append $problems (printf "provider.resources.limits.memory is %q: Go's own limit is made of it, which takes a whole number of Mi or Gi, such as 256Mi." $limit) -}}
+{{- $problems = append $problems (printf "provider.resources.limits.memory is %q, but Go's soft memory limit, which is derived from it, needs a whole number of Mi or Gi, such as 256Mi." $limit) -}}
 {{- else if and $soft (lt (int64 $soft) (mul 2 (int64 $cache))) -}}
-{{- $problems = append $problems (printf "provider.republishCache is %s and provider.resources.limits.memory is %s: the provider would be killed before its cache is full. Give a limit of at least %dMi, or a smaller cache." (toString .Values.provider.republishCache) $limit (add1 (div (mul 64 (int64 $cache)) 27))) -}}
+{{- $problems = append $problems (printf "provider.republishCache is %s and provider.resources.limits.memory is %s: the provider would run out of memory before its cache is full. Set a limit of at least %dMi, or a smaller cache." (toString .Values.provider.republishCache) $limit (add1 (div (mul 64 (int64 $cache)) 27))) -}}
 {{- end -}}
 {{- toJson $problems -}}
 {{- end -}}
 
 {{- /*
-What is wrong with the driver, as a JSON list of texts. Where there is no cluster to
-ask, as with `helm template`, lookup finds nothing at all, not even kube-system, and
-nothing is said.
+Problems of the driver, as a JSON list of messages. Without a cluster, as with `helm template`, lookup finds
+nothing, not even kube-system, and the list is empty.
 */ -}}
 {{- define "secretmanager.driverProblems" -}}
 {{- $problems := list -}}
 {{- if and .Values.driver.check .Values.provider.enabled (lookup "v1" "Namespace" "" "kube-system") -}}
 {{- $driver := lookup "storage.k8s.io/v1" "CSIDriver" "" "secrets-store.csi.k8s.io" -}}
-{{- $wanted := concat (list .Values.vault.audience) .Values.driver.audiences | uniq -}}
+{{- $required := concat (list .Values.vault.audience) .Values.driver.audiences | uniq -}}
 {{- if not $driver -}}
 {{- $set := "enableSecretRotation=true,rotationPollInterval=0s" -}}
-{{- range $index, $audience := $wanted -}}
+{{- range $index, $audience := $required -}}
 {{- $set = printf "%s,tokenRequests[%d].audience=%s" $set $index $audience -}}
 {{- end -}}
-{{- $problems = append $problems (printf "The cluster has no CSIDriver secrets-store.csi.k8s.io: the Secrets Store CSI driver is not installed, and no pod could mount a secret.\n  Install it first, as docs/install.md says:\n  helm install csi-secrets-store secrets-store-csi-driver -n kube-system --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts --set '%s'" $set) -}}
+{{- $problems = append $problems (printf "The cluster has no CSIDriver secrets-store.csi.k8s.io: the Secrets Store CSI driver is not installed, and no pod can mount a secret.\n  Install it first (docs/install.md):\n  helm install csi-secrets-store secrets-store-csi-driver -n kube-system --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts --set '%s'" $set) -}}
 {{- else -}}
 {{- $spec := dict -}}
-{{- $why := list -}}
-{{- $has := list -}}
-{{- range $driver.spec.tokenRequests -}}{{- $has = append $has (.audience | default "") -}}{{- end -}}
+{{- $causes := list -}}
+{{- $existing := list -}}
+{{- range $driver.spec.tokenRequests -}}{{- $existing = append $existing (.audience | default "") -}}{{- end -}}
 {{- $missing := list -}}
 {{- $requests := $driver.spec.tokenRequests | default list -}}
-{{- range $wanted -}}
-{{- if not (has . $has) -}}
+{{- range $required -}}
+{{- if not (has . $existing) -}}
 {{- $missing = append $missing (. | quote) -}}
 {{- $requests = append $requests (dict "audience" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if $missing -}}
 {{- $names := list -}}
-{{- range $has -}}{{- $names = append $names (. | quote) -}}{{- end -}}
-{{- $why = append $why (printf "its tokenRequests lack the audience %s (they have %s), so the kubelet hands over no token to log in to Vault with" (join ", " $missing) (join ", " $names | default "none")) -}}
+{{- range $existing -}}{{- $names = append $names (. | quote) -}}{{- end -}}
+{{- $causes = append $causes (printf "its tokenRequests lack the audience %s (they have %s), so the kubelet passes no token to log in to Vault with" (join ", " $missing) (join ", " $names | default "none")) -}}
 {{- $_ := set $spec "tokenRequests" $requests -}}
 {{- end -}}
 {{- if not $driver.spec.requiresRepublish -}}
-{{- $why = append $why "its requiresRepublish is not true, so running pods would not see new values" -}}
+{{- $causes = append $causes "its requiresRepublish is not true, so running pods would not get new values" -}}
 {{- $_ := set $spec "requiresRepublish" true -}}
 {{- end -}}
 {{- if not $driver.spec.podInfoOnMount -}}
-{{- $why = append $why "its podInfoOnMount is not true, so the provider would not learn whose volume it is" -}}
+{{- $causes = append $causes "its podInfoOnMount is not true, so the provider would not know the pod of a volume" -}}
 {{- $_ := set $spec "podInfoOnMount" true -}}
 {{- end -}}
-{{- if $why -}}
-{{- $problems = append $problems (printf "The CSIDriver secrets-store.csi.k8s.io is not set up for this: %s.\n  Set tokenRequests and enableSecretRotation in the values of the driver's chart (docs/install.md), or at once:\n  kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '%s'" (join "; " $why) (dict "spec" $spec | toJson)) -}}
+{{- if $causes -}}
+{{- $problems = append $problems (printf "The CSIDriver secrets-store.csi.k8s.io is not configured for SecretManager: %s.\n  Set tokenRequests and enableSecretRotation in the values of the driver's chart (docs/install.md), or patch it now:\n  kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '%s'" (join "; " $causes) (dict "spec" $spec | toJson)) -}}
 {{- end -}}
 {{- end -}}
 {{- if $problems -}}
-{{- $problems = append $problems "To install all the same, and set up the driver later: --set driver.check=false" -}}
+{{- $problems = append $problems "To skip this check and configure the driver later: --set driver.check=false" -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $problems -}}

@@ -1,19 +1,21 @@
 {{- /*
-The NetworkPolicy of a part: include "secretmanager.networkPolicy" (list $ "provider" "metrics").
-Without a third element nobody connects to the part's pods.
+The NetworkPolicy of a component: include "secretmanager.networkPolicy" (list $ "provider" "metrics").
+The third element is the one port that accepts connections. Without it nothing can connect to the pods.
 */ -}}
 {{- define "secretmanager.networkPolicy" -}}
 {{- $root := index . 0 -}}
-{{- $part := index . 1 -}}
+{{- $component := index . 1 -}}
 {{- $policy := $root.Values.networkPolicy -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  name: {{ $root.Values.name }}-{{ $part }}
-  labels: {{ include "secretmanager.labels" (list $root $part) }}
+  name: {{ include "secretmanager.fullname" $root }}-{{ $component }}
+  labels:
+    {{- include "secretmanager.labels" (list $root $component) | nindent 4 }}
 spec:
   podSelector:
-    matchLabels: {{ include "secretmanager.selector" (list $root $part) }}
+    matchLabels:
+      {{- include "secretmanager.selectorLabels" (list $root $component) | nindent 6 }}
   policyTypes: [Ingress{{ if $policy.egress.enabled }}, Egress{{ end }}]
   {{- if gt (len .) 2 }}
   ingress:
@@ -25,7 +27,7 @@ spec:
   {{- end }}
   {{- if $policy.egress.enabled }}
   egress:
-  # Anywhere: no selector names the API server, DNS and a Vault outside of the cluster.
+  # To any destination: no selector matches the API server, DNS and a Vault outside of the cluster.
   - ports:
     {{- toYaml $policy.egress.ports | nindent 4 }}
   {{- end }}

@@ -1,6 +1,6 @@
 {{- /* How Vault is reached, the same for provider and rotator: flags, volumes, mounts. */ -}}
 {{- define "secretmanager.vaultConfigMap" -}}
-{{ .Values.vault.existingConfigMap | default (printf "%s-vault" .Values.name) }}
+{{ .Values.vault.existingConfigMap | default (printf "%s-vault" (include "secretmanager.fullname" .)) }}
 {{- end -}}
 
 {{- define "secretmanager.vaultArgs" -}}

@@ -1,6 +1,5 @@
-// Command manifests writes what is made of the Helm chart: manifests/, the chart's
-// values.yaml and docs/reference/chart.md. It prints the names of the files that
-// changed. `make manifests` runs it.
+// Command manifests writes the files that are generated from the Helm chart: manifests/, values.yaml of the chart, and
+// docs/reference/chart.md. It prints the names of the files that changed. `make manifests` runs it.
 package main
 
 import (

@@ -1,0 +1,59 @@
+package chart
+
+import (
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// rotatorOptions are values that only the rotator has.
+var rotatorOptions = []option{
+	{"rotator in namespaces", `
+rotator:
+  enabled: true
+  namespaces: [demo, shop]
+  schedule: "30 1 * * 0"
+  timeZone: Europe/Berlin
+  vaultRole: rotator-prod
+  transitKeys: [a, b]
+  maxKeyAge: 167h
+  activeDeadlineSeconds: 600`, func(t *testing.T, r *rendered) {
+		hasArgs(t, r.rotatorPod(), "--namespace=demo", "--namespace=shop", "--vault-role=rotator-prod",
+			"--transit-key=a", "--transit-key=b", "--max-key-age=167h")
+		for _, namespace := range []string{"demo", "shop"} {
+			b := object[*rbacv1.RoleBinding](t, r, "RoleBinding secretmanager-rotator-secrets in "+namespace)
+			if b.RoleRef.Name != "secretmanager-rotator" || b.RoleRef.Kind != "ClusterRole" ||
+				b.Subjects[0].Namespace != manifestNamespace || b.Subjects[0].Name != "secretmanager-rotator" {
+				t.Errorf("%+v", b)
+			}
+		}
+		if r.objects["ClusterRoleBinding secretmanager-rotator-secrets"] != nil {
+			t.Error("it has rights in the whole cluster")
+		}
+		if s := r.rotator.Spec; s.Suspend != nil || s.Schedule != "30 1 * * 0" || s.TimeZone == nil ||
+			*s.TimeZone != "Europe/Berlin" || *s.JobTemplate.Spec.ActiveDeadlineSeconds != 600 {
+			t.Errorf("%+v", s)
+		}
+	}},
+	{"rotator in the cluster", `
+rotator: {cluster: true, suspend: true, retire: {enabled: true, trim: true, after: 336h}}`,
+		func(t *testing.T, r *rendered) {
+			hasArgs(t, r.rotatorPod(), "--retire", "--trim", "--retire-after=336h")
+			lacksArgs(t, r.rotatorPod(), "--namespace")
+			b := object[*rbacv1.ClusterRoleBinding](t, r, "ClusterRoleBinding secretmanager-rotator-secrets")
+			if b.RoleRef.Name != "secretmanager-rotator" || b.Subjects[0].Namespace != manifestNamespace {
+				t.Errorf("%+v", b)
+			}
+			if s := r.rotator.Spec.Suspend; s == nil || !*s {
+				t.Error("it is not suspended")
+			}
+		}},
+	{"no rotator", `rotator: {enabled: false, cluster: true}`, func(t *testing.T, r *rendered) {
+		checkAbsent(t, r, "rotat")
+	}},
+	{"no exporter", `
+exporter: {enabled: false}
+monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {
+		checkAbsent(t, r, "exporter")
+	}},
+}
