@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	encryptIt   = "have secretmanager encrypt write them"
-	noLabel     = "no label secretmanager.io/transit-key"
-	badMount    = "annotation secretmanager.io/transit-mount is not the path of a transit engine"
-	badScope    = "annotation secretmanager.io/scope is none of strict, namespace, cluster, none"
-	badApplied  = "annotation kubectl.kubernetes.io/last-applied-configuration is not a copy of a manifest with nothing but ciphertext, as kubectl writes it: remove the annotation"
+	encryptIt  = "write them with secretmanager encrypt"
+	noLabel    = "label secretmanager.io/transit-key is missing"
+	badMount   = "annotation secretmanager.io/transit-mount is invalid: must be the path of a transit engine"
+	badScope   = "annotation secretmanager.io/scope is invalid: must be strict, namespace, cluster or none"
+	badApplied = "annotation kubectl.kubernetes.io/last-applied-configuration is invalid: must be a manifest with only " +
+		"ciphertext, as kubectl writes it; remove the annotation"
 	oneEntry    = "1 entry that is not Vault ciphertext (vault:vN:…): "
 	twoEntries  = "2 entries that are not Vault ciphertext (vault:vN:…): "
 	lastApplied = ciphertext.AnnotationLastApplied
@@ -34,7 +35,7 @@ func applied(rest string) func(*corev1.Secret) {
 func encoded(text []byte) string { return base64.StdEncoding.EncodeToString(text) }
 
 func TestCiphertext(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(Ciphertext)
 	tests := []struct {
 		name   string
@@ -125,7 +126,7 @@ func TestCiphertext(t *testing.T) {
 // The policy reads versions in base64; every one that can occur, and what is
 // nearly one.
 func TestKeyVersions(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(Ciphertext)
 	good := secret("good")
 	for _, version := range []int{1, 9, 10, 11, 99, 100, 101, 999, 1000, 1234, 9999, 10000, 54321, 99999, 100000, 909090, 999999} {
@@ -147,7 +148,7 @@ func TestKeyVersions(t *testing.T) {
 
 // Where the API server's bounds on what an expression may cost are.
 func TestSizes(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(Ciphertext)
 	w.enforce(ForbidPlaintext)
 	fill := func(n, size int, version string) *corev1.Secret {
@@ -163,7 +164,7 @@ func TestSizes(t *testing.T) {
 		"5,000 small entries":     fill(5000, 60, "12345"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{t: t, server: w.server, kube: w.kube, ns: w.ns}
+			w := &fixture{t: t, server: w.server, kube: w.kube, ns: w.ns}
 			check(t, w.create(s), Ciphertext)
 			check(t, w.change(s.Name, func(s *corev1.Secret) {
 				for name := range s.Data {
@@ -176,7 +177,7 @@ func TestSizes(t *testing.T) {
 	// Each policy alone: of two that refuse, the API server names either.
 	for _, folder := range []string{Ciphertext, ForbidPlaintext} {
 		t.Run("5,000 plaintexts, "+folder, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			w.enforce(folder)
 			s := fill(5000, 0, "1")
 			for name := range s.Data {

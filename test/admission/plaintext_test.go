@@ -12,7 +12,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-const makeIt = ": make the Secret with secretmanager encrypt"
+const makeIt = ": create the Secret with secretmanager encrypt"
 
 func ofType(kind corev1.SecretType, entries ...string) func(*corev1.Secret) {
 	return func(s *corev1.Secret) {
@@ -24,7 +24,7 @@ func ofType(kind corev1.SecretType, entries ...string) func(*corev1.Secret) {
 }
 
 func TestForbidPlaintext(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(ForbidPlaintext)
 	tests := []struct {
 		name   string
@@ -69,7 +69,7 @@ func TestForbidPlaintext(t *testing.T) {
 // What was there before the namespace was labelled can be lived with, encrypted
 // in place, and emptied; the label is all that it takes.
 func TestForbidPlaintextLater(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.create(plain("x", entry("token", value))))
 	p, err := Load(ForbidPlaintext)
 	w.must(err)
@@ -101,7 +101,7 @@ func TestForbidPlaintextLater(t *testing.T) {
 	}
 	w.must(w.kube.CoreV1().Secrets(w.ns).Delete(t.Context(), "x", metav1.DeleteOptions{}))
 
-	other := newWorld(t)
+	other := newFixture(t)
 	check(t, other.create(plain("x")), ForbidPlaintext)
 }
 
@@ -115,29 +115,29 @@ func synced(name string) *corev1.Secret {
 // The Secrets that the driver makes for secretObjects are plaintext like any
 // other; a patch of docs/admission.md lets them pass, and nobody else's.
 func TestSyncedSecrets(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(ForbidPlaintext)
 	check(t, w.create(synced("x")), ForbidPlaintext, oneEntry+"good")
 
-	w = newWorld(t)
+	w = newFixture(t)
 	w.put(fromPage(t, "secrets-store-csi-driver").Only(w.ns))
 	check(t, w.create(synced("x")), ForbidPlaintext, oneEntry+"good")
 	check(t, w.as("system:serviceaccount:kube-system:secrets-store-csi-driver").create(synced("x")), ForbidPlaintext)
 }
 
-// as is the same world for another user, who may do everything.
-func (w *world) as(user string) *world {
+// as is the same fixture for another user, who may do everything.
+func (w *fixture) as(user string) *fixture {
 	w.t.Helper()
 	config := rest.CopyConfig(w.server.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters"}}
 	kube, err := kubernetes.NewForConfig(config)
 	w.must(err)
-	return &world{t: w.t, server: w.server, kube: kube, ns: w.ns}
+	return &fixture{t: w.t, server: w.server, kube: kube, ns: w.ns}
 }
 
 // So are the exceptions by type an operator's to change.
 func TestOtherExceptions(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.put(fromPage(t, "kubernetes.io/basic-auth").Only(w.ns))
 	check(t, w.create(plain("x", ofType(corev1.SecretTypeBasicAuth, "password"))), ForbidPlaintext)
 	check(t, w.create(plain("y", ofType(corev1.SecretTypeTLS, "tls.crt", "tls.key"))), ForbidPlaintext, twoEntries)

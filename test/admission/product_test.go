@@ -16,7 +16,7 @@ import (
 // What the library and the rotator write passes both policies, on a Secret that
 // was bad before as well. The command line has a script of its own.
 func TestProductWrites(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	vault := testenv.SharedVault(t)
 	_, err := vault.Write(t.Context(), "transit/keys/"+w.ns, map[string]any{"derived": true})
 	w.must(err)

@@ -12,7 +12,7 @@ import (
 
 // A Secret that was bad before the policy can be lived with and mended.
 func TestBadBefore(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	finalizer := func(s *corev1.Secret) { s.Finalizers = []string{"example.com/hold"} }
 	bad := func(name string) *corev1.Secret {
 		return secret(name, unlabel, finalizer, entry("password", value), entry("token", value),
@@ -73,7 +73,7 @@ func TestBadBefore(t *testing.T) {
 
 // A type is for good: nothing becomes ciphertext, or ceases to be, by its type.
 func TestTypeStays(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.create(secret("sealed")))
 	w.must(w.create(plain("plain")))
 	for name, kind := range map[string]corev1.SecretType{"sealed": corev1.SecretTypeOpaque, "plain": ciphertext.Type} {
@@ -86,7 +86,7 @@ func TestTypeStays(t *testing.T) {
 
 // stringData is data by the time that a policy sees it.
 func TestStringData(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.enforce(Ciphertext)
 	stringly := func(text string) func(*corev1.Secret) {
 		return func(s *corev1.Secret) { s.StringData = map[string]string{"password": text} }
@@ -94,7 +94,7 @@ func TestStringData(t *testing.T) {
 	check(t, w.create(secret("x", stringly(value))), Ciphertext, oneEntry+"password: ")
 	check(t, w.create(secret("x", stringly(string(text("2"))))), Ciphertext)
 	check(t, w.change("x", stringly(value)), Ciphertext, oneEntry+"password: ")
-	w = newWorld(t)
+	w = newFixture(t)
 	w.enforce(ForbidPlaintext)
 	check(t, w.create(plain("y", entry("good", string(text("1"))), stringly(value))), ForbidPlaintext, oneEntry+"password: ")
 }

@@ -1,4 +1,4 @@
-{{- /* How Vault is reached, the same for provider and rotator: flags, volumes, mounts. */ -}}
+{{- /* The connection to Vault of the provider and the rotator: flags, volumes and mounts. */ -}}
 {{- define "secretmanager.vaultConfigMap" -}}
 {{ .Values.vault.existingConfigMap | default (printf "%s-vault" (include "secretmanager.fullname" .)) }}
 {{- end -}}

@@ -17,17 +17,17 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// world is a namespace of a test's own.
-type world struct {
+// fixture is a namespace of a test's own.
+type fixture struct {
 	t      *testing.T
 	server *testenv.APIServer
 	kube   kubernetes.Interface
 	ns     string
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{t: t, server: testenv.SharedAPIServer(t), ns: "ns-" + strings.ToLower(rand.Text()[:10])}
+	w := &fixture{t: t, server: testenv.SharedAPIServer(t), ns: "ns-" + strings.ToLower(rand.Text()[:10])}
 	var err error
 	if w.kube, err = kubernetes.NewForConfig(w.server.Config); err != nil {
 		t.Fatal(err)
@@ -39,8 +39,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// enforce puts a policy in force in the world's namespace alone.
-func (w *world) enforce(folder string) {
+// enforce puts a policy in force in the namespace of the fixture alone.
+func (w *fixture) enforce(folder string) {
 	w.t.Helper()
 	p, err := Load(folder)
 	if err != nil {
@@ -49,19 +49,19 @@ func (w *world) enforce(folder string) {
 	w.put(p.Only(w.ns))
 }
 
-// put puts a policy in force that is for the world's namespace alone.
-func (w *world) put(p *Policy) {
+// put puts a policy in force that is for the namespace of the fixture alone.
+func (w *fixture) put(p *Policy) {
 	w.t.Helper()
 	w.must(p.Enforce(w.t.Context(), w.kube, w.ns))
 }
 
-// create creates a Secret in the world's namespace.
-func (w *world) create(s *corev1.Secret) error {
+// create creates a Secret in the namespace of the fixture.
+func (w *fixture) create(s *corev1.Secret) error {
 	_, err := w.kube.CoreV1().Secrets(w.ns).Create(w.t.Context(), s, metav1.CreateOptions{})
 	return err
 }
 
-func (w *world) must(err error) {
+func (w *fixture) must(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
@@ -69,7 +69,7 @@ func (w *world) must(err error) {
 }
 
 // change changes a Secret that is there.
-func (w *world) change(name string, f func(*corev1.Secret)) error {
+func (w *fixture) change(name string, f func(*corev1.Secret)) error {
 	w.t.Helper()
 	secrets := w.kube.CoreV1().Secrets(w.ns)
 	s, err := secrets.Get(w.t.Context(), name, metav1.GetOptions{})
