@@ -1,10 +1,8 @@
-// Package admission tests the admission policies of manifests/admission on a real
-// API server: what they refuse and how they say it, and that everything that the
-// product writes passes.
+// Package admission tests the admission policies of manifests/admission on a real API server: what they deny, their
+// messages, and that they admit everything that the product writes.
 //
-// Its other purpose is to put them into force for the tests of other packages:
-// [Load] a policy, narrow it with [Policy.Only] to the namespace of a test, so that
-// tests that share an API server do not hinder each other, and [Policy.Enforce] it.
+// It also enforces the policies in the tests of other packages: [Load] a policy, limit it with [Policy.Only] to the
+// namespace of a test, so that tests that share an API server do not affect each other, and [Policy.Enforce] it.
 package admission
 
 import (
@@ -26,28 +24,28 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// The folders of the policies below manifests/admission.
+// The directories of the policies in manifests/admission.
 const (
 	Ciphertext      = "ciphertext"
 	ForbidPlaintext = "forbid-plaintext"
 )
 
-// Policy is a policy and what binds it.
+// Policy is a policy and its binding.
 type Policy struct {
 	*admissionv1.ValidatingAdmissionPolicy
 	Binding *admissionv1.ValidatingAdmissionPolicyBinding
 }
 
-// Load reads a policy as it is shipped.
-func Load(folder string) (*Policy, error) {
+// Load reads a policy from its directory in manifests/admission.
+func Load(dir string) (*Policy, error) {
 	root, err := programs.Root()
 	if err != nil {
 		return nil, err
 	}
-	return Build(filesys.MakeFsOnDisk(), filepath.Join(root, "manifests", "admission", folder))
+	return Build(filesys.MakeFsOnDisk(), filepath.Join(root, "manifests", "admission", dir))
 }
 
-// Build reads the policy that a kustomization makes.
+// Build reads the policy that a kustomization builds.
 func Build(files filesys.FileSystem, dir string) (*Policy, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(files, dir)
 	if err != nil {
@@ -65,19 +63,19 @@ func Build(files filesys.FileSystem, dir string) (*Policy, error) {
 		case "ValidatingAdmissionPolicyBinding":
 			err = yaml.UnmarshalStrict(text, &p.Binding)
 		default:
-			err = fmt.Errorf("a %s", kind)
+			err = fmt.Errorf("unexpected %s", kind)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("in the policy in %s: %w", dir, err)
+			return nil, fmt.Errorf("reading the policy in %s: %w", dir, err)
 		}
 	}
 	if p.ValidatingAdmissionPolicy == nil || p.Binding == nil {
-		return nil, fmt.Errorf("the policy in %s is not a policy and a binding", dir)
+		return nil, fmt.Errorf("the kustomization in %s must have a policy and a binding", dir)
 	}
 	return p, nil
 }
 
-// Only makes it a policy for one namespace, under a name that goes with it.
+// Only limits the policy to one namespace, and appends the namespace to its name.
 func (p *Policy) Only(namespace string) *Policy {
 	p.Name += "." + namespace
 	p.Binding.Name, p.Binding.Spec.PolicyName = p.Name, p.Name
@@ -87,10 +85,11 @@ func (p *Policy) Only(namespace string) *Policy {
 	return p
 }
 
-// Enforce creates the policy and returns once it is in force in the namespace.
+// Enforce creates the policy and waits until the API server enforces it in the namespace.
 func (p *Policy) Enforce(ctx context.Context, kube kubernetes.Interface, namespace string) error {
 	api := kube.AdmissionregistrationV1()
-	if _, err := api.ValidatingAdmissionPolicies().Create(ctx, p.ValidatingAdmissionPolicy, metav1.CreateOptions{}); err != nil {
+	_, err := api.ValidatingAdmissionPolicies().Create(ctx, p.ValidatingAdmissionPolicy, metav1.CreateOptions{})
+	if err != nil {
 		return fmt.Errorf("creating the policy %s: %w", p.Name, err)
 	}
 	if _, err := api.ValidatingAdmissionPolicyBindings().Create(ctx, p.Binding, metav1.CreateOptions{}); err != nil {
@@ -99,12 +98,13 @@ func (p *Policy) Enforce(ctx context.Context, kube kubernetes.Interface, namespa
 	return p.Await(ctx, kube, namespace)
 }
 
-// Await returns once the policy is in force in the namespace, which it is some time
-// after it was created or the namespace labelled.
+// Await waits until the API server enforces the policy in the namespace. That takes some time after the policy was
+// created or the namespace labelled.
 func (p *Policy) Await(ctx context.Context, kube kubernetes.Interface, namespace string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("the policy %s is not in force in namespace %s after a minute", p.Name, namespace))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute,
+		fmt.Errorf("the API server does not enforce the policy %s in namespace %s after a minute", p.Name, namespace))
 	defer cancel()
-	// What just one of the two policies refuses: the API server names only the first.
+	// Each is denied by one of the two policies: the API server names only the first that denies.
 	meta := metav1.ObjectMeta{GenerateName: "probe-"}
 	probes := []*corev1.Secret{
 		{ObjectMeta: meta, Type: ciphertext.Type},
@@ -114,7 +114,8 @@ func (p *Policy) Await(ctx context.Context, kube kubernetes.Interface, namespace
 	defer ticker.Stop()
 	for {
 		for _, probe := range probes {
-			_, err := kube.CoreV1().Secrets(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+			_, err := kube.CoreV1().Secrets(namespace).Create(ctx, probe, dryRun)
 			if err != nil && strings.Contains(err.Error(), "'"+p.Name+"' with binding") {
 				return nil
 			}

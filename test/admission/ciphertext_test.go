@@ -23,13 +23,15 @@ const (
 	lastApplied = ciphertext.AnnotationLastApplied
 )
 
-// applied is the copy of a manifest as kubectl apply writes it, with its keys in order.
+// applied adds a copy of a manifest as kubectl apply writes it, with its keys in order.
 func applied(rest string) func(*corev1.Secret) {
 	data, texts, found := strings.Cut(rest, `"stringData":`)
 	if found {
 		texts = `,"stringData":` + strings.TrimSuffix(texts, ",")
 	}
-	return annotation(lastApplied, `{"apiVersion":"v1",`+data+`"kind":"Secret","metadata":{"annotations":{},"labels":{"secretmanager.io/transit-key":"key"},"name":"x","namespace":"demo"}`+texts+`,"type":"secretmanager.io/ciphertext"}`+"\n")
+	const metadata = `{"annotations":{},"labels":{"secretmanager.io/transit-key":"key"},"name":"x","namespace":"demo"}`
+	return annotation(lastApplied, `{"apiVersion":"v1",`+data+`"kind":"Secret","metadata":`+metadata+texts+
+		`,"type":"secretmanager.io/ciphertext"}`+"\n")
 }
 
 func encoded(text []byte) string { return base64.StdEncoding.EncodeToString(text) }
@@ -40,76 +42,143 @@ func TestCiphertext(t *testing.T) {
 	tests := []struct {
 		name   string
 		secret *corev1.Secret
-		want   []string // in the refusal; none: it passes
-		lint   string   // why ciphertext.Validate sees it otherwise
+		want   []string // texts of the message; none if the Secret is admitted
+		lint   string   // why the result of ciphertext.Validate is different
 	}{
-		{name: "as encrypt makes it", secret: secret("x")},
-		{name: "all annotations", secret: secret("x", annotation(ciphertext.AnnotationScope, "cluster"), annotation(ciphertext.AnnotationTransitMount, "teams/red-1/transit"), label(ciphertext.LabelKeyVersion, "3"))},
+		{name: "as encrypt writes it", secret: secret("x")},
+		{name: "all annotations",
+			secret: secret("x", annotation(ciphertext.AnnotationScope, "cluster"),
+				annotation(ciphertext.AnnotationTransitMount, "teams/red-1/transit"), label(ciphertext.LabelKeyVersion, "3"))},
 		{name: "empty scope", secret: secret("x", annotation(ciphertext.AnnotationScope, ""))},
-		{name: "no entries", secret: secret("x", func(s *corev1.Secret) { s.Data = nil }), lint: "an empty Secret holds no plaintext, and may be filled later"},
+		{name: "no entries", secret: secret("x", func(s *corev1.Secret) { s.Data = nil }),
+			lint: "an empty Secret has no plaintext, and can get entries later"},
 		{name: "shortest ciphertext", secret: secret("x", entry("a", string(textOf("1", 28))))},
 		{name: "adopted", secret: secret("x", opaque)},
-		{name: "of another type and without the label", secret: plain("x"), lint: "it is none of ours"},
+		{name: "another type and no label", secret: plain("x"), lint: "not a ciphertext Secret"},
 
-		{name: "plaintext", secret: secret("x", entry("password", value)), want: []string{oneEntry + "password: " + encryptIt, "change a secret that others may have read"}},
+		{name: "plaintext", secret: secret("x", entry("password", value)),
+			want: []string{oneEntry + "password: " + encryptIt, "change a secret that others may have read"}},
 		{name: "short plaintext", secret: secret("x", entry("pin", "1")), want: []string{oneEntry + "pin: "}},
 		{name: "empty", secret: secret("x", entry("empty", "")), want: []string{oneEntry + "empty: "}},
-		{name: "two", secret: secret("x", entry("password", value), entry("token", value)), want: []string{twoEntries, "password", "token"}},
-		{name: "binary", secret: secret("x", entry("jks", strings.Repeat("\xfe\xed", 99))), want: []string{oneEntry + "jks: "}},
+		{name: "two", secret: secret("x", entry("password", value), entry("token", value)),
+			want: []string{twoEntries, "password", "token"}},
+		{name: "binary", secret: secret("x", entry("jks", strings.Repeat("\xfe\xed", 99))),
+			want: []string{oneEntry + "jks: "}},
 		{name: "prefix alone", secret: secret("x", entry("a", "vault:v1:")), want: []string{oneEntry + "a: "}},
-		{name: "prefix before a plaintext", secret: secret("x", entry("a", "vault:v1:hunter2-hunter2-hunter2")), want: []string{oneEntry + "a: "}},
+		{name: "prefix before a plaintext", secret: secret("x", entry("a", "vault:v1:hunter2-hunter2-hunter2")),
+			want: []string{oneEntry + "a: "}},
 		{name: "no version", secret: secret("x", entry("a", "vault:v:"+value)), want: []string{oneEntry + "a: "}},
 		{name: "no colon", secret: secret("x", entry("a", "vault:v1"+value)), want: []string{oneEntry + "a: "}},
 		{name: "leading zero", secret: secret("x", entry("a", string(text("01")))), want: []string{oneEntry + "a: "}},
 		{name: "other case", secret: secret("x", entry("a", "Vault:v1:"+value)), want: []string{oneEntry + "a: "}},
 		{name: "encoded twice", secret: secret("x", entry("a", encoded(text("1")))), want: []string{oneEntry + "a: "}},
 		{name: "leading space", secret: secret("x", entry("a", " "+string(text("1")))), want: []string{oneEntry + "a: "}},
-		{name: "adopted with a plaintext", secret: secret("x", opaque, entry("password", value)), want: []string{oneEntry + "password: "}},
+		{name: "adopted with a plaintext", secret: secret("x", opaque, entry("password", value)),
+			want: []string{oneEntry + "password: "}},
 
 		{name: "no label", secret: secret("x", unlabel), want: []string{noLabel}},
 		{name: "empty label", secret: secret("x", label(ciphertext.LabelTransitKey, "")), want: []string{noLabel}},
-		{name: "adopted with an empty label", secret: secret("x", opaque, label(ciphertext.LabelTransitKey, "")), want: []string{noLabel}},
+		{name: "adopted with an empty label", secret: secret("x", opaque, label(ciphertext.LabelTransitKey, "")),
+			want: []string{noLabel}},
 		{name: "no labels at all", secret: secret("x", func(s *corev1.Secret) { s.Labels = nil }), want: []string{noLabel}},
-		{name: "unknown scope", secret: secret("x", annotation(ciphertext.AnnotationScope, value)), want: []string{badScope}},
-		{name: "scope of other case", secret: secret("x", annotation(ciphertext.AnnotationScope, "Strict")), want: []string{badScope}},
-		{name: "empty mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, "")), want: []string{badMount}},
-		{name: "long mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, strings.Repeat("m", 513))), want: []string{badMount}},
+		{name: "unknown scope", secret: secret("x", annotation(ciphertext.AnnotationScope, value)),
+			want: []string{badScope}},
+		{name: "scope of other case", secret: secret("x", annotation(ciphertext.AnnotationScope, "Strict")),
+			want: []string{badScope}},
+		{name: "empty mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, "")),
+			want: []string{badMount}},
+		{name: "long mount", secret: secret("x", annotation(ciphertext.AnnotationTransitMount, strings.Repeat("m", 513))),
+			want: []string{badMount}},
 
-		{name: "copy with ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b.c":"`+encoded(text("12"))+`"},`))},
-		{name: "copy with ciphertext as text", secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+`","b":"`+string(text("123"))+`"},`))},
+		{name: "copy with ciphertext",
+			secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b.c":"`+encoded(text("12"))+`"},`))},
+		{name: "copy with ciphertext as text",
+			secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+`","b":"`+string(text("123"))+`"},`))},
 		{name: "copy without entries", secret: secret("x", applied(""))},
-		{name: "copy with a plaintext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "it does not look there; lint does"},
-		{name: "copy with a plaintext first", secret: secret("x", applied(`"data":{"a":"`+encoded([]byte(value))+`","b":"`+encoded(text("3"))+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a plaintext as text", secret: secret("x", applied(`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a plaintext beside ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},`+`"stringData":{"a":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with ciphertext and all that a manifest has", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+`"},"immutable":true,"kind":"Secret","metadata":{"annotations":{"note":"\"data\":{\"a\":\"b\"}, \u003c{[}"},"creationTimestamp":null,"finalizers":["a/b"],"generation":1,"labels":{"data":"x"},"name":"x","namespace":"demo","ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":true,"kind":"A","name":"b","uid":"c"}]},"stringData":{"b":"`+string(text("3"))+`"},"type":"Opaque"}`+"\n"))},
+		{name: "copy with a plaintext",
+			secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`","b":"`+encoded([]byte(value))+`"},`)),
+			want:   []string{badApplied}, lint: "it ignores the annotation; lint does not"},
+		{name: "copy with a plaintext first",
+			secret: secret("x", applied(`"data":{"a":"`+encoded([]byte(value))+`","b":"`+encoded(text("3"))+`"},`)),
+			want:   []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext as text", secret: secret("x", applied(`"stringData":{"a":"`+value+`"},`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext and ciphertext",
+			secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},`+`"stringData":{"a":"`+value+`"},`)),
+			want:   []string{badApplied}, lint: "as above"},
+		{name: "copy with ciphertext and all fields of a manifest",
+			secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+
+				`"},"immutable":true,"kind":"Secret","metadata":{`+
+				`"annotations":{"note":"\"data\":{\"a\":\"b\"}, \u003c{[}"},"creationTimestamp":null,`+
+				`"finalizers":["a/b"],"generation":1,"labels":{"data":"x"},"name":"x","namespace":"demo","ownerReferences":[`+
+				`{"apiVersion":"v1","blockOwnerDeletion":true,"kind":"A","name":"b","uid":"c"}]},`+
+				`"stringData":{"b":"`+string(text("3"))+`"},"type":"Opaque"}`+"\n"))},
 		{name: "copy with empty entries", secret: secret("x", applied(`"data":{},"stringData":null,`))},
-		{name: "copy with a second data", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},"data":{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a second data behind", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+`"},"kind":"Secret","metadata":{"name":"x"},"type":"Opaque","data":{"b":"`+encoded([]byte(value))+`"}}`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with data before a space", secret: secret("x", applied(`"data" :{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with data in other letters", secret: secret("x", applied(`"d\u0061ta":{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with stringData in other letters", secret: secret("x", applied(`"StringData":{"b":"`+value+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a plaintext behind ciphertext", secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+` `+value+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a plaintext behind ciphertext as text", secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+` `+value+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with a plaintext for a name", secret: secret("x", applied(`"data":{"`+value+` `+value+`":"`+encoded(text("3"))+`"},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with data deeper", secret: secret("x", applied(`"data":{"a":{"data":{"b":"`+encoded(text("3"))+`"}}},`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy that ends its metadata early", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"a":"`+value+`"},"x":{"type":"Opaque"}}`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with more before it", secret: secret("x", annotation(lastApplied, `{"stringData":{"a":"`+value+`"},"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"type":"Opaque"}`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy with more behind it", secret: secret("x", applied(""), func(s *corev1.Secret) { s.Annotations[lastApplied] += value }), want: []string{badApplied}, lint: "as above"},
-		{name: "no copy but a text", secret: secret("x", annotation(lastApplied, value)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy of another kind", secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+value+`"},"kind":"ConfigMap","metadata":{"name":"x"}}`)), want: []string{badApplied}, lint: "as above"},
-		{name: "copy that is laid out", secret: secret("x", annotation(lastApplied, `{"data": {"a": "`+encoded(text("3"))+`"}}`)), want: []string{badApplied}, lint: "kubectl writes no spaces: a false positive"},
+		{name: "copy with a second data",
+			secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+`"},"data":{"b":"`+encoded([]byte(value))+`"},`)),
+			want:   []string{badApplied}, lint: "as above"},
+		{name: "copy with a second data at the end",
+			secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+
+				`"},"kind":"Secret","metadata":{"name":"x"},"type":"Opaque","data":{"b":"`+encoded([]byte(value))+`"}}`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with data before a space", secret: secret("x", applied(`"data" :{"b":"`+encoded([]byte(value))+`"},`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with data in other letters",
+			secret: secret("x", applied(`"d\u0061ta":{"b":"`+encoded([]byte(value))+`"},`)), want: []string{badApplied},
+			lint: "as above"},
+		{name: "copy with stringData in other letters", secret: secret("x", applied(`"StringData":{"b":"`+value+`"},`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with a plaintext after ciphertext",
+			secret: secret("x", applied(`"data":{"a":"`+encoded(text("3"))+` `+value+`"},`)), want: []string{badApplied},
+			lint: "as above"},
+		{name: "copy with a plaintext after ciphertext as text",
+			secret: secret("x", applied(`"stringData":{"a":"`+string(text("3"))+` `+value+`"},`)), want: []string{badApplied},
+			lint: "as above"},
+		{name: "copy with a plaintext as name",
+			secret: secret("x", applied(`"data":{"`+value+` `+value+`":"`+encoded(text("3"))+`"},`)),
+			want:   []string{badApplied}, lint: "as above"},
+		{name: "copy with data deeper",
+			secret: secret("x", applied(`"data":{"a":{"data":{"b":"`+encoded(text("3"))+`"}}},`)), want: []string{badApplied},
+			lint: "as above"},
+		{name: "copy that ends its metadata early",
+			secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},`+
+				`"stringData":{"a":"`+value+`"},"x":{"type":"Opaque"}}`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with text before it",
+			secret: secret("x", annotation(lastApplied, `{"stringData":{"a":"`+value+`"},`+
+				`"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"type":"Opaque"}`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with text after it",
+			secret: secret("x", applied(""), func(s *corev1.Secret) { s.Annotations[lastApplied] += value }),
+			want:   []string{badApplied}, lint: "as above"},
+		{name: "text that is not a copy", secret: secret("x", annotation(lastApplied, value)), want: []string{badApplied},
+			lint: "as above"},
+		{name: "copy of another kind",
+			secret: secret("x", annotation(lastApplied, `{"apiVersion":"v1","data":{"a":"`+value+
+				`"},"kind":"ConfigMap","metadata":{"name":"x"}}`)),
+			want: []string{badApplied}, lint: "as above"},
+		{name: "copy with spaces",
+			secret: secret("x", annotation(lastApplied, `{"data": {"a": "`+encoded(text("3"))+`"}}`)),
+			want:   []string{badApplied}, lint: "kubectl writes no spaces: a false positive"},
 
-		{name: "everything at once", secret: secret("x", unlabel, entry("password", value), annotation(ciphertext.AnnotationScope, value), annotation(ciphertext.AnnotationTransitMount, "/"+value),
-			applied(`"stringData":{"a":"`+value+`"},`)), want: []string{oneEntry + "password: ", noLabel, badMount, badScope, badApplied}},
+		{name: "everything at once",
+			secret: secret("x", unlabel, entry("password", value), annotation(ciphertext.AnnotationScope, value),
+				annotation(ciphertext.AnnotationTransitMount, "/"+value), applied(`"stringData":{"a":"`+value+`"},`)),
+			want: []string{oneEntry + "password: ", noLabel, badMount, badScope, badApplied}},
 	}
-	for _, mount := range []string{"a//b", "/a", "a/", "a/../b", "..", "./a", "a b", "a?b", "a#b", "a%2fb", `a"b`, `a\b`, "é", "a\nb"} {
+	for _, mount := range []string{
+		"a//b", "/a", "a/", "a/../b", "..", "./a", "a b", "a?b", "a#b", "a%2fb", `a"b`, `a\b`, "é", "a\nb",
+	} {
 		tests = append(tests, struct {
 			name   string
 			secret *corev1.Secret
 			want   []string
 			lint   string
-		}{name: "mount " + mount, secret: secret("x", annotation(ciphertext.AnnotationTransitMount, mount)), want: []string{badMount}})
+		}{
+			name:   "mount " + mount,
+			secret: secret("x", annotation(ciphertext.AnnotationTransitMount, mount)),
+			want:   []string{badMount},
+		})
 	}
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -123,14 +192,15 @@ func TestCiphertext(t *testing.T) {
 	}
 }
 
-// The policy reads versions in base64; every one that can occur, and what is
-// nearly one.
+// TestKeyVersions: the policy matches versions in base64. The test tries possible versions and similar texts.
 func TestKeyVersions(t *testing.T) {
 	w := newFixture(t)
 	w.enforce(Ciphertext)
 	good := secret("good")
-	for _, version := range []int{1, 9, 10, 11, 99, 100, 101, 999, 1000, 1234, 9999, 10000, 54321, 99999, 100000, 909090, 999999} {
-		for i := range 3 { // what follows the colon is random, and shares letters with it
+	for _, version := range []int{
+		1, 9, 10, 11, 99, 100, 101, 999, 1000, 1234, 9999, 10000, 54321, 99999, 100000, 909090, 999999,
+	} {
+		for i := range 3 { // the text after the colon is random, and shares base64 letters with it
 			entry(fmt.Sprintf("v%d.%d", version, i), string(text(fmt.Sprint(version))))(good)
 		}
 	}
@@ -139,14 +209,16 @@ func TestKeyVersions(t *testing.T) {
 	}
 	check(t, w.create(good), Ciphertext)
 
-	for _, version := range []string{"0", "00", "0x1", "1a", "12a", "a", "-1", "+1", "123a", "1234a", "12345a", "123456a", ".", "1.", " 1", "1 ", "１"} {
+	for _, version := range []string{
+		"0", "00", "0x1", "1a", "12a", "a", "-1", "+1", "123a", "1234a", "12345a", "123456a", ".", "1.", " 1", "1 ", "１",
+	} {
 		check(t, w.create(secret("bad", entry("a", string(text(version))))), Ciphertext, oneEntry+"a: ")
 	}
-	// No key has that many versions: a rotation in each minute makes them in two years.
+	// No key has that many versions: with one rotation per minute it takes two years.
 	check(t, w.create(secret("bad", entry("a", string(text("1000000"))))), Ciphertext, oneEntry+"a: ")
 }
 
-// Where the API server's bounds on what an expression may cost are.
+// TestSizes: the API server limits the cost of an expression.
 func TestSizes(t *testing.T) {
 	w := newFixture(t)
 	w.enforce(Ciphertext)
@@ -168,22 +240,23 @@ func TestSizes(t *testing.T) {
 			check(t, w.create(s), Ciphertext)
 			check(t, w.change(s.Name, func(s *corev1.Secret) {
 				for name := range s.Data {
-					s.Data[name][7] = '9' // each of them changes
+					s.Data[name][7] = '9' // every entry changes
 				}
 			}), Ciphertext)
 			check(t, w.change(s.Name, annotation("a", "b")), Ciphertext)
 		})
 	}
-	// Each policy alone: of two that refuse, the API server names either.
-	for _, folder := range []string{Ciphertext, ForbidPlaintext} {
-		t.Run("5,000 plaintexts, "+folder, func(t *testing.T) {
+	// Each policy alone: if both deny, the API server names one of them.
+	for _, dir := range []string{Ciphertext, ForbidPlaintext} {
+		t.Run("5,000 plaintexts, "+dir, func(t *testing.T) {
 			w := newFixture(t)
-			w.enforce(folder)
+			w.enforce(dir)
 			s := fill(5000, 0, "1")
 			for name := range s.Data {
 				s.Data[name] = []byte(value)
 			}
-			check(t, w.create(s), folder, "5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: ", "secretmanager encrypt")
+			check(t, w.create(s), dir,
+				"5000 entries that are not Vault ciphertext (vault:vN:…): entry-", "…: ", "secretmanager encrypt")
 		})
 	}
 	for name, rest := range map[string]string{
@@ -193,7 +266,7 @@ func TestSizes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := secret(strings.ReplaceAll(name, " ", "-"), applied(rest))
 			if size := len(s.Annotations[lastApplied]); size < 170<<10 {
-				t.Fatalf("it has %d bytes", size)
+				t.Fatalf("the copy has %d bytes", size)
 			}
 			check(t, w.create(s), Ciphertext)
 		})
@@ -201,10 +274,10 @@ func TestSizes(t *testing.T) {
 	t.Run("9,000 small entries", func(t *testing.T) {
 		check(t, w.create(fill(9000, 28, "123")), Ciphertext)
 	})
-	// A false positive: nobody has that many entries in a Secret.
+	// A false positive: no Secret has that many entries.
 	t.Run("12,000 small entries", func(t *testing.T) {
 		if err := w.create(fill(12000, 28, "123")); err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
-			t.Errorf("not refused for the cost: %v", err)
+			t.Errorf("got %v, want an error about the cost", err)
 		}
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// fixture is a namespace of a test's own.
+// fixture is the namespace of one test.
 type fixture struct {
 	t      *testing.T
 	server *testenv.APIServer
@@ -39,17 +39,17 @@ func newFixture(t *testing.T) *fixture {
 	return w
 }
 
-// enforce puts a policy in force in the namespace of the fixture alone.
-func (w *fixture) enforce(folder string) {
+// enforce enforces a policy only in the namespace of the fixture.
+func (w *fixture) enforce(dir string) {
 	w.t.Helper()
-	p, err := Load(folder)
+	p, err := Load(dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.put(p.Only(w.ns))
 }
 
-// put puts a policy in force that is for the namespace of the fixture alone.
+// put creates a policy that is limited to the namespace of the fixture.
 func (w *fixture) put(p *Policy) {
 	w.t.Helper()
 	w.must(p.Enforce(w.t.Context(), w.kube, w.ns))
@@ -68,7 +68,7 @@ func (w *fixture) must(err error) {
 	}
 }
 
-// change changes a Secret that is there.
+// change changes an existing Secret.
 func (w *fixture) change(name string, f func(*corev1.Secret)) error {
 	w.t.Helper()
 	secrets := w.kube.CoreV1().Secrets(w.ns)
@@ -79,7 +79,7 @@ func (w *fixture) change(name string, f func(*corev1.Secret)) error {
 	return err
 }
 
-// text is ciphertext, or what a policy has to take for it.
+// text returns text in the format of ciphertext.
 func text(version string) []byte { return textOf(version, 40) }
 
 func textOf(version string, n int) []byte {
@@ -88,7 +88,7 @@ func textOf(version string, n int) []byte {
 	return []byte("vault:v" + version + ":" + base64.StdEncoding.EncodeToString(random))
 }
 
-// secret is a well-formed ciphertext Secret, changed.
+// secret returns a valid ciphertext Secret with changes.
 func secret(name string, changes ...func(*corev1.Secret)) *corev1.Secret {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
@@ -105,12 +105,13 @@ func secret(name string, changes ...func(*corev1.Secret)) *corev1.Secret {
 	return s
 }
 
-// plain is a Secret like any other.
+// plain returns an ordinary Secret.
 func plain(name string, changes ...func(*corev1.Secret)) *corev1.Secret {
-	return secret(name, append([]func(*corev1.Secret){opaque, func(s *corev1.Secret) { s.Labels = nil }, entry("good", value)}, changes...)...)
+	noLabels := func(s *corev1.Secret) { s.Labels = nil }
+	return secret(name, append([]func(*corev1.Secret){opaque, noLabels, entry("good", value)}, changes...)...)
 }
 
-// value is a plaintext. No message may have it.
+// value is a plaintext. No message may contain it.
 const value = "hunter2-hunter2-hunter2-hunter2-hunter2-hunter2-hunter2-hunter2"
 
 func opaque(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }
@@ -144,29 +145,28 @@ func annotation(name, value string) func(*corev1.Secret) {
 
 func unlabel(s *corev1.Secret) { delete(s.Labels, ciphertext.LabelTransitKey) }
 
-// check checks whether a write was refused by the policy, for all that is wanted.
-// None wanted: it must have passed.
+// check checks that the policy denied a write with all the texts, or admitted it if there are none.
 func check(t *testing.T, err error, policy string, want ...string) {
 	t.Helper()
 	if len(want) == 0 {
 		if err != nil {
-			t.Errorf("refused: %v", err)
+			t.Errorf("denied: %v", err)
 		}
 		return
 	}
 	switch {
 	case err == nil:
-		t.Errorf("it passes, and should be refused for %q", want)
+		t.Errorf("admitted, want a denial with %q", want)
 	case !apierrors.IsForbidden(err), !strings.Contains(err.Error(), "ValidatingAdmissionPolicy '"+policy):
-		t.Errorf("it is not the policy %s that refuses it: %v", policy, err)
+		t.Errorf("not denied by the policy %s: %v", policy, err)
 	case strings.Contains(err.Error(), "resulted in error"):
-		t.Errorf("the policy could not judge it: %v", err)
-	case strings.Contains(err.Error(), value), strings.Contains(err.Error(), base64.StdEncoding.EncodeToString([]byte(value))):
-		t.Errorf("it says a value: %v", err)
+		t.Errorf("the evaluation failed: %v", err)
+	case strings.Contains(err.Error(), value), strings.Contains(err.Error(), encoded([]byte(value))):
+		t.Errorf("the message contains a value: %v", err)
 	default:
 		for _, w := range want {
 			if !strings.Contains(err.Error(), w) {
-				t.Errorf("%q is not in the message: %v", w, err)
+				t.Errorf("the message does not contain %q: %v", w, err)
 			}
 		}
 	}

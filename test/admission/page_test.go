@@ -37,8 +37,7 @@ func root(t *testing.T) string {
 	return root
 }
 
-// onPage returns the one block of the page that the pattern finds and that has
-// these words.
+// onPage returns the only block of the page that matches the pattern and contains the words.
 func onPage(t *testing.T, pattern *regexp.Regexp, words string) string {
 	t.Helper()
 	var found []string
@@ -48,12 +47,12 @@ func onPage(t *testing.T, pattern *regexp.Regexp, words string) string {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%d blocks of docs/admission.md have %q", len(found), words)
+		t.Fatalf("%d blocks of docs/admission.md contain %q, want 1", len(found), words)
 	}
 	return found[0]
 }
 
-// fromPage builds the policy of the kustomization on the page that has these words.
+// fromPage builds the policy of the kustomization on the page that contains the words.
 func fromPage(t *testing.T, words string) *Policy {
 	t.Helper()
 	p, err := Build(overlay(t, words), "/here")
@@ -63,7 +62,7 @@ func fromPage(t *testing.T, words string) *Policy {
 	return p
 }
 
-// overlay is a folder /here with that kustomization, and manifests/ in it.
+// overlay returns a directory /here with that kustomization and manifests/.
 func overlay(t *testing.T, words string) filesys.FileSystem {
 	t.Helper()
 	files := filesys.MakeFsInMemory()
@@ -73,9 +72,9 @@ func overlay(t *testing.T, words string) filesys.FileSystem {
 		}
 	}
 	write("kustomization.yaml", []byte(onPage(t, kustomization, words)))
-	for _, folder := range []string{Ciphertext, ForbidPlaintext} {
+	for _, dir := range []string{Ciphertext, ForbidPlaintext} {
 		for _, name := range []string{"kustomization.yaml", "policy.yaml", "binding.yaml"} {
-			path := filepath.Join("manifests", "admission", folder, name)
+			path := filepath.Join("manifests", "admission", dir, name)
 			text, err := os.ReadFile(filepath.Join(root(t), path))
 			if err != nil {
 				t.Fatal(err)

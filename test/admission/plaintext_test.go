@@ -33,27 +33,32 @@ func TestForbidPlaintext(t *testing.T) {
 	}{
 		{"a ciphertext Secret", secret("x"), nil},
 		{"an adopted one", secret("x", opaque), nil},
-		{"ciphertext that says nothing of itself", secret("x", opaque, unlabel), nil},
-		{"nothing in it", plain("x", func(s *corev1.Secret) { s.Data = nil }), nil},
+		{"ciphertext without label and type", secret("x", opaque, unlabel), nil},
+		{"no entries", plain("x", func(s *corev1.Secret) { s.Data = nil }), nil},
 
-		{"plaintext", plain("x"), []string{"plaintext is forbidden in namespace " + w.ns + ": " + oneEntry + "good" + makeIt}},
+		{"plaintext", plain("x"),
+			[]string{"plaintext is forbidden in namespace " + w.ns + ": " + oneEntry + "good" + makeIt}},
 		{"two plaintexts", plain("x", entry("token", value)), []string{twoEntries, "good", "token"}},
-		{"ciphertext and a plaintext", plain("x", entry("good", string(text("1"))), entry("token", value)), []string{oneEntry + "token"}},
+		{"ciphertext and a plaintext", plain("x", entry("good", string(text("1"))), entry("token", value)),
+			[]string{oneEntry + "token"}},
 		{"plaintext under our type", secret("x", entry("token", value)), []string{oneEntry + "token"}},
 		{"plaintext under our label", secret("x", opaque, entry("token", value)), []string{oneEntry + "token"}},
-		{"a type of somebody's own", plain("x", ofType("example.com/own", "token")), []string{oneEntry + "token"}},
+		{"another type", plain("x", ofType("example.com/own", "token")), []string{oneEntry + "token"}},
 
 		// False positives that docs/admission.md names.
 		{"an empty value", plain("x", entry("good", "")), []string{oneEntry + "good"}},
 		{"a value that is no secret", plain("x", entry("good", "true")), []string{oneEntry + "good"}},
 		{"basic-auth", plain("x", ofType(corev1.SecretTypeBasicAuth, "password")), []string{oneEntry + "password"}},
 		{"ssh-auth", plain("x", ofType(corev1.SecretTypeSSHAuth, "ssh-privatekey")), []string{oneEntry + "ssh-privatekey"}},
-		{"the account key of a certificate issuer", plain("x", ofType(corev1.SecretTypeOpaque, "tls.key")), []string{oneEntry + "tls.key"}},
+		{"the account key of a certificate issuer", plain("x", ofType(corev1.SecretTypeOpaque, "tls.key")),
+			[]string{oneEntry + "tls.key"}},
 
 		// The exceptions.
-		{"service-account token", plain("x", ofType(corev1.SecretTypeServiceAccountToken, "token"), annotation(corev1.ServiceAccountNameKey, "default")), nil},
+		{"service-account token", plain("x", ofType(corev1.SecretTypeServiceAccountToken, "token"),
+			annotation(corev1.ServiceAccountNameKey, "default")), nil},
 		{"dockercfg", plain("x", ofType(corev1.SecretTypeDockercfg), entry(corev1.DockerConfigKey, "{}")), nil},
-		{"dockerconfigjson", plain("x", ofType(corev1.SecretTypeDockerConfigJson), entry(corev1.DockerConfigJsonKey, "{}")), nil},
+		{"dockerconfigjson", plain("x", ofType(corev1.SecretTypeDockerConfigJson),
+			entry(corev1.DockerConfigJsonKey, "{}")), nil},
 		{"tls", plain("x", ofType(corev1.SecretTypeTLS, "tls.crt", "tls.key")), nil},
 		{"bootstrap token", plain("x", ofType(corev1.SecretTypeBootstrapToken, "token-secret")), nil},
 		{"Helm release", plain("x", ofType("helm.sh/release.v1", "release")), nil},
@@ -66,8 +71,8 @@ func TestForbidPlaintext(t *testing.T) {
 	}
 }
 
-// What was there before the namespace was labelled can be lived with, encrypted
-// in place, and emptied; the label is all that it takes.
+// TestForbidPlaintextLater: users can annotate, encrypt and empty a Secret that is older than the label of its
+// namespace.
 func TestForbidPlaintextLater(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.create(plain("x", entry("token", value))))
@@ -105,15 +110,15 @@ func TestForbidPlaintextLater(t *testing.T) {
 	check(t, other.create(plain("x")), ForbidPlaintext)
 }
 
-// synced is a Secret as the driver makes it for a class with secretObjects.
+// synced returns a Secret as the driver creates it for a class with secretObjects.
 func synced(name string) *corev1.Secret {
 	return plain(name, label("secrets-store.csi.k8s.io/managed", "true"), func(s *corev1.Secret) {
 		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "1"}}
 	})
 }
 
-// The Secrets that the driver makes for secretObjects are plaintext like any
-// other; a patch of docs/admission.md lets them pass, and nobody else's.
+// TestSyncedSecrets: the policy denies Secrets that the driver creates for secretObjects. A patch in docs/admission.md
+// admits them, but not the same Secrets of other users.
 func TestSyncedSecrets(t *testing.T) {
 	w := newFixture(t)
 	w.enforce(ForbidPlaintext)
@@ -125,7 +130,7 @@ func TestSyncedSecrets(t *testing.T) {
 	check(t, w.as("system:serviceaccount:kube-system:secrets-store-csi-driver").create(synced("x")), ForbidPlaintext)
 }
 
-// as is the same fixture for another user, who may do everything.
+// as returns the same fixture for another user with all rights.
 func (w *fixture) as(user string) *fixture {
 	w.t.Helper()
 	config := rest.CopyConfig(w.server.Config)
@@ -135,12 +140,12 @@ func (w *fixture) as(user string) *fixture {
 	return &fixture{t: w.t, server: w.server, kube: kube, ns: w.ns}
 }
 
-// So are the exceptions by type an operator's to change.
+// TestOtherExceptions: a patch in docs/admission.md changes the excepted types.
 func TestOtherExceptions(t *testing.T) {
 	w := newFixture(t)
 	w.put(fromPage(t, "kubernetes.io/basic-auth").Only(w.ns))
 	check(t, w.create(plain("x", ofType(corev1.SecretTypeBasicAuth, "password"))), ForbidPlaintext)
 	check(t, w.create(plain("y", ofType(corev1.SecretTypeTLS, "tls.crt", "tls.key"))), ForbidPlaintext, twoEntries)
 	check(t, w.create(plain("z")), ForbidPlaintext, oneEntry+"good")
-	check(t, w.create(secret("sealed", func(s *corev1.Secret) { s.Type = ciphertext.Type })), ForbidPlaintext)
+	check(t, w.create(secret("encrypted", func(s *corev1.Secret) { s.Type = ciphertext.Type })), ForbidPlaintext)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// What the library and the rotator write passes both policies, on a Secret that
-// was bad before as well. The command line has a script of its own.
+// TestProductWrites: both policies admit what the library and the rotator write, also on a Secret that
+// was invalid before. The command line has its own script.
 func TestProductWrites(t *testing.T) {
 	w := newFixture(t)
 	vault := testenv.SharedVault(t)
