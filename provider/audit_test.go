@@ -24,6 +24,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -75,6 +76,12 @@ func TestAuditRecordSchema(t *testing.T) {
 		`"outcome":"failed","reason":"Internal","source":"none","entries":[]}`
 	if n := len(parseRecords(t, good)); n != 1 {
 		t.Fatal("the schema refuses a record")
+	}
+	// The outcomes of the schema are those of the code.
+	for _, reason := range failure.All() {
+		outcome, source := auditOutcome(reason, "")
+		record := strings.NewReplacer(`"failed"`, `"`+outcome+`"`, `"Internal"`, `"`+reason.String()+`"`, `"none"`, `"`+source+`"`).Replace(good)
+		parseRecords(t, record)
 	}
 	for _, bad := range [][2]string{
 		{"v1", "v2"}, {`"failed"`, `"decrypted"`}, {`"failed"`, `"denied"`}, {`"Internal"`, `"OK"`}, {"14:00", "14"}, {`"none"`, `"cache"`},
@@ -207,26 +214,26 @@ func TestAuditRecords(t *testing.T) {
 			as("decrypted", "OK", "vault", both...), as("repeated", "OK", "memory", both...),
 		}, []string{"login", "decrypt"}},
 		{"an entry that does not decrypt", e.params(), map[string]string{"x": y, "z": z}, []auditRecord{
-			as("failed", "FailedPrecondition", "vault", auditEntry{"x", 1, false}, auditEntry{"z", 2, true}),
+			as("failed", "CiphertextMismatch", "vault", auditEntry{"x", 1, false}, auditEntry{"z", 2, true}),
 		}, []string{"login", "decrypt"}},
 		{"files that cannot be made", e.params("objects", "- {objectName: f, secretKey: z, field: a}"), map[string]string{"z": z}, []auditRecord{
-			as("failed", "FailedPrecondition", "vault", auditEntry{"z", 2, true}),
+			as("failed", "InvalidContent", "vault", auditEntry{"z", 2, true}),
 		}, []string{"login", "decrypt"}},
 		{"a login that is refused", e.params("roleName", "nobody"), map[string]string{"z": z}, []auditRecord{
-			changed(as("denied", "PermissionDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Role = "nobody" }),
+			changed(as("denied", "LoginDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Role = "nobody" }),
 		}, []string{"login"}},
 		{"a decrypt that is refused", e.params("transitKey", "another"), map[string]string{"z": z}, []auditRecord{
-			changed(as("denied", "PermissionDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Key = "transit/another" }),
+			changed(as("denied", "DecryptDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Key = "transit/another" }),
 		}, []string{"login", "decrypt"}},
-		{"no ciphertext", e.params(), nil, []auditRecord{as("failed", "FailedPrecondition", "none")}, nil},
+		{"no ciphertext", e.params(), nil, []auditRecord{as("failed", "CiphertextMissing", "none")}, nil},
 		{"a token of another pod", e.params(keyPodUID, "uid-1", keyTokens, e.params()[keyTokens]), map[string]string{"z": z}, []auditRecord{
-			changed(as("denied", "PermissionDenied", "none"), func(r *auditRecord) { r.PodUID = "uid-1" }),
+			changed(as("denied", "TokenMismatch", "none"), func(r *auditRecord) { r.PodUID = "uid-1" }),
 		}, nil},
 		{"parameters that are wrong", e.params("scope", "wide"), map[string]string{"z": z}, []auditRecord{
-			changed(as("failed", "InvalidArgument", "none"), func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
+			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
 		}, nil},
 		{"names that are none", e.params(keyClass, "a\nb", "secretName", "A B", keyPodUID, "a\r\nb"), map[string]string{"z": z}, []auditRecord{
-			changed(as("failed", "InvalidArgument", "none"), func(r *auditRecord) {
+			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) {
 				r.Class, r.Secret, r.PodUID, r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "", "", "", ""
 			}),
 		}, nil},

@@ -173,7 +173,7 @@ func TestAuditPage(t *testing.T) {
 		{"$path", mounts, mounts + 1, []string{"node-0", a.namespace, "app-1"}},
 		{"$records", mounts, mounts + 1, []string{"x:v1", "app-0", "transit/decrypt/"}},
 		{"verified: $m", 0, 1, nil},
-		{`"denied"`, 1, 1, []string{"PermissionDenied", "nobody"}},
+		{`"denied"`, 1, 1, []string{"LoginDenied", "nobody"}},
 		{"run-id", 1, 1, []string{"rotator\trun-1", "transit/rewrap/"}},
 	}
 	if len(commands) != len(expected) {

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -39,7 +40,7 @@ type auditRecord struct {
 	DecryptRequestID string `json:"decryptRequestId,omitempty"`
 
 	Outcome string `json:"outcome"`
-	Reason  string `json:"reason"` // the gRPC code of the response
+	Reason  string `json:"reason"` // of the failure, or OK
 	Source  string `json:"source"`
 
 	Node           string `json:"node,omitempty"`
@@ -78,8 +79,8 @@ func auditEntries(data map[string][]byte, entries []string) []auditEntry {
 	return all
 }
 
-// auditOutcome returns the outcome and the source of a mount with that code.
-func auditOutcome(code codes.Code, source string) (outcome, from string) {
+// auditOutcome returns the outcome and the source of a mount. The reason is nil if it succeeded.
+func auditOutcome(reason *failure.Reason, source string) (outcome, from string) {
 	switch source {
 	case sourceCache:
 		from = auditMemory
@@ -89,22 +90,22 @@ func auditOutcome(code codes.Code, source string) (outcome, from string) {
 		from = sourceNone
 	}
 	switch {
-	case code == codes.OK && source == sourceCache:
+	case reason == nil && source == sourceCache:
 		return outcomeRepeated, from
-	case code == codes.OK:
+	case reason == nil:
 		return outcomeDecrypted, from
-	case code == codes.PermissionDenied || code == codes.Unauthenticated:
+	case reason.Code() == codes.PermissionDenied || reason.Code() == codes.Unauthenticated:
 		return outcomeDenied, from
 	}
 	return outcomeFailed, from
 }
 
 // record returns the audit record of a mount whose response was not given before.
-func (l *mountLog) record(code codes.Code) auditRecord {
+func (l *mountLog) record(reason *failure.Reason) auditRecord {
 	rec := auditRecord{
-		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: code.String(), Node: l.node, Entries: l.decrypting,
+		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: nameOf(reason), Node: l.node, Entries: l.decrypting,
 	}
-	rec.Outcome, rec.Source = auditOutcome(code, l.source)
+	rec.Outcome, rec.Source = auditOutcome(reason, l.source)
 	if rec.Entries == nil {
 		rec.Entries = []auditEntry{} // an array in JSON too
 	}
@@ -137,7 +138,7 @@ func (rec *auditRecord) clean() {
 		}
 	}
 	for _, value := range []*string{&rec.Key, &rec.VaultNamespace, &rec.AuthMount, &rec.Role} {
-		*value = secretLike.ReplaceAllString(*value, "(removed)")
+		*value = failure.Redact(*value)
 	}
 }
 
@@ -152,18 +153,18 @@ func isUID(s string) bool {
 	})
 }
 
-// line returns the line of the audit log for a mount with that code; nil for none,
+// line returns the line of the audit log for a mount with that reason; nil for none,
 // after the first time that a response is given again.
-func (l *mountLog) line(code codes.Code) []byte {
-	if l.source != sourceCache || code != codes.OK {
-		return l.record(code).line()
+func (l *mountLog) line(reason *failure.Reason) []byte {
+	if l.source != sourceCache || reason != nil {
+		return l.record(reason).line()
 	}
 	var rec auditRecord
 	if l.kept == "" || json.Unmarshal([]byte(l.kept), &rec) != nil {
 		return nil
 	}
 	rec.Time, rec.RequestID, rec.DecryptRequestID = l.began.UTC(), l.id, rec.RequestID
-	rec.Outcome, rec.Source = auditOutcome(code, l.source)
+	rec.Outcome, rec.Source = auditOutcome(reason, l.source)
 	return rec.line()
 }
 

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -242,92 +243,92 @@ func TestCanary(t *testing.T) {
 		address string
 		change  func(*Config)
 		request *v1alpha1.MountRequest
-		code    codes.Code
+		reason  *failure.Reason
 	}{
-		{"mounted", direct, nothing, mount(e.params(), good), codes.OK},
-		{"mounted, read as the pod", direct, real, mount(asPod(), nil), codes.OK},
-		{"mounted, tokens among the secrets", direct, real, mount(asPod(keyTokens, ""), map[string]string{keyTokens: both(apiToken, vaultJWT)}), codes.OK},
+		{"mounted", direct, nothing, mount(e.params(), good), nil},
+		{"mounted, read as the pod", direct, real, mount(asPod(), nil), nil},
+		{"mounted, tokens among the secrets", direct, real, mount(asPod(keyTokens, ""), map[string]string{keyTokens: both(apiToken, vaultJWT)}), nil},
 
-		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), codes.InvalidArgument},
-		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"), codes.InvalidArgument},
-		{"secrets that are not JSON", direct, nothing, raw(toJSON(e.params()), plain+good["x"]), codes.InvalidArgument},
-		{"secret that is no text", direct, nothing, raw(toJSON(e.params()), `{"x": ["`+plain+`"]}`), codes.InvalidArgument},
-		{"tokens that are not JSON", direct, nothing, mount(e.params(keyTokens, `["`+e.jwt+`"]`), good), codes.InvalidArgument},
-		{"parameters that are wrong", direct, nothing, mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good), codes.InvalidArgument},
-		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), codes.InvalidArgument},
-		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), codes.InvalidArgument},
+		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), failure.InvalidRequest},
+		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"), failure.InvalidRequest},
+		{"secrets that are not JSON", direct, nothing, raw(toJSON(e.params()), plain+good["x"]), failure.InvalidRequest},
+		{"secret that is no text", direct, nothing, raw(toJSON(e.params()), `{"x": ["`+plain+`"]}`), failure.InvalidRequest},
+		{"tokens that are not JSON", direct, nothing, mount(e.params(keyTokens, `["`+e.jwt+`"]`), good), failure.InvalidParameters},
+		{"parameters that are wrong", direct, nothing, mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good), failure.InvalidParameters},
+		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), failure.InvalidParameters},
+		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), failure.InvalidParameters},
 
 		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", keyPodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
-			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), codes.InvalidArgument},
+			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), failure.InvalidParameters},
 
-		{"role that looks like a token", direct, nothing, mount(e.params("roleName", role), good), codes.PermissionDenied},
-		{"names that are tokens", direct, nothing, mount(e.params(keyClass, e.jwt, keyPodName, e.jwt, keyServiceAccount, e.jwt), good), codes.InvalidArgument},
+		{"role that looks like a token", direct, nothing, mount(e.params("roleName", role), good), failure.LoginDenied},
+		{"names that are tokens", direct, nothing, mount(e.params(keyClass, e.jwt, keyPodName, e.jwt, keyServiceAccount, e.jwt), good), failure.InvalidParameters},
 
-		{"no token", direct, nothing, mount(e.params("audience", "team"), good), codes.FailedPrecondition},
-		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), codes.Unauthenticated},
-		{"no ciphertext", direct, nothing, mount(e.params(), nil), codes.FailedPrecondition},
-		{"no API server", direct, nothing, mount(asPod(), nil), codes.FailedPrecondition},
-		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), codes.NotFound},
-		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), codes.PermissionDenied},
-		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(refused, vaultJWT)), nil), codes.Unauthenticated},
-		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), codes.PermissionDenied},
-		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), codes.Internal},
-		{"token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), codes.Unauthenticated},
-		{"token of another pod", direct, real, mount(e.params(keyTokens, both(apiToken, vaultJWT)), nil), codes.PermissionDenied},
+		{"no token", direct, nothing, mount(e.params("audience", "team"), good), failure.TokenMissing},
+		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
+		{"no ciphertext", direct, nothing, mount(e.params(), nil), failure.CiphertextMissing},
+		{"no API server", direct, nothing, mount(asPod(), nil), failure.CiphertextMissing},
+		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), failure.SecretNotFound},
+		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), failure.SecretForbidden},
+		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
+		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), failure.SecretForbidden},
+		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), failure.APIServerUnavailable},
+		{"token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
+		{"token of another pod", direct, real, mount(e.params(keyTokens, both(apiToken, vaultJWT)), nil), failure.TokenMismatch},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
-		}), mount(asPod(), nil), codes.Internal},
-		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }), mount(asPod(), nil), codes.Internal},
+		}), mount(asPod(), nil), failure.APIServerUnavailable},
+		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }), mount(asPod(), nil), failure.MountTimeout},
 		{"API server without an end", direct, api(func(w http.ResponseWriter, _ *http.Request) {
 			for range maxSecretAnswer/len(good["x"]) + 1 {
 				fmt.Fprint(w, good["x"])
 			}
-		}), mount(asPod(), nil), codes.Internal},
+		}), mount(asPod(), nil), failure.APIServerUnavailable},
 		{"Secret without entries", direct, api(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, `{"kind": "Secret", "apiVersion": "v1"}`)
-		}), mount(asPod(), nil), codes.FailedPrecondition},
+		}), mount(asPod(), nil), failure.SecretEmpty},
 
-		{"entry that is plaintext", direct, nothing, mount(e.params(), map[string]string{"x": plain}), codes.FailedPrecondition},
-		{"entry that has something after it", direct, nothing, mount(e.params(), map[string]string{"x": good["x"] + " " + plain}), codes.FailedPrecondition},
-		{"entry that is not there", direct, nothing, mount(object("secretKey: y"), good), codes.NotFound},
-		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), codes.FailedPrecondition},
+		{"entry that is plaintext", direct, nothing, mount(e.params(), map[string]string{"x": plain}), failure.InvalidCiphertext},
+		{"entry that has something after it", direct, nothing, mount(e.params(), map[string]string{"x": good["x"] + " " + plain}), failure.InvalidCiphertext},
+		{"entry that is not there", direct, nothing, mount(object("secretKey: y"), good), failure.EntryNotFound},
+		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), failure.InvalidEntryName},
 
-		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), codes.PermissionDenied},
-		{"token that says that it is expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), codes.Unauthenticated},
-		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(keyTokens, both(apiToken, apiToken)), one), codes.PermissionDenied},
-		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},
-		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), codes.PermissionDenied},
-		{"no such auth mount", echo(404, isLogin), nothing, mount(e.params(), one), codes.NotFound},
-		{"login without a token", answering(200, `{"data": "`+plain+`"}`, isLogin), nothing, mount(e.params(), one), codes.Internal},
-		{"login to something else", answering(200, "<html>"+plain, all), nothing, mount(e.params(), one), codes.Internal},
-		{"login that is not answered", holding(isLogin), nothing, mount(e.params(), one), codes.Internal},
+		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), failure.LoginDenied},
+		{"token that says that it is expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), failure.TokenExpired},
+		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(keyTokens, both(apiToken, apiToken)), one), failure.LoginDenied},
+		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
+		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
+		{"no such auth mount", echo(404, isLogin), nothing, mount(e.params(), one), failure.AuthMountNotFound},
+		{"login without a token", answering(200, `{"data": "`+plain+`"}`, isLogin), nothing, mount(e.params(), one), failure.NotVault},
+		{"login to something else", answering(200, "<html>"+plain, all), nothing, mount(e.params(), one), failure.NotVault},
+		{"login that is not answered", holding(isLogin), nothing, mount(e.params(), one), failure.VaultUnreachable},
 
-		{"decrypt that is refused", direct, nothing, mount(e.params("transitKey", "another"), one), codes.PermissionDenied},
-		{"decrypt that is refused with everything in it", echo(403, isDecrypt), nothing, mount(e.params(), one), codes.PermissionDenied},
-		{"bad decrypt with everything in it", echo(400, isDecrypt), nothing, mount(e.params(), one), codes.FailedPrecondition},
-		{"no such key", echo(404, isDecrypt), nothing, mount(e.params(), one), codes.NotFound},
-		{"token that ends at once", answering(403, `{"errors": ["invalid token"]}`, isDecrypt), nothing, mount(e.params(), one), codes.Unauthenticated},
-		{"Vault that is busy", echo(429, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
-		{"Vault with an error of its own", echo(500, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
-		{"Vault that is sealed", sealed.vault.Address, nothing, mount(e.params(), one), codes.Internal},
-		{"Vault that is not there", "http://" + deadAddress(t), nothing, mount(e.params(), one), codes.Internal},
-		{"decrypt that is not answered", holding(isDecrypt), nothing, mount(e.params(), one), codes.Internal},
-		{"decrypt by something else", answering(200, "<html>"+plain, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
-		{"half an answer", answering(200, `{"data": {"batch_results": [{"plaintext": "`+plain, isDecrypt), nothing, mount(e.params(), one), codes.Internal},
-		{"results of another type", results(`{"plaintext": ["` + plain + `"]}`), nothing, mount(e.params(), one), codes.Internal},
-		{"results that are too many", results(`{"plaintext": "` + plain + `"}, {"plaintext": "` + plain + `"}`), nothing, mount(e.params(), one), codes.Internal},
-		{"result that is not base64", results(`{"plaintext": "` + plain + `-!"}`), nothing, mount(e.params(), one), codes.FailedPrecondition},
-		{"result that is an error with everything in it", results(`{"error": "no ` + good["x"] + `"}`), nothing, mount(e.params(), one), codes.FailedPrecondition},
-		{"entry that belongs elsewhere", direct, nothing, mount(e.params(), map[string]string{"y": good["x"]}), codes.FailedPrecondition},
-		{"key version that there is not", direct, nothing, mount(e.params(), map[string]string{"x": strings.Replace(good["x"], "v1", "v99", 1)}), codes.FailedPrecondition},
+		{"decrypt that is refused", direct, nothing, mount(e.params("transitKey", "another"), one), failure.DecryptDenied},
+		{"decrypt that is refused with everything in it", echo(403, isDecrypt), nothing, mount(e.params(), one), failure.DecryptDenied},
+		{"bad decrypt with everything in it", echo(400, isDecrypt), nothing, mount(e.params(), one), failure.DecryptFailed},
+		{"no such key", echo(404, isDecrypt), nothing, mount(e.params(), one), failure.KeyNotFound},
+		{"token that ends at once", answering(403, `{"errors": ["invalid token"]}`, isDecrypt), nothing, mount(e.params(), one), failure.VaultTokenExpired},
+		{"Vault that is busy", echo(429, isDecrypt), nothing, mount(e.params(), one), failure.VaultRateLimited},
+		{"Vault with an error of its own", echo(500, isDecrypt), nothing, mount(e.params(), one), failure.VaultError},
+		{"Vault that is sealed", sealed.vault.Address, nothing, mount(e.params(), one), failure.VaultSealed},
+		{"Vault that is not there", "http://" + deadAddress(t), nothing, mount(e.params(), one), failure.VaultUnreachable},
+		{"decrypt that is not answered", holding(isDecrypt), nothing, mount(e.params(), one), failure.VaultUnreachable},
+		{"decrypt by something else", answering(200, "<html>"+plain, isDecrypt), nothing, mount(e.params(), one), failure.NotVault},
+		{"half an answer", answering(200, `{"data": {"batch_results": [{"plaintext": "`+plain, isDecrypt), nothing, mount(e.params(), one), failure.NotVault},
+		{"results of another type", results(`{"plaintext": ["` + plain + `"]}`), nothing, mount(e.params(), one), failure.NotVault},
+		{"results that are too many", results(`{"plaintext": "` + plain + `"}, {"plaintext": "` + plain + `"}`), nothing, mount(e.params(), one), failure.NotVault},
+		{"result that is not base64", results(`{"plaintext": "` + plain + `-!"}`), nothing, mount(e.params(), one), failure.DecryptFailed},
+		{"result that is an error with everything in it", results(`{"error": "no ` + good["x"] + `"}`), nothing, mount(e.params(), one), failure.DecryptFailed},
+		{"entry that belongs elsewhere", direct, nothing, mount(e.params(), map[string]string{"y": good["x"]}), failure.CiphertextMismatch},
+		{"key version that there is not", direct, nothing, mount(e.params(), map[string]string{"x": strings.Replace(good["x"], "v1", "v99", 1)}), failure.KeyVersionNotFound},
 
-		{"field of what is no document", direct, nothing, mount(object("secretKey: x, field: a"), good), codes.FailedPrecondition},
-		{"field that is not there", direct, nothing, mount(object("secretKey: doc, field: a.c"), good), codes.FailedPrecondition},
-		{"field that is null", direct, nothing, mount(object("secretKey: doc, field: c"), good), codes.FailedPrecondition},
-		{"content that is not base64", direct, nothing, mount(object("secretKey: x, encoding: base64"), good), codes.FailedPrecondition},
-		{"content that is not hex", direct, nothing, mount(object("secretKey: x, encoding: hex"), good), codes.FailedPrecondition},
-		{"answer that is too long", direct, nothing, mount(e.params("objects", manyOf("x", 7)), huge), codes.FailedPrecondition},
+		{"field of what is no document", direct, nothing, mount(object("secretKey: x, field: a"), good), failure.InvalidContent},
+		{"field that is not there", direct, nothing, mount(object("secretKey: doc, field: a.c"), good), failure.InvalidContent},
+		{"field that is null", direct, nothing, mount(object("secretKey: doc, field: c"), good), failure.InvalidContent},
+		{"content that is not base64", direct, nothing, mount(object("secretKey: x, encoding: base64"), good), failure.InvalidContent},
+		{"content that is not hex", direct, nothing, mount(object("secretKey: x, encoding: hex"), good), failure.InvalidContent},
+		{"answer that is too long", direct, nothing, mount(e.params("objects", manyOf("x", 7)), huge), failure.VolumeTooLarge},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -335,11 +336,11 @@ func TestCanary(t *testing.T) {
 			start := slices.Sorted(maps.Keys(series(t, s.provider)))
 			for range 2 { // the second time from the caches, where there is something in them
 				resp, err := s.Mount(t.Context(), test.request)
-				if got := status.Code(err); got != test.code {
-					t.Fatalf("code %s, want %s: %v", got, test.code, err)
-				}
-				if err == nil && len(resp.Files) == 0 {
-					t.Error("no files")
+				switch {
+				case test.reason != nil:
+					wantError(t, err, test.reason)
+				case err != nil || len(resp.Files) == 0:
+					t.Fatalf("%d files, %v", len(resp.GetFiles()), err)
 				}
 				birds.quiet(t, "the error", fmt.Sprint(err, status.Convert(err).Details()))
 			}
@@ -355,7 +356,7 @@ func TestCanary(t *testing.T) {
 				birds.quiet(t, "the audit log", audit)
 			}
 			body, _ := page(t, s.provider, "")
-			if !strings.Contains(body, fmt.Sprintf(`%smounts_total{code=%q,`, ours, test.code)) {
+			if !strings.Contains(body, fmt.Sprintf(`%smounts_total{reason=%q,`, ours, nameOf(test.reason))) {
 				t.Errorf("the page does not have what happened:\n%s", body)
 			}
 			birds.quiet(t, "the metrics page", body)

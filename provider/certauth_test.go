@@ -8,8 +8,7 @@ import (
 	"os"
 	"testing"
 
-	"google.golang.org/grpc/codes"
-
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -51,6 +50,6 @@ func TestCertAuthMount(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	for _, role := range []string{e.namespace, "nodes"} {
 		_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", "cert", "roleName", role), entries))
-		wantError(t, err, codes.PermissionDenied, "another identity")
+		wantError(t, err, failure.LoginIdentityMismatch)
 	}
 }

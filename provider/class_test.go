@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -32,9 +33,9 @@ func TestParseClassProblems(t *testing.T) {
 	if len(problems) != 6 {
 		t.Errorf("%d problems: %q", len(problems), problems)
 	}
-	_, failure := plainProvider(t).parse(&v1alpha1.MountRequest{Attributes: toJSON(merged(bad, keyPodNamespace, "ns"))})
-	if failure == nil || failure.why != list(problems) {
-		t.Errorf("a mount says\n%v\nand the class\n%s", failure, list(problems))
+	_, failed := plainProvider(t).parse(&v1alpha1.MountRequest{Attributes: toJSON(merged(bad, keyPodNamespace, "ns"))})
+	if failed == nil || failed.Cause != failure.List(problems) {
+		t.Errorf("a mount says\n%v\nand the class\n%s", failed, failure.List(problems))
 	}
 	_, problems = ParseClass(nil, map[string]string{"roleName": "r", "secretName": "s", "transitKey": "k", "vaultAddress": "vault:8200"})
 	if len(problems) != 1 {

@@ -5,10 +5,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // TestTokensInSecrets: since Kubernetes 1.35 the kubelet may deliver the pod's
@@ -25,21 +25,21 @@ func TestTokensInSecrets(t *testing.T) {
 		inAttributes   string
 		inSecrets      string
 		withoutEntries bool
-		code           codes.Code
+		reason         *failure.Reason
 		texts          []string
 	}{
 		{name: "in attributes", inAttributes: good},
 		{name: "in secrets", inSecrets: good},
 		{name: "in both", inAttributes: good, inSecrets: good},
 		{name: "in attributes, and something else in secrets", inAttributes: good, inSecrets: bad},
-		{name: "in neither", code: codes.FailedPrecondition, texts: []string{`audience "vault" (none at all came)`, "- audience: vault"}},
-		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
-		{name: "malformed in secrets", inSecrets: bad, code: codes.InvalidArgument, texts: []string{keyTokens + ": is not the JSON object"}},
-		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), code: codes.FailedPrecondition, texts: []string{`those of "other" came`}},
-		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}), code: codes.Unauthenticated, texts: []string{"expired"}},
+		{name: "in neither", reason: failure.TokenMissing, texts: []string{`audience "vault" (it sent none)`, "- audience: vault"}},
+		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, reason: failure.InvalidParameters, texts: []string{keyTokens + ": is not the JSON object"}},
+		{name: "malformed in secrets", inSecrets: bad, reason: failure.InvalidParameters, texts: []string{keyTokens + ": is not the JSON object"}},
+		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), reason: failure.TokenMissing, texts: []string{`it sent those of "other"`}},
+		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}), reason: failure.TokenExpired, texts: []string{"expired"}},
 		// Without nodePublishSecretRef secrets have the tokens alone: that is no Secret.
-		{name: "without a Secret", inSecrets: good, withoutEntries: true, code: codes.FailedPrecondition,
-			texts: []string{"no ciphertext of Secret " + e.namespace + "/matrix", "handed over no Secret", "nodePublishSecretRef: {name: matrix}"}},
+		{name: "without a Secret", inSecrets: good, withoutEntries: true, reason: failure.CiphertextMissing,
+			texts: []string{"reading Secret " + e.namespace + "/matrix", "neither the Secret nor a token", "nodePublishSecretRef: {name: matrix}"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var secrets map[string]string
@@ -53,8 +53,8 @@ func TestTokensInSecrets(t *testing.T) {
 				secrets[keyTokens] = test.inSecrets
 			}
 			resp, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, test.inAttributes), secrets))
-			if test.code != codes.OK {
-				wantError(t, err, test.code, test.texts...)
+			if test.reason != nil {
+				wantError(t, err, test.reason, test.texts...)
 				clean(t, append([]string{e.jwt, "not JSON"}, canaries...), err.Error())
 				return
 			}
@@ -81,7 +81,7 @@ func TestTokensInSecrets(t *testing.T) {
 			"in secrets":    mountRequest(e.params(keyTokens, ""), merged(entries, keyTokens, foreign)),
 		} {
 			_, err := s.Mount(t.Context(), request)
-			wantError(t, err, codes.PermissionDenied, "is not this pod's", "pod.name", "pod.uid")
+			wantError(t, err, failure.TokenMismatch, "belongs to another pod", "pod.name", "pod.uid")
 			if err == nil {
 				t.Error(name)
 			}

@@ -81,9 +81,9 @@ func TestReferencePage(t *testing.T) {
 			t.Fatal(err)
 		}
 		class.Spec.Parameters[keyPodNamespace] = "demo"
-		r, failure := plainProvider(t).parse(&v1alpha1.MountRequest{Attributes: toJSON(class.Spec.Parameters)})
-		if failure != nil {
-			t.Fatal(failure)
+		r, failed := plainProvider(t).parse(&v1alpha1.MountRequest{Attributes: toJSON(class.Spec.Parameters)})
+		if failed != nil {
+			t.Fatal(failed)
 		}
 		if len(r.objects) != 3 {
 			t.Errorf("%d objects", len(r.objects))

@@ -16,12 +16,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -279,28 +279,26 @@ func versionsOf(resp *v1alpha1.MountResponse) map[string]string {
 	return versions
 }
 
-// parts is the form of every message: what failed, why, what to check.
-var parts = regexp.MustCompile(`(?s)^[^:]+.*: .+; check .+`)
+// parts is the form of every message: the reason, what failed, the cause, and what to check.
+var parts = regexp.MustCompile(`(?s)^[A-Z]\w+: [^:]+.*: .+; check .+`)
 
-// wantError checks an error as every error has to be, and that its message
-// holds all of the texts.
-func wantError(t testing.TB, err error, code codes.Code, texts ...string) {
+// wantError checks that an error has a reason, with its code and the form of every message, and contains the texts.
+func wantError(t testing.TB, err error, want *failure.Reason, texts ...string) {
 	t.Helper()
 	if err == nil {
 		t.Fatal("no error")
 	}
 	s := status.Convert(err)
-	if s.Code() != code {
-		t.Errorf("code %s, want %s: %s", s.Code(), code, s.Message())
+	if got, _ := failure.Parse(s.Message()); got != want {
+		t.Errorf("reason %v, want %v: %s", got, want, s.Message())
 	}
-	if !isFinal(s.Code()) {
-		t.Errorf("code %s lets the pod start without its files", s.Code())
+	if want != nil && s.Code() != want.Code() {
+		t.Errorf("code %s, want %s", s.Code(), want.Code())
 	}
 	if !parts.MatchString(s.Message()) {
 		t.Errorf("message %q does not say what failed, why and what to check", s.Message())
 	}
 	wantTexts(t, s.Message(), texts...)
-	documented(t, err)
 }
 
 func wantTexts(t testing.TB, message string, texts ...string) {

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // errNotDocument is what a plaintext gives that fields cannot be taken from. The
@@ -296,5 +298,5 @@ func fieldName(field []string) string {
 	for i, part := range field {
 		parts[i] = escape.Replace(part)
 	}
-	return quote(strings.Join(parts, "."))
+	return failure.Quote(strings.Join(parts, "."))
 }

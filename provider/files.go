@@ -10,9 +10,10 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // maxAnswer is what the driver accepts unless told otherwise. Beyond, its gRPC
@@ -33,7 +34,7 @@ func parseEncoding(s string) (encoding, error) {
 	case asIs, base64d, hexed:
 		return e, nil
 	}
-	return "", fmt.Errorf("%s is not one of %s, %s, %s", quote(s), asIs, base64d, hexed)
+	return "", fmt.Errorf("%s is not one of %s, %s, %s", failure.Quote(s), asIs, base64d, hexed)
 }
 
 // decode returns the content. White space around it is that of the editor it
@@ -62,8 +63,8 @@ func (e encoding) decode(data []byte) ([]byte, error) {
 
 // files makes the answer from the plaintext of each entry. It goes by entry, so that
 // one document is in memory at a time.
-func (p *Provider) files(ctx context.Context, r *request, objects []object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure) {
-	what := "making the files of " + r.place()
+func (p *Provider) files(ctx context.Context, r *request, objects []object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
+	what := "making the files of " + r.describeSecret()
 	work := &work{ctx: ctx, left: maxWork}
 	contents := make([][]byte, len(objects))
 	found := map[int]string{} // problems, by object
@@ -75,9 +76,9 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 			content, err := source.content(o)
 			switch {
 			case ctx.Err() != nil:
-				return nil, p.late(r, "writing the files")
+				return nil, p.timeoutFailure(r, "writing the files")
 			case err != nil:
-				found[i] = fmt.Sprintf("file %s from entry %s: %s", quote(o.path), quote(o.entry), err)
+				found[i] = fmt.Sprintf("file %s from entry %s: %s", failure.Quote(o.path), failure.Quote(o.entry), err)
 			}
 			contents[i] = content
 			size += len(content)
@@ -94,7 +95,8 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 		for _, i := range slices.Sorted(maps.Keys(found)) {
 			problems = append(problems, found[i])
 		}
-		return nil, fail(codes.FailedPrecondition, what, list(problems), "objects in the class, and the plaintext with `secretmanager edit`")
+		return nil, failure.InvalidContent.New(what, failure.List(problems),
+			"objects in the class, and the plaintext with `secretmanager edit`")
 	}
 	resp := &v1alpha1.MountResponse{}
 	if size <= maxAnswer {
@@ -107,9 +109,9 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 		size = proto.Size(resp)
 	}
 	if size > maxAnswer {
-		return nil, fail(codes.FailedPrecondition, what,
-			fmt.Sprintf("they are more than the %d MiB that the driver takes in one volume", maxAnswer>>20),
-			"objects in the class: take fewer entries, or spread them over several classes and volumes")
+		return nil, failure.VolumeTooLarge.New(what,
+			fmt.Sprintf("they are larger than %d MiB together, the limit of the driver for one volume", maxAnswer>>20),
+			"objects in the class: use fewer entries, or several classes and volumes")
 	}
 	return resp, nil
 }

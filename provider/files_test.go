@@ -7,9 +7,8 @@ import (
 	"runtime"
 	"testing"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // TestFileFailures: what the plaintext is not fit for is said without saying
@@ -35,7 +34,7 @@ func TestFileFailures(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := s.Mount(t.Context(), mountRequest(e.params("objects", test.objects), entries))
-			wantError(t, err, codes.FailedPrecondition, append(test.texts, "making the files of Secret "+e.namespace+"/matrix")...)
+			wantError(t, err, failure.InvalidContent, append(test.texts, "making the files of Secret "+e.namespace+"/matrix")...)
 			clean(t, append([]string{e.jwt}, canaries...), err.Error(), s.log.String())
 		})
 	}
@@ -47,7 +46,7 @@ func TestEntryNames(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
 	for _, name := range []string{"..data", "a/b", ".", "..", "", "a b"} {
 		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{name: canaryCiphertext}))
-		wantError(t, err, codes.FailedPrecondition, "every entry of Secret demo/matrix", "is not the name of an entry")
+		wantError(t, err, failure.InvalidEntryName, "every entry of Secret demo/matrix", "is not the name of an entry")
 	}
 }
 
@@ -57,11 +56,11 @@ func TestFilesAreBounded(t *testing.T) {
 	p := plainProvider(t)
 	r := &request{pod: pod{namespace: "demo"}, secret: "matrix"}
 	just := map[string][]byte{"x": make([]byte, maxAnswer-16)}
-	_, failure := p.files(t.Context(), r, []object{{path: "a-long-name-of-a-file", entry: "x"}}, just)
-	if failure == nil {
+	_, failed := p.files(t.Context(), r, []object{{path: "a-long-name-of-a-file", entry: "x"}}, just)
+	if failed == nil {
 		t.Error("an answer that the driver does not take")
 	} else {
-		wantError(t, final(failure), codes.FailedPrecondition, "more than the 4 MiB")
+		wantError(t, failure.Final(failed), failure.VolumeTooLarge, "larger than 4 MiB")
 	}
 
 	objects := make([]object, 0, maxObjects)
@@ -71,7 +70,7 @@ func TestFilesAreBounded(t *testing.T) {
 	half := map[string][]byte{"x": bytes.Repeat([]byte("00"), 1<<20)}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, failure = p.files(t.Context(), r, objects, half); failure == nil {
+	if _, failed = p.files(t.Context(), r, objects, half); failed == nil {
 		t.Error("an answer of gigabytes")
 	}
 	runtime.ReadMemStats(&after)
@@ -83,9 +82,9 @@ func TestFilesAreBounded(t *testing.T) {
 func TestFilesEndInTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, failure := plainProvider(t).files(ctx, &request{}, []object{{path: "x", entry: "x"}}, map[string][]byte{"x": nil})
-	if failure == nil {
+	_, failed := plainProvider(t).files(ctx, &request{}, []object{{path: "x", entry: "x"}}, map[string][]byte{"x": nil})
+	if failed == nil {
 		t.Fatal("no failure")
 	}
-	wantError(t, final(failure), codes.Internal, "not done within 25s")
+	wantError(t, failure.Final(failed), failure.MountTimeout, "not finished within 25s")
 }

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -36,12 +37,12 @@ func FuzzParse(f *testing.F) {
 	f.Add(`{"csi.storage.k8s.io/serviceAccount.tokens": "{\"a\":{},\"b\":{}}"}`, `{"a":"","b":""}`)
 	p := plainProvider(f)
 	f.Fuzz(func(t *testing.T, attributes, secrets string) {
-		r, failure := p.parse(&v1alpha1.MountRequest{Attributes: attributes, Secrets: secrets})
-		if failure != nil {
-			if failure.code != codes.InvalidArgument {
-				t.Errorf("code %s", failure.code)
+		r, failed := p.parse(&v1alpha1.MountRequest{Attributes: attributes, Secrets: secrets})
+		if failed != nil {
+			if failed.Reason.Code() != codes.InvalidArgument {
+				t.Errorf("code %s", failed.Reason.Code())
 			}
-			if n := len(final(failure).Error()); n > 2*maxMessage {
+			if n := len(failure.Final(failed).Error()); n > 2*failure.MaxMessage {
 				t.Errorf("a message of %d bytes", n)
 			}
 			return

@@ -9,7 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // guard is around every call: a panic becomes an error of that call, and an
@@ -21,22 +22,22 @@ func guard(log *slog.Logger, panics prometheus.Counter) grpc.UnaryServerIntercep
 			if r := recover(); r != nil {
 				panics.Inc()
 				log.LogAttrs(ctx, slog.LevelError, "panic in a call", slog.String("method", info.FullMethod),
-					slog.String("panic", panicWords(r)), slog.String("stack", string(debug.Stack())))
-				out, err = nil, final(fail(codes.Internal, "the mount failed", "the provider made a mistake of its own ("+panicWords(r)+")",
-					"the provider's log on the node, which has the place in the code, and report it"))
+					slog.String("panic", describePanic(r)), slog.String("stack", string(debug.Stack())))
+				out, err = nil, failure.Final(failure.Internal.New("the mount failed", "bug in the provider ("+describePanic(r)+")",
+					"the provider's log on the node, which has the stack trace, and report it"))
 			}
 		}()
 		out, err = handler(ctx, in)
 		if err != nil {
-			return nil, final(err)
+			return nil, failure.Final(err)
 		}
 		return out, nil
 	}
 }
 
-// panicWords describes a panic. Only the runtime's own words are known not to
+// describePanic describes a panic. Only the runtime's own words are known not to
 // hold what was being worked on.
-func panicWords(r any) string {
+func describePanic(r any) string {
 	if err, ok := r.(runtime.Error); ok {
 		return err.Error()
 	}

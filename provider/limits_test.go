@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // atLimit returns a text of n bytes that begins and ends as told.
@@ -84,14 +86,17 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := plainProvider(t)
-			if _, failure := p.parse(test.request(test.limit)); failure != nil {
-				t.Errorf("at the limit: %v", failure)
+			if _, failed := p.parse(test.request(test.limit)); failed != nil {
+				t.Errorf("at the limit: %v", failed)
 			}
-			_, failure := p.parse(test.request(test.limit + 1))
-			if failure == nil {
+			_, failed := p.parse(test.request(test.limit + 1))
+			if failed == nil {
 				t.Fatal("above the limit: no failure")
 			}
-			wantError(t, final(failure), codes.InvalidArgument, test.text)
+			if failed.Reason.Code() != codes.InvalidArgument {
+				t.Errorf("reason %s", failed.Reason)
+			}
+			wantError(t, failure.Final(failed), failed.Reason, test.text)
 		})
 	}
 }
@@ -165,10 +170,10 @@ func TestNothingIsBuilt(t *testing.T) {
 	for name, in := range inputs {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, failure := p.parse(in)
+		_, failed := p.parse(in)
 		runtime.ReadMemStats(&after)
-		if failure == nil || failure.code != codes.InvalidArgument {
-			t.Errorf("%s: %v", name, failure)
+		if failed == nil || failed.Reason.Code() != codes.InvalidArgument {
+			t.Errorf("%s: %v", name, failed)
 		}
 		if n, size := after.TotalAlloc-before.TotalAlloc, uint64(len(in.Attributes)+len(in.Secrets)); n > 4*size {
 			t.Errorf("%s: %d KiB were allocated for %d KiB", name, n>>10, size>>10)
@@ -208,9 +213,9 @@ func TestProblemsAreBounded(t *testing.T) {
 	for i := range maxObjects {
 		document[fmt.Sprint(i)] = "not hex"
 	}
-	_, failure := p.files(t.Context(), r, objects, map[string][]byte{"x": []byte(toJSON(document))})
-	if failure == nil || strings.Count(failure.why, "not hex digits") != maxProblems {
-		t.Errorf("got %v", failure)
+	_, failed := p.files(t.Context(), r, objects, map[string][]byte{"x": []byte(toJSON(document))})
+	if failed == nil || strings.Count(failed.Cause, "not hex digits") != maxProblems {
+		t.Errorf("got %v", failed)
 	}
 }
 
@@ -239,8 +244,8 @@ func TestWorkIsBounded(t *testing.T) {
 	if content, err := base64d.decode([]byte("aG" + strings.Repeat("\n", 700<<10) + "k=")); err != nil || cap(content) > 64 {
 		t.Errorf("%d bytes are held, %v", cap(content), err)
 	}
-	if _, failure := p.files(t.Context(), r, objects(maxObjects, "b", base64d), map[string][]byte{"x": document}); failure != nil {
-		t.Error(failure)
+	if _, failed := p.files(t.Context(), r, objects(maxObjects, "b", base64d), map[string][]byte{"x": document}); failed != nil {
+		t.Error(failed)
 	}
 	// Different fields, each with nearly all of the document in it.
 	nested := `"x"`
@@ -272,7 +277,7 @@ func TestWorkIsBounded(t *testing.T) {
 
 // TestSecretEntriesAreBounded: those of a Secret that is read as the pod.
 func TestSecretEntriesAreBounded(t *testing.T) {
-	for n, want := range map[int]codes.Code{maxEntries: codes.OK, maxEntries + 1: codes.FailedPrecondition} {
+	for n, want := range map[int]*failure.Reason{maxEntries: nil, maxEntries + 1: failure.SecretTooLarge} {
 		data := map[string]string{}
 		for i := range n {
 			data[fmt.Sprint(i)] = ""
@@ -289,15 +294,15 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 		}
 		r := &request{pod: pod{"demo", "app-0", "uid-0", "app"}, secret: "matrix", tokens: tokens{"": {canaryToken, time.Time{}}}}
 		var h holds
-		got, _, failure := p.entries(t.Context(), r, &h)
-		if want == codes.OK {
-			if failure != nil || len(got) != n {
-				t.Errorf("%d entries: %d, %v", n, len(got), failure)
+		got, _, failed := p.entries(t.Context(), r, &h)
+		if want == nil {
+			if failed != nil || len(got) != n {
+				t.Errorf("%d entries: %d, %v", n, len(got), failed)
 			}
-		} else if failure == nil {
+		} else if failed == nil {
 			t.Errorf("%d entries: no failure", n)
 		} else {
-			wantError(t, final(failure), want, "more than the limit of 10000 entries")
+			wantError(t, failure.Final(failed), want, "more than the limit of 10000 entries")
 		}
 		// Its answer is longer than what is read without a reservation.
 		if h.work == nil || h.work.n < p.works.capacity/2 {

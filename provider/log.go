@@ -5,9 +5,10 @@ import (
 	"log/slog"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // Where the answer of a mount came from, for the log.
@@ -33,12 +34,23 @@ type mountLog struct {
 	kept       string       // record of the mount whose response was given again, for the first time
 }
 
-// codeOf returns the gRPC code of what a mount came to.
-func codeOf(resp *v1alpha1.MountResponse, err error) codes.Code {
-	if resp == nil && err == nil {
-		return codes.Internal // of a panic, once it is caught
+// reasonOK stands for success, where a failure has its reason.
+const reasonOK = "OK"
+
+// reasonOf returns the reason of a failed mount, or nil. A panic has neither a response nor an error: Internal.
+func reasonOf(resp *v1alpha1.MountResponse, err error) *failure.Reason {
+	if resp != nil && err == nil {
+		return nil
 	}
-	return status.Code(err)
+	return failure.Of(err)
+}
+
+// nameOf returns the name of a reason, or reasonOK.
+func nameOf(reason *failure.Reason) string {
+	if reason == nil {
+		return reasonOK
+	}
+	return reason.String()
 }
 
 func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.MountResponse, err error) {
@@ -55,10 +67,11 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.M
 	attrs := []slog.Attr{slog.String("request", l.id)}
 	add := func(name, value string) {
 		if value != "" {
-			attrs = append(attrs, slog.String(name, clip(value, 253)))
+			attrs = append(attrs, slog.String(name, failure.Clip(value, 253)))
 		}
 	}
-	rec := l.record(codeOf(resp, err))
+	reason := reasonOf(resp, err)
+	rec := l.record(reason)
 	add("namespace", rec.Namespace)
 	add("pod", rec.Pod)
 	add("pod_uid", rec.PodUID)
@@ -70,15 +83,14 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.M
 	add("ciphertext", l.ciphertext)
 	add("source", l.source)
 	attrs = append(attrs, slog.Int("entries", l.entries), slog.Duration("duration", l.took))
-	code := slog.String("code", codeOf(resp, err).String())
-	switch {
-	case err != nil:
-		attrs = append(attrs, code, slog.String("error", status.Convert(err).Message()))
-		log.LogAttrs(ctx, level, "mount failed", attrs...)
-	case resp == nil:
-		attrs = append(attrs, code, slog.String("error", "panic"))
-		log.LogAttrs(ctx, level, "mount failed", attrs...)
-	default:
+	if reason == nil {
 		log.LogAttrs(ctx, level, "mounted", append(attrs, slog.Int("files", len(resp.Files)))...)
+		return
 	}
+	text := "panic"
+	if err != nil {
+		text = status.Convert(err).Message()
+	}
+	attrs = append(attrs, slog.String("reason", reason.String()), slog.String("code", reason.Code().String()), slog.String("error", text))
+	log.LogAttrs(ctx, level, "mount failed", attrs...)
 }

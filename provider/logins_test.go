@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -169,7 +168,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 			decrypts := c.decrypts
 			c.mu.Unlock()
 			_, err := s.Mount(t.Context(), mountRequest(params, entries))
-			wantError(t, err, codes.PermissionDenied, "logging in to Vault")
+			wantError(t, err, failure.LoginDenied, "logging in to Vault")
 			logins++
 			c.want(t, name, logins, decrypts)
 		})
@@ -177,7 +176,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	t.Run("an unsigned token", func(t *testing.T) {
 		unsigned := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString(claims) + "."
 		_, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, forgery(unsigned)), entries))
-		wantError(t, err, codes.Unauthenticated, "is not a Kubernetes service account token")
+		wantError(t, err, failure.TokenInvalid, "is not a Kubernetes service account token")
 	})
 }
 
@@ -299,22 +298,21 @@ func TestVaultRestarted(t *testing.T) {
 	}
 }
 
-// TestMendedRole: what an operator puts right acts with the next mount, whatever
-// is in memory.
-func TestMendedRole(t *testing.T) {
+// TestFixedRole: what an operator fixes takes effect with the next mount, whatever is in memory.
+func TestFixedRole(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	s := serve(t, e.vault.Address)
 	entries := e.entries(t, "v")
-	mend := func(when string, data map[string]any, texts ...string) {
+	fix := func(reason *failure.Reason, data map[string]any) {
 		t.Helper()
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-		wantError(t, err, codes.PermissionDenied, texts...)
+		wantError(t, err, reason)
 		e.setRole(t, data)
 	}
 	e.setRole(t, map[string]any{"bound_subject": "nobody"})
-	mend("a login that is refused", map[string]any{"token_policies": "default"}, "logging in to Vault")
-	mend("a token with a policy too few", nil, "decrypting", `"update" on transit/decrypt/`)
+	fix(failure.LoginDenied, map[string]any{"token_policies": "default"})
+	fix(failure.DecryptDenied, nil)
 	s.mountOne(t, e.params(), entries, "v")
 }
 
@@ -331,7 +329,7 @@ func TestLoginRefusedInTheMiddle(t *testing.T) {
 	e.setRole(t, map[string]any{"bound_subject": "nobody"})
 	e.write(t, "auth/token/revoke", map[string]any{"token": c.tokens[0]})
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-	wantError(t, err, codes.PermissionDenied, "logging in to Vault", "bound to it")
+	wantError(t, err, failure.LoginDenied, "logging in to Vault", "bound to it")
 }
 
 func TestLoginsAreBounded(t *testing.T) {
@@ -395,7 +393,7 @@ func TestLoginsAreKeptForMinutes(t *testing.T) {
 	}
 	now = now.Add(7 * time.Minute)
 	_, err := s.Mount(t.Context(), mountRequest(short, entries))
-	wantError(t, err, codes.Unauthenticated, "expired at")
+	wantError(t, err, failure.TokenExpired, "expired at")
 	s.mountOne(t, e.params(), entries, "v") // has it sweep
 	if n := s.provider.logins.held(); n != 1 {
 		t.Errorf("%d Vault tokens after the end of one service account token", n)
@@ -416,24 +414,24 @@ func TestAccessTakenAway(t *testing.T) {
 	s.provider.logins.now, s.provider.republished.now = read, read
 	s.provider.now = func() time.Time { return now.Wall }
 	entries := e.entries(t, "old")
-	refused := func(params, entries map[string]string, texts ...string) {
+	refused := func(reason *failure.Reason, params, entries map[string]string) {
 		t.Helper()
 		_, err := s.Mount(t.Context(), mountRequest(params, entries))
-		wantError(t, err, codes.PermissionDenied, texts...)
+		wantError(t, err, reason)
 	}
 	s.mountOne(t, e.params(), entries, "old")
 
 	if err := e.vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
 		t.Fatal(err)
 	}
-	refused(e.params(keyPodUID, "uid-1"), entries, "logging in to Vault") // a new pod, at once
-	s.mountOne(t, e.params(), entries, "old")                             // unchanged, for the running one
+	refused(failure.LoginDenied, e.params(keyPodUID, "uid-1"), entries) // a new pod, at once
+	s.mountOne(t, e.params(), entries, "old")                           // unchanged, for the running one
 	for range 15 {
 		now = now.Add(time.Minute)
 		s.mountOne(t, e.params(), entries, "old")
 	}
-	refused(e.params(), e.entries(t, "new"), "logging in to Vault") // a changed value, after 15 minutes
-	refused(e.params(), entries, "logging in to Vault")             // and the old one is forgotten
+	refused(failure.LoginDenied, e.params(), e.entries(t, "new")) // a changed value, after 15 minutes
+	refused(failure.LoginDenied, e.params(), entries)             // and the old one is forgotten
 
 	e.setRole(t, nil)
 	s.mountOne(t, e.params(), entries, "old")
@@ -452,6 +450,6 @@ func TestAccessTakenAway(t *testing.T) {
 	s = serve(t, e.vault.Address, cached)
 	s.mountOne(t, e.params(), e.entries(t, "old"), "old")
 	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
-	refused(e.params(), e.entries(t, "new"), "decrypting")
-	refused(e.params(keyPodUID, "uid-1"), e.entries(t, "old"), "decrypting")
+	refused(failure.DecryptDenied, e.params(), e.entries(t, "new"))
+	refused(failure.DecryptDenied, e.params(keyPodUID, "uid-1"), e.entries(t, "old"))
 }

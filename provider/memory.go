@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // What a mount holds of memory is reserved before it is allocated, in two steps,
@@ -104,13 +105,13 @@ func (h *holds) admitLargest(ctx context.Context, p *Provider, namespace string)
 }
 
 // waited makes the failure of a mount that could not wait any longer.
-func (p *Provider) waited(r *request, err error) *failure {
+func (p *Provider) waited(r *request, err error) *failure.Error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errCrowded):
-		return fail(codes.Internal, r.of("mounting the volume of"), err.Error(),
+		return failure.NodeBusy.New(r.describe("mounting the volume of"), err.Error(),
 			"the size of their Secrets and classes; the kubelet tries again by itself")
 	}
-	return p.late(r, "waiting for other mounts")
+	return p.timeoutFailure(r, "waiting for other mounts")
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/grpc/codes"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -28,7 +28,7 @@ type metrics struct {
 	registry *prometheus.Registry
 
 	inFlight                       prometheus.Gauge
-	mounts                         [codes.Unauthenticated + 1]prometheus.Counter // nil for a code that is never sent
+	mounts                         map[*failure.Reason]prometheus.Counter // nil: success
 	fromVault, fromCache, fromNone prometheus.Observer
 	newMountsFailed                prometheus.Counter
 
@@ -97,14 +97,10 @@ func newMetrics(buildVersion string) *metrics {
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	m.inFlight = m.gauge("mounts_in_flight", "Mounts under way.")
-	mounts := m.counters("mounts_total", "Mounts that were answered, by the gRPC code of the answer.", "result", "code")
-	for code := range codes.Code(len(m.mounts)) {
-		switch {
-		case code == codes.OK:
-			m.mounts[code] = mounts.WithLabelValues(resultSuccess, code.String())
-		case isFinal(code):
-			m.mounts[code] = mounts.WithLabelValues(resultFailure, code.String())
-		}
+	mounts := m.counters("mounts_total", "Finished mounts, by the reason of the failure.", "result", "reason")
+	m.mounts = map[*failure.Reason]prometheus.Counter{nil: mounts.WithLabelValues(resultSuccess, reasonOK)}
+	for _, reason := range failure.All() {
+		m.mounts[reason] = mounts.WithLabelValues(resultFailure, reason.String())
 	}
 	m.newMountsFailed = m.counter("new_mounts_failed_total", "Mounts that failed of volumes that this process has never mounted: their pods cannot start.")
 	duration := m.histograms("mount_duration_seconds", "How long mounts took, by where the answer came from.", mountBuckets, "source")
@@ -201,9 +197,9 @@ func (m *metrics) histograms(name, help string, buckets []float64, labels ...str
 }
 
 // mountDone counts a mount that is over.
-func (m *metrics) mountDone(code codes.Code, source string, took time.Duration) {
+func (m *metrics) mountDone(reason *failure.Reason, source string, took time.Duration) {
 	m.inFlight.Dec()
-	m.mounts[code].Inc()
+	m.mounts[reason].Inc()
 	of := m.fromNone
 	switch source {
 	case sourceCache:

@@ -22,12 +22,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -88,13 +88,13 @@ func since(t testing.TB, p *Provider, before map[string]float64) map[string]floa
 }
 
 // failed is what a mount that failed has counted, and more.
-func failed(code codes.Code, source string, more map[string]float64) map[string]float64 {
-	return sum(failedAgain(code, source, more), map[string]float64{"new_mounts_failed_total": 1})
+func failed(reason *failure.Reason, source string, more map[string]float64) map[string]float64 {
+	return sum(failedAgain(reason, source, more), map[string]float64{"new_mounts_failed_total": 1})
 }
 
 // failedAgain is what a failed mount of a volume that has its files has counted.
-func failedAgain(code codes.Code, source string, more map[string]float64) map[string]float64 {
-	m := map[string]float64{fmt.Sprintf("mounts_total{code=%s,result=failure}", code): 1, "mount_duration_seconds{source=" + source + "}": 1}
+func failedAgain(reason *failure.Reason, source string, more map[string]float64) map[string]float64 {
+	m := map[string]float64{fmt.Sprintf("mounts_total{reason=%s,result=failure}", reason): 1, "mount_duration_seconds{source=" + source + "}": 1}
 	maps.Copy(m, more)
 	return m
 }
@@ -129,7 +129,7 @@ func TestMetricsOfMounts(t *testing.T) {
 	entries := e.entries(t, "v")
 	asPod := e.asPod(t, kube)
 
-	mountOK := map[string]float64{"mounts_total{code=OK,result=success}": 1}
+	mountOK := map[string]float64{"mounts_total{reason=OK,result=success}": 1}
 	fromVault := sum(mountOK, map[string]float64{"mount_duration_seconds{source=vault}": 1, "republish_cache_misses_total": 1})
 	fromCache := sum(mountOK, map[string]float64{"mount_duration_seconds{source=cache}": 1, "republish_cache_hits_total": 1})
 	tokenHit := map[string]float64{"login_cache_hits_total": 1}
@@ -151,26 +151,26 @@ func TestMetricsOfMounts(t *testing.T) {
 		{"repeated again", e.params(), entries, fromCache},
 		{"another class of the pod", e.params(keyClass, "second"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
 		{"another pod of the service account", e.params(keyPodUID, "uid-1"), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
-		{"token of another pod", e.params(keyPodUID, "", keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(codes.PermissionDenied, "none", nil)},
+		{"token of another pod", e.params(keyPodUID, "", keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(failure.TokenMismatch, "none", nil)},
 		{"read as the pod", e.params(asPod...), nil, sum(fromVault, read("2xx"), login, requests("decrypt", "2xx"), kept)},
 		{"read as the pod, repeated", e.params(asPod...), nil, sum(fromCache, read("2xx"))},
-		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failedAgain(codes.NotFound, "none", read("4xx"))},
-		{"bad parameters", e.params("scope", "wide"), entries, failedAgain(codes.InvalidArgument, "none", nil)},
-		{"no ciphertext", e.params(), nil, failedAgain(codes.FailedPrecondition, "none", nil)},
+		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failedAgain(failure.SecretNotFound, "none", read("4xx"))},
+		{"bad parameters", e.params("scope", "wide"), entries, failedAgain(failure.InvalidParameters, "none", nil)},
+		{"no ciphertext", e.params(), nil, failedAgain(failure.CiphertextMissing, "none", nil)},
 		{"refused login", e.params(keyServiceAccount, "intruder", keyPodUID, "uid-3"), entries,
-			failed(codes.PermissionDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
-		{"entry that does not open", e.params("scope", "namespace", keyPodUID, "uid-3"), entries, failed(codes.FailedPrecondition, "vault", sum(login, requests("decrypt", "4xx"), miss))},
+			failed(failure.LoginDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
+		{"entry that does not open", e.params("scope", "namespace", keyPodUID, "uid-3"), entries, failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
 		// The token may have ended, or the role been mended: it is tried again with a
 		// new one, and that is dropped too.
 		{"refused decrypt", e.params("transitKey", "another", keyPodUID, "uid-3"), entries,
-			failed(codes.PermissionDenied, "vault", sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
+			failed(failure.DecryptDenied, "vault", sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
 				map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": -1}))},
 		{"other inputs", e.params("objects", "- {objectName: x}"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := series(t, s.provider)
 			_, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
-			if fails := test.want["mounts_total{code=OK,result=success}"] == 0; (err != nil) != fails {
+			if fails := test.want["mounts_total{reason=OK,result=success}"] == 0; (err != nil) != fails {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(test.want, since(t, s.provider, before)); diff != "" {
@@ -212,19 +212,19 @@ func TestMetricsOfFaults(t *testing.T) {
 		exactly counted
 	}{
 		{"no Vault", dead, e.params(), entries, within(time.Second), requests("login", "none"),
-			counted{"logins_total{result=failure}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+			counted{"logins_total{result=failure}": 1, "mounts_total{reason=VaultUnreachable,result=failure}": 1}},
 		{"Vault with an error of its own", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				w.WriteHeader(502)
 			}
 			return isDecrypt(r)
 		}), e.params(), entries, within(time.Second), requests("decrypt", "5xx"),
-			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1, "mounts_total{reason=VaultError,result=failure}": 1}},
 		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = k, time.Second },
 			counted{"kubernetes_requests_total{status_class=none}": 1, "kubernetes_request_duration_seconds": 1},
-			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{code=Internal,result=failure}": 1}},
+			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
 		{"something else than the API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = page, time.Second },
-			counted{"kubernetes_requests_total{status_class=none}": 1}, counted{"kubernetes_requests_total{status_class=2xx}": 0, "mounts_total{code=Internal,result=failure}": 1}},
+			counted{"kubernetes_requests_total{status_class=none}": 1}, counted{"kubernetes_requests_total{status_class=2xx}": 0, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -328,7 +328,7 @@ func TestMetricsOfPanics(t *testing.T) {
 	if _, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext})); err == nil {
 		t.Error("no error")
 	}
-	want := failed(codes.Internal, "vault", map[string]float64{"panics_total": 1})
+	want := failed(failure.Internal, "vault", map[string]float64{"panics_total": 1})
 	if diff := cmp.Diff(want, since(t, s.provider, before)); diff != "" {
 		t.Errorf("(-want +counted):\n%s", diff)
 	}
@@ -391,7 +391,7 @@ func page(t testing.TB, p *Provider, accept string) (body, contentType string) {
 // native histograms.
 func TestMetricsPage(t *testing.T) {
 	p := plainProvider(t)
-	p.metrics.mountDone(codes.OK, sourceCache, time.Millisecond)
+	p.metrics.mountDone(nil, sourceCache, time.Millisecond)
 	for _, test := range []struct {
 		name, accept string
 		native       bool
@@ -536,7 +536,7 @@ func BenchmarkMetricsOfAMount(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.inFlight.Inc()
-		m.mountDone(codes.OK, sourceCache, 150*time.Microsecond)
+		m.mountDone(nil, sourceCache, 150*time.Microsecond)
 	}
 }
 

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -42,30 +43,30 @@ func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, 
 			l.source, l.ciphertext, l.entries, l.kept = sourceCache, fromKubelet, given.entries, given.record
 			if p.log.Enabled(ctx, slog.LevelDebug) {
 				// For its names. Room for that is not reserved: there may be a wait for it.
-				var failure *failure
-				l.request, failure = p.parse(in)
-				l.parsed = failure == nil
+				var failed *failure.Error
+				l.request, failed = p.parse(in)
+				l.parsed = failed == nil
 			}
 			return given.MountResponse, nil
 		}
 		h.release()
 	}
-	r, failure := p.open(in)
+	r, failed := p.open(in)
 	r.whole = whole
 	l.request = r
-	if failure == nil {
-		failure = p.waited(r, h.admitRequest(ctx, p, r, in))
+	if failed == nil {
+		failed = p.waited(r, h.admitRequest(ctx, p, r, in))
 	}
-	if failure == nil {
-		failure = p.validate(r, in)
+	if failed == nil {
+		failed = p.validate(r, in)
 	}
-	l.parsed = failure == nil
-	if failure == nil {
+	l.parsed = failed == nil
+	if failed == nil {
 		h.request.shrink(heldCost(r, in)) // without what objects were parsed to
-		resp, failure = p.mount(ctx, r, h, &l)
+		resp, failed = p.mount(ctx, r, h, &l)
 	}
-	if failure != nil {
-		return nil, final(failure, r.tokens.all()...)
+	if failed != nil {
+		return nil, failure.Final(failed, r.tokens.all()...)
 	}
 	p.remember(r)
 	return resp, nil
@@ -103,20 +104,21 @@ func (p *Provider) newMountLog() mountLog {
 // done notes what became of a mount.
 func (p *Provider) done(ctx context.Context, l *mountLog, resp *v1alpha1.MountResponse, err error) {
 	l.took = p.now().Sub(l.began)
-	p.metrics.mountDone(codeOf(resp, err), l.source, l.took)
+	reason := reasonOf(resp, err)
+	p.metrics.mountDone(reason, l.source, l.took)
 	if resp == nil && !p.mounted(l.request) {
 		p.metrics.newMountsFailed.Inc()
 	}
 	l.write(ctx, p.log, resp, err)
 	if p.audit != nil {
-		p.audit.write(l.line(codeOf(resp, err)))
+		p.audit.write(l.line(reason))
 	}
 }
 
 // unreceived notes a mount whose request could not be read.
 func (p *Provider) unreceived(ctx context.Context, err error) {
 	l := p.newMountLog()
-	p.done(ctx, &l, nil, final(err))
+	p.done(ctx, &l, nil, failure.Final(err))
 }
 
 // deadline sets the mount's own deadline. Should the driver's be sooner, ours
@@ -131,23 +133,23 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, timeout)
 }
 
-func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog) (*v1alpha1.MountResponse, *failure) {
-	jwt, failure := r.tokens.pick(r.audience, "log in to Vault", r.pod, p.now())
-	if failure != nil {
-		return nil, failure
+func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog) (*v1alpha1.MountResponse, *failure.Error) {
+	jwt, failed := r.tokens.pick(r.audience, "log in to Vault", r.pod, p.now())
+	if failed != nil {
+		return nil, failed
 	}
-	data, from, failure := p.entries(ctx, r, h)
+	data, from, failed := p.entries(ctx, r, h)
 	l.ciphertext = from
-	if failure != nil {
-		return nil, failure
+	if failed != nil {
+		return nil, failed
 	}
-	objects, entries, failure := r.choose(data, from)
-	if failure != nil {
-		return nil, failure
+	objects, entries, failed := r.choose(data, from)
+	if failed != nil {
+		return nil, failed
 	}
 	l.entries = len(entries)
-	if failure := p.waited(r, h.admitWork(ctx, p, r.pod.namespace, workCost(objects, data, entries))); failure != nil {
-		return nil, failure
+	if failed := p.waited(r, h.admitWork(ctx, p, r.pod.namespace, workCost(objects, data, entries))); failed != nil {
+		return nil, failed
 	}
 	m, keep := p.republished.of(r, jwt, data, entries)
 	if keep {
@@ -161,18 +163,18 @@ func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog)
 	}
 	l.source, l.decrypting = sourceVault, auditEntries(data, entries)
 	ctx = transit.WithAudit(ctx, r.auditHeaders(jwt.claims, l.id, l.node))
-	plaintext, failure := p.decrypt(ctx, r, from, jwt, data, l.decrypting)
-	if failure != nil {
-		return nil, failure
+	plaintext, failed := p.decrypt(ctx, r, from, jwt, data, l.decrypting)
+	if failed != nil {
+		return nil, failed
 	}
-	resp, failure := p.files(ctx, r, objects, plaintext)
-	if failure == nil && keep {
+	resp, failed := p.files(ctx, r, objects, plaintext)
+	if failed == nil && keep {
 		if p.audit != nil {
-			m.record = string(l.line(codes.OK))
+			m.record = string(l.line(nil))
 		}
 		p.republished.put(m, resp)
 	}
-	return resp, failure
+	return resp, failed
 }
 
 // login returns where the Vault token of a mount comes from. It is shared by the
@@ -214,7 +216,7 @@ func (w *watched) Token(ctx context.Context) (string, error) {
 
 // decrypt logs in, where that is needed, and decrypts the entries in one batch. It
 // marks those that Vault decrypted.
-func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []auditEntry) (map[string][]byte, *failure) {
+func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []auditEntry) (map[string][]byte, *failure.Error) {
 	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
@@ -236,26 +238,25 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 	plaintext := make(map[string][]byte, len(entries))
 	var found problems
 	var checks []string
-	code := codes.NotFound
+	var reason *failure.Reason // of the first entry that failed
 	for i, result := range results {
 		if result.Err != nil {
-			if !errors.Is(result.Err, transit.ErrNotFound) {
-				code = codes.FailedPrecondition
-			}
 			if found.full() {
 				continue
 			}
-			problem, check := r.itemProblem(entries[i].Name, from, result.Err)
-			found.add(problem)
-			if !slices.Contains(checks, check) {
-				checks = append(checks, check)
+			e := r.entryFailure(entries[i].Name, from, result.Err)
+			reason = cmp.Or(reason, e.Reason)
+			found.add(e.What + ": " + e.Cause)
+			if !slices.Contains(checks, e.Check) {
+				checks = append(checks, e.Check)
 			}
 			continue
 		}
 		plaintext[entries[i].Name], entries[i].Decrypted = result.Data, true
 	}
 	if len(found) > 0 {
-		return nil, fail(code, fmt.Sprintf("decrypting %s with %s", r.place(), r.key), list(found), strings.Join(checks, "; "))
+		return nil, reason.New(fmt.Sprintf("decrypting %s with %s", r.describeSecret(), r.key), failure.List(found),
+			strings.Join(checks, "; "))
 	}
 	return plaintext, nil
 }

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -318,11 +318,11 @@ func TestNoRoom(t *testing.T) {
 			all = append(all, g)
 		}
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), long))
-		wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other mounts")
+		wantError(t, err, failure.MountTimeout, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other mounts")
 		if name == "requests" {
 			a.maxWaiting = 0
 			_, err = s.Mount(t.Context(), mountRequest(e.params(), long))
-			wantError(t, err, codes.Internal, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts", "tries again")
+			wantError(t, err, failure.NodeBusy, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts", "tries again")
 		}
 		s.mountOne(t, e.params(), e.entries(t, "short"), "short")
 		for _, g := range all {

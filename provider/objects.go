@@ -12,6 +12,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // defaultMode is the mode of a file unless told. The driver writes files as
@@ -113,7 +115,7 @@ func parseList(text string) (*yaml.Node, error) {
 	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, errors.New("has nothing but comments in it")
 	} else if err != nil {
-		return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(clip(err.Error(), 200), "yaml: "))
+		return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(failure.Clip(err.Error(), 200), "yaml: "))
 	}
 	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
 		return nil, errors.New("is more than one YAML document")
@@ -133,7 +135,7 @@ func parseObject(item *yaml.Node) (o object, found problems) {
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(item.Content) && !found.full(); i += 2 {
 		key, value := item.Content[i], item.Content[i+1]
-		at := "." + clip(key.Value, 120)
+		at := "." + failure.Clip(key.Value, 120)
 		f := slices.IndexFunc(objectFields, func(f objectField) bool { return f.name == key.Value })
 		switch {
 		case key.Kind != yaml.ScalarNode || f < 0:
@@ -179,7 +181,7 @@ func kindOf(n *yaml.Node) string {
 // else may get into the context of a ciphertext.
 func checkEntry(s string) error {
 	if len(validation.IsConfigMapKey(s)) > 0 {
-		return fmt.Errorf("%s is not the name of an entry of a Secret", quote(s))
+		return fmt.Errorf("%s is not the name of an entry of a Secret", failure.Quote(s))
 	}
 	return nil
 }
@@ -189,7 +191,7 @@ func checkEntry(s string) error {
 func parseMode(s string) (os.FileMode, error) {
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || s[0] != '0' || n > 0o777 {
-		return 0, fmt.Errorf(`%s is not an octal mode from "0000" to "0777"`, quote(s))
+		return 0, fmt.Errorf(`%s is not an octal mode from "0000" to "0777"`, failure.Quote(s))
 	}
 	return os.FileMode(n), nil
 }
@@ -215,7 +217,7 @@ func parseField(s string) ([]string, error) {
 	}
 	parts = append(parts, part.String())
 	if slices.Contains(parts, "") {
-		return nil, fmt.Errorf("%s has an empty part", quote(s))
+		return nil, fmt.Errorf("%s has an empty part", failure.Quote(s))
 	}
 	if len(parts) > maxDepth {
 		return nil, fmt.Errorf("has %d parts, more than the limit of %d", len(parts), maxDepth)

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -27,7 +28,7 @@ func TestOpenBao(t *testing.T) {
 		"VaultTokenThatIsGone":     TestVaultTokenThatIsGone,
 		"VaultTokenOfFewUses":      TestVaultTokenOfFewUses,
 		"VaultRestarted":           TestVaultRestarted,
-		"MendedRole":               TestMendedRole,
+		"MendedRole":               TestFixedRole,
 		"LoginRefusedInTheMiddle":  TestLoginRefusedInTheMiddle,
 		"NoSuchKey":                TestNoSuchKey,
 		"RetiredVersion":           TestRetiredVersion,
@@ -104,11 +105,11 @@ func TestOpenBaoNamespaces(t *testing.T) {
 	// The same volume with the ciphertext of another namespace's key.
 	for _, other := range []string{"", top + "/sub"} {
 		_, err := s.Mount(t.Context(), mountRequest(e.params("vaultNamespace", top), entries[other]))
-		wantError(t, err, codes.FailedPrecondition, "does not open")
+		wantError(t, err, failure.CiphertextMismatch, "cannot be decrypted")
 	}
 	_, err = s.Mount(t.Context(), mountRequest(e.params("vaultNamespace", top+"/none"), maps.Clone(entries[top])))
 	wantTexts(t, err.Error(), "in Vault namespace "+top+"/none")
-	if !isFinal(codeOf(nil, err)) {
+	if !failure.IsFinal(status.Code(err)) {
 		t.Error(err)
 	}
 }
@@ -147,9 +148,9 @@ func TestAudience(t *testing.T) {
 			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
 			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries, "v")
 			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries))
-			wantError(t, err, codes.PermissionDenied, "auth/"+mount, `(audience "vault")`, "audience")
+			wantError(t, err, failure.LoginDenied, "auth/"+mount, `(audience "vault")`, "audience")
 			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, "audience", "other", keyTokens, both), entries))
-			wantError(t, err, codes.FailedPrecondition, `audience "other"`, own, "- audience: other")
+			wantError(t, err, failure.TokenMissing, `audience "other"`, own, "- audience: other")
 		})
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"strings"
 
 	"github.com/agnivade/levenshtein"
-	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -74,7 +74,7 @@ var known = []parameter{
 	{"secretName", true, func(r *request, _ *Provider, v string) []string {
 		r.secret = v
 		if len(validation.IsDNS1123Subdomain(v)) > 0 {
-			return []string{": " + quote(v) + " is not the name of a Secret"}
+			return []string{": " + failure.Quote(v) + " is not the name of a Secret"}
 		}
 		return nil
 	}},
@@ -138,22 +138,22 @@ func allowed(written, value, configured string, list []string, what, flag string
 }
 
 func notAllowed(value, what, flag string) []string {
-	return []string{fmt.Sprintf(": %s is not %s that the provider allows (its flag --%s)", quote(value), what, flag)}
+	return []string{fmt.Sprintf(": %s is not %s that the provider allows (its flag --%s)", failure.Quote(value), what, flag)}
 }
 
 // parse reads and validates a Mount. The request is never nil: it names in logs
 // what could be read. The failure reports all problems at once, each with its path.
-func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure) {
-	r, failure := p.open(in)
-	if failure == nil {
-		failure = p.validate(r, in)
+func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure.Error) {
+	r, failed := p.open(in)
+	if failed == nil {
+		failed = p.validate(r, in)
 	}
-	return r, failure
+	return r, failed
 }
 
 // open reads whose the mount is. That takes no more than the text of the attributes:
 // what more there is of it is built once there is room, by [Provider.validate].
-func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure) {
+func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 	r := &request{
 		key: transit.Key{Mount: ciphertext.DefaultTransitMount}, scope: ciphertext.Strict,
 		authMount: p.config.AuthMount, audience: p.config.Audience,
@@ -176,7 +176,7 @@ func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure) {
 }
 
 // validate reads the rest of a request.
-func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure {
+func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure.Error {
 	attributes := r.attributes
 	secrets, problems := stringMap("secrets", in.GetSecrets())
 	if len(problems) > 0 {
@@ -196,7 +196,7 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure {
 		{keyClass, r.class, "the name of a SecretProviderClass", isSubdomain},
 	} {
 		if named.value != "" && !named.valid(named.value) {
-			problems = append(problems, fmt.Sprintf("%s: %s is not %s", named.key, quote(named.value), named.what))
+			problems = append(problems, fmt.Sprintf("%s: %s is not %s", named.key, failure.Quote(named.value), named.what))
 		}
 	}
 	problems = append(problems, r.readTokens(attributes, secrets)...)
@@ -205,7 +205,7 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure {
 
 	problems = append(problems, r.setAll(p, attributes)...)
 	if len(problems) > 0 {
-		return fail(codes.InvalidArgument, r.of("the parameters of"), list(problems),
+		return failure.InvalidParameters.New(r.describe("reading the parameters of"), failure.List(problems),
 			"the class's spec.parameters, and the pod's volumeAttributes, which override them")
 	}
 	return nil
@@ -213,13 +213,13 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure {
 
 const readingRequest = "reading the driver's request"
 
-func unreadable(problems []string) *failure {
-	return fail(codes.InvalidArgument, readingRequest, list(problems),
+func unreadable(problems []string) *failure.Error {
+	return failure.InvalidRequest.New(readingRequest, failure.List(problems),
 		"that the driver is one that knows the provider protocol v1alpha1; its log says what it sent")
 }
 
-func tooLarge(err error) *failure {
-	return fail(codes.InvalidArgument, readingRequest, strings.ReplaceAll(err.Error(), "\n", "; "),
+func tooLarge(err error) *failure.Error {
+	return failure.RequestTooLarge.New(readingRequest, strings.ReplaceAll(err.Error(), "\n", "; "),
 		"the size of the class's parameters, of the pod's volumeAttributes and of the Secret in nodePublishSecretRef")
 }
 
@@ -265,12 +265,12 @@ func (r *request) setAll(p *Provider, attributes map[string]string) (problems []
 	return append(problems, unknown(attributes)...)
 }
 
-// of names the mount in a message: "the parameters of SecretProviderClass demo/matrix".
-func (r *request) of(prefix string) string {
+// describe names the mount in a message: "mounting the volume of SecretProviderClass demo/matrix".
+func (r *request) describe(prefix string) string {
 	if r.class == "" {
 		return prefix + " the mount"
 	}
-	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, clip(r.pod.namespace, 63), clip(r.class, 253))
+	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, failure.Clip(r.pod.namespace, 63), failure.Clip(r.class, 253))
 }
 
 // readTokens takes the tokens from where this kubelet and this driver put them:
@@ -316,16 +316,16 @@ func unknown(attributes map[string]string) (found problems) {
 		}
 		switch nearest := nearest(name); {
 		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
-			found.add(quote(name) + ": is not a parameter: TLS to Vault is set by the operator, with the provider's flags")
+			found.add(failure.Quote(name) + ": is not a parameter: TLS to Vault is set by the operator, with the provider's flags")
 		default:
-			found.add(fmt.Sprintf("%s: is not a parameter; did you mean %q?", quote(name), nearest))
+			found.add(fmt.Sprintf("%s: is not a parameter; did you mean %q?", failure.Quote(name), nearest))
 		}
 	}
 	return found
 }
 
 func nearest(name string) string {
-	name = strings.ToLower(clip(name, 64)) // the distance takes time by length
+	name = strings.ToLower(failure.Clip(name, 64)) // the distance takes time by length
 	return slices.MinFunc(known, func(a, b parameter) int {
 		return levenshtein.ComputeDistance(name, strings.ToLower(a.name)) - levenshtein.ComputeDistance(name, strings.ToLower(b.name))
 	}).name
@@ -360,7 +360,7 @@ func notStrings(path, text string) (found problems) {
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		var s *string
 		if json.Unmarshal(raw[name], &s) != nil || s == nil {
-			if !found.add(fmt.Sprintf("%s[%s]: is not a string", path, quote(name))) {
+			if !found.add(fmt.Sprintf("%s[%s]: is not a string", path, failure.Quote(name))) {
 				break
 			}
 		}
@@ -373,5 +373,5 @@ func problem(err error) []string {
 	if err == nil {
 		return nil
 	}
-	return []string{": " + clip(err.Error(), 300)}
+	return []string{": " + failure.Clip(err.Error(), 300)}
 }

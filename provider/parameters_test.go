@@ -32,9 +32,9 @@ func TestParseDefaults(t *testing.T) {
 		authMount: "k8s", audience: "aud", vaultNamespace: "team", vaultAddress: "https://vault.example:8200", target: "/t",
 		attributes: params,
 	}
-	got, failure := p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: "null", TargetPath: "/t"})
-	if failure != nil {
-		t.Fatal(failure)
+	got, failed := p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: "null", TargetPath: "/t"})
+	if failed != nil {
+		t.Fatal(failed)
 	}
 	if diff := cmp.Diff(&want, got, accessible); diff != "" {
 		t.Error(diff)
@@ -49,9 +49,9 @@ func TestParseDefaults(t *testing.T) {
 	want.tokens = tokens{"x": {Token: "t"}}
 	want.attributes = params
 	secrets := map[string]string{"entry": "v", keyTokens: `{"x": {"token": "t"}}`}
-	got, failure = p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: toJSON(secrets), TargetPath: "/t"})
-	if failure != nil {
-		t.Fatal(failure)
+	got, failed = p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: toJSON(secrets), TargetPath: "/t"})
+	if failed != nil {
+		t.Fatal(failed)
 	}
 	if diff := cmp.Diff(&want, got, accessible); diff != "" {
 		t.Error(diff)

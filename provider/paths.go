@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // Limits of Linux, which the driver checks too. maxPath is of the whole path:
@@ -33,17 +35,17 @@ func (s *pathSet) add(p, whose string) error {
 		s.files, s.dirs = map[string]string{}, map[string]string{}
 	}
 	if other, ok := s.files[p]; ok {
-		return fmt.Errorf("%s is the path of %s too", quote(p), other)
+		return fmt.Errorf("%s is the path of %s too", failure.Quote(p), other)
 	}
 	if other, ok := s.dirs[p]; ok {
-		return fmt.Errorf("%s is a folder, as %s is in it", quote(p), other)
+		return fmt.Errorf("%s is a folder, as %s is in it", failure.Quote(p), other)
 	}
 	for i := range p {
 		if p[i] != '/' {
 			continue
 		}
 		if other, ok := s.files[p[:i]]; ok {
-			return fmt.Errorf("%s is under %s, which is the file of %s", quote(p), quote(p[:i]), other)
+			return fmt.Errorf("%s is under %s, which is the file of %s", failure.Quote(p), failure.Quote(p[:i]), other)
 		}
 	}
 	s.files[p] = whose
@@ -61,30 +63,30 @@ func checkPath(p, target string) error {
 	case p == "":
 		return errors.New("is empty")
 	case strings.HasPrefix(p, "/"):
-		return fmt.Errorf("%s is absolute; it is a path in the volume", quote(p))
+		return fmt.Errorf("%s is absolute; it is a path in the volume", failure.Quote(p))
 	case strings.ContainsRune(p, 0):
-		return fmt.Errorf("%s has a zero byte in it", quote(p))
+		return fmt.Errorf("%s has a zero byte in it", failure.Quote(p))
 	case len(target)+len(driverFolder)+len(p) > maxPath:
-		return fmt.Errorf("%s is too long: with the volume's folder it is more than %d bytes", quote(p), maxPath)
+		return fmt.Errorf("%s is too long: with the volume's folder it is more than %d bytes", failure.Quote(p), maxPath)
 	case strings.Count(p, "/") > maxFolders:
-		return fmt.Errorf("%s is in more directories than the limit of %d", quote(p), maxFolders)
+		return fmt.Errorf("%s is in more directories than the limit of %d", failure.Quote(p), maxFolders)
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch {
 		case part == "..":
-			return fmt.Errorf(`%s has ".." in it`, quote(p))
+			return fmt.Errorf(`%s has ".." in it`, failure.Quote(p))
 		case len(part) > maxComponent:
-			return fmt.Errorf("%s has a part that is longer than %d bytes", quote(p), maxComponent)
+			return fmt.Errorf("%s has a part that is longer than %d bytes", failure.Quote(p), maxComponent)
 		}
 	}
 	switch {
 	case strings.HasPrefix(p, ".."):
-		return fmt.Errorf(`%s begins with "..", as the driver's own files do`, quote(p))
+		return fmt.Errorf(`%s begins with "..", as the driver's own files do`, failure.Quote(p))
 	case p == ".":
 		// The driver would empty the volume.
-		return fmt.Errorf("%s is the volume itself and not a file in it", quote(p))
+		return fmt.Errorf("%s is the volume itself and not a file in it", failure.Quote(p))
 	case path.Clean(p) != p:
-		return fmt.Errorf("%s is not clean; write %s", quote(p), quote(path.Clean(p)))
+		return fmt.Errorf("%s is not clean; write %s", failure.Quote(p), failure.Quote(path.Clean(p)))
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ import (
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -160,7 +161,7 @@ func New(c Config) (*Provider, error) {
 		c.Log = slog.Default()
 	}
 	if c.Node != "" && !isSubdomain(c.Node) {
-		errs = append(errs, fmt.Errorf("%q is not the name of a node", clip(c.Node, 120)))
+		errs = append(errs, fmt.Errorf("%q is not the name of a node", failure.Clip(c.Node, 120)))
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -176,9 +176,9 @@ func TestRepublishInputs(t *testing.T) {
 		t.Helper()
 		in := mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
 		in.TargetPath = target
-		r, failure := plainProvider(t).parse(in)
-		if failure != nil {
-			t.Fatal(failure)
+		r, failed := plainProvider(t).parse(in)
+		if failed != nil {
+			t.Fatal(failed)
 		}
 		m, ok := c.of(r, jwt, data, entries)
 		if !ok {
@@ -382,7 +382,7 @@ func TestRepublishAsPod(t *testing.T) {
 	c.want(t, "after a change", 1, 2)
 	do("DELETE", secret, "")
 	_, err = s.Mount(t.Context(), mountRequest(params, nil))
-	wantError(t, err, codes.NotFound, "Secret "+e.namespace+"/matrix")
+	wantError(t, err, failure.SecretNotFound, "Secret "+e.namespace+"/matrix")
 }
 
 // TestRepublishAfterFailures: whatever goes wrong on the way leaves nothing
@@ -432,7 +432,7 @@ func TestRepublishAfterFailures(t *testing.T) {
 		}
 		setClock(func() clock.Reading { panic("here") })
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), changed))
-		wantError(t, err, codes.Internal, "a mistake of its own")
+		wantError(t, err, failure.Internal, "bug in the provider")
 		setClock(nil)
 		if got := s.provider.republished.String(); got != "0 answers, 0 bytes" {
 			t.Errorf("left behind: %s", got)

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // maxStreams is how many calls a connection may have under way; more wait in the
@@ -87,7 +89,7 @@ func (s *Server) unary(method string, call func(context.Context, grpc.ServerStre
 				return err
 			}
 			if err := send(stream, out.(proto.Message), &h); err != nil {
-				return final(err)
+				return failure.Final(err)
 			}
 			return nil
 		},

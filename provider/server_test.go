@@ -17,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // A panic below Mount is an error of that call, and the next call is answered.
@@ -31,7 +31,7 @@ func TestPanicInMount(t *testing.T) {
 	for range 2 {
 		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext}))
 		// What is not on the list has no client either.
-		wantError(t, err, codes.Internal, "mistake of its own", "nil pointer")
+		wantError(t, err, failure.Internal, "bug in the provider", "nil pointer")
 	}
 	if _, err := s.Version(t.Context(), &v1alpha1.VersionRequest{}); err != nil {
 		t.Error(err)
@@ -51,7 +51,7 @@ func TestDriversDeadline(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := s.Mount(ctx, mountRequest(e.params(), entries))
-	wantError(t, err, codes.Internal, "did not answer in time")
+	wantError(t, err, failure.VaultUnreachable, "did not answer in time")
 }
 
 // What the driver cancels is not left running.
@@ -90,9 +90,9 @@ func TestAnswerTooLong(t *testing.T) {
 		t.Fatalf("%d files, %v", len(resp.GetFiles()), err)
 	}
 	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(6)), entries))
-	wantError(t, err, codes.FailedPrecondition, "more than the 4 MiB", "fewer entries")
+	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB", "fewer entries")
 	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(maxObjects)), entries))
-	wantError(t, err, codes.FailedPrecondition, "more than the 4 MiB")
+	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB")
 }
 
 // TestLongRequest: gRPC itself says ResourceExhausted to a request that is too long
@@ -109,10 +109,10 @@ func TestLongRequest(t *testing.T) {
 		return in
 	}
 	_, err := s.Mount(t.Context(), request(maxRequest))
-	wantError(t, err, codes.FailedPrecondition, `entry "x" is not ciphertext`)
+	wantError(t, err, failure.InvalidCiphertext, `entry "x" is not ciphertext`)
 	for _, size := range []int{maxRequest + 1, 20 << 20} {
 		_, err = s.Mount(t.Context(), request(size))
-		wantError(t, err, codes.InvalidArgument, "reading the driver's request", "more than the limit of 4 MiB")
+		wantError(t, err, failure.RequestTooLarge, "reading the driver's request", "more than the limit of 4 MiB")
 	}
 	if log := s.log.String(); strings.Count(log, `msg="mount failed"`) != 3 {
 		t.Errorf("not all of it is in the log:\n%s", log)
@@ -131,7 +131,7 @@ func TestTimeoutOfALongRequest(t *testing.T) {
 	time.AfterFunc(timeout*3/4, func() { <-s.server.receiving })
 	began := time.Now()
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), e.entries(t, strings.Repeat("v", window))))
-	wantError(t, err, codes.Internal, "did not answer in time")
+	wantError(t, err, failure.VaultUnreachable, "did not answer in time")
 	if took := time.Since(began); took > timeout*3/2 {
 		t.Errorf("took %s, with a timeout of %s", took, timeout)
 	}
@@ -164,7 +164,7 @@ func TestStalledRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, message := resp.Header.Get("Grpc-Status")+resp.Trailer.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")+resp.Trailer.Get("Grpc-Message")
-	if code != "13" || !strings.Contains(message, "did not come to its end within") {
+	if code != "13" || !strings.Contains(message, "was not complete within") {
 		t.Errorf("status %s: %s", code, message)
 	}
 	if n := len(s.server.receiving); n != 0 {

@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -122,11 +122,11 @@ func TestMountAsPod(t *testing.T) {
 	})
 	t.Run("no such Secret", func(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(merged(params, "secretName", "absent"), nil))
-		wantError(t, err, codes.NotFound, "Secret "+e.namespace+"/absent", `secrets "absent" not found`, "secretName")
+		wantError(t, err, failure.SecretNotFound, "Secret "+e.namespace+"/absent", `secrets "absent" not found`, "secretName")
 	})
 	t.Run("not allowed", func(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(merged(params, "secretName", "forbidden"), nil))
-		wantError(t, err, codes.PermissionDenied, e.namespace+"/app", `cannot get resource "secrets"`,
+		wantError(t, err, failure.SecretForbidden, e.namespace+"/app", `cannot get resource "secrets"`,
 			"`nodePublishSecretRef: {name: forbidden}`", "the owner of the namespace gives the account a Role")
 		// The class alone asks for the Secret: what would grant it is not there to copy.
 		if strings.Contains(err.Error(), "kubectl") || strings.Contains(err.Error(), "--resource-name") {
@@ -137,12 +137,12 @@ func TestMountAsPod(t *testing.T) {
 		// The provider has the kubeconfig of an administrator, and must not act as one.
 		podForgery := issuer().PodToken(e.namespace, "app-0", params[keyPodUID], "app", "", time.Hour)
 		_, err := s.Mount(t.Context(), mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
-		wantError(t, err, codes.Unauthenticated, "Unauthorized", "- audience: ''")
+		wantError(t, err, failure.APIServerTokenRejected, "Unauthorized", "- audience: ''")
 	})
 	t.Run("wrong service account at Vault", func(t *testing.T) {
 		other := merged(params, podOf("other")...)
 		_, err := s.Mount(t.Context(), mountRequest(other, map[string]string{"token": e.encrypt(t, ciphertext.Strict, "matrix", "token", "x")}))
-		wantError(t, err, codes.PermissionDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes", `audience "vault"`, "HTTP 403")
+		wantError(t, err, failure.LoginDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes", `audience "vault"`, "HTTP 403")
 	})
 	clean(t, append([]string{params[keyTokens]}, canaries...), s.log.String())
 }
@@ -163,23 +163,23 @@ func TestAPIServerFaults(t *testing.T) {
 		fmt.Fprint(w, text)
 	}
 	tests := []struct {
-		name  string
-		serve func(w http.ResponseWriter, r *http.Request)
-		code  codes.Code
-		texts []string
+		name   string
+		serve  func(w http.ResponseWriter, r *http.Request)
+		reason *failure.Reason
+		texts  []string
 	}{
-		{"held", func(_ http.ResponseWriter, r *http.Request) { hold(r) }, codes.Internal, []string{"not done within 1s", "reading Secret " + e.namespace + "/matrix"}},
+		{"held", func(_ http.ResponseWriter, r *http.Request) { hold(r) }, failure.MountTimeout, []string{"not finished within 1s", "reading Secret " + e.namespace + "/matrix"}},
 		{"500 for ever", func(w http.ResponseWriter, _ *http.Request) {
 			answer(w, 500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd is away","code":500}`)
-		}, codes.Internal, []string{"etcd is away", "nodePublishSecretRef"}},
-		{"HTML", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canaryPlaintext) }, codes.Internal, []string{"reading Secret"}},
-		{"no data", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Secret","apiVersion":"v1"}`) }, codes.FailedPrecondition, []string{"it has no entries"}},
-		{"null", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `null`) }, codes.FailedPrecondition, []string{"it has no entries"}},
-		{"another kind", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Pod","apiVersion":"v1"}`) }, codes.Internal, []string{"reading Secret"}},
+		}, failure.APIServerUnavailable, []string{"etcd is away", "nodePublishSecretRef"}},
+		{"HTML", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canaryPlaintext) }, failure.APIServerUnavailable, []string{"reading Secret"}},
+		{"no data", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Secret","apiVersion":"v1"}`) }, failure.SecretEmpty, []string{"it has no entries"}},
+		{"null", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `null`) }, failure.SecretEmpty, []string{"it has no entries"}},
+		{"another kind", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Pod","apiVersion":"v1"}`) }, failure.APIServerUnavailable, []string{"reading Secret"}},
 		{"asks for patience", func(w http.ResponseWriter, _ *http.Request) {
 			soon.Add(1)
 			answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,"details":{"retryAfterSeconds":3600}}`)
-		}, codes.Internal, []string{"busy"}},
+		}, failure.APIServerUnavailable, []string{"busy"}},
 		{"too long", func(w http.ResponseWriter, _ *http.Request) {
 			long.Add(1)
 			fmt.Fprint(w, `{"kind":"Secret","apiVersion":"v1","data":{"x":"`)
@@ -187,7 +187,7 @@ func TestAPIServerFaults(t *testing.T) {
 				fmt.Fprint(w, strings.Repeat("A", 1<<20))
 			}
 			fmt.Fprint(w, `"}}`)
-		}, codes.Internal, []string{"longer than 4 MiB"}},
+		}, failure.APIServerUnavailable, []string{"longer than 4 MiB"}},
 		{"busy, then not", func(w http.ResponseWriter, r *http.Request) {
 			if busy.Add(1) == 1 {
 				answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429}`)
@@ -197,7 +197,7 @@ func TestAPIServerFaults(t *testing.T) {
 				t.Errorf("a request without the pod's token")
 			}
 			answer(w, 200, secret)
-		}, codes.OK, nil},
+		}, nil, nil},
 	}
 	t.Cleanup(func() {
 		if busy.Load() != 2 || long.Load() != 1 || soon.Load() != 1 {
@@ -215,13 +215,13 @@ func TestAPIServerFaults(t *testing.T) {
 			}
 			s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.Kubernetes = k })
 			_, err = s.Mount(t.Context(), mountRequest(params, nil))
-			if test.code == codes.OK {
+			if test.reason == nil {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			wantError(t, err, test.code, test.texts...)
+			wantError(t, err, test.reason, test.texts...)
 			clean(t, append([]string{e.jwt, apiToken}, canaries...), err.Error(), s.log.String())
 		})
 	}
@@ -233,7 +233,7 @@ func TestAPIServerFaults(t *testing.T) {
 		}
 		s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.Kubernetes = k })
 		_, err = s.Mount(t.Context(), mountRequest(params, nil))
-		wantError(t, err, codes.Internal, "connection refused", "can be reached")
+		wantError(t, err, failure.APIServerUnavailable, "connection refused", "can be reached")
 	})
 	t.Run("expired token", func(t *testing.T) {
 		k, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
@@ -243,7 +243,7 @@ func TestAPIServerFaults(t *testing.T) {
 		s := serve(t, e.vault.Address, func(c *Config) { c.Kubernetes = k })
 		expired := merged(params, keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
 		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
-		wantError(t, err, codes.Unauthenticated, `audience "" expired`, "as the pod")
+		wantError(t, err, failure.TokenExpired, `audience "" expired`, "as the pod")
 	})
 }
 

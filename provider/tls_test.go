@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -54,7 +54,7 @@ func TestUntrustedVault(t *testing.T) {
 				return
 			}
 			_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-			wantError(t, err, codes.Internal, append(test.texts, "the connection to Vault at "+address+" is not trusted")...)
+			wantError(t, err, failure.VaultUntrusted, append(test.texts, "the connection to Vault at "+address+" is not trusted")...)
 		})
 	}
 }
@@ -108,15 +108,15 @@ func TestIPv6(t *testing.T) {
 		s.mountOne(t, merged(params, "vaultAddress", address), nil, "v")
 	}
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", strings.Replace(vault, "[::1]", "::1", 1)), nil))
-	wantError(t, err, codes.InvalidArgument, "vaultAddress: ", "is not an address that the provider allows")
+	wantError(t, err, failure.InvalidParameters, "vaultAddress: ", "is not an address that the provider allows")
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", vault, "secretName", "absent"), nil))
-	wantError(t, err, codes.PermissionDenied, "from https://[::1]:"+port)
+	wantError(t, err, failure.SecretForbidden, "from https://[::1]:"+port)
 
 	dead := testenv.ListenIPv6(t)
 	dead.Close()
 	down := serve(t, "https://"+dead.Addr().String(), within(time.Second))
 	_, err = down.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
-	wantError(t, err, codes.Internal, "Vault at https://"+dead.Addr().String()+" cannot be reached", "dial tcp "+dead.Addr().String()+": connect: connection refused")
+	wantError(t, err, failure.VaultUnreachable, "Vault at https://"+dead.Addr().String()+" cannot be reached", "dial tcp "+dead.Addr().String()+": connect: connection refused")
 }
 
 // forward passes the bytes of each connection on, and returns where it listens.

@@ -9,8 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
@@ -72,41 +71,43 @@ func (t tokens) all() []string {
 // it has compared the token's claims with the pod that the kubelet names. The
 // claims are not verified here, so that grants nothing; but a token that says
 // anything else is of another pod, and nothing is done with it.
-func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, *failure) {
+func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, *failure.Error) {
 	found, ok := t[audience]
-	what := fmt.Sprintf("no token to %s", doing)
+	what := fmt.Sprintf("choosing the token to %s", doing)
 	if !ok || found.Token == "" {
-		delivered := "none at all came"
+		delivered := "it sent none"
 		if len(t) > 0 {
 			var names []string
 			for name := range t {
-				names = append(names, quote(name))
+				names = append(names, failure.Quote(name))
 			}
 			slices.Sort(names)
-			delivered = "those of " + strings.Join(names, ", ") + " came"
+			delivered = "it sent those of " + strings.Join(names, ", ")
 		}
-		return ownToken{}, fail(codes.FailedPrecondition, what,
-			fmt.Sprintf("the kubelet handed over no service-account token of audience %s (%s)", quote(audience), delivered),
+		return ownToken{}, failure.TokenMissing.New(what,
+			fmt.Sprintf("the kubelet sent no service account token for audience %s (%s)", failure.Quote(audience), delivered),
 			fmt.Sprintf(`that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line "- audience: %s"`+
 				" (or set the parameter audience to one that it has)", yamlAudience(audience)))
 	}
 	claims, err := podtoken.Parse(found.Token)
 	if err != nil {
-		return ownToken{}, fail(codes.Unauthenticated, what, fmt.Sprintf("the token of audience %s is %s", quote(audience), err), foreignCheck)
+		return ownToken{}, failure.TokenInvalid.New(what,
+			fmt.Sprintf("the token of audience %s is %s", failure.Quote(audience), err), foreignCheck)
 	}
 	if foreign := pod.compare(claims); len(foreign) > 0 {
-		return ownToken{}, fail(codes.PermissionDenied, what, fmt.Sprintf("the service account token of audience %s is not this pod's: %s",
-			quote(audience), strings.Join(foreign, "; ")), foreignCheck)
+		return ownToken{}, failure.TokenMismatch.New(what,
+			fmt.Sprintf("the service account token of audience %s belongs to another pod: %s",
+				failure.Quote(audience), strings.Join(foreign, "; ")), foreignCheck)
 	}
 	expires := claims.Expires
 	if !found.Expires.IsZero() && found.Expires.Before(expires) {
 		expires = found.Expires
 	}
 	if !now.Before(expires) {
-		return ownToken{}, fail(codes.Unauthenticated, what,
-			fmt.Sprintf("the pod's service-account token of audience %s expired at %s, and it is %s",
-				quote(audience), expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
-			"the clock of the node; the kubelet hands over a new token with the next try")
+		return ownToken{}, failure.TokenExpired.New(what,
+			fmt.Sprintf("the pod's service account token of audience %s expired at %s, and it is %s",
+				failure.Quote(audience), expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
+			"the clock of the node; the kubelet sends a new token with the next attempt")
 	}
 	return ownToken{found.Token, expires, claims}, nil
 }
@@ -128,7 +129,7 @@ func (p pod) compare(c podtoken.Claims) (differences []string) {
 			differences = append(differences, "it has no claim "+claim.name+" (it is bound to no pod)")
 		case claim.token != claim.kubelet:
 			differences = append(differences, fmt.Sprintf("its claim %s is not the %s %s of the request",
-				claim.name, claim.attribute, quote(claim.kubelet)))
+				claim.name, claim.attribute, failure.Quote(claim.kubelet)))
 		}
 	}
 	return differences
@@ -144,9 +145,9 @@ func yamlAudience(audience string) string {
 	case audience == "":
 		return "''"
 	case plainAudience.MatchString(audience) && !slices.Contains(yamlWords, strings.ToLower(audience)):
-		return clip(audience, 120)
+		return failure.Clip(audience, 120)
 	}
-	return quote(audience)
+	return failure.Quote(audience)
 }
 
 // yamlWords are those that YAML, in some version, takes for something else than text.

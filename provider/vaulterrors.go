@@ -5,124 +5,128 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// loginFailure makes the failure of a login.
-func (p *Provider) loginFailure(r *request, err error) *failure {
+// loginFailure returns the failure of a login.
+func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("logging in to Vault at %s as role %s of auth/%s with service account %s (audience %s)",
-		r.vaultAddress, quote(r.role), r.authMount, r.serviceAccount(), quote(r.audience))
+		r.vaultAddress, failure.Quote(r.role), r.authMount, r.serviceAccount(), failure.Quote(r.audience))
 	if r.vaultNamespace != "" {
 		what += " in Vault namespace " + r.vaultNamespace
 	}
 	switch {
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
-		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
+		return failure.LoginDenied.New(what, vaultCause(err), fmt.Sprintf(
 			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read %s`",
-			r.pod.serviceAccount, quote(r.audience), display.ShellWord("auth/"+r.authMount+"/role/"+r.role)))
+			r.pod.serviceAccount, failure.Quote(r.audience), display.ShellWord("auth/"+r.authMount+"/role/"+r.role)))
 	case errors.Is(err, transit.ErrWrongIdentity):
-		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
+		return failure.LoginIdentityMismatch.New(what, vaultCause(err), fmt.Sprintf(
 			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.authMount))
 	case errors.Is(err, transit.ErrNotFound):
-		return fail(codes.NotFound, what, words(err),
-			"vaultAuthMountPath and vaultNamespace in the class: `vault auth list` shows what there is; and that "+r.vaultAddress+" is the address of Vault itself")
+		return failure.AuthMountNotFound.New(what, vaultCause(err),
+			"vaultAuthMountPath and vaultNamespace in the class: `vault auth list` shows the auth mounts; and that "+
+				r.vaultAddress+" is the address of Vault itself")
 	}
 	return p.vaultFailure(r, what, err)
 }
 
-// decryptFailure makes the failure of a batch as a whole.
-func (p *Provider) decryptFailure(r *request, err error) *failure {
-	what := fmt.Sprintf("decrypting %s with %s at %s as role %s of auth/%s", r.place(), r.key, r.vaultAddress, quote(r.role), r.authMount)
+// decryptFailure returns the failure of a batch as a whole.
+func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
+	what := fmt.Sprintf("decrypting %s with %s at %s as role %s of auth/%s",
+		r.describeSecret(), r.key, r.vaultAddress, failure.Quote(r.role), r.authMount)
 	var e *transit.Error
 	switch {
 	case errors.Is(err, transit.ErrDenied):
-		return fail(codes.PermissionDenied, what, words(err), fmt.Sprintf(
+		return failure.DecryptDenied.New(what, vaultCause(err), fmt.Sprintf(
 			"that a policy of the role gives \"update\" on %s/decrypt/%s", r.key.Mount, r.key.Name))
 	case errors.Is(err, transit.ErrInvalidToken):
-		return fail(codes.Unauthenticated, what, words(err), "token_ttl and token_num_uses of the role: the token ended right after the login")
+		return failure.VaultTokenExpired.New(what, vaultCause(err),
+			"token_ttl and token_num_uses of the role: the token expired right after the login")
 	case errors.Is(err, transit.ErrNotFound):
-		return fail(codes.NotFound, what, words(err),
-			"transitKey and transitMount in the class: `vault list "+display.ShellWord(r.key.Mount+"/keys")+"` shows what there is")
+		return failure.KeyNotFound.New(what, vaultCause(err),
+			"transitKey and transitMount in the class: `vault list "+display.ShellWord(r.key.Mount+"/keys")+"` shows the keys")
 	case errors.As(err, &e) && e.Status == 400:
-		return fail(codes.FailedPrecondition, what, words(err), keyCheck)
+		return failure.DecryptFailed.New(what, vaultCause(err), keyCheck)
 	}
 	return p.vaultFailure(r, what, err)
 }
 
 const keyCheck = "transitKey and scope in the class: scope none is for a key that is not derived, the others for one that is"
 
-// vaultFailure makes the failure of a Vault that gave no usable answer. It is
-// Internal whatever the reason: Unavailable would have the pod start without
-// its files.
-func (p *Provider) vaultFailure(r *request, what string, err error) *failure {
-	within := fmt.Sprintf(" within %s", p.config.MountTimeout)
+// vaultFailure returns the failure of a Vault without a usable response. Its code is Internal for every reason:
+// Unavailable would let the pod start without its files.
+func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Error {
 	const reach = "that Vault is up and that its address, network policies and firewalls let the provider's pod on this node reach it"
-	why := words(err)
+	cause := vaultCause(err)
+	at := fmt.Sprintf("Vault at %s ", r.vaultAddress)
+	timeout := p.config.MountTimeout
 	switch {
 	case errors.Is(err, transit.ErrSealed):
-		return fail(codes.Internal, what, fmt.Sprintf("Vault at %s is sealed and was not unsealed%s: %s", r.vaultAddress, within, why),
+		return failure.VaultSealed.New(what, fmt.Sprintf("%sis sealed and was not unsealed within %s: %s", at, timeout, cause),
 			"`vault status`; an operator has to unseal it")
 	case errors.Is(err, transit.ErrTLS):
-		return fail(codes.Internal, what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.vaultAddress, why),
-			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and --vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
+		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.vaultAddress, cause),
+			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and "+
+				"--vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
-		return fail(codes.Internal, what, fmt.Sprintf("Vault at %s cannot be reached%s: %s", r.vaultAddress, within, why), reach)
+		return failure.VaultUnreachable.New(what, fmt.Sprintf("%scannot be reached within %s: %s", at, timeout, cause), reach)
 	case errors.Is(err, transit.ErrBusy):
-		return fail(codes.Internal, what, fmt.Sprintf("Vault at %s refused requests for all of%s: %s", r.vaultAddress, strings.TrimPrefix(within, " within"), why),
+		return failure.VaultRateLimited.New(what, fmt.Sprintf("%srefused requests for all of %s: %s", at, timeout, cause),
 			"the rate-limit quotas of Vault: `vault list sys/quotas/rate-limit`")
 	case errors.Is(err, transit.ErrNotVault):
-		return fail(codes.Internal, what, why, fmt.Sprintf("that %s is the address of Vault itself and no proxy or login page answers in its place", r.vaultAddress))
+		return failure.NotVault.New(what, cause,
+			fmt.Sprintf("that %s is the address of Vault itself, and not of a proxy or login page", r.vaultAddress))
 	}
-	return fail(codes.Internal, what, why, "Vault's log, and "+reach)
+	return failure.VaultError.New(what, cause, "Vault's log, and "+reach)
 }
 
-// late is the failure of a mount whose time is over.
-func (p *Provider) late(r *request, doing string) *failure {
-	return fail(codes.Internal, r.of("mounting the volume of"), fmt.Sprintf("it was not done within %s; the last step was %s", p.config.MountTimeout, doing),
+// timeoutFailure returns the failure of a mount whose deadline has passed.
+func (p *Provider) timeoutFailure(r *request, step string) *failure.Error {
+	return failure.MountTimeout.New(r.describe("mounting the volume of"),
+		fmt.Sprintf("not finished within %s; the last step was %s", p.config.MountTimeout, step),
 		"the load of the node, of the API server and of Vault; --mount-timeout of the provider")
 }
 
-// words are Vault's, with the HTTP status and the number of tries.
-func words(err error) string {
+// vaultCause returns the words of Vault, with the HTTP status and the number of attempts.
+func vaultCause(err error) string {
 	var e *transit.Error
 	if !errors.As(err, &e) {
 		return err.Error()
 	}
-	// Doing and address are in the message already.
+	// Operation and address are in the message already.
 	short := *e
 	short.Doing, short.Address = "", ""
 	return strings.TrimPrefix(short.Error(), " at : ")
 }
 
-// itemProblem says why one entry did not open, and what to check.
-func (r *request) itemProblem(entry, from string, err error) (problem, check string) {
-	open := fmt.Sprintf("entry %s does not open", quote(entry))
+// entryFailure returns why Vault did not decrypt an entry.
+func (r *request) entryFailure(entry, from string, err error) *failure.Error {
+	what := "entry " + failure.Quote(entry)
 	switch {
 	case errors.Is(err, transit.ErrMismatch):
-		place := r.scope.Place(r.pod.namespace, r.secret, entry)
+		location := fmt.Sprintf("with scope %s", r.scope)
 		if r.scope != ciphertext.None && r.scope != ciphertext.Cluster {
-			open += fmt.Sprintf(" as %s:%s", r.scope, place)
-		} else {
-			open += fmt.Sprintf(" with scope %s", r.scope)
+			location = fmt.Sprintf("as %s:%s", r.scope, r.scope.Place(r.pod.namespace, r.secret, entry))
 		}
-		check = "where the ciphertext was made (label " + ciphertext.LabelTransitKey + " and annotation " + ciphertext.AnnotationScope +
-			" of the Secret), against transitKey and scope in the class; a ciphertext cannot be copied, encrypt the value again in its place"
+		check := "where the value was encrypted (label " + ciphertext.LabelTransitKey + " and annotation " + ciphertext.AnnotationScope +
+			" of the Secret), against transitKey and scope in the class; a ciphertext cannot be copied: encrypt the value again"
 		if from == fromKubelet {
 			check += "; and that the pod's nodePublishSecretRef names the same Secret as secretName in the class"
 		}
-		return fmt.Sprintf("%s with %s: it was encrypted for another namespace, Secret or entry, or with another key or scope (%s)", open, r.key, err), check
+		return failure.CiphertextMismatch.New(what, fmt.Sprintf("cannot be decrypted %s with %s: it was encrypted for another "+
+			"namespace, Secret or entry, or with another key or scope (%s)", location, r.key, err), check)
 	case errors.Is(err, transit.ErrTooOld):
-		return fmt.Sprintf("%s: its key version has been retired (%s)", open, err),
-			"min_decryption_version of the key, and that the Secret in the cluster has been rewrapped: `secretmanager status`"
+		return failure.KeyVersionRetired.New(what, fmt.Sprintf("its key version has been retired (%s)", err),
+			"min_decryption_version of the key, and that the Secret in the cluster has been rewrapped: `secretmanager status`")
 	case errors.Is(err, transit.ErrTooNew):
-		return fmt.Sprintf("%s: the key has no such version (%s)", open, err),
-			"whether Vault or the key was restored from an older backup, and transitKey in the class"
+		return failure.KeyVersionNotFound.New(what, fmt.Sprintf("the key has no such version (%s)", err),
+			"whether Vault or the key was restored from an older backup, and transitKey in the class")
 	case errors.Is(err, transit.ErrNotFound):
-		return fmt.Sprintf("%s: %s", open, err), "transitKey and transitMount in the class"
+		return failure.KeyNotFound.New(what, err.Error(), "transitKey and transitMount in the class")
 	}
-	return fmt.Sprintf("%s: %s", open, err), keyCheck
+	return failure.DecryptFailed.New(what, err.Error(), keyCheck)
 }

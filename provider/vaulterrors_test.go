@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -75,96 +74,96 @@ func TestVaultFailures(t *testing.T) {
 		address string
 		params  map[string]string
 		entries map[string]string
-		code    codes.Code
+		reason  *failure.Reason
 		texts   []string
 	}{
-		{"moved to another entry", direct, e.params(), map[string]string{"x": otherEntry}, codes.FailedPrecondition,
-			[]string{`entry "x" does not open as strict:` + e.namespace + "/matrix/x with transit/keys/" + e.key.Name, "another namespace, Secret or entry", "message authentication failed", "cannot be copied"}},
-		{"moved to another Secret", direct, e.params(), map[string]string{"x": otherSecret}, codes.FailedPrecondition,
-			[]string{`entry "x" does not open as strict:`, "nodePublishSecretRef names the same Secret as secretName"}},
-		{"moved to another namespace", direct, e.params(), map[string]string{"x": otherNamespace}, codes.FailedPrecondition, []string{`entry "x" does not open as strict:`}},
-		{"another scope", direct, e.params("scope", "namespace"), good, codes.FailedPrecondition, []string{`entry "x" does not open as namespace:namespace ` + e.namespace}},
-		{"made for another scope", direct, e.params(), map[string]string{"x": inNamespace}, codes.FailedPrecondition, []string{`entry "x" does not open as strict:`}},
-		{"cluster scope", direct, e.params("scope", "cluster"), good, codes.FailedPrecondition, []string{`entry "x" does not open with scope cluster`}},
-		{"no scope with a derived key", direct, e.params("scope", "none"), good, codes.FailedPrecondition, []string{"missing 'context' for key derivation", "scope none is for a key that is not derived"}},
-		{"one bad entry of several", direct, e.params(), map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, codes.FailedPrecondition, []string{`entry "z" does not open`, `entry "zz" does not open`}},
-		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]}, codes.FailedPrecondition, []string{`entry "x" does not open: the key has no such version`, "too new"}},
-		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, codes.PermissionDenied, []string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
+		{"moved to another entry", direct, e.params(), map[string]string{"x": otherEntry}, failure.CiphertextMismatch,
+			[]string{`entry "x": cannot be decrypted as strict:` + e.namespace + "/matrix/x with transit/keys/" + e.key.Name, "another namespace, Secret or entry", "message authentication failed", "cannot be copied"}},
+		{"moved to another Secret", direct, e.params(), map[string]string{"x": otherSecret}, failure.CiphertextMismatch,
+			[]string{`entry "x": cannot be decrypted as strict:`, "nodePublishSecretRef names the same Secret as secretName"}},
+		{"moved to another namespace", direct, e.params(), map[string]string{"x": otherNamespace}, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
+		{"another scope", direct, e.params("scope", "namespace"), good, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as namespace:namespace ` + e.namespace}},
+		{"made for another scope", direct, e.params(), map[string]string{"x": inNamespace}, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
+		{"cluster scope", direct, e.params("scope", "cluster"), good, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted with scope cluster`}},
+		{"no scope with a derived key", direct, e.params("scope", "none"), good, failure.DecryptFailed, []string{"missing 'context' for key derivation", "scope none is for a key that is not derived"}},
+		{"one bad entry of several", direct, e.params(), map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, failure.CiphertextMismatch, []string{`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`}},
+		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]}, failure.KeyVersionNotFound, []string{`entry "x": the key has no such version`, "too new"}},
+		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, failure.DecryptDenied, []string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
 		{"wrong service account", direct, e.params(keyServiceAccount, "intruder"), good,
-			codes.PermissionDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
-		{"wrong role", direct, e.params("roleName", "nobody"), good, codes.PermissionDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
-		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, codes.PermissionDenied, []string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
+			failure.LoginDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
+		{"wrong role", direct, e.params("roleName", "nobody"), good, failure.LoginDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
+		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, failure.LoginDenied, []string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
 		{"mount that a shell would run", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				w.WriteHeader(http.StatusNotFound)
 				fmt.Fprint(w, `{"errors":[]}`)
 			}
 			return isDecrypt(r)
-		}), e.params("transitMount", "$(id)"), good, codes.NotFound, []string{"`vault list '$(id)/keys'`"}},
+		}), e.params("transitMount", "$(id)"), good, failure.KeyNotFound, []string{"`vault list '$(id)/keys'`"}},
 		{"wrong audience", direct, e.params("audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")), good,
-			codes.PermissionDenied, []string{`audience "team"`, "invalid audience"}},
-		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, codes.PermissionDenied, []string{"auth/nowhere"}},
-		{"not there", "http://" + dead, e.params(), good, codes.Internal, []string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
+			failure.LoginDenied, []string{`audience "team"`, "invalid audience"}},
+		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, failure.LoginDenied, []string{"auth/nowhere"}},
+		{"not there", "http://" + dead, e.params(), good, failure.VaultUnreachable, []string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
 		{"login held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
 			if isLogin(r) {
 				hold(r)
 			}
 			return isLogin(r)
-		}), e.params(), good, codes.Internal, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
 		{"decrypt held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				hold(r)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, codes.Internal, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
 		{"a decrypt that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				trickle(w, r)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, codes.Internal, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
 		{"a login that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			trickle(w, r)
 			return true
-		}), e.params(), good, codes.Internal, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
 		{"HTML instead of a login", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
-			codes.Internal, []string{"not one that Vault gives", "login page"}},
+			failure.NotVault, []string{"not one that Vault gives", "login page"}},
 		{"HTML instead of a decrypt", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				html(w)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, codes.Internal, []string{"decrypting", "not one that Vault gives"}},
+		}), e.params(), good, failure.NotVault, []string{"decrypting", "not one that Vault gives"}},
 		{"HTML error", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			w.WriteHeader(http.StatusNotFound)
 			html(w)
 			return true
-		}), e.params(), good, codes.NotFound, []string{"HTTP 404", "is the address of Vault itself"}},
+		}), e.params(), good, failure.AuthMountNotFound, []string{"HTTP 404", "is the address of Vault itself"}},
 		{"200 without auth", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			fmt.Fprint(w, `{"data": null}`)
 			return true
-		}), e.params(), good, codes.Internal, []string{"it has no token in it"}},
-		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(), map[string]string{"x": old, "y": otherEntry}, codes.Internal, []string{"1 results for 2 items"}},
+		}), e.params(), good, failure.NotVault, []string{"it has no token in it"}},
+		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(), map[string]string{"x": old, "y": otherEntry}, failure.NotVault, []string{"1 results for 2 items"}},
 		{"too many requests", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
 			fmt.Fprint(w, `{"errors": ["rate limit quota exceeded"]}`)
 			return true
-		}), e.params(), good, codes.Internal, []string{"rate limit quota exceeded", "quotas"}},
+		}), e.params(), good, failure.VaultRateLimited, []string{"rate limit quota exceeded", "quotas"}},
 		{"words with a token in them", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			var in struct{ JWT string }
 			json.NewDecoder(r.Body).Decode(&in)
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprintf(w, `{"errors": ["no hvs.CAESIJc4naryc4naryc4nary, no %s, no %s"]}`, canaryCiphertext, in.JWT)
 			return true
-		}), e.params(), good, codes.PermissionDenied, []string{"no (removed), no (removed), no (removed)"}},
+		}), e.params(), good, failure.LoginDenied, []string{"no (removed), no (removed), no (removed)"}},
 		{"token that ends at once", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				w.WriteHeader(http.StatusForbidden)
 				fmt.Fprint(w, `{"errors": ["permission denied", "invalid token"]}`)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, codes.Unauthenticated, []string{"invalid token", "token_ttl"}},
+		}), e.params(), good, failure.VaultTokenExpired, []string{"invalid token", "token_ttl"}},
 	}
 	secrets := append([]string{e.jwt, old, otherEntry, otherSecret, otherNamespace, "c4naryc4nary"}, canaries...)
 	for _, test := range tests {
@@ -173,7 +172,7 @@ func TestVaultFailures(t *testing.T) {
 			s := serve(t, test.address, within(time.Second), func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} })
 			began := time.Now()
 			resp, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
-			wantError(t, err, test.code, test.texts...)
+			wantError(t, err, test.reason, test.texts...)
 			if resp != nil {
 				t.Error("an answer beside the error")
 			}
@@ -195,9 +194,9 @@ path "nowhere/*" { capabilities = ["update"] }`})
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
 	s := serve(t, e.vault.Address)
 	_, err := s.Mount(t.Context(), mountRequest(e.params("transitKey", "gone"), entries))
-	wantError(t, err, codes.NotFound, "transit/keys/gone", "encryption key not found", "transitKey")
+	wantError(t, err, failure.KeyNotFound, "transit/keys/gone", "encryption key not found", "transitKey")
 	_, err = s.Mount(t.Context(), mountRequest(e.params("transitMount", "nowhere"), entries))
-	wantError(t, err, codes.NotFound, "nowhere/keys/", "vault list nowhere/keys")
+	wantError(t, err, failure.KeyNotFound, "nowhere/keys/", "vault list nowhere/keys")
 }
 
 func TestRetiredVersion(t *testing.T) {
@@ -207,7 +206,7 @@ func TestRetiredVersion(t *testing.T) {
 	e.write(t, e.key.String()+"/config", map[string]any{"min_decryption_version": 2})
 	s := serve(t, e.vault.Address)
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-	wantError(t, err, codes.FailedPrecondition, `entry "x" does not open: its key version has been retired`, "too old", "min_decryption_version", "rewrapped")
+	wantError(t, err, failure.KeyVersionRetired, `entry "x": its key version has been retired`, "too old", "min_decryption_version", "rewrapped")
 }
 
 func TestSealedVault(t *testing.T) {
@@ -218,7 +217,7 @@ func TestSealedVault(t *testing.T) {
 	}
 	s := serve(t, e.vault.Address, within(time.Second))
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-	wantError(t, err, codes.Internal, "is sealed and was not unsealed within 1s", "Vault is sealed", "vault status")
+	wantError(t, err, failure.VaultSealed, "is sealed and was not unsealed within 1s", "Vault is sealed", "vault status")
 
 	// While a mount waits, Vault may come back.
 	waiting := serve(t, e.vault.Address, within(time.Minute))

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	grpcencoding "google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // A unary call of gRPC reads the whole request before it asks anything of this
@@ -51,7 +52,8 @@ type rawStream interface {
 func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto.Message) error {
 	raw, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(rawStream)
 	if !ok {
-		return fail(codes.Internal, readingRequest, "this version of gRPC has no way to ask for its length", "that the provider was tested, and report it")
+		return failure.Internal.New(readingRequest, "this version of gRPC does not expose the length of a message",
+			"that the provider was tested, and report it")
 	}
 	var header [5]byte // compressed or not, and the length
 	if err := raw.ReadMessageHeader(header[:]); err != nil {
@@ -68,7 +70,7 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 		select {
 		case s.receiving <- struct{}{}:
 		case <-ctx.Done():
-			return s.provider.late(&request{}, "waiting to read the request")
+			return s.provider.timeoutFailure(&request{}, "waiting to read the request")
 		}
 		next := sync.OnceFunc(func() { <-s.receiving })
 		defer next()
@@ -108,7 +110,7 @@ func readWithin(timeout time.Duration, raw rawStream, n int) (mem.BufferSlice, e
 			r := <-done
 			r.data.Free()
 		}()
-		return nil, fail(codes.Internal, readingRequest, fmt.Sprintf("it did not come to its end within %s", timeout),
+		return nil, failure.MountTimeout.New(readingRequest, fmt.Sprintf("the request was not complete within %s", timeout),
 			"the load of the node, and that nothing but the driver connects to the provider's socket")
 	}
 }

@@ -175,7 +175,7 @@ func TestProgram(t *testing.T) {
 	}
 
 	_, counted := get(metrics, "/metrics")
-	for _, line := range []string{`mounts_total{code="OK",result="success"} 1`, `mounts_total{code="PermissionDenied",result="failure"} 1`} {
+	for _, line := range []string{`mounts_total{reason="OK",result="success"} 1`, `mounts_total{reason="DecryptDenied",result="failure"} 1`} {
 		if !strings.Contains(counted, "secretmanager_provider_"+line+"\n") {
 			t.Errorf("the metrics do not have %s:\n%s", line, counted)
 		}

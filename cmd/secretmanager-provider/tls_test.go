@@ -113,7 +113,7 @@ func TestTLSAndIPv6(t *testing.T) {
 			if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "value" {
 				t.Errorf("got %v, %v", resp, err)
 			}
-			if code, text := get(metrics, "/metrics"); code != 200 || !strings.Contains(text, `mounts_total{code="OK",result="success"} 1`) {
+			if code, text := get(metrics, "/metrics"); code != 200 || !strings.Contains(text, `mounts_total{reason="OK",result="success"} 1`) {
 				t.Errorf("metrics: %d", code)
 			}
 		})

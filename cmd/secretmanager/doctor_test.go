@@ -272,11 +272,11 @@ var breakages = []breakage{
 	{name: "started before the mount", link: "mount", says: "what they see of it is empty", mend: "kubectl -n demo delete pod web-0",
 		wreck: func(t *testing.T, c *clinic) { c.startedAt(t, "web-0", time.Now().Add(-time.Hour)) },
 		undo:  func(t *testing.T, c *clinic) { c.started(t, "web-0") }},
-	{name: "stuck", link: "mount", says: "ago: Vault at https://vault:8200 cannot be reached within 25s", mend: "kubectl -n secretmanager-system logs", args: []string{"web-5"},
+	{name: "stuck", link: "mount", says: "ago: VaultUnreachable: logging in to Vault", mend: "kubectl -n secretmanager-system logs", args: []string{"web-5"},
 		wreck: func(t *testing.T, c *clinic) {
 			another(t, c, "web-5", "{}", "{}")
 			c.status(t, "demo", "web-5", corev1.PodStatus{Phase: corev1.PodPending})
-			c.failedMount(t, "web-5", `MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = Vault at https://vault:8200 cannot be reached within 25s`)
+			c.failedMount(t, "web-5", `MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = VaultUnreachable: logging in to Vault: connection refused; check Vault`)
 			_, err := c.kube.CoreV1().Events("demo").Create(t.Context(), &corev1.Event{
 				ObjectMeta:     metav1.ObjectMeta{GenerateName: "web-5-"},
 				InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "demo", Name: "web-5", UID: "of-an-older-pod"},

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // podNode is the node of the pod that was asked about, if there is one.
@@ -132,12 +134,13 @@ func (w *walk) explainEvents(ctx context.Context) finding {
 		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").mending(w.kubectl("describe", "pod", pod.Name))
 	}
 	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	_, text := failure.Parse(last.Message)
 	why, mend := explain(last.Message, w.Namespace, pod)
 	when := "a mount failed"
 	if at := eventTime(last); !at.IsZero() {
 		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(at), 0).Truncate(time.Second))
 	}
-	return brokenf("%s: %s", when, clip(eventWords(last.Message))).mending(mend...).
+	return brokenf("%s: %s", when, clip(text)).mending(mend...).
 		advising(strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is mended wait for that", "; "))
 }
 
@@ -148,33 +151,39 @@ func eventTime(e corev1.Event) time.Time {
 	return cmp.Or(e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time)
 }
 
-// eventWords drops what kubelet and driver put before the provider's words.
-func eventWords(message string) string {
-	if i := strings.LastIndex(message, "desc = "); i >= 0 {
-		return message[i+len("desc = "):]
-	}
-	return message
-}
-
-// explain knows what can be wrong that the rest of the chain does not show, because it
-// is about the node, or was so at the time.
+// explain returns a cause that no other check shows, because it is about the node, or about the time of the mount.
 func explain(message, namespace string, pod *corev1.Pod) (why string, mend []string) {
 	onNode := command("kubectl", "get", "pods", "-A", "-o", "wide", "--field-selector", "spec.nodeName="+pod.Spec.NodeName)
 	logs := command("kubectl", "-n", systemNamespace, "logs", "-l", providerLabel, "--since=15m", "--tail=-1")
+	reason, _ := failure.Parse(message)
+	switch reason {
+	case failure.TokenMissing:
+		return "the CSIDriver did not have that audience when the kubelet requested the tokens",
+			[]string{command("kubectl", "get", "csidriver", driverName, "-o", "yaml")}
+	case failure.TokenExpired:
+		return "the clock of the pod's node is wrong, or the token of the kubelet was old", []string{onNode}
+	case failure.VaultUnreachable:
+		return "Vault could not be reached from the pod's node: its network policies, firewalls and names differ from those here",
+			[]string{logs}
+	case failure.VaultSealed:
+		return "Vault was sealed at that time", []string{"vault status"}
+	case failure.VaultRateLimited:
+		return "a quota of Vault", []string{"vault list sys/quotas/rate-limit"}
+	}
+	// Messages of the kubelet and of the driver.
+	const emptyVolume = "; the pod can start with an empty volume (docs/failures.md): check this pod again when it runs"
 	for _, known := range []struct {
 		text, why string
 		mend      []string
 	}{
-		{"not found in the list of registered CSI drivers", "the driver is not on the pod's node, or has not told the kubelet yet", []string{onNode}},
-		{"provider not found", "no provider has been on the pod's node since the driver started; when it is there, the driver may take up to two minutes to look again, unless its pod there is deleted", []string{onNode}},
-		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef is not there, or was not then", []string{command("kubectl", "-n", namespace, "get", "secrets")}},
-		{"no token to", "the CSIDriver did not have that audience when the kubelet made the tokens", []string{command("kubectl", "get", "csidriver", driverName, "-o", "yaml")}},
-		{"expired at", "the clock of the pod's node is off, or the kubelet's token was old", []string{onNode}},
-		{"cannot be reached within", "Vault could not be reached from the pod's node: network policies, firewalls and names are other ones there than here", []string{logs}},
-		{"is sealed and was not unsealed", "Vault was sealed then", []string{"vault status"}},
-		{"refused requests for all of", "a quota of Vault's", []string{"vault list sys/quotas/rate-limit"}},
-		{"code = DeadlineExceeded", "the provider or the driver was away or was killed in the middle of a mount; the pod can start with an empty volume (docs/failures.md): look at this pod again when it runs", []string{onNode, logs}},
-		{"code = Unavailable", "the provider or the driver was killed in the middle of a mount; the pod can start with an empty volume (docs/failures.md): look at this pod again when it runs", []string{onNode, logs}},
+		{"not found in the list of registered CSI drivers",
+			"the driver does not run on the pod's node, or has not registered with the kubelet yet", []string{onNode}},
+		{"provider not found", "no provider has run on the pod's node since the driver started; once it runs, the driver may take " +
+			"up to two minutes to look again, unless its pod there is deleted", []string{onNode}},
+		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef does not exist, or did not at that time",
+			[]string{command("kubectl", "-n", namespace, "get", "secrets")}},
+		{"code = DeadlineExceeded", "the provider or the driver did not run, or was killed during a mount" + emptyVolume, []string{onNode, logs}},
+		{"code = Unavailable", "the provider or the driver was killed during a mount" + emptyVolume, []string{onNode, logs}},
 	} {
 		if strings.Contains(message, known.text) {
 			return known.why, known.mend

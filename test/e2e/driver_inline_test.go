@@ -116,7 +116,7 @@ func (d *driverFixture) validateMetrics(t *testing.T) {
 		`"[^}]*\} [1-9]`); !published.MatchString(text) {
 		t.Errorf("the driver has not counted a mount by provider %s", d.own.name)
 	}
-	if n := d.metric(t, `secretmanager_provider_mounts_total{code="OK",result="success"}`); n < 2 {
+	if n := d.metric(t, `secretmanager_provider_mounts_total{reason="OK",result="success"}`); n < 2 {
 		t.Errorf("the provider has counted %d mounts", n)
 	}
 }

@@ -111,8 +111,8 @@ func checkAudience(t *testing.T, f *fixture) {
 	if got := f.sh(t, "app", "cat /secrets/api-token"); got != firstToken {
 		t.Errorf("the pod reads %q", got)
 	}
-	f.checkStuck(t, "wrong", "code = PermissionDenied", "invalid audience", `"vault"`, "check")
-	f.checkStuck(t, "nobody", "code = FailedPrecondition", `"nobody"`, "tokenRequests", "check")
+	f.checkStuck(t, "wrong", "LoginDenied: ", "invalid audience", `"vault"`, "check")
+	f.checkStuck(t, "nobody", "TokenMissing: ", `"nobody"`, "tokenRequests", "check")
 }
 
 // addRole gives the app a further role in Vault.
@@ -194,7 +194,7 @@ func checkJWT(t *testing.T, f *fixture) {
 	if got := f.sh(t, "app", "cat /secrets/api-token"); got != firstToken {
 		t.Errorf("the pod reads %q", got)
 	}
-	f.checkStuck(t, "agent", "code = PermissionDenied", f.role("matrix"), f.namespace+"/smith", "auth/"+mount, "check")
+	f.checkStuck(t, "agent", "LoginDenied: ", f.role("matrix"), f.namespace+"/smith", "auth/"+mount, "check")
 }
 
 // checkPaths has paths that the driver, or the node, would suffer from: all are
@@ -226,11 +226,8 @@ func checkPaths(t *testing.T, f *fixture) {
 	for n := range invalid {
 		texts = append(texts, fmt.Sprintf("objects[%d].objectName", n))
 	}
-	f.checkStuck(t, "stuck",
-		slices.Concat([]string{"code = InvalidArgument", `"file/in-a-file" is under "file"`, "objects[9].objectName"},
-			texts)...)
-	if found := onNodeLines(t, "find", "/etc", "/run", "/tmp", "/var", "-path", "/var/lib/containerd", "-prune", "-o",
-		"-name", escape, "-print"); len(found) > 0 {
+	f.checkStuck(t, "stuck", slices.Concat([]string{"InvalidParameters: ", "objects[9].objectName"}, texts)...)
+	if found := onNodeLines(t, "find", "/etc", "/run", "/tmp", "/var", "-path", "/var/lib/containerd", "-prune", "-o", "-name", escape, "-print"); len(found) > 0 {
 		t.Errorf("there is %q", found)
 	}
 	pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "stuck", getOptions)
@@ -282,8 +279,7 @@ func checkLarge(t *testing.T, f *fixture) {
 	if len(got) != 10 {
 		t.Errorf("sha256sum says %q", got)
 	}
-	f.checkStuck(t, "stuck", "code = FailedPrecondition", "more than the 4 MiB that the driver takes in one volume",
-		"spread them over several classes and volumes")
+	f.checkStuck(t, "stuck", "VolumeTooLarge: ", "several classes and volumes")
 	f.waitTries(t, "stuck", 2) // none of which counts as done
 	f.checkWaiting(t, "stuck")
 }

@@ -1,0 +1,164 @@
+package failure
+
+import (
+	"slices"
+
+	"google.golang.org/grpc/codes"
+)
+
+var (
+	all    []*Reason
+	byName = map[string]*Reason{}
+)
+
+// All returns the catalog, in the order of the page.
+func All() []*Reason { return slices.Clone(all) }
+
+// ByName returns the reason of that name, or nil.
+func ByName(name string) *Reason { return byName[name] }
+
+// IsFinal reports whether the kubelet takes a gRPC code for the end of a mount. After the other codes of an error it
+// keeps the directory of the volume, and a pod can start with an empty volume: see docs/failures.md.
+func IsFinal(c codes.Code) bool {
+	switch c {
+	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated,
+		codes.FailedPrecondition, codes.Internal:
+		return true
+	}
+	return false
+}
+
+func define(name string, code codes.Code, cause, check string) *Reason {
+	if !IsFinal(code) || byName[name] != nil {
+		panic("failure: reason " + name + " is not unique, or its code " + code.String() + " is not final")
+	}
+	r := &Reason{name, code, cause, check}
+	all, byName[name] = append(all, r), r
+	return r
+}
+
+// What the pod, its class or the driver asks for.
+var (
+	InvalidParameters = define("InvalidParameters", codes.InvalidArgument,
+		"The class, or the `volumeAttributes` of the pod, is not as [parameters.md](parameters.md) says. "+
+			"A `Forbidden` parameter names a Vault address, Vault namespace or auth mount that the operator does not allow.",
+		"Each problem is named with its path, such as `objects[2].filePermission`.")
+	InvalidRequest = define("InvalidRequest", codes.InvalidArgument,
+		"The request is not one that the driver sends.", "The driver must support the provider protocol `v1alpha1`.")
+	RequestTooLarge = define("RequestTooLarge", codes.InvalidArgument,
+		"The class, the `volumeAttributes` or the Secret in the request exceeds [its limit](parameters.md#limits).",
+		"Make it smaller, as the message says, or use several classes and volumes.")
+)
+
+// The service account tokens of the pod.
+var (
+	TokenMissing = define("TokenMissing", codes.FailedPrecondition,
+		"The kubelet sent no service account token for that audience.",
+		"Add the line in the message to `tokenRequests` of the CSIDriver.")
+	TokenInvalid = define("TokenInvalid", codes.Unauthenticated,
+		"The token in the request is not one that the API server issues.",
+		"Only the driver may connect to the provider's socket.")
+	TokenMismatch = define("TokenMismatch", codes.PermissionDenied,
+		"The claims of the token do not match the pod that the kubelet names.",
+		"Set `podInfoOnMount: true` in the CSIDriver. Only the driver may connect to the provider's socket.")
+	TokenExpired = define("TokenExpired", codes.Unauthenticated,
+		"The service account token has expired.", "Check the clock of the node.")
+)
+
+// The ciphertext Secret.
+var (
+	CiphertextMissing = define("CiphertextMissing", codes.FailedPrecondition,
+		"The kubelet sent no Secret, and the provider cannot read it as the pod.",
+		"Set `nodePublishSecretRef` in the volume of the pod; or add a `tokenRequests` line and a Role.")
+	SecretNotFound = define("SecretNotFound", codes.NotFound,
+		"The Secret does not exist in the namespace of the pod.", "Check `secretName` in the class.")
+	SecretForbidden = define("SecretForbidden", codes.PermissionDenied,
+		"The service account of the pod may not read the Secret.",
+		"Set `nodePublishSecretRef`; or give the account the Role that the message describes.")
+	APIServerTokenRejected = define("APIServerTokenRejected", codes.Unauthenticated,
+		"The API server does not accept the token of the pod.",
+		"Add the audience `''` to `tokenRequests`, and check the clocks.")
+	APIServerUnavailable = define("APIServerUnavailable", codes.Internal,
+		"The API server returned no usable response.",
+		"Check its health and the network; or set `nodePublishSecretRef`, which needs neither.")
+	SecretTooLarge = define("SecretTooLarge", codes.FailedPrecondition,
+		"The Secret has more entries than [its limit](parameters.md#limits).", "Split it into several Secrets.")
+	SecretEmpty = define("SecretEmpty", codes.FailedPrecondition,
+		"The Secret has no entries.", "Write them with `secretmanager encrypt`.")
+	EntryNotFound = define("EntryNotFound", codes.NotFound,
+		"`objects` names an entry that the Secret does not have.",
+		"Check the name of the entry, and of the Secret in `nodePublishSecretRef`.")
+	InvalidEntryName = define("InvalidEntryName", codes.FailedPrecondition,
+		"The name of an entry cannot be the name of a file.", "Rename the entry, or set `objects`.")
+	InvalidCiphertext = define("InvalidCiphertext", codes.FailedPrecondition,
+		"An entry is plaintext, empty, or damaged ciphertext.",
+		"Encrypt the value with `secretmanager encrypt`, or apply the manifest again.")
+)
+
+// Vault: login and decryption.
+var (
+	LoginDenied = define("LoginDenied", codes.PermissionDenied,
+		"The Vault role does not exist, or is not bound to this service account, namespace or audience.",
+		"`secretmanager vault-setup` prints a role that fits.")
+	LoginIdentityMismatch = define("LoginIdentityMismatch", codes.PermissionDenied,
+		"The auth method ignores the token of the pod, or the response is about another role or account.",
+		"Use an auth mount of type `kubernetes` or `jwt`.")
+	AuthMountNotFound = define("AuthMountNotFound", codes.NotFound,
+		"Vault has no auth mount at that path.", "Check `vaultAuthMountPath`, `vaultNamespace` and the address.")
+	DecryptDenied = define("DecryptDenied", codes.PermissionDenied,
+		"The policies of the role do not allow decryption with this key.",
+		"Add the rule in the message to a policy of the role.")
+	VaultTokenExpired = define("VaultTokenExpired", codes.Unauthenticated,
+		"The Vault token of the role expired right after the login.",
+		"Check `token_ttl` and `token_num_uses` of the role.")
+	KeyNotFound = define("KeyNotFound", codes.NotFound,
+		"The transit key does not exist.", "Check `transitKey` and `transitMount` in the class.")
+	CiphertextMismatch = define("CiphertextMismatch", codes.FailedPrecondition,
+		"The ciphertext is bound to another location: it was copied, or the class names another key or scope.",
+		"Encrypt the value again for this location.")
+	KeyVersionRetired = define("KeyVersionRetired", codes.FailedPrecondition,
+		"The ciphertext is older than the key's `min_decryption_version`.",
+		"[Bring the version back](../rotation.md#disaster-recovery), or encrypt the value again.")
+	KeyVersionNotFound = define("KeyVersionNotFound", codes.FailedPrecondition,
+		"The key does not have this version: it lost versions, or it is another key of that name.",
+		"See [Vault restored from an older backup](../rotation.md#disaster-recovery).")
+	DecryptFailed = define("DecryptFailed", codes.FailedPrecondition,
+		"Vault refused to decrypt. The usual cause is a scope that does not fit the key.",
+		"Check `scope` in the class: `none` is for a key that is not derived.")
+)
+
+// Vault as a service.
+var (
+	VaultSealed = define("VaultSealed", codes.Internal,
+		"Vault is sealed.", "Unseal it. The next attempt of the kubelet succeeds.")
+	VaultUnreachable = define("VaultUnreachable", codes.Internal,
+		"Vault is down, slow, or cut off from the node.",
+		"Check Vault, network policies and firewalls. The next attempt of the kubelet succeeds.")
+	VaultUntrusted = define("VaultUntrusted", codes.Internal,
+		"A certificate is not valid: that of Vault, of its CA, or of the client.",
+		"Check the TLS flags of the provider, and the files that they name on the node.")
+	VaultRateLimited = define("VaultRateLimited", codes.Internal,
+		"A rate limit quota of Vault refused the requests.", "Check the quota. The kubelet tries again.")
+	NotVault = define("NotVault", codes.Internal,
+		"Something else than Vault responded.", "Check the address, and any proxy in front of Vault.")
+	VaultError = define("VaultError", codes.Internal,
+		"Vault returned an error.", "Check the log of Vault.")
+)
+
+// The files of the volume, and the provider.
+var (
+	InvalidContent = define("InvalidContent", codes.FailedPrecondition,
+		"The plaintext does not have the field or the encoding that `objects` names, "+
+			"or exceeds [its limit](parameters.md#limits).",
+		"Check `field` and `encoding`, and the value with `secretmanager edit`.")
+	VolumeTooLarge = define("VolumeTooLarge", codes.FailedPrecondition,
+		"The files are larger than 4 MiB together.", "Use several classes and volumes.")
+	NodeBusy = define("NodeBusy", codes.Internal,
+		"Large mounts on this node, mostly of one namespace, already wait for "+
+			"[their share of the provider's memory](parameters.md#limits).",
+		"Use smaller Secrets and classes. The kubelet tries again.")
+	MountTimeout = define("MountTimeout", codes.Internal,
+		"The mount took longer than `--mount-timeout`.", "Check the load of the node, the API server and Vault.")
+	Internal = define("Internal", codes.Internal,
+		"A bug in the provider.", "Report it, with the stack trace in the log of the provider.")
+)

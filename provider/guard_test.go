@@ -1,0 +1,36 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
+)
+
+// TestGuard: a panic is an error of its call, and says nothing that was being worked on.
+func TestGuard(t *testing.T) {
+	metrics := newMetrics("")
+	for name, panics := range map[string]func(){
+		"runtime error": func() { _ = []int{}[len(name(t))] },
+		"text":          func() { panic(canaryPlaintext) },
+		"error":         func() { panic(errors.New(canaryToken)) },
+	} {
+		t.Run("panic with a "+name, func(t *testing.T) {
+			var log logBuffer
+			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)), metrics.panics)(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/Mount"},
+				func(context.Context, any) (any, error) { panics(); return nil, nil })
+			wantError(t, err, failure.Internal, "bug in the provider")
+			clean(t, canaries, err.Error(), log.String())
+			if !strings.Contains(log.String(), "guard_test.go") {
+				t.Errorf("the log does not have the place of the panic:\n%s", &log)
+			}
+		})
+	}
+}
+
+func name(t *testing.T) string { return t.Name() }
