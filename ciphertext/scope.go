@@ -20,6 +20,9 @@ const (
 	None Scope = "none"
 )
 
+// Scopes are all scopes.
+var Scopes = []Scope{Strict, Namespace, Cluster, None}
+
 // ErrScope is what ParseScope's error wraps.
 var ErrScope = errors.New("unknown scope")
 

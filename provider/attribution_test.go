@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -105,8 +106,8 @@ func attribute(t testing.TB, mounts, pods int) *attributed {
 				a.logins++
 			}
 			secret := []string{"matrix", "mail"}[i%2]
-			params := a.params("secretName", secret, keyClass, secret+"-class", keyPodName, fmt.Sprint("app-", pod), keyPodUID, fmt.Sprint("uid-", pod),
-				keyTokens, tokensJSON(map[string]token{"vault": {jwt, tokenExpiry}}))
+			params := a.params("secretName", secret, class.AttributeClass, secret+"-class", class.AttributePodName, fmt.Sprint("app-", pod), class.AttributePodUID, fmt.Sprint("uid-", pod),
+				class.AttributeTokens, tokensJSON(map[string]token{"vault": {jwt, tokenExpiry}}))
 			work.Go(func() error {
 				_, err := a.served.Mount(t.Context(), mountRequest(params, entries[secret]))
 				return err

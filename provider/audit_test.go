@@ -23,6 +23,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -226,13 +227,13 @@ func TestAuditRecords(t *testing.T) {
 			changed(as("denied", "DecryptDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Key = "transit/another" }),
 		}, []string{"login", "decrypt"}},
 		{"no ciphertext", e.params(), nil, []auditRecord{as("failed", "CiphertextMissing", "none")}, nil},
-		{"a token of another pod", e.params(keyPodUID, "uid-1", keyTokens, e.params()[keyTokens]), map[string]string{"z": z}, []auditRecord{
+		{"a token of another pod", e.params(class.AttributePodUID, "uid-1", class.AttributeTokens, e.params()[class.AttributeTokens]), map[string]string{"z": z}, []auditRecord{
 			changed(as("denied", "TokenMismatch", "none"), func(r *auditRecord) { r.PodUID = "uid-1" }),
 		}, nil},
 		{"parameters that are wrong", e.params("scope", "wide"), map[string]string{"z": z}, []auditRecord{
 			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
 		}, nil},
-		{"names that are none", e.params(keyClass, "a\nb", "secretName", "A B", keyPodUID, "a\r\nb"), map[string]string{"z": z}, []auditRecord{
+		{"names that are none", e.params(class.AttributeClass, "a\nb", "secretName", "A B", class.AttributePodUID, "a\r\nb"), map[string]string{"z": z}, []auditRecord{
 			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) {
 				r.Class, r.Secret, r.PodUID, r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "", "", "", ""
 			}),

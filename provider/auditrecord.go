@@ -114,10 +114,10 @@ func (l *mountLog) record(reason *failure.Reason) auditRecord {
 		return rec
 	}
 	rec.Namespace, rec.Pod, rec.PodUID, rec.ServiceAccount = r.pod.namespace, r.pod.name, r.pod.uid, r.pod.serviceAccount
-	rec.Class, rec.Secret = r.class, r.secret
+	rec.Class, rec.Secret = r.className, r.Secret
 	if l.parsed {
-		rec.Key, rec.Role = r.key.Mount+"/"+r.key.Name, r.role
-		rec.VaultAddress, rec.VaultNamespace, rec.AuthMount = r.vaultAddress, r.vaultNamespace, r.authMount
+		rec.Key, rec.Role = r.Key.Mount+"/"+r.Key.Name, r.Role
+		rec.VaultAddress, rec.VaultNamespace, rec.AuthMount = r.VaultAddress, r.VaultNamespace, r.AuthMount
 	}
 	rec.clean()
 	return rec
@@ -183,6 +183,6 @@ func (rec auditRecord) line() []byte {
 func (r *request) auditHeaders(c podtoken.Claims, id, node string) transit.Audit {
 	return transit.Audit{
 		Namespace: c.Namespace, Pod: c.Pod, PodUID: c.PodUID, ServiceAccount: c.ServiceAccount,
-		Secret: r.secret, Class: r.class, Node: node, RequestID: id,
+		Secret: r.Secret, Class: r.className, Node: node, RequestID: id,
 	}
 }

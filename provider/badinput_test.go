@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -55,63 +56,16 @@ func TestBadInput(t *testing.T) {
 		reason  *failure.Reason
 		texts   []string
 	}{
-		{"no roleName", plainParams("roleName", ""), good, failure.InvalidParameters, []string{"SecretProviderClass demo/matrix", "roleName: is required"}},
-		{"no secretName", plainParams("secretName", ""), good, failure.InvalidParameters, []string{"secretName: is required"}},
-		{"no transitKey", plainParams("transitKey", " "), good, failure.InvalidParameters, []string{"transitKey: is required"}},
+		{"no roleName", plainParams("roleName", ""), good, failure.InvalidParameters, []string{"SecretProviderClass demo/matrix", "roleName: Required value"}},
+		{"no secretName", plainParams("secretName", ""), good, failure.InvalidParameters, []string{"secretName: Required value"}},
+		{"no transitKey", plainParams("transitKey", " "), good, failure.InvalidParameters, []string{"transitKey: Required value"}},
 		{"everything at once", plainParams("roleName", "", "secretName", "", "transitKey", "", "scope", "wide", "rolName", "x",
 			"objects", "- {objectName: ., filePermission: 0888}\n- {objectNam: a}"), good, failure.InvalidParameters,
-			[]string{"roleName: is required", "secretName: is required", "transitKey: is required", `unknown scope "wide"`, `did you mean "roleName"?`,
-				"objects[0].objectName: ", "objects[0].filePermission: ", "objects[1].objectNam: is not a field", "objects[1].objectName: is required"}},
-		{"unknown parameter", plainParams("secretNames", "x"), good, failure.InvalidParameters, []string{`"secretNames": is not a parameter; did you mean "secretName"?`}},
-		{"unknown parameter in another case", plainParams("TransitMOUNT", "x"), good, failure.InvalidParameters, []string{`did you mean "transitMount"?`}},
-		{"TLS parameter", plainParams("vaultSkipTLSVerify", "true"), good, failure.InvalidParameters, []string{`"vaultSkipTLSVerify"`, "set by the operator"}},
-		{"auth mount that is not allowed", plainParams("vaultAuthMountPath", "cert"), good, failure.InvalidParameters, []string{`vaultAuthMountPath: "cert" is not an auth mount that the provider allows`, "--vault-allowed-auth-mounts"}},
-		{"auth mount below an allowed one", plainParams("vaultAuthMountPath", "jwt/cert"), good, failure.InvalidParameters, []string{"--vault-allowed-auth-mounts"}},
-		{"Vault namespace that is not allowed", plainParams("vaultNamespace", "team/"), good, failure.InvalidParameters, []string{`vaultNamespace: "team/" is not a Vault namespace that the provider allows`, "--vault-allowed-namespaces"}},
-		{"address that is not allowed", plainParams("vaultAddress", "https://evil.example"), good, failure.InvalidParameters, []string{"vaultAddress: ", "--vault-allowed-addresses"}},
-		{"path in roleName", plainParams("roleName", "../x"), good, failure.InvalidParameters, []string{"roleName: "}},
-		{"path in transitKey", plainParams("transitKey", "a/../b"), good, failure.InvalidParameters, []string{"transitKey: "}},
-		{"path in transitMount", plainParams("transitMount", "a/../../sys"), good, failure.InvalidParameters, []string{"transitMount: "}},
-		{"path in vaultAuthMountPath", plainParams("vaultAuthMountPath", "a?b"), good, failure.InvalidParameters, []string{"vaultAuthMountPath: "}},
-		{"path in vaultNamespace", plainParams("vaultNamespace", "/a//b/"), good, failure.InvalidParameters, []string{"vaultNamespace: "}},
-		{"path in secretName", plainParams("secretName", "../pods"), good, failure.InvalidParameters, []string{"secretName: "}},
-		{"no namespace", plainParams(keyPodNamespace, ""), good, failure.InvalidParameters, []string{"pod.namespace", "podInfoOnMount"}},
-		{"namespace that is none", plainParams(keyPodNamespace, "a/b"), good, failure.InvalidParameters, []string{"pod.namespace"}},
-		{"tokens that are none", plainParams(keyTokens, `["`+canaryToken+`"]`), good, failure.InvalidParameters, []string{"serviceAccount.tokens: is not"}},
-
-		{"objects that are a mapping", plainParams("objects", "array: [x]"), good, failure.InvalidParameters, []string{"objects: is a mapping and not a list"}},
-		{"objects that are a text", plainParams("objects", "x"), good, failure.InvalidParameters, []string{"objects: is a single value and not a list"}},
-		{"objects that are not YAML", plainParams("objects", "- {"), good, failure.InvalidParameters, []string{"objects: is not YAML"}},
-		{"objects that are two documents", plainParams("objects", "- {objectName: a}\n---\n- {objectName: b}"), good, failure.InvalidParameters, []string{"objects: is more than one YAML document"}},
-		{"objects without items", plainParams("objects", "[]"), good, failure.InvalidParameters, []string{"objects: is an empty list"}},
-		{"objects that are comments", plainParams("objects", "# later"), good, failure.InvalidParameters, []string{"objects: has nothing but comments"}},
-		{"too many objects", plainParams("objects", strings.Repeat("- {objectName: a}\n", maxObjects+1)), good, failure.InvalidParameters, []string{"objects: has 2001 items"}},
-		{"item that is a text", plainParams("objects", "- a\n- {objectName: b}"), good, failure.InvalidParameters, []string{"objects[0]: is a single value"}},
-		{"unknown field", plainParams("objects", "- {objectName: a, filepermission: '0400'}"), good, failure.InvalidParameters, []string{"objects[0].filepermission: is not a field; there are objectName"}},
-		{"duplicate field", plainParams("objects", "- {objectName: a}\n- {objectName: b, secretKey: x, secretKey: y}"), good, failure.InvalidParameters, []string{"objects[1].secretKey: is there twice"}},
-		{"alias", plainParams("objects", "- &a {objectName: a}\n- *a"), good, failure.InvalidParameters, []string{"objects[1]: is an alias"}},
-		{"field that is a list", plainParams("objects", "- {objectName: [a]}"), good, failure.InvalidParameters, []string{"objects[0].objectName: is a list"}},
-		{"field that is null", plainParams("objects", "- {objectName: a, field: }"), good, failure.InvalidParameters, []string{"objects[0].field: is null"}},
-		{"two objects on one path", plainParams("objects", "- {objectName: a}\n- {objectName: b}\n- {objectName: a, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[2].objectName: "a" is the path of objects[0] too`}},
-		{"path nested under a file", plainParams("objects", "- {objectName: a}\n- {objectName: a/b, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[1].objectName: "a/b" is under "a", which is the file of objects[0]`}},
-		{"file that is a folder", plainParams("objects", "- {objectName: a/b/c, secretKey: x}\n- {objectName: a/b, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[1].objectName: "a/b" is a folder`}},
-		{"path of .", plainParams("objects", "- {objectName: ., secretKey: x}"), good, failure.InvalidParameters, []string{`objects[0].objectName: "." is the volume itself`}},
-		{"path of ..", plainParams("objects", "- {objectName: .., secretKey: x}"), good, failure.InvalidParameters, []string{`objects[0].objectName: ".." has ".."`}},
-		{"path with ..", plainParams("objects", "- {objectName: a/../../b, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[0].objectName: "a/../../b" has ".." in it`}},
-		{"path that begins with ..", plainParams("objects", "- {objectName: ..data, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[0].objectName: "..data" begins with ".."`}},
-		{"absolute path", plainParams("objects", "- {objectName: /etc/passwd, secretKey: x}"), good, failure.InvalidParameters, []string{`objects[0].objectName: "/etc/passwd" is absolute`}},
-		{"path with a zero byte", plainParams("objects", `- {objectName: "a\x00b", secretKey: x}`), good, failure.InvalidParameters, []string{`objects[0].objectName: "a\x00b" has a zero byte`}},
-		{"path that is not clean", plainParams("objects", "- {objectName: a//b, secretKey: x}"), good, failure.InvalidParameters, []string{`is not clean; write "a/b"`}},
-		{"path with a long part", plainParams("objects", "- {objectName: "+strings.Repeat("a", 256)+", secretKey: x}"), good, failure.InvalidParameters, []string{"longer than 255 bytes"}},
-		{"path that is long", plainParams("objects", "- {objectName: "+strings.Repeat("a/", 2000)+"a, secretKey: x}"), good, failure.InvalidParameters, []string{"is too long"}},
-		{"path without secretKey", plainParams("objects", "- {objectName: a/b}"), good, failure.InvalidParameters, []string{"objects[0].secretKey: is required"}},
-		{"secretKey that is none", plainParams("objects", "- {objectName: a, secretKey: a/b}"), good, failure.InvalidParameters, []string{`objects[0].secretKey: "a/b" is not the name of an entry`}},
-		{"filePermission of 0888", plainParams("objects", "- {objectName: a}\n- {objectName: b}\n- {objectName: c, filePermission: '0888'}"), good, failure.InvalidParameters, []string{`objects[2].filePermission: "0888" is not an octal mode`}},
-		{"filePermission of 01777", plainParams("objects", "- {objectName: a, filePermission: '01777'}"), good, failure.InvalidParameters, []string{"objects[0].filePermission: "}},
-		{"filePermission without a zero", plainParams("objects", "- {objectName: a, filePermission: 440}"), good, failure.InvalidParameters, []string{"objects[0].filePermission: "}},
-		{"filePermission that is empty", plainParams("objects", "- {objectName: a, filePermission: ''}"), good, failure.InvalidParameters, []string{"objects[0].filePermission: "}},
-		{"unknown encoding", plainParams("objects", "- {objectName: a, encoding: rot13}"), good, failure.InvalidParameters, []string{`objects[0].encoding: "rot13" is not one of utf-8, base64, hex`}},
-		{"empty part of a field", plainParams("objects", "- {objectName: a, field: a..b}"), good, failure.InvalidParameters, []string{"objects[0].field: ", "empty part"}},
+			[]string{"roleName: Required value", "secretName: Required value", "transitKey: Required value", "scope: Unsupported value", "did you mean roleName?",
+				"objects[0].objectName: ", "objects[0].filePermission: ", "objects[1].objectNam: Forbidden", "objects[1].objectName: Required value"}},
+		{"no namespace", plainParams(class.AttributePodNamespace, ""), good, failure.InvalidParameters, []string{"pod.namespace", "podInfoOnMount"}},
+		{"namespace that is none", plainParams(class.AttributePodNamespace, "a/b"), good, failure.InvalidParameters, []string{"pod.namespace"}},
+		{"tokens that are none", plainParams(class.AttributeTokens, `["`+canaryToken+`"]`), good, failure.InvalidParameters, []string{"serviceAccount.tokens: is not"}},
 
 		{"entry that is missing", plainParams("objects", "- {objectName: y}\n- {objectName: x}\n- {objectName: z}"), good, failure.EntryNotFound,
 			[]string{"Secret demo/matrix", `no entry "y", "z"`, `it has "x"`, "nodePublishSecretRef names the same Secret"}},
@@ -121,25 +75,25 @@ func TestBadInput(t *testing.T) {
 		{"entry without a version", plainParams(), map[string]string{"x": "vault:" + canaryPlaintext}, failure.InvalidCiphertext, []string{`entry "x" is not ciphertext`}},
 		{"several bad entries", plainParams(), map[string]string{"x": "", "y": canaryPlaintext, "z": "vault:v0:" + canaryPlaintext}, failure.InvalidCiphertext, []string{`entry "x"`, `entry "y"`, `entry "z"`}},
 
-		{"no token", plainParams(keyTokens, ""), good, failure.TokenMissing, []string{`no service account token for audience "vault" (it sent none)`, "spec.tokenRequests", "- audience: vault"}},
+		{"no token", plainParams(class.AttributeTokens, ""), good, failure.TokenMissing, []string{`no service account token for audience "vault" (it sent none)`, "spec.tokenRequests", "- audience: vault"}},
 		{"no token of that audience", plainParams("audience", "team"), good, failure.TokenMissing, []string{`audience "team"`, `it sent those of "vault"`, "- audience: team"}},
-		{"no token of that audience among several", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "x": {canaryToken, time.Time{}}})), good,
+		{"no token of that audience among several", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "x": {canaryToken, time.Time{}}})), good,
 			failure.TokenMissing, []string{`it sent those of "", "x"`}},
-		{"expired token", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}})), good,
+		{"expired token", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"vault": {canaryToken, time.Now().Add(-time.Minute)}})), good,
 			failure.TokenExpired, []string{`audience "vault" expired at `, "clock of the node"}},
-		{"token that is none", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {"s3cret", time.Time{}}})), good,
+		{"token that is none", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"vault": {"s3cret", time.Time{}}})), good,
 			failure.TokenInvalid, []string{`the token of audience "vault" is not a Kubernetes service account token`, "nothing but the driver connects to"}},
-		{"token that is bound to no pod", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "pod")), time.Time{}}})), good,
+		{"token that is bound to no pod", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "pod")), time.Time{}}})), good,
 			failure.TokenMismatch, []string{"belongs to another pod", "no claim pod.name (it is bound to no pod)"}},
-		{"token of another pod", plainParams(keyPodName, "app-1"), good, failure.TokenMismatch, []string{`its claim pod.name is not the csi.storage.k8s.io/pod.name "app-1" of the request`}},
-		{"token of an earlier pod of that name", plainParams(keyPodUID, "uid-1"), good, failure.TokenMismatch, []string{`its claim pod.uid is not the csi.storage.k8s.io/pod.uid "uid-1"`}},
-		{"token of another account", plainParams(keyServiceAccount, "other"), good, failure.TokenMismatch, []string{`its claim serviceaccount.name is not the csi.storage.k8s.io/serviceAccount.name "other"`}},
-		{"token of another namespace", plainParams(keyPodNamespace, "other"), good, failure.TokenMismatch, []string{`its claim namespace is not the csi.storage.k8s.io/pod.namespace "other"`}},
-		{"token that says nothing of its end", plainParams(keyTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "exp")), time.Now().Add(time.Hour)}})), good,
+		{"token of another pod", plainParams(class.AttributePodName, "app-1"), good, failure.TokenMismatch, []string{`its claim pod.name is not the csi.storage.k8s.io/pod.name "app-1" of the request`}},
+		{"token of an earlier pod of that name", plainParams(class.AttributePodUID, "uid-1"), good, failure.TokenMismatch, []string{`its claim pod.uid is not the csi.storage.k8s.io/pod.uid "uid-1"`}},
+		{"token of another account", plainParams(class.AttributeAccount, "other"), good, failure.TokenMismatch, []string{`its claim serviceaccount.name is not the csi.storage.k8s.io/serviceAccount.name "other"`}},
+		{"token of another namespace", plainParams(class.AttributePodNamespace, "other"), good, failure.TokenMismatch, []string{`its claim namespace is not the csi.storage.k8s.io/pod.namespace "other"`}},
+		{"token that says nothing of its end", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"vault": {forged(without(demoClaims, "exp")), time.Now().Add(time.Hour)}})), good,
 			failure.TokenExpired, []string{"expired at"}},
-		{"no pod information", plainParams(keyPodName, "", keyPodUID, "", keyServiceAccount, ""), good, failure.TokenMismatch, []string{"podInfoOnMount: true"}},
+		{"no pod information", plainParams(class.AttributePodName, "", class.AttributePodUID, "", class.AttributeAccount, ""), good, failure.TokenMismatch, []string{"podInfoOnMount: true"}},
 		{"no ciphertext, no token to read it", plainParams(), nil, failure.CiphertextMissing, []string{"nodePublishSecretRef: {name: matrix}", "- audience: ''", "`get`"}},
-		{"no ciphertext, no API server", plainParams(keyTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {canaryToken, time.Time{}}})), nil,
+		{"no ciphertext, no API server", plainParams(class.AttributeTokens, tokensJSON(map[string]token{"": {canaryToken, time.Time{}}, "vault": {canaryToken, time.Time{}}})), nil,
 			failure.CiphertextMissing, []string{"the provider has no API server", "nodePublishSecretRef: {name: matrix}"}},
 	}
 	for _, test := range tests {
@@ -185,12 +139,12 @@ func without(claims map[string]any, name string) map[string]any {
 // A name of any length is no work and no message of that length.
 func TestLongInputIsClipped(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
-	params := plainParams("scope", strings.Repeat("s", maxParameter))
+	params := plainParams("scope", strings.Repeat("s", class.MaxParameter))
 	for i := range 100 {
 		params[strings.Repeat("n", 9000+i)] = "x"
 	}
 	_, err := s.Mount(t.Context(), mountRequest(params, nil))
-	wantError(t, err, failure.InvalidParameters, "scope: unknown scope")
+	wantError(t, err, failure.InvalidParameters, "scope: Unsupported value")
 	if n := len(err.Error()); n > 2*failure.MaxMessage {
 		t.Errorf("the message has %d bytes", n)
 	}

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -220,7 +221,7 @@ func TestCanary(t *testing.T) {
 		return tokensJSON(map[string]token{"": {api, time.Time{}}, "vault": {vault, time.Time{}}})
 	}
 	asPod := func(more ...string) map[string]string {
-		return e.params(append([]string{"vaultAuthMountPath", "", keyPodUID, uid, keyTokens, both(apiToken, vaultJWT)}, more...)...)
+		return e.params(append([]string{"vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens, both(apiToken, vaultJWT)}, more...)...)
 	}
 	object := func(text string) map[string]string { return e.params("objects", "- {objectName: f, "+text+"}") }
 	one := map[string]string{"x": good["x"]}
@@ -247,34 +248,34 @@ func TestCanary(t *testing.T) {
 	}{
 		{"mounted", direct, nothing, mount(e.params(), good), nil},
 		{"mounted, read as the pod", direct, real, mount(asPod(), nil), nil},
-		{"mounted, tokens among the secrets", direct, real, mount(asPod(keyTokens, ""), map[string]string{keyTokens: both(apiToken, vaultJWT)}), nil},
+		{"mounted, tokens among the secrets", direct, real, mount(asPod(class.AttributeTokens, ""), map[string]string{class.AttributeTokens: both(apiToken, vaultJWT)}), nil},
 
 		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), failure.InvalidRequest},
 		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"), failure.InvalidRequest},
 		{"secrets that are not JSON", direct, nothing, raw(toJSON(e.params()), plain+good["x"]), failure.InvalidRequest},
 		{"secret that is no text", direct, nothing, raw(toJSON(e.params()), `{"x": ["`+plain+`"]}`), failure.InvalidRequest},
-		{"tokens that are not JSON", direct, nothing, mount(e.params(keyTokens, `["`+e.jwt+`"]`), good), failure.InvalidParameters},
+		{"tokens that are not JSON", direct, nothing, mount(e.params(class.AttributeTokens, `["`+e.jwt+`"]`), good), failure.InvalidParameters},
 		{"parameters that are wrong", direct, nothing, mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good), failure.InvalidParameters},
 		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), failure.InvalidParameters},
 		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), failure.InvalidParameters},
 
-		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", keyPodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
+		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", class.AttributePodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
 			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), failure.InvalidParameters},
 
 		{"role that looks like a token", direct, nothing, mount(e.params("roleName", role), good), failure.LoginDenied},
-		{"names that are tokens", direct, nothing, mount(e.params(keyClass, e.jwt, keyPodName, e.jwt, keyServiceAccount, e.jwt), good), failure.InvalidParameters},
+		{"names that are tokens", direct, nothing, mount(e.params(class.AttributeClass, e.jwt, class.AttributePodName, e.jwt, class.AttributeAccount, e.jwt), good), failure.InvalidParameters},
 
 		{"no token", direct, nothing, mount(e.params("audience", "team"), good), failure.TokenMissing},
-		{"expired token", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
+		{"expired token", direct, nothing, mount(e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
 		{"no ciphertext", direct, nothing, mount(e.params(), nil), failure.CiphertextMissing},
 		{"no API server", direct, nothing, mount(asPod(), nil), failure.CiphertextMissing},
 		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), failure.SecretNotFound},
 		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), failure.SecretForbidden},
-		{"token that the API server refuses", direct, real, mount(asPod(keyTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
+		{"token that the API server refuses", direct, real, mount(asPod(class.AttributeTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
 		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), failure.SecretForbidden},
 		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), failure.APIServerUnavailable},
-		{"token of no known form", direct, apiSays(403), mount(asPod(keyTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
-		{"token of another pod", direct, real, mount(e.params(keyTokens, both(apiToken, vaultJWT)), nil), failure.TokenMismatch},
+		{"token of no known form", direct, apiSays(403), mount(asPod(class.AttributeTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
+		{"token of another pod", direct, real, mount(e.params(class.AttributeTokens, both(apiToken, vaultJWT)), nil), failure.TokenMismatch},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
 		}), mount(asPod(), nil), failure.APIServerUnavailable},
@@ -295,8 +296,8 @@ func TestCanary(t *testing.T) {
 		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), failure.InvalidEntryName},
 
 		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), failure.LoginDenied},
-		{"token that says that it is expired", direct, nothing, mount(e.params(keyTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), failure.TokenExpired},
-		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(keyTokens, both(apiToken, apiToken)), one), failure.LoginDenied},
+		{"token that says that it is expired", direct, nothing, mount(e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), failure.TokenExpired},
+		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(class.AttributeTokens, both(apiToken, apiToken)), one), failure.LoginDenied},
 		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
 		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
 		{"no such auth mount", echo(404, isLogin), nothing, mount(e.params(), one), failure.AuthMountNotFound},

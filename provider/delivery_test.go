@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -33,8 +34,8 @@ func TestTokensInSecrets(t *testing.T) {
 		{name: "in both", inAttributes: good, inSecrets: good},
 		{name: "in attributes, and something else in secrets", inAttributes: good, inSecrets: bad},
 		{name: "in neither", reason: failure.TokenMissing, texts: []string{`audience "vault" (it sent none)`, "- audience: vault"}},
-		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, reason: failure.InvalidParameters, texts: []string{keyTokens + ": is not the JSON object"}},
-		{name: "malformed in secrets", inSecrets: bad, reason: failure.InvalidParameters, texts: []string{keyTokens + ": is not the JSON object"}},
+		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, reason: failure.InvalidParameters, texts: []string{class.AttributeTokens + ": is not the JSON object"}},
+		{name: "malformed in secrets", inSecrets: bad, reason: failure.InvalidParameters, texts: []string{class.AttributeTokens + ": is not the JSON object"}},
 		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), reason: failure.TokenMissing, texts: []string{`it sent those of "other"`}},
 		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}), reason: failure.TokenExpired, texts: []string{"expired"}},
 		// Without nodePublishSecretRef secrets have the tokens alone: that is no Secret.
@@ -50,9 +51,9 @@ func TestTokensInSecrets(t *testing.T) {
 				if secrets == nil {
 					secrets = map[string]string{}
 				}
-				secrets[keyTokens] = test.inSecrets
+				secrets[class.AttributeTokens] = test.inSecrets
 			}
-			resp, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, test.inAttributes), secrets))
+			resp, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, test.inAttributes), secrets))
 			if test.reason != nil {
 				wantError(t, err, test.reason, test.texts...)
 				clean(t, append([]string{e.jwt, "not JSON"}, canaries...), err.Error())
@@ -68,7 +69,7 @@ func TestTokensInSecrets(t *testing.T) {
 	}
 
 	t.Run("an object that asks for them", func(t *testing.T) {
-		_, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, "", "objects", "- {objectName: stolen, secretKey: "+keyTokens+"}"), merged(entries, keyTokens, good)))
+		_, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, "", "objects", "- {objectName: stolen, secretKey: "+class.AttributeTokens+"}"), merged(entries, class.AttributeTokens, good)))
 		if err == nil {
 			t.Fatal("the tokens became a file")
 		}
@@ -77,8 +78,8 @@ func TestTokensInSecrets(t *testing.T) {
 	t.Run("of another pod", func(t *testing.T) {
 		foreign := tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-1", "uid-1", "app", "vault", time.Hour), time.Time{}}})
 		for name, request := range map[string]*v1alpha1.MountRequest{
-			"in attributes": mountRequest(e.params(keyTokens, foreign), entries),
-			"in secrets":    mountRequest(e.params(keyTokens, ""), merged(entries, keyTokens, foreign)),
+			"in attributes": mountRequest(e.params(class.AttributeTokens, foreign), entries),
+			"in secrets":    mountRequest(e.params(class.AttributeTokens, ""), merged(entries, class.AttributeTokens, foreign)),
 		} {
 			_, err := s.Mount(t.Context(), request)
 			wantError(t, err, failure.TokenMismatch, "belongs to another pod", "pod.name", "pod.uid")
@@ -91,7 +92,7 @@ func TestTokensInSecrets(t *testing.T) {
 		c := counting(t, e.vault)
 		s := serve(t, c.address, cached)
 		for _, tokens := range []string{good, good + " ", e.vaultToken(e.namespace, "app", "vault")} {
-			if _, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, ""), merged(entries, keyTokens, tokens))); err != nil {
+			if _, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, ""), merged(entries, class.AttributeTokens, tokens))); err != nil {
 				t.Fatal(err)
 			}
 		}

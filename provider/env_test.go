@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -108,14 +109,14 @@ func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext
 func (e *env) params(more ...string) map[string]string {
 	p := map[string]string{
 		"roleName": e.namespace, "secretName": "matrix", "transitKey": e.key.Name, "vaultAuthMountPath": "jwt",
-		keyPodNamespace: e.namespace, keyPodName: "app-0", keyPodUID: "uid-0", keyServiceAccount: "app",
-		kubeletPrefix + "ephemeral": "true", keyClass: "matrix",
+		class.AttributePodNamespace: e.namespace, class.AttributePodName: "app-0", class.AttributePodUID: "uid-0", class.AttributeAccount: "app",
+		class.KubeletPrefix + "ephemeral": "true", class.AttributeClass: "matrix",
 	}
 	for i := 0; i < len(more); i += 2 {
 		p[more[i]] = more[i+1]
 	}
-	if _, ok := p[keyTokens]; !ok {
-		p[keyTokens] = tokensJSON(map[string]token{"vault": {e.podJWT(p), tokenExpiry}})
+	if _, ok := p[class.AttributeTokens]; !ok {
+		p[class.AttributeTokens] = tokensJSON(map[string]token{"vault": {e.podJWT(p), tokenExpiry}})
 	}
 	maps.DeleteFunc(p, func(_, value string) bool { return value == "" })
 	return p
@@ -132,7 +133,7 @@ var tokenExpiry = time.Now().Add(time.Hour)
 
 // podJWT returns the token for Vault of the pod that the parameters name.
 func (e *env) podJWT(params map[string]string) string {
-	pod := [4]string{params[keyPodNamespace], params[keyPodName], params[keyPodUID], params[keyServiceAccount]}
+	pod := [4]string{params[class.AttributePodNamespace], params[class.AttributePodName], params[class.AttributePodUID], params[class.AttributeAccount]}
 	if pod == [4]string{e.namespace, "app-0", "uid-0", "app"} {
 		return e.jwt
 	}
@@ -159,7 +160,7 @@ func (e *env) asPod(t testing.TB, kube *testenv.APIServer) []string {
 	t.Helper()
 	kube.CreateServiceAccount(t, e.namespace, "app")
 	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
-	return []string{keyPodUID, uid, keyTokens, tokensJSON(map[string]token{
+	return []string{class.AttributePodUID, uid, class.AttributeTokens, tokensJSON(map[string]token{
 		"": {api, time.Time{}}, "vault": {issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour), time.Time{}},
 	})}
 }

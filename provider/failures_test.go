@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -90,14 +91,14 @@ func TestMountFailures(t *testing.T) {
 		failure.RequestTooLarge: {direct, e.params(), map[string]string{"x": strings.Repeat(canaryPlaintext, maxRequest/len(canaryPlaintext)+1)},
 			nil, nil},
 		failure.TokenMissing:  {direct, e.params("audience", "team"), good, nil, nil},
-		failure.TokenInvalid:  {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
-		failure.TokenMismatch: {direct, e.params(keyPodUID, "uid-1", keyTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
-		failure.TokenExpired: {direct, e.params(keyTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good,
+		failure.TokenInvalid:  {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
+		failure.TokenMismatch: {direct, e.params(class.AttributePodUID, "uid-1", class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
+		failure.TokenExpired: {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good,
 			nil, nil},
 		failure.CiphertextMissing: {direct, e.params(), nil, nil, nil},
 		failure.SecretNotFound:    {direct, e.params(append(asPod, "secretName", "absent")...), nil, withKube, nil},
 		failure.SecretForbidden:   {direct, e.params(append(asPod, "secretName", "forbidden")...), nil, withKube, nil},
-		failure.APIServerTokenRejected: {direct, e.params(keyTokens, tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
+		failure.APIServerTokenRejected: {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
 			nil, withKube, nil},
 		failure.APIServerUnavailable: {direct, e.params(asPod...), nil,
 			func(c *Config) { c.Kubernetes, c.MountTimeout = withoutKube, 5*time.Second }, nil},

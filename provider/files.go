@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -20,28 +22,10 @@ import (
 // would say ResourceExhausted, which is one of the codes that must not be.
 const maxAnswer = 4 << 20
 
-// encoding is how a file's content is encoded in the plaintext.
-type encoding string
-
-const (
-	asIs    encoding = "utf-8"
-	base64d encoding = "base64"
-	hexed   encoding = "hex"
-)
-
-func parseEncoding(s string) (encoding, error) {
-	switch e := encoding(s); e {
-	case asIs, base64d, hexed:
-		return e, nil
-	}
-	return "", fmt.Errorf("%s is not one of %s, %s, %s", failure.Quote(s), asIs, base64d, hexed)
-}
-
-// decode returns the content. White space around it is that of the editor it
-// was written with. The error does not repeat any of it.
-func (e encoding) decode(data []byte) ([]byte, error) {
+// decode returns the content. White space around it comes from the editor. The error repeats none of it.
+func decode(e class.Encoding, data []byte) ([]byte, error) {
 	switch e {
-	case base64d:
+	case class.Base64:
 		text := bytes.TrimSpace(data)
 		out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 		n, err := base64.StdEncoding.Decode(out, text)
@@ -50,7 +34,7 @@ func (e encoding) decode(data []byte) ([]byte, error) {
 		}
 		// White space in the text leaves room that would be held as long as the content.
 		return bytes.Clone(out[:n]), nil
-	case hexed:
+	case class.Hex:
 		text := bytes.TrimSpace(data)
 		out := make([]byte, hex.DecodedLen(len(text)))
 		if _, err := hex.Decode(out, text); err != nil {
@@ -63,14 +47,14 @@ func (e encoding) decode(data []byte) ([]byte, error) {
 
 // files makes the answer from the plaintext of each entry. It goes by entry, so that
 // one document is in memory at a time.
-func (p *Provider) files(ctx context.Context, r *request, objects []object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
+func (p *Provider) files(ctx context.Context, r *request, objects []class.Object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
 	what := "making the files of " + r.describeSecret()
-	work := &work{ctx: ctx, left: maxWork}
+	budget := document.NewBudget(ctx, document.MaxWork)
 	contents := make([][]byte, len(objects))
 	found := map[int]string{} // problems, by object
 	size := 0
 	for _, of := range byEntry(objects) {
-		source := &source{plaintext: plaintext[objects[of[0]].entry], work: work, made: map[string]made{}}
+		source := &source{plaintext: plaintext[objects[of[0]].Entry], budget: budget, made: map[string]made{}}
 		for _, i := range of {
 			o := objects[i]
 			content, err := source.content(o)
@@ -78,15 +62,15 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 			case ctx.Err() != nil:
 				return nil, p.timeoutFailure(r, "writing the files")
 			case err != nil:
-				found[i] = fmt.Sprintf("file %s from entry %s: %s", failure.Quote(o.path), failure.Quote(o.entry), err)
+				found[i] = fmt.Sprintf("file %s from entry %s: %s", failure.Quote(o.Path), failure.Quote(o.Entry), err)
 			}
 			contents[i] = content
 			size += len(content)
-			if len(found) >= maxProblems || errors.Is(err, errTooMuchWork) || size > maxAnswer {
+			if len(found) >= failure.MaxProblems || errors.Is(err, document.ErrBudget) || size > maxAnswer {
 				break // before time or memory is spent on what cannot be sent
 			}
 		}
-		if len(found) >= maxProblems || work.left < 0 || size > maxAnswer {
+		if len(found) >= failure.MaxProblems || budget.Left() < 0 || size > maxAnswer {
 			break
 		}
 	}
@@ -101,9 +85,9 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 	resp := &v1alpha1.MountResponse{}
 	if size <= maxAnswer {
 		for i, o := range objects {
-			resp.Files = append(resp.Files, &v1alpha1.File{Path: o.path, Mode: int32(o.mode.Perm()), Contents: contents[i]})
+			resp.Files = append(resp.Files, &v1alpha1.File{Path: o.Path, Mode: int32(o.Mode.Perm()), Contents: contents[i]})
 			resp.ObjectVersion = append(resp.ObjectVersion, &v1alpha1.ObjectVersion{
-				Id: o.path, Version: objectVersion(p.config.VersionKey, r.pod.namespace, r.secret, o.path, contents[i]),
+				Id: o.Path, Version: objectVersion(p.config.VersionKey, r.pod.namespace, r.Secret, o.Path, contents[i]),
 			})
 		}
 		size = proto.Size(resp)
@@ -118,13 +102,13 @@ func (p *Provider) files(ctx context.Context, r *request, objects []object, plai
 
 // byEntry returns the positions of the objects of each entry, the entries in the
 // order in which they first come.
-func byEntry(objects []object) (all [][]int) {
+func byEntry(objects []class.Object) (all [][]int) {
 	at := map[string]int{}
 	for i, o := range objects {
-		n, ok := at[o.entry]
+		n, ok := at[o.Entry]
 		if !ok {
 			n = len(all)
-			at[o.entry] = n
+			at[o.Entry] = n
 			all = append(all, nil)
 		}
 		all[n] = append(all[n], i)
@@ -136,8 +120,8 @@ func byEntry(objects []object) (all [][]int) {
 // only, and each field and encoding of it is made once only.
 type source struct {
 	plaintext []byte
-	work      *work
-	doc       *document
+	budget    *document.Budget
+	doc       *document.Document
 	docErr    error
 	made      map[string]made // by field and encoding
 }
@@ -147,8 +131,8 @@ type made struct {
 	err     error
 }
 
-func (s *source) content(o object) ([]byte, error) {
-	key := fmt.Sprintf("%q %s", o.field, o.encoding)
+func (s *source) content(o class.Object) ([]byte, error) {
+	key := fmt.Sprintf("%q %s", o.Field, o.Encoding)
 	m, ok := s.made[key]
 	if !ok {
 		m.content, m.err = s.make(o)
@@ -157,45 +141,22 @@ func (s *source) content(o object) ([]byte, error) {
 	return m.content, m.err
 }
 
-func (s *source) make(o object) ([]byte, error) {
+func (s *source) make(o class.Object) ([]byte, error) {
 	data := s.plaintext
-	if o.field != nil {
+	if o.Field != nil {
 		if s.doc == nil && s.docErr == nil {
-			s.doc, s.docErr = parseDocument(data)
+			s.doc, s.docErr = document.Parse(data)
 		}
 		if s.docErr != nil {
 			return nil, s.docErr
 		}
 		var err error
-		if data, err = s.doc.get(s.work, o.field); err != nil {
+		if data, err = s.doc.Get(s.budget, o.Field); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.work.do(1 + len(data)/workUnit); err != nil {
+	if err := s.budget.Spend(1 + len(data)/document.WorkUnit); err != nil {
 		return nil, err
 	}
-	return o.encoding.decode(data)
-}
-
-// errTooMuchWork is the error of a mount which would use the node's CPU for too long.
-var errTooMuchWork = fmt.Errorf("the objects together read more than the limit of %d values of the documents", maxWork)
-
-// work is what a mount may still do with its documents.
-type work struct {
-	ctx  context.Context
-	left int
-	told int // done since the context was asked
-}
-
-// do takes n off, before it is done.
-func (w *work) do(n int) error {
-	w.left -= n
-	if w.left < 0 {
-		return errTooMuchWork
-	}
-	if w.told += n; w.told >= 10_000 {
-		w.told = 0
-		return w.ctx.Err()
-	}
-	return nil
+	return decode(o.Encoding, data)
 }

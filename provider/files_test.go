@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -24,12 +25,12 @@ func TestFileFailures(t *testing.T) {
 		name, objects string
 		texts         []string
 	}{
-		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}", []string{`file "f" from entry "doc": field "a.c" is not there`, "objects in the class"}},
-		{"field of a text", "- {objectName: text, field: a}", []string{`file "text" from entry "text": field "a" is not there`}},
+		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}", []string{`file "f" from entry "doc": field "a.c" does not exist`, "objects in the class"}},
+		{"field of a text", "- {objectName: text, field: a}", []string{`file "text" from entry "text": field "a" does not exist`}},
 		{"not base64", "- {objectName: text, encoding: base64}", []string{"it is not base64"}},
 		{"not hex", "- {objectName: f, secretKey: doc, field: a.b, encoding: hex}", []string{"it is not hex digits"}},
 		{"all at once", "- {objectName: text, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, field: x}\n- {objectName: g, secretKey: doc, field: a.b.c}",
-			[]string{`file "text"`, `file "f" from entry "doc": field "x" is not there`, `file "g" from entry "doc": field "a.b.c" is not there`}},
+			[]string{`file "text"`, `file "f" from entry "doc": field "x" does not exist`, `file "g" from entry "doc": field "a.b.c" does not exist`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,7 +47,7 @@ func TestEntryNames(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
 	for _, name := range []string{"..data", "a/b", ".", "..", "", "a b"} {
 		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{name: canaryCiphertext}))
-		wantError(t, err, failure.InvalidEntryName, "every entry of Secret demo/matrix", "is not the name of an entry")
+		wantError(t, err, failure.InvalidEntryName, "every entry of Secret demo/matrix", "must be a name of letters")
 	}
 }
 
@@ -54,18 +55,18 @@ func TestEntryNames(t *testing.T) {
 // is not filled with what cannot be sent.
 func TestFilesAreBounded(t *testing.T) {
 	p := plainProvider(t)
-	r := &request{pod: pod{namespace: "demo"}, secret: "matrix"}
+	r := &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
 	just := map[string][]byte{"x": make([]byte, maxAnswer-16)}
-	_, failed := p.files(t.Context(), r, []object{{path: "a-long-name-of-a-file", entry: "x"}}, just)
+	_, failed := p.files(t.Context(), r, []class.Object{{Path: "a-long-name-of-a-file", Entry: "x"}}, just)
 	if failed == nil {
 		t.Error("an answer that the driver does not take")
 	} else {
 		wantError(t, failure.Final(failed), failure.VolumeTooLarge, "larger than 4 MiB")
 	}
 
-	objects := make([]object, 0, maxObjects)
-	for i := range maxObjects {
-		objects = append(objects, object{path: fmt.Sprint(i), entry: "x", encoding: hexed})
+	objects := make([]class.Object, 0, class.MaxObjects)
+	for i := range class.MaxObjects {
+		objects = append(objects, class.Object{Path: fmt.Sprint(i), Entry: "x", Encoding: class.Hex})
 	}
 	half := map[string][]byte{"x": bytes.Repeat([]byte("00"), 1<<20)}
 	var before, after runtime.MemStats
@@ -82,7 +83,7 @@ func TestFilesAreBounded(t *testing.T) {
 func TestFilesEndInTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, failed := plainProvider(t).files(ctx, &request{}, []object{{path: "x", entry: "x"}}, map[string][]byte{"x": nil})
+	_, failed := plainProvider(t).files(ctx, &request{}, []class.Object{{Path: "x", Entry: "x"}}, map[string][]byte{"x": nil})
 	if failed == nil {
 		t.Fatal("no failure")
 	}

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/secretmanager-io/secretmanager/internal/document"
 )
 
 // inClusterCA is where the DaemonSet mounts kube-root-ca.crt. There is no token
@@ -172,7 +174,7 @@ func secretData(body []byte) (map[string][]byte, error) {
 	if s.Data == nil {
 		return nil, nil
 	}
-	if values, _ := jsonSize(s.Data); values > maxEntries+1 {
+	if values, _ := document.JSONSize(s.Data); values > maxEntries+1 {
 		return nil, errTooManyEntries
 	}
 	var data map[string][]byte

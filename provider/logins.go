@@ -32,7 +32,7 @@ const (
 // memory dump does not help to guess.
 func (p *Provider) loginKey(r *request, jwt string) (d digest) {
 	h := p.digests.hash("login")
-	h.add(r.vaultAddress, r.vaultNamespace, r.authMount, r.role, jwt)
+	h.add(r.VaultAddress, r.VaultNamespace, r.AuthMount, r.Role, jwt)
 	h.sum(&d)
 	return d
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -102,14 +103,14 @@ func TestVaultTokenIsShared(t *testing.T) {
 	for i := range 16 {
 		wait.Go(func() {
 			pod := fmt.Sprint("app-", i%4)
-			s.mountOne(t, e.params(keyPodName, pod, keyPodUID, pod), entries, "v")
+			s.mountOne(t, e.params(class.AttributePodName, pod, class.AttributePodUID, pod), entries, "v")
 		})
 	}
 	wait.Wait()
 	c.want(t, "4 volumes of each of 4 pods at once", 4, 16)
-	s.mountOne(t, e.params(keyPodName, "app-1", keyPodUID, "app-1"), entries, "v")
+	s.mountOne(t, e.params(class.AttributePodName, "app-1", class.AttributePodUID, "app-1"), entries, "v")
 	c.want(t, "one more", 4, 17)
-	s.mountOne(t, e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, "v")
+	s.mountOne(t, e.params(class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), entries, "v")
 	c.want(t, "another token of the pod", 5, 18)
 }
 
@@ -135,7 +136,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	c.want(t, "the first", 1, 1)
 	s.mountOne(t, e.params("roleName", e.namespace+"-2"), entries, "v")
 	c.want(t, "another role", 2, 2)
-	s.mountOne(t, e.params("roleName", e.namespace+"-3", "audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")), entries, "v")
+	s.mountOne(t, e.params("roleName", e.namespace+"-3", "audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), entries, "v")
 	c.want(t, "another audience", 3, 3)
 	s.mountOne(t, e.params("vaultAddress", direct), entries, "v")
 	c.want(t, "another address", 3, 3)
@@ -154,12 +155,12 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	forgery := func(jwt string) string { return tokensJSON(map[string]token{"vault": {jwt, time.Time{}}}) }
 	logins := 3
 	for name, params := range map[string]map[string]string{
-		"another service account":     e.params(keyServiceAccount, "other"),
-		"another namespace":           e.params(keyPodNamespace, "other"),
+		"another service account":     e.params(class.AttributeAccount, "other"),
+		"another namespace":           e.params(class.AttributePodNamespace, "other"),
 		"another auth mount":          e.params("vaultAuthMountPath", "kubernetes"),
 		"a role that does not exist":  e.params("roleName", "nobody"),
-		"a forged token of the pod":   e.params(keyTokens, forgery(forged(same))),
-		"a token with more behind it": e.params(keyTokens, forgery(e.jwt+"AA")),
+		"a forged token of the pod":   e.params(class.AttributeTokens, forgery(forged(same))),
+		"a token with more behind it": e.params(class.AttributeTokens, forgery(e.jwt+"AA")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			// What is in memory for this very volume does not help.
@@ -175,7 +176,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	}
 	t.Run("an unsigned token", func(t *testing.T) {
 		unsigned := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString(claims) + "."
-		_, err := s.Mount(t.Context(), mountRequest(e.params(keyTokens, forgery(unsigned)), entries))
+		_, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, forgery(unsigned)), entries))
 		wantError(t, err, failure.TokenInvalid, "is not a Kubernetes service account token")
 	})
 }
@@ -194,8 +195,10 @@ func TestLoginKey(t *testing.T) {
 	}
 	base := func() *input {
 		return &input{request{
-			pod: pod{"demo", "app-0", "uid-0", "app"}, role: "r", authMount: "jwt", audience: "vault",
-			vaultNamespace: "team", vaultAddress: "https://v",
+			pod: pod{"demo", "app-0", "uid-0", "app"},
+			Class: class.Class{
+				Role: "r", AuthMount: "jwt", Audience: "vault", VaultNamespace: "team", VaultAddress: "https://v",
+			},
 		}, "a.b.c"}
 	}
 	p := plainProvider(t)
@@ -206,20 +209,20 @@ func TestLoginKey(t *testing.T) {
 	}
 	first := key(func(*input) {})
 	for name, change := range map[string]func(*input){
-		"address":         func(i *input) { i.r.vaultAddress = "https://w" },
-		"Vault namespace": func(i *input) { i.r.vaultNamespace = "" },
-		"auth mount":      func(i *input) { i.r.authMount = "kubernetes" },
-		"role":            func(i *input) { i.r.role = "s" },
+		"address":         func(i *input) { i.r.VaultAddress = "https://w" },
+		"Vault namespace": func(i *input) { i.r.VaultNamespace = "" },
+		"auth mount":      func(i *input) { i.r.AuthMount = "kubernetes" },
+		"role":            func(i *input) { i.r.Role = "s" },
 		"token":           func(i *input) { i.jwt = "a.b.d" },
-		"other cut":       func(i *input) { i.r.role, i.jwt = "ra", ".b.c" },
+		"other cut":       func(i *input) { i.r.Role, i.jwt = "ra", ".b.c" },
 	} {
 		if key(change) == first {
 			t.Errorf("another %s has the same key", name)
 		}
 	}
 	for name, change := range map[string]func(*input){
-		"key":  func(i *input) { i.r.key = transit.Key{Mount: "m", Name: "k"} },
-		"file": func(i *input) { i.r.secret, i.r.target, i.r.class = "s", "/t", "c" },
+		"key":  func(i *input) { i.r.Key = transit.Key{Mount: "m", Name: "k"} },
+		"file": func(i *input) { i.r.Secret, i.r.target, i.r.className = "s", "/t", "c" },
 	} {
 		if key(change) != first {
 			t.Errorf("another %s has another Vault token", name)
@@ -385,7 +388,7 @@ func TestLoginsAreKeptForMinutes(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "after 13 minutes", 2, 14)
 
-	short := e.params(keyTokens, tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute), time.Time{}}}))
+	short := e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute), time.Time{}}}))
 	s.mountOne(t, short, entries, "v")
 	c.want(t, "with a token that ends in 7 minutes", 3, 15)
 	if n := s.provider.logins.held(); n != 2 {
@@ -424,8 +427,8 @@ func TestAccessTakenAway(t *testing.T) {
 	if err := e.vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
 		t.Fatal(err)
 	}
-	refused(failure.LoginDenied, e.params(keyPodUID, "uid-1"), entries) // a new pod, at once
-	s.mountOne(t, e.params(), entries, "old")                           // unchanged, for the running one
+	refused(failure.LoginDenied, e.params(class.AttributePodUID, "uid-1"), entries) // a new pod, at once
+	s.mountOne(t, e.params(), entries, "old")                                       // unchanged, for the running one
 	for range 15 {
 		now = now.Add(time.Minute)
 		s.mountOne(t, e.params(), entries, "old")
@@ -451,5 +454,5 @@ func TestAccessTakenAway(t *testing.T) {
 	s.mountOne(t, e.params(), e.entries(t, "old"), "old")
 	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
 	refused(failure.DecryptDenied, e.params(), e.entries(t, "new"))
-	refused(failure.DecryptDenied, e.params(keyPodUID, "uid-1"), e.entries(t, "old"))
+	refused(failure.DecryptDenied, e.params(class.AttributePodUID, "uid-1"), e.entries(t, "old"))
 }

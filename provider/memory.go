@@ -6,6 +6,8 @@ import (
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -24,36 +26,36 @@ const nodeCost = 256
 
 // treeCost is what it takes to parse a text with so many nodes.
 func treeCost(size, nodes int) int64 {
-	return 4*int64(size) + nodeCost*int64(min(nodes, maxNodes))
+	return 4*int64(size) + nodeCost*int64(min(nodes, document.MaxNodes))
 }
 
 // heldCost is what a request takes: its text, as it came and decoded.
 func heldCost(r *request, in *v1alpha1.MountRequest) int64 {
 	size := len(in.GetAttributes()) + len(in.GetSecrets()) + len(in.GetTargetPath())
-	members, _ := jsonSize([]byte(in.GetSecrets()))
-	return 4*int64(size) + nodeCost*int64(members+len(r.attributes)+len(r.objects))
+	members, _ := document.JSONSize([]byte(in.GetSecrets()))
+	return 4*int64(size) + nodeCost*int64(members+len(r.attributes)+len(r.Objects))
 }
 
 // requestCost is heldCost, and what it takes to read objects.
 func requestCost(r *request, in *v1alpha1.MountRequest) int64 {
 	objects := r.attributes["objects"]
-	if len(objects) > maxObjectsBytes {
+	if len(objects) > class.MaxObjectsBytes {
 		objects = "" // it is refused without a look at it
 	}
-	return heldCost(r, in) + treeCost(len(objects), yamlNodes(objects))
+	return heldCost(r, in) + treeCost(len(objects), document.YAMLNodes(objects))
 }
 
 // workCost is what it takes to decrypt the entries and to make the response.
-func workCost(objects []object, data map[string][]byte, entries []string) int64 {
+func workCost(objects []class.Object, data map[string][]byte, entries []string) int64 {
 	var cost, document, answer int64
 	for _, entry := range entries {
 		// In the request to Vault and its answer, as JSON and decoded.
 		cost += 7*int64(len(data[entry])) + 2*nodeCost
 	}
 	for _, o := range objects {
-		plaintext := len(data[o.entry]) / 4 * 3
-		answer += int64(2*len(o.path)+plaintext) + nodeCost
-		if o.field != nil {
+		plaintext := len(data[o.Entry]) / 4 * 3
+		answer += int64(2*len(o.Path)+plaintext) + nodeCost
+		if o.Field != nil {
 			document = max(document, treeCost(plaintext, plaintext/2)) // one at a time
 			answer += 5 * int64(plaintext)                             // JSON may write a byte as six
 		}
@@ -66,7 +68,7 @@ func workCost(objects []object, data map[string][]byte, entries []string) int64 
 func sendCost(size int64) int64 { return 3 * size }
 
 // readCost is what a long answer of the API server takes, and all that may follow.
-const readCost = 3*maxSecretAnswer + 7<<20 + 4<<20 + nodeCost*maxNodes + 3*maxAnswer
+const readCost = 3*maxSecretAnswer + 7<<20 + 4<<20 + nodeCost*document.MaxNodes + 3*maxAnswer
 
 // holds is what a mount has been granted. Its zero value is nothing.
 type holds struct{ request, work *grant }

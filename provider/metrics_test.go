@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -149,20 +150,20 @@ func TestMetricsOfMounts(t *testing.T) {
 		{"cold", e.params(), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
 		{"repeated", e.params(), entries, fromCache},
 		{"repeated again", e.params(), entries, fromCache},
-		{"another class of the pod", e.params(keyClass, "second"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
-		{"another pod of the service account", e.params(keyPodUID, "uid-1"), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
-		{"token of another pod", e.params(keyPodUID, "", keyTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(failure.TokenMismatch, "none", nil)},
+		{"another class of the pod", e.params(class.AttributeClass, "second"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
+		{"another pod of the service account", e.params(class.AttributePodUID, "uid-1"), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
+		{"token of another pod", e.params(class.AttributePodUID, "", class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(failure.TokenMismatch, "none", nil)},
 		{"read as the pod", e.params(asPod...), nil, sum(fromVault, read("2xx"), login, requests("decrypt", "2xx"), kept)},
 		{"read as the pod, repeated", e.params(asPod...), nil, sum(fromCache, read("2xx"))},
 		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failedAgain(failure.SecretNotFound, "none", read("4xx"))},
 		{"bad parameters", e.params("scope", "wide"), entries, failedAgain(failure.InvalidParameters, "none", nil)},
 		{"no ciphertext", e.params(), nil, failedAgain(failure.CiphertextMissing, "none", nil)},
-		{"refused login", e.params(keyServiceAccount, "intruder", keyPodUID, "uid-3"), entries,
+		{"refused login", e.params(class.AttributeAccount, "intruder", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.LoginDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
-		{"entry that does not open", e.params("scope", "namespace", keyPodUID, "uid-3"), entries, failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
+		{"entry that does not open", e.params("scope", "namespace", class.AttributePodUID, "uid-3"), entries, failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
 		// The token may have ended, or the role been mended: it is tried again with a
 		// new one, and that is dropped too.
-		{"refused decrypt", e.params("transitKey", "another", keyPodUID, "uid-3"), entries,
+		{"refused decrypt", e.params("transitKey", "another", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.DecryptDenied, "vault", sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
 				map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": -1}))},
 		{"other inputs", e.params("objects", "- {objectName: x}"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
@@ -199,7 +200,7 @@ func TestMetricsOfFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asPod := e.params(keyTokens, tokensJSON(map[string]token{"": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour), time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	asPod := e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour), time.Time{}}, "vault": {e.jwt, time.Time{}}}))
 	type counted = map[string]float64
 	for _, test := range []struct {
 		name    string

@@ -134,7 +134,7 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 }
 
 func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog) (*v1alpha1.MountResponse, *failure.Error) {
-	jwt, failed := r.tokens.pick(r.audience, "log in to Vault", r.pod, p.now())
+	jwt, failed := r.tokens.pick(r.Audience, "log in to Vault", r.pod, p.now())
 	if failed != nil {
 		return nil, failed
 	}
@@ -182,8 +182,8 @@ func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog)
 func (p *Provider) login(r *request, jwt ownToken) *watched {
 	w := &watched{jwt: jwt.text, metrics: p.metrics}
 	source := p.logins.get(p.loginKey(r, jwt.text), jwt.expires, func() *transit.LoginSource {
-		return p.vaults[r.vaultAddress].NewLoginSource(transit.Login{
-			Namespace: r.vaultNamespace, Mount: r.authMount, Role: r.role,
+		return p.vaults[r.VaultAddress].NewLoginSource(transit.Login{
+			Namespace: r.VaultNamespace, Mount: r.AuthMount, Role: r.Role,
 		})
 	})
 	w.TokenSource = source.With(w.show)
@@ -220,10 +220,10 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
-		items[i] = transit.Item{Data: data[entry.Name], Context: r.scope.Context(r.pod.namespace, r.secret, entry.Name)}
+		items[i] = transit.Item{Data: data[entry.Name], Context: r.Scope.Context(r.pod.namespace, r.Secret, entry.Name)}
 	}
-	session := p.vaults[r.vaultAddress].Session(r.vaultNamespace, source)
-	results, err := session.Decrypt(ctx, r.key, items)
+	session := p.vaults[r.VaultAddress].Session(r.VaultNamespace, source)
+	results, err := session.Decrypt(ctx, r.Key, items)
 	switch {
 	case source.err != nil:
 		return nil, p.loginFailure(r, source.err)
@@ -236,17 +236,17 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 		return nil, p.decryptFailure(r, err)
 	}
 	plaintext := make(map[string][]byte, len(entries))
-	var found problems
+	var found failure.Problems
 	var checks []string
 	var reason *failure.Reason // of the first entry that failed
 	for i, result := range results {
 		if result.Err != nil {
-			if found.full() {
+			if found.Full() {
 				continue
 			}
 			e := r.entryFailure(entries[i].Name, from, result.Err)
 			reason = cmp.Or(reason, e.Reason)
-			found.add(e.What + ": " + e.Cause)
+			found.Add(e.What + ": " + e.Cause)
 			if !slices.Contains(checks, e.Check) {
 				checks = append(checks, e.Check)
 			}
@@ -255,7 +255,7 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 		plaintext[entries[i].Name], entries[i].Decrypted = result.Data, true
 	}
 	if len(found) > 0 {
-		return nil, reason.New(fmt.Sprintf("decrypting %s with %s", r.describeSecret(), r.key), failure.List(found),
+		return nil, reason.New(fmt.Sprintf("decrypting %s with %s", r.describeSecret(), r.Key), failure.List(found),
 			strings.Join(checks, "; "))
 	}
 	return plaintext, nil

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -88,7 +89,7 @@ func TestOpenBaoNamespaces(t *testing.T) {
 			want = "of the root"
 		}
 		for range 2 {
-			params := e.params("vaultNamespace", namespace, keyPodUID, "uid-"+strings.ReplaceAll(namespace, "/", "-"))
+			params := e.params("vaultNamespace", namespace, class.AttributePodUID, "uid-"+strings.ReplaceAll(namespace, "/", "-"))
 			resp, err := s.Mount(t.Context(), mountRequest(params, entries[namespace]))
 			if diff := cmp.Diff(map[string]file{"x": {0o644, want}}, filesOf(resp)); err != nil || diff != "" {
 				t.Errorf("in %q: %v\n%s", namespace, err, diff)
@@ -144,12 +145,12 @@ func TestAudience(t *testing.T) {
 	} {
 		t.Run(mount, func(t *testing.T) {
 			both := tokensJSON(map[string]token{"vault": {signed("vault"), time.Time{}}, own: {signed(own), time.Time{}}})
-			s.mountOne(t, e.params("vaultAuthMountPath", mount, keyPodUID, uid, "audience", own, keyTokens, both), entries, "v")
+			s.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", own, class.AttributeTokens, both), entries, "v")
 			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
-			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries, "v")
-			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, keyTokens, both), entries))
+			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens, both), entries, "v")
+			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens, both), entries))
 			wantError(t, err, failure.LoginDenied, "auth/"+mount, `(audience "vault")`, "audience")
-			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, keyPodUID, uid, "audience", "other", keyTokens, both), entries))
+			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", "other", class.AttributeTokens, both), entries))
 			wantError(t, err, failure.TokenMissing, `audience "other"`, own, "- audience: other")
 		})
 	}

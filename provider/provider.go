@@ -28,18 +28,17 @@
 package provider
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -49,9 +48,9 @@ const (
 	RuntimeName = "secretmanager-provider"
 
 	// DefaultAuthMount is the Vault auth mount to log in to unless told.
-	DefaultAuthMount = "kubernetes"
+	DefaultAuthMount = class.DefaultAuthMount
 	// DefaultAudience is the audience of the token to log in with unless told.
-	DefaultAudience = "vault"
+	DefaultAudience = class.DefaultAudience
 	// DefaultMountTimeout ends a mount well before the kubelet's two minutes.
 	DefaultMountTimeout = 25 * time.Second
 
@@ -103,21 +102,13 @@ type Config struct {
 	BuildVersion string
 }
 
-// normalize returns the configuration with the paths and addresses of Vault as a
-// class has them, and with the default auth mount.
-func (c Config) normalize() Config {
-	path := func(p string) string { return strings.Trim(p, "/") }
-	paths := func(list []string) []string {
-		normal := make([]string, len(list))
-		for i, p := range list {
-			normal[i] = path(p)
-		}
-		return normal
-	}
-	c.Vault.Address = transit.NormalAddress(c.Vault.Address)
-	c.VaultNamespace, c.AllowedNamespaces = path(c.VaultNamespace), paths(c.AllowedNamespaces)
-	c.AuthMount, c.AllowedAuthMounts = cmp.Or(path(c.AuthMount), DefaultAuthMount), paths(c.AllowedAuthMounts)
-	return c
+// settings returns the part of the configuration that is about classes.
+func (c *Config) settings() class.Settings {
+	return class.Settings{
+		VaultAddress: c.Vault.Address, AllowedAddresses: c.AllowedAddresses,
+		VaultNamespace: c.VaultNamespace, AllowedNamespaces: c.AllowedNamespaces,
+		AuthMount: c.AuthMount, AllowedAuthMounts: c.AllowedAuthMounts, Audience: c.Audience,
+	}.Normalize()
 }
 
 // Provider is the driver's provider: its methods are the calls of the driver.
@@ -125,7 +116,8 @@ func (c Config) normalize() Config {
 type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
-	config Config
+	config   Config
+	settings class.Settings
 	// vaults has one client, and so one pool of connections, for each address.
 	vaults      map[string]*transit.Client
 	digests     digester
@@ -144,7 +136,6 @@ type Provider struct {
 // that is wrong.
 func New(c Config) (*Provider, error) {
 	var errs []error
-	c = c.normalize()
 	if c.MountTimeout == 0 {
 		c.MountTimeout = DefaultMountTimeout
 	}
@@ -165,15 +156,15 @@ func New(c Config) (*Provider, error) {
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
-	p := &Provider{config: c, digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m, log: c.Log, now: time.Now}
+	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m, log: c.Log, now: time.Now}
 	p.audit = newAuditLog(c.Audit, c.Log, m.auditWritten, m.auditLost)
 	memory := mountMemory(c.RepublishCacheBytes)
 	p.requests = newAdmission(memory*5/16, memory*3/16)
 	p.works = newAdmission(memory/2, memory) // who waits there holds nothing that is not counted
 	m.watch(&p.logins, p.republished)
-	for _, address := range append([]string{c.Vault.Address}, c.AllowedAddresses...) {
+	for _, address := range append([]string{p.settings.VaultAddress}, p.settings.AllowedAddresses...) {
 		config := c.Vault
-		config.Address = transit.NormalAddress(address)
+		config.Address = address
 		client, err := transit.NewClient(config)
 		if err != nil {
 			errs = append(errs, err)

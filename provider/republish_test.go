@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -72,7 +73,7 @@ func TestRepublish(t *testing.T) {
 	c.want(t, "back", 1, 3)
 
 	// A token that the kubelet has renewed.
-	renewed := e.params(keyTokens, e.vaultToken(e.namespace, "app", "vault"))
+	renewed := e.params(class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault"))
 	if !proto.Equal(first, mount(renewed, entries)) {
 		t.Error("another answer to another token")
 	}
@@ -89,13 +90,13 @@ func TestRepublish(t *testing.T) {
 		t.Error(err)
 	}
 	c.want(t, "another volume", 2, 6)
-	mount(e.params(keyPodName, "app-1", keyPodUID, "uid-1"), entries)
+	mount(e.params(class.AttributePodName, "app-1", class.AttributePodUID, "uid-1"), entries)
 	c.want(t, "another pod", 3, 7)
 	mount(e.params(), entries)
 	c.want(t, "the first all the while", 3, 7)
 
 	// An entry that was not asked for may change.
-	one := e.params("objects", "- {objectName: b}", keyPodUID, "uid-2")
+	one := e.params("objects", "- {objectName: b}", class.AttributePodUID, "uid-2")
 	mount(one, entries)
 	mount(one, changed)
 	c.want(t, "a change elsewhere", 4, 8)
@@ -135,9 +136,9 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 		"mount":               {"transitMount", "other"},
 		"scope":               {"scope", "namespace"},
 		"auth mount":          {"vaultAuthMountPath", "kubernetes"},
-		"audience":            {"audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")},
-		"service account":     {keyServiceAccount, "other"},
-		"namespace":           {keyPodNamespace, "other"},
+		"audience":            {"audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")},
+		"service account":     {class.AttributeAccount, "other"},
+		"namespace":           {class.AttributePodNamespace, "other"},
 		"field of the object": {"objects", "- {objectName: x, field: f}"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,11 +171,11 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 // comparison, and neither is the token that logs in; tokens for others are.
 func TestRepublishInputs(t *testing.T) {
 	c := newRepublished(1 << 20)
-	params := map[string]string{keyPodUID: "uid", keyPodNamespace: "demo", "roleName": "r", "secretName": "s", "transitKey": "k"}
+	params := map[string]string{class.AttributePodUID: "uid", class.AttributePodNamespace: "demo", "roleName": "r", "secretName": "s", "transitKey": "k"}
 	jwt := ownToken{text: "a.b.c"}
 	of := func(params map[string]string, target string, data map[string][]byte, entries ...string) mounted {
 		t.Helper()
-		in := mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
+		in := mountRequest(merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
 		in.TargetPath = target
 		r, failed := plainProvider(t).parse(in)
 		if failed != nil {
@@ -200,19 +201,19 @@ func TestRepublishInputs(t *testing.T) {
 		"text":                  of(params, "/t", map[string][]byte{"ab": []byte("2")}, "ab"),
 		"entry":                 of(params, "/t", data, "a"), // of which the bytes are the same as those of ab
 		"entry more":            of(params, "/t", data, "ab", "c"),
-		"pod uid":               of(merged(params, keyPodUID, "uid-2"), "/t", data, "ab"),
-		"pod name":              of(merged(params, keyPodName, "p"), "/t", data, "ab"),
+		"pod uid":               of(merged(params, class.AttributePodUID, "uid-2"), "/t", data, "ab"),
+		"pod name":              of(merged(params, class.AttributePodName, "p"), "/t", data, "ab"),
 		"target":                of(params, "/u", data, "ab"),
-		"class":                 of(merged(params, keyClass, "c"), "/t", data, "ab"),
-		"kubelet's own to come": of(merged(params, kubeletPrefix+"new", "x"), "/t", data, "ab"),
+		"class":                 of(merged(params, class.AttributeClass, "c"), "/t", data, "ab"),
+		"kubelet's own to come": of(merged(params, class.KubeletPrefix+"new", "x"), "/t", data, "ab"),
 	}
 	address := plainProvider(t).config.Vault.Address
-	for _, p := range known {
-		value := map[string]string{"scope": "cluster", "objects": "- {objectName: ab}", "vaultAddress": address}[p.name]
+	for _, name := range class.Parameters() {
+		value := map[string]string{"scope": "cluster", "objects": "- {objectName: ab}", "vaultAddress": address}[name]
 		if value == "" {
 			value = "other"
 		}
-		other[p.name] = of(merged(params, p.name, value), "/t", data, "ab")
+		other[name] = of(merged(params, name, value), "/t", data, "ab")
 	}
 	for name, m := range other {
 		if m == base {
@@ -222,7 +223,7 @@ func TestRepublishInputs(t *testing.T) {
 			t.Errorf("another %s: the same volume: %v", name, sameVolume)
 		}
 	}
-	if n := len(other); n != 8+len(known) {
+	if n := len(other); n != 8+len(class.Parameters()) {
 		t.Errorf("%d cases", n)
 	}
 	c = newRepublished(1 << 20) // as in another process
@@ -289,7 +290,7 @@ func TestTheSameRequest(t *testing.T) {
 	mount(first, "one")
 	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted request=", e.logNames()+" ciphertext=kubelet source=cache entries=1 duration=")
 
-	renewed := mountRequest(e.params(keyTokens, e.params()[keyTokens]+" "), entries)
+	renewed := mountRequest(e.params(class.AttributeTokens, e.params()[class.AttributeTokens]+" "), entries)
 	mount(renewed, "one")
 	if !known(renewed) || known(first) || len(cache.exact) != 1 {
 		t.Errorf("after another token has changed: %v, before %v, %d", known(renewed), known(first), len(cache.exact))
@@ -319,7 +320,7 @@ func TestTheSameRequest(t *testing.T) {
 
 	// Not beyond the end of the token either.
 	now = clock.Now()
-	short := mountRequest(e.params(keyTokens, tokensJSON(map[string]token{
+	short := mountRequest(e.params(class.AttributeTokens, tokensJSON(map[string]token{
 		"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 5*time.Minute), time.Time{}},
 	})), entries)
 	mount(short, "one")
@@ -617,7 +618,7 @@ func TestRepublishTogether(t *testing.T) {
 		for pod := range 4 {
 			wait.Go(func() {
 				for range 8 {
-					s.mountOne(t, e.params(keyPodUID, fmt.Sprint(pod)), entries, value)
+					s.mountOne(t, e.params(class.AttributePodUID, fmt.Sprint(pod)), entries, value)
 				}
 			})
 		}

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -91,7 +92,7 @@ func TestAnswerTooLong(t *testing.T) {
 	}
 	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(6)), entries))
 	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB", "fewer entries")
-	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(maxObjects)), entries))
+	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(class.MaxObjects)), entries))
 	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB")
 }
 
@@ -170,7 +171,7 @@ func TestStalledRequest(t *testing.T) {
 	if n := len(s.server.receiving); n != 0 {
 		t.Errorf("%d turns are taken", n)
 	}
-	if _, err := s.Mount(t.Context(), mountRequest(plainParams("scope", "wide"), nil)); err == nil || !strings.Contains(err.Error(), "wide") {
+	if _, err := s.Mount(t.Context(), mountRequest(plainParams("scope", "wide"), nil)); err == nil || !strings.Contains(err.Error(), "scope: ") {
 		t.Errorf("afterwards: %v", err)
 	}
 }

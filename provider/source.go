@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -30,14 +31,14 @@ func (p *Provider) entries(ctx context.Context, r *request, h *holds) (map[strin
 		}
 		return nil, "", failure.CiphertextMissing.New("reading "+r.describeSecret(), why,
 			fmt.Sprintf("that the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`; or that CSIDriver secrets-store.csi.k8s.io has "+
-				"under spec.tokenRequests the line `- audience: ''` and the pod's service account a Role with `get` on that Secret", r.secret))
+				"under spec.tokenRequests the line `- audience: ''` and the pod's service account a Role with `get` on that Secret", r.Secret))
 	}
 	token, failed := r.tokens.pick("", "read "+r.describeSecret()+" as the pod", r.pod, p.now())
 	if failed != nil {
 		return nil, "", failed
 	}
 	large := func() error { return h.admitLargest(ctx, p, r.pod.namespace) }
-	data, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.secret, token.text, large, p.metrics.kubernetesRequest)
+	data, err := p.config.Kubernetes.secret(ctx, r.pod.namespace, r.Secret, token.text, large, p.metrics.kubernetesRequest)
 	if err != nil {
 		return nil, fromAPI, p.readFailure(ctx, r, err)
 	}
@@ -62,7 +63,7 @@ func (p *Provider) readFailure(ctx context.Context, r *request, err error) *fail
 		// No command that grants it: only the class asks for this Secret.
 		return failure.SecretForbidden.New(what, why, fmt.Sprintf(
 			"whether the service account is meant to read this Secret: then the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`, "+
-				"or the owner of the namespace gives the account a Role with `get` on this one", r.secret))
+				"or the owner of the namespace gives the account a Role with `get` on this one", r.Secret))
 	case code == http.StatusUnauthorized:
 		return failure.APIServerTokenRejected.New(what, why,
 			"that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line `- audience: ''`, and the clocks of the node and of the API server")
@@ -76,8 +77,8 @@ func (p *Provider) readFailure(ctx context.Context, r *request, err error) *fail
 // choose returns the objects to make, and the entries that they are made of in
 // the order in which they are first wanted. Every one of those is well-formed
 // ciphertext: nothing else is ever sent to Vault.
-func (r *request) choose(data map[string][]byte, from string) ([]object, []string, *failure.Error) {
-	objects := r.objects
+func (r *request) choose(data map[string][]byte, from string) ([]class.Object, []string, *failure.Error) {
+	objects := r.Objects
 	if objects == nil {
 		var failed *failure.Error
 		if objects, failed = r.everyEntry(data); failed != nil {
@@ -85,27 +86,27 @@ func (r *request) choose(data map[string][]byte, from string) ([]object, []strin
 		}
 	}
 	var order []string
-	var absent, bad problems
+	var absent, bad failure.Problems
 	seen := map[string]bool{}
 	for _, o := range objects {
-		if seen[o.entry] {
+		if seen[o.Entry] {
 			continue
 		}
-		seen[o.entry] = true
-		text, ok := data[o.entry]
+		seen[o.Entry] = true
+		text, ok := data[o.Entry]
 		if !ok {
-			if !absent.add(failure.Quote(o.entry)) {
+			if !absent.Add(failure.Quote(o.Entry)) {
 				break
 			}
 			continue
 		}
 		if _, err := ciphertext.Version(text); err != nil {
-			if !bad.add(fmt.Sprintf("entry %s %s", failure.Quote(o.entry), err)) {
+			if !bad.Add(fmt.Sprintf("entry %s %s", failure.Quote(o.Entry), err)) {
 				break
 			}
 			continue
 		}
-		order = append(order, o.entry)
+		order = append(order, o.Entry)
 	}
 	hint := ""
 	if from == fromKubelet {
@@ -128,27 +129,27 @@ func (r *request) choose(data map[string][]byte, from string) ([]object, []strin
 }
 
 // everyEntry returns a file for each entry, by its name.
-func (r *request) everyEntry(data map[string][]byte) ([]object, *failure.Error) {
+func (r *request) everyEntry(data map[string][]byte) ([]class.Object, *failure.Error) {
 	what := "reading every entry of " + r.describeSecret()
 	if len(data) == 0 {
 		return nil, failure.SecretEmpty.New(what, "it has no entries",
 			"how the Secret was written: `secretmanager encrypt` writes its entries")
 	}
-	var objects []object
-	var found problems
-	paths := pathSet{target: r.target}
+	var objects []class.Object
+	var found failure.Problems
+	paths := class.NewPathSet(r.target)
 	for _, name := range ciphertext.Entries(data) {
-		err := checkEntry(name)
+		err := class.CheckEntry(name)
 		if err == nil {
-			err = paths.add(name, "another entry")
+			err = paths.Add(name, "another entry")
 		}
 		if err != nil {
-			if !found.add("entry " + err.Error()) {
+			if !found.Add("entry " + failure.Quote(name) + " " + err.Error()) {
 				break
 			}
 			continue
 		}
-		objects = append(objects, object{path: name, entry: name, mode: defaultMode})
+		objects = append(objects, class.Object{Path: name, Entry: name, Mode: class.DefaultMode})
 	}
 	if len(found) > 0 {
 		return nil, failure.InvalidEntryName.New(what, failure.List(found),
@@ -167,6 +168,6 @@ func quoteSome(names []string) []string {
 }
 
 // describeSecret names the Secret in messages.
-func (r *request) describeSecret() string { return "Secret " + r.pod.namespace + "/" + r.secret }
+func (r *request) describeSecret() string { return "Secret " + r.pod.namespace + "/" + r.Secret }
 
 func (r *request) serviceAccount() string { return r.pod.namespace + "/" + r.pod.serviceAccount }

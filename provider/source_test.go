@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -96,8 +97,8 @@ func TestMountAsPod(t *testing.T) {
 	podOf := func(account string) []string {
 		api, uid := kube.PodToken(t, e.namespace, account+"-0", account, "", time.Hour)
 		vault, _ := kube.PodToken(t, e.namespace, account+"-0", account, "vault", time.Hour)
-		return []string{keyPodName, account + "-0", keyPodUID, uid, keyServiceAccount, account,
-			keyTokens, tokensJSON(map[string]token{"": {api, tokenExpiry}, "vault": {vault, tokenExpiry}})}
+		return []string{class.AttributePodName, account + "-0", class.AttributePodUID, uid, class.AttributeAccount, account,
+			class.AttributeTokens, tokensJSON(map[string]token{"": {api, tokenExpiry}, "vault": {vault, tokenExpiry}})}
 	}
 	params := e.params(append(podOf("app"), "vaultAuthMountPath", "")...)
 	s := serve(t, e.vault.Address, withAPIServer(t, kube.Kubeconfig))
@@ -115,8 +116,8 @@ func TestMountAsPod(t *testing.T) {
 
 	t.Run("tokens in secrets", func(t *testing.T) {
 		without := merged(params)
-		delete(without, keyTokens)
-		if _, err := s.Mount(t.Context(), mountRequest(without, map[string]string{keyTokens: params[keyTokens]})); err != nil {
+		delete(without, class.AttributeTokens)
+		if _, err := s.Mount(t.Context(), mountRequest(without, map[string]string{class.AttributeTokens: params[class.AttributeTokens]})); err != nil {
 			t.Error(err)
 		}
 	})
@@ -135,8 +136,8 @@ func TestMountAsPod(t *testing.T) {
 	})
 	t.Run("refused token", func(t *testing.T) {
 		// The provider has the kubeconfig of an administrator, and must not act as one.
-		podForgery := issuer().PodToken(e.namespace, "app-0", params[keyPodUID], "app", "", time.Hour)
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, keyTokens, tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
+		podForgery := issuer().PodToken(e.namespace, "app-0", params[class.AttributePodUID], "app", "", time.Hour)
+		_, err := s.Mount(t.Context(), mountRequest(merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
 		wantError(t, err, failure.APIServerTokenRejected, "Unauthorized", "- audience: ''")
 	})
 	t.Run("wrong service account at Vault", func(t *testing.T) {
@@ -144,7 +145,7 @@ func TestMountAsPod(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(other, map[string]string{"token": e.encrypt(t, ciphertext.Strict, "matrix", "token", "x")}))
 		wantError(t, err, failure.LoginDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes", `audience "vault"`, "HTTP 403")
 	})
-	clean(t, append([]string{params[keyTokens]}, canaries...), s.log.String())
+	clean(t, append([]string{params[class.AttributeTokens]}, canaries...), s.log.String())
 }
 
 // TestAPIServerFaults has what a real API server does not do on demand.
@@ -156,7 +157,7 @@ func TestAPIServerFaults(t *testing.T) {
 		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "value"))},
 	})
 	apiToken := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour)
-	params := e.params(keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	params := e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
 	answer := func(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -241,7 +242,7 @@ func TestAPIServerFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := serve(t, e.vault.Address, func(c *Config) { c.Kubernetes = k })
-		expired := merged(params, keyTokens, tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
+		expired := merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
 		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
 		wantError(t, err, failure.TokenExpired, `audience "" expired`, "as the pod")
 	})

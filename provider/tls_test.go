@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -98,7 +99,7 @@ func TestIPv6(t *testing.T) {
 	}
 	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
-	params := e.params("vaultAuthMountPath", "", keyPodUID, uid, keyTokens, tokensJSON(map[string]token{
+	params := e.params("vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens, tokensJSON(map[string]token{
 		"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
 	}))
 	s := serve(t, e.vault.Address, func(c *Config) {
@@ -108,7 +109,7 @@ func TestIPv6(t *testing.T) {
 		s.mountOne(t, merged(params, "vaultAddress", address), nil, "v")
 	}
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", strings.Replace(vault, "[::1]", "::1", 1)), nil))
-	wantError(t, err, failure.InvalidParameters, "vaultAddress: ", "is not an address that the provider allows")
+	wantError(t, err, failure.InvalidParameters, "vaultAddress: Forbidden")
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", vault, "secretName", "absent"), nil))
 	wantError(t, err, failure.SecretForbidden, "from https://[::1]:"+port)
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
@@ -47,7 +49,7 @@ func parseTokens(text string) (tokens, error) {
 		return nil, err
 	}
 	// A token has three values: itself and its two fields, which have one comma.
-	if values, _ := jsonSize([]byte(text)); values > 3*maxTokens+1 {
+	if values, _ := document.JSONSize([]byte(text)); values > 3*maxTokens+1 {
 		return nil, fmt.Errorf("has more than the limit of %d tokens", maxTokens)
 	}
 	var t tokens
@@ -119,10 +121,10 @@ const foreignCheck = "that CSIDriver secrets-store.csi.k8s.io has podInfoOnMount
 // the pod. It does not repeat the claims, which may be anything.
 func (p pod) compare(c podtoken.Claims) (differences []string) {
 	for _, claim := range []struct{ name, token, attribute, kubelet string }{
-		{"namespace", c.Namespace, keyPodNamespace, p.namespace},
-		{"serviceaccount.name", c.ServiceAccount, keyServiceAccount, p.serviceAccount},
-		{"pod.name", c.Pod, keyPodName, p.name},
-		{"pod.uid", c.PodUID, keyPodUID, p.uid},
+		{"namespace", c.Namespace, class.AttributePodNamespace, p.namespace},
+		{"serviceaccount.name", c.ServiceAccount, class.AttributeAccount, p.serviceAccount},
+		{"pod.name", c.Pod, class.AttributePodName, p.name},
+		{"pod.uid", c.PodUID, class.AttributePodUID, p.uid},
 	} {
 		switch {
 		case claim.token == "":

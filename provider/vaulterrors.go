@@ -14,22 +14,22 @@ import (
 // loginFailure returns the failure of a login.
 func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("logging in to Vault at %s as role %s of auth/%s with service account %s (audience %s)",
-		r.vaultAddress, failure.Quote(r.role), r.authMount, r.serviceAccount(), failure.Quote(r.audience))
-	if r.vaultNamespace != "" {
-		what += " in Vault namespace " + r.vaultNamespace
+		r.VaultAddress, failure.Quote(r.Role), r.AuthMount, r.serviceAccount(), failure.Quote(r.Audience))
+	if r.VaultNamespace != "" {
+		what += " in Vault namespace " + r.VaultNamespace
 	}
 	switch {
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return failure.LoginDenied.New(what, vaultCause(err), fmt.Sprintf(
 			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read %s`",
-			r.pod.serviceAccount, failure.Quote(r.audience), display.ShellWord("auth/"+r.authMount+"/role/"+r.role)))
+			r.pod.serviceAccount, failure.Quote(r.Audience), display.ShellWord("auth/"+r.AuthMount+"/role/"+r.Role)))
 	case errors.Is(err, transit.ErrWrongIdentity):
 		return failure.LoginIdentityMismatch.New(what, vaultCause(err), fmt.Sprintf(
-			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.authMount))
+			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.AuthMount))
 	case errors.Is(err, transit.ErrNotFound):
 		return failure.AuthMountNotFound.New(what, vaultCause(err),
 			"vaultAuthMountPath and vaultNamespace in the class: `vault auth list` shows the auth mounts; and that "+
-				r.vaultAddress+" is the address of Vault itself")
+				r.VaultAddress+" is the address of Vault itself")
 	}
 	return p.vaultFailure(r, what, err)
 }
@@ -37,18 +37,18 @@ func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 // decryptFailure returns the failure of a batch as a whole.
 func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("decrypting %s with %s at %s as role %s of auth/%s",
-		r.describeSecret(), r.key, r.vaultAddress, failure.Quote(r.role), r.authMount)
+		r.describeSecret(), r.Key, r.VaultAddress, failure.Quote(r.Role), r.AuthMount)
 	var e *transit.Error
 	switch {
 	case errors.Is(err, transit.ErrDenied):
 		return failure.DecryptDenied.New(what, vaultCause(err), fmt.Sprintf(
-			"that a policy of the role gives \"update\" on %s/decrypt/%s", r.key.Mount, r.key.Name))
+			"that a policy of the role gives \"update\" on %s/decrypt/%s", r.Key.Mount, r.Key.Name))
 	case errors.Is(err, transit.ErrInvalidToken):
 		return failure.VaultTokenExpired.New(what, vaultCause(err),
 			"token_ttl and token_num_uses of the role: the token expired right after the login")
 	case errors.Is(err, transit.ErrNotFound):
 		return failure.KeyNotFound.New(what, vaultCause(err),
-			"transitKey and transitMount in the class: `vault list "+display.ShellWord(r.key.Mount+"/keys")+"` shows the keys")
+			"transitKey and transitMount in the class: `vault list "+display.ShellWord(r.Key.Mount+"/keys")+"` shows the keys")
 	case errors.As(err, &e) && e.Status == 400:
 		return failure.DecryptFailed.New(what, vaultCause(err), keyCheck)
 	}
@@ -62,14 +62,14 @@ const keyCheck = "transitKey and scope in the class: scope none is for a key tha
 func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Error {
 	const reach = "that Vault is up and that its address, network policies and firewalls let the provider's pod on this node reach it"
 	cause := vaultCause(err)
-	at := fmt.Sprintf("Vault at %s ", r.vaultAddress)
+	at := fmt.Sprintf("Vault at %s ", r.VaultAddress)
 	timeout := p.config.MountTimeout
 	switch {
 	case errors.Is(err, transit.ErrSealed):
 		return failure.VaultSealed.New(what, fmt.Sprintf("%sis sealed and was not unsealed within %s: %s", at, timeout, cause),
 			"`vault status`; an operator has to unseal it")
 	case errors.Is(err, transit.ErrTLS):
-		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.vaultAddress, cause),
+		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.VaultAddress, cause),
 			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and "+
 				"--vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
@@ -79,7 +79,7 @@ func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Err
 			"the rate-limit quotas of Vault: `vault list sys/quotas/rate-limit`")
 	case errors.Is(err, transit.ErrNotVault):
 		return failure.NotVault.New(what, cause,
-			fmt.Sprintf("that %s is the address of Vault itself, and not of a proxy or login page", r.vaultAddress))
+			fmt.Sprintf("that %s is the address of Vault itself, and not of a proxy or login page", r.VaultAddress))
 	}
 	return failure.VaultError.New(what, cause, "Vault's log, and "+reach)
 }
@@ -108,9 +108,9 @@ func (r *request) entryFailure(entry, from string, err error) *failure.Error {
 	what := "entry " + failure.Quote(entry)
 	switch {
 	case errors.Is(err, transit.ErrMismatch):
-		location := fmt.Sprintf("with scope %s", r.scope)
-		if r.scope != ciphertext.None && r.scope != ciphertext.Cluster {
-			location = fmt.Sprintf("as %s:%s", r.scope, r.scope.Place(r.pod.namespace, r.secret, entry))
+		location := fmt.Sprintf("with scope %s", r.Scope)
+		if r.Scope != ciphertext.None && r.Scope != ciphertext.Cluster {
+			location = fmt.Sprintf("as %s:%s", r.Scope, r.Scope.Place(r.pod.namespace, r.Secret, entry))
 		}
 		check := "where the value was encrypted (label " + ciphertext.LabelTransitKey + " and annotation " + ciphertext.AnnotationScope +
 			" of the Secret), against transitKey and scope in the class; a ciphertext cannot be copied: encrypt the value again"
@@ -118,7 +118,7 @@ func (r *request) entryFailure(entry, from string, err error) *failure.Error {
 			check += "; and that the pod's nodePublishSecretRef names the same Secret as secretName in the class"
 		}
 		return failure.CiphertextMismatch.New(what, fmt.Sprintf("cannot be decrypted %s with %s: it was encrypted for another "+
-			"namespace, Secret or entry, or with another key or scope (%s)", location, r.key, err), check)
+			"namespace, Secret or entry, or with another key or scope (%s)", location, r.Key, err), check)
 	case errors.Is(err, transit.ErrTooOld):
 		return failure.KeyVersionRetired.New(what, fmt.Sprintf("its key version has been retired (%s)", err),
 			"min_decryption_version of the key, and that the Secret in the cluster has been rewrapped: `secretmanager status`")

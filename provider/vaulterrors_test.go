@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -89,7 +90,7 @@ func TestVaultFailures(t *testing.T) {
 		{"one bad entry of several", direct, e.params(), map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, failure.CiphertextMismatch, []string{`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`}},
 		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]}, failure.KeyVersionNotFound, []string{`entry "x": the key has no such version`, "too new"}},
 		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, failure.DecryptDenied, []string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
-		{"wrong service account", direct, e.params(keyServiceAccount, "intruder"), good,
+		{"wrong service account", direct, e.params(class.AttributeAccount, "intruder"), good,
 			failure.LoginDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
 		{"wrong role", direct, e.params("roleName", "nobody"), good, failure.LoginDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
 		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, failure.LoginDenied, []string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
@@ -100,7 +101,7 @@ func TestVaultFailures(t *testing.T) {
 			}
 			return isDecrypt(r)
 		}), e.params("transitMount", "$(id)"), good, failure.KeyNotFound, []string{"`vault list '$(id)/keys'`"}},
-		{"wrong audience", direct, e.params("audience", "team", keyTokens, e.vaultToken(e.namespace, "app", "team")), good,
+		{"wrong audience", direct, e.params("audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), good,
 			failure.LoginDenied, []string{`audience "team"`, "invalid audience"}},
 		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, failure.LoginDenied, []string{"auth/nowhere"}},
 		{"not there", "http://" + dead, e.params(), good, failure.VaultUnreachable, []string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},

@@ -14,10 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/provider"
 )
 
 // subjectSide is the pod and the classes that were asked about. It is read early,
@@ -40,7 +41,9 @@ type class struct {
 	object *spcv1.SecretProviderClass
 	err    error // of reading it, or of its parameters
 	bad    bool  // the error is of its parameters
-	provider.Class
+	classes.Class
+
+	entries []string // that the objects name, sorted; nil: every entry
 
 	role   map[string]any // as Vault has it; nil if it could not be read
 	login  *login
@@ -65,10 +68,10 @@ func (w *walk) load(ctx context.Context) *subjectSide {
 		return s
 	}
 	for _, v := range s.pod.Spec.Volumes {
-		if v.CSI == nil || v.CSI.Driver != driverName || v.CSI.VolumeAttributes["secretProviderClass"] == "" {
+		if v.CSI == nil || v.CSI.Driver != driverName || v.CSI.VolumeAttributes[classes.AttributeClass] == "" {
 			continue
 		}
-		w.loadClass(ctx, v.CSI.VolumeAttributes["secretProviderClass"], s.pod.Spec.ServiceAccountName, v.CSI)
+		w.loadClass(ctx, v.CSI.VolumeAttributes[classes.AttributeClass], s.pod.Spec.ServiceAccountName, v.CSI)
 	}
 	return s
 }
@@ -87,7 +90,7 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 		w.subject.classes = append(w.subject.classes, c)
 		return
 	}
-	if volume != nil && c.object.Spec.Provider != "secretmanager" {
+	if volume != nil && c.object.Spec.Provider != classes.Provider {
 		return // somebody else's volume
 	}
 	parameters := maps.Clone(c.object.Spec.Parameters)
@@ -97,7 +100,7 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 	if volume != nil {
 		maps.Copy(parameters, volume.VolumeAttributes) // which override them
 	}
-	config := w.provider.settings
+	settings := w.provider.settings
 	if !w.provider.seen {
 		// What the provider allows is not known; where credentials go is decided later.
 		allow := func(list *[]string, parameter string) {
@@ -105,16 +108,20 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 				*list = append(slices.Clone(*list), value)
 			}
 		}
-		allow(&config.AllowedAddresses, "vaultAddress")
-		allow(&config.AllowedNamespaces, "vaultNamespace")
-		allow(&config.AllowedAuthMounts, "vaultAuthMountPath")
+		allow(&settings.AllowedAddresses, "vaultAddress")
+		allow(&settings.AllowedNamespaces, "vaultNamespace")
+		allow(&settings.AllowedAuthMounts, "vaultAuthMountPath")
 	}
-	var problems []string
-	if c.Class, problems = provider.ParseClass(&config, parameters); len(problems) > 0 {
-		c.err, c.bad = errors.New(strings.Join(problems, "\n")), true
+	var errs field.ErrorList
+	if c.Class, errs = classes.Parse(parameters, &settings, ""); len(errs) > 0 {
+		c.err, c.bad = errs.ToAggregate(), true
 	}
-	slices.Sort(c.Entries)
-	c.Entries = slices.Compact(c.Entries) // a file each, of one entry perhaps
+	for _, entry := range c.Class.Entries() {
+		if !slices.Contains(c.entries, entry) {
+			c.entries = append(c.entries, entry)
+		}
+	}
+	slices.Sort(c.entries)
 	w.subject.classes = append(w.subject.classes, c)
 }
 
@@ -197,7 +204,7 @@ func (c *class) setParameter(name, value string) string {
 func (c *class) checkClass(context.Context) finding {
 	switch {
 	case c.bad:
-		return brokenf("its parameters: %s", strings.ReplaceAll(c.err.Error(), "\n", "; ")).
+		return brokenf("its parameters: %s", oneLine(c.err)).
 			mending(c.kubectl("edit", "secretproviderclass", c.name)).advising("docs/reference/parameters.md has the parameters; the pod's volumeAttributes override those of the class")
 	case apierrors.IsNotFound(c.err):
 		return brokenf("there is no SecretProviderClass %s in namespace %s", c.name, c.Namespace).mending(c.kubectl("get", "secretproviderclasses")).
@@ -206,7 +213,7 @@ func (c *class) checkClass(context.Context) finding {
 		f := unseen("get secretproviderclasses.secrets-store.csi.x-k8s.io -n "+c.Namespace, c.err)
 		f.bars = true
 		return f
-	case c.object.Spec.Provider != "secretmanager":
+	case c.object.Spec.Provider != classes.Provider:
 		return brokenf("its spec.provider is %q: the driver would not ask the provider secretmanager", c.object.Spec.Provider).
 			mending(c.kubectl("edit", "secretproviderclass", c.name))
 	}

@@ -22,8 +22,8 @@ import (
 	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/kubernetes"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/provider"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -102,8 +102,8 @@ func Run(ctx context.Context, o Options) []Link {
 		o.Patience = 4 * time.Second
 	}
 	w := &walk{Options: o, broken: map[string]string{}}
-	w.provider.settings = provider.Config{
-		AuthMount: cmp.Or(o.AuthMount, provider.DefaultAuthMount), Audience: provider.DefaultAudience, VaultNamespace: o.VaultNamespace,
+	w.provider.settings = classes.Settings{
+		AuthMount: cmp.Or(o.AuthMount, classes.DefaultAuthMount), Audience: classes.DefaultAudience, VaultNamespace: o.VaultNamespace,
 	}
 	w.installation(ctx)
 	if o.Pod != "" || o.Class != "" {

@@ -14,8 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/provider"
 )
 
 func newWalk(o Options) *walk {
@@ -150,7 +150,7 @@ func TestBinding(t *testing.T) {
 		"claims":        {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c0 := &class{walk: newWalk(Options{Namespace: "demo"}), account: "web", role: c.role, Class: provider.Class{Role: "r", AuthMount: "kubernetes"}}
+			c0 := &class{walk: newWalk(Options{Namespace: "demo"}), account: "web", role: c.role, Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
 			f := c0.judgeBinding()
 			if all := f.detail + strings.Join(f.warnings, ""); f.state != c.state || !strings.Contains(all, c.says) || c.says == "" && len(f.warnings) > 0 {
 				t.Errorf("%+v", f)

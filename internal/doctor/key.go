@@ -122,16 +122,16 @@ func (c *class) encrypt(entries ...string) string {
 }
 
 func (c *class) checkSecret(ctx context.Context) finding {
-	secret, err := c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, c.Class.Secret, metav1.GetOptions{})
+	secret, err := c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, c.Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("there is no Secret %s in namespace %s", c.Class.Secret, c.Namespace).mending(c.encrypt(c.Entries...)).
+		return brokenf("there is no Secret %s in namespace %s", c.Secret, c.Namespace).mending(c.encrypt(c.entries...)).
 			advising("FILE being what the entry is to hold; check secretName in the class first")
 	}
 	if err != nil {
 		return unseen("get secrets -n "+c.Namespace, err)
 	}
 	c.secret = secret
-	entries := c.Entries
+	entries := c.entries
 	if entries == nil {
 		entries = ciphertext.Entries(secret.Data)
 	}
@@ -200,9 +200,9 @@ func (c *class) checkOpens(ctx context.Context) finding {
 	}
 	as := c.secret.DeepCopy()
 	ciphertext.Settings{Key: c.Key.Name, Mount: c.Key.Mount, Scope: c.Scope}.Apply(as)
-	if c.Entries != nil {
+	if c.entries != nil {
 		for entry := range as.Data {
-			if !slices.Contains(c.Entries, entry) {
+			if !slices.Contains(c.entries, entry) {
 				delete(as.Data, entry)
 			}
 		}

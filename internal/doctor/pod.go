@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,7 +48,7 @@ func (w *walk) checkPod(ctx context.Context) finding {
 			continue
 		}
 		ours++
-		if v.CSI.VolumeAttributes["secretProviderClass"] == "" {
+		if v.CSI.VolumeAttributes[classes.AttributeClass] == "" {
 			wrong = append(wrong, "volume "+v.Name+" has no volumeAttributes.secretProviderClass")
 		}
 		if v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/secretmanager-io/secretmanager/provider"
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -24,9 +24,10 @@ const (
 // providerSide is what was found of the provider.
 type providerSide struct {
 	set      *appsv1.DaemonSet
-	settings provider.Config // with its defaults where nothing was found
-	seen     bool            // the settings are the provider's own
-	images   []string        // of its pods, or else of the DaemonSet
+	settings classes.Settings // with its defaults where nothing was found
+	insecure bool             // the provider accepts plain HTTP
+	seen     bool             // the settings are the provider's own
+	images   []string         // of its pods, or else of the DaemonSet
 }
 
 func (w *walk) checkProvider(ctx context.Context) finding {
@@ -72,34 +73,34 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	s := &w.provider.settings
-	s.Vault.Address = setting("vault-addr", "VAULT_ADDR", "")
+	s.VaultAddress = setting("vault-addr", "VAULT_ADDR", "")
 	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
-	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", provider.DefaultAuthMount), "/")
-	s.Audience = setting("audience", "", provider.DefaultAudience)
+	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", classes.DefaultAuthMount), "/")
+	s.Audience = setting("audience", "", classes.DefaultAudience)
 	s.AllowedAddresses = list("vault-allowed-addresses")
 	s.AllowedAuthMounts, s.AllowedNamespaces = list("vault-allowed-auth-mounts"), list("vault-allowed-namespaces")
 	insecure, given := flagValue(args, "vault-insecure-http")
-	if s.Vault.InsecureHTTP = given && insecure != "false"; !given {
-		s.Vault.InsecureHTTP = transit.FromEnvironment(func(name string) string { return env[name] }).InsecureHTTP
+	if w.provider.insecure = given && insecure != "false"; !given {
+		w.provider.insecure = transit.FromEnvironment(func(name string) string { return env[name] }).InsecureHTTP
 	}
-	if s.Vault.Address == "" && problem == "" && secret != "" {
+	if s.VaultAddress == "" && problem == "" && secret != "" {
 		problem = "it may be in Secret " + secret
 	}
 	w.provider.seen = problem == ""
 	switch {
-	case s.Vault.Address == "" && problem == "":
+	case s.VaultAddress == "" && problem == "":
 		return brokenf("DaemonSet %s/%s says nowhere where Vault is", set.Namespace, set.Name).
 			mending(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name, "VAULT_ADDR=https://HOST:8200")).
 			advising("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, or else the next apply undoes it")
 	case problem != "":
 		return okf("DaemonSet %s/%s", set.Namespace, set.Name).warning("where it looks for Vault cannot be seen: " + problem)
 	}
-	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.Vault.Address)
-	for _, address := range append([]string{s.Vault.Address}, s.AllowedAddresses...) {
+	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.VaultAddress)
+	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
 		if !transit.PlainHTTP(address) {
 			continue
 		}
-		if !s.Vault.InsecureHTTP {
+		if !w.provider.insecure {
 			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone on the network", address).
 				advising("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, for development only")
 		}

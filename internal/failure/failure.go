@@ -108,6 +108,23 @@ func List(problems []string) string {
 	return b.String()
 }
 
+// MaxProblems bounds the reported problems of one input. The rest of the input is not checked.
+const MaxProblems = 20
+
+// Problems are the problems of one input, up to MaxProblems.
+type Problems []string
+
+// Add appends a problem and reports whether there is room for more.
+func (p *Problems) Add(problem string) bool {
+	if !p.Full() {
+		*p = append(*p, problem)
+	}
+	return !p.Full()
+}
+
+// Full reports whether there is no room for more.
+func (p *Problems) Full() bool { return len(*p) >= MaxProblems }
+
 // Quote quotes a text of any length and origin.
 func Quote(s string) string { return fmt.Sprintf("%q", Clip(s, 120)) }
 

@@ -3,30 +3,30 @@ package lint
 import (
 	"cmp"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/provider"
 )
 
 // class is a SecretProviderClass of ours.
 type class struct {
 	object
-	says  provider.Class
+	classes.Class
 	lines map[string]int // of the parameters
 }
 
 func (f *File) class(n *yaml.Node) {
 	root := pairs(n)
 	spec := pairs(get(root, "spec"))
-	if name, _ := text(get(spec, "provider")); name != "secretmanager" {
+	if name, _ := text(get(spec, "provider")); name != classes.Provider {
 		return
 	}
 	c := &class{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
@@ -46,43 +46,21 @@ func (f *File) class(n *yaml.Node) {
 		}
 		values[p.name], c.lines[p.name] = value, p.value.Line
 	}
-	var problems []string
-	c.says, problems = provider.ParseClass(nil, values)
-	for _, problem := range problems {
-		f.findings = append(f.findings, c.finding(ruleParameters, c.at(problem), "", "%s", withoutValues(problem, values)))
+	var errs field.ErrorList
+	c.Class, errs = classes.Parse(values, nil, "")
+	for _, err := range errs {
+		f.findings = append(f.findings, c.finding(ruleParameters, c.at(err.Field), "", "%s", err))
 	}
 	f.classes = append(f.classes, c)
 }
 
-// What the provider says repeats what it does not like, in quotes, which is right
-// for the event of a pod. Here it may be anything. Names of fields stay.
-var (
-	quoted     = regexp.MustCompile(`"(?:[^"\\]|\\.)*("|$)`)
-	yamlQuoted = regexp.MustCompile(`(: is not YAML: .*anchor )'.*'`)
-)
-
-// withoutValues takes what is in a value of a parameter out of a problem.
-func withoutValues(problem string, values map[string]string) string {
-	problem = yamlQuoted.ReplaceAllString(problem, "${1}(removed)")
-	return quoted.ReplaceAllStringFunc(problem, func(q string) string {
-		text, err := strconv.Unquote(q)
-		if text == ".." {
-			return q
-		}
-		for _, value := range values {
-			if err != nil || strings.Contains(value, strings.TrimSuffix(text, "…")) {
-				return "(removed)"
-			}
-		}
-		return q
-	})
-}
-
-// at returns the line of the parameter that a problem begins with.
-func (c *class) at(problem string) int {
-	name := strings.TrimPrefix(problem, `"`)
-	if i := strings.IndexAny(name, `":.[`); i >= 0 {
-		name = name[:i]
+// at returns the line of the parameter that a field belongs to.
+func (c *class) at(path string) int {
+	name := path
+	if unquoted, err := strconv.Unquote(path); err == nil {
+		name = unquoted // a parameter that does not exist
+	} else if i := strings.IndexAny(path, ".["); i >= 0 {
+		name = path[:i]
 	}
 	if line, ok := c.lines[name]; ok {
 		return line
@@ -93,19 +71,19 @@ func (c *class) at(problem string) int {
 // check holds the class against its Secret. There may be several of that name,
 // for other clusters: then it has to fit one of them, and the nearest comes first.
 func (c *class) check(files []*File, o Options) []Finding {
-	if len(validation.IsDNS1123Subdomain(c.says.Secret)) > 0 {
+	if len(validation.IsDNS1123Subdomain(c.Secret)) > 0 {
 		return nil // and parameters says so
 	}
 	var all []*Secret
 	for _, f := range files {
 		for _, s := range f.Secrets {
-			if s.name == c.says.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.in(o)) {
+			if s.name == c.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.in(o)) {
 				all = append(all, s)
 			}
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", display.Name(c.says.Secret))}
+		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", display.Name(c.Secret))}
 	}
 	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
 	best := c.compare(all[0])
@@ -140,10 +118,10 @@ func (c *class) compare(s *Secret) (findings []Finding) {
 			findings = append(findings, c.finding(ruleClassDiffers, c.at(parameter), "", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter, display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
-	differs("transitKey", c.says.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
-	differs("transitMount", c.says.Key.Mount, s.mount())
-	differs("scope", string(c.says.Scope), string(s.scope()))
-	for _, entry := range c.says.Entries {
+	differs("transitKey", c.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
+	differs("transitMount", c.Key.Mount, s.mount())
+	differs("scope", string(c.Scope), string(s.scope()))
+	for _, entry := range c.Entries() {
 		if len(validation.IsConfigMapKey(entry)) == 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
 			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", display.Name(s.name), display.Name(s.file.Name), s.line))
 		}

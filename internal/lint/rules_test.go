@@ -254,9 +254,9 @@ func TestMessages(t *testing.T) {
 		{dataOf(b64(ct(1) + "\n")), `entry "a": has white space around the ciphertext`},
 		{dataOf(b64("vault:v1:AAAA")), `entry "a": is damaged ciphertext: it is cut short: encrypt the value again`},
 		{dataOf(b64("vault:v0:AAAA")), `entry "a": is damaged ciphertext: its key version is not a number from 1: encrypt`},
-		{classOf("    secretNam: x\n    vaultAddress: x\n    objects: '- {objectName: ../x, secretKey: y}'\n"), `SecretProviderClass demo/matrix: vaultAddress: vault address (removed) is not of the form`},
-		{classOf("    secretNam: x\n"), `"secretNam": is not a parameter; did you mean "secretName"?`},
-		{classOf("    objects: '- {objectName: ../x, secretKey: y}'\n"), `objects[0].objectName: (removed) has ".." in it`},
+		{classOf("    secretNam: x\n    vaultAddress: x\n    objects: '- {objectName: ../x, secretKey: y}'\n"), `SecretProviderClass demo/matrix: vaultAddress: Invalid value: must be an address such as https://HOST:8200`},
+		{classOf("    secretNam: x\n"), `"secretNam": Forbidden: unknown parameter; did you mean secretName?`},
+		{classOf("    objects: '- {objectName: ../x, secretKey: y}'\n"), `objects[0].objectName: Invalid value: must not contain ".."`},
 	} {
 		if got := fmt.Sprint(checkFiles(t, map[string]string{"a.yaml": test.source}, Options{})); !strings.Contains(got, test.want) {
 			t.Errorf("%q is not in %s", test.want, got)

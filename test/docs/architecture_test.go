@@ -161,6 +161,7 @@ func TestImportRules(t *testing.T) {
 	need("internal/cli", "internal/inventory", "internal/manifest", "internal/doctor", "internal/vaultsetup", "internal/lint")
 	never("cmd/secretmanager-provider", commandLine)
 	never("cmd/secretmanager-rotator", commandLine)
+	never("cmd/secretmanager", below(module+"/provider"))
 	never("cmd/secretmanager-provider", below("k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/dynamic", module+"/rotator"))
 	var apis []string
 	for _, dep := range all["cmd/secretmanager-provider"].Deps {

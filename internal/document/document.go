@@ -1,4 +1,8 @@
-package provider
+// Package document reads fields of JSON and YAML that anybody may have written.
+//
+// The limits bound memory and time before anything is built from a text. No error repeats a value of the document,
+// because it is the plaintext of a Secret.
+package document
 
 import (
 	"bytes"
@@ -13,56 +17,53 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// errNotDocument is what a plaintext gives that fields cannot be taken from. The
-// parser's own words would repeat parts of it.
+// errNotDocument replaces the errors of the parsers, which repeat parts of the text.
 var errNotDocument = errors.New("the plaintext is neither JSON nor YAML")
 
-// What a plaintext gives that is not read for its size.
+// Errors of a text that is too large to be parsed.
 var (
-	errTooManyValues = fmt.Errorf("the plaintext holds more values than the limit of %d", maxNodes)
-	errTooDeep       = fmt.Errorf("the plaintext nests deeper than the limit of %d", maxDepth)
+	ErrTooManyValues = fmt.Errorf("the plaintext holds more values than the limit of %d", MaxNodes)
+	ErrTooDeep       = fmt.Errorf("the plaintext nests deeper than the limit of %d", MaxDepth)
 )
 
 // document is a plaintext that fields are taken from. JSON is read as the YAML
-// that it is not quite: see parseDocument.
-type document struct {
+// that it is not quite: see Parse.
+type Document struct {
 	json  any // json.Number, string, bool, nil, []any, map[string]any
 	yaml  *yaml.Node
 	index map[*yaml.Node]map[string]yamlValue // of the mappings that were looked into
 }
 
 type yamlValue struct {
-	node  *yaml.Node
-	twice bool // its name is there more than once
+	node      *yaml.Node
+	duplicate bool // its name occurs more than once
 }
 
-// parseDocument reads JSON or, failing that, YAML of one document. JSON is not
+// Parse reads JSON or, failing that, YAML of one document. JSON is not
 // left to the YAML reader, which takes numbers, escapes and tabs differently.
-func parseDocument(plaintext []byte) (*document, error) {
+func Parse(plaintext []byte) (*Document, error) {
 	if !utf8.Valid(plaintext) {
 		return nil, errNotDocument // the JSON reader would put something else in place
 	}
 	if json.Valid(plaintext) {
-		switch values, depth := jsonSize(plaintext); {
-		case values > maxNodes:
-			return nil, errTooManyValues
-		case depth > maxDepth:
-			return nil, errTooDeep
+		switch values, depth := JSONSize(plaintext); {
+		case values > MaxNodes:
+			return nil, ErrTooManyValues
+		case depth > MaxDepth:
+			return nil, ErrTooDeep
 		}
 		decoder := json.NewDecoder(bytes.NewReader(plaintext))
 		decoder.UseNumber() // so that numbers stay as they were written
-		var d document
+		var d Document
 		if decoder.Decode(&d.json) != nil {
 			return nil, errNotDocument
 		}
 		return &d, nil
 	}
-	if yamlNodes(string(plaintext)) > maxNodes {
-		return nil, errTooManyValues
+	if YAMLNodes(string(plaintext)) > MaxNodes {
+		return nil, ErrTooManyValues
 	}
 	var doc, next yaml.Node
 	lines := yaml.NewDecoder(bytes.NewReader(plaintext))
@@ -73,10 +74,10 @@ func parseDocument(plaintext []byte) (*document, error) {
 		return nil, errNotDocument
 	}
 	// The parser itself goes no deeper than 10,000.
-	if deeper(doc.Content[0], maxDepth) {
-		return nil, errTooDeep
+	if deeper(doc.Content[0], MaxDepth) {
+		return nil, ErrTooDeep
 	}
-	return &document{yaml: doc.Content[0], index: map[*yaml.Node]map[string]yamlValue{}}, nil
+	return &Document{yaml: doc.Content[0], index: map[*yaml.Node]map[string]yamlValue{}}, nil
 }
 
 // deeper reports whether a node has more levels than depth.
@@ -90,12 +91,12 @@ func deeper(n *yaml.Node, depth int) bool {
 // get returns the content of a field: a scalar as its text, exactly as written
 // where it is a number, and anything else as JSON. The error names the field,
 // never a value.
-func (d *document) get(w *work, field []string) ([]byte, error) {
-	if err := w.do(len(field)); err != nil {
+func (d *Document) Get(b *Budget, field []string) ([]byte, error) {
+	if err := b.Spend(len(field)); err != nil {
 		return nil, err
 	}
 	if d.yaml != nil {
-		return d.yamlField(w, field)
+		return d.yamlField(b, field)
 	}
 	return jsonField(d.json, field)
 }
@@ -132,13 +133,13 @@ func jsonField(v any, field []string) ([]byte, error) {
 	return marshal(v)
 }
 
-func (d *document) yamlField(w *work, field []string) ([]byte, error) {
+func (d *Document) yamlField(b *Budget, field []string) ([]byte, error) {
 	n := d.yaml
 	for i, name := range field {
 		switch n.Kind {
 		case yaml.MappingNode:
 			if d.index[n] == nil {
-				if err := w.do(len(n.Content)); err != nil {
+				if err := b.Spend(len(n.Content)); err != nil {
 					return nil, err
 				}
 				d.index[n] = indexed(n)
@@ -147,8 +148,8 @@ func (d *document) yamlField(w *work, field []string) ([]byte, error) {
 			switch {
 			case next.node == nil:
 				return nil, missing(field[:i+1])
-			case next.twice:
-				return nil, fmt.Errorf("field %s is there twice", fieldName(field[:i+1]))
+			case next.duplicate:
+				return nil, fmt.Errorf("field %s occurs twice", fieldName(field[:i+1]))
 			}
 			n = next.node
 		case yaml.SequenceNode:
@@ -165,7 +166,7 @@ func (d *document) yamlField(w *work, field []string) ([]byte, error) {
 	}
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		v, err := plain(w, n, field)
+		v, err := plain(b, n, field)
 		if err != nil {
 			return nil, err
 		}
@@ -181,23 +182,23 @@ func indexed(mapping *yaml.Node) map[string]yamlValue {
 	values := make(map[string]yamlValue, len(mapping.Content)/2)
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if key := mapping.Content[i]; key.Kind == yaml.ScalarNode {
-			_, twice := values[key.Value]
-			values[key.Value] = yamlValue{mapping.Content[i+1], twice}
+			_, duplicate := values[key.Value]
+			values[key.Value] = yamlValue{mapping.Content[i+1], duplicate}
 		}
 	}
 	return values
 }
 
 // plain turns YAML into what JSON can hold.
-func plain(w *work, n *yaml.Node, field []string) (any, error) {
-	if err := w.do(1); err != nil {
+func plain(b *Budget, n *yaml.Node, field []string) (any, error) {
+	if err := b.Spend(1); err != nil {
 		return nil, err
 	}
 	switch n.Kind {
 	case yaml.SequenceNode:
 		list := make([]any, 0, len(n.Content))
 		for _, item := range n.Content {
-			v, err := plain(w, item, field)
+			v, err := plain(b, item, field)
 			if err != nil {
 				return nil, err
 			}
@@ -212,9 +213,9 @@ func plain(w *work, n *yaml.Node, field []string) (any, error) {
 				return nil, alias(field)
 			}
 			if _, ok := object[key.Value]; ok {
-				return nil, fmt.Errorf("field %s has a name in it twice", fieldName(field))
+				return nil, fmt.Errorf("field %s contains a name twice", fieldName(field))
 			}
-			v, err := plain(w, n.Content[i+1], field)
+			v, err := plain(b, n.Content[i+1], field)
 			if err != nil {
 				return nil, err
 			}
@@ -244,7 +245,7 @@ func plainScalar(n *yaml.Node, field []string) (any, error) {
 			return n.Value, nil
 		}
 		if f, ok := v.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-			return nil, fmt.Errorf("field %s has a number in it that JSON does not have", fieldName(field))
+			return nil, fmt.Errorf("field %s contains a number that JSON does not have", fieldName(field))
 		}
 		return v, nil
 	}
@@ -253,13 +254,13 @@ func plainScalar(n *yaml.Node, field []string) (any, error) {
 
 // marshal writes JSON without the escapes that are for browsers.
 func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(v); err != nil {
-		return nil, errors.New("it cannot be written as JSON")
+		return nil, errors.New("cannot be written as JSON")
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }
 
 // index reads the last part of the field as a position in a list of n items.
@@ -267,20 +268,20 @@ func index(field []string, n int) (int, error) {
 	last := field[len(field)-1]
 	i, err := strconv.ParseUint(last, 10, 31)
 	if err != nil || strconv.FormatUint(i, 10) != last {
-		return 0, fmt.Errorf("field %s is not there: its parent is a list, whose items are numbered from 0", fieldName(field))
+		return 0, fmt.Errorf("field %s does not exist: its parent is a list, whose items are numbered from 0", fieldName(field))
 	}
 	if int(i) >= n {
-		return 0, fmt.Errorf("field %s is not there: the list has %d items, numbered from 0", fieldName(field), n)
+		return 0, fmt.Errorf("field %s does not exist: the list has %d items, numbered from 0", fieldName(field), n)
 	}
 	return int(i), nil
 }
 
 func missing(field []string) error {
-	return fmt.Errorf("field %s is not there", fieldName(field))
+	return fmt.Errorf("field %s does not exist", fieldName(field))
 }
 
 func noFields(field []string) error {
-	return fmt.Errorf("field %s is not there: its parent is a single value", fieldName(field))
+	return fmt.Errorf("field %s does not exist: its parent is a single value", fieldName(field))
 }
 
 func null(field []string) error {
@@ -288,7 +289,37 @@ func null(field []string) error {
 }
 
 func alias(field []string) error {
-	return fmt.Errorf("field %s has a YAML alias or merge in it, which is not followed", fieldName(field))
+	return fmt.Errorf("field %s contains a YAML alias or merge, which is not followed", fieldName(field))
+}
+
+// ParseField splits the path of a field, such as "a.b.0"; a dot that is part of a name is written "\.". The error does
+// not repeat the text.
+func ParseField(s string) ([]string, error) {
+	if len(s) > MaxField {
+		return nil, fmt.Errorf("must have at most %d bytes", MaxField)
+	}
+	var parts []string
+	var part strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && i+1 < len(s) && (s[i+1] == '.' || s[i+1] == '\\'):
+			i++
+			part.WriteByte(s[i])
+		case s[i] == '.':
+			parts = append(parts, part.String())
+			part.Reset()
+		default:
+			part.WriteByte(s[i])
+		}
+	}
+	parts = append(parts, part.String())
+	if slices.Contains(parts, "") {
+		return nil, errors.New("must not have an empty part")
+	}
+	if len(parts) > MaxDepth {
+		return nil, fmt.Errorf("must have at most %d parts", MaxDepth)
+	}
+	return parts, nil
 }
 
 // fieldName writes a field as the class has it.
@@ -298,5 +329,5 @@ func fieldName(field []string) string {
 	for i, part := range field {
 		parts[i] = escape.Replace(part)
 	}
-	return failure.Quote(strings.Join(parts, "."))
+	return strconv.Quote(strings.Join(parts, "."))
 }
