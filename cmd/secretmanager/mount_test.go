@@ -11,10 +11,13 @@ import (
 	"testing"
 	"time"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -132,10 +135,10 @@ func TestMountRequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			var tokens map[string]any
-			if err := json.Unmarshal([]byte(got["csi.storage.k8s.io/serviceAccount.tokens"].(string)), &tokens); err != nil {
+			if err := json.Unmarshal([]byte(got[classes.AttributeTokens].(string)), &tokens); err != nil {
 				t.Fatal(err)
 			}
-			got["csi.storage.k8s.io/serviceAccount.tokens"] = tokens
+			got[classes.AttributeTokens] = tokens
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("attributes, -want +got:\n%s", diff)
 			}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,7 +42,7 @@ func (o *Options) readClass(file string) (secretProviderClass, error) {
 		return class, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file, class.APIVersion)
 	case class.Metadata.Name == "":
 		return class, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
-	case class.Spec.Provider != "secretmanager":
+	case class.Spec.Provider != classes.Provider:
 		return class, fmt.Errorf("--class: %s: spec.provider is %q: the driver would not ask the provider secretmanager", file, class.Spec.Provider)
 	}
 	return class, nil

@@ -10,22 +10,12 @@ import (
 	"strings"
 	"time"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
-)
-
-// What kubelet and driver add to the class's parameters.
-const (
-	attrClass     = "secretProviderClass"
-	attrPod       = "csi.storage.k8s.io/pod.name"
-	attrNamespace = "csi.storage.k8s.io/pod.namespace"
-	attrPodUID    = "csi.storage.k8s.io/pod.uid"
-	attrAccount   = "csi.storage.k8s.io/serviceAccount.name"
-	attrEphemeral = "csi.storage.k8s.io/ephemeral"
-	attrTokens    = "csi.storage.k8s.io/serviceAccount.tokens"
 )
 
 // request makes the request that the driver would send.
@@ -66,17 +56,17 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 		attributes = map[string]string{}
 	}
 	maps.Copy(attributes, o.attributes)
-	attributes[attrClass] = class.Metadata.Name
-	attributes[attrPod] = cmp.Or(o.pod, claims.Pod, "mount")
-	attributes[attrNamespace] = namespace
-	attributes[attrPodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
-	attributes[attrAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
-	attributes[attrEphemeral] = "true"
+	attributes[classes.AttributeClass] = class.Metadata.Name
+	attributes[classes.AttributePodName] = cmp.Or(o.pod, claims.Pod, "mount")
+	attributes[classes.AttributePodNamespace] = namespace
+	attributes[classes.AttributePodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
+	attributes[classes.AttributeAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
+	attributes[classes.AttributeEphemeral] = "true"
 	tokensText, err := json.Marshal(tokens)
 	if err != nil {
 		return nil, err
 	}
-	attributes[attrTokens] = string(tokensText)
+	attributes[classes.AttributeTokens] = string(tokensText)
 	attributesText, err := json.Marshal(attributes)
 	if err != nil {
 		return nil, err
