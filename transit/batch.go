@@ -6,23 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// A batch request holds at most so many items, and so many bytes of ciphertext
-// or encoded plaintext; a longer slice is sent as several. OpenBao takes 1,000
-// JSON strings a request, which is 249 items with a context; Vault takes a
-// string of 1 MiB, so an item may fill a batch by itself.
+// A batch request holds at most maxBatchItems and maxBatchBytes of ciphertext or
+// encoded plaintext; a longer slice is sent as several requests. OpenBao accepts
+// 1,000 JSON strings in a request, which is 249 items with a context. Vault accepts
+// a string of 1 MiB, so one item may fill a batch.
 const (
 	maxBatchItems = 100
 	maxBatchBytes = 1 << 20
 )
 
-// maxEncryptItems is Vault's own limit. What is encrypted together belongs
-// together, so it goes in one request where the server takes it: with OpenBao
-// that is found out by asking.
+// maxEncryptItems is Vault's own limit. Entries that are encrypted together should
+// get the same key version, so they share a request if the server accepts it. If it
+// does not, as OpenBao, bisect finds a length that it accepts.
 const maxEncryptItems = 10_000
 
 // Key names a transit key.
@@ -53,28 +53,31 @@ type Item struct {
 	Context []byte
 }
 
-// Result answers the Item at the same position: Data, or Err, which wraps
-// [ErrMismatch], [ErrTooOld], [ErrTooNew] or [ErrNotFound] where one fits.
+// Result is the outcome for the Item at the same position: Data, or Err, which wraps
+// [ErrMismatch], [ErrTooOld], [ErrTooNew] or [ErrNotFound] where one fits. If a request
+// fails because of one of its items, that item alone fails, with an [*Error].
 type Result struct {
 	Data []byte
 	Err  error
 }
 
 // Encrypt returns the ciphertext of each item, under the newest version of the
-// key: in one request if they are no more than fit into a Secret. The error is
-// about the request as a whole; items fail on their own.
+// key, in one request if the server accepts it. The error is an [*Error] that every
+// item would meet, such as a denied request; any other failure is in the Result of
+// its item.
 func (s *Session) Encrypt(ctx context.Context, k Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
 }
 
-// Decrypt returns the plaintext of each item.
+// Decrypt returns the plaintext of each item. Errors are as for [Session.Encrypt].
 func (s *Session) Decrypt(ctx context.Context, k Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "decrypt", "decrypting", k, items)
 }
 
-// Rewrap returns each item encrypted anew under the newest version of the key,
-// without showing the plaintext to anybody outside of Vault. An item that is
-// at that version already gets a new text all the same: leave such items out.
+// Rewrap returns each item encrypted again under the newest version of the key,
+// without showing the plaintext to anybody outside of Vault. An item that is at that
+// version already gets a new text all the same, so callers leave such items out.
+// Errors are as for [Session.Encrypt].
 func (s *Session) Rewrap(ctx context.Context, k Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "rewrap", "rewrapping", k, items)
 }
@@ -102,63 +105,122 @@ func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []It
 			return nil, fail(errors.New("some items of the batch have a context and some have none"))
 		}
 	}
-	limit := maxBatchItems
-	if op == "encrypt" {
-		limit = maxEncryptItems
-	}
 	results := make([]Result, 0, len(items))
-	for start := 0; start < len(items); {
-		end, size := start, 0
-		in := make([]batchItem, 0, min(len(items)-start, limit))
-		for end < len(items) && len(in) < limit {
-			it := encode(op, items[end])
-			n := len(it.Ciphertext)
-			if it.Plaintext != nil {
-				n = len(*it.Plaintext)
-			}
-			if len(in) > 0 && size+n > maxBatchBytes {
-				break
-			}
-			in, size, end = append(in, it), size+n, end+1
-		}
-		var out struct {
-			Data *struct {
-				Results []batchResult `json:"batch_results"`
-			} `json:"data"`
-		}
-		err := s.do(ctx, request{
-			op: Operation(op), doing: doing, method: http.MethodPost, path: k.Mount + "/" + op + "/" + k.Name,
-			in: map[string]any{"batch_input": in}, items: len(in), out: &out, partial: true,
-		})
-		if len(in) > maxBatchItems && tooMany(err) {
-			limit = maxBatchItems
-			continue
-		}
+	call := batchCall{session: s, op: op, doing: doing, key: k}
+	for rest := encodeItems(op, items); len(rest) > 0; {
+		n := batchLength(op, rest)
+		answered, err := call.bisect(ctx, rest[:n])
 		if err != nil {
 			return nil, err
 		}
-		// Results are told apart by nothing but their position: a wrong number of
-		// them could give one file the secret of another.
-		if out.Data == nil || len(out.Data.Results) != len(in) {
-			n := 0
-			if out.Data != nil {
-				n = len(out.Data.Results)
-			}
-			return nil, fail(fmt.Errorf("%w: %d results for %d items", ErrNotVault, n, len(in)))
-		}
-		for _, r := range out.Data.Results {
-			results = append(results, decodeResult(op, r))
-		}
-		start = end
+		results, rest = append(results, answered...), rest[n:]
 	}
 	return results, nil
 }
 
-// tooMany is whether a request was refused for the size of its JSON, which both
-// servers name so.
-func tooMany(err error) bool {
+// batchLength returns how many of the items share the first request: at least one.
+func batchLength(op string, items []batchItem) int {
+	limit := maxBatchItems
+	if op == "encrypt" {
+		limit = maxEncryptItems
+	}
+	size := 0
+	for i, it := range items[:min(len(items), limit)] {
+		size += it.size()
+		if i > 0 && size > maxBatchBytes {
+			return i
+		}
+	}
+	return min(len(items), limit)
+}
+
+// maxFailures bounds the failed requests of one call. It is enough to bisect a batch in
+// which every item fails.
+const maxFailures = 2 * maxBatchItems
+
+// batchCall is a call of Encrypt, Decrypt or Rewrap.
+type batchCall struct {
+	session  *Session
+	op       string
+	doing    string
+	key      Key
+	failures int // requests that failed because of an item
+}
+
+// bisect sends the items in one request. If the request fails for a reason that one item
+// may have caused, bisect sends each half by itself, so that a single item fails alone.
+func (c *batchCall) bisect(ctx context.Context, items []batchItem) ([]Result, error) {
+	results, err := c.send(ctx, items)
+	if err == nil || !c.itemMayCause(err) {
+		return results, err
+	}
+	if c.failures++; len(items) == 1 || c.failures >= maxFailures {
+		return slices.Repeat([]Result{{Err: err}}, len(items)), nil
+	}
+	half := len(items) / 2
+	first, err := c.bisect(ctx, items[:half])
+	if err != nil {
+		return nil, err
+	}
+	second, err := c.bisect(ctx, items[half:])
+	if err != nil {
+		return nil, err
+	}
+	return append(first, second...), nil
+}
+
+// itemMayCause reports whether a request may have failed because of one of its items,
+// rather than because of the login, the policy, the key or the state of Vault. The limits
+// that servers set on the JSON of a request are such a reason.
+func (c *batchCall) itemMayCause(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && !e.Transient && e.Status >= http.StatusBadRequest && strings.Contains(e.Error(), "JSON")
+	return errors.As(err, &e) && e.Doing == c.doing && !e.Transient && !errors.Is(err, ErrNotFound) &&
+		(e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge ||
+			e.Status >= http.StatusInternalServerError)
+}
+
+// send makes one request and returns the result of each item.
+func (c *batchCall) send(ctx context.Context, items []batchItem) ([]Result, error) {
+	var out struct {
+		Data struct {
+			Results []batchResult `json:"batch_results"`
+		} `json:"data"`
+	}
+	if err := c.session.do(ctx, request{
+		op: Operation(c.op), doing: c.doing, method: http.MethodPost, path: c.key.Mount + "/" + c.op + "/" + c.key.Name,
+		in: map[string]any{"batch_input": items}, items: len(items), out: &out, partial: true,
+	}); err != nil {
+		return nil, err
+	}
+	// Only the position assigns a result to its item: with a wrong number of results,
+	// one file could get the secret of another.
+	if n := len(out.Data.Results); n != len(items) {
+		return nil, &Error{
+			Doing: c.doing, Address: c.session.client.address,
+			Err: fmt.Errorf("%w: %d results for %d items", ErrNotVault, n, len(items)),
+		}
+	}
+	results := make([]Result, len(items))
+	for i, r := range out.Data.Results {
+		results[i] = decodeResult(c.op, r)
+	}
+	return results, nil
+}
+
+func encodeItems(op string, items []Item) []batchItem {
+	encoded := make([]batchItem, len(items))
+	for i, it := range items {
+		encoded[i] = encode(op, it)
+	}
+	return encoded
+}
+
+// size returns the length of the text of the item, which is most of its JSON.
+func (b batchItem) size() int {
+	if b.Plaintext != nil {
+		return len(*b.Plaintext)
+	}
+	return len(b.Ciphertext)
 }
 
 func encode(op string, it Item) batchItem {
