@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,11 +28,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// A kill ends a run at the nth time that it comes to a step.
+// A kill ends a run at the nth request of a step, which is an index of steps.
 type kill struct {
-	Step string
+	Step int
 	Nth  int64
 }
+
+func (k kill) String() string { return fmt.Sprintf("request %d, %s", k.Nth, steps[k.Step]) }
 
 // victim is what a run needs that is to be killed, in this process or another.
 type victim struct {
@@ -68,22 +68,23 @@ func runVictim(text string) {
 		fail(err)
 	}
 	config.QPS, config.ContentType = -1, runtime.ContentTypeProtobuf
-	kube, err1 := kubernetes.NewForConfig(config)
-	client, err2 := transit.NewClient(transit.Config{Address: v.Vault})
+	g := &trigger{step: steps[v.Kill.Step], nth: v.Kill.Nth, do: func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+			fail(err)
+		}
+		select {} // until it takes effect
+	}}
+	config.Wrap(g.wrap)
+	server, err1 := g.vault(v.Vault)
+	kube, err2 := kubernetes.NewForConfig(config)
 	if err := errors.Join(err1, err2); err != nil {
 		fail(err)
 	}
-	var times atomic.Int64
-	_, err = rotator.RunInside(context.Background(), client.Session("", transit.StaticToken(v.Token)), kube, v.options(), rotator.Inside{
-		Hook: func(step string) {
-			if step == v.Kill.Step && times.Add(1) == v.Kill.Nth {
-				if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
-					fail(err)
-				}
-				select {} // until it takes effect
-			}
-		},
-	})
+	client, err := transit.NewClient(transit.Config{Address: server.URL})
+	if err != nil {
+		fail(err)
+	}
+	_, err = rotator.Run(context.Background(), client.Session("", transit.StaticToken(v.Token)), kube, v.options())
 	if err != nil {
 		fail(err)
 	}
@@ -106,7 +107,7 @@ func (w *world) killProcess(v victim) bool {
 		return true
 	}
 	if err != nil {
-		w.t.Fatalf("the run that was to be killed at %+v: %v\n%s", v.Kill, err, output)
+		w.t.Fatalf("the run that was to be killed at %s: %v\n%s", v.Kill, err, output)
 	}
 	return false
 }
@@ -119,36 +120,28 @@ func (w *world) killInside(v victim) bool {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
-	var dead atomic.Bool
-	gate := func(next http.RoundTripper) http.RoundTripper {
-		return roundTrip(func(r *http.Request) (*http.Response, error) {
-			if dead.Load() {
-				return nil, errKilled
-			}
-			return next.RoundTrip(r)
-		})
+	g := &trigger{step: steps[v.Kill.Step], nth: v.Kill.Nth}
+	g.do = func() {
+		g.dead.Store(true)
+		cancel()
 	}
 	config := rest.CopyConfig(w.api.Config)
 	config.ContentType = runtime.ContentTypeProtobuf
-	config.Wrap(gate)
+	config.Wrap(g.wrap)
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var times atomic.Int64
-	_, err = rotator.RunInside(ctx, w.session(v.Vault, v.Token), kube, v.options(), rotator.Inside{
-		Patience: time.Nanosecond,
-		Hook: func(step string) {
-			if step == v.Kill.Step && times.Add(1) == v.Kill.Nth {
-				dead.Store(true)
-				cancel()
-			}
-		},
-	})
-	if !dead.Load() && err != nil {
-		w.t.Fatalf("the run that was to be killed at %+v: %v", v.Kill, err)
+	server, err := g.vault(v.Vault)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	if !dead.Load() {
+	defer server.Close()
+	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(), rotator.Inside{Patience: time.Nanosecond})
+	if !g.dead.Load() && err != nil {
+		w.t.Fatalf("the run that was to be killed at %s: %v", v.Kill, err)
+	}
+	if !g.dead.Load() {
 		return false
 	}
 	w.outlast(v)
@@ -161,7 +154,7 @@ func (w *world) outlast(v victim) {
 	w.t.Helper()
 	_, err := w.kube.CoordinationV1().Leases(v.State).Patch(w.t.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`), metav1.PatchOptions{})
 	if err != nil {
-		w.t.Fatalf("the Lease of a run that was killed at %+v: %v", v.Kill, err)
+		w.t.Fatalf("the Lease of a run that was killed at %s: %v", v.Kill, err)
 	}
 }
 
@@ -267,15 +260,15 @@ func (w *world) intact(plain map[string]map[string]string, version int) {
 // one, at every step that there is; the next one does the rest.
 func TestKilledAtEachStep(t *testing.T) {
 	for way, killed := range map[string]func(*world, victim) bool{"process": (*world).killProcess, "inside": (*world).killInside} {
-		for _, step := range rotator.Steps {
-			t.Run(way+"/"+string(step), func(t *testing.T) {
+		for i, step := range steps {
+			t.Run(way+"/"+step.String(), func(t *testing.T) {
 				w := newWorld(t)
 				w.agedKey(48 * time.Hour)
 				plain := w.populate(4)
-				v := w.killable(kill{string(step), 1})
+				v := w.killable(kill{i, 1})
 				v.Retire = true
-				switch v.Kill.Step { // in the middle of those that there are many of
-				case "a Secret is about to be written", "a Secret was written":
+				switch step { // in the middle of those that there are many of
+				case beforePatchStep, afterPatch:
 					v.Kill.Nth = 5
 				}
 				if !killed(w, v) {
@@ -293,9 +286,9 @@ func TestKilledAtEachStep(t *testing.T) {
 // TestKilledAtRandom kills runs at 200 points over 10,000 Secrets, each going on
 // from where the last one ended, every tenth as a process.
 func TestKilledAtRandom(t *testing.T) {
-	secrets, points := 10000, 200
+	secrets, kills := 10000, 200
 	if testing.Short() {
-		secrets, points = 1000, 50
+		secrets, kills = 1000, 50
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -306,27 +299,25 @@ func TestKilledAtRandom(t *testing.T) {
 
 	// Those that a run comes to before it has nothing to do any more, and how
 	// often at most: all kills together leave something for the last run.
-	per := int64(secrets / points)
-	often := map[string]int64{
-		"a page was listed": int64(secrets/500 + 2), "everything was counted": 1, "a key is about to be rotated": 1, "a key was rotated": 1,
-		"a batch is about to be rewrapped": max(per/20, 1), "a batch was rewrapped": max(per/20, 1),
-		"a Secret is about to be written": 2 * per, "a Secret was written": 2 * per,
+	per := int64(secrets / kills)
+	often := map[step]int64{
+		afterPage: int64(secrets/500 + 2), beforeReadKey: 1, beforeRotate: 1, afterRotate: 1,
+		beforeRewrap: max(per/20, 1), afterRewrap: max(per/20, 1),
+		beforePatchStep: 2 * per, afterPatch: 2 * per,
 	}
-	steps := make([]string, 0, len(often))
-	for _, s := range rotator.Steps {
-		if often[string(s)] > 0 {
-			steps = append(steps, string(s))
+	var points []int
+	for i, s := range steps {
+		if often[s] > 0 {
+			points = append(points, i)
 		}
-	}
-	if len(steps) != len(often) {
-		t.Fatal("there is no such step any more as this test names")
 	}
 	v := w.killable(kill{})
 	hits := map[string]int{}
-	for n := 0; n < points; {
-		step := steps[random.IntN(len(steps))]
-		v.Kill = kill{step, 1 + random.Int64N(often[step])}
-		if n > 0 && w.keyInfo().Latest > 1 && strings.HasPrefix(step, "a key") {
+	for n := 0; n < kills; {
+		point := points[random.IntN(len(points))]
+		step := steps[point]
+		v.Kill = kill{point, 1 + random.Int64N(often[step])}
+		if n > 0 && w.keyInfo().Latest > 1 && strings.HasSuffix(step.path, "/rotate") {
 			continue // that one is past
 		}
 		way := w.killInside
@@ -334,9 +325,9 @@ func TestKilledAtRandom(t *testing.T) {
 			way = w.killProcess
 		}
 		if !way(v) {
-			t.Fatalf("the run that was to be killed at %+v came to its end after %d others", v.Kill, n)
+			t.Fatalf("the run that was to be killed at %s came to its end after %d others", v.Kill, n)
 		}
-		hits[step]++
+		hits[step.String()]++
 		n++
 	}
 	t.Logf("killed %v", hits)

@@ -9,12 +9,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Steps are all at which a run may be killed, in about their order.
-var Steps = []step{
-	stepLeased, stepListed, stepPlanned, stepRotating, stepRotated, stepRewrapping, stepRewrapped, stepWriting, stepWritten,
-	stepVerified, stepRetiring, stepRetired, stepTrimming, stepTrimmed, stepSaving, stepSaved, stepTold,
-}
-
 // What a Lease lasts, how often it is renewed, and for how long the API server is
 // waited for.
 const (
@@ -29,7 +23,6 @@ const MaxPageBytes = maxPageBytes
 // Inside is what only tests change of a run.
 type Inside struct {
 	PageSize int64
-	Hook     func(step string)
 	Patience time.Duration
 }
 
@@ -41,9 +34,6 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 	r := newRun(vault, kube, opts)
 	if in.PageSize != 0 {
 		r.pageSize = in.PageSize
-	}
-	if in.Hook != nil {
-		r.hook = func(s step) { in.Hook(string(s)) }
 	}
 	if in.Patience != 0 {
 		r.patience.limit = in.Patience

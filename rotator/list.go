@@ -90,7 +90,6 @@ func (r *run) eachIn(ctx context.Context, namespace string, a area, visit func(*
 			}
 			return err
 		}
-		r.at(stepListed)
 		for _, s := range page.Items {
 			s.ManagedFields = nil
 			visit(&s) // a copy, so that who keeps it does not keep the page

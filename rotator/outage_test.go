@@ -35,23 +35,13 @@ func ownWorld(t *testing.T) *world {
 }
 
 // patient is a session that waits for a Vault that does not answer for now.
-func (w *world) patient() *transit.Session {
+func (w *world) patient(address string) *transit.Session {
 	w.t.Helper()
-	client, err := transit.NewClient(transit.Config{Address: w.vault.Address, RetryFor: time.Minute})
+	client, err := transit.NewClient(transit.Config{Address: address, RetryFor: time.Minute})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return client.Session("", transit.StaticToken(w.vault.RootToken))
-}
-
-// do calls a function at the nth time that a run comes to a step.
-func (k kill) do(f func()) func(string) {
-	var times atomic.Int64
-	return func(step string) {
-		if step == k.Step && times.Add(1) == k.Nth {
-			f()
-		}
-	}
 }
 
 // TestOutage lets the real servers fail in the middle of a run. What comes back
@@ -81,53 +71,54 @@ func TestOutage(t *testing.T) {
 	const quota = "sys/quotas/rate-limit/outage"
 	tests := map[string]struct {
 		patient bool
-		at      kill
+		at      step
+		nth     int64
 		do      func()
 		undo    func()
 		err     string // part of the report; empty: all is done
 	}{
 		"Vault is sealed": {
-			at: kill{"a batch is about to be rewrapped", 2}, do: func() { must(w.vault.Seal(t.Context())) },
+			at: beforeRewrap, nth: 2, do: func() { must(w.vault.Seal(t.Context())) },
 			undo: func() { must(w.vault.Unseal(t.Context())) }, err: "Vault is sealed",
 		},
 		"Vault is sealed for a moment": {
-			patient: true, at: kill{"a batch is about to be rewrapped", 2}, do: func() {
+			patient: true, at: beforeRewrap, nth: 2, do: func() {
 				must(w.vault.Seal(t.Context()))
 				coming.Go(func() { must(w.vault.Unseal(t.Context())) })
 			},
 		},
 		"Vault is sealed before the key is rotated": {
-			at: kill{"a key is about to be rotated", 1}, do: func() { must(w.vault.Seal(t.Context())) },
+			at: beforeRotate, nth: 1, do: func() { must(w.vault.Seal(t.Context())) },
 			undo: func() { must(w.vault.Unseal(t.Context())) }, err: "Vault is sealed",
 		},
 		"Vault is restarted": {
-			patient: true, at: kill{"a batch is about to be rewrapped", 2}, do: func() { meanwhile(w.vault.Restart, w.vault.Address) },
+			patient: true, at: beforeRewrap, nth: 2, do: func() { meanwhile(w.vault.Restart, w.vault.Address) },
 		},
 		"Vault has a quota": {
-			at: kill{"a batch is about to be rewrapped", 2}, do: func() {
+			at: beforeRewrap, nth: 2, do: func() {
 				_, err := w.vault.Write(t.Context(), quota, map[string]any{"path": "transit/", "rate": 0.001, "interval": "1h"})
 				must(err)
 			},
 			undo: func() { must(w.vault.Delete(t.Context(), quota)) }, err: "429",
 		},
 		"Vault has a quota that lets the run through": {
-			patient: true, at: kill{"a batch is about to be rewrapped", 1}, do: func() {
+			patient: true, at: beforeRewrap, nth: 1, do: func() {
 				_, err := w.vault.Write(t.Context(), quota, map[string]any{"path": "transit/", "rate": 1, "interval": "1s"})
 				must(err)
 			},
 			undo: func() { must(w.vault.Delete(t.Context(), quota)) },
 		},
 		"the API server is restarted before a write": {
-			at: kill{"a Secret is about to be written", 150}, do: func() { must(w.api.Restart(t.Context())) },
+			at: beforePatchStep, nth: 150, do: func() { must(w.api.Restart(t.Context())) },
 		},
 		"the API server is restarted while others are written": {
-			at: kill{"a Secret is about to be written", 150}, do: func() { meanwhile(w.api.Restart, w.api.Address) },
+			at: beforePatchStep, nth: 150, do: func() { meanwhile(w.api.Restart, w.api.Address) },
 		},
 		"the API server is restarted during a list": {
-			at: kill{"a page was listed", 2}, do: func() { must(w.api.Restart(t.Context())) },
+			at: afterPage, nth: 2, do: func() { must(w.api.Restart(t.Context())) },
 		},
 		"the API server is restarted before the summary": {
-			at: kill{"the summary is about to be written", 1}, do: func() { must(w.api.Restart(t.Context())) },
+			at: beforeSummary, nth: 1, do: func() { must(w.api.Restart(t.Context())) },
 		},
 	}
 	plain := w.fill(400)
@@ -136,12 +127,18 @@ func TestOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w.t = t
 			version++
-			session := w.session(w.vault.Address, w.vault.RootToken)
+			g := &trigger{step: test.at, nth: test.nth, do: test.do}
+			server, err := g.vault(w.vault.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			session := w.session(server.URL, w.vault.RootToken)
 			if test.patient {
-				session = w.patient()
+				session = w.patient(server.URL)
 			}
 			opts := w.options(func(o *rotator.Options) { o.Rotate = rotator.Always })
-			report, err := rotator.RunInside(t.Context(), session, w.kube, opts, rotator.Inside{PageSize: 100, Hook: test.at.do(test.do)})
+			report, err := rotator.RunInside(t.Context(), session, w.client(g.wrap), opts, rotator.Inside{PageSize: 100})
 			coming.Wait()
 			if test.undo != nil {
 				test.undo()

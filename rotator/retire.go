@@ -110,9 +110,7 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	if r.DryRun {
 		return not("would be raised from %d to %d", from, to)
 	}
-	r.at(stepRetiring)
 	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), info, to)
-	r.at(stepRetired)
 	if err != nil {
 		err = withHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
 		k.fail(err)

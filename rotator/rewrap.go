@@ -151,9 +151,7 @@ func (r *run) work(ctx context.Context, b *batch) {
 	for _, p := range b.parts {
 		items = append(items, p.items()...)
 	}
-	r.at(stepRewrapping)
 	results, err := r.vault.Rewrap(ctx, b.group.key, items)
-	r.at(stepRewrapped)
 	if err != nil && len(b.parts) > 1 && perhapsOneItem(err) {
 		for _, p := range b.parts {
 			r.work(ctx, &batch{group: b.group, target: b.target, parts: []part{p}})

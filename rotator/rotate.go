@@ -33,9 +33,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 		k.RotateReason = "would be rotated: " + why
 		return
 	}
-	r.at(stepRotating)
 	after, err := r.vault.Rotate(ctx, k.key())
-	r.at(stepRotated)
 	if err != nil {
 		// Whether it took is not known, and a second try might be one version too
 		// many. The key knows.

@@ -114,7 +114,6 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.at(stepLeased)
 	report, err := r.alone(holding)
 	releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
@@ -132,7 +131,6 @@ func (r *run) alone(ctx context.Context) (*Report, error) {
 	if err := r.plan(ctx); err != nil {
 		return nil, err
 	}
-	r.at(stepPlanned)
 	stopped := r.steps(ctx)
 	errs := []error{stopped}
 	r.report.Finished, r.report.Result = r.Now().UTC(), r.report.result(stopped)
@@ -145,11 +143,8 @@ func (r *run) alone(ctx context.Context) (*Report, error) {
 		// Also of a run that is told to stop, which is when it matters most.
 		saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 		defer cancel()
-		r.at(stepSaving)
 		errs = append(errs, r.saveState(saving))
-		r.at(stepSaved)
 		r.tell(saving)
-		r.at(stepTold)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
 }
@@ -178,7 +173,6 @@ func (r *run) steps(ctx context.Context) error {
 	}
 	if ctx.Err() == nil {
 		r.verify(ctx)
-		r.at(stepVerified)
 	}
 	if (r.Retire || r.Trim) && ctx.Err() == nil {
 		if r.narrowed() {

@@ -29,7 +29,6 @@ type swapper struct {
 	kube     kubernetes.Interface
 	patience *patience
 	managed  bool // whether it writes what a GitOps tool keeps
-	hook
 }
 
 func newSwapper(vault *transit.Session, kube kubernetes.Interface, managed bool) swapper {
@@ -64,7 +63,6 @@ func (w swapper) swap(ctx context.Context, p part, target int, results []transit
 		secrets := w.kube.CoreV1().Secrets(p.secret.Namespace)
 		patch, err := rewrapPatch(p.secret, fresh)
 		if err == nil {
-			w.at(stepWriting)
 			// The tests in it make it safe to send twice.
 			err = w.patience.try(ctx, transientWrite, func() error {
 				_, err := secrets.Patch(ctx, p.secret.Name, types.JSONPatchType, patch, metav1.PatchOptions{})
@@ -73,7 +71,6 @@ func (w swapper) swap(ctx context.Context, p part, target int, results []transit
 		}
 		switch {
 		case err == nil:
-			w.at(stepWritten)
 			return ciphertext.Entries(fresh), left
 		case !conflict(err):
 			return nil, rest(fmt.Sprintf("writing the Secret: %s: check that this identity may patch it", err))

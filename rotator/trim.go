@@ -42,9 +42,7 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked o
 	if r.DryRun {
 		return not("all below version %d would be deleted for good", to)
 	}
-	r.at(stepTrimming)
 	err = r.vault.Trim(ctx, k.key(), info, to)
-	r.at(stepTrimmed)
 	if err != nil {
 		if now, readErr := r.vault.Key(ctx, k.key()); readErr != nil || now.MinAvailableVersion < to {
 			err = withHint(err, "trimming needs update on "+k.key().String()+"/config and /trim, which a rotator otherwise does not have")

@@ -1,0 +1,90 @@
+package rotator_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+
+	"github.com/secretmanager-io/secretmanager/test/relay"
+)
+
+// A step is a request of a run at which a test interferes: before it is sent, or after
+// it was answered.
+type step struct {
+	method, path string // path: part of it
+	after        bool
+}
+
+func (s step) String() string {
+	when := "before"
+	if s.after {
+		when = "after"
+	}
+	return fmt.Sprintf("%s %s %s", when, s.method, strings.ReplaceAll(strings.Trim(s.path, "/"), "/", " "))
+}
+
+var (
+	afterLease      = step{http.MethodPut, "/leases/", true}
+	afterPage       = step{http.MethodGet, "/secrets?", true}
+	beforeReadKey   = step{http.MethodGet, "/transit/keys/", false}
+	beforeRotate    = step{http.MethodPost, "/rotate", false}
+	afterRotate     = step{http.MethodPost, "/rotate", true}
+	beforeRewrap    = step{http.MethodPost, "/rewrap/", false}
+	afterRewrap     = step{http.MethodPost, "/rewrap/", true}
+	beforePatchStep = step{http.MethodPatch, "/secrets/", false}
+	afterPatch      = step{http.MethodPatch, "/secrets/", true}
+	beforeConfig    = step{http.MethodPost, "/config", false}
+	afterConfig     = step{http.MethodPost, "/config", true}
+	beforeTrim      = step{http.MethodPost, "/trim", false}
+	afterTrim       = step{http.MethodPost, "/trim", true}
+	beforeSummary   = step{http.MethodPut, "/configmaps/", false}
+	afterSummary    = step{http.MethodPut, "/configmaps/", true}
+)
+
+// steps are all at which a run may be killed, in about their order.
+var steps = []step{
+	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep, afterPatch,
+	beforeConfig, afterConfig, beforeTrim, afterTrim, beforeSummary, afterSummary,
+}
+
+// A trigger calls do at the nth request of a step, and lets no request out once dead.
+type trigger struct {
+	step step
+	nth  int64
+	do   func()
+
+	times atomic.Int64
+	dead  atomic.Bool
+}
+
+func (g *trigger) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTrip(func(r *http.Request) (*http.Response, error) {
+		here := r.Method == g.step.method && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
+		if here && !g.step.after && g.times.Add(1) == g.nth {
+			g.do()
+		}
+		if g.dead.Load() {
+			return nil, errKilled
+		}
+		resp, err := next.RoundTrip(r)
+		if here && g.step.after && g.times.Add(1) == g.nth {
+			g.do()
+		}
+		if err == nil && g.dead.Load() {
+			resp.Body.Close()
+			return nil, errKilled
+		}
+		return resp, err
+	})
+}
+
+// vault starts a relay to Vault whose requests pass through the trigger.
+func (g *trigger) vault(address string) (*httptest.Server, error) {
+	vault, err := relay.New(address, g.wrap(&http.Transport{}))
+	if err != nil {
+		return nil, err
+	}
+	return httptest.NewServer(vault), nil
+}
