@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/secretmanager-io/secretmanager/internal/document"
+	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
 // inClusterCA is where the DaemonSet mounts kube-root-ca.crt. There is no token
@@ -97,12 +97,8 @@ func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
 // and how long it took.
 func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, large func() error, tried func(status int, took time.Duration)) (map[string][]byte, error) {
 	ctx = context.WithValue(ctx, largeKey{}, large)
-	policy := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second),
-		backoff.WithMaxElapsedTime(0),
-	)
-	for {
+	var data map[string][]byte
+	err := retry.Do(ctx, 0, func() *retry.Failure {
 		began := time.Now()
 		result := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
 			SetHeader("Authorization", "Bearer "+token).
@@ -113,26 +109,13 @@ func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, 
 		body, err := result.Raw()
 		if err != nil {
 			err = result.Error() // which has the server's words
-		} else {
-			var data map[string][]byte
-			if data, err = secretData(body); err == nil {
-				return data, nil
-			}
+		} else if data, err = secretData(body); err == nil {
+			return nil
 		}
 		wait, again := transient(err)
-		wait = max(wait, policy.NextBackOff())
-		// A wait that would outlast the deadline only delays the news.
-		if end, ok := ctx.Deadline(); !again || ctx.Err() != nil || ok && time.Until(end) <= wait {
-			return nil, err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, err
-		case <-timer.C:
-		}
-	}
+		return &retry.Failure{Err: err, Final: !again, After: wait}
+	})
+	return data, err
 }
 
 // transient reports whether an error may be gone in a moment, and how long the

@@ -11,8 +11,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
 // request is one call of Vault's HTTP API.
@@ -30,7 +31,7 @@ type request struct {
 	once    bool // may not be sent twice, as it is not idempotent
 	partial bool // a batch: HTTP 400 with results for the items in data is an answer
 
-	failed   func(*Error) // told of each failure that is retried; may be nil
+	failed   func(*Error) // is told of each transient failure; may be nil
 	answered *int         // where the HTTP status of an answer goes; may be nil
 }
 
@@ -40,41 +41,20 @@ func (c *Client) do(ctx context.Context, r request) error {
 	if err := AuditFrom(ctx).check(); err != nil {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
-	policy := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second),
-		backoff.WithRandomizationFactor(0.5),
-		backoff.WithMaxElapsedTime(max(c.retryFor, 0)),
-	)
-	for tries := 1; ; tries++ {
+	tries := 0
+	return retry.Do(ctx, max(c.retryFor, 0), func() *retry.Failure {
 		failure := c.observed(ctx, r)
 		if failure == nil {
 			return nil
 		}
+		tries++
 		failure.Tries = tries
-		if !failure.Transient || r.once || c.retryFor < 0 || ctx.Err() != nil {
-			return failure
-		}
-		wait := policy.NextBackOff()
-		if wait == backoff.Stop {
-			return failure
-		}
-		wait = max(wait, failure.retryAfter)
-		// A wait that would outlast the deadline only delays the news.
-		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
-			return failure
-		}
-		if r.failed != nil {
+		final := !failure.Transient || r.once || c.retryFor < 0
+		if !final && r.failed != nil {
 			r.failed(failure)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return failure
-		case <-timer.C:
-		}
-	}
+		return &retry.Failure{Err: failure, Final: final, After: failure.retryAfter}
+	})
 }
 
 // once sends the request one time.

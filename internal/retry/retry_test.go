@@ -1,0 +1,68 @@
+package retry_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secretmanager-io/secretmanager/internal/retry"
+)
+
+var errFailed = errors.New("failed")
+
+func TestDo(t *testing.T) {
+	for name, test := range map[string]struct {
+		deadline, limit time.Duration
+		failures        int
+		failure         retry.Failure
+		attempts        int // at least
+		failed          bool
+		atLeast, atMost time.Duration
+	}{
+		"succeeds at once":     {attempts: 1},
+		"succeeds after three": {failures: 3, failure: retry.Failure{Err: errFailed}, attempts: 4, atMost: 2 * time.Second},
+		"fails finally":        {failures: 1, failure: retry.Failure{Err: errFailed, Final: true}, attempts: 1, failed: true},
+		"reaches the limit":    {limit: time.Minute, failures: 1 << 20, failure: retry.Failure{Err: errFailed}, attempts: 10, failed: true, atLeast: 50 * time.Second, atMost: 70 * time.Second},
+		"waits as it is told":  {failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour}, attempts: 2, atLeast: time.Hour, atMost: time.Hour + time.Second},
+		"does not wait for a deadline": {deadline: time.Minute, failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour},
+			attempts: 1, failed: true, atMost: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				if test.deadline != 0 {
+					limited, cancel := context.WithTimeout(ctx, test.deadline)
+					defer cancel()
+					ctx = limited
+				}
+				attempts, began := 0, time.Now()
+				err := retry.Do(ctx, test.limit, func() *retry.Failure {
+					if attempts++; attempts > test.failures {
+						return nil
+					}
+					return &test.failure
+				})
+				took := time.Since(began)
+				if attempts < test.attempts || (err != nil) != test.failed || err != nil && !errors.Is(err, errFailed) {
+					t.Errorf("%d attempts, %v", attempts, err)
+				}
+				if took < test.atLeast || test.atMost != 0 && took > test.atMost {
+					t.Errorf("took %s", took)
+				}
+			})
+		})
+	}
+}
+
+// A context that ends while Do waits leaves the last error, not its own.
+func TestDoWhileTheContextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if err := retry.Do(ctx, 0, func() *retry.Failure { return &retry.Failure{Err: errFailed} }); !errors.Is(err, errFailed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
