@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// board is what we look at of a Grafana dashboard.
+// board is a Grafana dashboard with the fields that the tests check.
 type board struct {
 	UID           string `json:"uid"`
 	Title         string `json:"title"`
@@ -44,26 +44,25 @@ func dashboard(t *testing.T) (b board) {
 	return b
 }
 
-// panels are those that show something.
+// panels returns the panels that show data.
 func (b board) panels() []panel {
 	return slices.DeleteFunc(slices.Clone(b.Panels), func(p panel) bool { return p.Type == "row" })
 }
 
-// TestDashboard: it can be imported anywhere and again, and each panel says what it
-// shows. Whether it is nice to look at only a Grafana can tell.
+// TestDashboard: the dashboard can be imported into any Grafana, and again, and each panel has a description.
 func TestDashboard(t *testing.T) {
 	b := dashboard(t)
 	if b.UID != "secretmanager" || b.Title != "SecretManager" || b.SchemaVersion == 0 {
 		t.Errorf("uid %q, title %q, schema %d", b.UID, b.Title, b.SchemaVersion)
 	}
 	if !slices.Contains(b.Templating.List, struct{ Name, Type string }{"datasource", "datasource"}) {
-		t.Error("one cannot choose the Prometheus")
+		t.Error("the dashboard has no variable for the data source")
 	}
 	ids, titles := map[int]bool{}, map[string]bool{}
-	of := source{"prometheus", "${datasource}"}
+	want := source{"prometheus", "${datasource}"}
 	for _, p := range b.Panels {
 		if ids[p.ID] || p.Title == "" || titles[p.Title] {
-			t.Errorf("panel %d, %q: another one has that number or title, or it has none", p.ID, p.Title)
+			t.Errorf("panel %d, %q: the ID or the title is not unique, or the title is empty", p.ID, p.Title)
 		}
 		ids[p.ID], titles[p.Title] = true, true
 		if p.GridPos.X+p.GridPos.W > 24 || p.GridPos.H == 0 {
@@ -72,17 +71,18 @@ func TestDashboard(t *testing.T) {
 		for _, q := range b.Panels {
 			if q.ID != p.ID && p.GridPos.X < q.GridPos.X+q.GridPos.W && q.GridPos.X < p.GridPos.X+p.GridPos.W &&
 				p.GridPos.Y < q.GridPos.Y+q.GridPos.H && q.GridPos.Y < p.GridPos.Y+p.GridPos.H {
-				t.Errorf("%s lies over %s", p.Title, q.Title)
+				t.Errorf("%s overlaps %s", p.Title, q.Title)
 			}
 		}
 	}
 	for _, p := range b.panels() {
-		if !strings.HasSuffix(p.Description, ".") || p.FieldConfig.Defaults.Unit == "" || p.Datasource != of || len(p.Targets) == 0 {
-			t.Errorf("%s: description %q, unit %q, %+v, %d queries", p.Title, p.Description, p.FieldConfig.Defaults.Unit, p.Datasource, len(p.Targets))
+		unit := p.FieldConfig.Defaults.Unit
+		if !strings.HasSuffix(p.Description, ".") || unit == "" || p.Datasource != want || len(p.Targets) == 0 {
+			t.Errorf("%s: description %q, unit %q, %+v, %d queries", p.Title, p.Description, unit, p.Datasource, len(p.Targets))
 		}
 		refs := map[string]bool{}
 		for _, q := range p.Targets {
-			if refs[q.RefID] || q.RefID == "" || q.Datasource != of {
+			if refs[q.RefID] || q.RefID == "" || q.Datasource != want {
 				t.Errorf("%s: query %q of %+v", p.Title, q.RefID, q.Datasource)
 			}
 			refs[q.RefID] = true

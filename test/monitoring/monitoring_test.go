@@ -1,6 +1,5 @@
-// Package monitoring checks the alerts, the dashboard and the runbook: that
-// Prometheus takes them, that they fire when they should, that they ask for metrics
-// that exist, and that what is in the chart and in the manifests is the same.
+// Package monitoring tests the alerts, the dashboard and the runbook: Prometheus accepts the alerts, they fire when
+// they should, queries select existing metrics, and the runbook names existing objects.
 package monitoring
 
 import (
@@ -25,8 +24,8 @@ const (
 	runbookURL    = "https://github.com/secretmanager-io/secretmanager/blob/main/" + runbookFile + "#"
 )
 
-// in returns the path of a file of the repository.
-func in(t *testing.T, file string) string {
+// pathOf returns the path of a file in the repository.
+func pathOf(t *testing.T, file string) string {
 	t.Helper()
 	root, err := programs.Root()
 	if err != nil {
@@ -37,14 +36,14 @@ func in(t *testing.T, file string) string {
 
 func read(t *testing.T, file string) string {
 	t.Helper()
-	text, err := os.ReadFile(in(t, file))
+	text, err := os.ReadFile(pathOf(t, file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// decode reads YAML or JSON strictly.
+// decode decodes YAML or JSON strictly.
 func decode[T any](t *testing.T, text string) (out T) {
 	t.Helper()
 	if err := yaml.UnmarshalStrict([]byte(text), &out); err != nil {
@@ -53,7 +52,7 @@ func decode[T any](t *testing.T, text string) (out T) {
 	return out
 }
 
-// rules is a file of rules, and the spec of a PrometheusRule.
+// rules is a file with rules.
 type rules struct {
 	Groups []struct {
 		Name  string `json:"name"`
@@ -75,12 +74,12 @@ func alerts(t *testing.T) (all []rule) {
 		all = append(all, group.Rules...)
 	}
 	if len(all) < 10 {
-		t.Fatalf("only %d alerts were found", len(all))
+		t.Fatalf("only %d alerts", len(all))
 	}
 	return all
 }
 
-// run runs a program that is built where it is not there yet.
+// run builds a program if needed and runs it.
 func run(t *testing.T, stdin, name string, args ...string) (output string, err error) {
 	t.Helper()
 	path, err := programs.Path(t.Context(), name)
@@ -94,27 +93,29 @@ func run(t *testing.T, stdin, name string, args ...string) (output string, err e
 	return out.String(), err
 }
 
-func TestPrometheusTakesTheAlerts(t *testing.T) {
-	if out, err := run(t, "", "promtool", "check", "rules", "--lint=all", "--lint-fatal", in(t, alertsFile)); err != nil {
+// TestAlertsAreValid checks the alerts with promtool.
+func TestAlertsAreValid(t *testing.T) {
+	out, err := run(t, "", "promtool", "check", "rules", "--lint=all", "--lint-fatal", pathOf(t, alertsFile))
+	if err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// testFiles have series, and what fires then.
+// testFiles have series, and the alerts that fire.
 var testFiles = []string{"test/monitoring/testdata/alerts.yaml", "test/monitoring/testdata/alerts-of-days.yaml"}
 
+// TestAlertsFire runs the tests of promtool.
 func TestAlertsFire(t *testing.T) {
 	args := []string{"test", "rules"}
 	for _, file := range testFiles {
-		args = append(args, in(t, file))
+		args = append(args, pathOf(t, file))
 	}
 	if out, err := run(t, "", "promtool", args...); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// TestAlertsAreTested: each rule is seen firing in them with all that it says, and each
-// alert as it does not.
+// TestAlertsAreTested: the test files have a case in which each rule fires, and one in which each alert does not.
 func TestAlertsAreTested(t *testing.T) {
 	type tests struct {
 		Tests []struct {
@@ -135,11 +136,11 @@ func TestAlertsAreTested(t *testing.T) {
 		}
 		all.Tests = append(all.Tests, tested.Tests...)
 	}
-	fires, rests := map[string]bool{}, map[string]bool{}
+	fires, doesNotFire := map[string]bool{}, map[string]bool{}
 	for _, test := range all.Tests {
 		for _, c := range test.Cases {
 			if len(c.Fires) == 0 {
-				rests[c.Alert] = true
+				doesNotFire[c.Alert] = true
 			}
 			for _, f := range c.Fires {
 				fires[c.Alert+" "+f.Labels["severity"]] = true
@@ -148,20 +149,20 @@ func TestAlertsAreTested(t *testing.T) {
 	}
 	for _, r := range alerts(t) {
 		if id := r.Alert + " " + r.Labels["severity"]; !fires[id] {
-			t.Errorf("%s is never seen firing", id)
+			t.Errorf("no test in which %s fires", id)
 		}
-		if !rests[r.Alert] {
-			t.Errorf("%s is never seen not firing", r.Alert)
+		if !doesNotFire[r.Alert] {
+			t.Errorf("no test in which %s does not fire", r.Alert)
 		}
 	}
 }
 
-// TestAlertsSayWhatToDo: each has a severity, says what is wrong, and links to its
-// section of the runbook, which has a section for each and no others.
-func TestAlertsSayWhatToDo(t *testing.T) {
+// TestAlertsLinkToRunbook: each alert has a severity, a summary, a description, and a link to its section of the
+// runbook. The runbook has no sections of other alerts.
+func TestAlertsLinkToRunbook(t *testing.T) {
 	var sections, names []string
 	for line := range strings.Lines(read(t, runbookFile)) {
-		// A heading that is no alert's name is a procedure.
+		// Other headings are procedures.
 		if heading, ok := strings.CutPrefix(line, "## "); ok && strings.HasPrefix(heading, "SecretManager") {
 			sections = append(sections, strings.TrimSpace(heading))
 		}
@@ -174,7 +175,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || len(r.Annotations) != 3 {
 			t.Errorf("%s has the annotations %v", r.Alert, r.Annotations)
 		}
-		// The anchor that GitHub makes of a heading of letters alone.
+		// The anchor on GitHub of a heading that has only letters.
 		if got, want := r.Annotations["runbook_url"], runbookURL+strings.ToLower(r.Alert); got != want {
 			t.Errorf("%s links to %s, want %s", r.Alert, got, want)
 		}
@@ -186,11 +187,11 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// TestRunbookNames: what the runbook's commands look for, the manifests have.
+// TestRunbookNames: the manifests have the names in the commands of the runbook.
 func TestRunbookNames(t *testing.T) {
 	var manifests strings.Builder
-	for _, folder := range []string{"manifests", "manifests/*", "manifests/*/*"} {
-		files, err := filepath.Glob(in(t, folder+"/*.yaml"))
+	for _, dir := range []string{"manifests", "manifests/*", "manifests/*/*"} {
+		files, err := filepath.Glob(pathOf(t, dir+"/*.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,11 +210,11 @@ func TestRunbookNames(t *testing.T) {
 		}
 	}
 	if len(names) < 4 {
-		t.Errorf("only %d names were found", len(names))
+		t.Errorf("only %d names", len(names))
 	}
 	for name := range names {
 		if !regexp.MustCompile(`[ \[]` + name + `[\],\s}]`).MatchString(manifests.String()) {
-			t.Errorf("the runbook speaks of %s, which is not in the manifests", name)
+			t.Errorf("the runbook names %s, which the manifests do not have", name)
 		}
 	}
 }

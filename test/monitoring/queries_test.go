@@ -25,27 +25,26 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// foreign are the metrics of others that we ask for, with their labels.
+// foreign are the metrics of other projects in our queries, with their labels.
 var foreign = map[string][]string{
-	"up": nil, // Prometheus' own
-	// kube-state-metrics'
+	"up": nil, // from Prometheus
+	// from kube-state-metrics
 	"kube_daemonset_status_number_unavailable": {"daemonset"},
 }
 
-// targetLabels are those that Prometheus gives to whatever it scrapes, or that
-// PodMonitors add.
+// targetLabels are the labels that Prometheus or a PodMonitor adds to every series.
 var targetLabels = []string{"instance", "job", "namespace", "node", "pod"}
 
-// A query is an expression, and where it stands.
-type query struct{ place, expr string }
+// A query is an expression and its location.
+type query struct{ location, expr string }
 
-// queries are all of the alerts, the dashboard and the pages.
+// queries returns the queries of the alerts, the dashboard and the pages.
 func queries(t *testing.T) (all []query) {
 	t.Helper()
 	for _, r := range alerts(t) {
 		all = append(all, query{"alert " + r.Alert, r.Expr})
 	}
-	// Grafana puts in what these stand for.
+	// Grafana replaces these variables.
 	variables := strings.NewReplacer("$__rate_interval", "5m", "$instance", ".*")
 	for _, p := range dashboard(t).panels() {
 		for _, target := range p.Targets {
@@ -54,7 +53,7 @@ func queries(t *testing.T) (all []query) {
 	}
 	block := regexp.MustCompile("(?ms)^```promql\n(.*?)^```$")
 	pages := 0
-	err := filepath.WalkDir(in(t, "docs"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(pathOf(t, "docs"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".md") {
 			return err
 		}
@@ -65,7 +64,7 @@ func queries(t *testing.T) (all []query) {
 		for _, m := range block.FindAllStringSubmatch(string(text), -1) {
 			pages++
 			for _, paragraph := range strings.Split(m[1], "\n\n") {
-				all = append(all, query{filepath.Base(path), paragraph}) // comments are part of the language
+				all = append(all, query{filepath.Base(path), paragraph}) // PromQL has comments
 			}
 		}
 		return nil
@@ -74,13 +73,12 @@ func queries(t *testing.T) (all []query) {
 		t.Fatal(err)
 	}
 	if pages < 5 {
-		t.Errorf("only %d blocks of PromQL were found in the pages", pages)
+		t.Errorf("the pages have only %d blocks of PromQL", pages)
 	}
 	return all
 }
 
-// families are the metrics that there are: those that a provider and an exporter
-// serve, and those that an exporter makes of runs.
+// families returns the metrics of a provider and of an exporter, with the metrics of an exporter after some runs.
 func families(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	silent := slog.New(slog.DiscardHandler)
@@ -117,8 +115,8 @@ func families(t *testing.T) map[string]*dto.MetricFamily {
 	return all
 }
 
-// answer is what the program promql says of an expression.
-type answer struct {
+// A result is the output of the program promql for an expression.
+type result struct {
 	Error     string
 	Selectors []struct {
 		Metric   string
@@ -127,10 +125,10 @@ type answer struct {
 	Labels []string
 }
 
-// TestQueriesAskForWhatExists: each query parses, names metrics and labels that
-// there are, and selects at least one of their series.
-func TestQueriesAskForWhatExists(t *testing.T) {
-	all, there := queries(t), families(t)
+// TestQueriesSelectExistingSeries: each query parses, has only existing metrics and labels, and selects at least one
+// series.
+func TestQueriesSelectExistingSeries(t *testing.T) {
+	all, existing := queries(t), families(t)
 	var expressions []string
 	for _, q := range all {
 		expressions = append(expressions, q.expr)
@@ -143,38 +141,38 @@ func TestQueriesAskForWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	var answers []answer
-	if err := json.Unmarshal([]byte(out), &answers); err != nil || len(answers) != len(all) {
-		t.Fatalf("%v, %d answers to %d queries", err, len(answers), len(all))
+	var results []result
+	if err := json.Unmarshal([]byte(out), &results); err != nil || len(results) != len(all) {
+		t.Fatalf("%v, %d results of %d queries", err, len(results), len(all))
 	}
 	for i, q := range all {
-		if problems := judge(answers[i], there); len(problems) > 0 {
-			t.Errorf("%s: %s\n%s", q.place, q.expr, strings.Join(problems, "\n"))
+		if problems := checkQuery(results[i], existing); len(problems) > 0 {
+			t.Errorf("%s: %s\n%s", q.location, q.expr, strings.Join(problems, "\n"))
 		}
 	}
 }
 
-func judge(a answer, there map[string]*dto.MetricFamily) (problems []string) {
+func checkQuery(a result, existing map[string]*dto.MetricFamily) (problems []string) {
 	if a.Error != "" {
 		return []string{a.Error}
 	}
 	if len(a.Selectors) == 0 {
-		return []string{"it asks for no metric"}
+		return []string{"it selects no metric"}
 	}
 	known := slices.Concat(targetLabels, []string{"le"})
 	for _, s := range a.Selectors {
 		labels, isForeign := foreign[s.Metric]
-		f := there[s.Metric]
+		f := existing[s.Metric]
 		if f == nil {
-			f = there[regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(s.Metric, "")]
+			f = existing[regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(s.Metric, "")]
 			if f.GetType() != dto.MetricType_HISTOGRAM {
 				f = nil
 			}
 		} else if f.GetType() == dto.MetricType_HISTOGRAM {
-			problems = append(problems, s.Metric+" is a histogram: which of its parts?")
+			problems = append(problems, s.Metric+" is a histogram: select its buckets, sum or count")
 		}
 		if f == nil && !isForeign {
-			problems = append(problems, "there is no metric "+s.Metric)
+			problems = append(problems, "no metric "+s.Metric)
 			continue
 		}
 		if f != nil {
@@ -193,12 +191,12 @@ func judge(a answer, there map[string]*dto.MetricFamily) (problems []string) {
 				return slices.Contains(labels, m.Label) && !matches(series, m.Label, m.Op, m.Value)
 			})
 		}) {
-			problems = append(problems, "no series of "+s.Metric+" is like that")
+			problems = append(problems, "no series of "+s.Metric+" matches")
 		}
 	}
 	for _, l := range a.Labels {
 		if !slices.Contains(known, l) {
-			problems = append(problems, "nothing that it asks for has a label "+l)
+			problems = append(problems, "no selected series has a label "+l)
 		}
 	}
 	return problems
@@ -218,23 +216,23 @@ func matches(series *dto.Metric, label, op, value string) bool {
 	return equal != strings.HasPrefix(op, "!")
 }
 
-// TestJudge: what the test above is there to find.
-func TestJudge(t *testing.T) {
-	there := families(t)
+// TestCheckQuery: TestQueriesSelectExistingSeries would find these problems.
+func TestCheckQuery(t *testing.T) {
+	existing := families(t)
 	for expr, want := range map[string]string{
 		`secretmanager_provider_mounts_total`:                                  "",
 		`sum by (reason) (secretmanager_provider_mounts_total{reason!="OK"})`:  "",
 		`secretmanager_provider_mount_duration_seconds_bucket{source="vault"}`: "",
 		`up{job="x"} == 0`:                                                  "",
-		`secretmanager_provider_mounts`:                                     "there is no metric secretmanager_provider_mounts",
-		`secretmanager_provider_panics_total_count`:                         "there is no metric",
+		`secretmanager_provider_mounts`:                                     "no metric secretmanager_provider_mounts",
+		`secretmanager_provider_panics_total_count`:                         "no metric",
 		`secretmanager_provider_mount_duration_seconds`:                     "is a histogram",
 		`secretmanager_provider_mounts_total{code="x"}`:                     "has no label code",
-		`secretmanager_provider_mounts_total{reason="internal"}`:            "no series of secretmanager_provider_mounts_total is like that",
+		`secretmanager_provider_mounts_total{reason="internal"}`:            "no series of secretmanager_provider_mounts_total matches",
 		`secretmanager_provider_mounts_total{reason="OK",result="failure"}`: "no series of",
 		`secretmanager_rotation_last_run_result{result=~"fail|stop"}`:       "no series of",
 		`sum by (code) (secretmanager_provider_mounts_total)`:               "has a label code",
-		`1 + 1`:  "it asks for no metric",
+		`1 + 1`:  "it selects no metric",
 		`sum by`: "parse error",
 	} {
 		text, err := json.Marshal([]string{expr})
@@ -245,11 +243,11 @@ func TestJudge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var answers []answer
-		if err := json.Unmarshal([]byte(out), &answers); err != nil {
+		var results []result
+		if err := json.Unmarshal([]byte(out), &results); err != nil {
 			t.Fatal(err)
 		}
-		got := strings.Join(judge(answers[0], there), "; ")
+		got := strings.Join(checkQuery(results[0], existing), "; ")
 		if (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", expr, got, want)
 		}
