@@ -176,7 +176,7 @@ func TestMigrate(t *testing.T) {
 		}
 		check(t, os.WriteFile(filepath.Join(dir, "old.yaml"), []byte(strings.Replace(b.Text, "provider: vault", "provider: secretmanager", 1)), 0o600))
 		out, err := sh("", "secretmanager mount --class old.yaml --secret mounted.yaml --socket "+socket+" --service-account-token token --out out")
-		for _, text := range []string{"secretName: is required", "transitKey: is required", "vaultCACertPath", "vaultAddress: ", "objects[0].secretPath", "objects[1].secretPath"} {
+		for _, text := range []string{"secretName: Required value", "transitKey: Required value", "vaultCACertPath", "vaultAddress: ", "objects[0].secretPath", "objects[1].secretPath"} {
 			if err == nil || !strings.Contains(out, text) {
 				t.Errorf("the old class: %v, without %q:\n%s", err, text, out)
 			}
@@ -228,7 +228,7 @@ func TestMigrateNames(t *testing.T) {
 			n++
 			switch {
 			case strings.HasPrefix(name[1], "--"):
-				if !strings.Contains(flags, "\n  "+name[1]+" ") {
+				if !strings.Contains(flags, " "+name[1]+" ") {
 					t.Errorf("the provider has no flag %s", name[1])
 				}
 			case name[1] == "tokenRequests":
