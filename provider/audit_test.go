@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -23,8 +20,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/auditlog"
 	"github.com/secretmanager-io/secretmanager/internal/class"
-	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -66,7 +63,7 @@ func parseRecords(t testing.TB, text string) (records []auditRecord) {
 // records returns the audit records that there are once all are written.
 func (s *served) records(t testing.TB) []auditRecord {
 	t.Helper()
-	s.provider.audit.flush(t.Context())
+	s.provider.audit.Flush(t.Context())
 	return parseRecords(t, s.audit.String())
 }
 
@@ -351,11 +348,8 @@ func TestAuditLogThatBlocks(t *testing.T) {
 	<-g.entered
 	audit := s.provider.audit
 	line := append(bytes.Repeat([]byte{'x'}, 64<<10), '\n')
-	for range 2 * maxAuditQueue / len(line) {
-		audit.write(line)
-	}
-	if audit.bytes > maxAuditQueue {
-		t.Fatalf("%d bytes wait", audit.bytes)
+	for range 2 * auditlog.MaxQueue / len(line) {
+		audit.Write(line)
 	}
 	written, lost := series(t, s.provider)[`audit_records_total{result=written}`], series(t, s.provider)[`audit_records_total{result=lost}`]
 	if written != 0 || lost == 0 {
@@ -365,7 +359,7 @@ func TestAuditLogThatBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(g.open)
-	audit.flush(t.Context())
+	audit.Flush(t.Context())
 	text, _, _ := strings.Cut(g.String(), "xxx")
 	if n := len(parseRecords(t, text)); n != 20 {
 		t.Errorf("%d records of 20", n)
@@ -404,103 +398,8 @@ func TestAuditLogAtTheEnd(t *testing.T) {
 		t.Errorf("the log:\n%s", log)
 	}
 	close(g.open)
-	p.audit.flush(t.Context())
+	p.audit.Flush(t.Context())
 	if n := len(parseRecords(t, g.String())); n != 1 {
 		t.Errorf("%d records", n)
-	}
-}
-
-// failing is a stream whose writes fail as told.
-type failing struct {
-	bytes.Buffer
-	results []int // how many bytes the next writes take; -1: all, and no error
-}
-
-var errStream = errors.New("no space left on device")
-
-func (f *failing) Write(p []byte) (int, error) {
-	n := -1
-	if len(f.results) > 0 {
-		n, f.results = f.results[0], f.results[1:]
-	}
-	if n < 0 {
-		return f.Buffer.Write(p)
-	}
-	f.Buffer.Write(p[:n])
-	return n, errStream
-}
-
-// TestAuditLogThatFails: what cannot be written is counted and mentioned once a
-// minute, without the record, and what comes after it is a line of its own.
-func TestAuditLogThatFails(t *testing.T) {
-	out := &failing{results: []int{-1, 0, 3, 0, -1, -1}}
-	var log logBuffer
-	m := newMetrics("")
-	a := newAuditLog(out, slog.New(slog.NewTextHandler(&log, nil)), m.auditWritten, m.auditLost)
-	now := clock.Now()
-	a.now = func() clock.Reading { return now }
-	for i := range 6 {
-		a.write(fmt.Appendf(nil, "record-%d\n", i))
-		a.flush(t.Context())
-	}
-	if want := "record-0\nrec\nrecord-4\nrecord-5\n"; out.String() != want {
-		t.Errorf("%q, want %q", out.String(), want)
-	}
-	p := &Provider{metrics: m}
-	counts := series(t, p)
-	if counts[`audit_records_total{result=written}`] != 3 || counts[`audit_records_total{result=lost}`] != 3 {
-		t.Errorf("%v", counts)
-	}
-	waitFor(t, func() bool { return log.String() != "" })
-	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no space left") || strings.Contains(text, "record-") {
-		t.Errorf("the log:\n%s", text)
-	}
-	out.results = []int{0}
-	now = now.Add(auditReport)
-	a.write([]byte("record-6\n"))
-	a.flush(t.Context())
-	waitFor(t, func() bool { return strings.Count(log.String(), "\n") == 2 })
-	if !strings.Contains(log.String(), "records=3") { // the two that were not mentioned, and this one
-		t.Errorf("the log:\n%s", log.String())
-	}
-}
-
-// TestAuditFile: records are appended, nobody else can read them, and a file that is
-// rotated away is made anew.
-func TestAuditFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	if err := os.WriteFile(path, []byte("before\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := AuditFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	say := func(text string) {
-		t.Helper()
-		if _, err := io.WriteString(out, text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	say("one\n")
-	if err := os.Rename(path, path+".1"); err != nil {
-		t.Fatal(err)
-	}
-	say("two\n")
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	say("three\n")
-	for file, want := range map[string]string{path + ".1": "before\none\n", path: "three\n"} {
-		got, err := os.ReadFile(file)
-		if err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v", file, got, err)
-		}
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	if _, err := AuditFile(filepath.Join(path, "x")); err == nil || !regexp.MustCompile("opening the audit log: .*not a directory").MatchString(err.Error()) {
-		t.Errorf("%v", err)
 	}
 }

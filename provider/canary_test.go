@@ -350,7 +350,7 @@ func TestCanary(t *testing.T) {
 				t.Errorf("%d lines of two mounts:\n%s", n, log)
 			}
 			birds.quiet(t, "the log", log)
-			s.provider.audit.flush(t.Context())
+			s.provider.audit.Flush(t.Context())
 			if audit := s.audit.String(); !strings.Contains(audit, auditSchema) {
 				t.Errorf("the audit log:\n%s", audit)
 			} else {
@@ -390,7 +390,7 @@ func TestCanary(t *testing.T) {
 			body, _ := page(t, s.provider, "")
 			birds.quiet(t, "the error", fmt.Sprint(err))
 			birds.quiet(t, "the log", s.log.String())
-			s.provider.audit.flush(t.Context())
+			s.provider.audit.Flush(t.Context())
 			birds.quiet(t, "the audit log", s.audit.String())
 			birds.quiet(t, "the metrics page", body)
 			if _, err := s.Mount(t.Context(), mount(e.params(), good)); err != nil {

@@ -128,8 +128,7 @@ func TestMountFailures(t *testing.T) {
 		failure.VolumeTooLarge: {direct, e.params("objects", manyObjects("x", 6)),
 			map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat("x", 700_000))}, nil, nil},
 		failure.NodeBusy: {direct, e.params(), map[string]string{"x": strings.Repeat("x", 64<<10)}, nil, func(s *served) {
-			s.provider.requests = newAdmission(1, 0)
-			s.provider.requests.free = 0
+			s.provider.requests = fullPool(t)
 		}},
 		failure.MountTimeout: {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = lateKube }, nil},
 		failure.Internal: {dead, e.params(), good, nil, func(s *served) {

@@ -223,7 +223,7 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 			wantError(t, failure.Final(failed), want, "more than the limit of 10000 entries")
 		}
 		// Its answer is longer than what is read without a reservation.
-		if h.work == nil || h.work.n < p.works.capacity/2 {
+		if h.work.Size() < p.works.State().Capacity/2 {
 			t.Errorf("%d entries: reserved %+v", n, h.work)
 		}
 		h.release()

@@ -3,13 +3,36 @@ package provider
 import (
 	"context"
 	"errors"
+	"math"
+	"runtime/debug"
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/internal/quota"
 )
+
+// defaultMemory is assumed where there is no GOMEMLIMIT: that of the DaemonSet.
+const defaultMemory = 216 << 20
+
+// baseMemory is what the process has without a mount: its own, what requests take
+// while they are received, and short requests that wait.
+const baseMemory = 48 << 20
+
+// minMemory is enough for one mount at a time of the most expensive kind.
+const minMemory = 64 << 20
+
+// mountMemory returns how many bytes mounts may hold together: what is left of
+// GOMEMLIMIT without the republish cache, which has a limit of its own.
+func mountMemory(republishCacheBytes int64) int64 {
+	limit := debug.SetMemoryLimit(-1) // which only reads it
+	if limit == math.MaxInt64 {
+		limit = defaultMemory + max(0, republishCacheBytes-DefaultRepublishCacheBytes)
+	}
+	return max(limit-republishCacheBytes-baseMemory, minMemory)
+}
 
 // What a mount holds of memory is reserved before it is allocated, in two steps,
 // because the second cannot be known before the first: the request and what it is
@@ -71,18 +94,18 @@ func sendCost(size int64) int64 { return 3 * size }
 const readCost = 3*maxSecretAnswer + 7<<20 + 4<<20 + nodeCost*document.MaxNodes + 3*maxAnswer
 
 // holds is what a mount has been granted. Its zero value is nothing.
-type holds struct{ request, work *grant }
+type holds struct{ request, work *quota.Grant }
 
 func (h *holds) release() {
-	h.work.release()
-	h.request.release()
+	h.work.Release()
+	h.request.Release()
 	*h = holds{}
 }
 
 // admitRequest waits for the memory of the request.
 func (h *holds) admitRequest(ctx context.Context, p *Provider, r *request, in *v1alpha1.MountRequest) (err error) {
 	size := len(in.GetAttributes()) + len(in.GetSecrets()) + len(in.GetTargetPath())
-	h.request, err = p.requests.acquire(ctx, r.pod.namespace, requestCost(r, in), int64(size))
+	h.request, err = p.requests.Acquire(ctx, r.pod.namespace, requestCost(r, in), int64(size))
 	return err
 }
 
@@ -90,10 +113,10 @@ func (h *holds) admitRequest(ctx context.Context, p *Provider, r *request, in *v
 // already.
 func (h *holds) admitWork(ctx context.Context, p *Provider, namespace string, cost int64) (err error) {
 	if h.work != nil {
-		h.work.shrink(cost)
+		h.work.Shrink(cost)
 		return nil
 	}
-	h.work, err = p.works.acquire(ctx, namespace, cost, 0)
+	h.work, err = p.works.Acquire(ctx, namespace, cost, 0)
 	return err
 }
 
@@ -111,7 +134,7 @@ func (p *Provider) waited(r *request, err error) *failure.Error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errCrowded):
+	case errors.Is(err, quota.ErrNoRoom):
 		return failure.NodeBusy.New(r.describe("mounting the volume of"), err.Error(),
 			"the size of their Secrets and classes; the kubelet tries again by itself")
 	}

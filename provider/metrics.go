@@ -14,6 +14,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
+	"github.com/secretmanager-io/secretmanager/internal/unixsocket"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -46,7 +47,7 @@ type metrics struct {
 
 	panics prometheus.Counter
 
-	socket atomic.Pointer[socket] // nil until the provider is served
+	socket atomic.Pointer[unixsocket.Socket] // nil until the provider is served
 }
 
 const (
@@ -142,7 +143,7 @@ func newMetrics(buildVersion string) *metrics {
 // socketOwned is 0 where another process has put its own socket at the path, and
 // gets the driver's calls with the tokens of pods.
 func (m *metrics) socketOwned() float64 {
-	if s := m.socket.Load(); s != nil && s.owned() {
+	if s := m.socket.Load(); s != nil && s.Owned() {
 		return 1
 	}
 	return 0

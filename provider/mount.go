@@ -62,7 +62,7 @@ func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, 
 	}
 	l.parsed = failed == nil
 	if failed == nil {
-		h.request.shrink(heldCost(r, in)) // without what objects were parsed to
+		h.request.Shrink(heldCost(r, in)) // without what objects were parsed to
 		resp, failed = p.mount(ctx, r, h, &l)
 	}
 	if failed != nil {
@@ -111,7 +111,7 @@ func (p *Provider) done(ctx context.Context, l *mountLog, resp *v1alpha1.MountRe
 	}
 	l.write(ctx, p.log, resp, err)
 	if p.audit != nil {
-		p.audit.write(l.line(reason))
+		p.audit.Write(l.line(reason))
 	}
 }
 

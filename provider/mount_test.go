@@ -17,6 +17,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/internal/quota"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -264,9 +265,9 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	long := e.entries(t, value)
 	in := mountRequest(e.params(), long)
 	// As many as wait and are in work together.
-	works, requests := s.provider.works, s.provider.requests
-	pods := int((requests.capacity/2/int64(4*len(in.Secrets)) + requests.maxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
-	room := works.capacity / 2 / int64(7*len(long["x"]))
+	works, requests := s.provider.works.State(), s.provider.requests.State()
+	pods := int((requests.Capacity/2/int64(4*len(in.Secrets)) + requests.MaxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
+	room := works.Capacity / 2 / int64(7*len(long["x"]))
 	if pods < 2*int(room) {
 		t.Fatalf("%d pods would not have to take turns", pods)
 	}
@@ -280,7 +281,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 			done <- err
 		}()
 	}
-	for at.Load() == 0 || requests.waits() == 0 { // until those that have room are there, and others wait
+	for at.Load() == 0 || s.provider.requests.State().Waiters == 0 { // until those that have room are there, and others wait
 		select {
 		case err := <-done:
 			t.Fatal(err)
@@ -297,8 +298,10 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	if got := int64(most.Load()); got > room {
 		t.Errorf("%d at a time; there is room for %d", got, room)
 	}
-	if works.free != works.capacity || requests.free != requests.capacity || requests.waiting != 0 {
-		t.Errorf("%d and %d bytes are not given back, and %d still wait", works.capacity-works.free, requests.capacity-requests.free, requests.waiting)
+	for _, state := range []quota.State{s.provider.works.State(), s.provider.requests.State()} {
+		if state.Free != state.Capacity || state.Waiting != 0 {
+			t.Errorf("not all bytes are given back: %+v", state)
+		}
 	}
 }
 
@@ -308,10 +311,11 @@ func TestNoRoom(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address, within(time.Second))
 	long := e.entries(t, strings.Repeat("v", 700<<10))
-	for name, a := range map[string]*admission{"requests": s.provider.requests, "works": s.provider.works} {
-		var all []*grant
-		for n := a.capacity/64 + 1; a.free-a.capacity/8 >= n; { // not small ones
-			g, err := a.acquire(t.Context(), fmt.Sprint("other-", len(all)), n, 0)
+	for name, a := range map[string]*quota.Pool{"requests": s.provider.requests, "works": s.provider.works} {
+		var all []*quota.Grant
+		capacity := a.State().Capacity
+		for n := capacity/64 + 1; a.State().Free-capacity/8 >= n; { // not small ones
+			g, err := a.Acquire(t.Context(), fmt.Sprint("other-", len(all)), n, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -320,13 +324,14 @@ func TestNoRoom(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), long))
 		wantError(t, err, failure.MountTimeout, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other mounts")
 		if name == "requests" {
-			a.maxWaiting = 0
+			s.provider.requests = fullPool(t)
 			_, err = s.Mount(t.Context(), mountRequest(e.params(), long))
+			s.provider.requests = a
 			wantError(t, err, failure.NodeBusy, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts", "tries again")
 		}
 		s.mountOne(t, e.params(), e.entries(t, "short"), "short")
 		for _, g := range all {
-			g.release()
+			g.Release()
 		}
 	}
 	s.mountOne(t, e.params(), long, strings.Repeat("v", 700<<10))

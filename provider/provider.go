@@ -38,8 +38,10 @@ import (
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/auditlog"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/internal/quota"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -94,7 +96,7 @@ type Config struct {
 	// may be empty.
 	Node string
 	// Audit gets the audit records, a line of JSON for each; nil for none. Only one
-	// goroutine writes to it at a time. See [AuditFile].
+	// goroutine writes to it at a time. See package auditlog.
 	Audit io.Writer
 	// Log gets one record for each mount; slog.Default() if nil.
 	Log *slog.Logger
@@ -124,10 +126,10 @@ type Provider struct {
 	logins      logins
 	republished *republished // nil: off
 	volumes     *lru.Cache   // digests of the volumes that have their files
-	requests    *admission   // memory of the requests under way
-	works       *admission   // and of what they are answered with
+	requests    *quota.Pool  // memory of the requests under way
+	works       *quota.Pool  // and of what they are answered with
 	metrics     *metrics
-	audit       *auditLog // nil: off
+	audit       *auditlog.Log // nil: off
 	log         *slog.Logger
 	now         func() time.Time
 }
@@ -157,10 +159,10 @@ func New(c Config) (*Provider, error) {
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
 	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m, log: c.Log, now: time.Now}
-	p.audit = newAuditLog(c.Audit, c.Log, m.auditWritten, m.auditLost)
+	p.audit = auditlog.New(c.Audit, c.Log, m.auditWritten, m.auditLost)
 	memory := mountMemory(c.RepublishCacheBytes)
-	p.requests = newAdmission(memory*5/16, memory*3/16)
-	p.works = newAdmission(memory/2, memory) // who waits there holds nothing that is not counted
+	p.requests = quota.New(memory*5/16, memory*3/16)
+	p.works = quota.New(memory/2, memory) // who waits there holds nothing that is not counted
 	m.watch(&p.logins, p.republished)
 	for _, address := range append([]string{p.settings.VaultAddress}, p.settings.AllowedAddresses...) {
 		config := c.Vault

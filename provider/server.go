@@ -11,7 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/auditlog"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/internal/unixsocket"
 )
 
 // maxStreams is how many calls a connection may have under way; more wait in the
@@ -22,10 +24,10 @@ const maxStreams = 512
 type Server struct {
 	provider  *Provider
 	receiving chan struct{} // one for each request that is being read
-	socket    *socket
+	socket    *unixsocket.Socket
 	grpc      *grpc.Server
 	log       *slog.Logger
-	audit     *auditLog
+	audit     *auditlog.Log
 	grace     time.Duration
 }
 
@@ -33,7 +35,7 @@ type Server struct {
 // that is being replaced, and nobody else's than its owner's. Calls wait until
 // [Server.Serve].
 func Listen(endpoint string, p *Provider) (*Server, error) {
-	socket, err := listen(endpoint)
+	socket, err := unixsocket.Listen(endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +107,8 @@ func (s *Server) Serve(ctx context.Context) error {
 		defer close(drained)
 		s.drain()
 	})
-	defer s.audit.flush(context.WithoutCancel(ctx))
-	s.log.Info("serving", "endpoint", s.socket.path)
+	defer s.audit.Flush(context.WithoutCancel(ctx))
+	s.log.Info("serving", "endpoint", s.socket.Path())
 	// ErrServerStopped: the context had ended before.
 	if err := s.grpc.Serve(s.socket); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		if stop() {
@@ -121,7 +123,7 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) drain() {
-	s.log.Info("stopping: finishing the mounts under way", "endpoint", s.socket.path)
+	s.log.Info("stopping: finishing the mounts under way", "endpoint", s.socket.Path())
 	timer := time.AfterFunc(s.grace, func() {
 		s.log.Error("mounts under way did not end", "waited", s.grace)
 		s.grpc.Stop()
@@ -133,4 +135,4 @@ func (s *Server) drain() {
 // Ready reports whether calls that the driver makes from now on come here: not
 // once another process has taken the socket over, nor after the end of Serve's
 // context.
-func (s *Server) Ready() bool { return s.socket.owned() }
+func (s *Server) Ready() bool { return s.socket.Owned() }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/auditlog"
 	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/provider"
@@ -158,7 +159,7 @@ func (o *serveOptions) config(log *slog.Logger, stdout io.Writer) (provider.Conf
 		c.Audit = stdout
 	case auditOff:
 	default:
-		c.Audit, err = provider.AuditFile(o.auditLog)
+		c.Audit, err = auditlog.File(o.auditLog)
 		errs = append(errs, err)
 	}
 	server := provider.InCluster(o.getenv)

@@ -1,4 +1,5 @@
-package provider
+// Package unixsocket listens on a unix socket that one process takes over from another, at every moment.
+package unixsocket
 
 import (
 	"errors"
@@ -9,30 +10,30 @@ import (
 	"path/filepath"
 )
 
-// socket is a unix socket that takes over its path from whoever had it, and
-// lets go of it only as long as it is its own.
-type socket struct {
+// Socket is a unix socket that takes over its path from any other process, and removes
+// the path only while it leads to this socket.
+type Socket struct {
 	*net.UnixListener
 	path string
 	info os.FileInfo // of the socket, to know it again
 }
 
-// listen makes a socket at path, where there may be a stale one or that of a
-// process which is about to be replaced. At no moment is there none: it is
-// bound beside the path and renamed over it. Only its owner can connect.
-func listen(path string) (_ *socket, err error) {
+// Listen makes a socket at path, over a stale one or that of a process that is being
+// replaced. The path leads to a socket at every moment: the new one is bound beside it
+// and renamed over it. Only the owner can connect.
+func Listen(path string) (_ *Socket, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("listening on %s: %w", path, err)
 		}
 	}()
-	unlock, err := lockFolder(path)
+	unlock, err := lockDirectory(path)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return nil, errors.New("there is something else than a socket")
+		return nil, errors.New("the file is not a socket")
 	}
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	// Left by a process that was killed between the two steps: we have the lock.
@@ -54,11 +55,11 @@ func listen(path string) (_ *socket, err error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(temporary))
 	}
-	return &socket{l, path, info}, nil
+	return &Socket{l, path, info}, nil
 }
 
-// owned reports whether the path is still that of this socket.
-func (s *socket) owned() bool {
+// Owned reports whether the path still leads to this socket.
+func (s *Socket) Owned() bool {
 	info, err := os.Lstat(s.path)
 	return err == nil && os.SameFile(info, s.info)
 }
@@ -66,13 +67,16 @@ func (s *socket) owned() bool {
 // Close stops listening and removes the path if it is still that of this
 // socket. Without the path the driver fails a first mount at once, and with a
 // final code; with a dead socket there it would wait until its deadline.
-func (s *socket) Close() error {
-	unlock, err := lockFolder(s.path)
+func (s *Socket) Close() error {
+	unlock, err := lockDirectory(s.path)
 	if err == nil {
 		defer unlock()
-		if s.owned() {
+		if s.Owned() {
 			err = os.Remove(s.path)
 		}
 	}
 	return errors.Join(err, s.UnixListener.Close())
 }
+
+// Path returns the path of the socket.
+func (s *Socket) Path() string { return s.path }

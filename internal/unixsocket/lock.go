@@ -1,6 +1,4 @@
-//go:build unix
-
-package provider
+package unixsocket
 
 import (
 	"fmt"
@@ -9,9 +7,9 @@ import (
 	"syscall"
 )
 
-// lockFolder keeps a process that looks whose socket it is, and then removes
-// it, apart from one that puts its own there between the two.
-func lockFolder(path string) (unlock func(), err error) {
+// lockDirectory excludes other processes between the look at a path and its removal, so that
+// none puts its own socket there in between.
+func lockDirectory(path string) (unlock func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err

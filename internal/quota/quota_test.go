@@ -1,4 +1,4 @@
-package provider
+package quota
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +14,7 @@ import (
 )
 
 // waits returns how many wait.
-func (a *admission) waits() (n int) {
+func (a *Pool) waits() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, queue := range a.queues {
@@ -24,9 +23,9 @@ func (a *admission) waits() (n int) {
 	return n
 }
 
-func (a *admission) must(t *testing.T, namespace string, n int64) *grant {
+func (a *Pool) must(t *testing.T, namespace string, n int64) *Grant {
 	t.Helper()
-	g, err := a.acquire(t.Context(), namespace, n, 0)
+	g, err := a.Acquire(t.Context(), namespace, n, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,11 +33,11 @@ func (a *admission) must(t *testing.T, namespace string, n int64) *grant {
 }
 
 // later acquires in the background, and returns once that waits.
-func (a *admission) later(t *testing.T, namespace string, n int64) chan *grant {
+func (a *Pool) later(t *testing.T, namespace string, n int64) chan *Grant {
 	t.Helper()
-	before, got := a.waits(), make(chan *grant, 1)
+	before, got := a.waits(), make(chan *Grant, 1)
 	go func() {
-		if g, err := a.acquire(t.Context(), namespace, n, 0); err == nil {
+		if g, err := a.Acquire(t.Context(), namespace, n, 0); err == nil {
 			got <- g
 		}
 	}()
@@ -51,53 +50,53 @@ func (a *admission) later(t *testing.T, namespace string, n int64) chan *grant {
 	return got
 }
 
-// TestAdmissionIsFair: a namespace gets half of what there is, the next one gets its
+// TestPoolIsFair: a namespace gets half of what there is, the next one gets its
 // share at once, and those that wait take turns whatever the length of their queues.
-func TestAdmissionIsFair(t *testing.T) {
-	a := newAdmission(6400, 0)
-	var mallory []*grant
+func TestPoolIsFair(t *testing.T) {
+	a := New(6400, 0)
+	var mallory []*Grant
 	for range 32 {
 		mallory = append(mallory, a.must(t, "mallory", 100))
 	}
-	var queue []chan *grant
+	var queue []chan *Grant
 	for range 5 {
 		queue = append(queue, a.later(t, "mallory", 100))
 	}
 	// Others do not wait, up to as much as is left.
 	for _, namespace := range []string{"alice", "bob", "alice", "carol"} {
-		a.must(t, namespace, 500).release()
+		a.must(t, namespace, 500).Release()
 	}
 	bob := a.must(t, "bob", 2400) // the most that leaves an eighth to small ones
 	alice := a.later(t, "alice", 1000)
 	carol := a.must(t, "carol", 100) // a small one
-	mallory[0].release()
+	mallory[0].Release()
 	if a.waits() != 6 {
 		t.Errorf("%d wait: mallory got more than is free", a.waits())
 	}
-	bob.release()
-	(<-alice).release()
-	carol.release()
+	bob.Release()
+	(<-alice).Release()
+	carol.Release()
 	// One for one, in order.
 	for i, got := range queue {
 		select {
 		case g := <-got:
 			mallory = append(mallory, g)
 		case <-time.After(50 * time.Millisecond):
-			mallory[i+1].release()
+			mallory[i+1].Release()
 			mallory = append(mallory, <-got)
 		}
 	}
 	for _, g := range mallory {
-		g.release()
+		g.Release()
 	}
 	if a.free != a.capacity || len(a.held)+len(a.queues)+len(a.turns) > 0 {
 		t.Errorf("%d of %d bytes are free; %v %v %v", a.free, a.capacity, a.held, a.queues, a.turns)
 	}
 }
 
-// TestAdmissionTakesTurns: of two namespaces that wait, each gets every other grant.
-func TestAdmissionTakesTurns(t *testing.T) {
-	a := newAdmission(800, 0)
+// TestPoolTakesTurns: of two namespaces that wait, each gets every other grant.
+func TestPoolTakesTurns(t *testing.T) {
+	a := New(800, 0)
 	all := a.must(t, "other", 700)
 	var mu sync.Mutex
 	var order []string
@@ -106,7 +105,7 @@ func TestAdmissionTakesTurns(t *testing.T) {
 		namespace := []string{"long", "long", "long", "long", "long", "long", "short", "short"}[i]
 		before := a.waits()
 		done.Go(func() {
-			g, err := a.acquire(t.Context(), namespace, 500, 0)
+			g, err := a.Acquire(t.Context(), namespace, 500, 0)
 			if err != nil {
 				t.Error(err)
 				return
@@ -114,26 +113,26 @@ func TestAdmissionTakesTurns(t *testing.T) {
 			mu.Lock()
 			order = append(order, namespace)
 			mu.Unlock()
-			g.release()
+			g.Release()
 		})
 		for a.waits() == before {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	all.release()
+	all.Release()
 	done.Wait()
 	if got := fmt.Sprint(order[:4]); got != "[long short long short]" {
 		t.Errorf("order %s", order)
 	}
 }
 
-// TestAdmissionOfTheLargest: who needs nearly all that there is gets it when those end
+// TestPoolOfTheLargest: who needs nearly all that there is gets it when those end
 // that were there before, and not when another namespace happens to want nothing.
-func TestAdmissionOfTheLargest(t *testing.T) {
-	a := newAdmission(6400, 0)
+func TestPoolOfTheLargest(t *testing.T) {
+	a := New(6400, 0)
 	// Small requests do not keep it waiting.
 	small := a.must(t, "mallory", 100)
-	a.must(t, "bob", math.MaxInt64).release()
+	a.must(t, "bob", math.MaxInt64).Release()
 
 	first := a.must(t, "mallory", 1000)
 	bob := a.later(t, "bob", math.MaxInt64)
@@ -141,39 +140,39 @@ func TestAdmissionOfTheLargest(t *testing.T) {
 	next := a.later(t, "mallory", 1000)
 	// Nor does one who comes with nothing overtake, but for small ones.
 	carol := a.later(t, "carol", 1000)
-	a.must(t, "dave", 100).release()
-	first.release()
+	a.must(t, "dave", 100).Release()
+	first.Release()
 	g := <-bob
 	if len(next)+len(carol) > 0 {
 		t.Error("overtaken")
 	}
-	g.release()
-	(<-next).release()
-	(<-carol).release()
+	g.Release()
+	(<-next).Release()
+	(<-carol).Release()
 
 	// More small ones than their eighth do keep it waiting, but no others come.
-	var more []*grant
+	var more []*Grant
 	for range 8 {
 		more = append(more, a.must(t, "mallory", 100))
 	}
 	bob = a.later(t, "bob", math.MaxInt64)
 	wanted := a.later(t, "mallory", 100)
-	a.must(t, "dave", 100).release()
-	small.release()
-	(<-bob).release()
-	(<-wanted).release()
+	a.must(t, "dave", 100).Release()
+	small.Release()
+	(<-bob).Release()
+	(<-wanted).Release()
 	for _, g := range more {
-		g.release()
+		g.Release()
 	}
 	if a.free != a.capacity || a.small != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
 		t.Errorf("%d of %d bytes are free, %d small; %v %v %v", a.free, a.capacity, a.small, a.held, a.queues, a.turns)
 	}
 }
 
-// TestAdmissionLimits: what is larger than all there is gets what there is; who may
+// TestPoolLimits: what is larger than all there is gets what there is; who may
 // not even wait is told so; who gives up leaves nothing behind.
-func TestAdmissionLimits(t *testing.T) {
-	a := newAdmission(8<<20, 1<<20)
+func TestPoolLimits(t *testing.T) {
+	a := New(8<<20, 1<<20)
 	g := a.must(t, "one", math.MaxInt64)
 	if g.n != 7<<20 {
 		t.Errorf("got %d bytes", g.n)
@@ -181,13 +180,13 @@ func TestAdmissionLimits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first := make(chan error, 1)
 	go func() {
-		_, err := a.acquire(ctx, "two", 4<<20, 1<<20)
+		_, err := a.Acquire(ctx, "two", 4<<20, 1<<20)
 		first <- err
 	}()
 	for a.waits() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := a.acquire(t.Context(), "two", 4<<20, smallHold+1); !errors.Is(err, errCrowded) {
+	if _, err := a.Acquire(t.Context(), "two", 4<<20, smallHold+1); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("got %v", err)
 	}
 	// Too little to matter.
@@ -196,25 +195,25 @@ func TestAdmissionLimits(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	(<-small).release() // which waited behind the one that gave up
-	g.shrink(1 << 20)
+	(<-small).Release() // which waited behind the one that gave up
+	g.Shrink(1 << 20)
 	if a.free != 7<<20 {
 		t.Errorf("%d bytes are free", a.free)
 	}
-	g.shrink(2 << 20) // never more
-	g.release()
-	g.release()
-	(*grant)(nil).release()
+	g.Shrink(2 << 20) // never more
+	g.Release()
+	g.Release()
+	(*Grant)(nil).Release()
 	if a.free != a.capacity || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns)+len(a.waitingOf) > 0 {
 		t.Errorf("%d bytes are free, %d wait; %v %v %v %v", a.free, a.waiting, a.held, a.queues, a.turns, a.waitingOf)
 	}
 }
 
-// TestAdmissionSharesRoomToWait: a namespace cannot take all the room to wait: it leaves
-// as much as it has to the others.
-func TestAdmissionSharesRoomToWait(t *testing.T) {
+// TestPoolSharesRoomToWait: a namespace cannot take all the room to wait. It leaves as
+// much as it has to the others.
+func TestPoolSharesRoomToWait(t *testing.T) {
 	const held = 64 << 10
-	a := newAdmission(8<<20, 12*held)
+	a := New(8<<20, 12*held)
 	a.must(t, "busy", math.MaxInt64)
 	waiting := map[string]int{}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -223,14 +222,14 @@ func TestAdmissionSharesRoomToWait(t *testing.T) {
 		for {
 			before, rejected := a.waits(), make(chan error, 1)
 			go func() {
-				_, err := a.acquire(ctx, namespace, 1<<20, held)
+				_, err := a.Acquire(ctx, namespace, 1<<20, held)
 				rejected <- err
 			}()
 			for a.waits() == before && len(rejected) == 0 {
 				time.Sleep(time.Millisecond)
 			}
 			if len(rejected) > 0 {
-				if err := <-rejected; !errors.Is(err, errCrowded) {
+				if err := <-rejected; !errors.Is(err, ErrNoRoom) {
 					t.Fatal(err)
 				}
 				break
@@ -244,11 +243,11 @@ func TestAdmissionSharesRoomToWait(t *testing.T) {
 	}
 }
 
-// TestAdmissionNeverOverflows: under any order of calls there is never more given out
+// TestPoolNeverOverflows: under any order of calls there is never more given out
 // than there is, nothing is lost, and everybody comes to an end.
-func TestAdmissionNeverOverflows(t *testing.T) {
+func TestPoolNeverOverflows(t *testing.T) {
 	const capacity = 1000
-	a := newAdmission(capacity, 1<<30)
+	a := New(capacity, 1<<30)
 	var held atomic.Int64
 	var done sync.WaitGroup
 	for i := range 50 {
@@ -260,14 +259,14 @@ func TestAdmissionNeverOverflows(t *testing.T) {
 				if random.IntN(4) == 0 {
 					time.AfterFunc(time.Duration(random.IntN(100))*time.Microsecond, cancel)
 				}
-				g, err := a.acquire(ctx, fmt.Sprint("ns-", i%5), n, 1)
+				g, err := a.Acquire(ctx, fmt.Sprint("ns-", i%5), n, 1)
 				if err == nil {
 					if held.Add(n) > capacity {
 						t.Error("more is held than there is")
 					}
 					held.Add(-n)
-					g.shrink(n / 2)
-					g.release()
+					g.Shrink(n / 2)
+					g.Release()
 				}
 				cancel()
 			}
@@ -277,32 +276,4 @@ func TestAdmissionNeverOverflows(t *testing.T) {
 	if a.free != capacity || a.small != 0 || a.waiting != 0 || len(a.held)+len(a.queues)+len(a.turns) > 0 {
 		t.Errorf("%d bytes are free, %d wait; %v %v %v", a.free, a.waiting, a.held, a.queues, a.turns)
 	}
-}
-
-// TestMountMemory: it follows GOMEMLIMIT and the republish cache.
-func TestMountMemory(t *testing.T) {
-	before := debug.SetMemoryLimit(-1)
-	t.Cleanup(func() { debug.SetMemoryLimit(before) })
-	for _, test := range []struct{ limit, cache, want int64 }{
-		{216 << 20, 64 << 20, 104 << 20},
-		{216 << 20, 0, 168 << 20},
-		{1 << 30, 64 << 20, 912 << 20},
-		{math.MaxInt64, 64 << 20, 104 << 20},
-		{math.MaxInt64, 1 << 30, 104 << 20},
-		{100 << 20, 64 << 20, minMemory},
-	} {
-		debug.SetMemoryLimit(test.limit)
-		if got := mountMemory(test.cache); got != test.want {
-			t.Errorf("limit %d, cache %d: %d MiB, want %d MiB", test.limit, test.cache, got>>20, test.want>>20)
-		}
-	}
-	// The most expensive mount finds room, beside small ones, with the DaemonSet's memory.
-	if works := mountMemoryOf(216<<20) / 2; readCost > works {
-		t.Errorf("a mount may take %d MiB of %d MiB", readCost>>20, works>>20)
-	}
-}
-
-func mountMemoryOf(limit int64) int64 {
-	debug.SetMemoryLimit(limit)
-	return mountMemory(DefaultRepublishCacheBytes)
 }

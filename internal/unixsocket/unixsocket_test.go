@@ -1,4 +1,4 @@
-package provider
+package unixsocket
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestTakeoverWithoutGap: whoever comes while one process after the other takes the
@@ -16,7 +17,7 @@ import (
 // and fails the mount.
 func TestTakeoverWithoutGap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.sock")
-	first, err := listen(path)
+	first, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestTakeoverWithoutGap(t *testing.T) {
 	for range 300 {
 		// Those that were replaced listen until the end, as they do until the new
 		// one is ready.
-		next, err := listen(path)
+		next, err := Listen(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +63,7 @@ func TestTakeoverWithoutGap(t *testing.T) {
 func TestSocketLock(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "p.sock")
-	s, err := listen(path)
+	s, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,36 +84,35 @@ func TestSocketLock(t *testing.T) {
 		}
 		return false
 	}
-	var second *socket
+	var second *Socket
 	for _, test := range []struct {
 		name string
 		do   func() error
 	}{
-		{"listening", func() (err error) { second, err = listen(path); return err }},
+		{"listening", func() (err error) { second, err = Listen(path); return err }},
 		{"closing", func() error { return s.Close() }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			unlock, err := lockFolder(path)
+			unlock, err := lockDirectory(path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			done := make(chan error, 1)
 			go func() { done <- test.do() }()
-			waitFor(t, func() bool {
+			for !isWaiting() {
 				select {
 				case <-done:
 					t.Fatal("it did not wait for the lock")
-				default:
+				case <-time.After(5 * time.Millisecond):
 				}
-				return isWaiting()
-			})
+			}
 			unlock()
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	if !second.owned() {
+	if !second.Owned() {
 		t.Error("the first took the second's socket away")
 	}
 	second.Close()
