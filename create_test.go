@@ -387,18 +387,3 @@ func TestRead(t *testing.T) {
 		})
 	}
 }
-
-func TestRewrapAndRotate(t *testing.T) {
-	w := newWorld(t)
-	w.store(w.seal(w.spec("s", map[string]string{"a": "1"})))
-	w.write("transit/keys/"+w.key+"/rotate", nil)
-	res, err := w.lib.Rewrap(t.Context(), w.ns, "s")
-	if diff := cmp.Diff(secretmanager.RewrapResult{Target: 2, Rewrapped: []string{"a"}}, res); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
-	}
-	opts := rotateAlways(w)
-	report, err := w.lib.Rotate(t.Context(), opts)
-	if err != nil || len(report.Keys) != 1 || report.Keys[0].After != 3 || w.read("s")["a"] != "1" {
-		t.Errorf("%v, %+v", err, report)
-	}
-}

@@ -6,8 +6,7 @@
 // without a cluster, [Open] reads one. A [Client] creates them or merges entries
 // into them ([Client.Create]), turns Secrets that hold plaintext into them
 // ([Client.Convert]), changes them as they were read ([Client.Update]), reads them
-// ([Client.Read]), and brings them to the newest version of their key
-// ([Client.Rewrap] one, [Client.Rotate] all). [Prove] finds out whether the entries
+// ([Client.Read]). [Prove] finds out whether the entries
 // of a Secret open where they are, and a [Prover] of many, which takes no right to
 // decrypt.
 //
@@ -18,12 +17,10 @@
 package secretmanager
 
 import (
-	"context"
 	"errors"
 
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -58,21 +55,4 @@ type Client struct {
 // the clientset.
 func New(vault *transit.Session, secrets kubernetes.Interface) *Client {
 	return &Client{vault: vault, kube: secrets}
-}
-
-// RewrapResult is what [Client.Rewrap] did.
-type RewrapResult = rotator.SecretResult
-
-// Rewrap brings every entry of one Secret to the newest version of its key,
-// without the right to decrypt: one batch request for the entries below it and
-// one write by compare-and-swap, made again (five times at most) if somebody
-// else changed the Secret meanwhile. The error wraps [rotator.ErrIncomplete] if
-// entries are left, which the result names.
-func (c *Client) Rewrap(ctx context.Context, namespace, name string) (RewrapResult, error) {
-	return rotator.RewrapSecret(ctx, c.vault, c.kube, namespace, name)
-}
-
-// Rotate runs the rotator: see [rotator.Run].
-func (c *Client) Rotate(ctx context.Context, opts rotator.Options) (*rotator.Report, error) {
-	return rotator.Run(ctx, c.vault, c.kube, opts)
 }

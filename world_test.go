@@ -13,7 +13,6 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -172,8 +171,4 @@ func says(t *testing.T, err error, texts ...string) {
 			t.Errorf("%q is not in: %v", text, err)
 		}
 	}
-}
-
-func rotateAlways(w *world) rotator.Options {
-	return rotator.Options{Keys: []string{w.key}, Namespaces: []string{w.ns}, StateNamespace: w.ns, Rotate: rotator.Always}
 }

@@ -34,19 +34,3 @@ func (b *PutBack) note(secret *corev1.Secret, ref entryRef, version int) {
 func (b PutBack) brief() PutBack {
 	return PutBack{Back: b.Back[:min(len(b.Back), maxLeftKept)], BackCount: b.BackCount}
 }
-
-// rewrappedOps note in a Secret how far its entries have been brought. The label
-// with the version cannot tell, as manifests have it too and bring it back.
-func rewrappedOps(s *corev1.Secret, oldest string) []patchOp {
-	switch {
-	case s.Annotations[ciphertext.AnnotationRewrapped] == oldest:
-		return nil
-	case len(s.Annotations) == 0:
-		// There is nothing to add to. The test keeps what others add meanwhile.
-		return []patchOp{
-			{"test", "/metadata/annotations", nil},
-			{"add", "/metadata/annotations", map[string]string{ciphertext.AnnotationRewrapped: oldest}},
-		}
-	}
-	return []patchOp{{"add", "/metadata/annotations/" + escape(ciphertext.AnnotationRewrapped), oldest}}
-}

@@ -137,7 +137,7 @@ func (w *world) killInside(v victim) bool {
 		w.t.Fatal(err)
 	}
 	defer server.Close()
-	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(), rotator.Inside{Patience: time.Nanosecond})
+	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(), rotator.Inside{RetryFor: time.Nanosecond})
 	if !g.dead.Load() && err != nil {
 		w.t.Fatalf("the run that was to be killed at %s: %v", v.Kill, err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -17,13 +18,10 @@ const (
 	MaxEvents     = maxEvents
 )
 
-// MaxPageBytes bounds a page of several Secrets.
-const MaxPageBytes = maxPageBytes
-
 // Inside is what only tests change of a run.
 type Inside struct {
 	PageSize int64
-	Patience time.Duration
+	RetryFor time.Duration
 }
 
 // RunInside is Run with changes.
@@ -35,8 +33,8 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 	if in.PageSize != 0 {
 		r.pageSize = in.PageSize
 	}
-	if in.Patience != 0 {
-		r.patience.limit = in.Patience
+	if in.RetryFor != 0 {
+		r.retry = kuberetry.New(in.RetryFor)
 	}
 	return r.run(ctx)
 }

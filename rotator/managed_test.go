@@ -78,7 +78,7 @@ func TestBecomesManaged(t *testing.T) {
 				}
 				return
 			}
-			if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "is kept by Argo CD application shop") {
+			if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "is now managed by Argo CD application shop") {
 				t.Errorf("%v, left %v", err, k.Left)
 			}
 			if got := w.get(w.ns, "s"); !bytes.Equal(got.Data["e"], newer.Data["e"]) {

@@ -270,7 +270,7 @@ func TestKubernetesRefusesForNow(t *testing.T) {
 			if test.times > 3 {
 				patience = 300 * time.Millisecond
 			}
-			report, err := rotator.RunInside(t.Context(), w.minimal(), kube, w.options(), rotator.Inside{Patience: patience})
+			report, err := rotator.RunInside(t.Context(), w.minimal(), kube, w.options(), rotator.Inside{RetryFor: patience})
 			if failed.Load() == 0 {
 				t.Fatal("nothing was refused")
 			}
@@ -317,7 +317,7 @@ func TestOutageCostsItsTimeOnce(t *testing.T) {
 			return nil, errors.New("connection refused")
 		})
 	})
-	report, err := rotator.RunInside(t.Context(), w.minimal(), kube, w.options(), rotator.Inside{Patience: time.Second})
+	report, err := rotator.RunInside(t.Context(), w.minimal(), kube, w.options(), rotator.Inside{RetryFor: time.Second})
 	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 200 {
 		t.Errorf("%v, %d left", err, k.LeftCount)
 	}

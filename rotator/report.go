@@ -216,11 +216,3 @@ type Progress struct {
 	Done  int    // plan and verify: Secrets seen; rewrap: entries done
 	Total int    // as far as it is known; 0: not known
 }
-
-// SecretResult is what [RewrapSecret] did with one Secret.
-type SecretResult struct {
-	Target    int      `json:"target"`            // newest version of the key
-	Rewrapped []string `json:"rewrapped"`         // entries, in order
-	Current   []string `json:"current,omitempty"` // entries that were at the target already
-	Left      []Left   `json:"left,omitempty"`
-}

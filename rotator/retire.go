@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
 // retire raises min_decryption_version of every key that is ready for it, and
@@ -50,7 +51,7 @@ func (r *run) blind(ctx context.Context, view *survey) obstacle {
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
-	unread := r.each(ctx, area{labels: "!" + ciphertext.LabelTransitKey, fields: "type=" + string(ciphertext.Type)}, func(s *corev1.Secret) {
+	unread := r.each(ctx, area{selection: secretlist.ByType()}, func(s *corev1.Secret) {
 		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
 	})
 	if len(unread) > 0 {

@@ -2,9 +2,7 @@ package rotator
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -152,12 +150,6 @@ func (r *run) work(ctx context.Context, b *batch) {
 		items = append(items, p.items()...)
 	}
 	results, err := r.vault.Rewrap(ctx, b.group.key, items)
-	if err != nil && len(b.parts) > 1 && perhapsOneItem(err) {
-		for _, p := range b.parts {
-			r.work(ctx, &batch{group: b.group, target: b.target, parts: []part{p}})
-		}
-		return
-	}
 	if err != nil {
 		r.batchFailed(b, err)
 		return
@@ -169,36 +161,19 @@ func (r *run) work(ctx context.Context, b *batch) {
 		r.writing <- struct{}{}
 		writes.Go(func() {
 			defer func() { <-r.writing }()
-			done, left := r.swap(ctx, p, b.target, mine)
+			done, left := r.patch(ctx, p, b.target, mine)
 			r.settle(b.group.key, done, left)
 		})
 	}
 	writes.Wait()
 }
 
-// perhapsOneItem is whether a request may have failed for something in it,
-// rather than for whoever makes it or the state of Vault.
-func perhapsOneItem(err error) bool {
-	var e *transit.Error
-	return errors.As(err, &e) && !e.Transient &&
-		(e.Status == http.StatusBadRequest || e.Status >= http.StatusInternalServerError) &&
-		!errors.Is(err, transit.ErrNotFound)
-}
-
-// batchFailed notes that a request failed as a whole. What failed for a reason
-// that the next request would meet too is not tried for the rest of the group.
+// batchFailed notes that a request failed for a reason that the next one would meet too:
+// nothing is tried for the rest of the group.
 func (r *run) batchFailed(b *batch, err error) {
 	err = withHint(err, fmt.Sprintf("check that the policy has update on %s/rewrap/%s", b.group.key.Mount, b.group.key.Name))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if perhapsOneItem(err) {
-		for _, p := range b.parts {
-			for i := range p.entries {
-				r.remember(p.ref(i), err.Error())
-			}
-		}
-		return
-	}
 	r.stopped[b.group] = true
 	r.keys[b.group.key].fail(err)
 }

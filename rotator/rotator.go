@@ -35,11 +35,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // saveTimeout is how long a run that was told to stop may take for its summary.
 const saveTimeout = 10 * time.Second
+
+// retryKube is how long a request is repeated that the API server cannot answer for now:
+// a restart of it should not end the night's run, an outage should.
+const retryKube = time.Minute
 
 // logEvery is how often the log says how far a run is.
 const logEvery = 10 * time.Second
@@ -47,8 +52,8 @@ const logEvery = 10 * time.Second
 // run is one run.
 type run struct {
 	Options
-	swapper
-	pageSize int64 // Secrets of a page, at most
+	patcher
+	pageSize int64 // Secrets of a page, at most; 0: the default
 	lease    lease
 
 	report *Report
@@ -96,11 +101,12 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
-		Options: opts, swapper: newSwapper(vault, kube, opts.IncludeManaged), pageSize: maxPage,
-		logged: opts.Now(),
-		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
-		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:   map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[transit.Key]int{},
+		Options: opts,
+		patcher: patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
+		logged:  opts.Now(),
+		lease:   lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
+		report:  &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
+		keys:    map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[transit.Key]int{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{}, writing: make(chan struct{}, opts.Concurrency),
 	}
 }

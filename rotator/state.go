@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -198,14 +199,14 @@ func (r *run) saveState(ctx context.Context) error {
 			}
 		}
 		// If it took and only the answer was lost, the next try is a conflict.
-		err := r.patience.try(ctx, transientWrite, func() error {
+		err := r.retry.Write(ctx, func() error {
 			_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
 			return err
 		})
 		if err == nil {
 			return nil
 		}
-		if apierrors.IsConflict(err) && try < maxTries {
+		if apierrors.IsConflict(err) && try < secretpatch.MaxAttempts {
 			if err = r.loadState(ctx); err == nil {
 				continue
 			}

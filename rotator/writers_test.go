@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -170,7 +171,7 @@ func TestHeavySecrets(t *testing.T) {
 	if pages.brokenOff == 0 {
 		t.Error("no page was too long: the test does not test")
 	}
-	if pages.longest > rotator.MaxPageBytes+64<<10 {
+	if pages.longest > secretlist.MaxPageBytes+64<<10 {
 		t.Errorf("%d bytes of a page were read", pages.longest)
 	}
 	w.intact(plain, 2)

@@ -14,7 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"github.com/secretmanager-io/secretmanager/transit"
 	"github.com/spf13/cobra"
 
@@ -173,8 +173,8 @@ func (p completer) completeSecrets(cmd *cobra.Command, args []string, begun stri
 		return offer(nil, begun)
 	}
 	var names []string
-	for _, options := range inventory.Selections("") {
-		for _, s := range p.listMetadata(ctx, namespace, options) {
+	for _, selection := range secretlist.Ciphertext("") {
+		for _, s := range p.listMetadata(ctx, namespace, selection.ListOptions()) {
 			names = append(names, s.Name)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
-	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
@@ -87,7 +86,7 @@ func (o *Options) Run(ctx context.Context) error {
 		return err
 	}
 	done := o.showProgress()
-	report, err := secretmanager.New(vault, kube).Rotate(ctx, o.rotation.Options)
+	report, err := rotator.Run(ctx, vault, kube, o.rotation.Options)
 	done()
 	if errors.Is(err, rotator.ErrNotInstalled) {
 		return cli.WithHint(err, "install the rotator (docs/install.md), or, to rotate by hand alone: "+

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -68,8 +69,8 @@ func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespac
 	events := make(chan event)
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	defer stop()
-	for from, options := range inventory.Selections(o.selector) {
-		go follow(ctx, kube, namespace, options, store{ctx, from, events})
+	for from, selection := range secretlist.Ciphertext(o.selector) {
+		go follow(ctx, kube, namespace, selection.ListOptions(), store{ctx, from, events})
 	}
 	tick := time.NewTicker(o.keyPoll)
 	defer tick.Stop()

@@ -107,7 +107,7 @@ func TestConcurrentWriter(t *testing.T) {
 		"is another rotator": {
 			before: func(w *world) act {
 				return once(func(w *world) {
-					if _, err := rotator.RewrapSecret(w.t.Context(), w.root, w.kube, w.ns, "s"); err != nil {
+					if _, err := rotator.Run(w.t.Context(), w.root, w.kube, w.options(func(o *rotator.Options) { o.StateNamespace = rotator.DefaultStateNamespace })); err != nil {
 						w.t.Error(err)
 					}
 				})
@@ -129,7 +129,7 @@ func TestConcurrentWriter(t *testing.T) {
 				}
 				return func(w *world, n int) { patch(w, "/data/a", texts[n%len(texts)]) }
 			},
-			want: map[string]string{"a": "theirs", "b": "2"}, tries: 5, left: "each of the 5 times",
+			want: map[string]string{"a": "theirs", "b": "2"}, tries: 5, left: "kept changing before each of 5 attempts",
 		},
 	}
 	for name, test := range tests {
@@ -259,54 +259,6 @@ func TestOneBadEntryDoesNotStopTheOthers(t *testing.T) {
 	if err != nil || strings.Contains(string(text), "hunter2") {
 		t.Errorf("the report repeats plaintext (%v)", err)
 	}
-}
-
-func TestRewrapSecret(t *testing.T) {
-	yes := true
-	tests := map[string]struct {
-		change func(*corev1.Secret)
-		rotate bool
-		want   rotator.SecretResult
-		reason string
-	}{
-		"old":       {rotate: true, want: rotator.SecretResult{Target: 2, Rewrapped: []string{"a", "b"}}},
-		"current":   {want: rotator.SecretResult{Target: 1, Current: []string{"a", "b"}}},
-		"immutable": {rotate: true, change: func(s *corev1.Secret) { s.Immutable = &yes }, want: rotator.SecretResult{Target: 2}, reason: "immutable"},
-		"swapped entries": {rotate: true, change: func(s *corev1.Secret) { s.Data["a"] = s.Data["b"] },
-			want: rotator.SecretResult{Target: 2, Rewrapped: []string{"b"}}, reason: "copied"},
-		"plaintext": {rotate: true, change: func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") },
-			want: rotator.SecretResult{Target: 2, Rewrapped: []string{"b"}}, reason: "may be plaintext"},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			s := w.seal(w.ns, "s", map[string]string{"a": "1", "b": "2"})
-			if test.change != nil {
-				test.change(s)
-			}
-			w.store(s)
-			if test.rotate {
-				w.rotateKey()
-			}
-			got, err := rotator.RewrapSecret(t.Context(), w.minimal(), w.kube, w.ns, "s")
-			if (test.reason != "") != errors.Is(err, rotator.ErrIncomplete) || (err != nil && !strings.Contains(err.Error(), test.reason)) {
-				t.Errorf("got %v, want a reason with %q", err, test.reason)
-			}
-			if (len(got.Left) > 0) != (test.reason != "") {
-				t.Errorf("left: %v", got.Left)
-			}
-			got.Left = nil
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-	t.Run("not there", func(t *testing.T) {
-		w := newWorld(t)
-		if _, err := rotator.RewrapSecret(t.Context(), w.minimal(), w.kube, w.ns, "s"); !apierrors.IsNotFound(err) {
-			t.Errorf("got %v, want not found", err)
-		}
-	})
 }
 
 // Secrets are written in parallel, and no more at a time than asked for.

@@ -1,0 +1,115 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
+	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+const reasonImmutable = "the Secret is immutable: delete it and create it again"
+
+// patcher writes rewrapped entries by compare-and-swap.
+type patcher struct {
+	vault          *transit.Session
+	kube           kubernetes.Interface
+	retry          *kuberetry.Retrier
+	includeManaged bool // write what a GitOps tool manages
+}
+
+// patch writes the results for a part into its Secret. If somebody changed one of the old
+// values meanwhile, or replaced the Secret, it reads the Secret again and rewraps what is
+// there now. It returns the entries that it wrote and those that are left below the
+// target; entries that need nothing any more are in neither.
+func (w patcher) patch(ctx context.Context, p part, target int, results []transit.Result) (done []string, left []Left) {
+	first := true
+	plan := func(current *corev1.Secret) (*secretpatch.Patch, error) {
+		if !first {
+			done, left = nil, nil
+			if current == nil {
+				return nil, nil // deleted: nothing remains to be rewrapped
+			}
+			var reason string
+			if p, results, reason = w.rewrapAgain(ctx, p, current, target); reason != "" {
+				left = p.left(reason)
+				return nil, nil
+			}
+		}
+		first = false
+		rewrapped := map[string][]byte{}
+		for i, r := range results {
+			if r.Err != nil {
+				left = append(left, p.ref(i).left(itemReason(p, p.entries[i], r.Err)))
+				continue
+			}
+			rewrapped[p.entries[i]] = r.Data
+		}
+		if done = ciphertext.Entries(rewrapped); len(done) == 0 {
+			return nil, nil
+		}
+		patch := secretpatch.New(p.secret)
+		patch.SetEntries(rewrapped)
+		// The label cannot tell how far the entries were brought: manifests have it too,
+		// and bring it back.
+		patch.SetAnnotation(ciphertext.AnnotationRewrapped, patch.SetKeyVersion())
+		return patch, nil
+	}
+	name := types.NamespacedName{Namespace: p.secret.Namespace, Name: p.secret.Name}
+	_, err := secretpatch.Writer{Kube: w.kube, Retry: w.retry}.WriteFrom(ctx, name, p.secret, plan)
+	if err == nil {
+		return done, left
+	}
+	reason := "writing the Secret: " + err.Error()
+	if !errors.Is(err, secretpatch.ErrConflict) && !errors.Is(err, secretpatch.ErrRejected) {
+		reason += ": check that this identity may patch it"
+	}
+	for _, entry := range done {
+		left = append(left, entryRef{name.Namespace, name.Name, entry}.left(reason))
+	}
+	return nil, left
+}
+
+// rewrapAgain rewraps the entries of a part whose Secret was changed meanwhile. The
+// reason says why they stay as they are; empty if they do not.
+func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secret, target int) (p part, results []transit.Result, reason string) {
+	set, err := ciphertext.SettingsOf(current)
+	p = part{secret: current, set: set}
+	p.entries, _ = below(current, target)
+	switch {
+	case len(p.entries) == 0: // somebody else has done it
+		return p, nil, ""
+	case err != nil:
+		return p, nil, "it was changed meanwhile and is malformed now: " + err.Error()
+	case keyOf(set) != keyOf(old.set):
+		return p, nil, "it was changed meanwhile to another key, " + keyOf(set).String() + ": run again"
+	case immutable(current):
+		return p, nil, reasonImmutable
+	case !w.includeManaged && ciphertext.ManagedBy(current) != "":
+		return p, nil, fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
+			"or give --include-managed", ciphertext.ManagedBy(current))
+	}
+	if results, err = w.vault.Rewrap(ctx, keyOf(set), p.items()); err != nil {
+		return p, nil, err.Error()
+	}
+	return p, results, ""
+}
+
+// itemReason says what to make of Vault's refusal of an entry.
+func itemReason(p part, entry string, err error) string {
+	switch {
+	case errors.Is(err, transit.ErrMismatch):
+		return fmt.Sprintf("%s: it was not made with key %s for %s (scope %s): it may have been copied from elsewhere: encrypt the value again",
+			err, keyOf(p.set), p.set.Scope.Place(p.secret.Namespace, p.secret.Name, entry), p.set.Scope)
+	case errors.Is(err, transit.ErrTooOld):
+		return fmt.Sprintf("%s: it was put back after the last retirement, as from a backup or from Git: encrypt the value again, or lower min_decryption_version of %s to rescue it", err, keyOf(p.set))
+	}
+	return err.Error()
+}
