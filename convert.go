@@ -2,80 +2,69 @@ package secretmanager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 )
 
-// ConvertOptions are for [Client.Convert].
-type ConvertOptions struct {
-	// DryRun has the API server check and admit everything and store nothing.
-	DryRun bool
-}
-
-// Convert turns a Secret that holds plaintext into a ciphertext Secret, in place:
-// every entry becomes its ciphertext, the labels and annotations say what it is,
-// and the copy of the plaintext that kubectl apply keeps in an annotation goes.
-// The type stays, as Kubernetes does not let it change. It returns the Secret as
-// stored.
+// Convert turns a Secret that holds plaintext into a ciphertext Secret, in place: every
+// entry becomes its ciphertext, the labels and annotations are set, and the annotation in
+// which kubectl apply keeps a copy of the plaintext is removed. The type stays, as
+// Kubernetes does not let it change. Convert returns the Secret as stored.
 //
-// The plaintext may be the only copy. So it is encrypted and proved ([Prove])
+// The plaintext may be the only copy. So it is encrypted and verified, as [Verify] does,
 // before anything is written, nothing is ever deleted, and there is one write, a
 // compare-and-swap of the whole object: at any moment the Secret holds all of the
-// plaintext or all of the ciphertext. If somebody changed it meanwhile all of that
-// is done again, five times at most ([ErrConflict]).
+// plaintext or all of the ciphertext. If somebody changes it meanwhile, Convert does all
+// of that again, five times at most ([ErrConflict]). It verifies again what was stored:
+// an error that wraps [ErrNotVerified] comes with the Secret if that has been written.
 //
-// What must not change under those who use it is refused, all reasons at once
-// ([ErrNotConvertible]): types of Kubernetes' own, whose readers expect plaintext
-// and which the API server checks; what a controller owns or a GitOps tool keeps
-// as it is in Git; what is immutable or ciphertext already. Nobody can be asked
-// whether a pod reads the Secret directly: it will read ciphertext from then on.
-// Backups and the history of etcd keep the plaintext.
-func (c *Client) Convert(ctx context.Context, namespace, name string, set ciphertext.Settings, opts ConvertOptions) (*corev1.Secret, error) {
-	fail := func(err error) (*corev1.Secret, error) {
-		return nil, fmt.Errorf("converting Secret %s: %w", place(namespace, name), err)
-	}
-	var refused error
-	for range maxTries {
-		was, err := c.kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return fail(fmt.Errorf("%w: check both names, and that you may get and patch that Secret", err))
+// Convert refuses a Secret that must not change under its users, and reports all reasons
+// at once ([ErrNotConvertible]): types of Kubernetes, whose readers expect plaintext and
+// which the API server checks; a Secret that a controller owns or a GitOps tool manages;
+// one that is immutable or ciphertext already. Convert cannot find out whether a pod
+// reads the Secret directly: it will read ciphertext from then on. Backups and the
+// history of etcd keep the plaintext.
+func (c *Client) Convert(ctx context.Context, namespace, name string, settings ciphertext.Settings, opts Options) (*corev1.Secret, error) {
+	id := types.NamespacedName{Namespace: namespace, Name: name}
+	var own error // an error that names the Secret itself
+	stored, err := c.writer(opts).Write(ctx, id, func(current *corev1.Secret) (*secretpatch.Patch, error) {
+		if current == nil {
+			return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
 		}
-		if err := convertible(was); err != nil {
-			return fail(fmt.Errorf("%w: %w", ErrNotConvertible, err))
+		if err := convertible(current); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotConvertible, err)
 		}
-		// What is empty was stored so: it is nobody's mistake of today.
-		sealed, err := Seal(ctx, c.vault, Spec{Namespace: namespace, Name: name, Settings: set, Entries: was.Data, AllowEmpty: true})
+		// What is empty was stored so: it is no mistake of this call.
+		encrypted, err := Encrypt(ctx, c.vault, Spec{
+			Namespace: namespace, Name: name, Settings: settings, Entries: current.Data, AllowEmpty: true,
+		})
+		if err == nil {
+			err = Verify(ctx, c.vault, encrypted)
+		}
 		if err != nil {
+			own = err
 			return nil, err
 		}
-		if err := Prove(ctx, c.vault, sealed); err != nil {
-			return nil, err
-		}
-		patch, err := convertPatch(was, sealed)
-		if err != nil {
-			return fail(err)
-		}
-		stored, err := c.patch(ctx, was, patch, opts.DryRun)
-		if errors.Is(err, ErrChanged) {
-			refused = err
-			continue
-		}
-		if err != nil {
-			return fail(err)
-		}
-		if err := Prove(ctx, c.vault, stored); err != nil {
-			return stored, fmt.Errorf("the Secret was converted, but: %w", err)
-		}
-		return stored, nil
+		return convertPatch(current, encrypted)
+	})
+	switch {
+	case own != nil:
+		return nil, own
+	case err != nil:
+		return nil, fmt.Errorf("converting Secret %s: %w",
+			id, explainWrite(err, ErrConflict, "check both names, and that you may get and patch that Secret"))
 	}
-	return fail(fmt.Errorf("%w, %d times in a row: try again: %w", ErrConflict, maxTries, refused))
+	stored, _, err = c.verified(ctx, stored, "converted")
+	return stored, err
 }
 
 // convertible reports everything for which a Secret must not become ciphertext
@@ -90,14 +79,16 @@ func convertible(s *corev1.Secret) error {
 	switch kind := string(s.Type); {
 	case s.Type == corev1.SecretTypeServiceAccountToken:
 		add("it is of type %s: Kubernetes writes it, and would again", s.Type)
-	case strings.HasPrefix(kind, "kubernetes.io/"), strings.HasPrefix(kind, "bootstrap.kubernetes.io/"), strings.HasPrefix(kind, "helm.sh/"):
-		add("it is of type %s, whose readers (ingress controllers, the kubelet, Helm) need plaintext, and which the API server may check: %s", s.Type, beside)
+	case strings.HasPrefix(kind, "kubernetes.io/"), strings.HasPrefix(kind, "bootstrap.kubernetes.io/"),
+		strings.HasPrefix(kind, "helm.sh/"):
+		add("it is of type %s, whose readers (ingress controllers, the kubelet, Helm) need plaintext, and which the API "+
+			"server may check: %s", s.Type, beside)
 	}
 	for _, owner := range s.OwnerReferences {
 		add("it is owned by %s %s, which may write it again: change it there, or %s", owner.Kind, owner.Name, beside)
 	}
 	if by := ciphertext.ManagedBy(s); by != "" {
-		add("it is kept as it is in Git by %s, which would put the plaintext back: encrypt it there", by)
+		add("it is managed in Git by %s, which would restore the plaintext: encrypt it there", by)
 	}
 	if s.Immutable != nil && *s.Immutable {
 		add("it is immutable: %s", beside)
@@ -117,7 +108,8 @@ func plaintext(s *corev1.Secret) error {
 	var errs []error
 	for _, entry := range ciphertext.Entries(s.Data) {
 		if _, err := ciphertext.Version(s.Data[entry]); err == nil {
-			errs = append(errs, fmt.Errorf("entry %q: it is ciphertext already: if all are, the label %s makes it a ciphertext Secret", entry, ciphertext.LabelTransitKey))
+			errs = append(errs, fmt.Errorf("entry %q: it is ciphertext already: if all are, the label %s makes it a "+
+				"ciphertext Secret", entry, ciphertext.LabelTransitKey))
 		}
 	}
 	if len(s.Data) == 0 {
@@ -126,29 +118,25 @@ func plaintext(s *corev1.Secret) error {
 	return errors.Join(errs...)
 }
 
-// convertPatch is the JSON Patch that makes a Secret the sealed one if nothing at
-// all has happened to it: values, labels, owners, all that was looked at is in the
-// resource version. So the plaintext does not have to be sent once more.
-func convertPatch(was, sealed *corev1.Secret) ([]byte, error) {
-	is := was.DeepCopy()
-	is.Data = sealed.Data
-	set, err := ciphertext.SettingsOf(sealed)
+// convertPatch returns the patch that makes a Secret the encrypted one if nothing at all
+// was changed since it was read: values, labels, owners. So the plaintext is not sent
+// once more.
+func convertPatch(old, encrypted *corev1.Secret) (*secretpatch.Patch, error) {
+	settings, err := ciphertext.SettingsOf(encrypted)
 	if err != nil {
 		return nil, err
 	}
-	set.Apply(is)
-	delete(is.Annotations, ciphertext.AnnotationLastApplied)
-	return json.Marshal([]patchOp{
-		{"test", "/metadata/uid", was.UID},
-		{"test", "/metadata/resourceVersion", was.ResourceVersion},
-		{"add", "/metadata/labels", is.Labels},
-		{"add", "/metadata/annotations", is.Annotations},
-		{"add", "/data", is.Data},
-	})
+	converted := old.DeepCopy()
+	converted.Data = encrypted.Data
+	settings.Apply(converted)
+	delete(converted.Annotations, ciphertext.AnnotationLastApplied)
+	p := secretpatch.New(old)
+	p.Replace(converted)
+	return p, nil
 }
 
-// Plaintext returns the entries of a Secret that holds plaintext, to be encrypted
-// into another ([Client.Create]). A ciphertext Secret is refused.
+// Plaintext returns the entries of a Secret that holds plaintext, to be encrypted into
+// another ([Client.Apply]). It refuses a ciphertext Secret.
 func (c *Client) Plaintext(ctx context.Context, namespace, name string) (map[string][]byte, error) {
 	s, err := c.kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -157,7 +145,7 @@ func (c *Client) Plaintext(ctx context.Context, namespace, name string) (map[str
 		err = plaintext(s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading Secret %s: %w", place(namespace, name), err)
+		return nil, fmt.Errorf("reading Secret %s: %w", types.NamespacedName{Namespace: namespace, Name: name}, err)
 	}
 	return s.Data, nil
 }

@@ -27,13 +27,15 @@ func (w *world) plain(name string) *corev1.Secret {
 	}
 }
 
-func (w *world) settings() ciphertext.Settings { return ciphertext.Settings{Key: w.key} }
+func (w *world) settings() ciphertext.Settings {
+	return ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}
+}
 
 func TestConvert(t *testing.T) {
 	w := newWorld(t)
 	was := w.store(w.plain("s"))
 	lib := secretmanager.New(w.as(author), w.kube)
-	if _, err := lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.ConvertOptions{DryRun: true}); err != nil {
+	if _, err := lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{DryRun: true}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(was, w.get("s")); diff != "" {
@@ -63,7 +65,7 @@ func TestConvert(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	is, err := secretmanager.New(w.as(author), kube).Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.ConvertOptions{})
+	is, err := secretmanager.New(w.as(author), kube).Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func TestConvert(t *testing.T) {
 	}
 
 	// Once more would encrypt ciphertext.
-	_, err = lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.ConvertOptions{})
+	_, err = lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{})
 	if !errors.Is(err, secretmanager.ErrNotConvertible) {
 		t.Errorf("got %v", err)
 	}
@@ -130,7 +132,7 @@ func TestConvertRefuses(t *testing.T) {
 			s := w.plain("s")
 			test.change(w, s)
 			was := w.store(s)
-			_, err := w.lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.ConvertOptions{})
+			_, err := w.lib.Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{})
 			if !errors.Is(err, secretmanager.ErrNotConvertible) {
 				t.Errorf("got %v", err)
 			}
@@ -159,16 +161,16 @@ func TestConvertKeepsThePlaintext(t *testing.T) {
 		set            ciphertext.Settings
 		want           string
 	}{
-		"no right to prove":   {strings.Replace(author, "rewrap", "x", 1), "s", w.settings(), "proving Secret"},
+		"no right to verify":  {strings.Replace(author, "rewrap", "x", 1), "s", w.settings(), "verifying Secret"},
 		"no right to encrypt": {strings.Replace(author, "encrypt", "x", 1), "s", w.settings(), "check that the policy has update on transit/encrypt/"},
 		"a key that binds nothing": {`path "transit/*" { capabilities = ["read", "update"] }`, "s",
-			ciphertext.Settings{Key: w.key + "-plain"}, "is not derived"},
-		"it would be too large": {author, "large", w.settings(), "split them over several Secrets"},
+			ciphertext.Settings{Key: ciphertext.Key{Name: w.key + "-plain"}}, "is not derived"},
+		"it would be too large": {author, "large", w.settings(), "split them into several Secrets"},
 		"it is not there":       {author, "nothing", w.settings(), "check both names"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kube := w.client(func(int) { t.Error("something was written") })
-			_, err := secretmanager.New(w.as(test.policy), kube).Convert(t.Context(), w.ns, test.secret, test.set, secretmanager.ConvertOptions{})
+			_, err := secretmanager.New(w.as(test.policy), kube).Convert(t.Context(), w.ns, test.secret, test.set, secretmanager.Options{})
 			says(t, err, test.want)
 		})
 	}
@@ -220,7 +222,7 @@ func TestConvertWhileOthersWrite(t *testing.T) {
 			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}, Data: map[string][]byte{"a": []byte("1")}})
 			writes := 0
 			kube := w.client(func(n int) { test.act(w, n); writes++ })
-			_, err := secretmanager.New(w.root, kube).Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.ConvertOptions{})
+			_, err := secretmanager.New(w.root, kube).Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{})
 			if !errors.Is(err, test.err) || writes != test.writes {
 				t.Errorf("%d writes, %v", writes, err)
 			}

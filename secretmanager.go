@@ -1,58 +1,83 @@
 // Package secretmanager puts secrets into Kubernetes as HashiCorp Vault transit
-// ciphertext, and gets them out again for programs that decrypt in-process.
+// ciphertext, and decrypts them for programs that read their secrets in-process.
 //
 // A ciphertext Secret holds one transit ciphertext per entry, bound by its
-// [ciphertext.Scope] to where it lives: see package ciphertext. [Seal] makes one
-// without a cluster, [Open] reads one. A [Client] creates them or merges entries
-// into them ([Client.Create]), turns Secrets that hold plaintext into them
-// ([Client.Convert]), changes them as they were read ([Client.Update]), reads them
-// ([Client.Read]). [Prove] finds out whether the entries
-// of a Secret open where they are, and a [Prover] of many, which takes no right to
-// decrypt.
+// [ciphertext.Scope] to its location: see package ciphertext. [Encrypt] makes one
+// without a cluster, [Decrypt] decrypts one, and [Verify] finds out whether all of its
+// entries decrypt at their location, which takes no right to decrypt. A [Verifier] does
+// so for many.
 //
-// Who acts is said by the [transit.Session]: authors need read on the key,
-// update on encrypt and, to prove, on rewrap; programs that read need decrypt.
+// A [Client] works on the Secrets of a cluster. [Client.Read] decrypts one,
+// [Client.Apply] creates one or sets entries of an existing one, [Client.Update] changes
+// one that was read before, and [Client.Convert] turns a Secret that holds plaintext into
+// a ciphertext Secret, in place.
 //
-// Plaintext is in memory only, and in no error and no log.
+// The [Vault], usually a [transit.Session], determines the Vault identity. To encrypt it
+// needs read on the key and update on encrypt and rewrap; to read it needs update on
+// decrypt; to verify, update on rewrap.
+//
+// Plaintext is in memory only. No error and no log contains it.
 package secretmanager
 
 import (
+	"context"
 	"errors"
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// What errors of this package wrap, for errors.Is.
+// Errors of this package wrap one of these, for errors.Is. Errors of Vault are a
+// [*transit.Error], and errors of the API server those of package
+// k8s.io/apimachinery/pkg/api/errors.
 var (
-	// ErrInvalid: the Spec cannot be sealed. Nothing was encrypted or written.
-	ErrInvalid = errors.New("it cannot be encrypted as asked")
-	// ErrOther: there is a Secret of that name that holds something else. It was
-	// not touched.
-	ErrOther = errors.New("there is a Secret of that name already")
-	// ErrConflict: others kept changing the Secret between our reading and our
-	// writing. Nothing was written.
-	ErrConflict = errors.New("it is being changed by others all the time")
-	// ErrChanged: somebody else changed what was to be changed since it was read.
+	// ErrInvalid means that the [Spec] is invalid. Nothing was encrypted or written.
+	ErrInvalid = errors.New("invalid secret specification")
+	// ErrExists means that a Secret of that name exists and holds something else, or was
+	// made with another key or scope. It was not changed.
+	ErrExists = errors.New("another Secret of that name exists")
+	// ErrConflict means that the Secret was changed before each attempt to write it.
 	// Nothing was written.
-	ErrChanged = errors.New("it was changed since it was read")
-	// ErrNotConvertible: the Secret must not become ciphertext in place. It was not
-	// touched.
-	ErrNotConvertible = errors.New("it cannot be turned into ciphertext in place")
-	// ErrNotProved: an entry does not open where it is.
-	ErrNotProved = errors.New("not every entry opens where it is")
+	ErrConflict = errors.New("the Secret kept changing")
+	// ErrChanged means that the Secret was changed since it was read. Nothing was
+	// written.
+	ErrChanged = errors.New("the Secret was changed since it was read")
+	// ErrNotConvertible means that the Secret must not become ciphertext in place. It
+	// was not changed.
+	ErrNotConvertible = errors.New("the Secret cannot be converted in place")
+	// ErrNotVerified means that an entry does not decrypt at its location.
+	ErrNotVerified = errors.New("not every entry decrypts at its location")
 )
 
-// Client works on the Secrets of one cluster with the keys of one Vault. It is
-// safe for concurrent use.
+// Vault is what this package needs of Vault. A [*transit.Session] implements it.
+//
+// Encrypt, Decrypt and Rewrap return one result per item, in the order of the items.
+// Their error is one that every item would meet.
+type Vault interface {
+	Encrypt(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error)
+	Decrypt(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error)
+	Rewrap(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error)
+	// Key returns the state of a key, or an error that wraps [transit.ErrNotFound].
+	Key(ctx context.Context, key ciphertext.Key) (transit.KeyInfo, error)
+}
+
+// Client works on the Secrets of one cluster with the keys of one Vault. It is safe for
+// concurrent use if its Vault is, as a [*transit.Session] is.
 type Client struct {
-	vault *transit.Session
+	vault Vault
 	kube  kubernetes.Interface
 }
 
-// New returns a client that acts in Vault as the session and in Kubernetes as
-// the clientset.
-func New(vault *transit.Session, secrets kubernetes.Interface) *Client {
-	return &Client{vault: vault, kube: secrets}
+// New returns a client that acts in Vault as the identity of vault and in Kubernetes as
+// that of the clientset.
+func New(vault Vault, kube kubernetes.Interface) *Client {
+	return &Client{vault: vault, kube: kube}
+}
+
+// Options are for the methods of [Client] that write. The zero value writes.
+type Options struct {
+	// DryRun makes the API server check and admit everything and store nothing.
+	DryRun bool
 }

@@ -6,32 +6,44 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Spec says what ciphertext Secret to make.
+// Spec is a ciphertext Secret to make, or the entries to change of an existing one.
 type Spec struct {
-	// Namespace may be empty where the scope does not bind to it, for a manifest
-	// that is to be applied in any.
+	// Namespace may be empty if the scope does not bind to it, for a manifest that is
+	// to be applied in any.
 	Namespace string
 	Name      string
-	// Settings: an empty Mount means [ciphertext.DefaultTransitMount], an empty
+	// Settings: an empty Key.Mount means [ciphertext.DefaultTransitMount], an empty
 	// Scope [ciphertext.Strict].
 	Settings ciphertext.Settings
-	// Entries are the plaintexts by name of the entry.
+	// Entries are the plaintexts to set, by name of the entry.
 	Entries map[string][]byte
-	// AllowEmpty takes empty values too, which are refused otherwise: nearly always
-	// they are a file that was not written or a variable that was not set.
+	// Remove are names of entries to remove, for [Client.Update] and [EncryptUpdate].
+	Remove []string
+	// AllowEmpty accepts empty values, which are refused otherwise: nearly always an
+	// empty value is a file that was not written or a variable that was not set.
 	AllowEmpty bool
 }
 
-// complete fills in the defaults and reports everything that can be seen to be
-// wrong without asking anybody.
+func (s *Spec) namespacedName() types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+}
+
+func nameOf(s *corev1.Secret) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+}
+
+// complete sets the defaults and reports everything that is wrong and can be seen
+// without a request.
 func (s *Spec) complete() error {
-	if s.Settings.Mount == "" {
-		s.Settings.Mount = ciphertext.DefaultTransitMount
+	if s.Settings.Key.Mount == "" {
+		s.Settings.Key.Mount = ciphertext.DefaultTransitMount
 	}
 	var errs []error
 	scope, err := ciphertext.ParseScope(string(s.Settings.Scope))
@@ -40,7 +52,7 @@ func (s *Spec) complete() error {
 	}
 	s.Settings.Scope = scope
 	errs = append(errs, s.checkNames()...)
-	errs = append(errs, s.checkSettings()...)
+	errs = append(errs, s.checkKey())
 	errs = append(errs, s.checkEntries()...)
 	return errors.Join(errs...)
 }
@@ -60,17 +72,14 @@ func (s *Spec) checkNames() (errs []error) {
 	return errs
 }
 
-func (s *Spec) checkSettings() (errs []error) {
-	if err := ciphertext.CheckPath(s.Settings.Mount); err != nil {
-		errs = append(errs, fmt.Errorf("transit mount: %w", err))
+func (s *Spec) checkKey() error {
+	err := s.Settings.Key.Check()
+	name := s.Settings.Key.Name
+	if problems := validation.IsValidLabelValue(name); len(problems) > 0 && ciphertext.CheckName(name) == nil {
+		err = errors.Join(err, fmt.Errorf("transit key %q cannot be the value of the label %s, by which the rotator "+
+			"finds the Secret: %s: use a key of another name", name, ciphertext.LabelTransitKey, problems[0]))
 	}
-	if err := ciphertext.CheckName(s.Settings.Key); err != nil {
-		errs = append(errs, fmt.Errorf("transit key: %w", err))
-	} else if problems := validation.IsValidLabelValue(s.Settings.Key); len(problems) > 0 {
-		errs = append(errs, fmt.Errorf("transit key %q cannot be the value of the label %s, by which the rotator finds the Secret: %s: use a key of another name",
-			s.Settings.Key, ciphertext.LabelTransitKey, problems[0]))
-	}
-	return errs
+	return err
 }
 
 func (s *Spec) checkEntries() (errs []error) {
@@ -80,11 +89,12 @@ func (s *Spec) checkEntries() (errs []error) {
 	size, sizes := 0, []string(nil)
 	for _, entry := range ciphertext.Entries(s.Entries) {
 		if problems := validation.IsConfigMapKey(entry); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("entry %q: Kubernetes does not take the name: %s", entry, strings.Join(problems, "; ")))
+			errs = append(errs, fmt.Errorf("entry %q: invalid name: %s", entry, strings.Join(problems, "; ")))
 		}
 		n := len(s.Entries[entry])
 		if n == 0 && !s.AllowEmpty {
-			errs = append(errs, fmt.Errorf("entry %q: it is empty: an empty secret is nearly always a file that was not written or a variable that was not set: check where it comes from", entry))
+			errs = append(errs, fmt.Errorf("entry %q is empty: an empty secret is nearly always a file that was not "+
+				"written or a variable that was not set: check its source", entry))
 		}
 		size += ciphertext.Size(n)
 		sizes = append(sizes, fmt.Sprintf("%s %d bytes", entry, n))
@@ -93,8 +103,8 @@ func (s *Spec) checkEntries() (errs []error) {
 		if len(sizes) > 10 {
 			sizes = append(slices.Clip(sizes[:10]), fmt.Sprintf("and %d more", len(sizes)-10))
 		}
-		errs = append(errs, fmt.Errorf("the entries (%s) are %d bytes once encrypted, and a Kubernetes Secret holds %d: split them over several Secrets",
-			strings.Join(sizes, ", "), size, ciphertext.MaxSecretSize))
+		errs = append(errs, fmt.Errorf("the entries (%s) are %d bytes when encrypted, and a Kubernetes Secret holds %d: "+
+			"split them into several Secrets", strings.Join(sizes, ", "), size, ciphertext.MaxSecretSize))
 	}
 	return errs
 }

@@ -24,15 +24,15 @@ func TestUpdate(t *testing.T) {
 	w := newWorld(t)
 	was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})))
 	lib := secretmanager.New(w.as(author), w.kube)
-	change := secretmanager.Change{Set: bytesOf(map[string]string{"b": "two", "d": ""}), Remove: []string{"c"}, AllowEmpty: true}
+	change := secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "two", "d": ""}), Remove: []string{"c"}, AllowEmpty: true}
 
-	if _, err := lib.Update(t.Context(), was, change, secretmanager.UpdateOptions{DryRun: true}); err != nil {
+	if _, err := lib.Update(t.Context(), was, change, secretmanager.Options{DryRun: true}); err != nil {
 		t.Fatal(err)
 	}
 	if w.get("s").ResourceVersion != was.ResourceVersion {
 		t.Error("a dry run changed it")
 	}
-	is, err := lib.Update(t.Context(), was, change, secretmanager.UpdateOptions{})
+	is, err := lib.Update(t.Context(), was, change, secretmanager.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +45,11 @@ func TestUpdate(t *testing.T) {
 
 	// Removing alone asks Vault for no encryption, and the version hint follows.
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	if is, err = lib.Update(t.Context(), is, secretmanager.Change{Set: bytesOf(map[string]string{"b": "x"})}, secretmanager.UpdateOptions{}); err != nil {
+	if is, err = lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})}, secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	is, err = secretmanager.New(w.as(`path "transit/rewrap/KEY" { capabilities = ["update"] }`), w.kube).
-		Update(t.Context(), is, secretmanager.Change{Remove: []string{"a", "d"}}, secretmanager.UpdateOptions{})
+		Update(t.Context(), is, secretmanager.Spec{Remove: []string{"a", "d"}}, secretmanager.Options{})
 	if err != nil || is.Labels[ciphertext.LabelKeyVersion] != "2" {
 		t.Errorf("%v, hint %q", err, is.Labels[ciphertext.LabelKeyVersion])
 	}
@@ -59,19 +59,19 @@ func TestUpdateRefuses(t *testing.T) {
 	w := newWorld(t)
 	was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2"})))
 	for name, test := range map[string]struct {
-		change secretmanager.Change
+		change secretmanager.Spec
 		want   []string
 	}{
 		"nothing":        {want: []string{"there is nothing to change"}},
-		"all removed":    {secretmanager.Change{Remove: []string{"a", "b"}}, []string{"no entry would be left"}},
-		"what is absent": {secretmanager.Change{Remove: []string{"x", "y"}}, []string{`entry "x": it is to be removed and is not there`, `entry "y"`}},
-		"twice":          {secretmanager.Change{Set: bytesOf(map[string]string{"a": "1"}), Remove: []string{"a"}}, []string{`entry "a": it is to be removed, and named a second time`}},
-		"empty":          {secretmanager.Change{Set: bytesOf(map[string]string{"a": ""})}, []string{`entry "a": it is empty`}},
-		"a bad name":     {secretmanager.Change{Set: bytesOf(map[string]string{"a b": "1"})}, []string{`entry "a b"`}},
-		"too large":      {secretmanager.Change{Set: map[string][]byte{"c": make([]byte, 800_000)}}, []string{"a Kubernetes Secret holds"}},
+		"all removed":    {secretmanager.Spec{Remove: []string{"a", "b"}}, []string{"no entry would remain"}},
+		"what is absent": {secretmanager.Spec{Remove: []string{"x", "y"}}, []string{`entry "x" is to be removed and does not exist`, `entry "y"`}},
+		"twice":          {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "1"}), Remove: []string{"a"}}, []string{`entry "a" is to be removed, and named a second time`}},
+		"empty":          {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": ""})}, []string{`entry "a" is empty`}},
+		"a bad name":     {secretmanager.Spec{Entries: bytesOf(map[string]string{"a b": "1"})}, []string{`entry "a b"`}},
+		"too large":      {secretmanager.Spec{Entries: map[string][]byte{"c": make([]byte, 800_000)}}, []string{"a Kubernetes Secret holds"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := w.lib.Update(t.Context(), was, test.change, secretmanager.UpdateOptions{})
+			_, err := w.lib.Update(t.Context(), was, test.change, secretmanager.Options{})
 			if !errors.Is(err, secretmanager.ErrInvalid) {
 				t.Errorf("got %v", err)
 			}
@@ -128,7 +128,7 @@ func TestUpdateWhatChanged(t *testing.T) {
 			test.act(w)
 			writes := 0
 			_, err := secretmanager.New(w.root, w.client(func(int) { writes++ })).Update(t.Context(), was,
-				secretmanager.Change{Set: bytesOf(map[string]string{"a": "ours", "n": "new"}), Remove: []string{"b"}}, secretmanager.UpdateOptions{})
+				secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "ours", "n": "new"}), Remove: []string{"b"}}, secretmanager.Options{})
 			if test.want == nil {
 				if !errors.Is(err, secretmanager.ErrChanged) || writes != 1 {
 					t.Errorf("%d writes, %v", writes, err)
@@ -158,23 +158,23 @@ func TestUpdateRefusedByTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	is.Immutable = nil // as if we did not know
-	_, err = w.lib.Update(t.Context(), is, secretmanager.Change{Set: bytesOf(map[string]string{"a": "2"})}, secretmanager.UpdateOptions{})
+	_, err = w.lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "2"})}, secretmanager.Options{})
 	if err == nil || errors.Is(err, secretmanager.ErrChanged) {
 		t.Errorf("got %v", err)
 	}
 	says(t, err, "check what admits Secrets")
 }
 
-func TestOpen(t *testing.T) {
+func TestDecrypt(t *testing.T) {
 	w := newWorld(t)
 	s := w.seal(w.spec("s", map[string]string{"a": "1", "b": "2"}))
-	plain, err := secretmanager.Open(t.Context(), w.root, s)
+	plain, err := secretmanager.Decrypt(t.Context(), w.root, s)
 	if diff := cmp.Diff(bytesOf(map[string]string{"a": "1", "b": "2"}), plain); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	s.Data["b"] = s.Data["a"]
-	_, err = secretmanager.Open(t.Context(), w.root, s)
+	_, err = secretmanager.Decrypt(t.Context(), w.root, s)
 	says(t, err, "decrypting Secret "+w.ns+"/s", `entry "b"`)
-	_, err = secretmanager.Open(t.Context(), w.as(author), s)
+	_, err = secretmanager.Decrypt(t.Context(), w.as(author), s)
 	says(t, err, "check that the policy has update on transit/decrypt/")
 }

@@ -63,8 +63,7 @@ const MaxSecretSize = corev1.MaxSecretSize
 
 // Settings is what the metadata of a ciphertext Secret says about how it was made.
 type Settings struct {
-	Key   string // name of the transit key
-	Mount string // path of the transit engine, without slashes at its ends
+	Key   Key
 	Scope Scope
 }
 
@@ -72,12 +71,12 @@ type Settings struct {
 // The error names every one that is missing or malformed.
 func SettingsOf(s *corev1.Secret) (Settings, error) {
 	var errs []error
-	set := Settings{Key: s.Labels[LabelTransitKey], Mount: DefaultTransitMount, Scope: Strict}
-	if set.Key == "" {
+	set := Settings{Key: Key{Mount: DefaultTransitMount, Name: s.Labels[LabelTransitKey]}, Scope: Strict}
+	if set.Key.Name == "" {
 		errs = append(errs, fmt.Errorf("label %s is missing: it names the transit key", LabelTransitKey))
 	}
 	if m, ok := s.Annotations[AnnotationTransitMount]; ok {
-		set.Mount = m
+		set.Key.Mount = m
 		if err := CheckPath(m); err != nil {
 			errs = append(errs, fmt.Errorf("annotation %s: %w", AnnotationTransitMount, err))
 		}
@@ -105,8 +104,8 @@ func (set Settings) Apply(s *corev1.Secret) {
 	if s.Type == "" {
 		s.Type = Type
 	}
-	s.Labels[LabelTransitKey] = set.Key
-	s.Annotations[AnnotationTransitMount] = set.Mount
+	s.Labels[LabelTransitKey] = set.Key.Name
+	s.Annotations[AnnotationTransitMount] = set.Key.Mount
 	s.Annotations[AnnotationScope] = string(set.Scope)
 	if oldest, _, ok := Versions(s.Data); ok {
 		s.Labels[LabelKeyVersion] = fmt.Sprint(oldest)

@@ -109,7 +109,7 @@ func TestParseScope(t *testing.T) {
 }
 
 func TestSettingsSurviveTheirWayThroughASecret(t *testing.T) {
-	want := Settings{Key: "matrix", Mount: "team/transit", Scope: Namespace}
+	want := Settings{Key: Key{Mount: "team/transit", Name: "matrix"}, Scope: Namespace}
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "matrix", LabelKeyVersion: "1"}},
 		Data:       map[string][]byte{"a": text("3", 40), "b": text("12", 40)},

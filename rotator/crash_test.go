@@ -245,7 +245,7 @@ func (w *world) intact(plain map[string]map[string]string, version int) {
 	if seen != len(plain) {
 		w.t.Errorf("%d Secrets are there, want %d", seen, len(plain))
 	}
-	results, err := w.root.Decrypt(w.t.Context(), transit.Key{Mount: "transit", Name: w.key}, items)
+	results, err := w.root.Decrypt(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key}, items)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func (w *world) fill(n int) map[string]map[string]string {
 		plain[w.ns+"/"+name] = map[string]string{"e": "value of " + name}
 		items = append(items, transit.Item{Data: []byte("value of " + name), Context: ciphertext.Strict.Context(w.ns, name, "e")})
 	}
-	results, err := w.root.Encrypt(w.t.Context(), transit.Key{Mount: "transit", Name: w.key}, items)
+	results, err := w.root.Encrypt(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key}, items)
 	if err != nil {
 		w.t.Fatal(err)
 	}

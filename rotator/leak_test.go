@@ -76,7 +76,7 @@ func TestNothingLeaks(t *testing.T) {
 func TestRotatorCannotMoveCiphertext(t *testing.T) {
 	w := newWorld(t)
 	s := w.seal(w.ns, "s", map[string]string{"e": "x"})
-	key := transit.Key{Mount: "transit", Name: w.key}
+	key := ciphertext.Key{Mount: "transit", Name: w.key}
 	results, err := w.minimal().Rewrap(t.Context(), key, []transit.Item{
 		{Data: s.Data["e"], Context: ciphertext.Strict.Context("elsewhere", "s", "e")},
 		{Data: s.Data["e"], Context: ciphertext.Cluster.Context(w.ns, "s", "e")},

@@ -47,7 +47,7 @@ func (w patcher) patch(ctx context.Context, p part, target int, results []transi
 		rewrapped := map[string][]byte{}
 		for i, r := range results {
 			if r.Err != nil {
-				left = append(left, p.ref(i).left(itemReason(p, p.entries[i], r.Err)))
+				left = append(left, p.ref(i).left(p.explain(p.entries[i], r.Err).Error()))
 				continue
 			}
 			rewrapped[p.entries[i]] = r.Data
@@ -88,28 +88,16 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 		return p, nil, ""
 	case err != nil:
 		return p, nil, "it was changed meanwhile and is malformed now: " + err.Error()
-	case keyOf(set) != keyOf(old.set):
-		return p, nil, "it was changed meanwhile to another key, " + keyOf(set).String() + ": run again"
+	case set.Key != old.set.Key:
+		return p, nil, "it was changed meanwhile to another key, " + set.Key.String() + ": run again"
 	case immutable(current):
 		return p, nil, reasonImmutable
 	case !w.includeManaged && ciphertext.ManagedBy(current) != "":
 		return p, nil, fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
 			"or give --include-managed", ciphertext.ManagedBy(current))
 	}
-	if results, err = w.vault.Rewrap(ctx, keyOf(set), p.items()); err != nil {
+	if results, err = w.vault.Rewrap(ctx, set.Key, p.items()); err != nil {
 		return p, nil, err.Error()
 	}
 	return p, results, ""
-}
-
-// itemReason says what to make of Vault's refusal of an entry.
-func itemReason(p part, entry string, err error) string {
-	switch {
-	case errors.Is(err, transit.ErrMismatch):
-		return fmt.Sprintf("%s: it was not made with key %s for %s (scope %s): it may have been copied from elsewhere: encrypt the value again",
-			err, keyOf(p.set), p.set.Scope.Place(p.secret.Namespace, p.secret.Name, entry), p.set.Scope)
-	case errors.Is(err, transit.ErrTooOld):
-		return fmt.Sprintf("%s: it was put back after the last retirement, as from a backup or from Git: encrypt the value again, or lower min_decryption_version of %s to rescue it", err, keyOf(p.set))
-	}
-	return err.Error()
 }

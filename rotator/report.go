@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // ErrIncomplete is what the error of [Run] wraps when the run came to its end
@@ -208,7 +208,7 @@ func (k *KeyReport) fail(err error) {
 	}
 }
 
-func (k *KeyReport) key() transit.Key { return transit.Key{Mount: k.Mount, Name: k.Name} }
+func (k *KeyReport) key() ciphertext.Key { return ciphertext.Key{Mount: k.Mount, Name: k.Name} }
 
 // Progress is how far a run has come.
 type Progress struct {

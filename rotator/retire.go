@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // retire raises min_decryption_version of every key that is ready for it, and
@@ -113,7 +114,7 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	}
 	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), info, to)
 	if err != nil {
-		err = withHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
+		err = transit.WithHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
 		k.fail(err)
 		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: ObstacleError}
 	}

@@ -58,7 +58,7 @@ func TestRetire(t *testing.T) {
 	if got := w.plain(w.ns, "s")["e"]; got != "x" {
 		t.Errorf("the entry holds %q", got)
 	}
-	results, err := w.root.Decrypt(t.Context(), transit.Key{Mount: "transit", Name: w.key},
+	results, err := w.root.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: w.key},
 		[]transit.Item{{Data: old.Data["e"], Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
 	if err != nil || !errors.Is(results[0].Err, transit.ErrTooOld) {
 		t.Errorf("the old ciphertext still opens: %v, %v", err, results)

@@ -2,7 +2,6 @@ package rotator
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -23,7 +22,7 @@ const (
 // group is what may share a request: Vault wants a context for every item of a
 // batch or for none.
 type group struct {
-	key   transit.Key
+	key   ciphertext.Key
 	bound bool
 }
 
@@ -52,6 +51,10 @@ func (p part) items() []transit.Item {
 		}
 	}
 	return items
+}
+
+func (p part) explain(entry string, err error) error {
+	return transit.ExplainItem(err, p.set, p.set.Scope.Place(p.secret.Namespace, p.secret.Name, entry))
 }
 
 func (p part) ref(i int) entryRef {
@@ -101,7 +104,7 @@ func (r *run) rewrap(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		k := r.keys[keyOf(set)]
+		k := r.keys[set.Key]
 		if k == nil || k.Target == 0 {
 			return
 		}
@@ -171,7 +174,7 @@ func (r *run) work(ctx context.Context, b *batch) {
 // batchFailed notes that a request failed for a reason that the next one would meet too:
 // nothing is tried for the rest of the group.
 func (r *run) batchFailed(b *batch, err error) {
-	err = withHint(err, fmt.Sprintf("check that the policy has update on %s/rewrap/%s", b.group.key.Mount, b.group.key.Name))
+	err = transit.WithUpdateHint(err, b.group.key, transit.OpRewrap)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped[b.group] = true
@@ -185,7 +188,7 @@ func (r *run) gaveUp(g group) bool {
 }
 
 // settle takes the outcome for one Secret into the report.
-func (r *run) settle(key transit.Key, done []string, left []Left) {
+func (r *run) settle(key ciphertext.Key, done []string, left []Left) {
 	r.mu.Lock()
 	k := r.keys[key]
 	k.Rewrapped += len(done)

@@ -2,7 +2,6 @@ package rotator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,7 +16,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
 		k.RotateReason = "the key cannot be read"
-		k.fail(withHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
+		k.fail(transit.WithHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
 		return
 	}
 	k.MinDecryption, k.MinAvailable = info.MinDecryptionVersion, info.MinAvailableVersion
@@ -40,7 +39,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 		now, readErr := r.vault.Key(ctx, k.key())
 		if readErr != nil || now.Latest <= info.Latest {
 			k.RotateReason = "rotating failed: " + why
-			k.fail(withHint(err, "check that the policy has update on "+k.key().String()+"/rotate"))
+			k.fail(transit.WithHint(err, "check that the policy has update on "+k.key().String()+"/rotate"))
 			return
 		}
 		r.Log.Warn("rotating answered with an error, and took all the same", "key", k.key().String(), "error", err)
@@ -84,12 +83,4 @@ func (r *run) due(info transit.KeyInfo, t *tally) (bool, string) {
 		return false, fmt.Sprintf("version %d is %s old, and due after %s", info.Latest, age, r.MaxKeyAge)
 	}
 	return true, fmt.Sprintf("version %d was %s old, more than %s", info.Latest, age, r.MaxKeyAge)
-}
-
-// withHint says what to check where Vault refused; other errors speak for themselves.
-func withHint(err error, hint string) error {
-	if errors.Is(err, transit.ErrDenied) || errors.Is(err, transit.ErrNotFound) {
-		return fmt.Errorf("%w: %s", err, hint)
-	}
-	return err
 }

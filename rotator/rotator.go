@@ -57,7 +57,7 @@ type run struct {
 	lease    lease
 
 	report *Report
-	keys   map[transit.Key]*KeyReport // those of the report
+	keys   map[ciphertext.Key]*KeyReport // those of the report
 	state  *state
 
 	view       *survey // the last look at the Secrets
@@ -65,7 +65,7 @@ type run struct {
 	secrets    int     // number of Secrets found by plan
 	pending    int     // entries to rewrap, as far as plan could see
 	asking     map[keyVersion]bool
-	oldest     map[transit.Key]int // version that an entry had at any time of the run
+	oldest     map[ciphertext.Key]int // version that an entry had at any time of the run
 
 	writing chan struct{} // has an element for each write under way
 
@@ -106,7 +106,7 @@ func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *ru
 		logged:  opts.Now(),
 		lease:   lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report:  &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:    map[transit.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[transit.Key]int{},
+		keys:    map[ciphertext.Key]*KeyReport{}, asking: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
 		reasons: map[entryRef]string{}, stopped: map[group]bool{}, writing: make(chan struct{}, opts.Concurrency),
 	}
 }
@@ -214,7 +214,7 @@ func (r *run) plan(ctx context.Context) error {
 			if mount == "" {
 				mount = ciphertext.DefaultTransitMount
 			}
-			r.view.of(transit.Key{Mount: mount, Name: name})
+			r.view.of(ciphertext.Key{Mount: mount, Name: name})
 		}
 	}
 	for key := range r.view.keys {

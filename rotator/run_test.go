@@ -268,7 +268,7 @@ func TestProgressIsLogged(t *testing.T) {
 func TestRotatorCannotDecrypt(t *testing.T) {
 	w := newWorld(t)
 	s := w.seal(w.ns, "s", map[string]string{"e": "x"})
-	_, err := w.minimal().Decrypt(t.Context(), transit.Key{Mount: "transit", Name: w.key},
+	_, err := w.minimal().Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: w.key},
 		[]transit.Item{{Data: s.Data["e"], Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("the rotator's policy lets it decrypt: %v", err)

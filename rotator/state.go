@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -108,11 +109,11 @@ type memory struct {
 type state struct {
 	stored   *corev1.ConfigMap
 	lastDone *time.Time
-	keys     map[transit.Key]memory
+	keys     map[ciphertext.Key]memory
 }
 
 // of returns what is known of a key, which may be nothing yet.
-func (s *state) of(k transit.Key) memory {
+func (s *state) of(k ciphertext.Key) memory {
 	m, ok := s.keys[k]
 	if !ok {
 		m = memory{Gone: gone{}, Refused: gone{}}
@@ -143,7 +144,7 @@ func (r *run) loadState(ctx context.Context) error {
 	if err != nil {
 		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
 	}
-	r.state = &state{stored: stored, keys: map[transit.Key]memory{}}
+	r.state = &state{stored: stored, keys: map[ciphertext.Key]memory{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
 			var last runState
@@ -156,12 +157,12 @@ func (r *run) loadState(ctx context.Context) error {
 			Mount, Name string
 			memory
 		}
-		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(transit.Key{Mount: k.Mount, Name: k.Name}) {
+		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
 			// To know nothing is safe: it only makes retirement wait longer.
 			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap", r.StateNamespace+"/"+StateName, "entry", entry)
 			continue
 		}
-		known := r.state.of(transit.Key{Mount: k.Mount, Name: k.Name})
+		known := r.state.of(ciphertext.Key{Mount: k.Mount, Name: k.Name})
 		maps.Copy(known.Gone, k.Gone)
 		maps.Copy(known.Refused, k.Refused)
 	}
@@ -251,7 +252,7 @@ func put(m *corev1.ConfigMap, entry string, value any) error {
 
 // stateEntry is the name of a key's entry in the ConfigMap, which takes letters,
 // digits, "-", "_" and "." only: "transit__app". No two keys share one.
-func stateEntry(k transit.Key) string {
+func stateEntry(k ciphertext.Key) string {
 	var b strings.Builder
 	for _, c := range []byte(k.Mount + "/" + k.Name) {
 		switch {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 func TestGoneObserve(t *testing.T) {
@@ -75,13 +75,13 @@ func TestGoneRipe(t *testing.T) {
 
 func TestStateEntry(t *testing.T) {
 	tests := map[string]struct {
-		key  transit.Key
+		key  ciphertext.Key
 		want string
 	}{
-		"plain":           {transit.Key{Mount: "transit", Name: "app"}, "transit__app"},
-		"underscore":      {transit.Key{Mount: "transit", Name: "my_app"}, "transit__my_5fapp"},
-		"mount with path": {transit.Key{Mount: "teams/red", Name: "app"}, "teams__red__app"},
-		"odd":             {transit.Key{Mount: "t@x", Name: "app"}, "t_40x__app"},
+		"plain":           {ciphertext.Key{Mount: "transit", Name: "app"}, "transit__app"},
+		"underscore":      {ciphertext.Key{Mount: "transit", Name: "my_app"}, "transit__my_5fapp"},
+		"mount with path": {ciphertext.Key{Mount: "teams/red", Name: "app"}, "teams__red__app"},
+		"odd":             {ciphertext.Key{Mount: "t@x", Name: "app"}, "t_40x__app"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestStateEntry(t *testing.T) {
 			}
 		})
 	}
-	long := stateEntry(transit.Key{Mount: strings.Repeat("m", 300), Name: "app"})
+	long := stateEntry(ciphertext.Key{Mount: strings.Repeat("m", 300), Name: "app"})
 	if len(long) > 253 || !strings.HasPrefix(long, "sha256__") {
 		t.Errorf("a long one: %s", long)
 	}

@@ -7,12 +7,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // survey is what one listing found.
 type survey struct {
-	keys   map[transit.Key]*tally
+	keys   map[ciphertext.Key]*tally
 	stray  Remainder // Secrets whose settings do not say what key they belong to
 	unread []Left
 	seen   int
@@ -51,7 +50,7 @@ func (t *tally) entries() (n int) {
 }
 
 // of returns the tally of a key, which may have no Secrets.
-func (s *survey) of(k transit.Key) *tally {
+func (s *survey) of(k ciphertext.Key) *tally {
 	t := s.keys[k]
 	if t == nil {
 		t = &tally{versions: map[int]int{}}
@@ -63,7 +62,7 @@ func (s *survey) of(k transit.Key) *tally {
 // survey lists the area and counts. Malformed Secrets and entries are left.
 // Once targets are known (see judge), so is what cannot get to them.
 func (r *run) survey(ctx context.Context, phase string, a area) *survey {
-	s := &survey{keys: map[transit.Key]*tally{}}
+	s := &survey{keys: map[ciphertext.Key]*tally{}}
 	total := r.secrets
 	s.unread = r.each(ctx, a, func(secret *corev1.Secret) {
 		s.seen++
@@ -83,10 +82,10 @@ func (r *run) count(ctx context.Context, s *survey, secret *corev1.Secret) {
 		s.stray.leave(whole.left(fmt.Sprintf("is not a well-formed ciphertext Secret: %s", err)))
 		return
 	}
-	if r.Mount != "" && set.Mount != r.Mount {
+	if r.Mount != "" && set.Key.Mount != r.Mount {
 		return
 	}
-	key := keyOf(set)
+	key := set.Key
 	t := s.of(key)
 	t.secrets++
 	if len(secret.Data) == 0 {
@@ -163,12 +162,8 @@ func (r *run) newest(ctx context.Context, k *KeyReport, version int) int {
 }
 
 type keyVersion struct {
-	key     transit.Key
+	key     ciphertext.Key
 	version int
-}
-
-func keyOf(set ciphertext.Settings) transit.Key {
-	return transit.Key{Mount: set.Mount, Name: set.Key}
 }
 
 func immutable(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable }

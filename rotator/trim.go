@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // trimKey deletes the versions of a key that Vault has refused to decrypt with for
@@ -45,7 +47,7 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked o
 	err = r.vault.Trim(ctx, k.key(), info, to)
 	if err != nil {
 		if now, readErr := r.vault.Key(ctx, k.key()); readErr != nil || now.MinAvailableVersion < to {
-			err = withHint(err, "trimming needs update on "+k.key().String()+"/config and /trim, which a rotator otherwise does not have")
+			err = transit.WithHint(err, "trimming needs update on "+k.key().String()+"/config and /trim, which a rotator otherwise does not have")
 			k.fail(err)
 			return not("%s", err)
 		}

@@ -106,7 +106,7 @@ func (w *world) rotateKey() { w.t.Helper(); w.write("transit/keys/"+w.key+"/rota
 
 func (w *world) keyInfo() transit.KeyInfo {
 	w.t.Helper()
-	info, err := w.root.Key(w.t.Context(), transit.Key{Mount: "transit", Name: w.key})
+	info, err := w.root.Key(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -149,14 +149,14 @@ func (w *world) minimal() *transit.Session {
 // seal returns a ciphertext Secret of the world's key that is not stored yet.
 func (w *world) seal(namespace, name string, entries map[string]string, change ...func(*secretmanager.Spec)) *corev1.Secret {
 	w.t.Helper()
-	spec := secretmanager.Spec{Namespace: namespace, Name: name, Settings: ciphertext.Settings{Key: w.key}, Entries: map[string][]byte{}}
+	spec := secretmanager.Spec{Namespace: namespace, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
 	for entry, text := range entries {
 		spec.Entries[entry] = []byte(text)
 	}
 	for _, f := range change {
 		f(&spec)
 	}
-	s, err := secretmanager.Seal(w.t.Context(), w.root, spec)
+	s, err := secretmanager.Encrypt(w.t.Context(), w.root, spec)
 	if err != nil {
 		w.t.Fatal(err)
 	}

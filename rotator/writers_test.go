@@ -30,7 +30,7 @@ func TestWritersAtFullSpeed(t *testing.T) {
 	const secrets, runs = 60, 5
 	w := newWorld(t)
 	plain := w.fill(secrets)
-	key := transit.Key{Mount: "transit", Name: w.key}
+	key := ciphertext.Key{Mount: "transit", Name: w.key}
 	api := w.kube.CoreV1().Secrets(w.ns)
 	encrypt := func(name, text string) []byte {
 		results, err := w.root.Encrypt(t.Context(), key, []transit.Item{{Data: []byte(text), Context: ciphertext.Strict.Context(w.ns, name, "e")}})

@@ -26,24 +26,7 @@ const (
 const maxEncryptItems = 10_000
 
 // Key names a transit key.
-type Key struct {
-	Mount string // path of the transit engine
-	Name  string
-}
-
-// String returns the key as Vault's paths have it, such as "transit/keys/app".
-func (k Key) String() string { return k.Mount + "/keys/" + k.Name }
-
-func (k Key) check() error {
-	var errs []error
-	if err := ciphertext.CheckPath(k.Mount); err != nil {
-		errs = append(errs, fmt.Errorf("transit mount: %w", err))
-	}
-	if err := ciphertext.CheckName(k.Name); err != nil {
-		errs = append(errs, fmt.Errorf("transit key: %w", err))
-	}
-	return errors.Join(errs...)
-}
+type Key = ciphertext.Key
 
 // Item is what to encrypt (Data is plaintext), decrypt or rewrap (Data is
 // ciphertext). Context is the derivation context before base64, nil for a key
@@ -97,7 +80,7 @@ type batchResult struct {
 func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []Item) ([]Result, error) {
 	doing += " with " + k.String()
 	fail := func(err error) error { return &Error{Doing: doing, Address: s.client.address, Err: err} }
-	if err := k.check(); err != nil {
+	if err := k.Check(); err != nil {
 		return nil, fail(err)
 	}
 	for _, it := range items {

@@ -100,7 +100,7 @@ func (s *Session) Trim(ctx context.Context, k Key, now KeyInfo, min int) error {
 }
 
 func (s *Session) manage(ctx context.Context, k Key, r request, suffix string) error {
-	if err := k.check(); err != nil {
+	if err := k.Check(); err != nil {
 		return &Error{Doing: r.doing, Address: s.client.address, Err: err}
 	}
 	r.path = k.String() + suffix

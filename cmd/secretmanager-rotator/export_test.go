@@ -141,8 +141,8 @@ func TestExport(t *testing.T) {
 	}
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	for _, name := range []string{"good", "fixed"} {
-		if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: "export"},
-			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.CreateOptions{}); err != nil {
+		if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "export"}},
+			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}

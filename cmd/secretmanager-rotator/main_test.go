@@ -105,8 +105,8 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), kube)
-	if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: "demo", Name: "s", Settings: ciphertext.Settings{Key: "app"},
-		Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.CreateOptions{}); err != nil {
+	if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: "demo", Name: "s", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "app"}},
+		Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	token := filepath.Join(t.TempDir(), "token")

@@ -132,8 +132,8 @@ func TestRights(t *testing.T) {
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	for _, ns := range []string{"rights-a", "rights-b"} {
 		for _, name := range []string{"good", "fixed"} {
-			if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: "rights"},
-				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.CreateOptions{}); err != nil {
+			if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "rights"}},
+				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -71,9 +71,9 @@ func TestDecrypt(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
-	if _, _, err := lib.Create(t.Context(), secretmanager.Spec{Namespace: ns, Name: "matrix-secrets",
-		Settings: ciphertext.Settings{Key: "matrix"},
-		Entries:  map[string][]byte{"token": []byte("hunter2"), "secrets.json": []byte("{}\n")}}, secretmanager.CreateOptions{}); err != nil {
+	if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: ns, Name: "matrix-secrets",
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "matrix"}},
+		Entries:  map[string][]byte{"token": []byte("hunter2"), "secrets.json": []byte("{}\n")}}, secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -171,8 +171,8 @@ func (c *class) checkLabel(context.Context) finding {
 	}
 	var wrong, mend []string
 	for _, s := range []struct{ what, secret, class, parameter string }{
-		{"label " + ciphertext.LabelTransitKey, set.Key, c.Key.Name, "transitKey"},
-		{"annotation " + ciphertext.AnnotationTransitMount, set.Mount, c.Key.Mount, "transitMount"},
+		{"label " + ciphertext.LabelTransitKey, set.Key.Name, c.Key.Name, "transitKey"},
+		{"annotation " + ciphertext.AnnotationTransitMount, set.Key.Mount, c.Key.Mount, "transitMount"},
 		{"annotation " + ciphertext.AnnotationScope, string(set.Scope), string(c.Scope), "scope"},
 	} {
 		if s.secret != s.class {
@@ -199,7 +199,7 @@ func (c *class) checkOpens(ctx context.Context) finding {
 		return unknownf("there is no Vault token to rewrap with (vault login)")
 	}
 	as := c.secret.DeepCopy()
-	ciphertext.Settings{Key: c.Key.Name, Mount: c.Key.Mount, Scope: c.Scope}.Apply(as)
+	ciphertext.Settings{Key: ciphertext.Key{Mount: c.Key.Mount, Name: c.Key.Name}, Scope: c.Scope}.Apply(as)
 	if c.entries != nil {
 		for entry := range as.Data {
 			if !slices.Contains(c.entries, entry) {
@@ -207,11 +207,11 @@ func (c *class) checkOpens(ctx context.Context) finding {
 			}
 		}
 	}
-	err = secretmanager.Prove(ctx, session, as)
+	err = secretmanager.Verify(ctx, session, as)
 	switch {
 	case err == nil:
 		return okf("%d of its entries open in their place (rewrapped and dropped, not decrypted)", len(as.Data))
-	case errors.Is(err, secretmanager.ErrNotProved):
+	case errors.Is(err, secretmanager.ErrNotVerified):
 		return brokenf("%s", oneLine(err)).mending(c.encrypt(ciphertext.Entries(as.Data)...)).advising("FILE being what the entry is to hold")
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return unknownf("your Vault token may not rewrap with %s", c.Key)

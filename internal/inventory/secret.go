@@ -68,7 +68,7 @@ func NewSecret(s *corev1.Secret) *Secret {
 		r.problem("", "%v", err)
 	}
 	// What is no mount may be anything, and is shown on a line of a terminal.
-	r.Key, r.Mount, r.Scope = set.Key, display.Line(set.Mount), string(set.Scope)
+	r.Key, r.Mount, r.Scope = set.Key.Name, display.Line(set.Key.Mount), string(set.Scope)
 	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
 	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
 	r.LastRewrap = lastRewrap(s)

@@ -24,35 +24,35 @@ func TestProductWrites(t *testing.T) {
 	w.must(err)
 	session := transitClient.Session("", transit.StaticToken(vault.RootToken))
 	client := secretmanager.New(session, w.kube)
-	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed", Settings: ciphertext.Settings{Key: w.ns}, Entries: map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
+	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}}, Entries: map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
 
 	// Before: plaintext, with kubectl's copy of it, and a ciphertext Secret with an
 	// entry that is none.
 	w.must(w.create(plain("plain", applied(`"stringData":{"good":"`+value+`"},`))))
 	half := spec
 	half.Name = "half"
-	_, _, err = client.Create(t.Context(), half, secretmanager.CreateOptions{})
+	_, _, err = client.Apply(t.Context(), half, secretmanager.Options{})
 	w.must(err)
 	w.must(w.change("half", entry("password", value)))
 
 	w.enforce(Ciphertext)
 	w.enforce(ForbidPlaintext)
 
-	stored, outcome, err := client.Create(t.Context(), spec, secretmanager.CreateOptions{})
+	stored, outcome, err := client.Apply(t.Context(), spec, secretmanager.Options{})
 	if err != nil || outcome != secretmanager.Created {
 		t.Fatalf("create: %v %v", outcome, err)
 	}
 	spec.Entries = map[string][]byte{"b": []byte("2")}
-	if _, outcome, err = client.Create(t.Context(), spec, secretmanager.CreateOptions{}); err != nil || outcome != secretmanager.Updated {
+	if _, outcome, err = client.Apply(t.Context(), spec, secretmanager.Options{}); err != nil || outcome != secretmanager.Updated {
 		t.Fatalf("merge: %v %v", outcome, err)
 	}
 	stored, err = w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), stored.Name, metav1.GetOptions{})
 	w.must(err)
-	change := secretmanager.Change{Set: map[string][]byte{"a": []byte("changed")}, Remove: []string{"empty"}}
-	if _, err := client.Update(t.Context(), stored, change, secretmanager.UpdateOptions{}); err != nil {
+	change := secretmanager.Spec{Entries: map[string][]byte{"a": []byte("changed")}, Remove: []string{"empty"}}
+	if _, err := client.Update(t.Context(), stored, change, secretmanager.Options{}); err != nil {
 		t.Errorf("update: %v", err)
 	}
-	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: w.ns}, secretmanager.ConvertOptions{}); err != nil {
+	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}}, secretmanager.Options{}); err != nil {
 		t.Errorf("convert: %v", err)
 	}
 

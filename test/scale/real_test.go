@@ -155,11 +155,11 @@ func (f *realFixture) store(secrets, entries int) (stored []*corev1.Secret) {
 	for i := range stored {
 		group.Go(func() error {
 			spec := secretmanager.Spec{Namespace: f.namespace, Name: fmt.Sprint("secret-", i),
-				Settings: ciphertext.Settings{Key: f.namespace}, Entries: map[string][]byte{}}
+				Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.namespace}}, Entries: map[string][]byte{}}
 			for j := range entries {
 				spec.Entries[fmt.Sprint("entry-", j)] = []byte(plaintext(i))
 			}
-			s, err := secretmanager.Seal(f.t.Context(), f.root, spec)
+			s, err := secretmanager.Encrypt(f.t.Context(), f.root, spec)
 			if err != nil {
 				return err
 			}

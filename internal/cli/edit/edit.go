@@ -138,7 +138,7 @@ type editing struct {
 
 	was    *corev1.Secret    // as it was loaded last
 	plain  map[string][]byte // its plaintexts
-	change secretmanager.Change
+	change secretmanager.Spec
 	is     *corev1.Secret // as it was stored; nil if it was not
 }
 
@@ -148,7 +148,7 @@ func (e *editing) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plain, err := secretmanager.Open(ctx, e.vault, is)
+	plain, err := secretmanager.Decrypt(ctx, e.vault, is)
 	switch {
 	case err == nil:
 		e.was, e.plain = is, plain
@@ -217,7 +217,7 @@ func (e *editing) loop(ctx context.Context, with editor) error {
 			return errors.New("nothing was written: what was saved has no entries")
 		}
 		e.change = diff(e.plain, entries)
-		if len(e.change.Set)+len(e.change.Remove) == 0 {
+		if len(e.change.Entries)+len(e.change.Remove) == 0 {
 			return nil
 		}
 		if again && reason.err != nil && !e.confirm(ctx) {
@@ -241,11 +241,11 @@ func (e *editing) loop(ctx context.Context, with editor) error {
 }
 
 // diff is what makes the entries that were those that are.
-func diff(was, is map[string][]byte) secretmanager.Change {
-	change := secretmanager.Change{Set: map[string][]byte{}, AllowEmpty: true}
+func diff(was, is map[string][]byte) secretmanager.Spec {
+	change := secretmanager.Spec{Entries: map[string][]byte{}, AllowEmpty: true}
 	for name, value := range is {
 		if old, there := was[name]; !there || !bytes.Equal(old, value) {
-			change.Set[name] = value
+			change.Entries[name] = value
 		}
 	}
 	for _, name := range ciphertext.Entries(was) {
@@ -257,9 +257,9 @@ func diff(was, is map[string][]byte) secretmanager.Change {
 }
 
 // apply is the opposite.
-func apply(was map[string][]byte, change secretmanager.Change) map[string][]byte {
+func apply(was map[string][]byte, change secretmanager.Spec) map[string][]byte {
 	is := maps.Clone(was)
-	maps.Copy(is, change.Set)
+	maps.Copy(is, change.Entries)
 	for _, name := range change.Remove {
 		delete(is, name)
 	}
@@ -288,7 +288,7 @@ func (e *editing) store(ctx context.Context) error {
 	for try := 1; ; try++ {
 		is, err := e.target.store(ctx, e.was, e.change)
 		if err == nil || !errors.Is(err, secretmanager.ErrChanged) || try == maxStores {
-			if err == nil || errors.Is(err, secretmanager.ErrNotProved) {
+			if err == nil || errors.Is(err, secretmanager.ErrNotVerified) {
 				e.is = is
 			}
 			return err
@@ -299,8 +299,8 @@ func (e *editing) store(ctx context.Context) error {
 		}
 		merged := apply(e.plain, e.change)
 		var names []string
-		for _, name := range ciphertext.Entries(apply(before, secretmanager.Change{Set: e.change.Set})) {
-			_, set := e.change.Set[name]
+		for _, name := range ciphertext.Entries(apply(before, secretmanager.Spec{Entries: e.change.Entries})) {
+			_, set := e.change.Entries[name]
 			if (set || slices.Contains(e.change.Remove, name)) && !sameEntry(before, e.plain, name) && !sameEntry(merged, e.plain, name) {
 				names = append(names, name)
 			}
@@ -309,7 +309,7 @@ func (e *editing) store(ctx context.Context) error {
 			return &clashError{names, e.plain, merged}
 		}
 		e.change = diff(e.plain, merged)
-		if len(e.change.Set)+len(e.change.Remove) == 0 {
+		if len(e.change.Entries)+len(e.change.Remove) == 0 {
 			return nil // others wrote the same
 		}
 	}
@@ -343,7 +343,7 @@ func (e *editing) tell() error {
 		_, err := display.Fprintf(e.Out, "%s\n", e.target.told("unchanged"))
 		return err
 	}
-	if set := ciphertext.Entries(e.change.Set); len(set) > 0 {
+	if set := ciphertext.Entries(e.change.Entries); len(set) > 0 {
 		text := e.is.Data[set[0]]
 		version, _ := ciphertext.Version(text)
 		settings, err := ciphertext.SettingsOf(e.is)
@@ -351,7 +351,7 @@ func (e *editing) tell() error {
 			return err
 		}
 		display.Fprintf(e.ErrOut, "encrypted %s with %s, version %d: %s\n", cli.Plural(len(set), "entry", "entries"),
-			transit.Key{Mount: settings.Mount, Name: settings.Key}, version, strings.Join(set, ", "))
+			settings.Key, version, strings.Join(set, ", "))
 	}
 	if gone := e.change.Remove; len(gone) > 0 {
 		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(gone), "entry", "entries"), strings.Join(gone, ", "))

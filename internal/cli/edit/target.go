@@ -28,7 +28,7 @@ type target interface {
 	// store changes it as it was loaded last, and returns it with the entries that
 	// were set at least. The error wraps secretmanager.ErrChanged if it is not as it
 	// was any more.
-	store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error)
+	store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error)
 	// told is how the user hears of it.
 	told(what string) string
 }
@@ -51,8 +51,8 @@ func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 	return s, nil
 }
 
-func (c *inCluster) store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error) {
-	return c.client.Update(ctx, was, change, secretmanager.UpdateOptions{})
+func (c *inCluster) store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+	return c.client.Update(ctx, was, change, secretmanager.Options{})
 }
 
 func (c *inCluster) told(what string) string { return display.Sprintf("secret/%s %s", c.name, what) }
@@ -90,15 +90,15 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 	return filesecret.AsStored(m.Factory, file, at)
 }
 
-func (m *inManifest) store(ctx context.Context, was *corev1.Secret, change secretmanager.Change) (*corev1.Secret, error) {
-	sealed, err := change.Seal(ctx, m.vault, was)
+func (m *inManifest) store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+	sealed, err := secretmanager.EncryptUpdate(ctx, m.vault, was, change)
 	if err != nil {
 		return nil, err
 	}
 	is := was.DeepCopy()
 	if len(sealed) > 0 {
 		is.Data = sealed
-		if err := secretmanager.Prove(ctx, m.vault, is); err != nil {
+		if err := secretmanager.Verify(ctx, m.vault, is); err != nil {
 			return nil, err
 		}
 	}

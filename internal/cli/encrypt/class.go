@@ -7,7 +7,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
-	"github.com/secretmanager-io/secretmanager/transit"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
@@ -37,11 +36,11 @@ func (o *Options) printClass(secret *corev1.Secret, set ciphertext.Settings, acc
 	b.WriteString("spec:\n  provider: secretmanager\n  parameters:\n")
 	fmt.Fprintf(&b, "    # the Vault role of service account %s, as vault-setup calls it\n", account)
 	line("    ", "roleName", vaultsetup.ClassRoleName(
-		vaultsetup.Account{Namespace: secret.Namespace, Name: account}, transit.Key{Mount: set.Mount, Name: set.Key}))
+		vaultsetup.Account{Namespace: secret.Namespace, Name: account}, set.Key))
 	line("    ", "secretName", secret.Name)
-	line("    ", "transitKey", set.Key)
-	if set.Mount != ciphertext.DefaultTransitMount {
-		line("    ", "transitMount", set.Mount)
+	line("    ", "transitKey", set.Key.Name)
+	if set.Key.Mount != ciphertext.DefaultTransitMount {
+		line("    ", "transitMount", set.Key.Mount)
 	}
 	if set.Scope != ciphertext.Strict {
 		line("    ", "scope", string(set.Scope))

@@ -155,7 +155,7 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	spec := secretmanager.Spec{
 		Name: o.name, Entries: o.entries,
-		Settings: ciphertext.Settings{Key: o.key, Mount: o.mount, Scope: ciphertext.Scope(o.scope)},
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Mount: o.mount, Name: o.key}, Scope: ciphertext.Scope(o.scope)},
 	}
 	vault, err := o.VaultSession()
 	if err != nil {
@@ -201,11 +201,11 @@ func (o *Options) bindTo(scope ciphertext.Scope) (string, error) {
 
 // seal makes a Secret that is proved.
 func (o *Options) seal(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (*corev1.Secret, error) {
-	secret, err := secretmanager.Seal(ctx, vault, spec)
+	secret, err := secretmanager.Encrypt(ctx, vault, spec)
 	if err != nil {
 		return nil, err
 	}
-	return secret, secretmanager.Prove(ctx, vault, secret)
+	return secret, secretmanager.Verify(ctx, vault, secret)
 }
 
 // online writes to the cluster.
@@ -223,7 +223,7 @@ func (o *Options) online(ctx context.Context, vault *transit.Session, spec secre
 	if err := inherit(ctx, kube, &spec); err != nil {
 		return err
 	}
-	secret, outcome, err := secretmanager.New(vault, kube).Create(ctx, spec, secretmanager.CreateOptions{DryRun: o.dryRun == "server"})
+	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, secretmanager.Options{DryRun: o.dryRun == "server"})
 	if err != nil {
 		return err
 	}
@@ -245,13 +245,13 @@ func (o *Options) dry() string {
 func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager.Spec) error {
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err) && spec.Settings.Key == "":
+	case apierrors.IsNotFound(err) && spec.Settings.Key.Name == "":
 		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
-	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key == "":
+	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key.Name == "":
 		return cli.WithHint(display.Errorf("there is a Secret %s/%s that is no ciphertext Secret: it has no label %s to take the key from", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
 			"choose another name, or delete that Secret if nothing needs it; --from-secret --replace turns one of plaintext into ciphertext")
 	case existing.Labels[ciphertext.LabelTransitKey] == "":
@@ -267,7 +267,8 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 
 // fill puts what was not given from what is there.
 func fill(set *ciphertext.Settings, from ciphertext.Settings) {
-	set.Key, set.Mount, set.Scope = cmp.Or(set.Key, from.Key), cmp.Or(set.Mount, from.Mount), cmp.Or(set.Scope, from.Scope)
+	set.Key.Name, set.Key.Mount = cmp.Or(set.Key.Name, from.Key.Name), cmp.Or(set.Key.Mount, from.Key.Mount)
+	set.Scope = cmp.Or(set.Scope, from.Scope)
 }
 
 // done says what was done.
@@ -283,7 +284,7 @@ func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did strin
 	}
 	_, newest, _ := ciphertext.Versions(secret.Data)
 	display.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", cli.Plural(len(names), "entry", "entries"),
-		where, transit.Key{Mount: set.Mount, Name: set.Key}, newest, strings.Join(names, ", "))
+		where, set.Key, newest, strings.Join(names, ", "))
 	display.Fprintf(o.ErrOut, "proved that they open, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
 	switch {
 	case o.output != "":

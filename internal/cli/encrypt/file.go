@@ -63,19 +63,19 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 	fill(&asked, s.Settings)
 	if asked != s.Settings {
 		return nil, display.Errorf("%s: line %d: Secret %s is of key %s and scope %s: ask for these, or choose another name",
-			f.Name, s.Line, s.Name, transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}, s.Settings.Scope)
+			f.Name, s.Line, s.Name, s.Settings.Key, s.Settings.Scope)
 	}
 	spec.Namespace = was.Namespace
 	if err := o.readSecret(ctx, vault, spec); err != nil {
 		return nil, err
 	}
-	change := secretmanager.Change{Set: spec.Entries, AllowEmpty: spec.AllowEmpty}
-	sealed, err := change.Seal(ctx, vault, was)
+	change := secretmanager.Spec{Entries: spec.Entries, AllowEmpty: spec.AllowEmpty}
+	sealed, err := secretmanager.EncryptUpdate(ctx, vault, was, change)
 	if err != nil {
 		return nil, err
 	}
 	was.Data = sealed
-	if err := secretmanager.Prove(ctx, vault, was); err != nil {
+	if err := secretmanager.Verify(ctx, vault, was); err != nil {
 		return nil, err
 	}
 	if f.Content, err = f.Manifest.Edit(s, sealed, nil); err != nil {
@@ -86,7 +86,7 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 
 // intoNew adds a Secret to the file.
 func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
-	if spec.Settings.Key == "" {
+	if spec.Settings.Key.Name == "" {
 		return nil, cli.Usagef("--transit-key is required: there is no Secret %s in %s to take it from", spec.Name, f.Name)
 	}
 	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {

@@ -214,7 +214,7 @@ func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item,
 					continue
 				}
 			}
-			key := transit.Key{Mount: s.Settings.Mount, Name: s.Settings.Key}
+			key := s.Settings.Key
 			if _, known := items[key]; !known {
 				order = append(order, key)
 			}

@@ -13,7 +13,7 @@ import (
 
 // addFiles adds the Secrets of the manifests. What could not be read is one error,
 // what ends it all the other.
-func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Prover) (unread, err error) {
+func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) (unread, err error) {
 	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive, func(m manifestfile.File) (*lint.File, error) {
 		f, err := lint.Read(m.Name, m.Source)
 		if err != nil {
@@ -46,7 +46,7 @@ func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Prover) (u
 }
 
 // addFile adds a Secret of a manifest, as the API server would store it.
-func (o *Options) addFile(ctx context.Context, prover *secretmanager.Prover, f *lint.File, s *lint.Secret) error {
+func (o *Options) addFile(ctx context.Context, prover *secretmanager.Verifier, f *lint.File, s *lint.Secret) error {
 	row := &secretResult{File: f.Name, Line: s.Line(), entries: map[string]*lint.Entry{}}
 	o.rows = append(o.rows, row)
 	secret := s.Meta.DeepCopy()
@@ -56,7 +56,7 @@ func (o *Options) addFile(ctx context.Context, prover *secretmanager.Prover, f *
 	}
 	o.ofFile[secret] = row
 	if secret.Name == "" {
-		o.take(secretmanager.Proof{Secret: secret, Entries: len(secret.Data), Failed: []secretmanager.EntryError{{Err: errors.New("it has no name to be bound to")}}})
+		o.take(secretmanager.VerifyResult{Secret: secret, Entries: len(secret.Data), Failed: []secretmanager.EntryError{{Err: errors.New("it has no name to be bound to")}}})
 		return nil
 	}
 	return prover.Add(ctx, secret)

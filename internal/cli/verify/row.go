@@ -48,7 +48,7 @@ type failure struct {
 }
 
 // take makes a row of a proof, and keeps nothing else of it.
-func (o *Options) take(p secretmanager.Proof) {
+func (o *Options) take(p secretmanager.VerifyResult) {
 	row := o.ofFile[p.Secret]
 	delete(o.ofFile, p.Secret)
 	if row == nil {
@@ -56,8 +56,8 @@ func (o *Options) take(p secretmanager.Proof) {
 		o.rows = append(o.rows, row)
 	}
 	// What is no setting may be anything, so it is shown only if all are.
-	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key) == nil {
-		row.Key, row.Mount, row.Scope = set.Key, set.Mount, string(set.Scope)
+	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key.Name) == nil {
+		row.Key, row.Mount, row.Scope = set.Key.Name, set.Key.Mount, string(set.Scope)
 	}
 	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultOpens
 	if p.Err != nil {

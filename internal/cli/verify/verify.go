@@ -91,7 +91,7 @@ func (o *Options) Run(ctx context.Context) error {
 		return err
 	}
 	o.bar = o.newBar()
-	prover := secretmanager.NewProver(vault, o.take)
+	prover := secretmanager.NewVerifier(vault, o.take)
 	var unread error
 	if len(o.files) > 0 {
 		unread, err = o.addFiles(ctx, prover)
@@ -115,7 +115,7 @@ func (o *Options) Run(ctx context.Context) error {
 
 // addCluster adds the Secrets of the cluster. What could not be read is one error,
 // what ends it all the other.
-func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Prover, names []string) (unread, err error) {
+func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier, names []string) (unread, err error) {
 	namespace := ""
 	if !o.all {
 		if namespace, err = o.ClusterNamespace(); err != nil {

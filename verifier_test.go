@@ -63,7 +63,7 @@ func (w *world) through(b *batches) *transit.Session {
 func prove(t *testing.T, vault *transit.Session, secrets ...*corev1.Secret) (said map[string]string, err error) {
 	t.Helper()
 	said = map[string]string{}
-	prover := secretmanager.NewProver(vault, func(p secretmanager.Proof) {
+	prover := secretmanager.NewVerifier(vault, func(p secretmanager.VerifyResult) {
 		if _, again := said[p.Secret.Name]; again {
 			t.Errorf("%s is done twice", p.Secret.Name)
 		}
@@ -86,7 +86,7 @@ func prove(t *testing.T, vault *transit.Session, secrets ...*corev1.Secret) (sai
 
 // Entries of many Secrets, of several keys, go to Vault together, and each is
 // told apart: those that do not open are named with the reason.
-func TestProver(t *testing.T) {
+func TestVerifier(t *testing.T) {
 	w := newWorld(t)
 	w.write("transit/keys/"+w.key+"-plain", nil)
 	var secrets []*corev1.Secret
@@ -104,7 +104,7 @@ func TestProver(t *testing.T) {
 		}
 	}
 	other := w.spec("other", map[string]string{"a": "x"})
-	other.Settings = ciphertext.Settings{Key: w.key + "-plain", Scope: ciphertext.None}
+	other.Settings = ciphertext.Settings{Key: ciphertext.Key{Name: w.key + "-plain"}, Scope: ciphertext.None}
 	add(w.seal(other), "")
 	gone := w.seal(w.spec("gone", map[string]string{"a": "x"}))
 	gone.Labels[ciphertext.LabelTransitKey] = "nowhere"
@@ -114,7 +114,7 @@ func TestProver(t *testing.T) {
 	add(damaged, "a: ")
 	empty := w.seal(w.spec("empty", map[string]string{"a": "x"}))
 	empty.Data = nil
-	add(empty, ": it has no entries")
+	add(empty, ": the Secret has no entries")
 	unlabelled := w.seal(w.spec("unlabelled", map[string]string{"a": "x"}))
 	delete(unlabelled.Labels, ciphertext.LabelTransitKey)
 	add(unlabelled, ": label")
@@ -159,7 +159,7 @@ func TestProver(t *testing.T) {
 
 // A request that is refused as a whole is made again in parts, so that one entry
 // does not speak for the others.
-func TestProverAsksApart(t *testing.T) {
+func TestVerifierBisects(t *testing.T) {
 	w := newWorld(t)
 	bad := w.seal(w.spec("bad", map[string]string{"a": "x", "b": "y"}))
 	b := &batches{refuse: func(items []map[string]string) int {
@@ -174,13 +174,13 @@ func TestProverAsksApart(t *testing.T) {
 	if err != nil || len(said) != 3 || said["one"] != "" || said["two"] != "" || !strings.HasPrefix(said["bad"], "b: ") || strings.Count(said["bad"], "\n") != 1 {
 		t.Errorf("%q (%v)", said, err)
 	}
-	if diff := cmp.Diff([]int{4, 1, 2, 1, 1, 1}, b.sizes); diff != "" {
+	if diff := cmp.Diff([]int{4, 2, 2, 1, 1}, b.sizes); diff != "" {
 		t.Errorf("items of each request, -want +got:\n%s", diff)
 	}
 }
 
 // A key that one may not use says nothing of the others, and is asked about once.
-func TestProverWithoutTheRight(t *testing.T) {
+func TestVerifierWithoutTheRight(t *testing.T) {
 	w := newWorld(t)
 	w.write("transit/keys/"+w.key+"-2", map[string]any{"derived": true})
 	b := &batches{token: w.token(`path "transit/rewrap/KEY" { capabilities = ["update"] }`)}
@@ -189,7 +189,7 @@ func TestProverWithoutTheRight(t *testing.T) {
 	large := strings.Repeat("x", 600_000)
 	for i := range 3 {
 		spec := w.spec(fmt.Sprintf("denied-%d", i), map[string]string{"a": large})
-		spec.Settings.Key += "-2"
+		spec.Settings.Key.Name += "-2"
 		secrets = append(secrets, w.seal(spec))
 	}
 	secrets = append(secrets, w.seal(w.spec("allowed", map[string]string{"a": "x"})))
@@ -208,7 +208,7 @@ func TestProverWithoutTheRight(t *testing.T) {
 }
 
 // A Vault that is not there ends it: every Secret is done, and unknown.
-func TestProverWithoutVault(t *testing.T) {
+func TestVerifierWithoutVault(t *testing.T) {
 	w := newWorld(t)
 	var secrets []*corev1.Secret
 	for i, key := range []string{w.key, w.key + "-2", w.key + "-3"} {
@@ -235,7 +235,7 @@ func TestProverWithoutVault(t *testing.T) {
 }
 
 // What waits is bounded, and what is sent together is not torn apart for that.
-func TestProverBoundsWhatWaits(t *testing.T) {
+func TestVerifierBoundsWhatWaits(t *testing.T) {
 	w := newWorld(t)
 	for _, test := range []struct {
 		name                     string
@@ -255,7 +255,7 @@ func TestProverBoundsWhatWaits(t *testing.T) {
 			sealed := w.seal(w.spec("s", texts))
 			b := &batches{}
 			done := 0
-			prover := secretmanager.NewProver(w.through(b), func(secretmanager.Proof) { done++ })
+			prover := secretmanager.NewVerifier(w.through(b), func(secretmanager.VerifyResult) { done++ })
 			for i := range test.secrets {
 				s := sealed.DeepCopy()
 				if test.keys {

@@ -19,10 +19,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-func TestCreate(t *testing.T) {
+func TestApply(t *testing.T) {
 	w := newWorld(t)
 	lib := secretmanager.New(w.as(author), w.kube)
-	s, outcome, err := lib.Create(t.Context(), w.spec("s", map[string]string{"a": "1", "b": "2"}), secretmanager.CreateOptions{})
+	s, outcome, err := lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "1", "b": "2"}), secretmanager.Options{})
 	if err != nil || outcome != secretmanager.Created {
 		t.Fatalf("%s, %v", outcome, err)
 	}
@@ -38,7 +38,7 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	after, outcome, err := lib.Create(t.Context(), w.spec("s", map[string]string{"b": "two", "c": "3"}), secretmanager.CreateOptions{})
+	after, outcome, err := lib.Apply(t.Context(), w.spec("s", map[string]string{"b": "two", "c": "3"}), secretmanager.Options{})
 	if err != nil || outcome != secretmanager.Updated {
 		t.Fatalf("%s, %v", outcome, err)
 	}
@@ -57,23 +57,23 @@ func TestCreate(t *testing.T) {
 		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
 	// With the last old entry the hint rises.
-	after, _, err = lib.Create(t.Context(), w.spec("s", map[string]string{"a": "one"}), secretmanager.CreateOptions{})
+	after, _, err = lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "one"}), secretmanager.Options{})
 	if err != nil || after.Labels[ciphertext.LabelKeyVersion] != "2" {
 		t.Errorf("%v, hint %q", err, after.Labels[ciphertext.LabelKeyVersion])
 	}
 }
 
-func TestCreateDryRun(t *testing.T) {
+func TestApplyDryRun(t *testing.T) {
 	w := newWorld(t)
-	dry := secretmanager.CreateOptions{DryRun: true}
-	if _, outcome, err := w.lib.Create(t.Context(), w.spec("s", map[string]string{"a": "1"}), dry); err != nil || outcome != secretmanager.Created {
+	dry := secretmanager.Options{DryRun: true}
+	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "1"}), dry); err != nil || outcome != secretmanager.Created {
 		t.Fatalf("%s, %v", outcome, err)
 	}
 	if _, err := w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), "s", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a dry run created it: %v", err)
 	}
 	before := w.store(w.seal(w.spec("s", map[string]string{"a": "1"})))
-	if _, outcome, err := w.lib.Create(t.Context(), w.spec("s", map[string]string{"a": "2"}), dry); err != nil || outcome != secretmanager.Updated {
+	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "2"}), dry); err != nil || outcome != secretmanager.Updated {
 		t.Fatalf("%s, %v", outcome, err)
 	}
 	if w.get("s").ResourceVersion != before.ResourceVersion {
@@ -81,7 +81,7 @@ func TestCreateDryRun(t *testing.T) {
 	}
 }
 
-func TestCreateOverWhatIsThere(t *testing.T) {
+func TestApplyToExistingSecret(t *testing.T) {
 	yes := true
 	tests := map[string]struct {
 		there  func(w *world) *corev1.Secret
@@ -159,7 +159,7 @@ func TestCreateOverWhatIsThere(t *testing.T) {
 				s.Immutable = &yes
 				return s
 			},
-			want: []string{"the Secret that is there is immutable: delete it and create it again, or choose another name"},
+			want: []string{"the existing Secret is immutable: delete it and create it again, or choose another name"},
 		},
 		"being deleted": {
 			there: func(w *world) *corev1.Secret {
@@ -174,7 +174,7 @@ func TestCreateOverWhatIsThere(t *testing.T) {
 				return w.seal(w.spec("s", map[string]string{"old": strings.Repeat("x", 700_000)}))
 			},
 			change: func(s *secretmanager.Spec) { s.Entries["e"] = make([]byte, 200_000) },
-			want:   []string{"it would hold 1200", "use a second Secret"},
+			want:   []string{"the Secret would hold 1200", "use a second Secret"},
 		},
 	}
 	for name, test := range tests {
@@ -191,7 +191,7 @@ func TestCreateOverWhatIsThere(t *testing.T) {
 			if test.change != nil {
 				test.change(&spec)
 			}
-			_, outcome, err := w.lib.Create(t.Context(), spec, secretmanager.CreateOptions{})
+			_, outcome, err := w.lib.Apply(t.Context(), spec, secretmanager.Options{})
 			if len(test.want) == 0 {
 				if err != nil || outcome != secretmanager.Updated || w.read("s", "e")["e"] != "new" {
 					t.Errorf("%s, %v", outcome, err)
@@ -209,9 +209,9 @@ func TestCreateOverWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestCreateWhileOthersWrite lets somebody else write in the moment before each
+// TestApplyWhileOthersWrite lets somebody else write in the moment before each
 // of our writes.
-func TestCreateWhileOthersWrite(t *testing.T) {
+func TestApplyWhileOthersWrite(t *testing.T) {
 	patch := func(w *world, ops ...string) {
 		w.t.Helper()
 		text := "[" + strings.Join(ops, ",") + "]"
@@ -257,19 +257,19 @@ func TestCreateWhileOthersWrite(t *testing.T) {
 		"created first": {absent: true, act: once(func(w *world) { w.store(w.seal(w.spec("s", map[string]string{"b": "2"}))) }), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
 		"created as something else": {absent: true, act: once(func(w *world) {
 			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}})
-		}), writes: 1, err: secretmanager.ErrOther},
+		}), writes: 1, err: secretmanager.ErrExists},
 		"replaced by something else": {act: once(func(w *world) {
 			remove(w)
 			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}})
-		}), writes: 1, err: secretmanager.ErrOther},
+		}), writes: 1, err: secretmanager.ErrExists},
 		"replaced by the same": {act: once(func(w *world) {
 			s := w.get("s")
 			remove(w)
 			s.UID, s.ResourceVersion = "", ""
 			w.store(s)
 		}), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
-		"relabelled to another key": {act: once(func(w *world) { patch(w, add("/metadata/labels/secretmanager.io~1transit-key", "other")) }), writes: 1, err: secretmanager.ErrOther},
-		"changed to another scope":  {act: once(func(w *world) { patch(w, add("/metadata/annotations/secretmanager.io~1scope", "cluster")) }), writes: 1, err: secretmanager.ErrOther},
+		"relabelled to another key": {act: once(func(w *world) { patch(w, add("/metadata/labels/secretmanager.io~1transit-key", "other")) }), writes: 1, err: secretmanager.ErrExists},
+		"changed to another scope":  {act: once(func(w *world) { patch(w, add("/metadata/annotations/secretmanager.io~1scope", "cluster")) }), writes: 1, err: secretmanager.ErrExists},
 		"each time":                 {act: func(w *world, n int) { patch(w, add("/data/a", theirs(w, "a"))) }, writes: 5, err: secretmanager.ErrConflict},
 	}
 	for name, test := range tests {
@@ -280,7 +280,7 @@ func TestCreateWhileOthersWrite(t *testing.T) {
 			}
 			writes := 0
 			kube := w.client(func(n int) { test.act(w, n); writes++ })
-			_, outcome, err := secretmanager.New(w.root, kube).Create(t.Context(), w.spec("s", map[string]string{"a": "ours"}), secretmanager.CreateOptions{})
+			_, outcome, err := secretmanager.New(w.root, kube).Apply(t.Context(), w.spec("s", map[string]string{"a": "ours"}), secretmanager.Options{})
 			if writes != test.writes {
 				t.Errorf("%d writes, want %d", writes, test.writes)
 			}
@@ -300,13 +300,13 @@ func TestCreateWhileOthersWrite(t *testing.T) {
 	}
 }
 
-func TestCreateConcurrently(t *testing.T) {
+func TestApplyConcurrently(t *testing.T) {
 	w := newWorld(t)
 	const writers = 4 // each loses at most to the others, so five tries are enough
 	var group sync.WaitGroup
 	for n := range writers {
 		group.Go(func() {
-			if _, _, err := w.lib.Create(t.Context(), w.spec("s", map[string]string{fmt.Sprint("e", n): "x", "shared": fmt.Sprint(n)}), secretmanager.CreateOptions{}); err != nil {
+			if _, _, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{fmt.Sprint("e", n): "x", "shared": fmt.Sprint(n)}), secretmanager.Options{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -317,31 +317,31 @@ func TestCreateConcurrently(t *testing.T) {
 	}
 }
 
-// TestCreateProvesWhatIsStored has somebody in between change the Secret as it
+// TestApplyVerifiesWhatIsStored has somebody in between change the Secret as it
 // is stored, as an admission webhook can.
-func TestCreateProvesWhatIsStored(t *testing.T) {
+func TestApplyVerifiesWhatIsStored(t *testing.T) {
 	w := newWorld(t)
 	s := w.seal(w.spec("s", map[string]string{"other": "1", "a": "1"}))
 	s.Data["other"] = s.Data["a"]
 	w.store(s)
-	stored, outcome, err := w.lib.Create(t.Context(), w.spec("s", map[string]string{"a": "2"}), secretmanager.CreateOptions{})
-	if !errors.Is(err, secretmanager.ErrNotProved) || outcome != secretmanager.Updated || stored == nil {
+	stored, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "2"}), secretmanager.Options{})
+	if !errors.Is(err, secretmanager.ErrNotVerified) || outcome != secretmanager.Updated || stored == nil {
 		t.Errorf("%s, %v", outcome, err)
 	}
 	says(t, err, "the Secret was updated, but", `entry "other"`)
 }
 
-func TestCreateErrors(t *testing.T) {
+func TestApplyErrors(t *testing.T) {
 	w := newWorld(t)
 	spec := w.spec("s", map[string]string{"a": "1"})
 	spec.Settings.Scope, spec.Namespace = ciphertext.Cluster, ""
-	_, _, err := w.lib.Create(t.Context(), spec, secretmanager.CreateOptions{})
+	_, _, err := w.lib.Apply(t.Context(), spec, secretmanager.Options{})
 	if !errors.Is(err, secretmanager.ErrInvalid) {
 		t.Errorf("no namespace: %v", err)
 	}
 	spec.Namespace = "nowhere"
-	_, _, err = w.lib.Create(t.Context(), spec, secretmanager.CreateOptions{})
-	says(t, err, `namespaces "nowhere" not found`, "check that the namespace is there")
+	_, _, err = w.lib.Apply(t.Context(), spec, secretmanager.Options{})
+	says(t, err, `namespaces "nowhere" not found`, "check that the namespace exists")
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("no such namespace: %v", err)
 	}
@@ -363,7 +363,7 @@ func TestRead(t *testing.T) {
 		want    []string
 	}{
 		"all, with one that is plaintext": {name: "s", want: []string{`entry "plain": is not ciphertext`}},
-		"one that is not there":           {name: "s", entries: []string{"a", "x", "y"}, want: []string{`entry "x": is not there`, `entry "y": is not there`, `["a" "b" "moved" "plain"]`}},
+		"one that is not there":           {name: "s", entries: []string{"a", "x", "y"}, want: []string{`entry "x" does not exist`, `entry "y" does not exist`, `["a" "b" "moved" "plain"]`}},
 		"a moved one":                     {name: "s", entries: []string{"a", "moved"}, want: []string{`entry "moved"`, "may have been copied"}},
 		"not a ciphertext Secret":         {name: "other", want: []string{"label secretmanager.io/transit-key is missing", `entry "a": is not ciphertext`}},
 		"no such Secret":                  {name: "nothing", want: []string{"not found: check both names"}},

@@ -15,10 +15,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-func TestSeal(t *testing.T) {
+func TestEncrypt(t *testing.T) {
 	w := newWorld(t)
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	got, err := secretmanager.Seal(t.Context(), w.as(author), w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
+	got, err := secretmanager.Encrypt(t.Context(), w.as(author), w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-func TestSealRefuses(t *testing.T) {
+func TestEncryptRefuses(t *testing.T) {
 	w := newWorld(t)
 	plainKey := w.key + "-plain"
 	w.write("transit/keys/"+plainKey, map[string]any{})
@@ -53,14 +53,14 @@ func TestSealRefuses(t *testing.T) {
 	}{
 		"empty entry": {
 			func(s *secretmanager.Spec) { s.Entries["e"] = nil },
-			[]string{`entry "e": it is empty: an empty secret is nearly always a file that was not written`},
+			[]string{`entry "e" is empty: an empty secret is nearly always a file that was not written`},
 		},
 		"no entries": {func(s *secretmanager.Spec) { s.Entries = nil }, []string{"no entries"}},
 		"names that Kubernetes refuses": {
 			func(s *secretmanager.Spec) {
 				s.Entries["a b"], s.Entries[".."], s.Entries[""] = []byte("x"), []byte("x"), []byte("x")
 			},
-			[]string{`entry "a b": Kubernetes does not take the name`, `entry ".."`, `entry ""`},
+			[]string{`entry "a b": invalid name`, `entry ".."`, `entry ""`},
 		},
 		"name of the Secret": {func(s *secretmanager.Spec) { s.Name = "Matrix" }, []string{`name of the Secret "Matrix"`}},
 		"no name":            {func(s *secretmanager.Spec) { s.Name = "" }, []string{`name of the Secret ""`}},
@@ -69,12 +69,12 @@ func TestSealRefuses(t *testing.T) {
 			func(s *secretmanager.Spec) {
 				s.Entries["big"], s.Entries["more"] = make([]byte, 700_000), make([]byte, 100_000)
 			},
-			[]string{"big 700000 bytes, e 1 bytes, more 100000 bytes", "are 1066", "once encrypted, and a Kubernetes Secret holds 1048576", "split them"},
+			[]string{"big 700000 bytes, e 1 bytes, more 100000 bytes", "are 1066", "when encrypted, and a Kubernetes Secret holds 1048576", "split them"},
 		},
-		"no key":                  {func(s *secretmanager.Spec) { s.Settings.Key = "" }, []string{"transit key: it is empty"}},
-		"key with a slash":        {func(s *secretmanager.Spec) { s.Settings.Key = "a/b" }, []string{`transit key: "a/b" has a slash`}},
-		"key that is not a label": {func(s *secretmanager.Spec) { s.Settings.Key = "_app" }, []string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
-		"mount":                   {func(s *secretmanager.Spec) { s.Settings.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
+		"no key":                  {func(s *secretmanager.Spec) { s.Settings.Key.Name = "" }, []string{"transit key: it is empty"}},
+		"key with a slash":        {func(s *secretmanager.Spec) { s.Settings.Key.Name = "a/b" }, []string{`transit key: "a/b" has a slash`}},
+		"key that is not a label": {func(s *secretmanager.Spec) { s.Settings.Key.Name = "_app" }, []string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
+		"mount":                   {func(s *secretmanager.Spec) { s.Settings.Key.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
 		"scope":                   {func(s *secretmanager.Spec) { s.Settings.Scope = "srtict" }, []string{`unknown scope "srtict": it is one of strict, namespace, cluster, none`}},
 		"strict without namespace": {
 			func(s *secretmanager.Spec) { s.Namespace = "" },
@@ -85,15 +85,15 @@ func TestSealRefuses(t *testing.T) {
 			[]string{"no namespace: scope namespace binds"},
 		},
 		"key is missing": {
-			func(s *secretmanager.Spec) { s.Settings.Key = "nokey" },
+			func(s *secretmanager.Spec) { s.Settings.Key.Name = "nokey" },
 			[]string{"reading transit/keys/nokey", "HTTP 404", "check the names of key and mount", "derived=true"},
 		},
 		"mount is missing": {
-			func(s *secretmanager.Spec) { s.Settings.Mount = "nomount" },
+			func(s *secretmanager.Spec) { s.Settings.Key.Mount = "nomount" },
 			[]string{"reading nomount/keys/", "no handler for route", "check the names"},
 		},
 		"key is not derived": {
-			func(s *secretmanager.Spec) { s.Settings.Key = plainKey },
+			func(s *secretmanager.Spec) { s.Settings.Key.Name = plainKey },
 			[]string{"is not derived, so Vault would ignore scope strict", "derived=true", "or scope none"},
 		},
 		"key is derived, scope none": {
@@ -102,17 +102,17 @@ func TestSealRefuses(t *testing.T) {
 		},
 		"everything at once": {
 			func(s *secretmanager.Spec) {
-				s.Namespace, s.Name, s.Settings.Key, s.Settings.Mount = "", "", "", "/"
+				s.Namespace, s.Name, s.Settings.Key.Name, s.Settings.Key.Mount = "", "", "", "/"
 				s.Entries = map[string][]byte{"a b": nil}
 			},
-			[]string{"no namespace", "name of the Secret", "transit key", "transit mount", "does not take the name", "it is empty"},
+			[]string{"no namespace", "name of the Secret", "transit key", "transit mount", "invalid name", "is empty"},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			spec := w.spec("matrix", map[string]string{"e": "x"})
 			test.change(&spec)
-			s, err := secretmanager.Seal(t.Context(), w.root, spec)
+			s, err := secretmanager.Encrypt(t.Context(), w.root, spec)
 			if s != nil || !errors.Is(err, secretmanager.ErrInvalid) {
 				t.Errorf("got %v, %v, want ErrInvalid", s, err)
 			}
@@ -122,16 +122,16 @@ func TestSealRefuses(t *testing.T) {
 }
 
 // What is refused for its form is refused before Vault is asked.
-func TestSealAsksNobodyAboutNonsense(t *testing.T) {
+func TestEncryptChecksBeforeItSends(t *testing.T) {
 	nowhere := session(t, "http://127.0.0.1:1", "t")
-	_, err := secretmanager.Seal(t.Context(), nowhere, secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: "k"},
+	_, err := secretmanager.Encrypt(t.Context(), nowhere, secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}},
 		Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
 	if !errors.Is(err, secretmanager.ErrInvalid) || errors.Is(err, transit.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestSealScopes(t *testing.T) {
+func TestEncryptScopes(t *testing.T) {
 	w := newWorld(t)
 	plainKey := w.key + "-plain"
 	w.write("transit/keys/"+plainKey, map[string]any{})
@@ -149,34 +149,34 @@ func TestSealScopes(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			spec := w.spec("s", map[string]string{"e": "x"})
-			spec.Settings.Scope, spec.Settings.Key, spec.Namespace = test.scope, test.key, test.namespace
+			spec.Settings.Scope, spec.Settings.Key.Name, spec.Namespace = test.scope, test.key, test.namespace
 			s := w.seal(spec)
 			if s.Namespace != test.namespace {
 				t.Errorf("namespace %q", s.Namespace)
 			}
 			s.Namespace = w.ns
-			if err := secretmanager.Prove(t.Context(), w.root, s); err != nil {
+			if err := secretmanager.Verify(t.Context(), w.root, s); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-func TestSealWithoutTheRight(t *testing.T) {
+func TestEncryptWithoutTheRight(t *testing.T) {
 	w := newWorld(t)
-	_, err := secretmanager.Seal(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	_, err := secretmanager.Encrypt(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("got %v, want ErrDenied", err)
 	}
 	says(t, err, "encrypting Secret "+w.ns+"/s", "check that the policy has update on transit/encrypt/"+w.key)
-	_, err = secretmanager.Seal(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	_, err = secretmanager.Encrypt(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
 	says(t, err, "check that the policy has read on transit/keys/"+w.key)
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Error("the error repeats plaintext")
 	}
 }
 
-func TestProve(t *testing.T) {
+func TestVerify(t *testing.T) {
 	w := newWorld(t)
 	spec := w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})
 	elsewhere := w.spec("s", map[string]string{"a": "1"})
@@ -204,7 +204,7 @@ func TestProve(t *testing.T) {
 			s := w.seal(spec)
 			test.change(s)
 			// An author's rights are enough, and they do not let decrypt.
-			err := secretmanager.Prove(t.Context(), w.as(author), s)
+			err := secretmanager.Verify(t.Context(), w.as(author), s)
 			if (err == nil) != (len(test.want) == 0) {
 				t.Fatalf("got %v", err)
 			}
@@ -212,7 +212,7 @@ func TestProve(t *testing.T) {
 			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "vault:v1")) {
 				t.Error("the error repeats a value")
 			}
-			if len(test.want) > 1 && !errors.Is(err, secretmanager.ErrNotProved) {
+			if len(test.want) > 1 && !errors.Is(err, secretmanager.ErrNotVerified) {
 				t.Errorf("got %v, want ErrNotProved", err)
 			}
 		})

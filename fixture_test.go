@@ -116,7 +116,7 @@ func (w *world) write(path string, data map[string]any) {
 
 // spec is a Spec that is fine.
 func (w *world) spec(name string, entries map[string]string) secretmanager.Spec {
-	s := secretmanager.Spec{Namespace: w.ns, Name: name, Settings: ciphertext.Settings{Key: w.key}, Entries: map[string][]byte{}}
+	s := secretmanager.Spec{Namespace: w.ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
 	for entry, text := range entries {
 		s.Entries[entry] = []byte(text)
 	}
@@ -125,7 +125,7 @@ func (w *world) spec(name string, entries map[string]string) secretmanager.Spec 
 
 func (w *world) seal(spec secretmanager.Spec) *corev1.Secret {
 	w.t.Helper()
-	s, err := secretmanager.Seal(w.t.Context(), w.root, spec)
+	s, err := secretmanager.Encrypt(w.t.Context(), w.root, spec)
 	if err != nil {
 		w.t.Fatal(err)
 	}

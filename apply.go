@@ -1,0 +1,193 @@
+package secretmanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
+)
+
+// Outcome is what [Client.Apply] did.
+type Outcome string
+
+// Apply never finds that there is nothing to do: only somebody who may decrypt can tell
+// whether a value is the one that is stored already.
+const (
+	Created Outcome = "created" // there was no Secret of that name
+	Updated Outcome = "updated" // entries of an existing Secret were set
+)
+
+// Apply encrypts the entries and writes them to the cluster: as a new Secret, or into
+// the existing ciphertext Secret, whose other entries stay as they are, byte for byte. It
+// returns the Secret as stored.
+//
+// Apply never changes a Secret that does not fit, and reports all reasons at once: it
+// holds something else, was made with another key or scope ([ErrExists]), or is
+// immutable. From an existing Secret it removes the annotation in which kubectl apply
+// keeps a copy of the Secret as it was, which may contain plaintext.
+//
+// The write is a compare-and-swap with up to five attempts ([ErrConflict]). Apply
+// verifies what was stored, as [Verify] does: an error that wraps [ErrNotVerified] comes
+// with the Secret, which has been written.
+func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Secret, Outcome, error) {
+	// Once: the ciphertext depends on names and settings, which no conflict changes.
+	encrypted, err := Encrypt(ctx, c.vault, spec)
+	if err != nil {
+		return nil, "", err
+	}
+	fail := func(err error) (*corev1.Secret, Outcome, error) {
+		return nil, "", fmt.Errorf("writing Secret %s: %w", nameOf(encrypted), err)
+	}
+	if encrypted.Namespace == "" {
+		return fail(fmt.Errorf("%w: no namespace to write the Secret to", ErrInvalid))
+	}
+	var outcome Outcome
+	stored, err := c.writer(opts).Write(ctx, nameOf(encrypted), func(current *corev1.Secret) (*secretpatch.Patch, error) {
+		if current == nil {
+			outcome = Created
+			return secretpatch.Create(encrypted), nil
+		}
+		outcome = Updated
+		return mergePatch(current, encrypted, nil)
+	})
+	if err != nil {
+		return fail(explainWrite(err, ErrConflict, "check that the namespace exists and that you may get, create and patch Secrets in it"))
+	}
+	return c.verified(ctx, stored, outcome)
+}
+
+// EncryptUpdate encrypts the entries of the spec for an existing ciphertext Secret, and
+// refuses what [Client.Update] refuses. It returns the ciphertext by entry. It is for
+// those who write the Secret elsewhere, such as to a manifest. Namespace, Name and
+// Settings of the spec are those of the Secret if they are empty.
+func EncryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Spec) (map[string][]byte, error) {
+	encrypted, err := encryptUpdate(ctx, vault, old, spec)
+	if err != nil {
+		return nil, err
+	}
+	return encrypted.Data, nil
+}
+
+func encryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Spec) (*corev1.Secret, error) {
+	fail := func(err error) (*corev1.Secret, error) {
+		return nil, fmt.Errorf("updating Secret %s: %w", nameOf(old), err)
+	}
+	settings, err := ciphertext.SettingsOf(old)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if spec.Namespace == "" && spec.Name == "" {
+		spec.Namespace, spec.Name = old.Namespace, old.Name
+	}
+	if spec.Settings == (ciphertext.Settings{}) {
+		spec.Settings = settings
+	}
+	if err := spec.checkUpdate(old); err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	encrypted := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: old.Namespace, Name: old.Name}}
+	spec.Settings.Apply(encrypted)
+	remove := spec.Remove
+	spec.Remove = nil
+	if len(spec.Entries) > 0 {
+		if encrypted, err = Encrypt(ctx, vault, spec); err != nil {
+			return nil, err
+		}
+	}
+	if err := mergeable(old, encrypted, remove); err != nil {
+		return fail(err)
+	}
+	return encrypted, nil
+}
+
+// checkUpdate reports whether the entries to set and to remove fit the Secret.
+func (s *Spec) checkUpdate(old *corev1.Secret) error {
+	var errs []error
+	if s.namespacedName() != nameOf(old) {
+		errs = append(errs, fmt.Errorf("the specification is of Secret %s", s.namespacedName()))
+	}
+	remaining, removed := len(old.Data), map[string]bool{}
+	for entry := range s.Entries {
+		if _, ok := old.Data[entry]; !ok {
+			remaining++
+		}
+	}
+	for _, entry := range s.Remove {
+		_, exists := old.Data[entry]
+		_, set := s.Entries[entry]
+		switch {
+		case set, removed[entry]:
+			errs = append(errs, fmt.Errorf("entry %q is to be removed, and named a second time", entry))
+		case !exists:
+			errs = append(errs, fmt.Errorf("entry %q is to be removed and does not exist", entry))
+		}
+		removed[entry] = true
+		remaining--
+	}
+	switch {
+	case len(s.Entries)+len(s.Remove) == 0:
+		errs = append(errs, errors.New("there is nothing to change"))
+	case remaining <= 0:
+		errs = append(errs, errors.New("no entry would remain: delete the Secret if nothing needs it"))
+	}
+	return errors.Join(errs...)
+}
+
+// Update sets and removes entries of a ciphertext Secret as it was read, in one batch
+// request to Vault and one write. The write takes effect only if since then neither the
+// Secret was replaced, nor its settings or one of these entries changed; otherwise the
+// error wraps [ErrChanged], and the caller reads the Secret again and decides anew. What
+// happened to other entries meanwhile stays. There is no second attempt.
+//
+// Namespace, Name and Settings of the spec are those of the Secret if they are empty, and
+// must not differ. Otherwise Update refuses, removes and verifies what [Client.Apply]
+// does for an existing Secret, and returns the Secret as stored.
+func (c *Client) Update(ctx context.Context, old *corev1.Secret, spec Spec, opts Options) (*corev1.Secret, error) {
+	encrypted, err := encryptUpdate(ctx, c.vault, old, spec)
+	if err != nil {
+		return nil, err
+	}
+	w := c.writer(opts)
+	w.Attempts = 1
+	stored, err := w.WriteFrom(ctx, nameOf(old), old, func(current *corev1.Secret) (*secretpatch.Patch, error) {
+		return mergePatch(current, encrypted, spec.Remove)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing Secret %s: %w", nameOf(old),
+			explainWrite(err, ErrChanged, "check that you may get and patch Secrets in the namespace"))
+	}
+	stored, _, err = c.verified(ctx, stored, Updated)
+	return stored, err
+}
+
+func (c *Client) writer(opts Options) secretpatch.Writer {
+	return secretpatch.Writer{Kube: c.kube, DryRun: opts.DryRun}
+}
+
+// explainWrite makes a conflict of the writer the error that this package promises for
+// it, and adds a hint to other errors of the API server.
+func explainWrite(err, conflict error, hint string) error {
+	var status apierrors.APIStatus
+	switch {
+	case errors.Is(err, secretpatch.ErrConflict):
+		return fmt.Errorf("%w: %w", conflict, err)
+	case errors.As(err, &status) && !errors.Is(err, secretpatch.ErrRejected):
+		return fmt.Errorf("%w: %s", err, hint)
+	}
+	return err
+}
+
+// verified verifies a Secret as stored.
+func (c *Client) verified(ctx context.Context, stored *corev1.Secret, outcome Outcome) (*corev1.Secret, Outcome, error) {
+	stored.APIVersion, stored.Kind = "v1", "Secret" // the API server leaves them out
+	if err := Verify(ctx, c.vault, stored); err != nil {
+		return stored, outcome, fmt.Errorf("the Secret was %s, but: %w", outcome, err)
+	}
+	return stored, outcome, nil
+}

@@ -1,0 +1,205 @@
+package secretmanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+// Entries of several Secrets share a request, as far as they fit into one; package
+// transit splits longer ones. No more than maxWaiting bytes of ciphertext wait for
+// others of their key.
+const (
+	maxBatchItems = 100
+	maxBatchBytes = 1 << 20
+	maxWaiting    = 8 << 20
+)
+
+// VerifyResult is the result for one Secret.
+type VerifyResult struct {
+	Secret  *corev1.Secret
+	Entries int
+	// Failed are the entries that do not decrypt at their location, and why.
+	Failed []EntryError
+	// Err is why the result is not known; nil if it is. If it is not nil, Failed may
+	// be incomplete.
+	Err error
+}
+
+// EntryError is why an entry does not decrypt. Without an entry it is why none does.
+type EntryError struct {
+	Entry string
+	Err   error
+}
+
+// Verifier does what [Verify] does for many Secrets, in batches that span them. It keeps
+// some megabytes of ciphertext at most, however many Secrets there are. It is not safe
+// for concurrent use.
+type Verifier struct {
+	vault  Vault
+	report func(VerifyResult)
+
+	open    map[verifyGroup]*verifyBatch
+	waiting int // bytes in all of them
+	denied  map[verifyGroup]error
+}
+
+// verifyGroup is what may share a request: Vault wants a context for every item or for
+// none.
+type verifyGroup struct {
+	key   ciphertext.Key
+	bound bool
+}
+
+type verifyBatch struct {
+	parts []*verifyPart
+	items int
+	bytes int
+}
+
+// verifyPart is a Secret with its well-formed entries.
+type verifyPart struct {
+	result   VerifyResult
+	settings ciphertext.Settings
+	entries  []string
+}
+
+// NewVerifier returns a Verifier that calls report once for every Secret that was added,
+// in no particular order, as soon as its result is known.
+func NewVerifier(vault Vault, report func(VerifyResult)) *Verifier {
+	return &Verifier{vault: vault, report: report, open: map[verifyGroup]*verifyBatch{}, denied: map[verifyGroup]error{}}
+}
+
+// Add adds a Secret, which belongs to the Verifier until it is reported. The error is
+// one that all others would meet too, as when Vault cannot be reached: everything that
+// waits then, this Secret included, is reported with that error.
+func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
+	part := &verifyPart{result: VerifyResult{Secret: secret, Entries: len(secret.Data)}}
+	var err error
+	if part.settings, err = ciphertext.SettingsOf(secret); err != nil {
+		part.fail("", err)
+	} else if ciphertext.CheckName(part.settings.Key.Name) != nil {
+		err = fmt.Errorf("label %s is not the name of a transit key", ciphertext.LabelTransitKey)
+		part.fail("", err)
+	} else if len(secret.Data) == 0 {
+		part.fail("", errors.New("the Secret has no entries"))
+	}
+	size := 0
+	for _, entry := range ciphertext.Entries(secret.Data) {
+		if _, err := ciphertext.Version(secret.Data[entry]); err != nil {
+			part.fail(entry, err)
+			continue
+		}
+		part.entries, size = append(part.entries, entry), size+len(secret.Data[entry])
+	}
+	if err != nil || len(part.entries) == 0 {
+		v.report(part.result)
+		return nil
+	}
+	g := verifyGroup{part.settings.Key, part.settings.Scope != ciphertext.None}
+	b := v.open[g]
+	if b != nil && (b.items+len(part.entries) > maxBatchItems || b.bytes+size > maxBatchBytes) {
+		if err := v.send(ctx, g); err != nil {
+			part.result.Err = err
+			v.report(part.result)
+			return err
+		}
+		b = nil
+	}
+	if b == nil {
+		b = &verifyBatch{}
+		v.open[g] = b
+	}
+	b.parts, b.items, b.bytes = append(b.parts, part), b.items+len(part.entries), b.bytes+size
+	if v.waiting += size; v.waiting > maxWaiting {
+		return v.Flush(ctx)
+	}
+	return nil
+}
+
+// Flush verifies everything that waits. The error is as for [Verifier.Add].
+func (v *Verifier) Flush(ctx context.Context) error {
+	for g := range v.open {
+		if err := v.send(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send verifies a batch. If it fails as every other one would, nothing waits any more.
+func (v *Verifier) send(ctx context.Context, g verifyGroup) error {
+	err := v.verify(ctx, g, v.open[g].parts)
+	v.close(g, err)
+	if err != nil {
+		for g := range v.open {
+			v.close(g, err)
+		}
+	}
+	return err
+}
+
+// close reports the parts of a batch; err is why their result is not known.
+func (v *Verifier) close(g verifyGroup, err error) {
+	b := v.open[g]
+	delete(v.open, g)
+	v.waiting -= b.bytes
+	for _, part := range b.parts {
+		if err != nil {
+			part.result.Err = err
+		}
+		v.report(part.result)
+	}
+}
+
+// verify makes the request for the parts. The error is one that all others would meet.
+func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPart) error {
+	err := v.denied[g]
+	var results []transit.Result
+	if err == nil {
+		var items []transit.Item
+		for _, part := range parts {
+			items = append(items, itemsOf(part.result.Secret, part.settings, part.entries)...)
+		}
+		results, err = v.vault.Rewrap(ctx, g.key, items)
+	}
+	switch {
+	case err == nil:
+		for _, part := range parts {
+			for i, entry := range part.entries {
+				if err := results[i].Err; err != nil {
+					part.fail(entry, explain(part.result.Secret, part.settings, entry, err))
+				}
+			}
+			results = results[len(part.entries):]
+		}
+	case errors.Is(err, transit.ErrNotFound):
+		err = transit.WithHint(err, "check the label and annotation that name key and mount, and that this is the right "+
+			"Vault and its right namespace")
+		for _, part := range parts {
+			for _, entry := range part.entries {
+				part.fail(entry, err)
+			}
+		}
+	case errors.Is(err, transit.ErrDenied):
+		// The next request with this key would be denied too, one with another key may not.
+		if v.denied[g] == nil {
+			v.denied[g] = transit.WithUpdateHint(err, g.key, transit.OpRewrap)
+		}
+		for _, part := range parts {
+			part.result.Err = v.denied[g]
+		}
+	default:
+		return err
+	}
+	return nil
+}
+
+func (p *verifyPart) fail(entry string, err error) {
+	p.result.Failed = append(p.result.Failed, EntryError{entry, err})
+}
