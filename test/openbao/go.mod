@@ -6,6 +6,7 @@ require (
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/openbao/openbao v0.0.0-20250828202315-f9407a27fbee
 	github.com/openbao/openbao/sdk/v2 v2.4.0
+	github.com/secretmanager-io/secretmanager/test/vault/server v0.0.0
 )
 
 require (
@@ -277,3 +278,5 @@ replace (
 	github.com/openbao/openbao/api/auth/approle/v2 v2.0.0 => github.com/openbao/openbao/api/auth/approle/v2 v2.4.0
 	github.com/openbao/openbao/api/auth/userpass/v2 v2.0.0 => github.com/openbao/openbao/api/auth/userpass/v2 v2.4.0
 )
+
+replace github.com/secretmanager-io/secretmanager/test/vault/server => ../vault/server

@@ -1,109 +1,85 @@
-// Command openbao serves a real OpenBao for tests: the core of the product,
-// unmodified, with the transit engine and the kubernetes, jwt and approle methods.
-// It has the flags, the ready line and the habits of the command in test/vault, so
-// that a test can run against either.
+// Command openbao serves a real OpenBao for tests: the unmodified core, with the
+// transit engine and the kubernetes, jwt and approle methods. It has the flags and
+// the ready line of the command in test/vault, so that a test can run against either.
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/openbao/openbao/audit"
+	auditfile "github.com/openbao/openbao/builtin/audit/file"
+	"github.com/openbao/openbao/builtin/credential/approle"
+	jwtauth "github.com/openbao/openbao/builtin/credential/jwt"
+	kubeauth "github.com/openbao/openbao/builtin/credential/kubernetes"
+	"github.com/openbao/openbao/builtin/logical/kv"
+	"github.com/openbao/openbao/builtin/logical/transit"
+	baohttp "github.com/openbao/openbao/http"
+	"github.com/openbao/openbao/internalshared/configutil"
+	"github.com/openbao/openbao/sdk/v2/helper/consts"
+	"github.com/openbao/openbao/sdk/v2/logical"
+	"github.com/openbao/openbao/sdk/v2/physical"
+	"github.com/openbao/openbao/sdk/v2/physical/file"
+	"github.com/openbao/openbao/sdk/v2/physical/inmem"
+	"github.com/openbao/openbao/vault"
+
+	"github.com/secretmanager-io/secretmanager/test/vault/server"
 )
 
-// options are the flags.
-type options struct {
-	address       string
-	rootToken     string
-	logLevel      string
-	mounts        list
-	storage       string
-	tlsCert       string
-	tlsKey        string
-	stopWithStdin bool
-}
+func main() { server.Main("openbao", newCore) }
 
-// list is a flag that may be given several times.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, ",") }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
-}
-
-func main() {
-	var o options
-	flag.StringVar(&o.address, "address", "127.0.0.1:0", "`host:port` to listen on; port 0 picks a free one")
-	flag.StringVar(&o.rootToken, "root-token", "root", "id of the root `token`")
-	flag.StringVar(&o.logLevel, "log-level", "warn", "trace, debug, info, warn or error")
-	flag.Var(&o.mounts, "mount", "`PATH[=TYPE]` to enable before serving, such as mounts/transit or auth/team-a=kubernetes; the type is the last part of the path unless given; may be repeated")
-	flag.StringVar(&o.storage, "storage", "", "`folder` to keep the data and the unseal key in, so that the next start finds them again; empty keeps all in memory")
-	flag.StringVar(&o.tlsCert, "tls-cert", "", "`file` with the serving certificate in PEM; empty serves plain HTTP")
-	flag.StringVar(&o.tlsKey, "tls-key", "", "`file` with the key of --tls-cert in PEM")
-	flag.BoolVar(&o.stopWithStdin, "stop-with-stdin", false, "end when standard input reaches its end, as it does when the parent process dies")
-	flag.Parse()
-
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if o.stopWithStdin {
-		go func() {
-			io.Copy(io.Discard, os.Stdin)
-			cancel()
-		}()
+// What is compiled in besides the token method, cubbyhole, identity and sys,
+// which the core has built in.
+var (
+	engines = map[string]logical.Factory{
+		"kv":      kv.Factory, // Vault's core has it built in
+		"transit": transit.Factory,
 	}
-	if err := run(ctx, o, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "openbao:", err)
-		os.Exit(1)
+	methods = map[string]logical.Factory{
+		"approle":    approle.Factory,
+		"jwt":        jwtauth.Factory,
+		"kubernetes": kubeauth.Factory,
 	}
-}
+)
 
-// ready is the line printed when the server serves.
-type ready struct {
-	Address   string `json:"address"`
-	RootToken string `json:"rootToken"`
-	UnsealKey string `json:"unsealKey"`
-}
+type catalog = server.Catalog[consts.PluginType, logical.Factory, consts.DeprecationStatus]
 
-func run(ctx context.Context, o options, arguments []string) error {
-	if len(arguments) > 0 {
-		return fmt.Errorf("unexpected argument %q: everything is a flag", arguments[0])
-	}
-	if (o.tlsCert == "") != (o.tlsKey == "") {
-		return errors.New("--tls-cert and --tls-key are only of use together")
-	}
-	level := hclog.LevelFromString(o.logLevel)
-	if level == hclog.NoLevel {
-		return fmt.Errorf("--log-level %q is none of trace, debug, info, warn, error", o.logLevel)
-	}
-	logger := hclog.New(&hclog.LoggerOptions{Name: "openbao", Level: level, Output: os.Stderr})
-
-	listener, address, err := listen(o.address, o.tlsCert, o.tlsKey)
+func newCore(c server.Config) (*server.Core, error) {
+	backend, kind, err := newBackend(c.DataDir, c.Logger)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("opening the storage: %w", err)
 	}
-	defer listener.Close()
-
-	v, err := start(ctx, o, address, logger)
+	core, err := vault.NewCore(&vault.CoreConfig{
+		Physical:     backend,
+		StorageType:  kind,
+		Logger:       c.Logger,
+		RedirectAddr: c.Address,
+		BuiltinRegistry: catalog{
+			Factories: map[consts.PluginType]map[string]logical.Factory{
+				consts.PluginTypeSecrets: engines, consts.PluginTypeCredential: methods,
+			},
+			Supported: consts.Supported,
+		},
+		LogicalBackends:    engines,
+		CredentialBackends: methods,
+		AuditBackends:      map[string]audit.Factory{"file": auditfile.Factory},
+	})
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("creating the core: %w", err)
 	}
-	defer v.core.Shutdown()
+	return &server.Core{
+		Handler: baohttp.Handler.Handler(&vault.HandlerProperties{
+			Core: core, ListenerConfig: &configutil.Listener{},
+		}),
+		Shutdown: core.Shutdown,
+	}, nil
+}
 
-	line, err := json.Marshal(ready{Address: address, RootToken: o.rootToken, UnsealKey: v.unsealKey})
-	if err != nil {
-		return err
+func newBackend(dir string, logger hclog.Logger) (backend physical.Backend, kind string, err error) {
+	if dir == "" {
+		backend, err = inmem.NewInmem(nil, logger)
+		return backend, "inmem", err
 	}
-	// The listener already accepts connections: whoever reads the line may call.
-	fmt.Println(string(line))
-	return serve(ctx, listener, v.core, logger)
+	backend, err = file.NewFileBackend(map[string]string{"path": dir}, logger)
+	return backend, "file", err
 }

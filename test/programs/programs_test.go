@@ -38,6 +38,8 @@ const hello = "package main\n\nvar greeting string\n\nfunc main() { print(greeti
 
 func TestBuildAndKeep(t *testing.T) {
 	root, p := repository(t, hello)
+	p.shared = "test/shared"
+	write(t, root, "test/shared/go.mod", "module example.org/shared\n\ngo 1.26.0\n")
 	path, err := ensure(t.Context(), root, "hello", p)
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +61,7 @@ func TestBuildAndKeep(t *testing.T) {
 		{"another module changed", func() { write(t, root, "test/other/main.go", "package main\n") }, false},
 		{"its source changed", func() { write(t, root, "test/hello/main.go", hello+"// changed\n") }, true},
 		{"a package of it changed", func() { write(t, root, "test/hello/inner/inner.go", "package inner\n") }, true},
+		{"its shared module changed", func() { write(t, root, "test/shared/shared.go", "package shared\n") }, true},
 		{"its go.mod changed",
 			func() { write(t, root, "test/hello/go.mod", "module example.org/hello\n\ngo 1.26.0\n\n// changed\n") }, true},
 		{"the linker's flags changed", func() { p.ldflags = "" }, true},

@@ -13,23 +13,28 @@ import (
 )
 
 // stamp returns the hash of what decides how the program comes out: the
-// line of the table and the module's files. The toolchain is not part of it: no
+// line of the table and the files of its modules. The toolchain is not part of it: no
 // test depends on it, and an update of Go is no reason to wait for new builds.
 func stamp(root string, p program) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s/%s %q\n", runtime.GOOS, runtime.GOARCH, p.arguments("OUT"))
 
-	files, err := moduleFiles(filepath.Join(root, p.dir))
-	if err != nil {
-		return "", err
-	}
-	for _, file := range files {
-		content, err := os.ReadFile(filepath.Join(root, p.dir, file))
+	for _, dir := range []string{p.dir, p.shared} {
+		if dir == "" {
+			continue
+		}
+		files, err := moduleFiles(filepath.Join(root, dir))
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(sum, "%s %d\n", filepath.ToSlash(file), len(content))
-		sum.Write(content)
+		for _, file := range files {
+			content, err := os.ReadFile(filepath.Join(root, dir, file))
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(sum, "%s %d\n", filepath.ToSlash(file), len(content))
+			sum.Write(content)
+		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }

@@ -11,6 +11,8 @@ import (
 type program struct {
 	// dir is the module's directory, relative to the root of the repository.
 	dir string
+	// shared is the directory of a module outside of dir that is part of the program.
+	shared string
 	// pkg is the main package, as `go build` inside dir takes it.
 	pkg string
 	// ldflags are given to the linker in addition to "-s -w".
@@ -32,9 +34,10 @@ func kubernetes(name string) program {
 
 // table holds every program by name.
 var table = map[string]program{
-	"vault":   {dir: "test/vault", pkg: "."},
-	"openbao": {dir: "test/openbao", pkg: ".", ldflags: "-X github.com/openbao/openbao/version.fullVersion=2.4.0"},
-	"etcd":    {dir: "test/etcd", pkg: "go.etcd.io/etcd/server/v3"},
+	"vault": {dir: "test/vault", pkg: "."},
+	"openbao": {dir: "test/openbao", shared: "test/vault/server", pkg: ".",
+		ldflags: "-X github.com/openbao/openbao/version.fullVersion=2.4.0"},
+	"etcd": {dir: "test/etcd", pkg: "go.etcd.io/etcd/server/v3"},
 
 	"kube-apiserver":          kubernetes("kube-apiserver"),
 	"kube-controller-manager": kubernetes("kube-controller-manager"),

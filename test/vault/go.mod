@@ -8,6 +8,7 @@ require (
 	github.com/hashicorp/vault-plugin-auth-jwt v0.25.0
 	github.com/hashicorp/vault-plugin-auth-kubernetes v0.23.1
 	github.com/hashicorp/vault/sdk v0.20.0
+	github.com/secretmanager-io/secretmanager/test/vault/server v0.0.0
 )
 
 require (
@@ -326,3 +327,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.0 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+replace github.com/secretmanager-io/secretmanager/test/vault/server => ./server

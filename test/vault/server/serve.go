@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	baohttp "github.com/openbao/openbao/http"
-	"github.com/openbao/openbao/internalshared/configutil"
-	"github.com/openbao/openbao/vault"
 )
 
 // listen returns the listener and the URL under which this machine reaches it.
@@ -28,9 +25,9 @@ func listen(address, certFile, keyFile string) (net.Listener, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	at := listener.Addr().(*net.TCPAddr)
-	host := at.IP.String()
-	if at.IP.IsUnspecified() {
+	tcp := listener.Addr().(*net.TCPAddr)
+	host := tcp.IP.String()
+	if tcp.IP.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	scheme := "http"
@@ -38,20 +35,18 @@ func listen(address, certFile, keyFile string) (net.Listener, string, error) {
 		scheme = "https"
 		listener = tls.NewListener(listener, &tls.Config{
 			Certificates: []tls.Certificate{certificate},
+			ClientAuth:   tls.RequestClientCert, // Vault's cert method verifies it
 			MinVersion:   tls.VersionTLS12,
 			NextProtos:   []string{"h2", "http/1.1"},
 		})
 	}
-	return listener, fmt.Sprintf("%s://%s", scheme, net.JoinHostPort(host, fmt.Sprint(at.Port))), nil
+	return listener, fmt.Sprintf("%s://%s", scheme, net.JoinHostPort(host, fmt.Sprint(tcp.Port))), nil
 }
 
-// serve answers requests until ctx ends. Requests under way are given a moment.
-func serve(ctx context.Context, listener net.Listener, core *vault.Core, logger hclog.Logger) error {
+// serve serves until ctx ends. Requests in progress get a moment to finish.
+func serve(ctx context.Context, listener net.Listener, handler http.Handler, logger hclog.Logger) error {
 	server := &http.Server{
-		Handler: baohttp.Handler.Handler(&vault.HandlerProperties{
-			Core:           core,
-			ListenerConfig: &configutil.Listener{},
-		}),
+		Handler:           handler,
 		ErrorLog:          logger.StandardLogger(nil),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
