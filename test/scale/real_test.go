@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
@@ -26,6 +24,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -65,39 +64,31 @@ func (c *requests) take() map[string]int {
 	return count
 }
 
-// realWorld is a Vault, with a key of its own, and an API server, both behind
-// proxies that count.
+// realFixture is a Vault and an API server, both behind proxies that count. The
+// namespace is also the name of key, role and policy.
 type realFixture struct {
-	t          *testing.T
-	namespace  string // and key, role and policy
-	root       *transit.Session
-	kube       kubernetes.Interface
+	*fixture.Fixture
 	vault, api *requests
-	server     *testenv.APIServer
+	policy     string
 }
 
 func newRealFixture(t *testing.T) *realFixture {
 	t.Helper()
-	v := testenv.SharedVault(t)
-	f := &realFixture{t: t, namespace: "ns-" + strings.ToLower(rand.Text()[:10]), server: testenv.SharedAPIServer(t)}
-	f.server.CreateNamespace(t, f.namespace)
-	if err := f.server.CreateRotatorState(t.Context(), f.namespace); err != nil {
-		t.Fatal(err)
-	}
+	f := &realFixture{Fixture: fixture.New(t)}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	f.vault = counting(t, v.Address, transport, func(r *http.Request) string {
+	f.vault = counting(t, f.Vault.Address, transport, func(r *http.Request) string {
 		parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 		if parts[0] == "auth" {
 			return parts[len(parts)-1]
 		}
 		return parts[1] // of transit/decrypt/KEY
 	})
-	anonymous, err := rest.TransportFor(rest.AnonymousClientConfig(f.server.Config))
+	anonymous, err := rest.TransportFor(rest.AnonymousClientConfig(f.API.Config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.api = counting(t, f.server.Address, anonymous, func(r *http.Request) string {
+	f.api = counting(t, f.API.Address, anonymous, func(r *http.Request) string {
 		parts := strings.Split(r.URL.Path, "/")
 		if parts[len(parts)-1] == "secrets" {
 			return "list"
@@ -107,91 +98,67 @@ func newRealFixture(t *testing.T) *realFixture {
 		}
 		return parts[len(parts)-1]
 	})
-	write := func(path string, data map[string]any) {
-		t.Helper()
-		if _, err := v.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("transit/keys/"+f.namespace, map[string]any{"derived": true})
-	write("sys/policies/acl/"+f.namespace, map[string]any{
-		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, f.namespace),
-	})
-	client, err := transit.NewClient(transit.Config{Address: f.vault.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.root = client.Session("", transit.StaticToken(v.RootToken))
-	if f.kube, err = kubernetes.NewForConfig(f.server.Config); err != nil {
-		t.Fatal(err)
-	}
+	f.policy = f.Policy(fixture.DecryptPolicy)
+	// Its requests are counted.
+	f.Root = f.Session(f.vault.URL, f.Vault.RootToken)
 	return f
 }
 
 // allowLogin lets all service accounts of the namespace log in to Vault, which has
 // their tokens reviewed. There is one such mount in the Vault, so one test does it.
 func (f *realFixture) allowLogin() {
-	f.t.Helper()
-	v := testenv.SharedVault(f.t)
-	_, err := v.Write(f.t.Context(), "auth/kubernetes/config", map[string]any{
-		"kubernetes_host": f.api.URL, "token_reviewer_jwt": f.server.ReviewerToken(f.t), "disable_local_ca_jwt": true,
+	f.T.Helper()
+	f.Write("auth/kubernetes/config", map[string]any{
+		"kubernetes_host": f.api.URL, "token_reviewer_jwt": f.API.ReviewerToken(f.T), "disable_local_ca_jwt": true,
 	})
+	err := f.Vault.AllowLogin(f.T.Context(), testenv.Role{Name: f.Namespace, Namespace: f.Namespace, ServiceAccount: "*",
+		Policies: []string{f.policy}})
 	if err != nil {
-		f.t.Fatal(err)
-	}
-	err = v.AllowLogin(f.t.Context(), testenv.Role{Name: f.namespace, Namespace: f.namespace, ServiceAccount: "*",
-		Policies: []string{f.namespace}})
-	if err != nil {
-		f.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 }
 
-// store seals and stores so many Secrets with so many entries each.
+// store encrypts and stores Secrets with a number of entries each.
 func (f *realFixture) store(secrets, entries int) (stored []*corev1.Secret) {
-	f.t.Helper()
+	f.T.Helper()
 	stored = make([]*corev1.Secret, secrets)
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i := range stored {
 		group.Go(func() error {
-			spec := secretmanager.Spec{Namespace: f.namespace, Name: fmt.Sprint("secret-", i),
-				Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.namespace}}, Entries: map[string][]byte{}}
+			spec := secretmanager.Spec{Namespace: f.Namespace, Name: fmt.Sprint("secret-", i),
+				Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Namespace}}, Entries: map[string][]byte{}}
 			for j := range entries {
 				spec.Entries[fmt.Sprint("entry-", j)] = []byte(plaintext(i))
 			}
-			s, err := secretmanager.Encrypt(f.t.Context(), f.root, spec)
+			s, err := secretmanager.Encrypt(f.T.Context(), f.Root, spec)
 			if err != nil {
 				return err
 			}
-			stored[i], err = f.kube.CoreV1().Secrets(f.namespace).Create(f.t.Context(), s, metav1.CreateOptions{})
+			stored[i], err = f.Kube.CoreV1().Secrets(f.Namespace).Create(f.T.Context(), s, metav1.CreateOptions{})
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		f.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	return stored
 }
 
 // rotate lets the real rotator make a new version and rewrap all.
 func (f *realFixture) rotate() {
-	f.t.Helper()
-	config := rest.CopyConfig(f.server.Config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return direct{f, next} })
-	kube, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	if _, err := rotator.Run(f.t.Context(), f.root, kube,
-		rotator.Options{Keys: []string{f.namespace}, Rotate: rotator.Always, StateNamespace: f.namespace}); err != nil {
-		f.t.Fatal(err)
+	f.T.Helper()
+	kube := f.Client(func(next http.RoundTripper) http.RoundTripper { return direct{f, next} })
+	if _, err := rotator.Run(f.T.Context(), f.Root, kube,
+		rotator.Options{Keys: []string{f.Namespace}, Rotate: rotator.Always, StateNamespace: f.Namespace}); err != nil {
+		f.T.Fatal(err)
 	}
 }
 
 // direct counts the requests of an administrator, whose certificate a proxy would
 // not hand on.
 type direct struct {
-	w    *realFixture
+	f    *realFixture
 	next http.RoundTripper
 }
 
@@ -203,9 +170,9 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	if strings.Contains(r.URL.Path, "/configmaps") {
 		kind = "state"
 	}
-	d.w.api.mu.Lock()
-	d.w.api.count[kind]++
-	d.w.api.mu.Unlock()
+	d.f.api.mu.Lock()
+	d.f.api.count[kind]++
+	d.f.api.mu.Unlock()
 	return d.next.RoundTrip(r)
 }
 
@@ -218,7 +185,7 @@ func TestRealParts(t *testing.T) {
 	f.allowLogin()
 	c := Large
 	stored := f.store(c.Pods*c.Volumes, 1)
-	f.server.CreateServiceAccount(t, f.namespace, account)
+	f.API.CreateServiceAccount(t, f.Namespace, account)
 	type pod struct{ uid, tokens string }
 	pods := make([]pod, c.Pods)
 	podName := func(i int) string { return fmt.Sprint("pod-", i) }
@@ -228,24 +195,24 @@ func TestRealParts(t *testing.T) {
 			all := map[string]any{}
 			for _, audience := range []string{"", "vault"} {
 				var token string
-				token, pods[i].uid = f.server.PodToken(t, f.namespace, podName(i), account, audience, time.Hour)
+				token, pods[i].uid = f.API.PodToken(t, f.Namespace, podName(i), account, audience, time.Hour)
 				all[audience] = map[string]string{"token": token}
 			}
 			pods[i].tokens = text(all)
 		}
 	}
 	renew()
-	if _, err := f.kube.RbacV1().Roles(f.namespace).Create(t.Context(), &rbacv1.Role{
+	if _, err := f.Kube.RbacV1().Roles(f.Namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.kube.RbacV1().RoleBindings(f.namespace).Create(t.Context(), &rbacv1.RoleBinding{
+	if _, err := f.Kube.RbacV1().RoleBindings(f.Namespace).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "reader"},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind,
-			Name: "system:serviceaccounts:" + f.namespace}},
+			Name: "system:serviceaccounts:" + f.Namespace}},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +235,7 @@ func TestRealParts(t *testing.T) {
 				name := stored[i].Name
 				secrets := "null"
 				if float64(i) >= c.AsPod*float64(len(stored)) {
-					s, err := f.kube.CoreV1().Secrets(f.namespace).Get(t.Context(), name, metav1.GetOptions{})
+					s, err := f.Kube.CoreV1().Secrets(f.Namespace).Get(t.Context(), name, metav1.GetOptions{})
 					if err != nil {
 						return err
 					}
@@ -277,8 +244,8 @@ func TestRealParts(t *testing.T) {
 				pod := pods[i/c.Volumes]
 				resp, err := p.Mount(t.Context(), &v1alpha1.MountRequest{
 					Attributes: text(map[string]string{
-						"roleName": f.namespace, "secretName": name, "transitKey": f.namespace,
-						"csi.storage.k8s.io/pod.namespace": f.namespace, "csi.storage.k8s.io/pod.name": podName(i / c.Volumes),
+						"roleName": f.Namespace, "secretName": name, "transitKey": f.Namespace,
+						"csi.storage.k8s.io/pod.namespace": f.Namespace, "csi.storage.k8s.io/pod.name": podName(i / c.Volumes),
 						"csi.storage.k8s.io/pod.uid": pod.uid, "csi.storage.k8s.io/serviceAccount.name": account,
 						"csi.storage.k8s.io/serviceAccount.tokens": pod.tokens,
 					}),

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"crypto/rand"
 	"os"
 	"os/signal"
 	"strings"
@@ -86,3 +87,7 @@ func showLogOnFailure(t testing.TB, i instance) {
 		}
 	})
 }
+
+// UniqueName returns the prefix with a random suffix, as a name for a namespace, a
+// key, a role or a policy of a test's own.
+func UniqueName(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:10]) }
