@@ -57,8 +57,8 @@ e2e-clean: ## remove what make e2e left: cluster, Docker engine, images
 bench: ## provider and rotator against bare clients: rates, latencies, CPU, memory, budgets (BENCH=-small for less)
 	@go run ./test/bench $(BENCH)
 
-lint: ## gofmt, go vet, staticcheck and go mod tidy, in every module of ours
-	@test/lint/run
+lint: ## format, golangci-lint and go mod tidy, in every module of ours
+	@tools/lint/run
 
 GOVULNDB ?= https://vuln.go.dev
 vulncheck: ## known vulnerabilities in what is released (GOVULNDB=file:///DIRECTORY for a copy of the database)

@@ -28,7 +28,7 @@ func (c *Client) send(ctx context.Context, client *api.Client, req *api.Request,
 	for hops := 0; ; hops++ {
 		// The higher-level methods would lose what is needed here: a token of each
 		// request's own, and the results that come with an HTTP 400.
-		resp, err = client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+		resp, err = client.RawRequestWithContext(ctx, req) //nolint:staticcheck // see above
 		if resp == nil || resp.Response == nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
 			return resp, to, err
 		}
