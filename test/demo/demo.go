@@ -58,7 +58,7 @@ func (d *demo) show(text string) {
 }
 
 // secretmanager runs the command line as whoever holds the Vault token, shows
-// the command and what it says, and returns its standard output.
+// the command and its output, and returns its standard output.
 func (d *demo) secretmanager(ctx context.Context, token string, args ...string) (string, error) {
 	d.printf("   $ secretmanager %s", strings.Join(quoted(args), " "))
 	cmd := exec.CommandContext(ctx, d.path("bin/secretmanager"), args...)

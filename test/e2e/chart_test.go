@@ -139,7 +139,7 @@ func (s *chartStory) upgrade(t *testing.T) {
 	s.waitReady(t, "late")
 	end().check(t)
 
-	if now := s.generation(t); now == template {
+	if s.generation(t) == template {
 		t.Error("the upgrade changed nothing of the provider")
 	}
 	s.checkFiles(t, "app", firstToken)

@@ -202,7 +202,7 @@ func (d *driverFixture) unmount(t *testing.T) {
 	}
 	for line := range strings.Lines(log) {
 		if strings.Contains(line, uid) && strings.Contains(line, "failed to clean and unmount target path") {
-			t.Errorf("the driver says: %s", line)
+			t.Errorf("the driver logs: %s", line)
 		}
 	}
 

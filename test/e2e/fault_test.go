@@ -29,7 +29,7 @@ type ownProvider struct {
 	set  *appsv1.DaemonSet
 }
 
-// newProvider says what the provider is; start starts it. Arguments come after
+// newProvider describes the provider; start starts it. Arguments come after
 // those of the manifest and win.
 func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 	t.Helper()
@@ -209,7 +209,7 @@ func newFaultProxy(t *testing.T) *faultProxy {
 		}
 	})
 	if !strings.HasPrefix(p.address, "http://") {
-		t.Fatalf("the fault proxy says %q", p.address)
+		t.Fatalf("the fault proxy printed %q", p.address)
 	}
 	return p
 }
@@ -237,13 +237,13 @@ func (p *faultProxy) count(mode string) int {
 	return p.requests[mode]
 }
 
-// wait waits until so many requests came in a mode.
+// wait waits for n requests in a mode.
 func (p *faultProxy) wait(t *testing.T, mode string, n int) {
 	t.Helper()
 	err := cluster.Wait(t.Context(), 2*time.Minute, fmt.Sprintf("%d requests in mode %s", n, mode),
 		func(context.Context) (bool, string, error) {
-			now := p.count(mode)
-			return now >= n, fmt.Sprintf("%d", now), nil
+			count := p.count(mode)
+			return count >= n, fmt.Sprintf("%d", count), nil
 		})
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +296,7 @@ func (f *fixture) waitTries(t *testing.T, pod string, n int32) {
 		t.Fatal(err)
 	}
 	if started {
-		f.checkStarted(t, pod, "") // which shows what it says
+		f.checkStarted(t, pod, "") // which shows its log
 		t.Fatalf("%s started after %d failed mounts", pod, tries)
 	}
 }

@@ -177,7 +177,7 @@ func TestProviderKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		if started := pod.Status.ContainerStatuses[0].State.Running.StartedAt; !started.Before(&mounted) {
-			t.Errorf("the container started %s, the driver says that it mounted %s", started, mounted)
+			t.Errorf("the container started %s, the driver logged the mount %s", started, mounted)
 		}
 	})
 

@@ -76,7 +76,7 @@ const (
 	withoutFiles = "EMPTY\n"
 )
 
-// podYAML is a pod that mounts a class, and says whether the files were there when
+// podYAML is a pod that mounts a class, and prints whether the files existed when
 // it started. With a Secret named the kubelet hands the ciphertext over; without,
 // it is read as the pod.
 func (f *fixture) podYAML(name, account, class, fromKubelet string) string {
@@ -196,7 +196,7 @@ func (f *fixture) checkStarted(t *testing.T, pod, want string) {
 		t.Fatal(err)
 	}
 	if got != want {
-		t.Errorf("%s says %q, want %q", pod, got, want)
+		t.Errorf("%s printed %q, want %q", pod, got, want)
 	}
 	p, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), pod, metav1.GetOptions{})
 	if err != nil {

@@ -277,7 +277,7 @@ func checkLarge(t *testing.T, f *fixture) {
 		}
 	}
 	if len(got) != 10 {
-		t.Errorf("sha256sum says %q", got)
+		t.Errorf("sha256sum printed %q", got)
 	}
 	f.checkStuck(t, "stuck", "VolumeTooLarge: ", "several classes and volumes")
 	f.waitTries(t, "stuck", 2) // none of which counts as done

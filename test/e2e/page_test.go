@@ -16,7 +16,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// TestGettingStarted does what docs/getting-started.md says, as it is written: the
+// TestGettingStarted executes docs/getting-started.md as it is written: the
 // shell blocks run in one shell, one after the other, in the directory of a clone; a
 // block of YAML whose first line is "# NAME" is saved as that file first; and a
 // block of text after a shell block is what that one prints, where "…" stands for

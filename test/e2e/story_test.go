@@ -50,10 +50,10 @@ func (s *story) setUpVault(t *testing.T) {
 	if info := s.keyInfo(t); !info.Derived || info.Latest != 1 {
 		t.Errorf("the key is %+v", info)
 	}
-	again := command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", s.key, "-n", s.namespace,
+	output := command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", s.key, "-n", s.namespace,
 		"--service-account", "matrix", "--author-service-account", s.namespace+"/author", "--retire")
-	if strings.Contains(again, "created") || strings.Contains(again, "changed ") && !strings.Contains(again, "unchanged") {
-		t.Errorf("a second time is not without effect:\n%s", again)
+	if strings.Contains(output, "created") || strings.Contains(output, "changed ") && !strings.Contains(output, "unchanged") {
+		t.Errorf("a second run is not without effect:\n%s", output)
 	}
 }
 
@@ -84,7 +84,7 @@ func (s *story) mount(t *testing.T) {
 	apply(t, s.classYAML("matrix", s.role("matrix"), secretName),
 		s.podYAML("app", "matrix", "matrix", secretName),
 		s.podYAML("as-pod", "matrix", "matrix", ""))
-	// The second may not read the Secret yet, and says so.
+	// The second may not read the Secret yet, and reports that.
 	s.checkStuck(t, "as-pod", "matrix", "forbidden", "Role with `get`")
 	s.waitReady(t, "app")
 	s.checkFiles(t, "app", firstToken)
@@ -163,11 +163,11 @@ func (s *story) rotate(t *testing.T) {
 	if diff := cmp.Diff(before.Annotations, after.Annotations); diff != "" {
 		t.Errorf("annotations (-before +after):\n%s", diff)
 	}
-	if now := s.secret(t, "bystander"); now.ResourceVersion != bystander.ResourceVersion {
+	if s.secret(t, "bystander").ResourceVersion != bystander.ResourceVersion {
 		t.Error("the rotator wrote to a Secret that is not its own")
 	}
 
-	// Retiring takes the sight of all Secrets.
+	// Retiring requires access to all Secrets.
 	if err := shared.ApplyKustomization(ctx, "../../manifests/rotator/cluster"); err != nil {
 		t.Fatal(err)
 	}
@@ -217,9 +217,9 @@ func (s *story) newValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := s.objectVersions(t, "app", "matrix")
+	current := s.objectVersions(t, "app", "matrix")
 	for _, same := range []string{"secrets.json", "db/password"} {
-		if now[same] != versions[same] {
+		if current[same] != versions[same] {
 			t.Errorf("the object version of %s changed, and its content did not", same)
 		}
 	}

@@ -150,7 +150,7 @@ func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() moun
 	}
 	lines := bufio.NewReader(stdout)
 	if line, err := lines.ReadString('\n'); line != "mounting\n" {
-		t.Fatalf("mountload says %q, %v\n%s", line, err, stderr.String())
+		t.Fatalf("mountload printed %q, %v\n%s", line, err, stderr.String())
 	}
 
 	return func() mountReport {

@@ -41,23 +41,23 @@ func Files(root string) (files []string, err error) {
 // Blocks returns the fenced blocks of a page, also those that are indented, as in
 // a list. A fence that is not closed ends with the page.
 func Blocks(page string) (blocks []Block) {
-	var now *Block
+	var block *Block
 	indent := ""
 	for i, line := range strings.Split(page, "\n") {
 		bare := strings.TrimLeft(line, " ")
 		switch {
-		case now == nil && strings.HasPrefix(bare, "```"):
+		case block == nil && strings.HasPrefix(bare, "```"):
 			indent = line[:len(line)-len(bare)]
-			now = &Block{Kind: strings.TrimSpace(strings.TrimPrefix(bare, "```")), Line: i + 2}
-		case now != nil && strings.TrimRight(bare, " ") == "```":
-			blocks = append(blocks, *now)
-			now = nil
-		case now != nil:
-			now.Text += strings.TrimPrefix(line, indent) + "\n"
+			block = &Block{Kind: strings.TrimSpace(strings.TrimPrefix(bare, "```")), Line: i + 2}
+		case block != nil && strings.TrimRight(bare, " ") == "```":
+			blocks = append(blocks, *block)
+			block = nil
+		case block != nil:
+			block.Text += strings.TrimPrefix(line, indent) + "\n"
 		}
 	}
-	if now != nil {
-		blocks = append(blocks, *now)
+	if block != nil {
+		blocks = append(blocks, *block)
 	}
 	return blocks
 }

@@ -73,11 +73,11 @@ func TestBuildAndKeep(t *testing.T) {
 			if _, err := ensure(t.Context(), root, "hello", p); err != nil {
 				t.Fatal(err)
 			}
-			now := modified(t, path)
-			if rebuilt := !now.Equal(built); rebuilt != test.rebuilt {
+			modTime := modified(t, path)
+			if rebuilt := !modTime.Equal(built); rebuilt != test.rebuilt {
 				t.Errorf("rebuilt: %v, want %v", rebuilt, test.rebuilt)
 			}
-			built = now
+			built = modTime
 		})
 	}
 }

@@ -1,5 +1,5 @@
 // Command scale prints what a large cluster asks of Vault and of the API server,
-// as a model says: with and without each of the provider's caches, while nothing
+// according to a model: with and without each of the provider's caches, while nothing
 // happens, in a rolling restart of all pods, when nodes reboot, and when a
 // rotation rewraps everything. The tables are those of docs/scale.md.
 //

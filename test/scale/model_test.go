@@ -103,7 +103,7 @@ func (m *comparison) rotation(nodes int) Load {
 	m.t.Helper()
 	c, k := m.cluster, m.caches
 	rotation := 2 * m.cycle()
-	over := rotation + c.RotationTime() + m.late()
+	finished := rotation + c.RotationTime() + m.late()
 	end := rotation + 2*m.cycle()
 	s := simulate(m.t, c, k, nodes, plan{
 		start: c.spreadPods(m.cycle()), age: m.age, rewrap: after(rotation, c.spreadVolumes(c.RotationTime())), lasts: end,
@@ -115,7 +115,7 @@ func (m *comparison) rotation(nodes int) Load {
 			steady.Decrypt, 0.03)
 	}
 	m.kubernetes("rotation", c.Rotation(k), s.between(rotation, rotation+m.cycle()))
-	m.wave("rotation", c.Rotation(k), s, rotation, over, steady)
+	m.wave("rotation", c.Rotation(k), s, rotation, finished, steady)
 	m.all("after the rotation", c.Steady(k), s.between(end-m.cycle(), end))
 	return steady
 }
@@ -222,7 +222,7 @@ func (m *comparison) cell(name, kind string, want, got, within float64) {
 	off := got/want - 1
 	m.t.Logf("%-20s %-28s model %7.1f  simulation %7.1f  %+5.1f %%", name, kind, want, got, 100*off)
 	if !(math.Abs(off) <= within) {
-		m.t.Errorf("%s: %s: the model says %.1f/s, and the simulation %.1f/s", name, kind, want, got)
+		m.t.Errorf("%s: %s: the model has %.1f/s, the simulation %.1f/s", name, kind, want, got)
 	}
 }
 

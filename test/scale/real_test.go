@@ -37,7 +37,7 @@ type requests struct {
 	count map[string]int
 }
 
-// counting is a proxy of a server; kind says what to count a request as.
+// counting returns a proxy of a server; kind classifies a request.
 func counting(t *testing.T, address string, transport http.RoundTripper, kind func(*http.Request) string) *requests {
 	t.Helper()
 	proxy, err := relay.New(address, transport)
@@ -306,7 +306,7 @@ func TestRealParts(t *testing.T) {
 	}
 }
 
-// TestRotator: the rotator asks for what the model says, and little besides.
+// TestRotator verifies that the rotator's requests are those of the model, and few more.
 func TestRotator(t *testing.T) {
 	t.Parallel()
 	f := newRealFixture(t)

@@ -28,7 +28,7 @@ const (
 	entry      = "password"
 )
 
-// plan says what happens in a simulation to which pod or volume and when. Both are
+// plan is what happens to each pod or volume in a simulation, and when. Both are
 // numbered through the nodes.
 type plan struct {
 	start   func(pod int) time.Duration    // when it starts, or is first looked at

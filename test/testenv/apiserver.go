@@ -43,7 +43,7 @@ type APIServer struct {
 	// Config is a cluster administrator's, by client certificate, without a limit
 	// on requests per second. Copy it before changing it.
 	Config *rest.Config
-	// Kubeconfig is a file that says the same as Config.
+	// Kubeconfig is a kubeconfig file with the content of Config.
 	Kubeconfig string
 	// Issuer is the "iss" of the service-account tokens.
 	Issuer string
@@ -194,7 +194,7 @@ func (s *APIServer) start(ctx context.Context) error {
 	return nil
 }
 
-// waitReady asks /readyz until it says ok.
+// waitReady polls /readyz until it succeeds.
 func (s *APIServer) waitReady(ctx context.Context) error {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()

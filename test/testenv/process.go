@@ -132,7 +132,7 @@ func (p *process) failure() error {
 	return fmt.Errorf("%s ended while it was needed: %w\n%s", p.name, err, p.tail())
 }
 
-// tail returns the last lines of the child's log, below a line that says so.
+// tail returns the last lines of the child's log, below a heading.
 func (p *process) tail() string {
 	text, err := readTail(p.logFile)
 	if err != nil {

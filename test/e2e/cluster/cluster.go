@@ -1,7 +1,7 @@
 // Package cluster gives the end-to-end tests a cluster of real parts: a kind node
 // with a real kubelet, the Secrets Store CSI driver and a Vault inside.
 //
-// Start brings it up in steps, each of which says how long it took:
+// Start brings it up in steps and reports how long each took:
 //
 //  1. a Docker engine (package engine),
 //  2. the images, pulled or built (package images),
@@ -11,7 +11,7 @@
 // Where images are pulled the cluster is what users run; where they are built it
 // consists of the same programs. The tests cannot tell which it is.
 //
-// Everything waits for conditions, and an error says what was last seen. After a
+// Everything waits for conditions, and an error reports the last state. After a
 // failure Dump prints what somebody would look at first.
 //
 // The kubeconfig lies in the repository's .cache/; the user's own is not touched.
@@ -41,7 +41,7 @@ const Name = "secretmanager-e2e"
 
 // Options say how a cluster is started and what becomes of it.
 type Options struct {
-	// Images says where images come from. Empty is images.Auto.
+	// Images is the source of the images. Empty is images.Auto.
 	Images images.Source
 	// Keep leaves the cluster and the Docker engine standing when Stop is called.
 	Keep bool
@@ -131,7 +131,7 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 }
 
 // Stop deletes the cluster, and stops the Docker engine where this package
-// started it. With Options.Keep it only says how to use what is left standing.
+// started it. With Options.Keep it prints how to use the cluster and leaves it running.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if c.options.Keep {
 		if c.docker != nil {

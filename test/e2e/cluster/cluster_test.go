@@ -67,7 +67,7 @@ func TestDriverManifests(t *testing.T) {
 	}
 }
 
-// The driver that is set up as docs/install.md says is.
+// The driver that is set up as in docs/install.md is.
 func TestDriverIsAsDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "install.md"))
 	if err != nil {

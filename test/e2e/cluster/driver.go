@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// Driver is the Secrets Store CSI driver, set up as docs/install.md says, with its
+	// Driver is the Secrets Store CSI driver, set up as in docs/install.md, with its
 	// option that Secrets are read as the pod.
 	Driver = "secrets-store.csi.k8s.io"
 	// ThrottledDriver is a second one with the poll interval that it is released

@@ -143,7 +143,7 @@ func (c *Cluster) connect() error {
 }
 
 // loadImages puts the images from the Docker engine into the node, less those that a
-// node that stood already has. The product's name says nothing of its content.
+// node that stood already has. The name of the product's image does not identify its content.
 func (c *Cluster) loadImages(ctx context.Context) error {
 	list, err := c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
 	if err != nil {

@@ -53,7 +53,7 @@ func ready(pod *corev1.Pod) bool {
 	})
 }
 
-// pods says in a few words how the selected pods are.
+// pods returns a short description of the selected pods.
 func (c *Cluster) pods(ctx context.Context, namespace string, selector *metav1.LabelSelector) string {
 	list, err := c.Client.CoreV1().Pods(namespace).
 		List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(selector)})
@@ -72,7 +72,7 @@ func (c *Cluster) pods(ctx context.Context, namespace string, selector *metav1.L
 	return strings.Join(all, "; ")
 }
 
-// describe says in a few words how the pod is: its containers where they do not
+// describe returns a short description of the pod: its containers where they do not
 // run, and its last event.
 func (c *Cluster) describe(ctx context.Context, pod *corev1.Pod) string {
 	text := fmt.Sprintf("%s is %s", pod.Name, pod.Status.Phase)

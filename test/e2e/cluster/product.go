@@ -18,7 +18,7 @@ const ProductNamespace = "secretmanager-system"
 // overlay over manifests/, and waits for provider and exporter.
 func (c *Cluster) InstallProduct(ctx context.Context) error {
 	return step.Do(ctx, "installing provider and rotator", func(ctx context.Context) error {
-		// The image's name says nothing of its content: without this a cluster that
+		// The image's name does not identify its content: without this a cluster that
 		// stood already would go on with the provider that it has.
 		renew := func(object *unstructured.Unstructured) error {
 			if object.GetKind() != "DaemonSet" {

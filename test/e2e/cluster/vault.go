@@ -28,7 +28,7 @@ const (
 //go:embed vault.yaml
 var vaultManifest string
 
-// Vault says how to reach the Vault in the cluster. The engine transit is
+// Vault is the access to the Vault in the cluster. The engine transit is
 // enabled, and the method kubernetes trusts the cluster's service accounts.
 type Vault struct {
 	// Address is the URL for the tests, outside of the cluster.

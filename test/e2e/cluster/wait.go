@@ -22,7 +22,7 @@ const (
 
 // Wait waits until the condition is true, for at most the limit. The condition
 // also says what it saw; an error from it does not end the wait, since a server
-// that starts refuses at first. When the time is over, the error says what was
+// that starts refuses at first. After the timeout, the error reports what was
 // waited for and what was seen last.
 func Wait(ctx context.Context, limit time.Duration, what string,
 	condition func(context.Context) (done bool, seen string, err error)) error {
@@ -130,7 +130,7 @@ func containsAll(text string, parts []string) bool {
 	return true
 }
 
-// waitNodeReady waits until the kubelet says that the node can run pods, and
+// waitNodeReady waits until the kubelet reports the node as ready, and
 // service accounts are made, without which no pod can be created.
 func (c *Cluster) waitNodeReady(ctx context.Context) error {
 	return Wait(ctx, 2*time.Minute, "the node to be ready", func(ctx context.Context) (bool, string, error) {

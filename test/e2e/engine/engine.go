@@ -102,7 +102,7 @@ func (e *Engine) answers(ctx context.Context) error {
 	return err
 }
 
-// errNoClient says that no docker command will do.
+// errNoClient means that no docker command is usable.
 var errNoClient = errors.New("no usable docker command")
 
 // findClient returns the first docker on the PATH that can build with BuildKit:
@@ -115,7 +115,7 @@ func findClient(ctx context.Context) (string, error) {
 		if _, err := exec.LookPath(client); err != nil {
 			continue
 		}
-		// The exit code also says whether the engine runs, which is not the question here.
+		// The exit code also depends on whether the engine runs, which is irrelevant here.
 		version, _ := step.Run(step.Command(ctx, client, "version", "--format", "{{.Client.Version}}"))
 		major, _, _ := strings.Cut(version, ".")
 		if n, err := strconv.Atoi(major); err == nil && n < 23 {

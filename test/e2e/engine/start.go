@@ -90,7 +90,7 @@ func (e *Engine) startHere(ctx context.Context) error {
 	return nil
 }
 
-// await waits until the engine answers, or ended says that it has ended.
+// await waits until the engine answers or ended is closed.
 func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not within %s", startLimit))
 	defer cancel()

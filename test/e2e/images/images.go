@@ -27,7 +27,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// A Source says where images come from.
+// A Source is where images come from.
 type Source string
 
 const (

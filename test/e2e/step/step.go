@@ -1,7 +1,7 @@
-// Package step runs the long steps of setting up a cluster: it says which one is
+// Package step runs the long steps of setting up a cluster: it reports which one is
 // going on and how long it took, and runs the commands they consist of.
 //
-// A test run that says nothing for minutes looks hung, and one that fails in
+// A test run that prints nothing for minutes looks hung, and one that fails in
 // somebody else's CI is understood only from what it printed.
 package step
 
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// reminder is how often a long step says that it is still going on.
+// reminder is the interval at which a long step reports that it is still running.
 const reminder = 15 * time.Second
 
 // Do runs f and reports on the standard error stream when it begins, while it
