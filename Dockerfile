@@ -1,5 +1,5 @@
 # One image with the two programs that run in a cluster: static binaries, CA roots
-# and licences, and nothing else: no shell, no package, no libc.
+# and licenses, and nothing else: no shell, no package, no libc.
 #
 # `make release` makes the image that is published, without Docker and byte for
 # byte the same each time. This file is for building one with Docker; the files

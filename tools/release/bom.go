@@ -38,22 +38,23 @@ func (r *release) bom(kind cyclonedx.ComponentType, name, sha256 string, l *link
 	for _, m := range l.modules {
 		components = append(components, cyclonedx.Component{
 			BOMRef: m.key(), Type: cyclonedx.ComponentTypeLibrary, Name: m.path, Version: m.version,
-			PackageURL: purl(m.path, m.version), Licenses: spdx(m.licence),
+			PackageURL: purl(m.path, m.version), Licenses: spdx(m.license),
 		})
 	}
 	bom := cyclonedx.NewBOM()
 	bom.Metadata = &cyclonedx.Metadata{Timestamp: r.date.Format(time.RFC3339), Component: &product}
 	bom.Components, bom.Dependencies = &components, &dependencies
 	var b bytes.Buffer
-	err := cyclonedx.NewBOMEncoder(&b, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cyclonedx.SpecVersion1_6)
+	err := cyclonedx.NewBOMEncoder(&b, cyclonedx.BOMFileFormatJSON).SetPretty(true).
+		EncodeVersion(bom, cyclonedx.SpecVersion1_6)
 	return b.Bytes(), err
 }
 
-func spdx(licence string) *cyclonedx.Licenses {
-	if strings.Contains(licence, " ") {
-		return &cyclonedx.Licenses{{Expression: licence}}
+func spdx(license string) *cyclonedx.Licenses {
+	if strings.Contains(license, " ") {
+		return &cyclonedx.Licenses{{Expression: license}}
 	}
-	return &cyclonedx.Licenses{{License: &cyclonedx.License{ID: licence}}}
+	return &cyclonedx.Licenses{{License: &cyclonedx.License{ID: license}}}
 }
 
 // purl is how scanners look the module up.

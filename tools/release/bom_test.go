@@ -18,8 +18,9 @@ import (
 func TestBOM(t *testing.T) {
 	_, files, _ := image(t)
 	for bom, programs := range map[string]map[string]file{
-		"secretmanager_" + testVersion + "_linux_" + here.arch:       {"secretmanager": cliFiles(t)["secretmanager"]},
-		"secretmanager-image_" + testVersion + "_linux_" + here.arch: {inImage[0]: files["bin/"+inImage[0]], inImage[1]: files["bin/"+inImage[1]]},
+		"secretmanager_" + testVersion + "_linux_" + here.arch: {"secretmanager": cliFiles(t)["secretmanager"]},
+		"secretmanager-image_" + testVersion + "_linux_" +
+			here.arch: {inImage[0]: files["bin/"+inImage[0]], inImage[1]: files["bin/"+inImage[1]]},
 	} {
 		t.Run(bom, func(t *testing.T) { checkBOM(t, read(t, released(t), bom+".cdx.json"), programs) })
 	}
@@ -39,7 +40,7 @@ func checkBOM(t *testing.T, data []byte, programs map[string]file) {
 		components[c.BOMRef] = c
 		unused[c.BOMRef] = true
 		if c.Licenses == nil || len(*c.Licenses) != 1 || c.PackageURL == "" {
-			t.Errorf("%s has licences %v, package URL %q", c.BOMRef, c.Licenses, c.PackageURL)
+			t.Errorf("%s has licenses %v, package URL %q", c.BOMRef, c.Licenses, c.PackageURL)
 		}
 	}
 	depends := map[string][]string{}
@@ -89,22 +90,28 @@ func modulesOf(t *testing.T, f file) []string {
 	return modules
 }
 
-func TestLicences(t *testing.T) {
-	gorootLicence := read(t, "../..", "LICENSE")
+func TestLicenses(t *testing.T) {
+	gorootLicense := read(t, "../..", "LICENSE")
 	for name, test := range map[string]struct {
 		texts []file
 		want  string
 	}{
-		"Apache":        {[]file{{name: "LICENSE", data: gorootLicence}}, "Apache-2.0"},
-		"wrapped":       {[]file{{name: "LICENSE", data: []byte("// Permission is hereby granted, free\n// of charge, to any person obtaining a\n// copy")}}, "MIT"},
-		"two files":     {[]file{{name: "LICENSE", data: gorootLicence}, {name: "LICENSE.MIT", data: []byte("Permission is hereby granted, free of charge, to any person obtaining a copy")}}, "Apache-2.0 AND MIT"},
-		"notice":        {[]file{{name: "LICENSE", data: gorootLicence}, {name: "NOTICE", data: []byte("thanks")}}, "Apache-2.0"},
-		"unknown":       {[]file{{name: "LICENSE", data: []byte("all rights reserved")}}, "read it"},
-		"unknown added": {[]file{{name: "LICENSE", data: gorootLicence}, {name: "LICENSE.more", data: []byte("all rights reserved")}}, "read it"},
-		"none":          {nil, "no file"},
+		"Apache": {[]file{{name: "LICENSE", data: gorootLicense}}, "Apache-2.0"},
+		"wrapped": {[]file{{name: "LICENSE", data: []byte("// Permission is hereby granted, free\n// of charge, " +
+			"to any person obtaining a\n// copy")}}, "MIT"},
+		"two files": {[]file{{name: "LICENSE", data: gorootLicense},
+			{name: "LICENSE.MIT",
+				data: []byte("Permission is hereby granted, free of charge, to any person obtaining a copy")}},
+			"Apache-2.0 AND MIT"},
+		"notice": {[]file{{name: "LICENSE", data: gorootLicense}, {name: "NOTICE", data: []byte("thanks")}},
+			"Apache-2.0"},
+		"unknown": {[]file{{name: "LICENSE", data: []byte("all rights reserved")}}, "read it"},
+		"unknown added": {[]file{{name: "LICENSE", data: gorootLicense},
+			{name: "LICENSE.more", data: []byte("all rights reserved")}}, "read it"},
+		"none": {nil, "no file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := licenceOf(test.texts)
+			got, err := licenseOf(test.texts)
 			if err != nil {
 				got = err.Error()
 			}

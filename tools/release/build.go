@@ -34,7 +34,8 @@ func (r *release) build(ctx context.Context, p platform, names ...string) ([]str
 		return paths, nil
 	}
 	fmt.Fprintf(os.Stderr, "building %s for %s\n", strings.Join(names, " and "), p)
-	args := []string{"build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", r.ldflags(), "-o", dir + string(filepath.Separator)}
+	args := []string{"build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", r.ldflags(), "-o",
+		dir + string(filepath.Separator)}
 	if _, err := r.goCommand(ctx, p, append(args, packages...)...); err != nil {
 		return nil, err
 	}

@@ -79,7 +79,8 @@ func (r *release) archive(ctx context.Context, d *dist, p platform, common []fil
 	if err != nil {
 		return "", err
 	}
-	files := append([]file{{cli + p.exe(), 0o755, program}, {"THIRD-PARTY-NOTICES.txt", 0o644, linked.notices()}}, common...)
+	files := append([]file{{cli + p.exe(), 0o755, program}, {"THIRD-PARTY-NOTICES.txt", 0o644, linked.notices()}},
+		common...)
 
 	name := fmt.Sprintf("%s_%s_%s_%s", r.name(), r.version, p.os, p.arch)
 	ending, pack := ".tar.gz", func() ([]byte, error) {

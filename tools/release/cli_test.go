@@ -30,18 +30,21 @@ func cliFiles(t *testing.T) map[string]file {
 func TestArchive(t *testing.T) {
 	files := cliFiles(t)
 	want := []string{
-		"CHANGELOG.md", "LICENSE", "README.md", "THIRD-PARTY-NOTICES.txt", "completions/_secretmanager", "completions/secretmanager.bash",
+		"CHANGELOG.md", "LICENSE", "README.md", "THIRD-PARTY-NOTICES.txt", "completions/_secretmanager",
+		"completions/secretmanager.bash",
 		"completions/secretmanager.fish", "completions/secretmanager.ps1", "secretmanager",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(files))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	for name, first := range map[string]string{"_secretmanager": "#compdef", "secretmanager.bash": "# bash completion", "secretmanager.fish": "# fish completion", "secretmanager.ps1": "# powershell completion"} {
+	for name, first := range map[string]string{"_secretmanager": "#compdef", "secretmanager.bash": "# bash completion",
+		"secretmanager.fish": "# fish completion", "secretmanager.ps1": "# powershell completion"} {
 		if !bytes.HasPrefix(files["completions/"+name].data, []byte(first)) {
 			t.Errorf("%s is not what its name says: %.40q", name, files["completions/"+name].data)
 		}
 	}
-	for _, text := range []string{"std@1.", "github.com/spf13/cobra@v", "Copyright 2009 The Go Authors", "Mozilla Public License Version 2.0"} {
+	for _, text := range []string{"std@1.", "github.com/spf13/cobra@v", "Copyright 2009 The Go Authors",
+		"Mozilla Public License Version 2.0"} {
 		if !bytes.Contains(files["THIRD-PARTY-NOTICES.txt"].data, []byte(text)) {
 			t.Errorf("the notices lack %q", text)
 		}
@@ -60,7 +63,8 @@ func checkVersionOf(t *testing.T, f file, name string) {
 		t.Fatal(err)
 	}
 	output, err := exec.CommandContext(t.Context(), program, "--version").CombinedOutput()
-	want := regexp.MustCompile("^" + name + " " + regexp.QuoteMeta(testVersion) + ` \(commit ` + testCommit + `, go1\.\S+, ` + here.String() + `, FIPS 140-3 off\)\n$`)
+	want := regexp.MustCompile("^" + name + " " + regexp.QuoteMeta(testVersion) + ` \(commit ` + testCommit +
+		`, go1\.\S+, ` + here.String() + `, FIPS 140-3 off\)\n$`)
 	if err != nil || !want.Match(output) {
 		t.Errorf("%s says %q (%v), want %s", name, output, err, want)
 	}
@@ -74,11 +78,13 @@ func TestKrew(t *testing.T) {
 	if err := yaml.UnmarshalStrict(read(t, dir, "secretmanager.yaml"), &plugin); err != nil {
 		t.Fatal(err)
 	}
-	if plugin.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || plugin.Kind != "Plugin" || plugin.Name != "secretmanager" {
+	if plugin.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || plugin.Kind != "Plugin" ||
+		plugin.Name != "secretmanager" {
 		t.Errorf("it is a %s %s called %s", plugin.APIVersion, plugin.Kind, plugin.Name)
 	}
 	spec := plugin.Spec
-	if spec.Version != testVersion || spec.Homepage == "" || spec.Description == "" || spec.ShortDescription == "" || len(spec.ShortDescription) > 50 || strings.HasSuffix(spec.ShortDescription, ".") {
+	if spec.Version != testVersion || spec.Homepage == "" || spec.Description == "" || spec.ShortDescription == "" ||
+		len(spec.ShortDescription) > 50 || strings.HasSuffix(spec.ShortDescription, ".") {
 		t.Errorf("version %s, home page %q, short description %q", spec.Version, spec.Homepage, spec.ShortDescription)
 	}
 	if len(spec.Platforms) != 1 {
@@ -100,7 +106,7 @@ func TestKrew(t *testing.T) {
 		t.Errorf("bin %q is no program of the archive", p.Bin)
 	}
 	if files["LICENSE"].data == nil {
-		t.Error("krew wants a licence in the archive")
+		t.Error("krew wants a license in the archive")
 	}
 }
 
@@ -155,8 +161,10 @@ func TestKubectlPlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	for arg, want := range map[string]string{"--version": "secretmanager " + testVersion + " (", "--help": "kubectl secretmanager [command]"} {
-		output, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(kubectl)), "secretmanager", arg).CombinedOutput()
+	for arg, want := range map[string]string{"--version": "secretmanager " + testVersion + " (",
+		"--help": "kubectl secretmanager [command]"} {
+		output, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(kubectl)), "secretmanager", arg).
+			CombinedOutput()
 		if err != nil || !strings.Contains(string(output), want) {
 			t.Errorf("kubectl secretmanager %s: %v, want %q in:\n%s", arg, err, want, output)
 		}

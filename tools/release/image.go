@@ -44,7 +44,7 @@ func (r *release) runtimeConfig() v1.ImageConfig {
 }
 
 // imageFiles are the files of the image, and what its programs are made of: static
-// binaries, CA roots and licences; no shell, no package, no libc.
+// binaries, CA roots and licenses; no shell, no package, no libc.
 func (r *release) imageFiles(ctx context.Context, p platform) ([]file, *linked, error) {
 	paths, err := r.build(ctx, p, inImage...)
 	if err != nil {
@@ -58,13 +58,13 @@ func (r *release) imageFiles(ctx context.Context, p platform) ([]file, *linked, 
 	if err != nil {
 		return nil, nil, err
 	}
-	licence, err := os.ReadFile(filepath.Join(r.root, "LICENSE"))
+	license, err := os.ReadFile(filepath.Join(r.root, "LICENSE"))
 	if err != nil {
 		return nil, nil, err
 	}
 	files := []file{
 		{"etc/ssl/certs/ca-certificates.crt", 0o644, certificates},
-		{"licenses/LICENSE", 0o644, licence},
+		{"licenses/LICENSE", 0o644, license},
 		{"licenses/THIRD-PARTY-NOTICES.txt", 0o644, linked.notices()},
 	}
 	for i, path := range paths {
@@ -97,7 +97,8 @@ func (r *release) image(ctx context.Context, d *dist) error {
 		return nil
 	}
 	b := blobs{}
-	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Annotations: r.labels()}
+	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
+		Annotations: r.labels()}
 	type loaded struct {
 		Config   string
 		RepoTags []string
@@ -114,7 +115,8 @@ func (r *release) image(ctx context.Context, d *dist) error {
 			return err
 		}
 		index.Manifests = append(index.Manifests, manifest)
-		docker = append(docker, loaded{blobPath(config), []string{r.name() + ":" + r.version + "-" + p.arch}, []string{blobPath(layer)}})
+		docker = append(docker, loaded{blobPath(config), []string{r.name() + ":" + r.version + "-" + p.arch},
+			[]string{blobPath(layer)}})
 
 		name := fmt.Sprintf("%s-image_%s_%s_%s", r.name(), r.version, p.os, p.arch)
 		bom, err := r.bom(cyclonedx.ComponentTypeContainer, name, manifest.Digest.Encoded(), linked)
@@ -132,7 +134,8 @@ func (r *release) image(ctx context.Context, d *dist) error {
 	entry := top
 	entry.Annotations = map[string]string{v1.AnnotationRefName: r.version}
 	for name, value := range map[string]any{
-		v1.ImageIndexFile:  v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{entry}},
+		v1.ImageIndexFile: v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex,
+			Manifests: []v1.Descriptor{entry}},
 		v1.ImageLayoutFile: v1.ImageLayout{Version: v1.ImageLayoutVersion},
 		"manifest.json":    docker,
 	} {
@@ -173,7 +176,7 @@ func (r *release) manifest(b blobs, p platform, files []file) (manifest, config,
 	config, err = b.add(v1.MediaTypeImageConfig, v1.Image{
 		Created: &r.date, Platform: of, Config: r.runtimeConfig(),
 		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(unpacked)}},
-		History: []v1.History{{Created: &r.date, CreatedBy: "make release", Comment: "static programs, CA roots, licences"}},
+		History: []v1.History{{Created: &r.date, CreatedBy: "make release", Comment: "static programs, CA roots, licenses"}},
 	})
 	if err != nil {
 		return

@@ -40,7 +40,8 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 	t.Helper()
 	dir := released(t)
 	layout, _ := unpack(t, read(t, dir, "secretmanager-image_"+testVersion+".tar"))
-	used := map[string]bool{"blobs/": true, "blobs/sha256/": true, "oci-layout": true, "index.json": true, "manifest.json": true}
+	used := map[string]bool{"blobs/": true, "blobs/sha256/": true, "oci-layout": true, "index.json": true,
+		"manifest.json": true}
 	blob := func(d v1.Descriptor, mediaType string) []byte {
 		t.Helper()
 		data := layout[blobPath(d)].data
@@ -61,7 +62,8 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 		t.Errorf("the file with the digest says %q, want %s", got, entries[0].Digest)
 	}
 	index := decode[v1.Index](t, blob(entries[0], v1.MediaTypeImageIndex))
-	if len(index.Manifests) != 1 || index.Manifests[0].Platform.OS != "linux" || index.Manifests[0].Platform.Architecture != here.arch {
+	if len(index.Manifests) != 1 || index.Manifests[0].Platform.OS != "linux" ||
+		index.Manifests[0].Platform.Architecture != here.arch {
 		t.Fatalf("manifests %v", index.Manifests)
 	}
 	manifest := decode[v1.Manifest](t, blob(index.Manifests[0], v1.MediaTypeImageManifest))
@@ -79,7 +81,8 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 		Config           string
 		RepoTags, Layers []string
 	}](t, layout["manifest.json"].data)
-	if len(docker) != 1 || docker[0].Config != blobPath(manifest.Config) || !slices.Equal(docker[0].Layers, []string{blobPath(manifest.Layers[0])}) ||
+	if len(docker) != 1 || docker[0].Config != blobPath(manifest.Config) ||
+		!slices.Equal(docker[0].Layers, []string{blobPath(manifest.Layers[0])}) ||
 		!slices.Equal(docker[0].RepoTags, []string{"secretmanager:" + testVersion + "-" + here.arch}) {
 		t.Errorf("for Docker: %v", docker)
 	}
@@ -89,13 +92,15 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 func TestImage(t *testing.T) {
 	config, files, names := image(t)
 	want := []string{
-		"bin/", "bin/secretmanager-provider", "bin/secretmanager-rotator", "etc/", "etc/ssl/", "etc/ssl/certs/", "etc/ssl/certs/ca-certificates.crt",
+		"bin/", "bin/secretmanager-provider", "bin/secretmanager-rotator", "etc/", "etc/ssl/", "etc/ssl/certs/",
+		"etc/ssl/certs/ca-certificates.crt",
 		"licenses/", "licenses/LICENSE", "licenses/THIRD-PARTY-NOTICES.txt",
 	}
 	if diff := cmp.Diff(want, names); diff != "" { // so there is no shell
 		t.Errorf("files, -want +got:\n%s", diff)
 	}
-	if config.OS != "linux" || config.Architecture != here.arch || config.Config.User != "65532:65532" || config.Created.Unix() != 1700000000 {
+	if config.OS != "linux" || config.Architecture != here.arch || config.Config.User != "65532:65532" ||
+		config.Created.Unix() != 1700000000 {
 		t.Errorf("config %+v", config)
 	}
 	size := 0
@@ -219,7 +224,8 @@ func TestDockerfileMakesTheSameFiles(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	cmd := exec.CommandContext(t.Context(), "sh", "-ec", strings.ReplaceAll(command, "/out", out))
 	cmd.Dir = folder
-	cmd.Env = append(cmd.Environ(), "TARGETOS="+here.os, "TARGETARCH="+here.arch, "VERSION="+testVersion, "COMMIT="+testCommit)
+	cmd.Env = append(cmd.Environ(), "TARGETOS="+here.os, "TARGETARCH="+here.arch, "VERSION="+testVersion,
+		"COMMIT="+testCommit)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}

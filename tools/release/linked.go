@@ -31,7 +31,7 @@ type program struct {
 
 type module struct {
 	path, version string
-	licence       string // an SPDX expression
+	license       string // an SPDX expression
 	texts         []file // what has to be passed on with it
 }
 
@@ -74,10 +74,10 @@ func (r *release) linked(ctx context.Context, paths []string) (*linked, error) {
 	var errs []error
 	for key, m := range found {
 		if m.texts, err = legalTexts(dirs[key]); err == nil {
-			m.licence, err = licenceOf(m.texts)
+			m.license, err = licenseOf(m.texts)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the licence of %s: %w", key, err))
+			errs = append(errs, fmt.Errorf("the license of %s: %w", key, err))
 		}
 		l.modules = append(l.modules, m)
 	}

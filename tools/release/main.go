@@ -1,7 +1,7 @@
 // Command release makes what is published of a version, byte for byte the same
 // wherever it runs:
 //
-//   - an archive of the CLI for each platform, with its completions and licences,
+//   - an archive of the CLI for each platform, with its completions and licenses,
 //   - an OCI archive of the image for all its platforms, and its digest,
 //   - next to each a bill of materials (SBOM), made from what Go notes in the
 //     programs: what is linked, and nothing that merely stands in go.mod,
@@ -73,11 +73,13 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&r.root, "root", "../..", "`folder` of the repository")
 	flags.StringVar(&r.version, "version", "", "semantic `version` with its v (default: from git)")
 	flags.StringVar(&r.commit, "commit", "", "`commit` that is built (default: git's HEAD)")
-	date := flags.String("date", os.Getenv("SOURCE_DATE_EPOCH"), "`seconds` since 1970 that everything is dated (default: SOURCE_DATE_EPOCH, else the commit's)")
+	date := flags.String("date", os.Getenv("SOURCE_DATE_EPOCH"),
+		"`seconds` since 1970 that everything is dated (default: SOURCE_DATE_EPOCH, else the commit's)")
 	flags.BoolVar(&r.fips, "fips", false, "build with Go's certified FIPS 140-3 module, and in its mode")
 	platforms := flags.String("platforms", "", "comma-separated `list` of GOOS/GOARCH (default: all)")
 	out := flags.String("out", "", "empty or new `folder` for the release")
-	rootfs := flags.String("rootfs", "", "make no release: lay out the files of the image in this `folder`, for one platform")
+	rootfs := flags.String("rootfs", "", "make no release: lay out the files of the image in this `folder`, for "+
+		"one platform")
 	imageOnly := flags.Bool("image-only", false, "make the image and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 
 func makeRelease(t *testing.T, root, out string) {
 	t.Helper()
-	err := run(t.Context(), []string{"-root", root, "-version", testVersion, "-commit", testCommit, "-date", testDate, "-platforms", here.String(), "-out", out})
+	err := run(t.Context(), []string{"-root", root, "-version", testVersion, "-commit", testCommit, "-date", testDate,
+		"-platforms", here.String(), "-out", out})
 	if err != nil {
 		t.Fatal(err)
 	}

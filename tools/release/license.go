@@ -12,7 +12,7 @@ import (
 )
 
 // legal matches the files of a module's root that state its terms. All of these
-// licences ask for their text, or the notice, to go with the program.
+// licenses ask for their text, or the notice, to go with the program.
 var legal = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
 func legalTexts(dir string) ([]file, error) {
@@ -34,8 +34,8 @@ func legalTexts(dir string) ([]file, error) {
 	return texts, nil
 }
 
-// licences are recognised by a sentence that only they have.
-var licences = []struct{ id, sentence string }{
+// licenses are recognised by a sentence that only they have.
+var licenses = []struct{ id, sentence string }{
 	{"Apache-2.0", "apache license version 2.0"},
 	{"MPL-2.0", "mozilla public license version 2.0"},
 	{"MIT", "permission is hereby granted, free of charge, to any person obtaining a copy"},
@@ -47,9 +47,9 @@ var licences = []struct{ id, sentence string }{
 
 var space = regexp.MustCompile(`[\s"'*#/>-]+`)
 
-// licenceOf returns what the texts say as an SPDX expression. One that is not
+// licenseOf returns what the texts say as an SPDX expression. One that is not
 // known is an error: somebody has to read it before it is passed on.
-func licenceOf(texts []file) (string, error) {
+func licenseOf(texts []file) (string, error) {
 	var found []string
 	for _, text := range texts {
 		if name := strings.ToLower(text.name); strings.HasPrefix(name, "notice") || strings.HasPrefix(name, "patents") {
@@ -59,7 +59,7 @@ func licenceOf(texts []file) (string, error) {
 		words = strings.ReplaceAll(words, "apache license, version", "apache license version")
 		words = strings.ReplaceAll(words, "mozilla public license, version", "mozilla public license version")
 		known := false
-		for _, l := range licences {
+		for _, l := range licenses {
 			if !strings.Contains(words, space.ReplaceAllString(l.sentence, " ")) {
 				continue
 			}
@@ -73,7 +73,7 @@ func licenceOf(texts []file) (string, error) {
 			}
 		}
 		if !known {
-			return "", fmt.Errorf("%s is none that is known here: read it, and add it to licence.go", text.name)
+			return "", fmt.Errorf("%s is none that is known here: read it, and add it to license.go", text.name)
 		}
 	}
 	if len(found) == 0 {
@@ -89,7 +89,8 @@ func (l *linked) notices() []byte {
 	b.WriteString("What this program is made of, and the terms of each part.\n")
 	for _, m := range l.modules {
 		for _, text := range m.texts {
-			fmt.Fprintf(&b, "\n%s\n%s, %s (%s)\n\n%s\n", strings.Repeat("=", 80), m.key(), text.name, m.licence, bytes.TrimRight(text.data, "\n"))
+			fmt.Fprintf(&b, "\n%s\n%s, %s (%s)\n\n%s\n", strings.Repeat("=", 80), m.key(), text.name, m.license,
+				bytes.TrimRight(text.data, "\n"))
 		}
 	}
 	return b.Bytes()
