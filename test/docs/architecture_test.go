@@ -107,7 +107,8 @@ func TestPictureMatchesImports(t *testing.T) {
 	}
 }
 
-// TestImportRules has the rules of ARCHITECTURE.md.
+// TestImportRules has the rules of ARCHITECTURE.md about indirect imports. depguard has
+// the others: .golangci.yml.
 func TestImportRules(t *testing.T) {
 	all := packages(t)
 	need := func(names ...string) {
@@ -134,7 +135,6 @@ func TestImportRules(t *testing.T) {
 
 	never("provider", below(module+"/rotator"))
 	never("rotator", below(module+"/provider"))
-	never("ciphertext", ours)
 	// Neither a program that reads its secrets nor the library links what rotates.
 	never("secretmanager", below(module+"/rotator"))
 	never("examples/decrypt", below(module+"/rotator"))
@@ -153,7 +153,7 @@ func TestImportRules(t *testing.T) {
 			continue
 		}
 		for _, dep := range p.Deps {
-			if below(module+"/cmd", module+"/test", "testing")(dep) {
+			if dep == "testing" {
 				t.Errorf("%s depends on %s", from, dep)
 			}
 		}
@@ -197,13 +197,10 @@ func TestOneConstructorForHTTPServers(t *testing.T) {
 		}
 		imported := ""
 		for _, spec := range parsed.Imports {
-			switch strings.Trim(spec.Path.Value, `"`) {
-			case "net/http":
+			if spec.Path.Value == `"net/http"` {
 				if imported = "http"; spec.Name != nil {
 					imported = spec.Name.Name
 				}
-			case "net/http/httptest", "net/http/fcgi", "net/http/cgi":
-				t.Errorf("%s imports %s", path, spec.Path.Value)
 			}
 		}
 		if imported == "." {
