@@ -29,9 +29,11 @@ func TestVaultFaults(t *testing.T) {
 		texts []string
 	}{
 		{"refused connection", "refuse", []string{"VaultUnreachable: ", "connection refused", "check that Vault is up"}},
-		{"slower than the mount timeout", "hold", []string{"VaultUnreachable: ", "did not answer in time", "check that Vault is up"}},
+		{"slower than the mount timeout", "hold",
+			[]string{"VaultUnreachable: ", "did not answer in time", "check that Vault is up"}},
 		{"429 for ever", "busy", []string{"VaultRateLimited: ", "HTTP 429", "check the rate-limit quotas"}},
-		{"429 with a Retry-After beyond the mount timeout", "busy 3600", []string{"VaultRateLimited: ", "HTTP 429", "check the rate-limit quotas"}},
+		{"429 with a Retry-After beyond the mount timeout", "busy 3600",
+			[]string{"VaultRateLimited: ", "HTTP 429", "check the rate-limit quotas"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

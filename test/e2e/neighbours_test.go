@@ -227,7 +227,8 @@ func checkPaths(t *testing.T, f *fixture) {
 		texts = append(texts, fmt.Sprintf("objects[%d].objectName", n))
 	}
 	f.checkStuck(t, "stuck", slices.Concat([]string{"InvalidParameters: ", "objects[9].objectName"}, texts)...)
-	if found := onNodeLines(t, "find", "/etc", "/run", "/tmp", "/var", "-path", "/var/lib/containerd", "-prune", "-o", "-name", escape, "-print"); len(found) > 0 {
+	if found := onNodeLines(t, "find", "/etc", "/run", "/tmp", "/var", "-path", "/var/lib/containerd", "-prune", "-o",
+		"-name", escape, "-print"); len(found) > 0 {
 		t.Errorf("there is %q", found)
 	}
 	pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "stuck", getOptions)

@@ -52,7 +52,8 @@ func (s *story) setUpVault(t *testing.T) {
 	}
 	output := command(t, shared.Vault.Token, "", "vault-setup", "--apply", "--transit-key", s.key, "-n", s.namespace,
 		"--service-account", "matrix", "--author-service-account", s.namespace+"/author", "--retire")
-	if strings.Contains(output, "created") || strings.Contains(output, "changed ") && !strings.Contains(output, "unchanged") {
+	if strings.Contains(output, "created") || strings.Contains(output, "changed ") &&
+		!strings.Contains(output, "unchanged") {
 		t.Errorf("a second run is not without effect:\n%s", output)
 	}
 }

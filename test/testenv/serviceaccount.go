@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -166,7 +167,7 @@ func (e *statusError) Error() string { return e.message }
 // create posts the object to path. An existing object of that name is not an error.
 func (s *APIServer) create(ctx context.Context, path string, object any) error {
 	err := s.call(ctx, http.MethodPost, path, object, nil)
-	if refused, ok := err.(*statusError); ok && refused.status == http.StatusConflict {
+	if refused := (*statusError)(nil); errors.As(err, &refused) && refused.status == http.StatusConflict {
 		return nil
 	}
 	return err

@@ -15,6 +15,7 @@ import (
 // Format is how log lines are written.
 type Format string
 
+// Formats of the log.
 const (
 	FormatText Format = "text"
 	FormatJSON Format = "json"

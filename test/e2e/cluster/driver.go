@@ -29,9 +29,10 @@ const (
 	// that is done: what must hold with any driver is tested with this one. It
 	// has tokens for one more audience, too.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
-	OtherAudience   = "https://vault.example.org"
+	// OtherAudience is that audience.
+	OtherAudience = "https://vault.example.org"
 
-	// DriverNamespace and DriverSelector say where the pods of Driver are.
+	// DriverNamespace and DriverSelector select the pods of Driver.
 	DriverNamespace = "kube-system"
 	DriverSelector  = "app=csi-secrets-store"
 )

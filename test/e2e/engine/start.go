@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -103,7 +104,7 @@ func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 		}
 		select {
 		case err := <-ended:
-			return fmt.Errorf("dockerd ended: %v", err)
+			return fmt.Errorf("dockerd ended: %w", cmp.Or(err, errors.New("exit status 0")))
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the engine to answer: %w (last: %w)", context.Cause(ctx), err)
 		case <-ticker.C:

@@ -30,6 +30,7 @@ import (
 // A Source is where images come from.
 type Source string
 
+// Sources of images.
 const (
 	Auto  Source = "auto"  // pull where that works, otherwise build
 	Pull  Source = "pull"  // from public registries

@@ -158,7 +158,7 @@ func untar(t *testing.T, path string) map[string][]byte {
 	r := tar.NewReader(f)
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {
