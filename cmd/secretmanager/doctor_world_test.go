@@ -214,7 +214,7 @@ func (c *clinic) vaultDelete(t *testing.T, path string) {
 
 // visit is one run of doctor.
 type visit struct {
-	links  []doctor.Link
+	checks  []doctor.Check
 	stderr string
 	code   int
 }
@@ -236,11 +236,11 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 		v.code = failed.ExitCode()
 	}
 	v.stderr = stderr.String()
-	var out struct{ Links []doctor.Link }
+	var out struct{ Checks []doctor.Check }
 	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil {
 		t.Fatalf("doctor %s: %v\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
 	}
-	v.links = out.Links
+	v.checks = out.Checks
 	for _, secret := range []string{"eyJ", "hvs.", "hvb.", "vault:v1:", "hunter2", "t0ken", `"root"`, "goroutine", "panic"} {
 		if strings.Contains(stdout.String()+stderr.String(), secret) {
 			t.Errorf("doctor %s shows %q:\n%s%s", strings.Join(args, " "), secret, &stdout, &stderr)
@@ -249,20 +249,20 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 	return v
 }
 
-// link finds a link by its name.
-func (v visit) link(t *testing.T, name string) doctor.Link {
+// check finds a check by its name.
+func (v visit) check(t *testing.T, name string) doctor.Check {
 	t.Helper()
-	i := slices.IndexFunc(v.links, func(l doctor.Link) bool { return l.Name == name })
+	i := slices.IndexFunc(v.checks, func(l doctor.Check) bool { return l.Name == name })
 	if i < 0 {
-		t.Fatalf("there is no link %s in\n%s", name, v)
+		t.Fatalf("there is no check %s in\n%s", name, v)
 	}
-	return v.links[i]
+	return v.checks[i]
 }
 
-// in returns the names of the links that are in a state.
+// in returns the names of the checks that are in a state.
 func (v visit) in(state doctor.State) []string {
 	var names []string
-	for _, l := range v.links {
+	for _, l := range v.checks {
 		if l.State == state {
 			names = append(names, l.Name)
 		}
@@ -272,8 +272,8 @@ func (v visit) in(state doctor.State) []string {
 
 func (v visit) String() string {
 	var b strings.Builder
-	for _, l := range v.links {
-		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " + strings.Join(append(l.Mend, l.Warnings...), " ; ") + "\n")
+	for _, l := range v.checks {
+		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " + strings.Join(append(l.Fixes, l.Warnings...), " ; ") + "\n")
 	}
 	return b.String() + v.stderr
 }

@@ -32,7 +32,7 @@ type subjectSide struct {
 
 // class is a SecretProviderClass with the volume that names it.
 type class struct {
-	*walk
+	*run
 	name    string
 	of      string
 	account string
@@ -51,7 +51,7 @@ type class struct {
 }
 
 // load reads pod and classes, once.
-func (w *walk) load(ctx context.Context) *subjectSide {
+func (w *run) load(ctx context.Context) *subjectSide {
 	s := &w.subject
 	if s.loaded || w.Kube == nil {
 		return s
@@ -76,8 +76,8 @@ func (w *walk) load(ctx context.Context) *subjectSide {
 	return s
 }
 
-func (w *walk) loadClass(ctx context.Context, name, account string, volume *corev1.CSIVolumeSource) {
-	c := &class{walk: w, name: name, of: "class " + w.Namespace + "/" + name, account: account, volume: volume}
+func (w *run) loadClass(ctx context.Context, name, account string, volume *corev1.CSIVolumeSource) {
+	c := &class{run: w, name: name, of: "class " + w.Namespace + "/" + name, account: account, volume: volume}
 	if slices.ContainsFunc(w.subject.classes, func(other *class) bool { return other.of == c.of }) {
 		c.of += fmt.Sprintf(" (volume %d)", len(w.subject.classes)+1)
 	}
@@ -127,7 +127,7 @@ func (w *walk) loadClass(ctx context.Context, name, account string, volume *core
 
 // audiences are those of the tokens to log in to Vault with. asPod reports whether a
 // volume needs the API server's besides, to read its Secret as the pod.
-func (w *walk) audiences(ctx context.Context) (wanted []string, asPod bool) {
+func (w *run) audiences(ctx context.Context) (wanted []string, asPod bool) {
 	add := func(list []string, audience string) []string {
 		if slices.Contains(list, audience) {
 			return list
@@ -147,30 +147,30 @@ func (w *walk) audiences(ctx context.Context) (wanted []string, asPod bool) {
 }
 
 // subjects looks at the pod and at each class.
-func (w *walk) subjects(ctx context.Context) {
+func (w *run) subjects(ctx context.Context) {
 	pod := "pod " + w.Namespace + "/" + w.Pod
 	if w.Pod != "" {
-		w.look(ctx, pod, "pod", []string{"cluster"}, w.checkPod)
+		w.check(ctx, pod, "pod", []string{"cluster"}, w.checkPod)
 	} else if w.Kube == nil || w.broken["/cluster"] != "" {
-		w.look(ctx, "class "+w.Namespace+"/"+w.Class, "class", []string{"cluster"}, nil)
+		w.check(ctx, "class "+w.Namespace+"/"+w.Class, "class", []string{"cluster"}, nil)
 		return
 	} else {
-		ctx, cancel := context.WithTimeout(ctx, w.Patience)
+		ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 		w.load(ctx)
 		cancel()
 	}
 	for _, c := range w.subject.classes {
-		c.walkClass(ctx)
+		c.checkAll(ctx)
 	}
 	if w.Pod != "" && w.subject.pod != nil {
-		w.lookMount(ctx, pod)
+		w.checkMountAfterOthers(ctx, pod)
 	}
 }
 
-// walkClass looks at all that a class rests on.
-func (c *class) walkClass(ctx context.Context) {
+// checkAll looks at all that a class rests on.
+func (c *class) checkAll(ctx context.Context) {
 	look := func(name string, check func(context.Context) finding, needs ...string) {
-		c.look(ctx, c.of, name, needs, check)
+		c.check(ctx, c.of, name, needs, check)
 	}
 	look("class", c.checkClass, "cluster", "crds")
 	look("service-account", c.checkAccount, "cluster")
@@ -205,21 +205,21 @@ func (c *class) checkClass(context.Context) finding {
 	switch {
 	case c.bad:
 		return brokenf("its parameters: %s", oneLine(c.err)).
-			mending(c.kubectl("edit", "secretproviderclass", c.name)).advising("docs/reference/parameters.md has the parameters; the pod's volumeAttributes override those of the class")
+			withFix(c.kubectl("edit", "secretproviderclass", c.name)).withAdvice("docs/reference/parameters.md has the parameters; the pod's volumeAttributes override those of the class")
 	case apierrors.IsNotFound(c.err):
-		return brokenf("there is no SecretProviderClass %s in namespace %s", c.name, c.Namespace).mending(c.kubectl("get", "secretproviderclasses")).
-			advising("it has to be in the pod's namespace")
+		return brokenf("there is no SecretProviderClass %s in namespace %s", c.name, c.Namespace).withFix(c.kubectl("get", "secretproviderclasses")).
+			withAdvice("it has to be in the pod's namespace")
 	case c.err != nil:
 		f := unseen("get secretproviderclasses.secrets-store.csi.x-k8s.io -n "+c.Namespace, c.err)
-		f.bars = true
+		f.blocks = true
 		return f
 	case c.object.Spec.Provider != classes.Provider:
 		return brokenf("its spec.provider is %q: the driver would not ask the provider secretmanager", c.object.Spec.Provider).
-			mending(c.kubectl("edit", "secretproviderclass", c.name))
+			withFix(c.kubectl("edit", "secretproviderclass", c.name))
 	}
 	f := okf("role %s, key %s, Secret %s, scope %s", c.Role, c.Key, c.Secret, c.Scope)
 	if used := strings.TrimRight(c.vault.config.Address, "/"); c.VaultAddress != "" && used != "" && c.VaultAddress != used {
-		f = f.warning(fmt.Sprintf("pods use the Vault at %s, and what follows is about the one at %s", c.VaultAddress, used))
+		f = f.withWarning(fmt.Sprintf("pods use the Vault at %s, and what follows is about the one at %s", c.VaultAddress, used))
 	}
 	return f
 }
@@ -230,7 +230,7 @@ func (c *class) checkAccount(ctx context.Context) finding {
 	}
 	_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, c.account, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("there is no service account %s in namespace %s", c.account, c.Namespace).mending(c.kubectl("create", "serviceaccount", c.account))
+		return brokenf("there is no service account %s in namespace %s", c.account, c.Namespace).withFix(c.kubectl("create", "serviceaccount", c.account))
 	}
 	if err != nil {
 		return unseen("get serviceaccounts -n "+c.Namespace, err)
@@ -244,7 +244,7 @@ func (c *class) checkSource(ctx context.Context) finding {
 	if c.volume != nil && c.volume.NodePublishSecretRef != nil {
 		if name := c.volume.NodePublishSecretRef.Name; name != c.Secret {
 			return brokenf("the pod's nodePublishSecretRef names Secret %s, and the class %s", name, c.Secret).
-				mending(c.setParameter("secretName", name)).advising("or set " + ref + " in the pod's volume, which takes a new pod")
+				withFix(c.setParameter("secretName", name)).withAdvice("or set " + ref + " in the pod's volume, which takes a new pod")
 		}
 		return okf("the kubelet hands over Secret %s (nodePublishSecretRef)", c.Secret)
 	}
@@ -268,7 +268,7 @@ func (c *class) checkSource(ctx context.Context) finding {
 		return okf("only with %s in the pod's volume, under csi: service account %s may not get it", ref, c.account)
 	}
 	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s", c.account, c.Secret).
-		advising("set " + ref + " in the pod's volume, which takes a new pod; or the owner of namespace " + c.Namespace +
+		withAdvice("set " + ref + " in the pod's volume, which takes a new pod; or the owner of namespace " + c.Namespace +
 			" gives the service account a Role with get on that one")
 }
 
@@ -294,8 +294,8 @@ func (c *class) refuseNamespace() (f finding, refused bool) {
 		return finding{}, false
 	}
 	f = unknownf("the class names Vault namespace %q, which %s: no credentials are sent there", c.VaultNamespace, c.notConfigured("--vault-allowed-namespaces")).
-		advising("if that is the right one, set VAULT_NAMESPACE to it")
-	f.bars = true
+		withAdvice("if that is the right one, set VAULT_NAMESPACE to it")
+	f.blocks = true
 	return f, true
 }
 
@@ -309,8 +309,8 @@ func (c *class) refuseAuthMount() (f finding, refused bool) {
 		return finding{}, false
 	}
 	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount, c.notConfigured("--vault-allowed-auth-mounts")).
-		advising("if that is the right one, name it with --auth-mount")
-	f.bars = true
+		withAdvice("if that is the right one, name it with --auth-mount")
+	f.blocks = true
 	return f, true
 }
 
@@ -334,6 +334,6 @@ func (c *class) vaultEnv() string {
 	return ""
 }
 
-func (w *walk) program() string { return cmp.Or(w.Program, "secretmanager") }
+func (w *run) program() string { return cmp.Or(w.Program, "secretmanager") }
 
 var errNoAccount = errors.New("name the service account of the pods with --service-account")

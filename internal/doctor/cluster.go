@@ -37,30 +37,30 @@ type clusterSide struct {
 }
 
 // installation looks at what all pods share.
-func (w *walk) installation(ctx context.Context) {
-	w.look(ctx, "", "cluster", nil, w.checkCluster)
-	w.look(ctx, "", "crds", []string{"cluster"}, w.checkCRDs)
-	w.look(ctx, "", "driver", []string{"cluster"}, w.checkDriver)
-	w.look(ctx, "", "rotation", []string{"driver"}, w.checkRotation)
-	w.look(ctx, "", "csidriver", []string{"cluster"}, w.checkCSIDriver)
-	w.look(ctx, "", "provider", []string{"cluster"}, w.checkProvider)
-	w.look(ctx, "", "token-requests", []string{"csidriver"}, w.checkTokenRequests)
-	w.look(ctx, "", "provider-nodes", []string{"driver", "provider"}, w.checkNodes)
-	w.look(ctx, "", "version", []string{"provider"}, w.checkVersion)
-	w.look(ctx, "", "vault", nil, w.checkVault)
-	w.look(ctx, "", "vault-seal", []string{"vault"}, w.checkSeal)
-	w.look(ctx, "", "vault-clock", []string{"vault"}, w.checkClock)
+func (w *run) installation(ctx context.Context) {
+	w.check(ctx, "", "cluster", nil, w.checkCluster)
+	w.check(ctx, "", "crds", []string{"cluster"}, w.checkCRDs)
+	w.check(ctx, "", "driver", []string{"cluster"}, w.checkDriver)
+	w.check(ctx, "", "rotation", []string{"driver"}, w.checkRotation)
+	w.check(ctx, "", "csidriver", []string{"cluster"}, w.checkCSIDriver)
+	w.check(ctx, "", "provider", []string{"cluster"}, w.checkProvider)
+	w.check(ctx, "", "token-requests", []string{"csidriver"}, w.checkTokenRequests)
+	w.check(ctx, "", "provider-nodes", []string{"driver", "provider"}, w.checkNodes)
+	w.check(ctx, "", "version", []string{"provider"}, w.checkVersion)
+	w.check(ctx, "", "vault", nil, w.checkVault)
+	w.check(ctx, "", "vault-seal", []string{"vault"}, w.checkSeal)
+	w.check(ctx, "", "vault-clock", []string{"vault"}, w.checkClock)
 	if w.Pod == "" && w.Class == "" {
-		w.look(ctx, "", "auth-mount", []string{"vault", "vault-seal"}, func(ctx context.Context) finding {
+		w.check(ctx, "", "auth-mount", []string{"vault", "vault-seal"}, func(ctx context.Context) finding {
 			return w.checkAuthMount(ctx, w.vault.namespace, w.provider.settings.AuthMount)
 		})
 	}
 }
 
-func (w *walk) checkCluster(ctx context.Context) finding {
+func (w *run) checkCluster(ctx context.Context) finding {
 	const advice = "check KUBECONFIG and --context"
 	if w.Kube == nil {
-		return brokenf("%s", oneLine(w.KubeError)).mending("kubectl config get-contexts").advising(advice)
+		return brokenf("%s", oneLine(w.KubeError)).withFix("kubectl config get-contexts").withAdvice(advice)
 	}
 	raw, err := w.raw(ctx, "/version")
 	var version struct {
@@ -70,25 +70,25 @@ func (w *walk) checkCluster(ctx context.Context) finding {
 	case err == nil && json.Unmarshal(raw, &version) == nil && version.Git != "":
 		return okf("Kubernetes %s at %s", version.Git, w.KubeHost)
 	case err == nil:
-		return brokenf("what answers at %s is no API server", w.KubeHost).mending("kubectl cluster-info").advising(advice)
+		return brokenf("what answers at %s is no API server", w.KubeHost).withFix("kubectl cluster-info").withAdvice(advice)
 	case apierrors.IsForbidden(err):
 		return okf("an API server at %s", w.KubeHost)
 	case apierrors.IsUnauthorized(err):
-		return brokenf("the API server at %s does not know you: %s", w.KubeHost, oneLine(err)).mending("kubectl auth whoami").advising("log in to the cluster again; " + advice)
+		return brokenf("the API server at %s does not know you: %s", w.KubeHost, oneLine(err)).withFix("kubectl auth whoami").withAdvice("log in to the cluster again; " + advice)
 	}
-	return brokenf("%s cannot be reached: %s", w.KubeHost, oneLine(err)).mending("kubectl cluster-info").advising(advice)
+	return brokenf("%s cannot be reached: %s", w.KubeHost, oneLine(err)).withFix("kubectl cluster-info").withAdvice(advice)
 }
 
 // raw reads what has no typed client.
-func (w *walk) raw(ctx context.Context, path string) ([]byte, error) {
+func (w *run) raw(ctx context.Context, path string) ([]byte, error) {
 	return w.Kube.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
 }
 
-func (w *walk) checkCRDs(ctx context.Context) finding {
+func (w *run) checkCRDs(ctx context.Context) finding {
 	// Everybody may ask what kinds there are; the definitions are for administrators.
 	raw, err := w.raw(ctx, driverAPI)
 	if apierrors.IsNotFound(err) {
-		return brokenf("the cluster does not know SecretProviderClasses (secrets-store.csi.x-k8s.io/v1): the driver is not installed").mending(installDriver)
+		return brokenf("the cluster does not know SecretProviderClasses (secrets-store.csi.x-k8s.io/v1): the driver is not installed").withFix(installDriver)
 	}
 	if err != nil {
 		return unseen("get "+driverAPI, err)
@@ -104,13 +104,13 @@ func (w *walk) checkCRDs(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return brokenf("the cluster does not know the kind %s of the driver", strings.Join(missing, " and ")).mending(installDriver)
+		return brokenf("the cluster does not know the kind %s of the driver", strings.Join(missing, " and ")).withFix(installDriver)
 	}
 	return okf("SecretProviderClass and SecretProviderClassPodStatus")
 }
 
 // listDaemonSets lists them once, for driver and provider.
-func (w *walk) listDaemonSets(ctx context.Context) error {
+func (w *run) listDaemonSets(ctx context.Context) error {
 	if w.cluster.daemonSets != nil {
 		return nil
 	}
@@ -135,7 +135,7 @@ func (w *walk) listDaemonSets(ctx context.Context) error {
 	return err
 }
 
-func (w *walk) checkDriver(ctx context.Context) finding {
+func (w *run) checkDriver(ctx context.Context) finding {
 	if err := w.listDaemonSets(ctx); err != nil {
 		return unseen("list daemonsets.apps -A", err)
 	}
@@ -151,14 +151,14 @@ func (w *walk) checkDriver(ctx context.Context) finding {
 	set := w.cluster.driver
 	switch {
 	case set == nil && w.cluster.everywhere:
-		return brokenf("no DaemonSet has the container secrets-store: the driver is not installed").mending(installDriver)
+		return brokenf("no DaemonSet has the container secrets-store: the driver is not installed").withFix(installDriver)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").advising("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may look into").withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
 	case set.Status.DesiredNumberScheduled == 0:
-		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).mending(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
+		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
 	case set.Status.NumberReady < set.Status.DesiredNumberScheduled:
 		return brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady, set.Status.DesiredNumberScheduled).
-			mending(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l", metav1.FormatLabelSelector(set.Spec.Selector)))
+			withFix(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l", metav1.FormatLabelSelector(set.Spec.Selector)))
 	}
 	return okf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady, set.Status.DesiredNumberScheduled,
 		container(set, "secrets-store").Image)
@@ -192,7 +192,7 @@ func flagValue(args []string, name string) (value string, found bool) {
 	return value, found
 }
 
-func (w *walk) checkRotation(context.Context) finding {
+func (w *run) checkRotation(context.Context) finding {
 	set := w.cluster.driver
 	if set == nil {
 		return unknownf("the driver's flags cannot be seen")
@@ -200,7 +200,7 @@ func (w *walk) checkRotation(context.Context) finding {
 	c := container(set, "secrets-store")
 	on, there := flagValue(c.Args, "enable-secret-rotation")
 	if !there || on == "false" {
-		return okf("off").warning("running pods do not see new values: set the driver's --enable-secret-rotation=true and --rotation-poll-interval=0s")
+		return okf("off").withWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and --rotation-poll-interval=0s")
 	}
 	text, _ := flagValue(c.Args, "rotation-poll-interval")
 	// Without the flag it is two minutes.
@@ -214,16 +214,16 @@ func (w *walk) checkRotation(context.Context) finding {
 		patch = strings.ReplaceAll(patch, "/-", fmt.Sprint("/", at))
 	}
 	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: a mount that breaks off can leave a pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
-		mending(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p", "["+fmt.Sprintf(patch, index)+"]")).
-		advising("with Helm also: rotationPollInterval: 0s in its values")
+		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p", "["+fmt.Sprintf(patch, index)+"]")).
+		withAdvice("with Helm also: rotationPollInterval: 0s in its values")
 }
 
-func (w *walk) checkCSIDriver(ctx context.Context) finding {
+func (w *run) checkCSIDriver(ctx context.Context) finding {
 	driver, err := w.Kube.StorageV1().CSIDrivers().Get(ctx, driverName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName + `"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
-		return brokenf("there is no CSIDriver %s", driverName).mending("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
+		return brokenf("there is no CSIDriver %s", driverName).withFix("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
 	}
 	if err != nil {
 		return unseen("get csidrivers.storage.k8s.io", err)
@@ -237,7 +237,7 @@ func (w *walk) checkCSIDriver(ctx context.Context) finding {
 		wrong, fields = append(wrong, "requiresRepublish is not true: running pods do not see new values"), append(fields, `"requiresRepublish":true`)
 	}
 	if len(wrong) > 0 {
-		return brokenf("%s", strings.Join(wrong, "; ")).mending(patchCSIDriver(strings.Join(fields, ",")))
+		return brokenf("%s", strings.Join(wrong, "; ")).withFix(patchCSIDriver(strings.Join(fields, ",")))
 	}
 	return okf("%s with podInfoOnMount and requiresRepublish", driverName)
 }
@@ -248,7 +248,7 @@ func patchCSIDriver(fields string) string {
 
 // checkTokenRequests looks whether the kubelet makes the tokens: one for Vault, and
 // one for the API server where ciphertext is read as the pod.
-func (w *walk) checkTokenRequests(ctx context.Context) finding {
+func (w *run) checkTokenRequests(ctx context.Context) finding {
 	if w.cluster.csi == nil {
 		return unknownf("the CSIDriver cannot be seen")
 	}
@@ -275,7 +275,7 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 		// volume, and a class can name any, such as the API server's.
 		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with",
 			strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			advising("only the class asks for the audience " + strings.Join(foreign, ", ") + ": set its parameter audience to one that the CSIDriver has, " +
+			withAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") + ": set its parameter audience to one that the CSIDriver has, " +
 				"or leave it out; the operator of the driver decides about others, for which every pod with a volume would hand over tokens")
 	}
 	if len(missing) > 0 {
@@ -284,13 +284,13 @@ func (w *walk) checkTokenRequests(ctx context.Context) finding {
 			return unknownf("%s", oneLine(err))
 		}
 		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			mending(patchCSIDriver(`"tokenRequests":` + string(fields)))
+			withFix(patchCSIDriver(`"tokenRequests":` + string(fields)))
 	}
 	if asPod && !has("") {
 		// No command: a pod alone is no reason to give the driver tokens for the API
 		// server that every pod with a volume would hand over.
 		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
-			advising("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read it with their own token instead: docs/install.md")
+			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read it with their own token instead: docs/install.md")
 	}
 	return okf("the kubelet makes tokens for %s", strings.Join(have, ", "))
 }

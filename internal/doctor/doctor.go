@@ -1,8 +1,8 @@
-// Package doctor finds out why a pod does not get its secret files. It walks the
+// Package doctor finds out why a pod does not get its secret files. It checks the
 // chain from the cluster to the plaintext: the driver, the provider, Vault, and for
 // each SecretProviderClass the account, the role, the policy, the key and the Secret.
 //
-// Each [Link] of the chain is ok, broken or unknown. A link that rests on a broken
+// Each [Check] of the chain is ok, broken or unknown. A check that rests on a broken
 // one is not looked at: it is unknown and says on which, so that one fault is
 // reported once. What the one who asks may not see is unknown too; no right is
 // needed, and each that is there shows more.
@@ -27,25 +27,25 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// State is how a link is.
+// State is how a check is.
 type State string
 
 const (
 	OK      State = "ok"
 	Broken  State = "broken"
-	Unknown State = "unknown" // it cannot be told, or it rests on a link that is broken
+	Unknown State = "unknown" // it cannot be told, or it rests on a check that is broken
 )
 
-// Link is one link of the chain. Its JSON is a promise: fields are added and never
-// renamed, and so are names of links.
-type Link struct {
-	Name      string   `json:"link"`
-	Of        string   `json:"of,omitempty"` // "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty: the installation
+// Check is one check of the chain. Its JSON is a promise: fields are added and never
+// renamed, and so are names of checks.
+type Check struct {
+	Name      string   `json:"check"`
+	Subject   string   `json:"subject,omitempty"` // "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty: the installation
 	State     State    `json:"state"`
 	Detail    string   `json:"detail"`
-	DependsOn string   `json:"dependsOn,omitempty"` // the broken link that keeps this one from being told
+	DependsOn string   `json:"dependsOn,omitempty"` // the broken check that keeps this one from being told
 	Warnings  []string `json:"warnings,omitempty"`  // what works and should not be as it is
-	Mend      []string `json:"mend,omitempty"`      // commands, in their order
+	Fixes     []string `json:"fix,omitempty"`       // commands, in their order
 	Advice    string   `json:"advice,omitempty"`    // what no command does
 }
 
@@ -80,28 +80,28 @@ type Options struct {
 	Account   string // service account of the pods, where no pod tells it
 	Login     bool   // log in to Vault as the service account
 
-	Program  string            // how it is called, for commands; secretmanager if empty
-	Version  string            // of this program
-	Found    func(Link)        // is told of each link when it is known
-	Slow     func(link string) // is told of a link that takes more than two seconds
-	Now      func() time.Time  // time.Now if nil
-	Patience time.Duration     // for a link; four seconds if zero
+	Program string             // how it is called, for commands; secretmanager if empty
+	Version string             // of this program
+	Found   func(Check)        // is told of each check when it is known
+	Slow    func(check string) // is told of a check that takes more than two seconds
+	Now     func() time.Time   // time.Now if nil
+	Timeout time.Duration      // for a check; four seconds if zero
 }
 
 // slowAfter is when somebody who waits wants to know what for.
 const slowAfter = 2 * time.Second
 
-// Run walks the chain and returns its links, in their order.
-func Run(ctx context.Context, o Options) []Link {
+// Run runs the checks and returns them in their order.
+func Run(ctx context.Context, o Options) []Check {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	o.ProviderNamespace = cmp.Or(o.ProviderNamespace, systemNamespace)
 	o.AuthMount = strings.Trim(o.AuthMount, "/")
-	if o.Patience == 0 {
-		o.Patience = 4 * time.Second
+	if o.Timeout == 0 {
+		o.Timeout = 4 * time.Second
 	}
-	w := &walk{Options: o, broken: map[string]string{}}
+	w := &run{Options: o, broken: map[string]string{}}
 	w.provider.settings = classes.Settings{
 		AuthMount: cmp.Or(o.AuthMount, classes.DefaultAuthMount), Audience: classes.DefaultAudience, VaultNamespace: o.VaultNamespace,
 	}
@@ -109,14 +109,14 @@ func Run(ctx context.Context, o Options) []Link {
 	if o.Pod != "" || o.Class != "" {
 		w.subjects(ctx)
 	}
-	return w.links
+	return w.checks
 }
 
-// walk is a chain being walked: what was found, and what later links need of it.
-type walk struct {
+// run is one run of the checks: their results, and what later checks need of them.
+type run struct {
 	Options
-	links  []Link
-	broken map[string]string // by link that is not ok and bars others: which one is at fault
+	checks []Check
+	broken map[string]string // by check that is not ok and blocks others: which one is at fault
 
 	cluster  clusterSide
 	provider providerSide
@@ -124,74 +124,74 @@ type walk struct {
 	subject  subjectSide
 }
 
-// finding is what looking at a link gave.
+// finding is the result of a check.
 type finding struct {
 	state    State
 	detail   string
 	warnings []string
-	mend     []string
+	fix      []string
 	advice   string
-	fault    string // the link that is to blame for this one being unknown
-	bars     bool   // unknown, and so is all that rests on it
+	cause    string // the check that makes this one unknown
+	blocks   bool   // unknown, and so are the checks that need it
 }
 
-func (f finding) mending(commands ...string) finding {
-	f.mend = append(f.mend, commands...)
+func (f finding) withFix(commands ...string) finding {
+	f.fix = append(f.fix, commands...)
 	return f
 }
 
-func (f finding) advising(text string) finding {
+func (f finding) withAdvice(text string) finding {
 	f.advice = text
 	return f
 }
 
-func (f finding) warning(text string) finding {
+func (f finding) withWarning(text string) finding {
 	f.warnings = append(f.warnings, text)
 	return f
 }
 
-// look looks at a link, unless one that it needs is broken. Needs are names of
-// links of the installation, or of the same subject.
-func (w *walk) look(ctx context.Context, of, name string, needs []string, check func(context.Context) finding) State {
-	l := Link{Name: name, Of: of}
+// check runs a check, unless one that it needs is broken. Needs are names of checks of
+// the installation, or of the same subject.
+func (w *run) check(ctx context.Context, of, name string, needs []string, check func(context.Context) finding) State {
+	l := Check{Name: name, Subject: of}
 	for _, need := range needs {
-		fault, barred := w.broken[of+"/"+need]
-		if !barred {
-			fault, barred = w.broken["/"+need]
+		fault, blocked := w.broken[of+"/"+need]
+		if !blocked {
+			fault, blocked = w.broken["/"+need]
 		}
-		if barred {
+		if blocked {
 			l.State, l.DependsOn, l.Detail = Unknown, fault, "depends on "+fault
 			w.found(l, fault)
 			return l.State
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.Patience)
+	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
 	if w.Slow != nil {
 		timer := time.AfterFunc(slowAfter, func() { w.Slow(name) })
 		defer timer.Stop()
 	}
 	f := check(ctx)
-	l.State, l.Detail, l.DependsOn, l.Warnings, l.Mend, l.Advice = f.state, f.detail, f.fault, f.warnings, f.mend, f.advice
-	fault := f.fault
-	if f.state == Broken || f.bars {
+	l.State, l.Detail, l.DependsOn, l.Warnings, l.Fixes, l.Advice = f.state, f.detail, f.cause, f.warnings, f.fix, f.advice
+	fault := f.cause
+	if f.state == Broken || f.blocks {
 		fault = name
 	}
 	w.found(l, fault)
 	return l.State
 }
 
-func (w *walk) found(l Link, fault string) {
+func (w *run) found(l Check, fault string) {
 	// Words of others may hold what a terminal would take for commands.
 	l.Detail, l.Advice = display.Line(l.Detail), display.Line(l.Advice)
-	for _, list := range [][]string{l.Warnings, l.Mend} {
+	for _, list := range [][]string{l.Warnings, l.Fixes} {
 		for i := range list {
 			list[i] = display.Line(list[i])
 		}
 	}
-	w.links = append(w.links, l)
+	w.checks = append(w.checks, l)
 	if fault != "" {
-		w.broken[l.Of+"/"+l.Name] = fault
+		w.broken[l.Subject+"/"+l.Name] = fault
 	}
 	if w.Found != nil {
 		w.Found(l)

@@ -18,38 +18,38 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-func newWalk(o Options) *walk {
-	o.Patience = time.Minute
-	return &walk{Options: o, broken: map[string]string{}}
+func newRun(o Options) *run {
+	o.Timeout = time.Minute
+	return &run{Options: o, broken: map[string]string{}}
 }
 
-// What rests on a broken link names that one, however far it is off.
+// What rests on a broken check names that one, however far it is off.
 func TestOneFaultIsReportedOnce(t *testing.T) {
 	var told []string
-	w := newWalk(Options{Found: func(l Link) { told = append(told, l.Name) }})
+	w := newRun(Options{Found: func(l Check) { told = append(told, l.Name) }})
 	say := func(f finding) func(context.Context) finding {
 		return func(context.Context) finding { return f }
 	}
 	never := func(context.Context) finding {
-		t.Error("a link was looked at that rests on a broken one")
+		t.Error("a check was looked at that rests on a broken one")
 		return finding{}
 	}
-	w.look(t.Context(), "", "a", nil, say(brokenf("no")))
-	w.look(t.Context(), "class x", "b", []string{"a"}, never)
-	w.look(t.Context(), "class x", "c", []string{"b"}, never)
-	w.look(t.Context(), "class y", "c", []string{"b"}, say(okf("another class")))
-	w.look(t.Context(), "", "d", nil, say(unknownf("no right")))
-	w.look(t.Context(), "", "e", []string{"d"}, say(okf("all the same")))
-	want := []Link{
+	w.check(t.Context(), "", "a", nil, say(brokenf("no")))
+	w.check(t.Context(), "class x", "b", []string{"a"}, never)
+	w.check(t.Context(), "class x", "c", []string{"b"}, never)
+	w.check(t.Context(), "class y", "c", []string{"b"}, say(okf("another class")))
+	w.check(t.Context(), "", "d", nil, say(unknownf("no right")))
+	w.check(t.Context(), "", "e", []string{"d"}, say(okf("all the same")))
+	want := []Check{
 		{Name: "a", State: Broken, Detail: "no"},
-		{Name: "b", Of: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
-		{Name: "c", Of: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
-		{Name: "c", Of: "class y", State: OK, Detail: "another class"},
+		{Name: "b", Subject: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
+		{Name: "c", Subject: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
+		{Name: "c", Subject: "class y", State: OK, Detail: "another class"},
 		{Name: "d", State: Unknown, Detail: "no right"},
 		{Name: "e", State: OK, Detail: "all the same"},
 	}
-	if diff := cmp.Diff(want, w.links); diff != "" {
-		t.Errorf("links (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, w.checks); diff != "" {
+		t.Errorf("checks (-want +got):\n%s", diff)
 	}
 	if !slices.Equal(told, []string{"a", "b", "c", "c", "d", "e"}) {
 		t.Errorf("told of %q", told)
@@ -58,27 +58,27 @@ func TestOneFaultIsReportedOnce(t *testing.T) {
 
 func TestSomebodyWhoWaitsIsToldWhatFor(t *testing.T) {
 	waiting := make(chan string, 1)
-	w := newWalk(Options{Slow: func(link string) { waiting <- link }})
-	w.look(t.Context(), "", "vault", nil, func(ctx context.Context) finding {
+	w := newRun(Options{Slow: func(check string) { waiting <- check }})
+	w.check(t.Context(), "", "vault", nil, func(ctx context.Context) finding {
 		select {
-		case link := <-waiting:
-			return okf("%s", link)
+		case check := <-waiting:
+			return okf("%s", check)
 		case <-ctx.Done():
 			return brokenf("nobody said anything")
 		}
 	})
-	if w.links[0].Detail != "vault" {
-		t.Errorf("%+v", w.links[0])
+	if w.checks[0].Detail != "vault" {
+		t.Errorf("%+v", w.checks[0])
 	}
 }
 
 // Words of a server may be written by anybody.
 func TestTerminalIsSafe(t *testing.T) {
-	w := newWalk(Options{})
-	w.look(t.Context(), "", "mount", nil, func(context.Context) finding {
-		return brokenf("a\x1b[2Jb").mending("kubectl \x07").warning("\u202ex").advising("\u009b")
+	w := newRun(Options{})
+	w.check(t.Context(), "", "mount", nil, func(context.Context) finding {
+		return brokenf("a\x1b[2Jb").withFix("kubectl \x07").withWarning("\u202ex").withAdvice("\u009b")
 	})
-	if l := w.links[0]; strings.ContainsAny(l.Detail+l.Mend[0]+l.Warnings[0]+l.Advice, "\x1b\x07\u202e\u009b") || !strings.Contains(l.Detail, "b") {
+	if l := w.checks[0]; strings.ContainsAny(l.Detail+l.Fixes[0]+l.Warnings[0]+l.Advice, "\x1b\x07\u202e\u009b") || !strings.Contains(l.Detail, "b") {
 		t.Errorf("%+q", l)
 	}
 }
@@ -120,7 +120,7 @@ func TestVersion(t *testing.T) {
 		{"v0.2.0", "a:v0.2.0 a:v0.1.0", OK, "a:v0.2.0, a:v0.1.0", "different versions"},
 		{"v0.2.0", "", Unknown, "cannot be seen", ""},
 	} {
-		w := newWalk(Options{Version: c.ours})
+		w := newRun(Options{Version: c.ours})
 		w.provider.images = strings.Fields(c.image)
 		f := w.checkVersion(t.Context())
 		if f.state != c.state || !strings.Contains(f.detail, c.detail) || (c.warns == "") != (len(f.warnings) == 0) || !strings.Contains(strings.Join(f.warnings, ""), c.warns) {
@@ -150,7 +150,7 @@ func TestBinding(t *testing.T) {
 		"claims":        {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c0 := &class{walk: newWalk(Options{Namespace: "demo"}), account: "web", role: c.role, Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
+			c0 := &class{run: newRun(Options{Namespace: "demo"}), account: "web", role: c.role, Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
 			f := c0.judgeBinding()
 			if all := f.detail + strings.Join(f.warnings, ""); f.state != c.state || !strings.Contains(all, c.says) || c.says == "" && len(f.warnings) > 0 {
 				t.Errorf("%+v", f)
@@ -171,7 +171,7 @@ func TestCulprit(t *testing.T) {
 		"permission denied":                                                                 "login",
 		"could not load backend configuration":                                              "login",
 	} {
-		if got := culprit(errors.New(words)); got != want {
+		if got := causeOf(errors.New(words)); got != want {
 			t.Errorf("%q is about %s", words, got)
 		}
 	}
@@ -187,8 +187,8 @@ func TestExplain(t *testing.T) {
 		messages = append(messages, "rpc error: code = Internal desc = "+reason.New("x", "y", "z").Error())
 	}
 	for _, message := range messages {
-		why, mend := explain("MountVolume.SetUp failed: "+message, "demo", pod)
-		if why == "" || len(mend) == 0 {
+		why, fix := explain("MountVolume.SetUp failed: "+message, "demo", pod)
+		if why == "" || len(fix) == 0 {
 			t.Errorf("%q is not explained", message)
 		}
 	}
@@ -200,9 +200,9 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%q: %q", words, why)
 		}
 	}
-	why, mend := explain("something else", "demo", pod)
-	if why != "" || !slices.Equal(mend, []string{"kubectl -n demo describe pod web-0"}) {
-		t.Errorf("%q, %q", why, mend)
+	why, fix := explain("something else", "demo", pod)
+	if why != "" || !slices.Equal(fix, []string{"kubectl -n demo describe pod web-0"}) {
+		t.Errorf("%q, %q", why, fix)
 	}
 }
 
@@ -214,13 +214,13 @@ func TestCommandsAreForAShell(t *testing.T) {
 	}
 }
 
-// The page has every field. That it has every link is tested where there are some.
+// The page has every field. That it has every check is tested where there are some.
 func TestPage(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference/doctor.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	fields := reflect.TypeFor[Link]()
+	fields := reflect.TypeFor[Check]()
 	for i := range fields.NumField() {
 		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
 		if !strings.Contains(string(text), "\n| `"+name+"` |") {

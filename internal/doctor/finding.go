@@ -29,7 +29,7 @@ func unknownf(format string, args ...any) finding {
 func unseen(right string, err error) finding {
 	switch {
 	case apierrors.IsForbidden(err):
-		return unknownf("you may not %s", right).advising("somebody who may: kubectl auth can-i " + right)
+		return unknownf("you may not %s", right).withAdvice("somebody who may: kubectl auth can-i " + right)
 	case errors.Is(err, context.DeadlineExceeded):
 		return unknownf("%s: the API server did not answer in time", right)
 	}

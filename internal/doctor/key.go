@@ -48,7 +48,7 @@ func (c *class) checkKey(ctx context.Context) finding {
 	}
 	missing := func() finding {
 		return brokenf("there is no %s", c.Key).
-			advising("check transitKey and transitMount in the class first; what was encrypted with a key that was deleted cannot be decrypted any more; " + c.decides())
+			withAdvice("check transitKey and transitMount in the class first; what was encrypted with a key that was deleted cannot be decrypted any more; " + c.decides())
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err == nil {
@@ -56,7 +56,7 @@ func (c *class) checkKey(ctx context.Context) finding {
 		info, err = session.Key(ctx, c.Key)
 		switch {
 		case err == nil && !strings.HasPrefix(info.Type, "aes") && !strings.HasPrefix(info.Type, "chacha"):
-			return brokenf("%s is of type %s: it takes aes256-gcm96", c.Key, info.Type).advising(anotherKey)
+			return brokenf("%s is of type %s: it takes aes256-gcm96", c.Key, info.Type).withAdvice(anotherKey)
 		case err == nil:
 			return c.judgeDerived(info.Derived, fmt.Sprintf("%s, newest version %d", c.Key, info.Latest))
 		case errors.Is(err, transit.ErrNotFound):
@@ -93,10 +93,10 @@ func (c *class) judgeDerived(derived bool, detail string) finding {
 	switch {
 	case !derived && c.Scope != ciphertext.None:
 		return brokenf("%s is not derived, so nothing binds ciphertext to its place, and scope %s does not work", c.Key, c.Scope).
-			advising(anotherKey + ". Or, for ciphertext made elsewhere, scope: none in the class")
+			withAdvice(anotherKey + ". Or, for ciphertext made elsewhere, scope: none in the class")
 	case derived && c.Scope == ciphertext.None:
 		return brokenf("%s is derived, and scope none does not work with that", c.Key).
-			mending(c.setParameter("scope", string(ciphertext.Strict))).advising("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
+			withFix(c.setParameter("scope", string(ciphertext.Strict))).withAdvice("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
 	case derived:
 		return okf("%s, derived", detail)
 	}
@@ -124,8 +124,8 @@ func (c *class) encrypt(entries ...string) string {
 func (c *class) checkSecret(ctx context.Context) finding {
 	secret, err := c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, c.Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("there is no Secret %s in namespace %s", c.Secret, c.Namespace).mending(c.encrypt(c.entries...)).
-			advising("FILE being what the entry is to hold; check secretName in the class first")
+		return brokenf("there is no Secret %s in namespace %s", c.Secret, c.Namespace).withFix(c.encrypt(c.entries...)).
+			withAdvice("FILE being what the entry is to hold; check secretName in the class first")
 	}
 	if err != nil {
 		return unseen("get secrets -n "+c.Namespace, err)
@@ -148,8 +148,8 @@ func (c *class) checkSecret(ctx context.Context) finding {
 		wrong = append(wrong, "it has no entries")
 	}
 	if len(wrong) > 0 {
-		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(wrong, "; ")).mending(c.encrypt(again...)).
-			advising("FILE being what the entry is to hold")
+		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(wrong, "; ")).withFix(c.encrypt(again...)).
+			withAdvice("FILE being what the entry is to hold")
 	}
 	return okf("Secret %s/%s with entries %s", secret.Namespace, secret.Name, clip(strings.Join(ciphertext.Entries(secret.Data), ", ")))
 }
@@ -163,13 +163,13 @@ func (c *class) checkLabel(context.Context) finding {
 	have := c.secret.Labels[ciphertext.LabelTransitKey]
 	label := c.kubectl("label", "secret", c.secret.Name, ciphertext.LabelTransitKey+"="+c.Key.Name)
 	if have == "" {
-		return brokenf("label %s is missing: the rotator does not find the Secret, and its key version will be retired under it", ciphertext.LabelTransitKey).mending(label)
+		return brokenf("label %s is missing: the rotator does not find the Secret, and its key version will be retired under it", ciphertext.LabelTransitKey).withFix(label)
 	}
 	set, err := ciphertext.SettingsOf(c.secret)
 	if err != nil {
-		return brokenf("%s", strings.ReplaceAll(err.Error(), "\n", "; ")).mending(c.kubectl("edit", "secret", c.secret.Name))
+		return brokenf("%s", strings.ReplaceAll(err.Error(), "\n", "; ")).withFix(c.kubectl("edit", "secret", c.secret.Name))
 	}
-	var wrong, mend []string
+	var wrong, fix []string
 	for _, s := range []struct{ what, secret, class, parameter string }{
 		{"label " + ciphertext.LabelTransitKey, set.Key.Name, c.Key.Name, "transitKey"},
 		{"annotation " + ciphertext.AnnotationTransitMount, set.Key.Mount, c.Key.Mount, "transitMount"},
@@ -177,11 +177,11 @@ func (c *class) checkLabel(context.Context) finding {
 	} {
 		if s.secret != s.class {
 			wrong = append(wrong, fmt.Sprintf("%s of the Secret says %s, and %s of the class %s", s.what, s.secret, s.parameter, s.class))
-			mend = append(mend, c.setParameter(s.parameter, s.secret))
+			fix = append(fix, c.setParameter(s.parameter, s.secret))
 		}
 	}
 	if len(wrong) > 0 {
-		return brokenf("%s", strings.Join(wrong, "; ")).mending(mend...).advising("the Secret says what it was encrypted with; a pod's volumeAttributes override the class")
+		return brokenf("%s", strings.Join(wrong, "; ")).withFix(fix...).withAdvice("the Secret says what it was encrypted with; a pod's volumeAttributes override the class")
 	}
 	return okf("key %s, scope %s, as the class has it", c.Key, set.Scope)
 }
@@ -212,7 +212,7 @@ func (c *class) checkOpens(ctx context.Context) finding {
 	case err == nil:
 		return okf("%d of its entries open in their place (rewrapped and dropped, not decrypted)", len(as.Data))
 	case errors.Is(err, secretmanager.ErrNotVerified):
-		return brokenf("%s", oneLine(err)).mending(c.encrypt(ciphertext.Entries(as.Data)...)).advising("FILE being what the entry is to hold")
+		return brokenf("%s", oneLine(err)).withFix(c.encrypt(ciphertext.Entries(as.Data)...)).withAdvice("FILE being what the entry is to hold")
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return unknownf("your Vault token may not rewrap with %s", c.Key)
 	}

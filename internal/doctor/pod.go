@@ -20,21 +20,21 @@ import (
 )
 
 // podNode is the node of the pod that was asked about, if there is one.
-func (w *walk) podNode(ctx context.Context) string {
+func (w *run) podNode(ctx context.Context) string {
 	if pod := w.load(ctx).pod; pod != nil {
 		return pod.Spec.NodeName
 	}
 	return ""
 }
 
-func (w *walk) kubectl(words ...string) string {
+func (w *run) kubectl(words ...string) string {
 	return command(append([]string{"kubectl", "-n", w.Namespace}, words...)...)
 }
 
-func (w *walk) checkPod(ctx context.Context) finding {
+func (w *run) checkPod(ctx context.Context) finding {
 	s := w.load(ctx)
 	if apierrors.IsNotFound(s.podErr) {
-		return brokenf("there is no pod %s in namespace %s", w.Pod, w.Namespace).mending(w.kubectl("get", "pods"))
+		return brokenf("there is no pod %s in namespace %s", w.Pod, w.Namespace).withFix(w.kubectl("get", "pods"))
 	}
 	if s.podErr != nil {
 		f := unseen("get pods -n "+w.Namespace, s.podErr)
@@ -57,32 +57,32 @@ func (w *walk) checkPod(ctx context.Context) finding {
 	}
 	switch {
 	case ours == 0:
-		return brokenf("it has no volume of the driver %s", driverName).advising("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
+		return brokenf("it has no volume of the driver %s", driverName).withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
 	case len(wrong) > 0:
-		return brokenf("%s", strings.Join(wrong, "; ")).advising("mend it in what makes the pod: volumes of a pod that is there cannot be changed")
+		return brokenf("%s", strings.Join(wrong, "; ")).withAdvice("fix it in what makes the pod: volumes of a pod that is there cannot be changed")
 	case len(s.classes) == 0:
 		return brokenf("its volumes of the driver are of other providers")
 	case s.pod.Spec.NodeName == "":
-		return brokenf("it is on no node yet, so nothing has been mounted").mending(w.kubectl("describe", "pod", w.Pod))
+		return brokenf("it is on no node yet, so nothing has been mounted").withFix(w.kubectl("describe", "pod", w.Pod))
 	}
 	return okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
 }
 
-// lookMount looks at what became of the mounts. Whatever is broken before explains
+// checkMountAfterOthers looks at what became of the mounts. Whatever is broken before explains
 // it well enough.
-func (w *walk) lookMount(ctx context.Context, of string) {
-	for _, l := range w.links {
+func (w *run) checkMountAfterOthers(ctx context.Context, of string) {
+	for _, l := range w.checks {
 		// A pod can do without these two.
 		if l.State == Broken && l.Name != "rotation" && l.Name != "vault-clock" && l.Name != "label" {
 			w.broken[of+"/"+l.Name] = l.Name
-			w.look(ctx, of, "mount", []string{l.Name}, nil)
+			w.check(ctx, of, "mount", []string{l.Name}, nil)
 			return
 		}
 	}
-	w.look(ctx, of, "mount", nil, w.checkMount)
+	w.check(ctx, of, "mount", nil, w.checkMount)
 }
 
-func (w *walk) checkMount(ctx context.Context) finding {
+func (w *run) checkMount(ctx context.Context) finding {
 	pod := w.subject.pod
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return okf("the pod has ended")
@@ -104,7 +104,7 @@ func (w *walk) checkMount(ctx context.Context) finding {
 		// Both times are whole seconds.
 		if none || status.CreationTimestamp.After(started) {
 			return brokenf("its containers started before the volume of class %s was mounted: what they see of it is empty (docs/failures.md)", c.name).
-				mending(w.kubectl("delete", "pod", pod.Name)).advising("its controller makes a new one; a pod without one has to be created again")
+				withFix(w.kubectl("delete", "pod", pod.Name)).withAdvice("its controller makes a new one; a pod without one has to be created again")
 		}
 	}
 	return okf("mounted before its containers started")
@@ -121,7 +121,7 @@ func firstStart(pod *corev1.Pod) (first time.Time) {
 }
 
 // explainEvents says what the kubelet last said of a mount that failed.
-func (w *walk) explainEvents(ctx context.Context) finding {
+func (w *run) explainEvents(ctx context.Context) finding {
 	pod := w.subject.pod
 	list, err := w.Kube.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + pod.Name + ",reason=FailedMount",
@@ -133,17 +133,17 @@ func (w *walk) explainEvents(ctx context.Context) finding {
 		return e.InvolvedObject.UID != "" && e.InvolvedObject.UID != pod.UID // of an older pod of that name
 	})
 	if len(events) == 0 {
-		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").mending(w.kubectl("describe", "pod", pod.Name))
+		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").withFix(w.kubectl("describe", "pod", pod.Name))
 	}
 	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 	_, text := failure.Parse(last.Message)
-	why, mend := explain(last.Message, w.Namespace, pod)
+	why, fix := explain(last.Message, w.Namespace, pod)
 	when := "a mount failed"
 	if at := eventTime(last); !at.IsZero() {
 		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(at), 0).Truncate(time.Second))
 	}
-	return brokenf("%s: %s", when, clip(text)).mending(mend...).
-		advising(strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is mended wait for that", "; "))
+	return brokenf("%s: %s", when, clip(text)).withFix(fix...).
+		withAdvice(strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is fixed wait for that", "; "))
 }
 
 func eventTime(e corev1.Event) time.Time {
@@ -154,7 +154,7 @@ func eventTime(e corev1.Event) time.Time {
 }
 
 // explain returns a cause that no other check shows, because it is about the node, or about the time of the mount.
-func explain(message, namespace string, pod *corev1.Pod) (why string, mend []string) {
+func explain(message, namespace string, pod *corev1.Pod) (why string, fix []string) {
 	onNode := command("kubectl", "get", "pods", "-A", "-o", "wide", "--field-selector", "spec.nodeName="+pod.Spec.NodeName)
 	logs := command("kubectl", "-n", systemNamespace, "logs", "-l", providerLabel, "--since=15m", "--tail=-1")
 	reason, _ := failure.Parse(message)
@@ -176,7 +176,7 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, mend []str
 	const emptyVolume = "; the pod can start with an empty volume (docs/failures.md): check this pod again when it runs"
 	for _, known := range []struct {
 		text, why string
-		mend      []string
+		fix       []string
 	}{
 		{"not found in the list of registered CSI drivers",
 			"the driver does not run on the pod's node, or has not registered with the kubelet yet", []string{onNode}},
@@ -188,7 +188,7 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, mend []str
 		{"code = Unavailable", "the provider or the driver was killed during a mount" + emptyVolume, []string{onNode, logs}},
 	} {
 		if strings.Contains(message, known.text) {
-			return known.why, known.mend
+			return known.why, known.fix
 		}
 	}
 	return "", []string{command("kubectl", "-n", namespace, "describe", "pod", pod.Name)}

@@ -30,7 +30,7 @@ type providerSide struct {
 	images   []string         // of its pods, or else of the DaemonSet
 }
 
-func (w *walk) checkProvider(ctx context.Context) finding {
+func (w *run) checkProvider(ctx context.Context) finding {
 	if err := w.listDaemonSets(ctx); err != nil {
 		return unseen("list daemonsets.apps -A", err)
 	}
@@ -52,11 +52,11 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 		// Its settings would decide where credentials go.
 		return unknownf("DaemonSet %s/%s has the label %s, and is not in namespace %s: anybody who has a namespace can make one that looks like it",
 			elsewhere.Namespace, elsewhere.Name, providerLabel, w.ProviderNamespace).
-			advising("if the installation is in another namespace, name that with --provider-namespace")
+			withAdvice("if the installation is in another namespace, name that with --provider-namespace")
 	case set == nil && w.cluster.everywhere:
-		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).advising(install)
+		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).withAdvice(install)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").advising("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may look into").withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
 	}
 	c := providerContainer(&set.Spec.Template.Spec)
 	w.provider.images = []string{c.Image}
@@ -90,10 +90,10 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 	switch {
 	case s.VaultAddress == "" && problem == "":
 		return brokenf("DaemonSet %s/%s says nowhere where Vault is", set.Namespace, set.Name).
-			mending(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name, "VAULT_ADDR=https://HOST:8200")).
-			advising("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, or else the next apply undoes it")
+			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name, "VAULT_ADDR=https://HOST:8200")).
+			withAdvice("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, or else the next apply undoes it")
 	case problem != "":
-		return okf("DaemonSet %s/%s", set.Namespace, set.Name).warning("where it looks for Vault cannot be seen: " + problem)
+		return okf("DaemonSet %s/%s", set.Namespace, set.Name).withWarning("where it looks for Vault cannot be seen: " + problem)
 	}
 	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.VaultAddress)
 	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
@@ -102,9 +102,9 @@ func (w *walk) checkProvider(ctx context.Context) finding {
 		}
 		if !w.provider.insecure {
 			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone on the network", address).
-				advising("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, for development only")
+				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, for development only")
 		}
-		f = f.warning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+		f = f.withWarning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 	}
 	return f
 }
@@ -119,7 +119,7 @@ func providerContainer(spec *corev1.PodSpec) corev1.Container {
 
 // environment is that of a container, as far as it does not come from Secrets, which
 // are not read. The problem is what of it is not known.
-func (w *walk) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, secret, problem string) {
+func (w *run) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, secret, problem string) {
 	env = map[string]string{}
 	configMap := func(name string, optional *bool) map[string]string {
 		m, err := w.Kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -155,7 +155,7 @@ func (w *walk) environment(ctx context.Context, namespace string, c corev1.Conta
 }
 
 // checkNodes looks for nodes that have the driver and no provider.
-func (w *walk) checkNodes(ctx context.Context) finding {
+func (w *run) checkNodes(ctx context.Context) finding {
 	if w.cluster.driver == nil || w.provider.set == nil {
 		return unknownf("the DaemonSets of driver and provider cannot be seen")
 	}
@@ -189,7 +189,7 @@ func (w *walk) checkNodes(ctx context.Context) finding {
 		onDriver[p.Spec.NodeName] = true
 	}
 	namespace := w.provider.set.Namespace
-	var without, mend []string
+	var without, fix []string
 	for node := range onDriver {
 		if !serving[node] {
 			without = append(without, node)
@@ -200,21 +200,21 @@ func (w *walk) checkNodes(ctx context.Context) finding {
 		p := ailing[node]
 		if p == nil {
 			without[i] = node + " (none)"
-			mend = []string{command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
+			fix = []string{command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
 			continue
 		}
 		without[i] = fmt.Sprintf("%s (%s: %s)", node, p.Name, whyNotReady(p))
-		if len(mend) == 0 {
-			mend = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name), command("kubectl", "-n", namespace, "logs", p.Name)}
+		if len(fix) == 0 {
+			fix = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name), command("kubectl", "-n", namespace, "logs", p.Name)}
 		}
 	}
 	if len(without) > 0 {
-		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver), clip(strings.Join(without, ", "))).mending(mend...)
+		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver), clip(strings.Join(without, ", "))).withFix(fix...)
 	}
 	if node := w.podNode(ctx); node != "" && !onDriver[node] {
 		return brokenf("the driver does not run on node %s, where the pod is", node).
-			mending(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset", w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
-			advising("its node selector and tolerations have to fit that node")
+			withFix(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset", w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
+			withAdvice("its node selector and tolerations have to fit that node")
 	}
 	return okf("a ready provider on each of %d nodes with the driver", len(onDriver))
 }
@@ -226,7 +226,7 @@ func clip(s string) string {
 	return s
 }
 
-func (w *walk) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
+func (w *run) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
 	list, err := w.Kube.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(set.Spec.Selector)})
 	if err != nil {
 		return nil, err
@@ -250,13 +250,13 @@ func whyNotReady(p *corev1.Pod) string {
 }
 
 // checkVersion compares the provider with this program.
-func (w *walk) checkVersion(context.Context) finding {
+func (w *run) checkVersion(context.Context) finding {
 	if len(w.provider.images) == 0 {
 		return unknownf("the provider's image cannot be seen")
 	}
 	images := strings.Join(w.provider.images, ", ")
 	if len(w.provider.images) > 1 {
-		return okf("%s", images).warning("the nodes run different versions: is an update under way?")
+		return okf("%s", images).withWarning("the nodes run different versions: is an update under way?")
 	}
 	theirs, ours := imageVersion(images), w.Version
 	t, terr := version.ParseGeneric(theirs)
@@ -269,7 +269,7 @@ func (w *walk) checkVersion(context.Context) finding {
 	case t.Major() == o.Major() && t.Minor() == o.Minor():
 		return okf("provider %s, this program %s", theirs, ours)
 	}
-	return okf("provider %s, this program %s", theirs, ours).warning("the versions differ: parameters that one of them knows may be unknown to the other")
+	return okf("provider %s, this program %s", theirs, ours).withWarning("the versions differ: parameters that one of them knows may be unknown to the other")
 }
 
 // imageVersion is the tag of an image, without a digest.

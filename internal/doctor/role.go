@@ -71,17 +71,17 @@ func (c *class) asPod(ctx context.Context) *login {
 	return c.login
 }
 
-// culprit is the link that a refused login speaks of, in the words of Vault's two
+// causeOf is the check that a refused login speaks of, in the words of Vault's two
 // kinds of auth mount.
-func culprit(err error) string {
+func causeOf(err error) string {
 	words := err.Error()
-	for _, of := range []struct{ text, link string }{
+	for _, of := range []struct{ text, check string }{
 		{"invalid role name", "role"}, {"could not be found", "role"}, {"not authorized", "role"},
 		{"subject (sub) claim", "role"}, {"sub claim", "role"}, {"bound claim", "role"},
 		{"audience", "audience"}, {"(aud)", "audience"},
 	} {
 		if strings.Contains(words, of.text) {
-			return of.link
+			return of.check
 		}
 	}
 	return "login"
@@ -101,12 +101,12 @@ func (c *class) checkRole(ctx context.Context) finding {
 	switch {
 	case l.session != nil:
 		return okf("%s takes service account %s", c.rolePath(), c.account)
-	case l.refused && culprit(l.err) == "role":
+	case l.refused && causeOf(l.err) == "role":
 		if strings.Contains(l.err.Error(), "invalid role name") || strings.Contains(l.err.Error(), "could not be found") {
 			return c.noRole()
 		}
 		return c.otherRole(vaultWords(l.err))
-	case l.refused && culprit(l.err) == "audience":
+	case l.refused && causeOf(l.err) == "audience":
 		return okf("%s is there", c.rolePath())
 	case l.refused:
 		return unknownf("%s, and the login does not tell", unread(c.rolePath(), err))
@@ -120,13 +120,13 @@ func (c *class) checkRole(ctx context.Context) finding {
 }
 
 func (c *class) noRole() finding {
-	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).advising(c.decides())
+	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).withAdvice(c.decides())
 }
 
 // otherRole is the finding for a role that does not take the account.
 func (c *class) otherRole(why string) finding {
 	return brokenf("%s does not take service account %s/%s: %s", c.rolePath(), c.Namespace, c.account, why).
-		advising("if there is a role for the service account, set roleName in the class to it; otherwise " + c.decides())
+		withAdvice("if there is a role for the service account, set roleName in the class to it; otherwise " + c.decides())
 }
 
 // judgeBinding looks whether the role takes the service account.
@@ -158,7 +158,7 @@ func (c *class) judgeBinding() finding {
 	}
 	f := okf("%s takes service account %s", c.rolePath(), c.account)
 	if slices.Contains(names, "*") || slices.Contains(namespaces, "*") {
-		f = f.warning(fmt.Sprintf("it takes others too: its bound names are %q in namespaces %q", names, namespaces))
+		f = f.withWarning(fmt.Sprintf("it takes others too: its bound names are %q in namespaces %q", names, namespaces))
 	}
 	return f
 }
@@ -190,7 +190,7 @@ func texts(v any) []string {
 
 func (c *class) checkAudience(ctx context.Context) finding {
 	wrong := func(why string) finding {
-		return brokenf("%s", why).advising("set the parameter audience of the class to one that the role takes, which the CSIDriver has to have too; " +
+		return brokenf("%s", why).withAdvice("set the parameter audience of the class to one that the role takes, which the CSIDriver has to have too; " +
 			"or the owner of " + c.rolePath() + " lets it take that one")
 	}
 	if c.role != nil {
@@ -201,7 +201,7 @@ func (c *class) checkAudience(ctx context.Context) finding {
 		have := texts(c.role[field])
 		switch {
 		case len(have) == 0:
-			return okf("the role takes any").warning("the role takes tokens that were made for others than Vault: set its " + field)
+			return okf("the role takes any").withWarning("the role takes tokens that were made for others than Vault: set its " + field)
 		case c.Audience != "" && !slices.Contains(have, c.Audience):
 			return wrong(fmt.Sprintf("the role takes tokens for %s, and the pod's is for %s", strings.Join(have, ", "), c.Audience))
 		}
@@ -211,7 +211,7 @@ func (c *class) checkAudience(ctx context.Context) finding {
 	switch {
 	case l.session != nil:
 		return okf("%s", audienceName(c.Audience))
-	case l.refused && culprit(l.err) == "audience":
+	case l.refused && causeOf(l.err) == "audience":
 		return wrong(fmt.Sprintf("the role does not take tokens for %s: %s", audienceName(c.Audience), vaultWords(l.err)))
 	}
 	return unknownf("neither the role can be read nor a login tells")
@@ -227,15 +227,15 @@ func (c *class) checkLogin(ctx context.Context) finding {
 	}
 	if fault := c.broken["/vault-clock"]; fault != "" {
 		f := unknownf("depends on %s: %s", fault, vaultWords(l.err))
-		f.fault = fault
+		f.cause = fault
 		return f
 	}
-	mend := c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config")
+	fix := c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config")
 	if strings.Contains(l.err.Error(), "could not load backend configuration") {
-		mend = configureAuth(c.VaultNamespace, c.AuthMount) // there is none
+		fix = configureAuth(c.VaultNamespace, c.AuthMount) // there is none
 	}
-	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).mending(mend)
-	return f.advising("Vault has to reach the API server at kubernetes_host and may ask it about tokens (ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
+	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).withFix(fix)
+	return f.withAdvice("Vault has to reach the API server at kubernetes_host and may ask it about tokens (ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
 }
 
 // noCiphertext has the form of a ciphertext and is too short for one: Vault looks
@@ -264,7 +264,7 @@ func (l *login) mayDecrypt(ctx context.Context, k transit.Key) (may bool, words 
 func (c *class) checkPolicy(ctx context.Context) finding {
 	decrypt := c.Key.Mount + "/decrypt/" + c.Key.Name
 	denied := func() finding {
-		return brokenf("no policy of role %s gives update on %s", c.Class.Role, decrypt).advising(c.decides())
+		return brokenf("no policy of role %s gives update on %s", c.Class.Role, decrypt).withAdvice(c.decides())
 	}
 	l := c.asPod(ctx)
 	if l.session == nil {
@@ -282,7 +282,7 @@ func (c *class) checkPolicy(ctx context.Context) finding {
 	other := c.Key
 	other.Name = "secretmanager-doctor-asks-for-no-key"
 	if may, _, err := l.mayDecrypt(ctx, other); err == nil && may {
-		return f.warning("it may decrypt with any key of " + c.Key.Mount + "; " + tell)
+		return f.withWarning("it may decrypt with any key of " + c.Key.Mount + "; " + tell)
 	}
 	var also []string
 	for _, name := range c.otherKeys(ctx) {
@@ -292,7 +292,7 @@ func (c *class) checkPolicy(ctx context.Context) finding {
 		}
 	}
 	if len(also) > 0 {
-		return f.warning("it may also decrypt with " + strings.Join(also, ", ") + "; " + tell)
+		return f.withWarning("it may also decrypt with " + strings.Join(also, ", ") + "; " + tell)
 	}
 	f.detail += ", and not with others"
 	return f

@@ -30,14 +30,14 @@ type vaultSide struct {
 }
 
 // checkVault looks for Vault where the one who asks says it is, and nowhere else.
-func (w *walk) checkVault(ctx context.Context) finding {
+func (w *run) checkVault(ctx context.Context) finding {
 	v := &w.vault
 	v.config, v.namespace = w.Vault, cmp.Or(w.VaultNamespace, w.provider.settings.VaultNamespace)
-	v.config.RetryFor = -1 // a minute of patience would be one per link
+	v.config.RetryFor = -1 // a minute of patience would be one per check
 	if v.config.Address == "" {
-		f := unknownf("VAULT_ADDR is not set").mending("export VAULT_ADDR=https://HOST:8200").
-			advising("or --vault-addr; no credentials are sent to an address that a class or the provider names, since others may have written it")
-		f.bars = true
+		f := unknownf("VAULT_ADDR is not set").withFix("export VAULT_ADDR=https://HOST:8200").
+			withAdvice("or --vault-addr; no credentials are sent to an address that a class or the provider names, since others may have written it")
+		f.blocks = true
 		return f
 	}
 	var err error
@@ -46,28 +46,28 @@ func (w *walk) checkVault(ctx context.Context) finding {
 	}
 	if errors.Is(err, transit.ErrPlainHTTP) { // about what this program sends, and not about the installation
 		f := unknownf("nothing is sent to Vault: %s", oneLine(err))
-		f.bars = true
+		f.blocks = true
 		return f
 	}
 	if err != nil {
-		return brokenf("%s", oneLine(err)).advising("check VAULT_ADDR and, for TLS, VAULT_CACERT")
+		return brokenf("%s", oneLine(err)).withAdvice("check VAULT_ADDR and, for TLS, VAULT_CACERT")
 	}
 	v.api.SetMaxRetries(0)
 	v.health, err = v.api.Sys().HealthWithContext(ctx)
 	address := v.config.Address
 	switch {
 	case err == nil && v.health.ServerTimeUTC == 0 && v.health.Version == "":
-		return brokenf("what answers at %s is not Vault", address).mending("vault status").advising("check VAULT_ADDR, and that no proxy answers in its place")
+		return brokenf("what answers at %s is not Vault", address).withFix("vault status").withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
 	case err == nil:
 		f := okf("%s at %s", v.health.Version, address)
 		if transit.PlainHTTP(address) {
-			f = f.warning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+			f = f.withWarning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 		}
 		return f
 	case unanswered(err):
-		return brokenf("%s cannot be reached: %s", address, vaultError(err)).mending("vault status").advising("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
+		return brokenf("%s cannot be reached: %s", address, vaultError(err)).withFix("vault status").withAdvice("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
 	}
-	return brokenf("what answers at %s is not Vault: %s", address, vaultError(err)).mending("vault status").advising("check VAULT_ADDR, and that no proxy answers in its place")
+	return brokenf("what answers at %s is not Vault: %s", address, vaultError(err)).withFix("vault status").withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
 }
 
 // unanswered reports whether there was no answer at all.
@@ -94,17 +94,17 @@ func vaultError(err error) string {
 	return fmt.Sprintf("HTTP %d: %s", refused.StatusCode, strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " "))
 }
 
-func (w *walk) checkSeal(context.Context) finding {
+func (w *run) checkSeal(context.Context) finding {
 	switch h := w.vault.health; {
 	case !h.Initialized:
-		return brokenf("Vault is not initialised").mending("vault operator init", "vault operator unseal")
+		return brokenf("Vault is not initialised").withFix("vault operator init", "vault operator unseal")
 	case h.Sealed:
-		return brokenf("Vault is sealed").mending("vault operator unseal").advising("it takes the keys of whoever runs Vault")
+		return brokenf("Vault is sealed").withFix("vault operator unseal").withAdvice("it takes the keys of whoever runs Vault")
 	}
 	return okf("unsealed")
 }
 
-func (w *walk) checkClock(context.Context) finding {
+func (w *run) checkClock(context.Context) finding {
 	if w.vault.health.ServerTimeUTC == 0 {
 		return unknownf("Vault does not tell its time")
 	}
@@ -119,13 +119,13 @@ func (w *walk) checkClock(context.Context) finding {
 		side = "ahead of"
 	}
 	return brokenf("Vault's clock is %s %s ours (%s): tokens look expired, or not valid yet", apart.Abs(), side, now.UTC().Format(time.RFC3339)).
-		mending("timedatectl status").advising("on Vault's machine, here, and on the nodes: one of them is off")
+		withFix("timedatectl status").withAdvice("on Vault's machine, here, and on the nodes: one of them is off")
 }
 
 var errNoToken = errors.New("no Vault token")
 
 // asUser is the API client of the one who asks.
-func (w *walk) asUser(namespace string) (*api.Client, error) {
+func (w *run) asUser(namespace string) (*api.Client, error) {
 	if w.VaultToken == "" {
 		if w.VaultTokenError != nil {
 			return nil, fmt.Errorf("%w: %w", errNoToken, w.VaultTokenError)
@@ -144,7 +144,7 @@ func (w *walk) asUser(namespace string) (*api.Client, error) {
 }
 
 // session is the transit session of the one who asks.
-func (w *walk) session(namespace string) (*transit.Session, error) {
+func (w *run) session(namespace string) (*transit.Session, error) {
 	if w.VaultToken == "" {
 		return nil, errNoToken
 	}
@@ -152,7 +152,7 @@ func (w *walk) session(namespace string) (*transit.Session, error) {
 }
 
 // read reads a path as the one who asks; nil without an error is nothing there.
-func (w *walk) read(ctx context.Context, namespace, path string) (map[string]any, error) {
+func (w *run) read(ctx context.Context, namespace, path string) (map[string]any, error) {
 	client, err := w.asUser(namespace)
 	if err != nil {
 		return nil, err
@@ -178,18 +178,18 @@ func unread(path string, err error) string {
 
 // checkAuthMount asks for a login without a role, which everybody may: a mount that
 // takes {role, jwt} says what it misses, and where there is none Vault denies.
-func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) finding {
+func (w *run) checkAuthMount(ctx context.Context, namespace, mount string) finding {
 	kind := ""
 	if data, err := w.read(ctx, namespace, "sys/auth/"+mount); err == nil && data != nil {
 		kind, _ = data["type"].(string)
 		if kind != "kubernetes" && kind != "jwt" {
 			return brokenf("auth/%s is of type %s, which does not log service accounts in", mount, kind).
-				advising("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
+				withAdvice("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
 		}
 	}
 	unconfigured := func() finding {
 		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
-			mending(configureAuth(namespace, mount)).advising("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
+			withFix(configureAuth(namespace, mount)).withAdvice("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
 	}
 	if kind == "kubernetes" {
 		// A login tells that only after it has found a role.
@@ -208,8 +208,8 @@ func (w *walk) checkAuthMount(ctx context.Context, namespace, mount string) find
 		if namespace != "" {
 			where = " in Vault namespace " + namespace
 		}
-		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).mending(inNamespace(namespace, "vault", "auth", "enable", "-path="+mount, "kubernetes"), configureAuth(namespace, mount)).
-			advising("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
+		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).withFix(inNamespace(namespace, "vault", "auth", "enable", "-path="+mount, "kubernetes"), configureAuth(namespace, mount)).
+			withAdvice("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
 	case strings.Contains(e.Error(), "could not load"):
 		return unconfigured()
 	case kind == "" && e.Status != http.StatusBadRequest:

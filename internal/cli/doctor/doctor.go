@@ -28,7 +28,7 @@ type Options struct {
 	args           []string
 	pod            string
 
-	group  string // of the links that were printed last
+	group  string // of the checks that were printed last
 	colour bool   // standard output is a terminal that wants it
 }
 
@@ -36,13 +36,13 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "doctor [POD]",
-		Short: "Say what is broken between cluster, driver, Vault and pod, and how to mend it",
-		Long: `Walk the chain from the cluster to the secret files and show each link: ok, broken
-with the command that mends it, or unknown. Without arguments that is the
+		Short: "Diagnose the installation and print the commands that fix it",
+		Long: `Walk the chain from the cluster to the secret files and show each check: ok, broken
+with the command that fixes it, or unknown. Without arguments that is the
 installation; with POD also all that its volumes rest on, and why it waits in
 ContainerCreating; with --class a SecretProviderClass, before there is a pod.
 
-A link that rests on a broken one is not looked at. What your rights do not let you
+A check that rests on a broken one is not looked at. What your rights do not let you
 see is unknown, and the rest is shown all the same: neither a Vault token nor any
 right in the cluster is needed.
 
@@ -56,7 +56,7 @@ service account is made, if you may do that, to log in to Vault as the provider 
 and to see which keys its policy opens; --login=false does without. It ends by
 itself, and is shown to nobody but Vault.
 
-The exit code is 0 if every link is ok, 3 if something is broken, and 1 if nothing
+The exit code is 0 if every check is ok, 3 if something is broken, and 1 if nothing
 is, but not everything could be found out, or if there is no cluster.`,
 		Example: `  secretmanager doctor
   secretmanager doctor web-0 -n demo
@@ -119,30 +119,30 @@ func (o *Options) Run(ctx context.Context) error {
 	clear := func() {}
 	if o.output == "" {
 		o.colour = o.Colored(o.Out)
-		options.Found = func(l doctor.Link) {
+		options.Found = func(l doctor.Check) {
 			clear()
 			o.print(l)
 		}
 		if cli.IsTerminal(o.ErrOut) {
-			// Links are shown when they are known; this is for one that takes its time.
-			options.Slow = func(link string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", link) }
+			// Checks are shown when they are known; this is for one that takes its time.
+			options.Slow = func(check string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", check) }
 			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
 		}
 	}
-	links := doctor.Run(ctx, options)
+	checks := doctor.Run(ctx, options)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if o.output == "json" {
-		if err := cli.WriteJSON(o.Out, map[string]any{"links": links}); err != nil {
+		if err := cli.WriteJSON(o.Out, map[string]any{"checks": checks}); err != nil {
 			return err
 		}
 	}
-	return o.verdict(links)
+	return o.verdict(checks)
 }
 
 // patientCluster is the cluster without client-go's own words about what failed:
-// they are said once, as a link.
+// they are said once, as a check.
 func (o *Options) patientCluster() (kubernetes.Interface, string, error) {
 	config, err := o.KubeFlags.ToRESTConfig()
 	if err != nil {
@@ -158,9 +158,9 @@ func (o *Options) patientCluster() (kubernetes.Interface, string, error) {
 	return client, config.Host, nil
 }
 
-// print shows a link for people.
-func (o *Options) print(l doctor.Link) {
-	if group := cmp.Or(l.Of, "installation"); group != o.group {
+// print shows a check for people.
+func (o *Options) print(l doctor.Check) {
+	if group := cmp.Or(l.Subject, "installation"); group != o.group {
 		if o.group != "" {
 			fmt.Fprintln(o.Out)
 		}
@@ -177,9 +177,9 @@ func (o *Options) print(l doctor.Link) {
 	for _, text := range l.Warnings {
 		line("warning", text)
 	}
-	for _, text := range l.Mend {
+	for _, text := range l.Fixes {
 		// On a line of its own, to be copied.
-		line("mend", text)
+		line("fix", text)
 	}
 	if l.Advice != "" {
 		line("note", l.Advice)
@@ -187,9 +187,9 @@ func (o *Options) print(l doctor.Link) {
 }
 
 // verdict is the exit code of it all.
-func (o *Options) verdict(links []doctor.Link) error {
+func (o *Options) verdict(checks []doctor.Check) error {
 	var broken, unknown []string
-	for _, l := range links {
+	for _, l := range checks {
 		switch l.State {
 		case doctor.Broken:
 			broken = append(broken, l.Name)
@@ -198,12 +198,12 @@ func (o *Options) verdict(links []doctor.Link) error {
 		}
 	}
 	switch {
-	case len(links) > 0 && links[0].State == doctor.Broken:
-		return errors.New("nothing of the cluster could be found out: " + links[0].Detail)
+	case len(checks) > 0 && checks[0].State == doctor.Broken:
+		return errors.New("nothing of the cluster could be found out: " + checks[0].Detail)
 	case len(broken) > 0:
-		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "link is", "links are"), strings.Join(broken, ", ")))
+		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "check is", "checks are"), strings.Join(broken, ", ")))
 	case len(unknown) > 0:
-		return fmt.Errorf("nothing is known to be broken, but %s could not be found out: %s", cli.Plural(len(unknown), "link", "links"), strings.Join(unknown, ", "))
+		return fmt.Errorf("nothing is known to be broken, but %s could not be found out: %s", cli.Plural(len(unknown), "check", "checks"), strings.Join(unknown, ", "))
 	}
 	return nil
 }

@@ -15,12 +15,12 @@ func TestDoctorColours(t *testing.T) {
 	for _, colour := range []bool{true, false} {
 		var out bytes.Buffer
 		o := &Options{Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
-		o.print(doctor.Link{Name: "vault", State: doctor.Broken, Detail: "away", Mend: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
+		o.print(doctor.Check{Name: "vault", State: doctor.Broken, Detail: "away", Fixes: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
 		want := "installation\n  broken   vault            away\n"
 		if colour {
 			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
 		}
-		for _, line := range []string{"warning: w", "mend: vault status", "note: a"} {
+		for _, line := range []string{"warning: w", "fix: vault status", "note: a"} {
 			want += strings.Repeat(" ", 28) + line + "\n"
 		}
 		if diff := cmp.Diff(want, out.String()); diff != "" {
