@@ -42,7 +42,7 @@ func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Se
 		return nil, "", err
 	}
 	fail := func(err error) (*corev1.Secret, Outcome, error) {
-		return nil, "", fmt.Errorf("writing Secret %s: %w", nameOf(encrypted), err)
+		return nil, "", fmt.Errorf("writing Secret %s: %w", describe(nameOf(encrypted)), err)
 	}
 	if encrypted.Namespace == "" {
 		return fail(fmt.Errorf("%w: no namespace to write the Secret to", ErrInvalid))
@@ -76,7 +76,7 @@ func EncryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Sp
 
 func encryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Spec) (*corev1.Secret, error) {
 	fail := func(err error) (*corev1.Secret, error) {
-		return nil, fmt.Errorf("updating Secret %s: %w", nameOf(old), err)
+		return nil, fmt.Errorf("updating Secret %s: %w", describe(nameOf(old)), err)
 	}
 	settings, err := ciphertext.SettingsOf(old)
 	if err != nil {
@@ -110,7 +110,7 @@ func encryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Sp
 func (s *Spec) checkUpdate(old *corev1.Secret) error {
 	var errs []error
 	if s.namespacedName() != nameOf(old) {
-		errs = append(errs, fmt.Errorf("the specification is of Secret %s", s.namespacedName()))
+		errs = append(errs, fmt.Errorf("the specification is of Secret %s", describe(s.namespacedName())))
 	}
 	remaining, removed := len(old.Data), map[string]bool{}
 	for entry := range s.Entries {
@@ -159,7 +159,7 @@ func (c *Client) Update(ctx context.Context, old *corev1.Secret, spec Spec, opts
 		return mergePatch(current, encrypted, spec.Remove)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("writing Secret %s: %w", nameOf(old),
+		return nil, fmt.Errorf("writing Secret %s: %w", describe(nameOf(old)),
 			explainWrite(err, ErrChanged, "check that you may get and patch Secrets in the namespace"))
 	}
 	stored, _, err = c.verified(ctx, stored, Updated)

@@ -61,7 +61,7 @@ func (c *Client) Convert(ctx context.Context, namespace, name string, settings c
 		return nil, own
 	case err != nil:
 		return nil, fmt.Errorf("converting Secret %s: %w",
-			id, explainWrite(err, ErrConflict, "check both names, and that you may get and patch that Secret"))
+			describe(id), explainWrite(err, ErrConflict, "check both names, and that you may get and patch that Secret"))
 	}
 	stored, _, err = c.verified(ctx, stored, "converted")
 	return stored, err
@@ -145,7 +145,7 @@ func (c *Client) Plaintext(ctx context.Context, namespace, name string) (map[str
 		err = plaintext(s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading Secret %s: %w", types.NamespacedName{Namespace: namespace, Name: name}, err)
+		return nil, fmt.Errorf("reading Secret %s: %w", describe(types.NamespacedName{Namespace: namespace, Name: name}), err)
 	}
 	return s.Data, nil
 }

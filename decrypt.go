@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -22,7 +23,7 @@ import (
 // in Vault decides which keys are accepted.
 func (c *Client) Read(ctx context.Context, namespace, name string, entries ...string) (map[string][]byte, error) {
 	fail := func(err error) (map[string][]byte, error) {
-		return nil, fmt.Errorf("reading Secret %s: %w", types.NamespacedName{Namespace: namespace, Name: name}, err)
+		return nil, fmt.Errorf("reading Secret %s: %w", describe(types.NamespacedName{Namespace: namespace, Name: name}), err)
 	}
 	secret, err := c.kube.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -41,7 +42,7 @@ func (c *Client) Read(ctx context.Context, namespace, name string, entries ...st
 func Decrypt(ctx context.Context, vault Vault, secret *corev1.Secret) (map[string][]byte, error) {
 	plaintext, err := decrypt(ctx, vault, secret, nil)
 	if err != nil {
-		return nil, fmt.Errorf("decrypting Secret %s: %w", nameOf(secret), err)
+		return nil, fmt.Errorf("decrypting Secret %s: %w", describe(nameOf(secret)), err)
 	}
 	return plaintext, nil
 }
@@ -89,5 +90,5 @@ func itemsOf(secret *corev1.Secret, settings ciphertext.Settings, entries []stri
 
 // explain adds what to do to the error of an entry that does not decrypt.
 func explain(secret *corev1.Secret, settings ciphertext.Settings, entry string, err error) error {
-	return transit.ExplainItem(err, settings, settings.Scope.Place(secret.Namespace, secret.Name, entry))
+	return transit.ExplainItem(err, settings, display.Line(settings.Scope.Place(secret.Namespace, secret.Name, entry)))
 }

@@ -23,7 +23,7 @@ import (
 // [ErrInvalid]. It is all or nothing.
 func Encrypt(ctx context.Context, vault Vault, spec Spec) (*corev1.Secret, error) {
 	fail := func(err error) (*corev1.Secret, error) {
-		return nil, fmt.Errorf("encrypting Secret %s: %w", spec.namespacedName(), err)
+		return nil, fmt.Errorf("encrypting Secret %s: %w", describe(spec.namespacedName()), err)
 	}
 	err := spec.complete()
 	if len(spec.Remove) > 0 {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // Spec is a ciphertext Secret to make, or the entries to change of an existing one.
@@ -38,6 +39,10 @@ func (s *Spec) namespacedName() types.NamespacedName {
 func nameOf(s *corev1.Secret) types.NamespacedName {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
+
+// describe returns a name for an error. A name from a manifest may be anything, and an
+// error may be printed on a terminal.
+func describe(name types.NamespacedName) string { return display.Line(name.String()) }
 
 // complete sets the defaults and reports everything that is wrong and can be seen
 // without a request.

@@ -16,7 +16,7 @@ import (
 // The error wraps [ErrNotVerified] and names every entry that does not decrypt. An error
 // that does not wrap it means that the answer is not known.
 func Verify(ctx context.Context, vault Vault, secret *corev1.Secret) error {
-	fail := func(err error) error { return fmt.Errorf("verifying Secret %s: %w", nameOf(secret), err) }
+	fail := func(err error) error { return fmt.Errorf("verifying Secret %s: %w", describe(nameOf(secret)), err) }
 	if err := ciphertext.Validate(secret); err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrNotVerified, err))
 	}

@@ -214,7 +214,7 @@ func TestOldManifestAfterRetirement(t *testing.T) {
 	w.rotateKey()
 	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.BackCount != 1 || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "put back after the last retirement") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.BackCount != 1 || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
 		t.Errorf("%v: back %v, left %v", err, k.Back, k.Left)
 	}
 	if r := k.Retire; r.Done || !cmp.Equal(r.WouldBreak, k.Left) {

@@ -77,7 +77,7 @@ func TestRetire(t *testing.T) {
 	w.rotateKey()
 	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "put back after the last retirement") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
 		t.Errorf("%v, left %v", err, k.Left)
 	}
 	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are left") {
