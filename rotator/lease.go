@@ -17,7 +17,7 @@ import (
 
 // ErrRunning is what the error of [Run] wraps when another run has the Lease
 // [StateName]: nothing was done.
-var ErrRunning = errors.New("another run is at it")
+var ErrRunning = errors.New("another run holds the lease")
 
 // leaseDuration is how long the Lease of a run that died keeps others away.
 // A holder gives up before, after as long without the API server as it waits for

@@ -117,7 +117,7 @@ func (o *Options) complete() error {
 		o.Rotate = Auto
 	case Auto, Always, Never:
 	default:
-		errs = append(errs, fmt.Errorf("rotate %q is none of %s, %s, %s", o.Rotate, Auto, Always, Never))
+		errs = append(errs, fmt.Errorf("invalid rotate %q: must be %s, %s or %s", o.Rotate, Auto, Always, Never))
 	}
 	if o.MaxKeyAge == 0 {
 		o.MaxKeyAge = DefaultMaxKeyAge

@@ -20,7 +20,7 @@ func TestOptionsValidate(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{`"a/b" has a slash`, `"-dash" cannot be a label`, `transit mount: "/x"`, `namespace "Upper"`, `label selector "a in ("`,
-		`rotate "maybe" is none of auto, always, never`, "max key age", "retire after", "concurrency -1", `namespace "a_b"`} {
+		`invalid rotate "maybe": must be auto, always or never`, "max key age", "retire after", "concurrency -1", `namespace "a_b"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}

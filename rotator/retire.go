@@ -13,19 +13,19 @@ import (
 )
 
 // retire raises min_decryption_version of every key that is ready for it, and
-// deletes what may be trimmed. The view is of the whole cluster, or there is none.
-func (r *run) retire(ctx context.Context, view *survey) {
-	blocked := r.blind(ctx, view)
+// deletes what may be trimmed. The inventory is of the whole cluster, or there is none.
+func (r *run) retire(ctx context.Context, found *inventory) {
+	blocked := r.canSeeAll(ctx, found)
 	for _, k := range r.report.Keys {
 		if r.Retire {
-			k.Retire = r.retireKey(ctx, k, view, blocked)
+			k.Retire = r.retireKey(ctx, k, found, blocked)
 			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
 			for _, l := range k.Retire.WouldBreak {
 				r.Log.Warn("would break", "key", k.key().String(), "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
 			}
 		}
 		if r.Trim {
-			k.Trim = r.trimKey(ctx, k, view, blocked)
+			k.Trim = r.trimKey(ctx, k, found, blocked)
 			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To, "reason", k.Trim.Reason)
 		}
 	}
@@ -42,13 +42,13 @@ func obstaclef(kind Obstacle, such []Left, format string, args ...any) obstacle 
 	return obstacle{kind, fmt.Sprintf(format, args...), such}
 }
 
-// blind returns why not all ciphertext of the cluster can be accounted for.
-func (r *run) blind(ctx context.Context, view *survey) obstacle {
-	if len(view.unread) > 0 {
-		return obstaclef(ObstacleUnread, view.unread, "not everything can be seen: %s", view.unread[0])
+// canSeeAll returns why not all ciphertext of the cluster can be accounted for.
+func (r *run) canSeeAll(ctx context.Context, found *inventory) obstacle {
+	if len(found.unread) > 0 {
+		return obstaclef(ObstacleUnread, found.unread, "not everything can be seen: %s", found.unread[0])
 	}
-	if view.stray.LeftCount > 0 {
-		return obstaclef(ObstacleUnlabelled, view.stray.Left, "%d Secrets do not say what key they belong to, such as %s", view.stray.LeftCount, view.stray.Left[0])
+	if found.unassigned.LeftCount > 0 {
+		return obstaclef(ObstacleUnlabelled, found.unassigned.Left, "%d Secrets do not say what key they belong to, such as %s", found.unassigned.LeftCount, found.unassigned.Left[0])
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
@@ -65,7 +65,7 @@ func (r *run) blind(ctx context.Context, view *survey) obstacle {
 }
 
 // unfinished returns why old versions of a key may still be needed.
-func (r *run) unfinished(k *KeyReport, t *tally, blocked obstacle) obstacle {
+func (r *run) unfinished(k *KeyReport, t *keyCount, blocked obstacle) obstacle {
 	switch {
 	case k.Error != "":
 		return obstaclef(ObstacleError, nil, "the run failed: %s", k.Error)
@@ -81,7 +81,7 @@ func (r *run) unfinished(k *KeyReport, t *tally, blocked obstacle) obstacle {
 	return obstacle{}
 }
 
-func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked obstacle) *RetireReport {
+func (r *run) retireKey(ctx context.Context, k *KeyReport, found *inventory, blocked obstacle) *RetireReport {
 	// Read right before, so that it is never lowered.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
@@ -91,18 +91,18 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	not := func(format string, args ...any) *RetireReport {
 		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
-	if o := r.unfinished(k, view.of(k.key()), blocked); o.kind != "" {
+	if o := r.unfinished(k, found.of(k.key()), blocked); o.kind != "" {
 		return &RetireReport{From: from, To: from, Reason: o.reason, Blocked: o.kind, WouldBreak: o.such}
 	}
-	gone := r.state.of(k.key()).Gone
+	cleanSince := r.state.of(k.key()).CleanSince
 	target := min(k.Target, info.Latest)
 	if from >= target {
 		return not("every version below %d is retired already", target)
 	}
-	to := gone.ripe(target, r.Now().Add(-r.RetireAfter))
+	to := cleanSince.ready(target, r.Now().Add(-r.RetireAfter))
 	if to <= from {
 		next := max(from, 1) + 1
-		since, ok := gone[next]
+		since, ok := cleanSince[next]
 		if !ok {
 			return not("since when no entry is below version %d is not known yet", next)
 		}
@@ -120,5 +120,5 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, view *survey, blocked
 	}
 	info.MinDecryptionVersion = to
 	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
-	return &RetireReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("no entry below version %d has been seen since %s", to, gone[to].UTC().Format(time.RFC3339))}
+	return &RetireReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("no entry below version %d has been seen since %s", to, cleanSince[to].UTC().Format(time.RFC3339))}
 }

@@ -74,7 +74,7 @@ func (p part) left(reason string) (left []Left) {
 func below(s *corev1.Secret, target int) (old, current []string) {
 	for _, entry := range ciphertext.Entries(s.Data) {
 		switch v, err := ciphertext.Version(s.Data[entry]); {
-		case err != nil: // the survey names it
+		case err != nil: // the inventory names it
 		case v < target:
 			old = append(old, entry)
 		default:
@@ -145,7 +145,7 @@ func (r *run) rewrap(ctx context.Context) {
 
 // work rewraps a batch and writes its Secrets.
 func (r *run) work(ctx context.Context, b *batch) {
-	if r.gaveUp(b.group) || ctx.Err() != nil {
+	if r.isStopped(b.group) || ctx.Err() != nil {
 		return
 	}
 	var items []transit.Item
@@ -165,7 +165,7 @@ func (r *run) work(ctx context.Context, b *batch) {
 		writes.Go(func() {
 			defer func() { <-r.writing }()
 			done, left := r.patch(ctx, p, b.target, mine)
-			r.settle(b.group.key, done, left)
+			r.record(b.group.key, done, left)
 		})
 	}
 	writes.Wait()
@@ -181,14 +181,14 @@ func (r *run) batchFailed(b *batch, err error) {
 	r.keys[b.group.key].fail(err)
 }
 
-func (r *run) gaveUp(g group) bool {
+func (r *run) isStopped(g group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stopped[g]
 }
 
 // settle takes the outcome for one Secret into the report.
-func (r *run) settle(key ciphertext.Key, done []string, left []Left) {
+func (r *run) record(key ciphertext.Key, done []string, left []Left) {
 	r.mu.Lock()
 	k := r.keys[key]
 	k.Rewrapped += len(done)

@@ -10,7 +10,7 @@ import (
 
 // rotate reads the key, gives it a new version if one is due, and so decides
 // where its entries should be.
-func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
+func (r *run) rotate(ctx context.Context, k *KeyReport, t *keyCount) {
 	// Read right before rotating: another run, or Vault's own auto_rotate_period,
 	// may have been faster than the listing.
 	info, err := r.vault.Key(ctx, k.key())
@@ -50,7 +50,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *tally) {
 }
 
 // due decides whether a key gets a new version, and says why or why not.
-func (r *run) due(info transit.KeyInfo, t *tally) (bool, string) {
+func (r *run) due(info transit.KeyInfo, t *keyCount) (bool, string) {
 	age := info.Age(r.Now()).Truncate(time.Second)
 	below, beyond := 0, 0
 	for v, n := range t.versions {
@@ -73,7 +73,7 @@ func (r *run) due(info transit.KeyInfo, t *tally) (bool, string) {
 		return true, "asked for in any case"
 	case info.AutoRotatePeriod > 0:
 		return false, fmt.Sprintf("Vault rotates it by itself every %s (auto_rotate_period)", info.AutoRotatePeriod)
-	case len(r.view.unread) > 0:
+	case len(r.inventory.unread) > 0:
 		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(info.Latest)
 	case below > 0:
 		return false, fmt.Sprintf("%d entries are still below version %d and come first", below, info.Latest)

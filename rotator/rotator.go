@@ -60,12 +60,12 @@ type run struct {
 	keys   map[ciphertext.Key]*KeyReport // those of the report
 	state  *state
 
-	view       *survey // the last look at the Secrets
-	viewNarrow bool    // it was narrowed, so others may have been passed over
-	secrets    int     // number of Secrets found by plan
-	pending    int     // entries to rewrap, as far as plan could see
-	asking     map[keyVersion]bool
-	oldest     map[ciphertext.Key]int // version that an entry had at any time of the run
+	inventory *inventory // the last one
+	narrow    bool       // the last one was of a part of the cluster
+	secrets   int        // number of Secrets found by plan
+	pending   int        // entries to rewrap, as far as plan could see
+	asking    map[keyVersion]bool
+	oldest    map[ciphertext.Key]int // version that an entry had at any time of the run
 
 	writing chan struct{} // has an element for each write under way
 
@@ -162,7 +162,7 @@ func (r *run) steps(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		r.rotate(ctx, k, r.view.of(k.key()))
+		r.rotate(ctx, k, r.inventory.of(k.key()))
 		n := r.toDo(k)
 		r.pending += n
 		work = work || n > 0
@@ -173,7 +173,7 @@ func (r *run) steps(ctx context.Context) error {
 	} else {
 		for _, k := range r.report.Keys {
 			if k.Target > 0 {
-				k.Current = r.view.of(k.key()).entries() - r.toDo(k)
+				k.Current = r.inventory.of(k.key()).entries() - r.toDo(k)
 			}
 		}
 	}
@@ -182,10 +182,10 @@ func (r *run) steps(ctx context.Context) error {
 	}
 	if (r.Retire || r.Trim) && ctx.Err() == nil {
 		if r.narrowed() {
-			r.look(ctx, "retire", r.everywhere(), false)
+			r.refresh(ctx, "retire", r.everywhere(), false)
 		}
 		r.observe()
-		r.retire(ctx, r.view)
+		r.retire(ctx, r.inventory)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("stopped before the end, which the next run will find as it is: %w", context.Cause(ctx))
@@ -195,16 +195,16 @@ func (r *run) steps(ctx context.Context) error {
 
 // plan finds the keys, and how many entries each has at what version.
 func (r *run) plan(ctx context.Context) error {
-	r.look(ctx, "plan", r.asked(), r.narrowed())
+	r.refresh(ctx, "plan", r.asked(), r.narrowed())
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(r.Namespaces) == 0 && len(r.view.unread) > 0 {
-		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces that take part", r.view.unread[0].Reason)
+	if len(r.Namespaces) == 0 && len(r.inventory.unread) > 0 {
+		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces that take part", r.inventory.unread[0].Reason)
 	}
 	for _, name := range r.Keys {
 		mounts := 0
-		for k := range r.view.keys {
+		for k := range r.inventory.keys {
 			if k.Name == name {
 				mounts++
 			}
@@ -214,11 +214,11 @@ func (r *run) plan(ctx context.Context) error {
 			if mount == "" {
 				mount = ciphertext.DefaultTransitMount
 			}
-			r.view.of(ciphertext.Key{Mount: mount, Name: name})
+			r.inventory.of(ciphertext.Key{Mount: mount, Name: name})
 		}
 	}
-	for key := range r.view.keys {
-		k := &KeyReport{Mount: key.Mount, Name: key.Name, PutBack: r.view.keys[key].PutBack}
+	for key := range r.inventory.keys {
+		k := &KeyReport{Mount: key.Mount, Name: key.Name, PutBack: r.inventory.keys[key].PutBack}
 		for _, l := range k.Back {
 			r.Log.Warn("put back", "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
 		}
@@ -228,14 +228,14 @@ func (r *run) plan(ctx context.Context) error {
 	slices.SortFunc(r.report.Keys, func(a, b *KeyReport) int {
 		return strings.Compare(a.key().String(), b.key().String())
 	})
-	r.secrets = r.view.seen
-	r.Log.Info("plan", "secrets", r.view.seen, "keys", len(r.report.Keys), "malformed", r.view.stray.LeftCount)
+	r.secrets = r.inventory.seen
+	r.Log.Info("plan", "secrets", r.inventory.seen, "keys", len(r.report.Keys), "malformed", r.inventory.unassigned.LeftCount)
 	return nil
 }
 
 // toDo counts the entries that are below the target of the key, as last seen.
 func (r *run) toDo(k *KeyReport) (n int) {
-	for v, count := range r.view.of(k.key()).versions {
+	for v, count := range r.inventory.of(k.key()).versions {
 		if v < k.Target {
 			n += count
 		}
@@ -246,7 +246,7 @@ func (r *run) toDo(k *KeyReport) (n int) {
 // atTarget is whether the last look saw each entry of every key at its target.
 func (r *run) atTarget() bool {
 	for _, k := range r.report.Keys {
-		for v := range r.view.of(k.key()).versions {
+		for v := range r.inventory.of(k.key()).versions {
 			if v != k.Target {
 				return false
 			}
@@ -255,27 +255,27 @@ func (r *run) atTarget() bool {
 	return true
 }
 
-// look makes a survey the one that counts.
-func (r *run) look(ctx context.Context, phase string, a area, narrow bool) {
-	r.view, r.viewNarrow = r.survey(ctx, phase, a), narrow
+// refresh takes the inventory that counts from now on.
+func (r *run) refresh(ctx context.Context, phase string, a area, narrow bool) {
+	r.inventory, r.narrow = r.takeInventory(ctx, phase, a), narrow
 }
 
 // verify lists again and puts what it finds into the report. If plan saw every
 // entry at its target already, nothing was written and plan's look stands.
 func (r *run) verify(ctx context.Context) {
 	if !r.atTarget() {
-		r.look(ctx, "verify", r.asked(), r.narrowed())
+		r.refresh(ctx, "verify", r.asked(), r.narrowed())
 	}
-	for _, l := range r.view.unread {
+	for _, l := range r.inventory.unread {
 		r.report.leave(l)
 	}
-	for _, l := range r.view.stray.Left {
+	for _, l := range r.inventory.unassigned.Left {
 		r.report.leave(l)
 	}
-	r.report.LeftCount += r.view.stray.LeftCount - len(r.view.stray.Left)
+	r.report.LeftCount += r.inventory.unassigned.LeftCount - len(r.inventory.unassigned.Left)
 	r.report.log(r.Log)
 	for _, k := range r.report.Keys {
-		t := r.view.of(k.key())
+		t := r.inventory.of(k.key())
 		k.Secrets, k.Versions, k.Pending, k.Remainder = t.secrets, t.versions, t.pending, t.left
 		k.Oldest, k.Failed = t.oldest(0), t.left.LeftCount-t.passed
 		r.Log.Info("verified", "key", k.key().String(), "target", k.Target, "secrets", k.Secrets,

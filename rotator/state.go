@@ -32,15 +32,15 @@ const (
 	maxVersionsKept = 500
 )
 
-// gone has, for a version of a key, since when no entry below it was seen
+// cleanSince has, for a version of a key, since when no entry below it was seen
 // anywhere. It is per version because a key may be rotated more often than
 // versions are retired: what was clean a week ago counts, whatever came since.
-type gone map[int]time.Time
+type cleanSince map[int]time.Time
 
 // observe takes in what a look at the entries found: the oldest version among
-// them. Only a look at the whole cluster can tell that something is gone; any
+// them. Only a look at the whole cluster can tell that something is clean; any
 // look can tell that it is back.
-func (g gone) observe(k *KeyReport, oldest int, whole bool, now time.Time) {
+func (g cleanSince) observe(k *KeyReport, oldest int, whole bool, now time.Time) {
 	first := max(k.MinDecryption, 1, k.Target-maxVersionsKept) + 1
 	for v := range g {
 		if v > oldest || v > k.Target || v < first {
@@ -57,9 +57,9 @@ func (g gone) observe(k *KeyReport, oldest int, whole bool, now time.Time) {
 	}
 }
 
-// ripe returns the highest version, no higher than the target, below which
+// ready returns the highest version, no higher than the target, below which
 // nothing was seen since before; 0 for none.
-func (g gone) ripe(target int, before time.Time) (version int) {
+func (g cleanSince) ready(target int, before time.Time) (version int) {
 	for v, since := range g {
 		if v <= target && v > version && !since.After(before) {
 			version = v
@@ -70,7 +70,7 @@ func (g gone) ripe(target int, before time.Time) (version int) {
 
 // observeRefused takes in below which version Vault refuses to decrypt, for a map
 // that has since when it does.
-func (g gone) observeRefused(info transit.KeyInfo, now time.Time) {
+func (g cleanSince) observeRefused(info transit.KeyInfo, now time.Time) {
 	first := max(info.MinAvailableVersion, 1, info.MinDecryptionVersion-maxVersionsKept) + 1
 	for v := range g {
 		if v < first || v > info.MinDecryptionVersion {
@@ -88,7 +88,7 @@ func (g gone) observeRefused(info transit.KeyInfo, now time.Time) {
 type keyState struct {
 	*KeyReport           // of the last run that looked at it
 	Finished   time.Time `json:"finished"`
-	memory
+	history
 }
 
 // runState is what the ConfigMap holds of the last run as a whole.
@@ -99,24 +99,24 @@ type runState struct {
 	LastDone *time.Time `json:"lastDone,omitempty"`
 }
 
-// memory is what is known of a key only because it was seen and noted.
-type memory struct {
-	Gone    gone `json:"noneBelowSince"`
-	Refused gone `json:"refusedBelowSince"`
+// history is what is known of a key only because it was seen and noted.
+type history struct {
+	CleanSince cleanSince `json:"noneBelowSince"`
+	Refused    cleanSince `json:"refusedBelowSince"`
 }
 
 // state is the ConfigMap as it was read, and what is known of each key.
 type state struct {
 	stored   *corev1.ConfigMap
 	lastDone *time.Time
-	keys     map[ciphertext.Key]memory
+	keys     map[ciphertext.Key]history
 }
 
 // of returns what is known of a key, which may be nothing yet.
-func (s *state) of(k ciphertext.Key) memory {
+func (s *state) of(k ciphertext.Key) history {
 	m, ok := s.keys[k]
 	if !ok {
-		m = memory{Gone: gone{}, Refused: gone{}}
+		m = history{CleanSince: cleanSince{}, Refused: cleanSince{}}
 		s.keys[k] = m
 	}
 	return m
@@ -144,7 +144,7 @@ func (r *run) loadState(ctx context.Context) error {
 	if err != nil {
 		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
 	}
-	r.state = &state{stored: stored, keys: map[ciphertext.Key]memory{}}
+	r.state = &state{stored: stored, keys: map[ciphertext.Key]history{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
 			var last runState
@@ -155,7 +155,7 @@ func (r *run) loadState(ctx context.Context) error {
 		}
 		var k struct {
 			Mount, Name string
-			memory
+			history
 		}
 		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
 			// To know nothing is safe: it only makes retirement wait longer.
@@ -163,7 +163,7 @@ func (r *run) loadState(ctx context.Context) error {
 			continue
 		}
 		known := r.state.of(ciphertext.Key{Mount: k.Mount, Name: k.Name})
-		maps.Copy(known.Gone, k.Gone)
+		maps.Copy(known.CleanSince, k.CleanSince)
 		maps.Copy(known.Refused, k.Refused)
 	}
 	return nil
@@ -218,22 +218,22 @@ func (r *run) saveState(ctx context.Context) error {
 
 // observe takes the last look at the cluster into the state.
 func (r *run) observe() {
-	if r.view == nil {
+	if r.inventory == nil {
 		return
 	}
-	whole := !r.viewNarrow && len(r.view.unread) == 0 && r.view.stray.LeftCount == 0
+	whole := !r.narrow && len(r.inventory.unread) == 0 && r.inventory.unassigned.LeftCount == 0
 	for _, k := range r.report.Keys {
 		if k.Target == 0 {
 			continue
 		}
-		key, now := k.key(), r.view.of(k.key()).oldest(k.Target)
+		key, now := k.key(), r.inventory.of(k.key()).oldest(k.Target)
 		if was, ok := r.oldest[key]; !ok || now < was {
 			r.oldest[key] = now
 		}
-		// What this run itself has rewrapped was not gone before; and the state may
+		// What this run itself has rewrapped was not clean before; and the state may
 		// have been read anew since.
-		r.state.of(key).Gone.observe(k, r.oldest[key], false, r.Now().UTC())
-		r.state.of(key).Gone.observe(k, now, whole, r.Now().UTC())
+		r.state.of(key).CleanSince.observe(k, r.oldest[key], false, r.Now().UTC())
+		r.state.of(key).CleanSince.observe(k, now, whole, r.Now().UTC())
 	}
 }
 

@@ -10,32 +10,32 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-func TestGoneObserve(t *testing.T) {
+func TestCleanSinceObserve(t *testing.T) {
 	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
 	now := then.Add(24 * time.Hour)
 	tests := map[string]struct {
-		had     gone
+		had     cleanSince
 		min     int // MinDecryption
 		target  int
 		oldest  int
 		partial bool
-		want    gone
+		want    cleanSince
 	}{
-		"all at the target":              {min: 1, target: 3, oldest: 3, want: gone{2: now, 3: now}},
-		"one behind":                     {min: 1, target: 3, oldest: 2, want: gone{2: now}},
-		"nothing gone":                   {min: 1, target: 3, oldest: 1, want: gone{}},
-		"what was gone stays gone":       {had: gone{2: then}, min: 1, target: 3, oldest: 3, want: gone{2: then, 3: now}},
-		"what came back is not":          {had: gone{2: then, 3: then}, min: 1, target: 3, oldest: 2, want: gone{2: then}},
-		"a partial look adds nothing":    {had: gone{2: then}, min: 1, target: 3, oldest: 3, partial: true, want: gone{2: then}},
-		"a partial look takes away":      {had: gone{2: then, 3: then}, min: 1, target: 3, oldest: 2, partial: true, want: gone{2: then}},
-		"retired versions are forgotten": {had: gone{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5, want: gone{4: then, 5: now}},
-		"a key restored from a backup":   {had: gone{2: then, 9: then}, min: 1, target: 3, oldest: 3, want: gone{2: then, 3: now}},
-		"an entry from the future":       {min: 1, target: 2, oldest: 7, want: gone{2: now}},
+		"all at the target":              {min: 1, target: 3, oldest: 3, want: cleanSince{2: now, 3: now}},
+		"one behind":                     {min: 1, target: 3, oldest: 2, want: cleanSince{2: now}},
+		"nothing gone":                   {min: 1, target: 3, oldest: 1, want: cleanSince{}},
+		"what was cleanSince stays gone": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, want: cleanSince{2: then, 3: now}},
+		"what came back is not":          {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2, want: cleanSince{2: then}},
+		"a partial look adds nothing":    {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, partial: true, want: cleanSince{2: then}},
+		"a partial look takes away":      {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2, partial: true, want: cleanSince{2: then}},
+		"retired versions are forgotten": {had: cleanSince{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5, want: cleanSince{4: then, 5: now}},
+		"a key restored from a backup":   {had: cleanSince{2: then, 9: then}, min: 1, target: 3, oldest: 3, want: cleanSince{2: then, 3: now}},
+		"an entry from the future":       {min: 1, target: 2, oldest: 7, want: cleanSince{2: now}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			if test.had == nil {
-				test.had = gone{}
+				test.had = cleanSince{}
 			}
 			test.had.observe(&KeyReport{MinDecryption: test.min, Target: test.target}, test.oldest, !test.partial, now)
 			if diff := cmp.Diff(test.want, test.had); diff != "" {
@@ -43,16 +43,16 @@ func TestGoneObserve(t *testing.T) {
 			}
 		})
 	}
-	g := gone{}
+	g := cleanSince{}
 	g.observe(&KeyReport{MinDecryption: 1, Target: 5000}, 5000, true, now)
 	if len(g) != maxVersionsKept {
 		t.Errorf("%d versions are kept, want %d", len(g), maxVersionsKept)
 	}
 }
 
-func TestGoneRipe(t *testing.T) {
+func TestCleanSinceReady(t *testing.T) {
 	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
-	g := gone{2: then, 3: then.Add(24 * time.Hour), 4: then.Add(48 * time.Hour)}
+	g := cleanSince{2: then, 3: then.Add(24 * time.Hour), 4: then.Add(48 * time.Hour)}
 	tests := map[string]struct {
 		target int
 		before time.Time
@@ -66,7 +66,7 @@ func TestGoneRipe(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := g.ripe(test.target, test.before); got != test.want {
+			if got := g.ready(test.target, test.before); got != test.want {
 				t.Errorf("got %d, want %d", got, test.want)
 			}
 		})

@@ -71,7 +71,7 @@ func ReadSummary(m *corev1.ConfigMap) (*Summary, error) {
 			continue
 		}
 		k := KeySummary{KeyReport: *stored.KeyReport, Finished: stored.Finished}
-		k.CleanSince = stored.Gone[max(k.Opens(), 1)+1]
+		k.CleanSince = stored.CleanSince[max(k.Opens(), 1)+1]
 		trimmed := k.MinAvailable
 		if k.Trim != nil && k.Trim.Done {
 			trimmed = k.Trim.To

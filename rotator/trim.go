@@ -12,7 +12,7 @@ import (
 // so long that nobody can have missed them. What a run may not find out is how long
 // min_decryption_version has been where it is: Vault does not say, so the time
 // counts from the first run that saw it.
-func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked obstacle) *TrimReport {
+func (r *run) trimKey(ctx context.Context, k *KeyReport, found *inventory, blocked obstacle) *TrimReport {
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
 		return &TrimReport{Reason: "the key cannot be read: " + err.Error()}
@@ -21,7 +21,7 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked o
 	not := func(format string, args ...any) *TrimReport {
 		return &TrimReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
-	t := view.of(k.key())
+	t := found.of(k.key())
 	if o := r.unfinished(k, t, blocked); o.kind != "" {
 		return not("%s", o.reason)
 	}
@@ -31,7 +31,7 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, view *survey, blocked o
 	if min <= max(from, 1) {
 		return not("no version is retired that is not trimmed already")
 	}
-	to := refused.ripe(min, r.Now().Add(-r.RetireAfter))
+	to := refused.ready(min, r.Now().Add(-r.RetireAfter))
 	if to <= from {
 		next := max(from, 1) + 1
 		since := refused[next]

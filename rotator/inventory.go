@@ -9,16 +9,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// survey is what one listing found.
-type survey struct {
-	keys   map[ciphertext.Key]*tally
-	stray  Remainder // Secrets whose settings do not say what key they belong to
-	unread []Left
-	seen   int
+// inventory is what one listing found.
+type inventory struct {
+	keys       map[ciphertext.Key]*keyCount
+	unassigned Remainder // Secrets whose settings do not say what key they belong to
+	unread     []Left
+	seen       int
 }
 
-// tally is the part of one key.
-type tally struct {
+// keyCount is the part of one key.
+type keyCount struct {
 	secrets  int
 	versions map[int]int // entries by key version
 	pending  int         // entries below the target
@@ -29,7 +29,7 @@ type tally struct {
 
 // oldest returns the oldest version among the entries, or none if there are no
 // entries.
-func (t *tally) oldest(none int) int {
+func (t *keyCount) oldest(none int) int {
 	oldest := 0
 	for v := range t.versions {
 		if oldest == 0 || v < oldest {
@@ -42,27 +42,27 @@ func (t *tally) oldest(none int) int {
 	return oldest
 }
 
-func (t *tally) entries() (n int) {
+func (t *keyCount) entries() (n int) {
 	for _, count := range t.versions {
 		n += count
 	}
 	return n
 }
 
-// of returns the tally of a key, which may have no Secrets.
-func (s *survey) of(k ciphertext.Key) *tally {
+// of returns the keyCount of a key, which may have no Secrets.
+func (s *inventory) of(k ciphertext.Key) *keyCount {
 	t := s.keys[k]
 	if t == nil {
-		t = &tally{versions: map[int]int{}}
+		t = &keyCount{versions: map[int]int{}}
 		s.keys[k] = t
 	}
 	return t
 }
 
-// survey lists the area and counts. Malformed Secrets and entries are left.
+// takeInventory lists the area and counts. Malformed Secrets and entries are left.
 // Once targets are known (see judge), so is what cannot get to them.
-func (r *run) survey(ctx context.Context, phase string, a area) *survey {
-	s := &survey{keys: map[ciphertext.Key]*tally{}}
+func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventory {
+	s := &inventory{keys: map[ciphertext.Key]*keyCount{}}
 	total := r.secrets
 	s.unread = r.each(ctx, a, func(secret *corev1.Secret) {
 		s.seen++
@@ -75,11 +75,11 @@ func (r *run) survey(ctx context.Context, phase string, a area) *survey {
 	return s
 }
 
-func (r *run) count(ctx context.Context, s *survey, secret *corev1.Secret) {
+func (r *run) count(ctx context.Context, s *inventory, secret *corev1.Secret) {
 	whole := entryRef{secret.Namespace, secret.Name, ""}
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
-		s.stray.leave(whole.left(fmt.Sprintf("is not a well-formed ciphertext Secret: %s", err)))
+		s.unassigned.leave(whole.left(fmt.Sprintf("is not a well-formed ciphertext Secret: %s", err)))
 		return
 	}
 	if r.Mount != "" && set.Key.Mount != r.Mount {
@@ -108,7 +108,7 @@ func (r *run) count(ctx context.Context, s *survey, secret *corev1.Secret) {
 
 // judge finds out whether a well-formed entry is where it should be, and if it
 // is not, why.
-func (r *run) judge(ctx context.Context, k *KeyReport, t *tally, secret *corev1.Secret, ref entryRef, version int) {
+func (r *run) judge(ctx context.Context, k *KeyReport, t *keyCount, secret *corev1.Secret, ref entryRef, version int) {
 	if version > k.After {
 		if newest := r.newest(ctx, k, version); version > newest {
 			t.left.leave(ref.left(fmt.Sprintf("has key version %d, and the newest of %s is %d: it comes from another Vault, or this one was restored from an older backup", version, k.key(), newest)))
