@@ -196,16 +196,16 @@ func TestEditOpensAgain(t *testing.T) {
 	tm.ends(cli.ExitDone)
 	tm.opens(3)
 	second := tm.given(2)
-	if !strings.Contains(second, "# Nothing has been written yet, as this cannot be read:\n#   line ") || !strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
+	if !strings.Contains(second, "# Nothing has been written yet, as the text is invalid:\n#   line ") || !strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
 		t.Errorf("the second time it was\n%s", second)
 	}
 	third := tm.given(3)
 	lines := strings.Split(third, "\n")
-	for _, want := range []struct{ FixedValues, line string }{{`entry "a" is there twice`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
-		i := strings.Index(third, want.FixedValues)
+	for _, want := range []struct{ text, line string }{{`entry "a" is duplicated`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
+		i := strings.Index(third, want.text)
 		var n int
 		if i < 0 {
-			t.Errorf("%q is not in\n%s", want.FixedValues, third)
+			t.Errorf("%q is not in\n%s", want.text, third)
 			continue
 		}
 		start := strings.LastIndex(third[:i], "line ")
@@ -224,7 +224,7 @@ func TestEditOpensAgain(t *testing.T) {
 	tm = u.start(`echo 'a: "lost' > "$1"`, ``)
 	tm.ends(cli.ExitFailed)
 	tm.opens(2)
-	tm.shows("nothing was written: what was saved cannot be read")
+	tm.shows("nothing was written: the saved text is invalid")
 	if strings.Contains(tm.shown(), "lost") {
 		t.Errorf("a value is shown:\n%s", tm.shown())
 	}
@@ -268,15 +268,15 @@ func TestEditConflict(t *testing.T) {
 			theirs(u)
 			tm.types("\n")
 			if test.answer != "" {
-				tm.shows("Write it all the same? [y/N] ")
+				tm.shows("Write it anyway? [y/N] ")
 				tm.types(test.answer)
 			}
 			tm.ends(test.code)
 			tm.opens(2)
 			second := tm.given(2)
 			for _, want := range []string{
-				"#   nothing was written, as others changed the same meanwhile: a\n",
-				"# Below is your value, which will be written over theirs. Theirs is:\n#   a: |-\n#     line 1\n#     line 2\n",
+				"#   nothing was written: others have changed the same entries: a\n",
+				"# Your value is below, and will replace theirs, which is:\n#   a: |-\n#     line 1\n#     line 2\n",
 				"\na: ours\nb: ours\nc: \"theirs too\"\n",
 			} {
 				if !strings.Contains(second, want) {
@@ -309,7 +309,7 @@ func TestEditBrokenOff(t *testing.T) {
 			tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
 			was = tm.secret("matrix")
 			tm.types("\n")
-			tm.shows("Write it all the same?")
+			tm.shows("Write it anyway?")
 			tm.command.Process.Signal(syscall.SIGTERM)
 		}},
 	} {

@@ -163,8 +163,8 @@ func TestMountAnswers(t *testing.T) {
 		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, cli.ExitDone, "a      0640   7       1", ""},
 		{"error code", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files, Error: &v1alpha1.Error{Code: "Oops"}}}, cli.ExitFailed, "", `error code "Oops"`},
 		{"no versions", odd{answer: &v1alpha1.MountResponse{Files: files}}, cli.ExitFailed, "", "without object versions"},
-		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, cli.ExitDone, "PATH", "answered with no files"},
-		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, cli.ExitDone, "a      0640   7       -", "object version b: 2, which is none of the files"},
+		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, cli.ExitDone, "PATH", "responded with no files"},
+		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, cli.ExitDone, "a      0640   7       -", "object version b: 2, which is not of a file"},
 		{"path that leads out", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}}, cli.ExitFailed, "", "writing the files"},
 		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, cli.ExitFailed, "", "the provider refused the mount: PermissionDenied: role matrix says no"},
 		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, cli.ExitFailed, "", "hint: this error is not final for the kubelet"},
@@ -189,7 +189,7 @@ func TestMountAnswers(t *testing.T) {
 // A provider that does not answer is not waited for any longer than asked.
 func TestMountTimeout(t *testing.T) {
 	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token", file(t, "x"), "--timeout", "100ms")
-	if code != cli.ExitFailed || !strings.Contains(stderr, "error: the provider did not answer in time: ") {
+	if code != cli.ExitFailed || !strings.Contains(stderr, "error: the provider did not respond in time: ") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }

@@ -13,24 +13,26 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
-// UsageError is an error of the command line.
+// UsageError is an error in the command line.
 type UsageError struct{ error }
 
 func (e UsageError) Unwrap() error { return e.error }
 
+// Usage marks an error as one in the command line.
 func Usage(err error) error { return UsageError{err} }
 
+// Usagef returns an error in the command line.
 func Usagef(format string, args ...any) error { return Usage(display.Errorf(format, args...)) }
 
-// toDoError is what a verb found that somebody has to do something about, as
-// opposed to what kept it from finding out.
+// toDoError is a finding that needs action, as opposed to a failure of the verb.
 type toDoError struct{ error }
 
 func (e toDoError) Unwrap() error { return e.error }
 
+// ToDo marks an error as a finding, with exit code 3.
 func ToDo(err error) error { return toDoError{err} }
 
-// hintedError is an error with what to do about it.
+// hintedError is an error with hints about what to do.
 type hintedError struct {
 	error
 	hints []string
@@ -38,6 +40,7 @@ type hintedError struct {
 
 func (e hintedError) Unwrap() error { return e.error }
 
+// WithHint adds hints about what to do.
 func WithHint(err error, hints ...string) error { return hintedError{err, hints} }
 
 // ReportError writes an error for people and returns the exit code.
@@ -47,7 +50,7 @@ func ReportError(w io.Writer, name string, err error) int {
 		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(display.Lines(h), "\n", "\n      "))
 	}
 	if bad := (UsageError{}); errors.As(err, &bad) {
-		fmt.Fprintf(w, "hint: %s --help shows what there is\n", name)
+		fmt.Fprintf(w, "hint: see %s --help\n", name)
 		return exitUsage
 	}
 	if found := (toDoError{}); errors.As(err, &found) {
@@ -56,20 +59,20 @@ func ReportError(w io.Writer, name string, err error) int {
 	return ExitFailed
 }
 
-// hints are those that the error brings, or else what its kind tells.
+// hints returns the hints of an error, or those of its kind.
 func hints(err error) []string {
 	if h := (hintedError{}); errors.As(err, &h) {
 		return h.hints
 	}
 	switch {
 	case errors.Is(err, transit.ErrInvalidToken):
-		return []string{"the token in VAULT_TOKEN or ~/.vault-token has ended: log in with: vault login"}
+		return []string{"the token in VAULT_TOKEN or ~/.vault-token has expired: log in with: vault login"}
 	case errors.Is(err, transit.ErrSealed):
-		return []string{"ask whoever runs Vault to unseal it; vault status shows its state"}
+		return []string{"ask the operator of Vault to unseal it; vault status shows its state"}
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout), errors.Is(err, transit.ErrNotVault):
 		return []string{"check VAULT_ADDR, and for TLS VAULT_CACERT; vault status tries the same connection"}
 	case errors.Is(err, transit.ErrDenied):
-		return []string{"check that the Vault token has not ended, and its policies: vault-setup prints the ones that are needed"}
+		return []string{"check that the Vault token has not expired, and its policies: vault-setup prints the required ones"}
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return []string{"kubectl auth can-i --list shows what you may do in this namespace"}
 	case utilnet.IsConnectionRefused(err):

@@ -18,14 +18,14 @@ const (
 	ExitToDo   = 3 // nothing failed, and there is something to do
 )
 
-// Environment is what a verb gets of the process it runs in.
+// Environment is the environment of the process.
 type Environment struct {
 	genericiooptions.IOStreams
-	ProgramName string // of the program, in help texts
+	ProgramName string // in help texts
 	Getenv      func(string) string
 }
 
-// Factory is the environment with the flags that all verbs share.
+// Factory makes connections from the environment and the flags that all verbs share.
 type Factory struct {
 	Environment
 	KubeFlags    *genericclioptions.ConfigFlags
@@ -33,10 +33,10 @@ type Factory struct {
 	Audit        transit.Audit // of the verb, for Vault's audit log
 	// InsecureHTTP accepts an http address of Vault outside the loopback interface.
 	InsecureHTTP bool
-	Started      bool // a verb has been reached: what fails from here on is not usage
+	Started      bool // a verb runs: later errors are not usage errors
 }
 
-// NewFactory returns a program without flags yet.
+// NewFactory returns a factory without flags.
 func NewFactory(env Environment) *Factory {
 	return &Factory{Environment: env, KubeFlags: newKubeFlags()}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
-// newKubeFlags are kubectl's flags, as far as they make sense here.
+// newKubeFlags returns the flags of kubectl that apply here.
 func newKubeFlags() *genericclioptions.ConfigFlags {
 	f := genericclioptions.NewConfigFlags(true)
 	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil, nil, nil, nil
@@ -22,15 +22,14 @@ func newKubeFlags() *genericclioptions.ConfigFlags {
 	return f
 }
 
-// KubeClient connects to the cluster of the kubeconfig. The server has its own
-// limits, made for that; client-go's would throttle a status of a large cluster
-// to five pages a second.
+// KubeClient returns a client for the cluster of the kubeconfig, without client-go's rate limit of
+// five requests a second: the API server has its own limits.
 func (p *Factory) KubeClient() (kubernetes.Interface, error) {
 	return p.KubeClientAs("secretmanager", -1)
 }
 
-// KubeClientAs connects under a name, which the API server notes with all that is
-// written, and asks no more often than that in a second.
+// KubeClientAs returns a client with a user agent, which the API server records as the manager of
+// what is written, and at most qps requests a second.
 func (p *Factory) KubeClientAs(name string, qps float32) (kubernetes.Interface, error) {
 	config, err := p.RESTConfig()
 	if err != nil {
@@ -45,14 +44,14 @@ func (p *Factory) KubeClientAs(name string, qps float32) (kubernetes.Interface, 
 	return client, nil
 }
 
+// RESTConfig returns the configuration of a client.
 func (p *Factory) RESTConfig() (*rest.Config, error) {
 	config, err := p.KubeFlags.ToRESTConfig()
 	if err != nil {
 		return nil, p.noCluster(err)
 	}
 	config.QPS = -1
-	// Lists are long: protobuf takes a fifth of the time of JSON to read, and
-	// ciphertext is not worth compressing.
+	// Protobuf takes a fifth of the time of JSON to decode, and ciphertext does not compress.
 	config.DisableCompression = true
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
@@ -61,10 +60,10 @@ func (p *Factory) RESTConfig() (*rest.Config, error) {
 
 func (p *Factory) noCluster(err error) error {
 	return WithHint(fmt.Errorf("reading the kubeconfig: %w", err),
-		"set KUBECONFIG or --kubeconfig; kubectl config get-contexts shows what there is")
+		"set KUBECONFIG or --kubeconfig; kubectl config get-contexts lists the contexts")
 }
 
-// ClusterNamespace is the namespace that kubectl would use.
+// ClusterNamespace returns the namespace that kubectl would use.
 func (p *Factory) ClusterNamespace() (string, error) {
 	ns, _, err := p.KubeFlags.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
@@ -73,9 +72,8 @@ func (p *Factory) ClusterNamespace() (string, error) {
 	return ns, nil
 }
 
-// OfflineNamespace is the namespace that kubectl would use, and empty when
-// there is nothing that tells: "default" is right for a cluster without any
-// configuration, but not for no cluster at all.
+// OfflineNamespace returns the namespace that kubectl would use, or an empty one where no flag and
+// no kubeconfig names one: without a cluster, "default" would be a guess.
 func (p *Factory) OfflineNamespace() (string, error) {
 	if ns := *p.KubeFlags.Namespace; ns != "" {
 		return ns, nil
@@ -89,7 +87,7 @@ func (p *Factory) OfflineNamespace() (string, error) {
 	if name := *p.KubeFlags.Context; name != "" {
 		current = name
 	}
-	if _, there := raw.Contexts[current]; !there {
+	if _, found := raw.Contexts[current]; !found {
 		if current != "" {
 			return "", p.noCluster(fmt.Errorf("context %q does not exist", current))
 		}
@@ -106,7 +104,7 @@ func (p *Factory) OfflineNamespace() (string, error) {
 func (p *Factory) RequireNamespace(why string) (string, error) {
 	ns, err := p.OfflineNamespace()
 	if err == nil && ns == "" {
-		err = Usage(errors.New("no namespace: " + why + "; name it with -n, as there is no kubeconfig that would"))
+		err = Usage(errors.New("no namespace: " + why + "; set -n, as no kubeconfig names one"))
 	}
 	return ns, err
 }

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// PrintSecret writes a Secret as -o says: yaml, json or name.
+// PrintSecret writes a Secret as yaml, json or name.
 func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {
 	var printer printers.ResourcePrinter
 	switch format {
@@ -32,7 +32,7 @@ func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {
 	switch {
 	case format == "json":
 		text = display.JSON(text)
-	case format == "yaml" && (err != nil || !isHarmlessYAML(text)): // the printer does not take every character
+	case format == "yaml" && (err != nil || !isHarmlessYAML(text)): // the printer does not support every character
 		if text, err = print(&printers.JSONPrinter{}, secret); err == nil {
 			text, err = quotedYAML(text)
 		}
@@ -44,20 +44,20 @@ func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {
 }
 
 func print(printer printers.ResourcePrinter, secret *corev1.Secret) ([]byte, error) {
-	// Bookkeeping of the API server that nobody reads, as kubectl leaves it out.
+	// As kubectl does.
 	printer = &printers.OmitManagedFieldsPrinter{Delegate: printer}
 	var b bytes.Buffer
 	err := printers.NewTypeSetter(scheme.Scheme).ToPrinter(printer).PrintObj(secret, &b)
 	return b.Bytes(), err
 }
 
-// isHarmlessYAML reports whether no text of others begins a line, or acts on a terminal
-// or a CI system. A text of several lines is shown as such below a |.
+// isHarmlessYAML reports whether no untrusted text begins a line, or controls a terminal or a CI
+// system. Blocks after a | would begin lines.
 func isHarmlessYAML(text []byte) bool {
 	return display.Lines(string(text)) == string(text) && !bytes.Contains(text, []byte(": |"))
 }
 
-// quotedYAML makes YAML of JSON, with each text in double quotes.
+// quotedYAML converts JSON to YAML with each string in double quotes.
 func quotedYAML(text []byte) ([]byte, error) {
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(display.JSON(text), &document); err != nil { // JSON is YAML
@@ -82,7 +82,7 @@ func quotedYAML(text []byte) ([]byte, error) {
 	return display.JSON(b.Bytes()), nil
 }
 
-// PrintDocument writes a document of ours as json or yaml.
+// PrintDocument writes a document as json or yaml.
 func (p *Factory) PrintDocument(document any, format string) error {
 	if format != "yaml" {
 		return WriteJSON(p.Out, document)
@@ -97,7 +97,7 @@ func (p *Factory) PrintDocument(document any, format string) error {
 	if err := decoder.Decode(&plain); err != nil {
 		return err
 	}
-	// YAML shows a text of several lines as such.
+	// YAML would write a text of several lines as lines.
 	if text, err = yaml.Marshal(display.Strings(plain)); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (p *Factory) PrintDocument(document any, format string) error {
 	return err
 }
 
-// WriteJSON writes a document of ours for people and programs.
+// WriteJSON writes a document as indented JSON.
 func WriteJSON(w io.Writer, document any) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -118,7 +118,7 @@ func WriteJSON(w io.Writer, document any) error {
 	return err
 }
 
-// Plural is "1 entry", "2 entries".
+// Plural returns "1 entry", "2 entries".
 func Plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -7,19 +7,19 @@ import (
 	"golang.org/x/term"
 )
 
-// IsTerminal is whether a person reads, or writes, there.
+// IsTerminal reports whether a stream is a terminal.
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Animated is whether something may move there: a bar is drawn by going back.
+// Animated reports whether a progress bar can be drawn on a stream.
 func (p *Factory) Animated(w io.Writer) bool { return IsTerminal(w) && p.Getenv("TERM") != "dumb" }
 
-// Colored is whether colours may be used there: see no-color.org.
+// Colored reports whether colors can be used on a stream: see no-color.org.
 func (p *Factory) Colored(w io.Writer) bool { return p.Animated(w) && p.Getenv("NO_COLOR") == "" }
 
-// The colours of a terminal's own palette.
+// Colors of the terminal's palette.
 const (
 	Red    = "\x1b[31m"
 	Green  = "\x1b[32m"

@@ -11,17 +11,17 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// vaultPatience is how long a person waits for a Vault that does not answer.
-const vaultPatience = 5 * time.Second
+// retryFor bounds the retries while Vault does not respond and a person waits.
+const retryFor = 5 * time.Second
 
-// VaultSettings are how to reach Vault, as far as the user says: --vault-addr or
-// VAULT_ADDR, and the variables of the vault command. No address ever comes from
-// what a verb looks at, since its author would get the user's credentials.
+// VaultSettings returns how to reach Vault by --vault-addr, VAULT_ADDR and the variables of the
+// vault command. No address comes from a manifest or from the cluster, as its author would get the
+// user's credentials.
 func (p *Factory) VaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.Getenv)
 	c.Address = cmp.Or(p.VaultAddress, c.Address)
 	c.InsecureHTTP = c.InsecureHTTP || p.InsecureHTTP
-	c.RetryFor = vaultPatience
+	c.RetryFor = retryFor
 	return c
 }
 
@@ -34,10 +34,10 @@ func (p *Factory) vaultConfig() (transit.Config, error) {
 	return c, nil
 }
 
-// VaultSession returns a session as the user of the vault command.
+// VaultSession returns a session with the token of the user.
 func (p *Factory) VaultSession() (*transit.Session, error) { return p.LimitedVaultSession(0) }
 
-// LimitedVaultSession asks Vault no more often than that in a second; 0: no limit.
+// LimitedVaultSession returns a session with at most qps requests a second; 0: no limit.
 func (p *Factory) LimitedVaultSession(qps float64) (*transit.Session, error) {
 	config, err := p.vaultConfig()
 	if err != nil {
@@ -55,8 +55,7 @@ func (p *Factory) LimitedVaultSession(qps float64) (*transit.Session, error) {
 	return client.Session(p.Getenv(api.EnvVaultNamespace), transit.StaticToken(token)), nil
 }
 
-// VaultAPI returns the client for what is no business of package transit:
-// policies, roles and mounts.
+// VaultAPI returns a client for policies, roles and mounts, which package transit does not cover.
 func (p *Factory) VaultAPI() (*api.Client, error) {
 	config, err := p.vaultConfig()
 	if err != nil {
@@ -66,7 +65,7 @@ func (p *Factory) VaultAPI() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := transit.NewClient(config); err != nil { // the same checks, the same words
+	if _, err := transit.NewClient(config); err != nil { // for its checks
 		return nil, err
 	}
 	client, err := p.AuditedVaultAPI(config)
@@ -78,7 +77,8 @@ func (p *Factory) VaultAPI() (*api.Client, error) {
 	return client, nil
 }
 
-// AuditedVaultAPI is vaultAPI, and its requests name the verb in Vault's audit log.
+// AuditedVaultAPI returns a client without a token, whose requests name the verb in Vault's audit
+// log.
 func (p *Factory) AuditedVaultAPI(config transit.Config) (*api.Client, error) {
 	client, err := newVaultAPI(config)
 	if err != nil {
@@ -90,15 +90,15 @@ func (p *Factory) AuditedVaultAPI(config transit.Config) (*api.Client, error) {
 	return client, nil
 }
 
-// newVaultAPI makes Vault's own client, without a token.
+// newVaultAPI returns a client without a token.
 func newVaultAPI(config transit.Config) (*api.Client, error) {
 	conf := api.DefaultConfig()
-	conf.Error = nil // of the environment of the process, which p.getenv stands for
+	conf.Error = nil // an error in the environment of the process, which Getenv replaces
 	conf.Address, conf.AgentAddress = config.Address, ""
 	conf.DisableRedirects = config.NoRedirects
 	// The audit headers go to the clients that doctor clones, too.
 	conf.CloneHeaders = true
-	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // Vault's client has a rule of its own
+	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // or the client follows redirects
 	if err := conf.ConfigureTLS(&api.TLSConfig{
 		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,
 		TLSServerName: config.TLSServerName, Insecure: config.Insecure,
@@ -106,14 +106,14 @@ func newVaultAPI(config transit.Config) (*api.Client, error) {
 		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
 	}
 	if !config.InsecureHTTP {
-		// It follows a redirect without a word to us.
+		// The client may still follow a redirect by itself.
 		conf.HttpClient.Transport = transit.RefusePlainHTTP(conf.HttpClient.Transport)
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Vault client: %w", err)
 	}
-	// What api.NewClient took from the environment of the process does not act.
+	// api.NewClient has read the environment of the process.
 	client.ClearToken()
 	client.ClearNamespace()
 	return client, nil

@@ -19,10 +19,10 @@ import (
 // vaultConfigPath names the vault command's own configuration, ~/.vault by default.
 const vaultConfigPath = "VAULT_CONFIG_PATH"
 
-// VaultToken finds the token where the vault command would: in VAULT_TOKEN, with the
-// token helper of ~/.vault, or in ~/.vault-token. Nothing is read from the working
-// directory, which may be a repository of somebody else's. Package cliconfig of
-// Vault's API would do that where HOME is not set, or the helper's path is relative.
+// VaultToken returns the token that the vault command would use: VAULT_TOKEN, that of the token
+// helper of ~/.vault, or ~/.vault-token. It reads nothing from the working directory, which may be
+// a clone of an untrusted repository. Package cliconfig of Vault's API would do so if HOME is not
+// set, or if the path of the helper is relative.
 func (p *Factory) VaultToken() (string, error) {
 	if token := strings.TrimSpace(p.Getenv(api.EnvVaultToken)); token != "" {
 		return token, nil
@@ -33,10 +33,10 @@ func (p *Factory) VaultToken() (string, error) {
 		return "", err
 	}
 	if helper != "" {
-		return tokenOf(helper)
+		return runTokenHelper(helper)
 	}
 	if home == "" {
-		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set, and there is no home directory to look for .vault-token in"),
+		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set, and no home directory with .vault-token is known"),
 			"set VAULT_TOKEN, or HOME to an absolute path")
 	}
 	text, err := os.ReadFile(filepath.Join(home, ".vault-token"))
@@ -45,13 +45,13 @@ func (p *Factory) VaultToken() (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {
-		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token is not there"), "log in with: vault login")
+		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token does not exist"), "log in with: vault login")
 	}
 	return token, nil
 }
 
-// homeDir is the user's home directory: HOME, or else that of the account. It is
-// empty where neither is an absolute path.
+// homeDir returns HOME, or else the home directory of the account. It is empty if neither is an
+// absolute path.
 func homeDir(getenv func(string) string) string {
 	if home := getenv("HOME"); filepath.IsAbs(home) {
 		return home
@@ -62,8 +62,7 @@ func homeDir(getenv func(string) string) string {
 	return ""
 }
 
-// tokenHelper is the program that keeps the token, as the configuration of the vault
-// command names it; empty for none.
+// tokenHelper returns the token helper in the configuration of the vault command; empty for none.
 func (p *Factory) tokenHelper(home string) (string, error) {
 	file := p.Getenv(vaultConfigPath)
 	switch {
@@ -89,21 +88,20 @@ func (p *Factory) tokenHelper(home string) (string, error) {
 	}
 	if err := hclsimple.Decode("vault.hcl", text, nil, &config); err != nil {
 		return "", WithHint(fmt.Errorf("the configuration of the vault command %s is not of the form token_helper = \"PATH\"", display.Line(file)),
-			"VAULT_TOKEN does without it")
+			"or set VAULT_TOKEN, which needs no helper")
 	}
 	if config.TokenHelper != "" && !filepath.IsAbs(config.TokenHelper) {
 		return "", WithHint(fmt.Errorf("token_helper in %s is %q: it must be an absolute path", display.Line(file), config.TokenHelper),
-			"VAULT_TOKEN does without it")
+			"or set VAULT_TOKEN, which needs no helper")
 	}
 	return config.TokenHelper, nil
 }
 
-// tokenOf asks a token helper. What it writes to standard error is not repeated: it
-// may be anything.
-func tokenOf(helper string) (string, error) {
+// runTokenHelper runs a token helper. Its standard error may contain a secret and is not shown.
+func runTokenHelper(helper string) (string, error) {
 	out, err := exec.Command(helper, "get").Output()
 	if err != nil {
-		return "", WithHint(fmt.Errorf("no Vault token: the token helper %s failed: %w", display.Line(helper), err), "run it by itself: "+helper+" get")
+		return "", WithHint(fmt.Errorf("no Vault token: the token helper %s failed: %w", display.Line(helper), err), "to see why, run: "+helper+" get")
 	}
 	token := strings.TrimSpace(string(out))
 	if token == "" {

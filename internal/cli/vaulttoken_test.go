@@ -40,7 +40,7 @@ func TestVaultToken(t *testing.T) {
 	wantAccount, err := os.ReadFile(filepath.Join(account.HomeDir, ".vault-token"))
 	accountError := ""
 	if err != nil {
-		accountError = "~/.vault-token is not there"
+		accountError = "~/.vault-token does not exist"
 	}
 	for name, test := range map[string]struct {
 		env         map[string]string
@@ -57,7 +57,7 @@ func TestVaultToken(t *testing.T) {
 		"configuration of others": {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config("$ANSIBLE_VAULT;1.1\n")}, "", "is not of the form"},
 		"helper that fails":       {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + failing + `"`)}, "", "failed: exit status 3"},
 		"helper without a token":  {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + empty + `"`)}, "", "has none"},
-		"nothing":                 {map[string]string{"HOME": t.TempDir()}, "", "VAULT_TOKEN is not set and ~/.vault-token is not there"},
+		"nothing":                 {map[string]string{"HOME": t.TempDir()}, "", "VAULT_TOKEN is not set and ~/.vault-token does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &Factory{Environment: Environment{Getenv: func(name string) string { return test.env[name] }}}

@@ -22,12 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Format writes plaintexts as the YAML mapping that is edited. What is
-// written reads back as exactly the same bytes, or it is an error: what an editor
-// was never meant to change must not change.
+// Format writes plaintext entries as a YAML mapping. It fails unless Parse returns exactly the same
+// bytes: an entry that is not edited must not change.
 func Format(entries map[string][]byte) (string, error) {
-	// Blocks of lines are the best to read. They are tried first, since whether a
-	// parser reads one back is hard to know; quotes take everything.
+	// Blocks are the easiest to read, but do not hold every text. Quotes do.
 	for _, blocks := range []bool{true, false} {
 		var b strings.Builder
 		for _, name := range ciphertext.Entries(entries) {
@@ -40,7 +38,7 @@ func Format(entries map[string][]byte) (string, error) {
 			return b.String(), nil
 		}
 	}
-	return "", errors.New("its entries cannot be written as text to edit: set them with encrypt")
+	return "", errors.New("the entries cannot be shown as text: set them with encrypt")
 }
 
 const indent = "  "
@@ -59,7 +57,7 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 	case blocks && isBlock(text):
 		b.WriteString("|")
 		if strings.ContainsAny(text[:1], " \t\n") {
-			b.WriteString(strconv.Itoa(len(indent))) // the first line would not tell
+			b.WriteString(strconv.Itoa(len(indent))) // the first line does not show the indentation
 		}
 		if !strings.HasSuffix(text, "\n") {
 			b.WriteString("-")
@@ -71,7 +69,7 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 			}
 		}
 	case strings.Contains(text, "\n"):
-		// In quotes, a line of the text on a line of its own.
+		// In quotes, with each line of the text on its own line.
 		b.WriteString(`"`)
 		for i, line := range strings.SplitAfter(text, "\n") {
 			if line == "" {
@@ -80,7 +78,7 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 			if i > 0 {
 				b.WriteString("\\\n" + indent)
 				if line[0] == ' ' {
-					b.WriteString(`\`) // or it would be taken for indentation
+					b.WriteString(`\`) // or YAML reads it as indentation
 				}
 			}
 			b.WriteString(escaped(line))
@@ -91,8 +89,8 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 	}
 }
 
-// isBlock is whether a text is of several lines that can be shown as they are. Two
-// newlines at the end would be too easy to lose, or to add.
+// isBlock reports whether a text has several lines that a block can hold. Two newlines at the end
+// are too easy to lose or to add in an editor.
 func isBlock(text string) bool {
 	if !strings.Contains(text, "\n") || strings.HasSuffix(text, "\n\n") || text == "\n" {
 		return false
@@ -105,8 +103,8 @@ func isBlock(text string) bool {
 	return true
 }
 
-// printable are characters that editors show and YAML takes as they are. What YAML
-// takes for the end of a line, or ignores, is not among them.
+// printable reports whether editors show a character and YAML reads it unchanged. YAML reads some
+// as the end of a line, and ignores others.
 func printable(r rune) bool {
 	switch {
 	case r == '\u2028', r == '\u2029', r == '\ufeff':
@@ -117,7 +115,7 @@ func printable(r rune) bool {
 	return true
 }
 
-// escaped is a text as it stands in double quotes.
+// escaped returns a text as it is written in double quotes.
 func escaped(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -143,29 +141,29 @@ func escaped(text string) string {
 
 var (
 	plainText = regexp.MustCompile(`^[A-Za-z0-9_/][-+.,@/=_A-Za-z0-9]*$`)
-	// What other readers of YAML take for a truth value.
-	truths = []string{"y", "n", "yes", "no", "on", "off"}
+	// Booleans of YAML 1.1.
+	booleans = []string{"y", "n", "yes", "no", "on", "off"}
 )
 
 // quoteUnlessPlain writes a text of one line.
 func quoteUnlessPlain(text string) string {
 	var n yaml.Node
-	if plainText.MatchString(text) && !slices.Contains(truths, strings.ToLower(text)) && len(text) < 200 &&
+	if plainText.MatchString(text) && !slices.Contains(booleans, strings.ToLower(text)) && len(text) < 200 &&
 		yaml.Unmarshal([]byte(text), &n) == nil && len(n.Content) == 1 && n.Content[0].Tag == "!!str" {
 		return text
 	}
 	return `"` + escaped(text) + `"`
 }
 
-// Problem is what is wrong with a text that was edited. It repeats no values.
+// Problem is a problem of an edited text. It contains no values.
 type Problem struct {
-	Line int // counted from 1; 0: not known
+	Line int // from 1; 0: unknown
 	Text string
 }
 
 var yamlError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-// Parse reads what was edited.
+// Parse parses an edited text.
 func Parse(text string) (map[string][]byte, []Problem) {
 	entries := map[string][]byte{}
 	decoder := yaml.NewDecoder(strings.NewReader(text))
@@ -176,7 +174,7 @@ func Parse(text string) (map[string][]byte, []Problem) {
 	}
 	if err == nil {
 		if err = decoder.Decode(&more); err == nil {
-			return nil, []Problem{{more.Line, "there is a second document: --- begins one, unless it is indented"}}
+			return nil, []Problem{{more.Line, "a second document begins with ---: indent it if it is part of a value"}}
 		} else if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -187,7 +185,7 @@ func Parse(text string) (map[string][]byte, []Problem) {
 			p = bad
 		} else if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
 			p.Line, _ = strconv.Atoi(m[1])
-			if !strings.ContainsAny(m[2], "'\"`") { // it would quote what is there
+			if !strings.ContainsAny(m[2], "'\"`") { // the message quotes a value
 				p.Text += ": " + m[2]
 			}
 		} else if strings.Contains(err.Error(), "unknown anchor") {
@@ -213,12 +211,12 @@ func Parse(text string) (map[string][]byte, []Problem) {
 			continue
 		}
 		if len(validation.IsConfigMapKey(key.Value)) > 0 {
-			// Not repeated: it may be part of a value that is not indented.
-			fail("the name of an entry has letters, digits, -, _ and . only: if it is none, indent it")
+			// The message leaves it out: it may be part of a value that is not indented.
+			fail("the name of an entry can only have letters, digits, -, _ and .: indent it if it is part of a value")
 			continue
 		}
 		if _, twice := entries[key.Value]; twice {
-			fail("entry %q is there twice", key.Value)
+			fail("entry %q is duplicated", key.Value)
 			continue
 		}
 		text, err := scalar(value)
@@ -230,8 +228,8 @@ func Parse(text string) (map[string][]byte, []Problem) {
 	return entries, problems
 }
 
-// notText finds the first character that YAML does not take: its parser does not say
-// where that is.
+// notText finds the first character that is not valid in YAML, as the parser does not report its
+// line.
 func notText(text string) (p Problem, found bool) {
 	line := 1
 	for rest := text; rest != ""; {
@@ -240,17 +238,16 @@ func notText(text string) (p Problem, found bool) {
 		case r == '\n':
 			line++
 		case r == utf8.RuneError && size == 1:
-			return Problem{line, "there are bytes that are not UTF-8: write the value in base64, behind !!binary"}, true
+			return Problem{line, "invalid UTF-8: write the value in base64, after !!binary"}, true
 		case unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\u0085':
-			return Problem{line, fmt.Sprintf(`there is the control character U+%04X: write it as \x%02x, in double quotes`, r, r)}, true
+			return Problem{line, fmt.Sprintf(`control character U+%04X: write it as \x%02x, in double quotes`, r, r)}, true
 		}
 		rest = rest[size:]
 	}
 	return Problem{}, false
 }
 
-// scalar is the value of an entry. What YAML takes for a number or a truth value
-// is the text that stands there.
+// scalar returns the value of an entry. A number or a boolean is the text as it is written.
 func scalar(n *yaml.Node) ([]byte, error) {
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
@@ -271,7 +268,7 @@ func scalar(n *yaml.Node) ([]byte, error) {
 	return []byte(n.Value), nil
 }
 
-// Describe says where it is, behind as many lines.
+// Describe returns the problem with its line, where first lines come before the text.
 func (p Problem) Describe(first int) string {
 	if p.Line == 0 {
 		return p.Text

@@ -10,40 +10,40 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// keyReaders is how many keys Vault is asked about at a time.
+// keyReaders bounds the concurrent requests for keys.
 const keyReaders = 8
 
-// KeyReader knows what Vault says of keys, and says on standard error what could
-// not be found out.
+// KeyReader reads keys from Vault and keeps what it has read.
 type KeyReader struct {
-	session *transit.Session // nil if there is no way to ask
-	note    func(string)     // takes what could not be found out
-	Answers map[transit.Key]keyAnswer
-	said    map[string]bool
+	session *transit.Session // nil: no key can be read
+	note    func(string)     // takes each failure once
+	results map[transit.Key]keyResult
+	noted   map[string]bool
 }
 
-type keyAnswer struct {
-	Info transit.KeyInfo
+type keyResult struct {
+	info transit.KeyInfo
 	err  error
 }
 
+// NewKeyReader returns a reader whose session may be nil.
 func NewKeyReader(session *transit.Session, note func(string)) *KeyReader {
-	return &KeyReader{session: session, note: note, Answers: map[transit.Key]keyAnswer{}, said: map[string]bool{}}
+	return &KeyReader{session: session, note: note, results: map[transit.Key]keyResult{}, noted: map[string]bool{}}
 }
 
-// Say says a thing once, however often it comes back.
-func (r *KeyReader) Say(err error) {
-	if text := err.Error(); !r.said[text] {
-		r.said[text] = true
+// Note notes an error, unless it has been noted before.
+func (r *KeyReader) Note(err error) {
+	if text := err.Error(); !r.noted[text] {
+		r.noted[text] = true
 		r.note(text)
 	}
 }
 
-// KeysOf are the keys of the rows, each once.
-func KeysOf(rows []*Secret) (keys []transit.Key) {
+// KeysOf returns the keys of Secrets without duplicates.
+func KeysOf(secrets []*Secret) (keys []transit.Key) {
 	known := map[transit.Key]bool{}
-	for _, r := range rows {
-		if key := r.TransitKey(); key.Name != "" && !known[key] {
+	for _, s := range secrets {
+		if key := s.TransitKey(); key.Name != "" && !known[key] {
 			known[key] = true
 			keys = append(keys, key)
 		}
@@ -51,17 +51,17 @@ func KeysOf(rows []*Secret) (keys []transit.Key) {
 	return keys
 }
 
-// Ask asks Vault about keys. The first one tells whether that is of any use:
-// nobody waits for the same silence once per key.
-func (r *KeyReader) Ask(ctx context.Context, keys []transit.Key) {
-	for at := 1; len(keys) > 0 && r.session != nil; at = keyReaders {
-		now := keys[:min(len(keys), at)]
-		keys = keys[len(now):]
-		answers := make([]keyAnswer, len(now))
+// Read reads keys from Vault. It reads one key first, so that a Vault that does not respond
+// costs one timeout and not one for each key.
+func (r *KeyReader) Read(ctx context.Context, keys []transit.Key) {
+	for limit := 1; len(keys) > 0 && r.session != nil; limit = keyReaders {
+		batch := keys[:min(len(keys), limit)]
+		keys = keys[len(batch):]
+		results := make([]keyResult, len(batch))
 		var group errgroup.Group
-		for i, key := range now {
+		for i, key := range batch {
 			group.Go(func() error {
-				answers[i].Info, answers[i].err = r.session.Key(ctx, key)
+				results[i].info, results[i].err = r.session.Key(ctx, key)
 				return nil
 			})
 		}
@@ -69,34 +69,40 @@ func (r *KeyReader) Ask(ctx context.Context, keys []transit.Key) {
 		if ctx.Err() != nil {
 			return
 		}
-		for i, a := range answers {
-			r.Answers[now[i]] = a
-			if a.err != nil {
-				r.Say(a.err)
+		for i, result := range results {
+			r.results[batch[i]] = result
+			if result.err != nil {
+				r.Note(result.err)
 			}
 		}
-		if slices.ContainsFunc(answers, keyAnswer.useless) {
+		if slices.ContainsFunc(results, keyResult.appliesToAll) {
 			return
 		}
 	}
 }
 
-// useless is whether the next key would get the same answer.
-func (a keyAnswer) useless() bool {
-	return errors.Is(a.err, transit.ErrUnreachable) || errors.Is(a.err, transit.ErrTimeout) ||
-		errors.Is(a.err, transit.ErrSealed) || errors.Is(a.err, transit.ErrInvalidToken)
+// appliesToAll reports whether a request for any other key would fail in the same way.
+func (r keyResult) appliesToAll() bool {
+	return errors.Is(r.err, transit.ErrUnreachable) || errors.Is(r.err, transit.ErrTimeout) ||
+		errors.Is(r.err, transit.ErrSealed) || errors.Is(r.err, transit.ErrInvalidToken)
 }
 
-// Judge judges a row by what is known.
-func (r *KeyReader) Judge(row *Secret) {
-	a, known := r.Answers[row.TransitKey()]
+// Latest returns the newest version of a key; known is false if the key has not been read.
+func (r *KeyReader) Latest(key transit.Key) (version int, known bool) {
+	result, known := r.results[key]
+	return result.info.Latest, known
+}
+
+// SetState sets the state of a Secret by what has been read of its key.
+func (r *KeyReader) SetState(s *Secret) {
+	result, known := r.results[s.TransitKey()]
 	switch {
-	case errors.Is(a.err, transit.ErrNotFound):
-		row.problem("", "key %s is not there", row.TransitKey())
-		row.judge(nil)
-	case !known || a.err != nil:
-		row.judge(nil)
+	case errors.Is(result.err, transit.ErrNotFound):
+		s.addProblem("", "key %s does not exist", s.TransitKey())
+		s.setState(nil)
+	case !known || result.err != nil:
+		s.setState(nil)
 	default:
-		row.judge(&a.Info)
+		s.setState(&result.info)
 	}
 }

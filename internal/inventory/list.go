@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// List lists the Secrets that are ciphertext.
+// List lists the ciphertext Secrets of a namespace, or of all namespaces if it is empty.
 func List(ctx context.Context, kube kubernetes.Interface, namespace, selector string) ([]*Secret, error) {
 	selections := secretlist.Ciphertext(selector)
 	parts := make([][]*Secret, len(selections))

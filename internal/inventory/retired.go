@@ -3,28 +3,31 @@ package inventory
 import (
 	"cmp"
 	"slices"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Retirement is what status --if-retired shows. Its JSON is a promise, as that
-// of statusRow is.
+// Retirement is what would break if key versions were retired. Its JSON is stable, as that of
+// Secret.
 type Retirement struct {
 	Keys []*RetiredKey `json:"keys"`
-	// Broken are Secrets of which something does not open as it is, or that do not
-	// say what their key is: what would become of them cannot be told.
+	// Broken are Secrets that are broken already, or whose key is unknown: the effect on them is
+	// unknown.
 	Broken []*Secret `json:"broken"`
 }
 
-// RetiredKey is a key as it would be if its versions but the newest were retired.
+// RetiredKey is a key whose versions would be retired.
 type RetiredKey struct {
 	Mount         string         `json:"mount"`
 	Name          string         `json:"name"`
 	MinDecryption int            `json:"minDecryptionVersion,omitempty"`
-	Latest        int            `json:"latestVersion,omitempty"` // left out if Vault did not tell
+	Latest        int            `json:"latestVersion,omitempty"` // omitted if unknown
 	Secrets       int            `json:"secrets"`
 	Entries       int            `json:"entries"`
 	WouldBreak    []RetiredEntry `json:"wouldBreak"`
 }
 
+// RetiredEntry is an entry that would break.
 type RetiredEntry struct {
 	Namespace string `json:"namespace"`
 	Secret    string `json:"secret"`
@@ -33,30 +36,32 @@ type RetiredEntry struct {
 	ManagedBy string `json:"managedBy,omitempty"`
 }
 
-// Retire finds what would break if a version and all older ones were retired; 0
-// stands for the one before the newest of each key.
-func Retire(rows []*Secret, version int) Retirement {
+// Retire returns what would break if a version and all older ones were retired. 0 is the version
+// before the newest of each key.
+func Retire(secrets []*Secret, version int) Retirement {
 	r := Retirement{Keys: []*RetiredKey{}, Broken: []*Secret{}}
-	keys := map[[2]string]*RetiredKey{}
-	for _, row := range rows {
-		if row.State == Broken {
-			r.Broken = append(r.Broken, row)
+	keys := map[transit.Key]*RetiredKey{}
+	for _, s := range secrets {
+		if s.State == Broken {
+			r.Broken = append(r.Broken, s)
 		}
-		if row.Key == "" {
+		if s.Key == "" {
 			continue
 		}
-		id := [2]string{row.Mount, row.Key}
-		k := keys[id]
+		k := keys[s.TransitKey()]
 		if k == nil {
-			k = &RetiredKey{Mount: row.Mount, Name: row.Key, MinDecryption: row.MinDecryption, Latest: row.Latest, WouldBreak: []RetiredEntry{}}
-			keys[id] = k
+			k = &RetiredKey{
+				Mount: s.Mount, Name: s.Key, MinDecryption: s.MinDecryption, Latest: s.Latest,
+				WouldBreak: []RetiredEntry{},
+			}
+			keys[s.TransitKey()] = k
 			r.Keys = append(r.Keys, k)
 		}
-		k.Secrets, k.Entries = k.Secrets+1, k.Entries+len(row.Entries)
-		for _, e := range row.Entries {
-			// What is retired already, or no ciphertext, is broken as it is.
-			if e.Problem == "" && e.Version < row.Latest && (version == 0 || e.Version <= version) {
-				k.WouldBreak = append(k.WouldBreak, RetiredEntry{row.Namespace, row.Name, e.Name, e.Version, row.ManagedBy})
+		k.Secrets, k.Entries = k.Secrets+1, k.Entries+len(s.Entries)
+		for _, e := range s.Entries {
+			// An entry with a problem is broken already.
+			if e.Problem == "" && e.Version < s.Latest && (version == 0 || e.Version <= version) {
+				k.WouldBreak = append(k.WouldBreak, RetiredEntry{s.Namespace, s.Name, e.Name, e.Version, s.ManagedBy})
 			}
 		}
 	}

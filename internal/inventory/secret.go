@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// State is the word that says how a Secret is.
+// State is the state of a ciphertext Secret.
 type State string
 
 const (
@@ -25,15 +25,15 @@ const (
 	Behind  State = "behind"
 	Broken  State = "broken"
 	Unknown State = "unknown"
-	Deleted State = "deleted" // only seen by who watches
+	Deleted State = "deleted" // only in a watch
 )
 
-// RotatorManager is the field manager that the API server notes for the writes
-// of the rotator, which it takes from the name that the program gives itself.
+// RotatorManager is the field manager of the rotator's writes: the API server takes it from the
+// user agent.
 const RotatorManager = "secretmanager-rotator"
 
-// Secret is what status shows of a Secret. Its JSON is a promise: fields are
-// added and never renamed; what is not known is left out.
+// Secret is the inventory of a ciphertext Secret. Its JSON is stable: fields are added and never
+// renamed. Unknown values are omitted.
 type Secret struct {
 	Namespace     string `json:"namespace"`
 	Name          string `json:"name"`
@@ -45,9 +45,9 @@ type Secret struct {
 	Newest        int    `json:"newestVersion,omitempty"` // in use by an entry
 	Latest        int    `json:"latestVersion,omitempty"` // of the key
 	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
-	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that keeps it
-	// Rewrapped is the oldest version among the entries when the rotator last
-	// wrote the Secret, LastRewrap when that was.
+	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that manages it
+	// Rewrapped is the oldest version of an entry at the rotator's last write, LastRewrap the
+	// time of that write.
 	Rewrapped  int          `json:"rewrappedVersion,omitempty"`
 	LastRewrap *metav1.Time `json:"lastRewrap,omitempty"`
 	Entries    []Entry      `json:"entries"`
@@ -60,14 +60,14 @@ type Entry struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// NewSecret is what can be seen without Vault.
+// NewSecret returns what can be seen without Vault. SetState of a KeyReader adds the rest.
 func NewSecret(s *corev1.Secret) *Secret {
 	r := &Secret{Namespace: s.Namespace, Name: s.Name, ManagedBy: ciphertext.ManagedBy(s), Entries: []Entry{}}
 	set, err := ciphertext.SettingsOf(s)
 	if err != nil {
-		r.problem("", "%v", err)
+		r.addProblem("", "%v", err)
 	}
-	// What is no mount may be anything, and is shown on a line of a terminal.
+	// An invalid mount may have control characters.
 	r.Key, r.Mount, r.Scope = set.Key.Name, display.Line(set.Key.Mount), string(set.Scope)
 	r.Oldest, r.Newest, _ = ciphertext.Versions(s.Data)
 	r.Rewrapped, _ = strconv.Atoi(s.Annotations[ciphertext.AnnotationRewrapped])
@@ -76,15 +76,14 @@ func NewSecret(s *corev1.Secret) *Secret {
 		version, err := ciphertext.Version(s.Data[name])
 		r.Entries = append(r.Entries, Entry{Name: name, Version: version})
 		if err != nil {
-			r.problem(name, "%v", err)
+			r.addProblem(name, "%v", err)
 		}
 	}
 	return r
 }
 
-// lastRewrap is when the rotator last changed the Secret. The API server keeps
-// that time with the fields that the rotator owns; it is nil once others own all
-// of them, or where the Secret was made from a copy.
+// lastRewrap returns the time of the rotator's last write, which is that of the fields it owns. It
+// is nil if the rotator owns none any more, or if the Secret was created from a copy.
 func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
 	for _, m := range s.ManagedFields {
 		if m.Manager == RotatorManager && m.Time != nil && (last == nil || last.Before(m.Time)) {
@@ -94,8 +93,8 @@ func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
 	return last.DeepCopy()
 }
 
-// problem notes what is broken with an entry, or with the Secret as a whole.
-func (r *Secret) problem(entry, format string, args ...any) {
+// addProblem adds a problem of an entry, or of the Secret if entry is empty.
+func (r *Secret) addProblem(entry, format string, args ...any) {
 	text := display.Sprintf(format, args...)
 	if entry == "" {
 		r.Problems = append(r.Problems, text)
@@ -119,32 +118,32 @@ func (r *Secret) AllProblems() []string {
 	return all
 }
 
-// Clone returns a copy that can be judged anew.
+// Clone returns a copy whose state can be set.
 func (r *Secret) Clone() *Secret {
 	c := *r
 	c.Entries, c.Problems = slices.Clone(r.Entries), slices.Clone(r.Problems)
 	return &c
 }
 
-// Stale is whether there is something to do about it.
+// Stale reports whether the Secret is behind or broken.
 func (r *Secret) Stale() bool { return r.State == Behind || r.State == Broken }
 
-// judge finds the state, given the key or nil if it is not known. It is done
-// once: problems add up.
-func (r *Secret) judge(key *transit.KeyInfo) {
+// setState sets the state by the key, which is nil if it is unknown. Call it once: it adds
+// problems.
+func (r *Secret) setState(key *transit.KeyInfo) {
 	if key != nil {
-		// Vault says 0 or 1 for "all of them".
+		// Vault has 0 or 1 for "all versions".
 		r.Latest, r.MinDecryption = key.Latest, max(key.MinDecryptionVersion, 1)
 		if !key.Derived && r.Scope != string(ciphertext.None) {
-			r.problem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its place", r.Scope)
+			r.addProblem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its location", r.Scope)
 		}
 		for _, e := range r.Entries {
 			switch {
 			case e.Problem != "":
 			case e.Version < r.MinDecryption:
-				r.problem(e.Name, "is of version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
+				r.addProblem(e.Name, "has version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
 			case e.Version > r.Latest:
-				r.problem(e.Name, "is of version %d, which the key does not have: check that this is the right Vault", e.Version)
+				r.addProblem(e.Name, "has version %d, which the key does not have: check that this is the right Vault", e.Version)
 			}
 		}
 	}

@@ -22,7 +22,7 @@ func TestRowIsPrintable(t *testing.T) {
 			"argocd.argoproj.io/tracking-id": evil + ":x",
 		},
 	}})
-	r.judge(nil)
+	r.setState(nil)
 	for _, text := range append(r.AllProblems(), r.Key, r.Mount, r.Scope, r.ManagedBy, r.TransitKey().String()) {
 		if i := strings.IndexFunc(text, func(c rune) bool { return !unicode.IsPrint(c) && c != '\n' }); i >= 0 {
 			t.Errorf("%q", text)

@@ -3,10 +3,11 @@ package inventory
 import (
 	"cmp"
 	"slices"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// KeyTotal is what the Secrets of a key are together. Its JSON is a promise, as
-// that of statusRow is.
+// KeyTotal sums up the Secrets of a key. Its JSON is stable, as that of Secret.
 type KeyTotal struct {
 	Mount         string      `json:"mount"`
 	Name          string      `json:"name"`
@@ -18,31 +19,31 @@ type KeyTotal struct {
 	Behind        int         `json:"behind"`
 	Broken        int         `json:"broken"`
 	Unknown       int         `json:"unknown"`
-	Versions      map[int]int `json:"versions"` // entries by the version that they are of
+	Versions      map[int]int `json:"versions"` // number of entries by version
 }
 
-// Totals are by mount and name. A Secret that names no key is in none of them.
-func Totals(rows []*Secret) []*KeyTotal {
+// Totals returns the totals by mount and name. They leave out Secrets without a valid key.
+func Totals(secrets []*Secret) []*KeyTotal {
 	all := []*KeyTotal{}
-	for _, key := range KeysOf(rows) {
+	for _, key := range KeysOf(secrets) {
 		all = append(all, &KeyTotal{Mount: key.Mount, Name: key.Name, Versions: map[int]int{}})
 	}
 	slices.SortFunc(all, func(a, b *KeyTotal) int {
 		return cmp.Or(cmp.Compare(a.Mount, b.Mount), cmp.Compare(a.Name, b.Name))
 	})
-	byKey := map[[2]string]*KeyTotal{}
+	byKey := map[transit.Key]*KeyTotal{}
 	for _, t := range all {
-		byKey[[2]string{t.Mount, t.Name}] = t
+		byKey[transit.Key{Mount: t.Mount, Name: t.Name}] = t
 	}
-	for _, r := range rows {
-		t := byKey[[2]string{r.Mount, r.Key}]
+	for _, s := range secrets {
+		t := byKey[s.TransitKey()]
 		if t == nil {
 			continue
 		}
-		t.Latest, t.MinDecryption = r.Latest, r.MinDecryption
-		t.Secrets, t.Entries = t.Secrets+1, t.Entries+len(r.Entries)
-		*map[State]*int{Current: &t.Current, Behind: &t.Behind, Broken: &t.Broken, Unknown: &t.Unknown}[r.State]++
-		for _, e := range r.Entries {
+		t.Latest, t.MinDecryption = s.Latest, s.MinDecryption
+		t.Secrets, t.Entries = t.Secrets+1, t.Entries+len(s.Entries)
+		*map[State]*int{Current: &t.Current, Behind: &t.Behind, Broken: &t.Broken, Unknown: &t.Unknown}[s.State]++
+		for _, e := range s.Entries {
 			if e.Version > 0 {
 				t.Versions[e.Version]++
 			}

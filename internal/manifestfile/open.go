@@ -16,22 +16,22 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// File is a file of manifests that the user named, or a folder had in it.
+// File is a file of manifests that the user named, or one in a directory.
 type File struct {
-	Name   string // as the user calls it
+	Name   string // as the user wrote it
 	Path   string // without symbolic links; empty for standard input
 	mode   os.FileMode
 	Source []byte
 }
 
-// extensions are those of the files that are looked at in a folder: kubectl's.
+// extensions are those of the files read in a directory, as in kubectl.
 var extensions = []string{".json", ".yaml", ".yml"}
 
 // ErrMixed is a mistake in the arguments of openManifests.
-var ErrMixed = errors.New("- is standard input, which cannot be mixed with files")
+var ErrMixed = errors.New("- is standard input, which cannot be combined with files")
 
-// Open reads and parses files, those in folders too if it is recursive.
-// All problems of all files are reported; those without one are returned.
+// Open reads and parses files, with recursive also those in directories. It returns the files
+// without problems, and all problems of the others.
 func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool, parse func(File) (T, error)) (files []T, err error) {
 	if slices.Contains(args, "-") {
 		if len(args) > 1 {
@@ -56,15 +56,15 @@ func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool, pa
 			return
 		}
 		if seen[m.Path] {
-			return // by another name
+			return // named twice
 		}
 		seen[m.Path] = true
 		f, err := parse(m)
 		switch {
 		case err == nil:
 			files = append(files, f)
-		case found && !m.mentionsUs():
-			display.Fprintf(note, "note: %s: passed over: it cannot be read as YAML, and does not mention %s\n", name, ciphertext.Prefix)
+		case found && !m.mentionsPrefix():
+			display.Fprintf(note, "note: %s: skipped: it is not valid YAML, and does not contain %s\n", name, ciphertext.Prefix)
 		default:
 			errs = append(errs, err)
 		}
@@ -77,12 +77,12 @@ func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool, pa
 		case !info.IsDir():
 			add(arg, false)
 		case !recursive:
-			errs = append(errs, display.Errorf("%s: it is a folder: name the manifests themselves, or look through it with -R", arg))
+			errs = append(errs, display.Errorf("%s: is a directory: name the manifests, or use -R", arg))
 		default:
 			n := 0
 			err := walkDir(arg, func(name string) { n++; add(name, true) })
 			if err == nil && n == 0 {
-				err = display.Errorf("%s: nothing in it ends in %s", arg, strings.Join(extensions, ", "))
+				err = display.Errorf("%s: has no file with extension %s", arg, strings.Join(extensions, ", "))
 			}
 			errs = append(errs, display.Error(err))
 		}
@@ -90,16 +90,16 @@ func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool, pa
 	return files, errors.Join(errs...)
 }
 
-// walkDir calls found for every manifest in a folder and those below it, in order.
-// As with kubectl -R a manifest is known by its extension, and links to folders
-// are not followed. Unlike there, what is hidden stays so: .git, and the like.
-func walkDir(folder string, found func(name string)) error {
-	// The separator makes a folder of a link to one.
-	return filepath.WalkDir(folder+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
+// walkDir calls found for every manifest in a directory and below it, in lexical order. As with
+// kubectl -R, the extension decides, and symbolic links to directories are not followed. Unlike
+// kubectl, it skips hidden files and directories, such as .git.
+func walkDir(dir string, found func(name string)) error {
+	// With the separator, a symbolic link to a directory is followed.
+	return filepath.WalkDir(dir+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case path == folder+string(filepath.Separator):
+		case path == dir+string(filepath.Separator):
 			return nil
 		case strings.HasPrefix(d.Name(), "."):
 			if d.IsDir() {
@@ -107,7 +107,7 @@ func walkDir(folder string, found func(name string)) error {
 			}
 		case slices.Contains(extensions, filepath.Ext(path)):
 			if info, err := os.Stat(path); d.IsDir() || err == nil && info.IsDir() {
-				return nil // by its name a manifest, but a folder
+				return nil // a directory with the name of a manifest
 			}
 			found(path)
 		}
@@ -128,19 +128,19 @@ func read(name string) (m File, err error) {
 		return m, err
 	}
 	if !info.Mode().IsRegular() {
-		return m, display.Errorf("%s: it is not a file", name)
+		return m, display.Errorf("%s: is not a regular file", name)
 	}
 	source, err := os.ReadFile(path)
 	return File{name, path, info.Mode().Perm(), source}, err
 }
 
-// mentionsUs is whether there may be a ciphertext Secret in a file: its label or
-// its type says so. The templates of a chart are no YAML, and mostly not ours.
-func (m File) mentionsUs() bool {
+// mentionsPrefix reports whether a file may have a ciphertext Secret, by its label or type. Chart
+// templates are not YAML, and mostly have none.
+func (m File) mentionsPrefix() bool {
 	return bytes.Contains(m.Source, []byte(ciphertext.Prefix))
 }
 
-// WithName puts the name of a file before each line of an error about it.
+// WithName prefixes each line of an error with the name of its file.
 func WithName(name string, err error) error {
 	var lines []error
 	for line := range bytes.SplitSeq([]byte(err.Error()), []byte("\n")) {

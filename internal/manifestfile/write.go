@@ -14,16 +14,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
-// Editable is a manifest that is being rewrapped.
+// Editable is a manifest that can be changed.
 type Editable struct {
 	File
 	Manifest *manifest.File
-	Texts    map[*manifest.Entry][]byte // the new ones
-	Content  []byte                     // the new one, where it is more than new texts
-	New      bool                       // it is not there yet
+	Texts    map[*manifest.Entry][]byte // the new ciphertext
+	Content  []byte                     // the new content, if more than ciphertext changes
+	New      bool                       // the file does not exist yet
 }
 
-// result is the new content.
+// result returns the new content.
 func (f *Editable) result() ([]byte, error) {
 	if f.Content != nil {
 		return f.Content, nil
@@ -31,6 +31,7 @@ func (f *Editable) result() ([]byte, error) {
 	return f.Manifest.Replace(f.Texts)
 }
 
+// Parse parses a file.
 func Parse(m File) (f *Editable, err error) {
 	f = &Editable{File: m, Texts: map[*manifest.Entry][]byte{}}
 	if f.Manifest, err = manifest.Parse(f.Source); err != nil {
@@ -39,6 +40,7 @@ func Parse(m File) (f *Editable, err error) {
 	return f, nil
 }
 
+// OpenEditable reads and parses a file.
 func OpenEditable(name string) (*Editable, error) {
 	m, err := read(name)
 	if err != nil {
@@ -47,22 +49,23 @@ func OpenEditable(name string) (*Editable, error) {
 	return Parse(m)
 }
 
-var ErrChanged = errors.New("it was changed meanwhile: run again")
+// ErrChanged reports that another process has changed a file since it was read.
+var ErrChanged = errors.New("the file has changed since it was read: run again")
 
-// staged is a file with its new content beside it.
+// staged is a file whose new content is in a temporary file beside it.
 type staged struct {
 	file      *Editable
 	temporary string
 }
 
-// Write writes the files that have new texts, or standard input's to out.
-// Nothing is renamed into place before everything has been written beside it.
+// Write writes the files that have changed, and standard input to out. It renames no file before
+// all have been written beside their targets.
 func Write(files []*Editable, out io.Writer, rename func(from, to string) error) error {
 	var errs []error
 	var all []staged
 	defer func() {
 		for _, s := range all {
-			os.Remove(s.temporary) // what was renamed is not there any more
+			os.Remove(s.temporary) // fails for those that have been renamed
 		}
 	}()
 	for _, f := range files {
@@ -82,12 +85,12 @@ func Write(files []*Editable, out io.Writer, rename func(from, to string) error)
 			all = append(all, staged{f, temporary})
 		}
 	}
-	// Vault took its time: an editor may have been faster.
+	// Requests to Vault take time, in which the file may have been edited.
 	for _, s := range all {
-		now, err := os.ReadFile(s.file.Path)
+		current, err := os.ReadFile(s.file.Path)
 		if s.file.New && errors.Is(err, fs.ErrNotExist) {
 			err = nil
-		} else if err == nil && (s.file.New || !bytes.Equal(now, s.file.Source)) {
+		} else if err == nil && (s.file.New || !bytes.Equal(current, s.file.Source)) {
 			err = ErrChanged
 		}
 		if err != nil {
@@ -99,26 +102,25 @@ func Write(files []*Editable, out io.Writer, rename func(from, to string) error)
 	}
 	for i, s := range all {
 		if err := rename(s.temporary, s.file.Path); err != nil {
-			return broken(all[:i], all[i:], err)
+			return partialError(all[:i], all[i:], err)
 		}
 	}
 	return nil
 }
 
-// broken says which files are written and which are not.
-func broken(done, rest []staged, err error) error {
+// partialError returns an error that names the files that were written and those that were not.
+func partialError(done, rest []staged, err error) error {
 	lines := []string{fmt.Sprintf("%s: %s", rest[0].file.Name, err)}
 	for _, s := range done {
-		lines = append(lines, s.file.Name+": it has been written")
+		lines = append(lines, s.file.Name+": written")
 	}
 	for _, s := range rest {
-		lines = append(lines, s.file.Name+": it has not been written: run again")
+		lines = append(lines, s.file.Name+": not written: run again")
 	}
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// stage writes the new content next to the file, so that a rename can put it
-// there at once, whatever happens meanwhile.
+// stage writes the new content to a temporary file beside the target, for an atomic rename.
 func stage(f *Editable, content []byte) (path string, err error) {
 	t, err := os.CreateTemp(filepath.Dir(f.Path), "."+filepath.Base(f.Path)+".*")
 	if err != nil {
@@ -133,10 +135,10 @@ func stage(f *Editable, content []byte) (path string, err error) {
 	return t.Name(), nil
 }
 
-// NewEditable is a file that is to be made.
+// NewEditable returns a file that does not exist yet.
 func NewEditable(name string) (*Editable, error) {
 	if _, err := os.Lstat(name); err == nil {
-		return nil, display.Errorf("%s: it is a link to what is not there", name)
+		return nil, display.Errorf("%s: is a symbolic link whose target does not exist", name)
 	}
 	path, err := filepath.Abs(name)
 	if err != nil {

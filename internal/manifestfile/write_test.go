@@ -49,7 +49,7 @@ func TestWriteAllOrNone(t *testing.T) {
 	if err := os.WriteFile(good, []byte(source+"# more\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil || !strings.Contains(err.Error(), "good.yaml: it was changed meanwhile") {
+	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil || !strings.Contains(err.Error(), "good.yaml: the file has changed") {
 		t.Errorf("error %v", err)
 	}
 	check(source + "# more\n")
@@ -89,9 +89,9 @@ func TestWriteBreaksOff(t *testing.T) {
 		return os.Rename(from, to)
 	})
 	want := `b.yaml: no space left
-a.yaml: it has been written
-b.yaml: it has not been written: run again
-c.yaml: it has not been written: run again`
+a.yaml: written
+b.yaml: not written: run again
+c.yaml: not written: run again`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

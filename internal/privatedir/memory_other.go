@@ -2,5 +2,5 @@
 
 package privatedir
 
-// inMemory is not known elsewhere.
+// inMemory returns false, as it is known only on Linux.
 func inMemory(string) bool { return false }

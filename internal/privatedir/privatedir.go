@@ -10,26 +10,25 @@ import (
 	"path/filepath"
 )
 
-// Dir is a folder of our own that plaintext is in while it is edited. Others
-// cannot look into it, and it is wiped.
+// Dir is a directory that only its owner can read.
 type Dir struct{ Path string }
 
-// MemoryDirs are where there may be a file system in memory: the user's own,
-// or everybody's.
+// MemoryDirs returns the directories that may be in memory: the user's own, and that of all users.
 func MemoryDirs(getenv func(string) string) []string {
 	return []string{getenv("XDG_RUNTIME_DIR"), "/dev/shm"}
 }
 
-var ErrNotInMemory = errors.New("there is no folder in memory for the plaintext: neither XDG_RUNTIME_DIR nor /dev/shm is one")
+// ErrNotInMemory reports that no parent is in memory.
+var ErrNotInMemory = errors.New("no directory in memory for the plaintext: neither XDG_RUNTIME_DIR nor /dev/shm is one")
 
-// New makes a folder in the first of the places that is in memory.
-func New(places []string) (Dir, error) {
+// New makes a directory in the first parent that is in memory.
+func New(parents []string) (Dir, error) {
 	var errs []error
-	for _, place := range places {
-		if place == "" || !InMemory(place) {
+	for _, parent := range parents {
+		if parent == "" || !InMemory(parent) {
 			continue
 		}
-		f, err := NewIn(place)
+		f, err := NewIn(parent)
 		if err == nil {
 			return f, nil
 		}
@@ -41,16 +40,16 @@ func New(places []string) (Dir, error) {
 	return Dir{}, ErrNotInMemory
 }
 
-func NewIn(place string) (Dir, error) {
-	path, err := os.MkdirTemp(place, "secretmanager-") // for its owner only
+// NewIn makes a directory in a parent that need not be in memory.
+func NewIn(parent string) (Dir, error) {
+	path, err := os.MkdirTemp(parent, "secretmanager-") // mode 0700
 	if err != nil {
-		return Dir{}, fmt.Errorf("making a folder for the plaintext: %w", err)
+		return Dir{}, fmt.Errorf("making a directory for the plaintext: %w", err)
 	}
 	return Dir{path}, nil
 }
 
-// Wipe overwrites all that is in the folder, what the editor left there too, and
-// removes it.
+// Wipe overwrites all files in the directory, those of the editor included, and removes it.
 func (f Dir) Wipe() error {
 	var errs []error
 	err := filepath.WalkDir(f.Path, func(path string, d fs.DirEntry, err error) error {

@@ -24,11 +24,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// completionPatience is how long a person who pressed Tab waits.
-const completionPatience = 2 * time.Second
+// timeout bounds the wait of a user who has pressed Tab.
+const timeout = 2 * time.Second
 
-// completionPage bounds what is offered: nobody reads more.
-const completionPage = 500
+// pageSize bounds the number of candidates.
+const pageSize = 500
 
 var shells = []string{"bash", "zsh", "fish", "powershell"}
 
@@ -38,15 +38,15 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Short: "Print the script that completes command lines in a shell",
 		Long: `Print the script that makes a shell complete this program's commands and flags,
 and from the cluster and Vault: namespaces, ciphertext Secrets, entries, contexts
-and transit keys. Where those do not answer at once nothing is offered.
+and transit keys. Values that are not read within 2 seconds are not offered.
 
   bash        source <(secretmanager completion bash), in ~/.bashrc
   zsh         source <(secretmanager completion zsh), in ~/.zshrc after compinit
   fish        secretmanager completion fish > ~/.config/fish/completions/secretmanager.fish
   powershell  secretmanager completion powershell | Out-String | Invoke-Expression
 
-As a kubectl plugin it is completed by kubectl's own script, which asks a program
-of the name kubectl_complete-secretmanager. Put it on the PATH, executable, as
+As a kubectl plugin it is completed by kubectl's own script, which runs the program
+kubectl_complete-secretmanager. Put it on the PATH, executable, as
 
   #!/bin/sh
   exec kubectl secretmanager __complete "$@"`,
@@ -74,10 +74,9 @@ of the name kubectl_complete-secretmanager. Put it on the PATH, executable, as
 // completer completes values from the cluster and Vault.
 type completer struct{ *cli.Factory }
 
-// RegisterCompletions makes the values of flags and arguments known to the shell. They mean
-// the same in all verbs: flags by their names, arguments by the words of the
-// usage line.
-func RegisterCompletions(f *cli.Factory, root *cobra.Command) error {
+// Register registers completions of flags and arguments. Flags are known by their
+// names, which mean the same in all verbs, and arguments by the words of the usage line.
+func Register(f *cli.Factory, root *cobra.Command) error {
 	p := completer{f}
 	flags := map[string]cobra.CompletionFunc{
 		"namespace":    p.completeNamespaces,
@@ -111,7 +110,7 @@ func RegisterCompletions(f *cli.Factory, root *cobra.Command) error {
 	return nil
 }
 
-// metadata asks for objects without what is in them.
+// metadata returns a client that reads only the metadata of objects.
 func (p completer) metadata() (metadata.Interface, error) {
 	config, err := p.RESTConfig()
 	if err != nil {
@@ -126,51 +125,51 @@ var (
 	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
 
-// offer are the words that begin as what is there already; nothing that goes
-// wrong on the way to them is told, as it would be written into the command line.
-func offer(all []string, begun string) ([]string, cobra.ShellCompDirective) {
-	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, begun) || display.Line(s) != s })
+// offer returns the candidates that begin with what the user has typed. Errors are not reported, as
+// the shell would show them in the command line.
+func offer(all []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, prefix) || display.Line(s) != s })
 	slices.Sort(all)
 	return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
 }
 
 func completionContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(cmd.Context(), completionPatience)
+	return context.WithTimeout(cmd.Context(), timeout)
 }
 
-func (p completer) completeNamespaces(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+func (p completer) completeNamespaces(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := completionContext(cmd)
 	defer cancel()
 	client, err := p.metadata()
 	if err != nil {
-		return offer(nil, begun)
+		return offer(nil, prefix)
 	}
-	list, err := client.Resource(namespacesResource).List(ctx, metav1.ListOptions{Limit: completionPage})
+	list, err := client.Resource(namespacesResource).List(ctx, metav1.ListOptions{Limit: pageSize})
 	if err != nil {
-		return offer(nil, begun)
+		return offer(nil, prefix)
 	}
 	var names []string
 	for _, n := range list.Items {
 		names = append(names, n.Name)
 	}
-	return offer(names, begun)
+	return offer(names, prefix)
 }
 
-func (p completer) completeContexts(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+func (p completer) completeContexts(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	raw, err := p.KubeFlags.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
-		return offer(nil, begun)
+		return offer(nil, prefix)
 	}
-	return offer(slices.Collect(maps.Keys(raw.Contexts)), begun)
+	return offer(slices.Collect(maps.Keys(raw.Contexts)), prefix)
 }
 
 // completeSecrets offers the ciphertext Secrets of the namespace.
-func (p completer) completeSecrets(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+func (p completer) completeSecrets(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := completionContext(cmd)
 	defer cancel()
 	namespace, err := p.ClusterNamespace()
 	if err != nil || len(args) > 0 {
-		return offer(nil, begun)
+		return offer(nil, prefix)
 	}
 	var names []string
 	for _, selection := range secretlist.Ciphertext("") {
@@ -178,7 +177,7 @@ func (p completer) completeSecrets(cmd *cobra.Command, args []string, begun stri
 			names = append(names, s.Name)
 		}
 	}
-	return offer(names, begun)
+	return offer(names, prefix)
 }
 
 func (p completer) listMetadata(ctx context.Context, namespace string, options metav1.ListOptions) []metav1.PartialObjectMetadata {
@@ -186,7 +185,7 @@ func (p completer) listMetadata(ctx context.Context, namespace string, options m
 	if err != nil {
 		return nil
 	}
-	options.Limit = completionPage
+	options.Limit = pageSize
 	list, err := client.Resource(secretsResource).Namespace(namespace).List(ctx, options)
 	if err != nil {
 		return nil
@@ -194,9 +193,9 @@ func (p completer) listMetadata(ctx context.Context, namespace string, options m
 	return list.Items
 }
 
-// completeKeys offers the keys that Secrets name, in the namespace of -n or else
-// wherever one may look, and those that Vault lists.
-func (p completer) completeKeys(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+// completeKeys offers the keys of Secrets, in the namespace of -n or else in all that the user can
+// list, and the keys that Vault lists.
+func (p completer) completeKeys(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := completionContext(cmd)
 	defer cancel()
 	inVault := make(chan []string, 1)
@@ -212,7 +211,7 @@ func (p completer) completeKeys(cmd *cobra.Command, _ []string, begun string) ([
 	for _, s := range found {
 		keys = append(keys, s.Labels[ciphertext.LabelTransitKey])
 	}
-	return offer(append(keys, <-inVault...), begun)
+	return offer(append(keys, <-inVault...), prefix)
 }
 
 func (p completer) listKeys(ctx context.Context, cmd *cobra.Command) (keys []string) {
@@ -225,11 +224,11 @@ func (p completer) listKeys(ctx context.Context, cmd *cobra.Command) (keys []str
 	if f := cmd.Flags().Lookup("transit-mount"); f != nil {
 		mount = f.Value.String()
 	}
-	answer, err := vault.Logical().ListWithContext(ctx, cmp.Or(mount, ciphertext.DefaultTransitMount)+"/keys")
-	if err != nil || answer == nil {
+	response, err := vault.Logical().ListWithContext(ctx, cmp.Or(mount, ciphertext.DefaultTransitMount)+"/keys")
+	if err != nil || response == nil {
 		return nil
 	}
-	list, _ := answer.Data["keys"].([]any)
+	list, _ := response.Data["keys"].([]any)
 	for _, k := range list {
 		if name, ok := k.(string); ok {
 			keys = append(keys, name)
@@ -238,11 +237,10 @@ func (p completer) listKeys(ctx context.Context, cmd *cobra.Command) (keys []str
 	return keys
 }
 
-// completeEntries offers the entries of the Secret that is named, as ENTRY=; what
-// follows is the shell's.
+// completeEntries offers the entries of the named Secret as ENTRY=. The shell completes the rest.
 func (p completer) completeEntries(value cobra.ShellCompDirective) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-		if strings.Contains(begun, "=") || len(args) == 0 {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if strings.Contains(prefix, "=") || len(args) == 0 {
 			return nil, value
 		}
 		ctx, cancel := completionContext(cmd)
@@ -263,7 +261,7 @@ func (p completer) completeEntries(value cobra.ShellCompDirective) cobra.Complet
 		for _, name := range ciphertext.Entries(secret.Data) {
 			entries = append(entries, name+"=")
 		}
-		entries, _ = offer(entries, begun)
+		entries, _ = offer(entries, prefix)
 		return entries, value | cobra.ShellCompDirectiveNoSpace
 	}
 }

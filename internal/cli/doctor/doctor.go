@@ -28,8 +28,8 @@ type Options struct {
 	args           []string
 	pod            string
 
-	group  string // of the checks that were printed last
-	colour bool   // standard output is a terminal that wants it
+	group string // of the checks that were printed last
+	color bool   // print colors
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -37,27 +37,27 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor [POD]",
 		Short: "Diagnose the installation and print the commands that fix it",
-		Long: `Walk the chain from the cluster to the secret files and show each check: ok, broken
-with the command that fixes it, or unknown. Without arguments that is the
-installation; with POD also all that its volumes rest on, and why it waits in
-ContainerCreating; with --class a SecretProviderClass, before there is a pod.
+		Long: `Check everything between the cluster and the secret files, and print for each check:
+ok, broken with the command that fixes it, or unknown. Without arguments that covers
+the installation; with POD also all that its volumes depend on, and why the pod waits
+in ContainerCreating; with --class a SecretProviderClass, before there is a pod.
 
-A check that rests on a broken one is not looked at. What your rights do not let you
-see is unknown, and the rest is shown all the same: neither a Vault token nor any
-right in the cluster is needed.
+A check that depends on a broken one is skipped. What your rights do not let you see is
+unknown, and the rest is still shown: no Vault token and no right in the cluster is
+required.
 
-Credentials go to the Vault of VAULT_ADDR or --vault-addr only, there to the
-namespace of VAULT_NAMESPACE and the auth mount of --auth-mount, or to those that
-the settings of the provider in --provider-namespace allow. What a class asks for
-beyond that is unknown, and no command that would grant it is printed.
+Credentials are sent only to the Vault of VAULT_ADDR or --vault-addr, there to the
+namespace of VAULT_NAMESPACE and the auth mount of --auth-mount, or to those that the
+settings of the provider in --provider-namespace allow. What a class names beyond that
+is unknown, and no command that would grant it is printed.
 
-Nothing is changed and nothing decrypted. For POD and --class a token of the pod's
-service account is made, if you may do that, to log in to Vault as the provider does
-and to see which keys its policy opens; --login=false does without. It ends by
-itself, and is shown to nobody but Vault.
+Nothing is changed and nothing is decrypted. For POD and --class a token of the pod's
+service account is requested, if you may do that, to log in to Vault as the provider
+does and to see which keys its policy allows; --login=false skips that. The token
+expires by itself, and is sent only to Vault.
 
-The exit code is 0 if every check is ok, 3 if something is broken, and 1 if nothing
-is, but not everything could be found out, or if there is no cluster.`,
+The exit code is 0 if every check is ok, 3 if something is broken, and 1 if nothing is
+broken but something is unknown, or if there is no cluster.`,
 		Example: `  secretmanager doctor
   secretmanager doctor web-0 -n demo
   secretmanager doctor --class matrix --service-account matrix -n demo -o json`,
@@ -65,10 +65,10 @@ is, but not everything could be found out, or if there is no cluster.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringVar(&o.class, "class", "", "SecretProviderClass to look at, instead of those of a pod")
-	f.StringVar(&o.account, "service-account", "", "with --class: service account of the pods that will use it")
-	f.StringVar(&o.authMount, "auth-mount", "", "path of the auth mount that you trust, below auth/ (default: what the provider's settings allow)")
-	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system", "namespace of the installation, whose DaemonSet's settings are trusted")
+	f.StringVar(&o.class, "class", "", "`SecretProviderClass` to check, instead of those of a pod")
+	f.StringVar(&o.account, "service-account", "", "service `account` of the pods that will use --class")
+	f.StringVar(&o.authMount, "auth-mount", "", "`path` of the auth mount that you trust, below auth/ (default: those that the provider's settings allow)")
+	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system", "`namespace` of the installation, whose DaemonSet's settings are trusted")
 	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	return c
@@ -110,7 +110,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if options.Vault.Address != "" {
 		options.VaultToken, options.VaultTokenError = o.VaultToken()
 	}
-	options.Kube, options.KubeHost, options.KubeError = o.patientCluster()
+	options.Kube, options.KubeHost, options.KubeError = o.quietClient()
 	if options.KubeError == nil {
 		if options.Namespace, options.KubeError = o.ClusterNamespace(); options.KubeError != nil {
 			options.Kube = nil
@@ -118,13 +118,13 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	clear := func() {}
 	if o.output == "" {
-		o.colour = o.Colored(o.Out)
+		o.color = o.Colored(o.Out)
 		options.Found = func(l doctor.Check) {
 			clear()
 			o.print(l)
 		}
 		if cli.IsTerminal(o.ErrOut) {
-			// Checks are shown when they are known; this is for one that takes its time.
+			// A check is printed when it is done; this is for one that takes long.
 			options.Slow = func(check string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", check) }
 			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
 		}
@@ -141,9 +141,8 @@ func (o *Options) Run(ctx context.Context) error {
 	return o.verdict(checks)
 }
 
-// patientCluster is the cluster without client-go's own words about what failed:
-// they are said once, as a check.
-func (o *Options) patientCluster() (kubernetes.Interface, string, error) {
+// quietClient returns a client without warnings, which are reported as checks.
+func (o *Options) quietClient() (kubernetes.Interface, string, error) {
 	config, err := o.KubeFlags.ToRESTConfig()
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
@@ -158,7 +157,7 @@ func (o *Options) patientCluster() (kubernetes.Interface, string, error) {
 	return client, config.Host, nil
 }
 
-// print shows a check for people.
+// print prints a check for people.
 func (o *Options) print(l doctor.Check) {
 	if group := cmp.Or(l.Subject, "installation"); group != o.group {
 		if o.group != "" {
@@ -167,10 +166,10 @@ func (o *Options) print(l doctor.Check) {
 		o.group = group
 		display.Fprintf(o.Out, "%s\n", group)
 	}
-	colours := map[doctor.State]string{doctor.OK: cli.Green, doctor.Broken: cli.Red, doctor.Unknown: cli.Yellow}
+	colors := map[doctor.State]string{doctor.OK: cli.Green, doctor.Broken: cli.Red, doctor.Unknown: cli.Yellow}
 	before, after := "", ""
-	if o.colour {
-		before, after = colours[l.State], cli.Plain
+	if o.color {
+		before, after = colors[l.State], cli.Plain
 	}
 	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", l.State, l.Name, l.Detail)
 	line := func(what, text string) { display.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
@@ -178,7 +177,7 @@ func (o *Options) print(l doctor.Check) {
 		line("warning", text)
 	}
 	for _, text := range l.Fixes {
-		// On a line of its own, to be copied.
+		// On its own line, for copying.
 		line("fix", text)
 	}
 	if l.Advice != "" {
@@ -186,7 +185,7 @@ func (o *Options) print(l doctor.Check) {
 	}
 }
 
-// verdict is the exit code of it all.
+// verdict returns the error that the checks amount to.
 func (o *Options) verdict(checks []doctor.Check) error {
 	var broken, unknown []string
 	for _, l := range checks {
@@ -199,11 +198,11 @@ func (o *Options) verdict(checks []doctor.Check) error {
 	}
 	switch {
 	case len(checks) > 0 && checks[0].State == doctor.Broken:
-		return errors.New("nothing of the cluster could be found out: " + checks[0].Detail)
+		return errors.New("the cluster could not be checked: " + checks[0].Detail)
 	case len(broken) > 0:
 		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "check is", "checks are"), strings.Join(broken, ", ")))
 	case len(unknown) > 0:
-		return fmt.Errorf("nothing is known to be broken, but %s could not be found out: %s", cli.Plural(len(unknown), "check", "checks"), strings.Join(unknown, ", "))
+		return fmt.Errorf("nothing is known to be broken, but the result of %s is unknown: %s", cli.Plural(len(unknown), "check", "checks"), strings.Join(unknown, ", "))
 	}
 	return nil
 }

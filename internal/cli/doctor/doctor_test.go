@@ -12,12 +12,12 @@ import (
 )
 
 func TestDoctorColours(t *testing.T) {
-	for _, colour := range []bool{true, false} {
+	for _, color := range []bool{true, false} {
 		var out bytes.Buffer
-		o := &Options{Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, colour: colour}
+		o := &Options{Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, color: color}
 		o.print(doctor.Check{Name: "vault", State: doctor.Broken, Detail: "away", Fixes: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
 		want := "installation\n  broken   vault            away\n"
-		if colour {
+		if color {
 			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"
 		}
 		for _, line := range []string{"warning: w", "fix: vault status", "note: a"} {

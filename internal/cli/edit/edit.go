@@ -36,28 +36,27 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "edit NAME | edit -f FILE [NAME]",
-		Short: "Decrypt a Secret into your editor, and encrypt what was changed",
-		Long: `Open the entries of a ciphertext Secret, decrypted, in an editor, and write those
-that were changed, added or removed. All others keep their ciphertext, byte for
-byte; if nothing was changed, nothing is written. With -f the Secret is one in a
-manifest, and everything else in the file stays as it is too; NAME is needed only if
-there are several.
+		Short: "Edit the decrypted entries of a Secret, and encrypt the changes",
+		Long: `Open the decrypted entries of a ciphertext Secret in an editor, and write those that
+were changed, added or removed. All others keep their ciphertext, byte for byte; if
+nothing was changed, nothing is written. With -f the Secret is in a manifest, and
+everything else in the file stays as it is; NAME is needed only if there are several.
 
-It takes a Vault token that may decrypt besides what encrypt needs, which authors
-may not by default. To replace a value without seeing it, use encrypt.
+The Vault token must be allowed to decrypt, besides what encrypt needs, which authors
+are not by default. To replace a value without seeing it, use encrypt.
 
-The editor is the one of KUBE_EDITOR or EDITOR, or else vi. Entries are YAML: a text
-of several lines is a block below |, bytes that are no text are base64 with !!binary.
-What cannot be read back, or written, is opened again with the reason on top, and so
-is what somebody else changed meanwhile, with their value beside yours. Where there is
-no terminal to ask on, that is an error: nothing is written and the edit is gone.
+The editor is KUBE_EDITOR or EDITOR, or vi. Entries are YAML: a text of several lines
+is a block after |, bytes that are not text are base64 with !!binary. If the text is
+invalid or cannot be written, the editor opens again with the reason on top, and also
+if somebody else has changed the same entry, with their value beside yours. Without a
+terminal to ask on, that is an error: nothing is written and the edit is lost.
 
-The plaintext is in memory and in one file: in a folder for you alone, on a file system
-in memory (XDG_RUNTIME_DIR or /dev/shm), overwritten and removed at the end, on errors and
-on signals too. Only after kill -9 it stays, until the machine is started anew. TMPDIR is that
-folder for the editor, but what the editor keeps elsewhere is its own: for vim, set noswapfile,
-nobackup, noundofile and viminfo= for /dev/shm/*. Memory may be written to swap space, unless that
-is encrypted or off.`,
+The plaintext is in memory and in one file: in a directory with mode 0700, on a file
+system in memory (XDG_RUNTIME_DIR or /dev/shm), which is overwritten and removed at
+the end, also on errors and signals. Only after kill -9 it stays, until the machine
+restarts. TMPDIR of the editor is that directory, but an editor may keep other files:
+for vim, set noswapfile, nobackup, noundofile and viminfo= for /dev/shm/*. Memory may
+be written to swap space, unless that is encrypted or off.`,
 		Example: `  secretmanager edit matrix-secrets -n demo
 
   # in a manifest
@@ -69,8 +68,8 @@ is encrypted or off.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringVarP(&o.file, "filename", "f", "", "manifest that the Secret is in, instead of the cluster")
-	f.StringVar(&o.tempDir, "temp-dir", "", "where to make the folder for the plaintext, even if that is not in memory")
+	f.StringVarP(&o.file, "filename", "f", "", "manifest `file` with the Secret, instead of the cluster")
+	f.StringVar(&o.tempDir, "temp-dir", "", "parent `directory` of the one for the plaintext, even if it is not in memory")
 	return c
 }
 
@@ -97,21 +96,21 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e := &editing{Options: o, vault: vault, target: target, ask: cli.IsTerminal(o.In) && cli.IsTerminal(o.ErrOut)}
+	e := &session{Options: o, vault: vault, target: target, ask: cli.IsTerminal(o.In) && cli.IsTerminal(o.ErrOut)}
 	if err := e.load(ctx); err != nil {
 		return err
 	}
-	if by := managedBy(target, e.was); by != "" {
-		display.Fprintf(o.ErrOut, "note: the Secret is kept as it is in Git by %s, which will undo what is written here: edit -f edits the manifest\n", by)
+	if by := managedBy(target, e.loaded); by != "" {
+		display.Fprintf(o.ErrOut, "note: the Secret is managed by %s, which will revert the change: edit -f edits the manifest\n", by)
 	}
-	// From here on there is plaintext outside of us: no signal may end us before it
-	// is wiped, nor a reader of our messages that is gone.
+	// From here on there is plaintext in a file: no signal, and no closed pipe, may end the process
+	// before it is wiped.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 	defer stop()
-	if err := e.inFolder(ctx); err != nil {
+	if err := e.inPrivateDir(ctx); err != nil {
 		return err
 	}
-	return e.tell()
+	return e.report()
 }
 
 func (o *Options) target(vault *transit.Session, name string) (target, error) {
@@ -129,73 +128,73 @@ func (o *Options) target(vault *transit.Session, name string) (target, error) {
 	return &inCluster{kube: kube, client: secretmanager.New(vault, kube), namespace: namespace, name: name}, nil
 }
 
-// editing is one edit, however often the editor is opened for it.
-type editing struct {
+// session is one edit, in which the editor may open several times.
+type session struct {
 	*Options
 	vault  *transit.Session
 	target target
-	ask    bool // there is somebody to ask
+	ask    bool // there is a terminal to ask on
 
-	was    *corev1.Secret    // as it was loaded last
+	loaded *corev1.Secret    // as it was loaded last
 	plain  map[string][]byte // its plaintexts
 	change secretmanager.Spec
-	is     *corev1.Secret // as it was stored; nil if it was not
+	stored *corev1.Secret // nil until it is stored
 }
 
 // load reads the Secret and decrypts it.
-func (e *editing) load(ctx context.Context) error {
-	is, err := e.target.load(ctx)
+func (e *session) load(ctx context.Context) error {
+	secret, err := e.target.load(ctx)
 	if err != nil {
 		return err
 	}
-	plain, err := secretmanager.Decrypt(ctx, e.vault, is)
+	plain, err := secretmanager.Decrypt(ctx, e.vault, secret)
 	switch {
 	case err == nil:
-		e.was, e.plain = is, plain
+		e.loaded, e.plain = secret, plain
 		return nil
 	case errors.Is(err, transit.ErrDenied):
-		return cli.WithHint(err, "edit shows plaintext, and so takes the right to decrypt, which authors do not have by default: it is in the policy of the app that vault-setup prints",
+		return cli.WithHint(err, "edit needs the right to decrypt, which authors do not have by default: it is in the policy of the app that vault-setup prints",
 			"encrypt replaces values without showing them")
-	case len(is.Data) == 0:
+	case len(secret.Data) == 0:
 		return cli.WithHint(err, "encrypt adds entries, to a manifest with --merge-into")
-	case is.Type != ciphertext.Type && is.Labels[ciphertext.LabelTransitKey] == "":
-		return cli.WithHint(err, "kubectl edit is for Secrets that hold plaintext; encrypt --from-secret turns them into ciphertext")
+	case secret.Type != ciphertext.Type && secret.Labels[ciphertext.LabelTransitKey] == "":
+		return cli.WithHint(err, "kubectl edit is for plaintext Secrets; encrypt --from-secret converts them")
 	}
 	return err
 }
 
-// inFolder lets the user edit in a folder that is wiped whatever happens.
-func (e *editing) inFolder(ctx context.Context) (err error) {
+// inPrivateDir edits in a directory that is always wiped.
+func (e *session) inPrivateDir(ctx context.Context) (err error) {
 	var dir privatedir.Dir
 	if e.tempDir != "" {
 		if !privatedir.InMemory(e.tempDir) {
-			display.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext goes to a disk while it is edited, where wiping may leave traces\n", e.tempDir)
+			display.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext is on a disk while it is edited, where wiping may leave traces\n", e.tempDir)
 		}
 		dir, err = privatedir.NewIn(e.tempDir)
 	} else {
 		dir, err = privatedir.New(privatedir.MemoryDirs(e.Getenv))
 	}
 	if errors.Is(err, privatedir.ErrNotInMemory) {
-		err = cli.WithHint(err, "--temp-dir names another; if that is on a disk, so is the plaintext while it is edited, and perhaps longer")
+		err = cli.WithHint(err, "set --temp-dir; if that is on a disk, so is the plaintext while it is edited, and perhaps longer")
 	}
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if wipeErr := dir.Wipe(); wipeErr != nil {
-			err = errors.Join(err, cli.WithHint(wipeErr, "look for what is left in "+dir.Path))
+			err = errors.Join(err, cli.WithHint(wipeErr, "check what remains in "+dir.Path))
 		}
 	}()
-	return e.loop(ctx, editor{Factory: e.Factory, folder: dir})
+	return e.loop(ctx, editor{Factory: e.Factory, dir: dir})
 }
 
-// loop opens the editor until what is saved has been stored, or is given up.
-func (e *editing) loop(ctx context.Context, with editor) error {
+// loop opens the editor until the change has been stored or the user gives up.
+func (e *session) loop(ctx context.Context, with editor) error {
 	body, err := entrytext.Format(e.plain)
 	if err != nil {
 		return err
 	}
-	var reason reopened // why it is open again
+	var reason reopened // why the editor is open again
 	for {
 		head := e.head(reason)
 		text, err := with.edit(ctx, head+body)
@@ -203,99 +202,99 @@ func (e *editing) loop(ctx context.Context, with editor) error {
 			return err
 		}
 		text = withoutHead(text)
-		again := text == body // nothing was changed since
+		unchanged := text == body // since the editor opened
 		entries, problems := entrytext.Parse(text)
 		if len(problems) > 0 {
-			err := unreadable(problems, strings.Count(head, "\n"))
-			if !e.ask || again {
+			err := invalidText(problems, strings.Count(head, "\n"))
+			if !e.ask || unchanged {
 				return err
 			}
 			reason, body = reopened{problems: problems}, text
 			continue
 		}
 		if len(entries) == 0 {
-			return errors.New("nothing was written: what was saved has no entries")
+			return errors.New("nothing was written: the saved text has no entries")
 		}
 		e.change = diff(e.plain, entries)
 		if len(e.change.Entries)+len(e.change.Remove) == 0 {
 			return nil
 		}
-		if again && reason.err != nil && !e.confirm(ctx) {
+		if unchanged && reason.err != nil && !e.confirm(ctx) {
 			return reason.err
 		}
 		err = e.store(ctx)
 		if err == nil {
 			return nil
 		}
-		if e.is != nil || !e.ask || ctx.Err() != nil {
+		if e.stored != nil || !e.ask || ctx.Err() != nil {
 			return err
 		}
 		reason, body = reopened{err: err}, text
-		if clash := (*clashError)(nil); errors.As(err, &clash) {
-			// What others wrote elsewhere is not to be undone.
-			if body, err = entrytext.Format(clash.merged); err != nil {
+		if conflict := (*conflictError)(nil); errors.As(err, &conflict) {
+			// Keep what others have changed in other entries.
+			if body, err = entrytext.Format(conflict.merged); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// diff is what makes the entries that were those that are.
-func diff(was, is map[string][]byte) secretmanager.Spec {
+// diff returns the change from old to new entries.
+func diff(before, after map[string][]byte) secretmanager.Spec {
 	change := secretmanager.Spec{Entries: map[string][]byte{}, AllowEmpty: true}
-	for name, value := range is {
-		if old, there := was[name]; !there || !bytes.Equal(old, value) {
+	for name, value := range after {
+		if old, found := before[name]; !found || !bytes.Equal(old, value) {
 			change.Entries[name] = value
 		}
 	}
-	for _, name := range ciphertext.Entries(was) {
-		if _, there := is[name]; !there {
+	for _, name := range ciphertext.Entries(before) {
+		if _, found := after[name]; !found {
 			change.Remove = append(change.Remove, name)
 		}
 	}
 	return change
 }
 
-// apply is the opposite.
-func apply(was map[string][]byte, change secretmanager.Spec) map[string][]byte {
-	is := maps.Clone(was)
-	maps.Copy(is, change.Entries)
+// apply returns the entries after a change.
+func apply(before map[string][]byte, change secretmanager.Spec) map[string][]byte {
+	after := maps.Clone(before)
+	maps.Copy(after, change.Entries)
 	for _, name := range change.Remove {
-		delete(is, name)
+		delete(after, name)
 	}
-	return is
+	return after
 }
 
-// clashError is that others changed the same entries.
-type clashError struct {
+// conflictError reports entries that others have changed too.
+type conflictError struct {
 	names  []string
 	theirs map[string][]byte
-	merged map[string][]byte // with ours where both changed something
+	merged map[string][]byte // with our values where both have changed an entry
 }
 
-func (e *clashError) Error() string {
-	return display.Sprintf("nothing was written, as others changed the same meanwhile: %s", strings.Join(e.names, ", "))
+func (e *conflictError) Error() string {
+	return display.Sprintf("nothing was written: others have changed the same entries: %s", strings.Join(e.names, ", "))
 }
 
-func (e *clashError) Unwrap() error { return secretmanager.ErrChanged }
+func (e *conflictError) Unwrap() error { return secretmanager.ErrChanged }
 
-// maxStores is how often a change is tried that others keep getting in before.
-const maxStores = 5
+// maxAttempts bounds the attempts at a write that keeps conflicting.
+const maxAttempts = 5
 
-// store writes the change. What others did meanwhile is in its way only if it is
-// about the same entries: a rotation is not.
-func (e *editing) store(ctx context.Context) error {
-	for try := 1; ; try++ {
-		is, err := e.target.store(ctx, e.was, e.change)
-		if err == nil || !errors.Is(err, secretmanager.ErrChanged) || try == maxStores {
+// store writes the change, and merges it with changes of others. It fails if they have changed the
+// same entries; a rotation changes none.
+func (e *session) store(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		stored, err := e.target.store(ctx, e.loaded, e.change)
+		if err == nil || !errors.Is(err, secretmanager.ErrChanged) || attempt == maxAttempts {
 			if err == nil || errors.Is(err, secretmanager.ErrNotVerified) {
-				e.is = is
+				e.stored = stored
 			}
 			return err
 		}
 		before := e.plain
 		if err := e.load(ctx); err != nil {
-			return display.Errorf("it was changed meanwhile: %w", err)
+			return display.Errorf("the Secret has changed: %w", err)
 		}
 		merged := apply(e.plain, e.change)
 		var names []string
@@ -306,11 +305,11 @@ func (e *editing) store(ctx context.Context) error {
 			}
 		}
 		if len(names) > 0 {
-			return &clashError{names, e.plain, merged}
+			return &conflictError{names, e.plain, merged}
 		}
 		e.change = diff(e.plain, merged)
 		if len(e.change.Entries)+len(e.change.Remove) == 0 {
-			return nil // others wrote the same
+			return nil // others have made the same change
 		}
 	}
 }
@@ -321,41 +320,41 @@ func sameEntry(a, b map[string][]byte, name string) bool {
 	return inA == inB && bytes.Equal(x, y)
 }
 
-// confirm asks whether to write what was left as it is.
-func (e *editing) confirm(ctx context.Context) bool {
-	fmt.Fprint(e.ErrOut, "Write it all the same? [y/N] ")
-	answered := make(chan string, 1)
+// confirm asks whether to write an unchanged text.
+func (e *session) confirm(ctx context.Context) bool {
+	fmt.Fprint(e.ErrOut, "Write it anyway? [y/N] ")
+	answers := make(chan string, 1)
 	go func() {
 		answer, _ := bufio.NewReader(e.In).ReadString('\n')
-		answered <- strings.ToLower(strings.TrimSpace(answer))
+		answers <- strings.ToLower(strings.TrimSpace(answer))
 	}()
 	select {
-	case answer := <-answered:
+	case answer := <-answers:
 		return answer == "y" || answer == "yes"
 	case <-ctx.Done():
 		return false
 	}
 }
 
-// tell says what was done.
-func (e *editing) tell() error {
-	if e.is == nil {
-		_, err := display.Fprintf(e.Out, "%s\n", e.target.told("unchanged"))
+// report reports the result.
+func (e *session) report() error {
+	if e.stored == nil {
+		_, err := display.Fprintf(e.Out, "%s\n", e.target.describe("unchanged"))
 		return err
 	}
 	if set := ciphertext.Entries(e.change.Entries); len(set) > 0 {
-		text := e.is.Data[set[0]]
+		text := e.stored.Data[set[0]]
 		version, _ := ciphertext.Version(text)
-		settings, err := ciphertext.SettingsOf(e.is)
+		settings, err := ciphertext.SettingsOf(e.stored)
 		if err != nil {
 			return err
 		}
 		display.Fprintf(e.ErrOut, "encrypted %s with %s, version %d: %s\n", cli.Plural(len(set), "entry", "entries"),
 			settings.Key, version, strings.Join(set, ", "))
 	}
-	if gone := e.change.Remove; len(gone) > 0 {
-		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(gone), "entry", "entries"), strings.Join(gone, ", "))
+	if removed := e.change.Remove; len(removed) > 0 {
+		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(removed), "entry", "entries"), strings.Join(removed, ", "))
 	}
-	_, err := display.Fprintf(e.Out, "%s\n", e.target.told("edited"))
+	_, err := display.Fprintf(e.Out, "%s\n", e.target.describe("edited"))
 	return err
 }

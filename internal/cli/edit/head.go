@@ -8,31 +8,30 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 )
 
-// reopened is why the editor is open again.
+// reopened is the reason why the editor is open again.
 type reopened struct {
 	problems []entrytext.Problem
 	err      error
 }
 
-// head is what stands above the entries, as comments: what to do, and what was
-// wrong.
-func (e *editing) head(reason reopened) string {
-	place := display.Name(e.was.Name)
-	if e.was.Namespace != "" {
-		place = display.Name(e.was.Namespace) + "/" + place
+// head returns the comments above the entries: what to do, and what went wrong.
+func (e *session) head(reason reopened) string {
+	name := display.Name(e.loaded.Name)
+	if e.loaded.Namespace != "" {
+		name = display.Name(e.loaded.Namespace) + "/" + name
 	}
 	lines := []string{
-		"The entries of Secret " + place + ", decrypted. Those that you change, add or take",
-		"out are written when you save and quit; all others keep their ciphertext. To write",
-		"nothing, quit without a change, or leave nothing in the file.",
+		"The entries of Secret " + name + ", decrypted. Those that you change, add or remove",
+		"are written when you save and quit; all others keep their ciphertext. To write nothing,",
+		"quit without a change, or delete everything in the file.",
 	}
-	if by := managedBy(e.target, e.was); by != "" {
-		lines = append(lines, "", "The Secret is kept as it is in Git by "+display.Line(by)+", which will undo this.")
+	if by := managedBy(e.target, e.loaded); by != "" {
+		lines = append(lines, "", "The Secret is managed by "+display.Line(by)+", which will revert the change.")
 	}
 	switch {
 	case reason.problems != nil:
-		lines = append(lines, "", "Nothing has been written yet, as this cannot be read:")
-		first := len(lines) + len(reason.problems) + 2 // the line that the entries begin on, less one
+		lines = append(lines, "", "Nothing has been written yet, as the text is invalid:")
+		first := len(lines) + len(reason.problems) + 2 // number of lines before the entries
 		for _, p := range reason.problems {
 			lines = append(lines, "  "+display.Line(p.Describe(first)))
 		}
@@ -51,17 +50,17 @@ func (e *editing) head(reason reopened) string {
 	return b.String() + "\n"
 }
 
-// theirs shows what others wrote where both changed something.
-func (e *editing) theirs(err error) []string {
-	clash := (*clashError)(nil)
-	if !errors.As(err, &clash) {
+// theirs returns the values of others in a conflict.
+func (e *session) theirs(err error) []string {
+	conflict := (*conflictError)(nil)
+	if !errors.As(err, &conflict) {
 		return nil
 	}
-	lines := []string{"", "Below is your value, which will be written over theirs. Theirs is:"}
-	for _, name := range clash.names {
-		value, there := clash.theirs[name]
-		if !there {
-			lines = append(lines, "  "+display.Name(name)+": taken out")
+	lines := []string{"", "Your value is below, and will replace theirs, which is:"}
+	for _, name := range conflict.names {
+		value, found := conflict.theirs[name]
+		if !found {
+			lines = append(lines, "  "+display.Name(name)+": removed")
 			continue
 		}
 		text, err := entrytext.Format(map[string][]byte{name: value})
@@ -75,7 +74,7 @@ func (e *editing) theirs(err error) []string {
 	return lines
 }
 
-// withoutHead takes the comments off that the text begins with.
+// withoutHead removes the comments at the beginning of a text.
 func withoutHead(text string) string {
 	for text != "" {
 		line, rest, _ := strings.Cut(text, "\n")
@@ -87,9 +86,9 @@ func withoutHead(text string) string {
 	return text
 }
 
-// unreadable is the error for those who cannot be asked to mend it.
-func unreadable(problems []entrytext.Problem, first int) error {
-	errs := []error{errors.New("nothing was written: what was saved cannot be read")}
+// invalidText returns the error for a user who cannot be asked to fix the text.
+func invalidText(problems []entrytext.Problem, first int) error {
+	errs := []error{errors.New("nothing was written: the saved text is invalid")}
 	for _, p := range problems {
 		errs = append(errs, errors.New(p.Describe(first)))
 	}

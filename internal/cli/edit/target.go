@@ -21,16 +21,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// target is where the Secret is that is edited.
+// target is the location of the edited Secret.
 type target interface {
-	// load reads it as it is now.
+	// load reads the Secret.
 	load(ctx context.Context) (*corev1.Secret, error)
-	// store changes it as it was loaded last, and returns it with the entries that
-	// were set at least. The error wraps secretmanager.ErrChanged if it is not as it
-	// was any more.
-	store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error)
-	// told is how the user hears of it.
-	told(what string) string
+	// store changes the Secret as it was loaded, and returns it with at least the entries that were
+	// set. The error wraps secretmanager.ErrChanged if the Secret has changed since.
+	store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error)
+	// describe returns a line with the outcome.
+	describe(outcome string) string
 }
 
 // inCluster is a Secret of the cluster.
@@ -51,11 +50,13 @@ func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 	return s, nil
 }
 
-func (c *inCluster) store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
-	return c.client.Update(ctx, was, change, secretmanager.Options{})
+func (c *inCluster) store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+	return c.client.Update(ctx, loaded, change, secretmanager.Options{})
 }
 
-func (c *inCluster) told(what string) string { return display.Sprintf("secret/%s %s", c.name, what) }
+func (c *inCluster) describe(outcome string) string {
+	return display.Sprintf("secret/%s %s", c.name, outcome)
+}
 
 // inManifest is a Secret of a manifest.
 type inManifest struct {
@@ -63,8 +64,8 @@ type inManifest struct {
 	vault      *transit.Session
 	path, name string
 
-	file *manifestfile.Editable // as it was loaded last
-	at   *manifest.Secret
+	file   *manifestfile.Editable // as it was loaded last
+	secret *manifest.Secret
 }
 
 func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
@@ -72,52 +73,51 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := filesecret.Find(m.Factory, file, m.name)
+	secret, err := filesecret.Find(m.Factory, file, m.name)
 	if err != nil {
 		return nil, err
 	}
-	if at == nil {
+	if secret == nil {
 		var have []error
 		for _, s := range file.Manifest.Secrets {
 			have = append(have, display.Errorf("line %d: Secret %s", s.Line, filesecret.Describe(s)))
 		}
 		if len(have) == 0 {
-			have = append(have, errors.New("it has none at all"))
+			have = append(have, errors.New("it has no ciphertext Secret"))
 		}
-		return nil, manifestfile.WithName(m.path, display.Errorf("there is no such ciphertext Secret in it:\n%w", errors.Join(have...)))
+		return nil, manifestfile.WithName(m.path, display.Errorf("no ciphertext Secret matches:\n%w", errors.Join(have...)))
 	}
-	m.file, m.at = file, at
-	return filesecret.AsStored(m.Factory, file, at)
+	m.file, m.secret = file, secret
+	return filesecret.AsStored(m.Factory, file, secret)
 }
 
-func (m *inManifest) store(ctx context.Context, was *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
-	sealed, err := secretmanager.EncryptUpdate(ctx, m.vault, was, change)
+func (m *inManifest) store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+	encrypted, err := secretmanager.EncryptUpdate(ctx, m.vault, loaded, change)
 	if err != nil {
 		return nil, err
 	}
-	is := was.DeepCopy()
-	if len(sealed) > 0 {
-		is.Data = sealed
-		if err := secretmanager.Verify(ctx, m.vault, is); err != nil {
+	stored := loaded.DeepCopy()
+	if len(encrypted) > 0 {
+		stored.Data = encrypted
+		if err := secretmanager.Verify(ctx, m.vault, stored); err != nil {
 			return nil, err
 		}
 	}
-	if m.file.Content, err = m.file.Manifest.Edit(m.at, sealed, change.Remove); err != nil {
+	if m.file.Content, err = m.file.Manifest.Edit(m.secret, encrypted, change.Remove); err != nil {
 		return nil, manifestfile.WithName(m.path, err)
 	}
 	err = manifestfile.Write([]*manifestfile.Editable{m.file}, io.Discard, os.Rename)
 	if errors.Is(err, manifestfile.ErrChanged) {
 		err = display.Errorf("%w: %w", secretmanager.ErrChanged, err)
 	}
-	return is, err
+	return stored, err
 }
 
-func (m *inManifest) told(what string) string {
-	return display.Sprintf("%s: secret/%s %s", m.path, m.at.Name, what)
+func (m *inManifest) describe(outcome string) string {
+	return display.Sprintf("%s: secret/%s %s", m.path, m.secret.Name, outcome)
 }
 
-// managedBy is who will put back what is written, empty for nobody: only the
-// cluster knows of it.
+// managedBy returns the GitOps tool that will revert a change in the cluster; empty for none.
 func managedBy(target target, s *corev1.Secret) string {
 	if _, ok := target.(*inCluster); !ok {
 		return ""

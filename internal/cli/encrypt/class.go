@@ -12,19 +12,18 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// printClass writes the SecretProviderClass for a ciphertext Secret, and, as
-// comments to paste, what a pod needs to mount it. It is one more document of a
-// stream that kubectl can apply.
+// printClass writes the SecretProviderClass of a ciphertext Secret, as one more document for
+// kubectl, and in comments what a pod needs to mount it.
 func (o *Options) printClass(secret *corev1.Secret, set ciphertext.Settings, account string) error {
 	if secret.Namespace == "" {
-		return cli.Usagef("--print-class needs the namespace of the pods: name it with -n")
+		return cli.Usagef("--print-class needs the namespace of the pods: set -n")
 	}
 	var b strings.Builder
 	if o.output != "" {
 		b.WriteString("---\n")
 	}
 	line := func(indent, name, value string) {
-		text, err := yaml.Marshal(value) // in quotes, where it would not be a text without
+		text, err := yaml.Marshal(value) // with quotes where they are needed
 		if err != nil {
 			text = fmt.Appendf(nil, "%q\n", value)
 		}
@@ -34,7 +33,7 @@ func (o *Options) printClass(secret *corev1.Secret, set ciphertext.Settings, acc
 	line("  ", "name", secret.Name)
 	line("  ", "namespace", secret.Namespace)
 	b.WriteString("spec:\n  provider: secretmanager\n  parameters:\n")
-	fmt.Fprintf(&b, "    # the Vault role of service account %s, as vault-setup calls it\n", account)
+	fmt.Fprintf(&b, "    # the Vault role of service account %s, as vault-setup names it\n", account)
 	line("    ", "roleName", vaultsetup.ClassRoleName(
 		vaultsetup.Account{Namespace: secret.Namespace, Name: account}, set.Key))
 	line("    ", "secretName", secret.Name)

@@ -42,35 +42,33 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "encrypt NAME --from-file [ENTRY=]FILE",
 		Short: "Encrypt values into a ciphertext Secret",
-		Long: `Encrypt values with Vault transit and write them to Secret NAME, as one entry
-each. If the Secret exists, the named entries are replaced or added and all
-others stay, byte for byte; key, mount and scope are taken from it where they are
-not given. All entries go to Vault in one request, and nothing is written if one
-of them fails.
+		Long: `Encrypt values with Vault transit and write them to Secret NAME, one entry for each.
+If the Secret exists, the named entries are replaced or added and all others stay,
+byte for byte; key, mount and scope default to those of the Secret. All values are
+encrypted in one request, and nothing is written if one of them fails.
 
-Afterwards it has been proved that what is stored opens where it is bound. That
-takes a Vault token that may read the key, encrypt and rewrap, not decrypt.
+The result is verified to decrypt at its location. The Vault token must be allowed to
+read the key, encrypt and rewrap, but not decrypt.
 
-With --dry-run=client -o yaml the manifest is written to standard output and no
-cluster is needed. It is bound to its namespace and name all the same.
+With --dry-run=client -o yaml the manifest is printed and no cluster is needed. The
+ciphertext is bound to its namespace and name all the same.
 
-With --merge-into FILE the entries go into the Secret of that name in a manifest,
-YAML or JSON, of one document or several, and everything else in it stays byte for
-byte. If there is no such Secret it is added as one more document; if there is no
-such file it is made.
+With --merge-into FILE the entries go into the Secret of that name in a manifest, YAML
+or JSON, of one document or several, and everything else in it stays byte for byte. A
+missing Secret is added as one more document, and a missing file is created.
 
-With --from-secret SOURCE the entries are those of a Secret that holds plaintext,
-in the same namespace, and NAME is a new ciphertext Secret beside it. Once nothing
-reads SOURCE any more, it can be deleted.
+With --from-secret SOURCE the entries are those of a plaintext Secret in the same
+namespace, and NAME is a new ciphertext Secret beside it. Delete SOURCE when nothing
+reads it any more.
 
-With --from-secret NAME --replace the Secret itself becomes ciphertext: in one
-write, after the ciphertext has been proved, and only if nothing has changed since
-it was read. Nothing is ever deleted. Its type stays, and the copy of the plaintext
-that kubectl apply keeps in an annotation goes. Refused are types whose readers need
-plaintext (TLS, image pulls and the like), Secrets that are immutable, that a
-controller owns, or that Argo CD or Flux keep as they are in Git. Backups and the
-history of etcd keep the plaintext: only a new value mends that. Pods that use the
-Secret directly, as variables or as a volume, will read ciphertext.`,
+With --from-secret NAME --replace the Secret itself becomes ciphertext: in one write,
+after the ciphertext has been verified, and only if the Secret has not changed since
+it was read. Nothing is deleted. Its type stays, and the copy of the plaintext that
+kubectl apply keeps in an annotation is removed. Refused are types whose readers need
+plaintext (TLS, image pulls and so on), and Secrets that are immutable, owned by a
+controller, or managed by Argo CD or Flux. Backups and the history of etcd keep the
+plaintext: only a new value fixes that. Pods that use the Secret directly, as
+variables or as a volume, will read ciphertext.`,
 		Example: `  # a file, and a token from the environment, into Secret matrix-secrets
   secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
       --from-file secrets.json --from-literal api-token="$TOKEN"
@@ -86,29 +84,29 @@ Secret directly, as variables or as a volume, will read ciphertext.`,
   # the fields of what another tool prints
   vault kv get -format=json -field=data kv/matrix | secretmanager encrypt matrix-secrets -n demo --from-stdin-json
 
-  # a Secret of plaintext into one beside it, with the class and the volume to mount it
+  # a plaintext Secret into one beside it, with the class and the volume to mount it
   secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
       --from-secret matrix-plain --print-class --service-account matrix
 
-  # a Secret of plaintext into ciphertext, in place
+  # a plaintext Secret into ciphertext, in place
   secretmanager encrypt matrix-plain -n demo --transit-key matrix --from-secret matrix-plain --replace`,
 		Args: cobra.ExactArgs(1),
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVar(&o.from.files, "from-file", nil, "[ENTRY=]FILE to encrypt, the entry being named as the file unless told; ENTRY=- is standard input (repeatable)")
-	f.StringArrayVar(&o.from.literals, "from-literal", nil, "ENTRY=VALUE to encrypt; it may stay in the history of the shell, and others may see it in the process list (repeatable)")
-	f.StringArrayVar(&o.from.envFiles, "from-env-file", nil, "file of lines ENTRY=VALUE, each to be an entry (repeatable)")
-	f.BoolVar(&o.from.json, "from-stdin-json", false, "read a JSON object from standard input, each field of which is to be an entry: a text as it is, anything else as JSON")
-	f.StringVar(&o.fromSecret, "from-secret", "", "Secret of the same namespace that holds plaintext, each entry of which is to be one")
-	f.BoolVar(&o.replace, "replace", false, "turn the Secret of --from-secret itself into ciphertext")
-	f.StringVar(&o.mergeInto, "merge-into", "", "manifest to write to, instead of the cluster")
-	f.StringVar(&o.key, "transit-key", "", "name of the transit key (default that of the existing Secret)")
-	f.StringVar(&o.mount, "transit-mount", "", "path of the transit engine (default that of the existing Secret, or else transit)")
-	f.StringVar(&o.scope, "scope", "", "how far the ciphertext may be moved: strict (nowhere), namespace, cluster or none (default that of the existing Secret, or else strict)")
+	f.StringArrayVar(&o.from.files, "from-file", nil, "`[ENTRY=]FILE` to encrypt; the entry defaults to the name of the file, and ENTRY=- is standard input (repeatable)")
+	f.StringArrayVar(&o.from.literals, "from-literal", nil, "`ENTRY=VALUE` to encrypt; it may stay in the history of the shell, and other users may see it in the process list (repeatable)")
+	f.StringArrayVar(&o.from.envFiles, "from-env-file", nil, "`file` with a line ENTRY=VALUE for each entry (repeatable)")
+	f.BoolVar(&o.from.json, "from-stdin-json", false, "read a JSON object from standard input, with a field for each entry: a string as it is, anything else as JSON")
+	f.StringVar(&o.fromSecret, "from-secret", "", "plaintext `Secret` of the same namespace, whose entries are encrypted")
+	f.BoolVar(&o.replace, "replace", false, "convert the Secret of --from-secret itself to ciphertext")
+	f.StringVar(&o.mergeInto, "merge-into", "", "manifest `file` to write to, instead of the cluster")
+	f.StringVar(&o.key, "transit-key", "", "name of the transit `key` (default: that of the existing Secret)")
+	f.StringVar(&o.mount, "transit-mount", "", "`path` of the transit engine (default: that of the existing Secret, or transit)")
+	f.StringVar(&o.scope, "scope", "", "how far the ciphertext can be moved: strict (nowhere), namespace, cluster or none (default: that of the existing Secret, or strict)")
 	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (encrypt, and write nothing) or server (have the cluster check it and store nothing)")
-	f.BoolVar(&o.class, "print-class", false, "print the SecretProviderClass too, and what a pod needs to mount it")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
+	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
 	cli.FixedValues(c, "output", "yaml", "json", "name")
 	cli.FixedValues(c, "dry-run", "none", "client", "server")
@@ -172,7 +170,7 @@ func (o *Options) Run(ctx context.Context) error {
 	return o.online(ctx, vault, spec)
 }
 
-// offline makes a manifest and asks no cluster.
+// offline makes a manifest without a cluster.
 func (o *Options) offline(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (err error) {
 	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {
 		return err
@@ -180,27 +178,27 @@ func (o *Options) offline(ctx context.Context, vault *transit.Session, spec secr
 	if err := o.readSecret(ctx, vault, &spec); err != nil {
 		return err
 	}
-	secret, err := o.seal(ctx, vault, spec)
+	secret, err := o.encrypt(ctx, vault, spec)
 	if err != nil {
 		return err
 	}
 	return o.done(secret, spec, "created (dry run)")
 }
 
-// bindTo is the namespace to bind to where no cluster tells.
+// bindTo returns the namespace to bind to without a cluster.
 func (o *Options) bindTo(scope ciphertext.Scope) (string, error) {
 	namespace, err := o.OfflineNamespace()
 	if err != nil {
 		return "", err
 	}
 	if scope, _ := ciphertext.ParseScope(string(scope)); namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
-		return "", cli.Usagef("no namespace: scope %s binds the ciphertext to one; name it with -n, as there is no kubeconfig that would", scope)
+		return "", cli.Usagef("no namespace: scope %s binds the ciphertext to one; set -n, as no kubeconfig names one", scope)
 	}
 	return namespace, nil
 }
 
-// seal makes a Secret that is proved.
-func (o *Options) seal(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (*corev1.Secret, error) {
+// encrypt returns a verified Secret.
+func (o *Options) encrypt(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (*corev1.Secret, error) {
 	secret, err := secretmanager.Encrypt(ctx, vault, spec)
 	if err != nil {
 		return nil, err
@@ -230,7 +228,7 @@ func (o *Options) online(ctx context.Context, vault *transit.Session, spec secre
 	return o.done(secret, spec, string(outcome)+o.dry())
 }
 
-// dry says that nothing was stored.
+// dry returns the suffix of a dry run.
 func (o *Options) dry() string {
 	switch o.dryRun {
 	case "server":
@@ -241,7 +239,7 @@ func (o *Options) dry() string {
 	return ""
 }
 
-// inherit takes the settings that were not given from the Secret, if it exists.
+// inherit takes unset settings from the Secret, if it exists.
 func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager.Spec) error {
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
@@ -252,10 +250,10 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 	case err != nil:
 		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key.Name == "":
-		return cli.WithHint(display.Errorf("there is a Secret %s/%s that is no ciphertext Secret: it has no label %s to take the key from", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
-			"choose another name, or delete that Secret if nothing needs it; --from-secret --replace turns one of plaintext into ciphertext")
+		return cli.WithHint(display.Errorf("Secret %s/%s exists and is not a ciphertext Secret: it has no label %s with the key", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
+			"choose another name, or delete the Secret if nothing needs it; --from-secret --replace converts a plaintext Secret")
 	case existing.Labels[ciphertext.LabelTransitKey] == "":
-		return nil // Create says what to make of it
+		return nil // Create returns the error
 	}
 	set, err := ciphertext.SettingsOf(existing)
 	if err != nil {
@@ -265,13 +263,13 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 	return nil
 }
 
-// fill puts what was not given from what is there.
+// fill sets unset settings.
 func fill(set *ciphertext.Settings, from ciphertext.Settings) {
 	set.Key.Name, set.Key.Mount = cmp.Or(set.Key.Name, from.Key.Name), cmp.Or(set.Key.Mount, from.Key.Mount)
 	set.Scope = cmp.Or(set.Scope, from.Scope)
 }
 
-// done says what was done.
+// done reports the result.
 func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did string) error {
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
@@ -285,12 +283,12 @@ func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did strin
 	_, newest, _ := ciphertext.Versions(secret.Data)
 	display.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", cli.Plural(len(names), "entry", "entries"),
 		where, set.Key, newest, strings.Join(names, ", "))
-	display.Fprintf(o.ErrOut, "proved that they open, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
+	display.Fprintf(o.ErrOut, "verified that they decrypt, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
 	switch {
 	case o.output != "":
 		err = o.PrintSecret(secret, o.output)
 	case o.class:
-		// Standard output is for kubectl to read.
+		// Standard output is for kubectl.
 		_, err = display.Fprintf(o.ErrOut, "secret/%s %s\n", secret.Name, did)
 	default:
 		_, err = display.Fprintf(o.Out, "secret/%s %s\n", secret.Name, did)

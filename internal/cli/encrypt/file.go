@@ -53,35 +53,35 @@ func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec sec
 	return o.done(secret, spec, did+o.mergeInto+o.dry())
 }
 
-// intoExisting puts the entries into a Secret that is in the file.
+// intoExisting writes the entries to a Secret of the file.
 func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
-	was, err := filesecret.AsStored(o.Factory, f, s)
+	existing, err := filesecret.AsStored(o.Factory, f, s)
 	if err != nil {
 		return nil, err
 	}
-	asked := spec.Settings
-	fill(&asked, s.Settings)
-	if asked != s.Settings {
-		return nil, display.Errorf("%s: line %d: Secret %s is of key %s and scope %s: ask for these, or choose another name",
+	requested := spec.Settings
+	fill(&requested, s.Settings)
+	if requested != s.Settings {
+		return nil, display.Errorf("%s: line %d: Secret %s has key %s and scope %s: use these, or choose another name",
 			f.Name, s.Line, s.Name, s.Settings.Key, s.Settings.Scope)
 	}
-	spec.Namespace = was.Namespace
+	spec.Namespace = existing.Namespace
 	if err := o.readSecret(ctx, vault, spec); err != nil {
 		return nil, err
 	}
 	change := secretmanager.Spec{Entries: spec.Entries, AllowEmpty: spec.AllowEmpty}
-	sealed, err := secretmanager.EncryptUpdate(ctx, vault, was, change)
+	encrypted, err := secretmanager.EncryptUpdate(ctx, vault, existing, change)
 	if err != nil {
 		return nil, err
 	}
-	was.Data = sealed
-	if err := secretmanager.Verify(ctx, vault, was); err != nil {
+	existing.Data = encrypted
+	if err := secretmanager.Verify(ctx, vault, existing); err != nil {
 		return nil, err
 	}
-	if f.Content, err = f.Manifest.Edit(s, sealed, nil); err != nil {
+	if f.Content, err = f.Manifest.Edit(s, encrypted, nil); err != nil {
 		return nil, manifestfile.WithName(f.Name, err)
 	}
-	return was, nil
+	return existing, nil
 }
 
 // intoNew adds a Secret to the file.
@@ -95,7 +95,7 @@ func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manife
 	if err := o.readSecret(ctx, vault, spec); err != nil {
 		return nil, err
 	}
-	secret, err := o.seal(ctx, vault, *spec)
+	secret, err := o.encrypt(ctx, vault, *spec)
 	if err != nil {
 		return nil, err
 	}

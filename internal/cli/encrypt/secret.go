@@ -8,7 +8,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// readSecret takes the entries from the Secret of --from-secret, if there is one.
+// readSecret reads the entries of the Secret of --from-secret, if it is set.
 func (o *Options) readSecret(ctx context.Context, vault *transit.Session, spec *secretmanager.Spec) error {
 	if o.fromSecret == "" {
 		return nil
@@ -18,18 +18,18 @@ func (o *Options) readSecret(ctx context.Context, vault *transit.Session, spec *
 		return err
 	}
 	namespace := spec.Namespace
-	if namespace == "" { // the scope binds to none
+	if namespace == "" { // the scope binds to no namespace
 		if namespace, err = o.ClusterNamespace(); err != nil {
 			return err
 		}
 	}
 	spec.Entries, err = secretmanager.New(vault, kube).Plaintext(ctx, namespace, o.fromSecret)
-	// What is empty there was stored so: it is nobody's mistake of today.
+	// Empty entries have been stored on purpose.
 	spec.AllowEmpty = true
 	return err
 }
 
-// convert turns a Secret of plaintext into ciphertext.
+// convert converts a plaintext Secret to ciphertext.
 func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
 	namespace, err := o.ClusterNamespace()
 	if err != nil {
@@ -47,7 +47,7 @@ func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secr
 	if err := o.done(secret, spec, "converted"+o.dry()); err != nil {
 		return err
 	}
-	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: where that matters, encrypt new values\n")
+	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: if that matters, encrypt new values\n")
 	display.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// sources is where the entries come from, as kubectl create secret has it.
+// sources are the sources of entries, as in kubectl create secret.
 type sources struct {
 	files    []string // [NAME=]PATH, "-" being standard input
 	literals []string // NAME=VALUE
@@ -29,8 +29,7 @@ func (s sources) none() bool {
 	return len(s.files)+len(s.literals)+len(s.envFiles) == 0 && !s.json
 }
 
-// read returns the plaintexts by entry. All problems are reported; none of them
-// repeats a value.
+// read returns the plaintexts by entry. The error has all problems and no values.
 func (s sources) read(stdin io.Reader) (map[string][]byte, error) {
 	r := reader{stdin: stdin, entries: map[string][]byte{}}
 	for _, arg := range s.files {
@@ -46,7 +45,7 @@ func (s sources) read(stdin io.Reader) (map[string][]byte, error) {
 		r.jsonEntries()
 	}
 	if s.none() {
-		r.fail("nothing to encrypt: give --from-file, --from-env-file, --from-literal, --from-stdin-json or --from-secret")
+		r.fail("nothing to encrypt: set --from-file, --from-env-file, --from-literal, --from-stdin-json or --from-secret")
 	}
 	return r.entries, errors.Join(r.errs...)
 }
@@ -63,7 +62,7 @@ func (r *reader) fail(format string, args ...any) {
 }
 
 func (r *reader) add(name string, value []byte, flag string) {
-	if _, there := r.entries[name]; there {
+	if _, found := r.entries[name]; found {
 		r.fail("%s: entry %q is given twice", flag, name)
 		return
 	}
@@ -78,10 +77,10 @@ func (r *reader) file(arg string) {
 	flag := fmt.Sprintf("--from-file %s", arg)
 	switch {
 	case path == "-" && !named:
-		r.fail("--from-file -: standard input has no name: write NAME=-")
+		r.fail("--from-file -: standard input has no name: use NAME=-")
 		return
 	case name == "" || path == "":
-		r.fail("%s: it is not of the form [NAME=]PATH", flag)
+		r.fail("%s: must have the form [NAME=]PATH", flag)
 		return
 	}
 	value, err := r.load(path)
@@ -92,13 +91,12 @@ func (r *reader) file(arg string) {
 	r.add(name, value, flag)
 }
 
-// load reads a file, or standard input. It reads no more than can matter: what
-// is longer than a Secret will be refused for that.
+// load reads a file or standard input, and no more than a Secret can hold.
 func (r *reader) load(path string) ([]byte, error) {
 	in := r.stdin
 	if path == "-" {
 		if r.stdinRead {
-			return nil, errors.New("standard input can be read once only")
+			return nil, errors.New("standard input can be read only once")
 		}
 		r.stdinRead = true
 	} else {
@@ -108,13 +106,13 @@ func (r *reader) load(path string) ([]byte, error) {
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.IsDir() {
-			return nil, errors.New("it is a folder: name the files in it one by one")
+			return nil, errors.New("is a directory: name its files one by one")
 		}
 		in = f
 	}
 	value, err := io.ReadAll(io.LimitReader(in, ciphertext.MaxSecretSize+1))
 	if err == nil && len(value) > ciphertext.MaxSecretSize {
-		err = fmt.Errorf("it is longer than the %d bytes that a Kubernetes Secret holds", ciphertext.MaxSecretSize)
+		err = fmt.Errorf("is longer than the %d bytes of a Kubernetes Secret", ciphertext.MaxSecretSize)
 	}
 	return value, err
 }
@@ -122,15 +120,15 @@ func (r *reader) load(path string) ([]byte, error) {
 func (r *reader) literal(i int, arg string) {
 	name, value, ok := strings.Cut(arg, "=")
 	if !ok || name == "" {
-		// All of it may be the secret.
-		r.fail("--from-literal number %d: it is not of the form NAME=VALUE", i+1)
+		// The message leaves the argument out: all of it may be a secret.
+		r.fail("--from-literal number %d: must have the form NAME=VALUE", i+1)
 		return
 	}
 	r.add(name, []byte(value), "--from-literal "+name)
 }
 
-// envFile reads lines of NAME=VALUE. As with kubectl, lines that are empty or
-// begin with # are passed over, and quotes are part of the value.
+// envFile reads lines of NAME=VALUE. As in kubectl, lines that are empty or begin with # are skipped,
+// and quotes are part of the value.
 func (r *reader) envFile(path string) {
 	flag := "--from-env-file " + path
 	text, err := r.load(path)
@@ -150,7 +148,7 @@ func (r *reader) envFile(path string) {
 		found = true
 		name, value, ok := strings.Cut(line, "=")
 		if !ok || name == "" {
-			r.fail("%s: line %d is not of the form NAME=VALUE", flag, n)
+			r.fail("%s: line %d must have the form NAME=VALUE", flag, n)
 			continue
 		}
 		r.add(name, []byte(value), fmt.Sprintf("%s: line %d", flag, n))
@@ -158,12 +156,12 @@ func (r *reader) envFile(path string) {
 	if err := lines.Err(); err != nil {
 		r.fail("%s: %w", flag, err)
 	} else if !found {
-		r.fail("%s: there is no NAME=VALUE in it", flag)
+		r.fail("%s: no NAME=VALUE found", flag)
 	}
 }
 
-// jsonEntries reads an object from standard input, each field of which is an
-// entry: of a text its characters, of anything else the JSON as it is written.
+// jsonEntries reads an object from standard input with a field for each entry: the characters of a
+// string, and the JSON of anything else.
 func (r *reader) jsonEntries() {
 	const flag = "--from-stdin-json"
 	text, err := r.load("-")
@@ -171,14 +169,14 @@ func (r *reader) jsonEntries() {
 		r.fail("%s: %w", flag, err)
 		return
 	}
-	// The decoder would put a character of its own for what is none.
+	// The decoder would replace invalid characters.
 	if !utf8.Valid(text) {
-		r.fail("%s: it is not UTF-8 text", flag)
+		r.fail("%s: not UTF-8", flag)
 		return
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	// What the decoder says of a mistake may quote a value.
-	broken := func() { r.fail("%s: it is not a JSON object: see byte %d", flag, decoder.InputOffset()) }
+	// The decoder's messages may quote a value.
+	broken := func() { r.fail("%s: not a JSON object: see byte %d", flag, decoder.InputOffset()) }
 	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
 		broken()
 		return
@@ -203,7 +201,7 @@ func (r *reader) jsonEntries() {
 		return
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		r.fail("%s: there is more after the object", flag)
+		r.fail("%s: unexpected data after the object", flag)
 	} else if len(r.entries) == 0 && len(r.errs) == 0 {
 		r.fail("%s: the object has no fields", flag)
 	}
@@ -212,22 +210,22 @@ func (r *reader) jsonEntries() {
 func jsonValue(raw json.RawMessage) ([]byte, error) {
 	switch raw[0] {
 	case 'n':
-		return nil, errors.New("it is null, which is no value")
+		return nil, errors.New("is null")
 	case '"':
 		var text string
 		if err := json.Unmarshal(raw, &text); err != nil {
-			return nil, errors.New("it is not a JSON text")
+			return nil, errors.New("is not a JSON string")
 		}
 		if halfPair(raw) {
-			return nil, errors.New("it has an escape that stands for no character: give bytes with --from-file")
+			return nil, errors.New("has an escape that is not a character: use --from-file for bytes")
 		}
 		return []byte(text), nil
 	}
 	return raw, nil
 }
 
-// halfPair is whether a JSON text has one half of a pair such as \ud83d\ude00. It
-// stands for no character, and the decoder puts another for it without a word.
+// halfPair reports whether a JSON string has one half of a surrogate pair such as \ud83d\ude00, which
+// is not a character and which the decoder would replace.
 func halfPair(raw []byte) bool {
 	unit := func(i int) rune { // of the escape that begins there
 		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {

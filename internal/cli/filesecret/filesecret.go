@@ -16,8 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Find finds a ciphertext Secret in a file, nil if there is none: by its name,
-// if that is not empty, and by the namespace of -n, where it is given.
+// Find returns the ciphertext Secret of a file with the name, if that is not empty, and the
+// namespace of -n, if that is set. It returns nil if there is none.
 func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secret, error) {
 	namespace := *p.KubeFlags.Namespace
 	matches := func(s *manifest.Secret) bool {
@@ -31,8 +31,8 @@ func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secr
 	}
 	for _, s := range f.Manifest.Plain {
 		if name != "" && matches(s) {
-			return nil, cli.WithHint(display.Errorf("%s: line %d: there is a Secret %s that is no ciphertext Secret", f.Name, s.Line, s.Name),
-				"choose another name, or take it out; what was in Git is in its history for good: encrypt new values")
+			return nil, cli.WithHint(display.Errorf("%s: line %d: Secret %s is not a ciphertext Secret", f.Name, s.Line, s.Name),
+				"choose another name, or remove the Secret; the history of Git keeps its values: encrypt new ones")
 		}
 	}
 	if len(found) > 1 {
@@ -40,7 +40,7 @@ func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secr
 		for _, s := range found {
 			errs = append(errs, display.Errorf("%s: line %d: Secret %s", f.Name, s.Line, Describe(s)))
 		}
-		return nil, cli.Usagef("it is not clear which Secret is meant: name it, and its namespace with -n:\n%w", errors.Join(errs...))
+		return nil, cli.Usagef("the Secret is ambiguous: name it, and its namespace with -n:\n%w", errors.Join(errs...))
 	}
 	if len(found) == 0 {
 		return nil, nil
@@ -48,6 +48,7 @@ func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secr
 	return found[0], nil
 }
 
+// Describe returns the namespace and the name of a Secret.
 func Describe(s *manifest.Secret) string {
 	if s.Namespace == "" {
 		return display.Name(s.Name)
@@ -55,7 +56,7 @@ func Describe(s *manifest.Secret) string {
 	return display.Name(s.Namespace) + "/" + display.Name(s.Name)
 }
 
-// AsStored is a Secret of a file as one of the cluster, where it will be applied.
+// AsStored returns a Secret of a file as the API server would store it.
 func AsStored(p *cli.Factory, f *manifestfile.Editable, s *manifest.Secret) (*corev1.Secret, error) {
 	namespace := s.Namespace
 	if namespace == "" {
@@ -64,11 +65,11 @@ func AsStored(p *cli.Factory, f *manifestfile.Editable, s *manifest.Secret) (*co
 			return nil, err
 		}
 		if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
-			return nil, cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to one; name it with -n", f.Name, s.Line, s.Name, scope)
+			return nil, cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to one: set -n", f.Name, s.Line, s.Name, scope)
 		}
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.Name}, Data: map[string][]byte{}}
-	for _, e := range s.Entries { // stringData comes last, and wins, as in the API server
+	for _, e := range s.Entries { // stringData comes last and overrides data, as in the API server
 		secret.Data[e.Name] = e.Text
 	}
 	s.Settings.Apply(secret)

@@ -27,21 +27,22 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "lint FILE...",
-		Short: "Find what is wrong with manifests, without Vault and without a cluster",
-		Long: `Look at the ciphertext Secrets in manifests, and at the SecretProviderClasses of
-provider secretmanager with them: whether all is ciphertext, bound as it is said to
-be, and fits together. Whether it opens only Vault knows: secretmanager verify asks.
+		Short: "Check manifests, without Vault and without a cluster",
+		Long: `Check the ciphertext Secrets in manifests, and their SecretProviderClasses of
+provider secretmanager: whether all values are ciphertext, whether the metadata is
+valid, and whether they fit together. Whether the ciphertext decrypts only Vault
+knows: see secretmanager verify.
 
-Files are YAML or JSON, of one document or several. A Secret is looked at if its
-type is secretmanager.io/ciphertext, or if it has a label or an annotation of ours.
-With -R folders are looked through, as secretmanager rewrap does.
+Files are YAML or JSON, of one document or several. A Secret is checked if its type
+is secretmanager.io/ciphertext, or if it has a label or annotation of this prefix.
+With -R directories are read, as secretmanager rewrap does.
 
-A manifest without a namespace is one that ciphertext of scope strict or namespace
-cannot be bound to: where all go to one namespace, say so with -n. No kubeconfig is
-read. Values are never shown.
+Ciphertext of scope strict or namespace cannot be bound to a manifest without a
+namespace: if all manifests go to one namespace, set -n. No kubeconfig is read.
+Values are never shown.
 
-The exit code is 0 if there are no errors, 3 if there are, with --strict also for
-warnings, and 1 if a file could not be read. What is looked for:
+The exit code is 0 without errors, 3 if there are any, with --strict also for
+warnings, and 1 if a file could not be read. The rules are:
 
 ` + lintRules(),
 		Example: `  secretmanager lint matrix-secrets.yaml
@@ -52,10 +53,10 @@ warnings, and 1 if a file could not be read. What is looked for:
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
-	f.BoolVar(&o.strict, "strict", false, "exit code 3 for warnings too")
-	f.IntVar(&o.minVersion, "min-version", 0, "the key version that every entry has to have at least")
-	f.StringVarP(&o.output, "output", "o", "", "json, or github: annotations of GitHub's CI")
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "read directories, and those below them")
+	f.BoolVar(&o.strict, "strict", false, "exit code 3 also for warnings")
+	f.IntVar(&o.minVersion, "min-version", 0, "minimum key `version` of every entry")
+	f.StringVarP(&o.output, "output", "o", "", "output `format`: json, or github for annotations in GitHub Actions")
 	return c
 }
 
@@ -83,7 +84,7 @@ func (o *Options) Validate() error {
 
 // Run implements cli.Options.
 func (o *Options) Run(context.Context) error {
-	// What can be read is looked at, whatever becomes of the rest.
+	// Files that can be read are checked even if others cannot.
 	files, unread := manifestfile.Open(o.In, o.ErrOut, o.args, o.recursive, func(m manifestfile.File) (*lint.File, error) {
 		f, err := lint.Read(m.Name, m.Source)
 		if err != nil {
@@ -108,12 +109,12 @@ func (o *Options) Run(context.Context) error {
 	case result.Errors > 0 || o.strict && result.Warnings > 0:
 		return cli.ToDo(found)
 	}
-	display.Fprintf(o.ErrOut, "looked at %s and %s in %s: ", cli.Plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
+	display.Fprintf(o.ErrOut, "checked %s and %s in %s: ", cli.Plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
 		cli.Plural(result.Classes, "class", "classes"), cli.Plural(result.Files, "file", "files"))
 	if result.Warnings > 0 {
 		display.Fprintf(o.ErrOut, "%s\n", cli.Plural(result.Warnings, "warning", "warnings"))
 		return nil
 	}
-	fmt.Fprintln(o.ErrOut, "nothing is wrong")
+	fmt.Fprintln(o.ErrOut, "no problems")
 	return nil
 }

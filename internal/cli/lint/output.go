@@ -10,7 +10,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 )
 
-// result is what lint found. Its JSON is a promise, as that of lint.Finding is.
+// result has the findings. Its JSON is stable, as that of lint.Finding.
 type result struct {
 	Findings []lint.Finding `json:"findings"`
 	Errors   int            `json:"errors"`
@@ -57,8 +57,8 @@ func (r *result) print(out io.Writer, format string) error {
 	return err
 }
 
-// githubData escapes the message of a workflow command of GitHub's, and
-// githubProperty a property: as in actions/toolkit, packages/core/src/command.ts.
+// githubData escapes the message of a workflow command of GitHub Actions, and githubProperty a
+// property, as packages/core/src/command.ts of actions/toolkit does.
 func githubData(s string) string {
 	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(s)
 }

@@ -36,16 +36,16 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "mount --class FILE --socket SOCKET --service-account-token FILE --out DIR",
-		Short: "Act as the CSI driver: have a provider mount a class, write the files",
-		Long: `Send a provider the request that kubelet and driver would send it for a pod, and
-write the files of its answer with the driver's own code. For trying a class out
-and for finding out what is wrong with it, without a pod and without a cluster.
+		Short: "Mount a class as the CSI driver does, and write its files",
+		Long: `Send a provider the request that kubelet and driver would send for a pod, and write
+the files of the response with the driver's own code: to try or debug a class without
+a pod and without a cluster.
 
-With --secret the ciphertext goes along, as with nodePublishSecretRef; without,
-the provider reads it from the cluster as the pod, which takes --kube-token.
-Pod, service account and namespace are those of the token unless told. The provider
-refuses a token that is bound to no pod or to another one. What is in the files is
-not shown; they stay in DIR until you remove them.`,
+With --secret the ciphertext is part of the request, as with nodePublishSecretRef;
+without, the provider reads it from the cluster as the pod, which needs --kube-token.
+Pod, service account and namespace default to those of the token. The provider refuses
+a token that is bound to no pod or to another one. The content of the files is not
+shown; they stay in DIR until you delete them.`,
 		Example: `  secretmanager mount --class class.yaml --secret matrix-secrets.yaml \
       --socket /etc/kubernetes/secrets-store-csi-providers/secretmanager.sock \
       --service-account-token token --out files
@@ -60,7 +60,7 @@ not shown; they stay in DIR until you remove them.`,
 	f.StringVar(&o.class, "class", "", "file with the SecretProviderClass (required; - is standard input)")
 	f.StringVar(&o.secret, "secret", "", "file with the ciphertext Secret (- is standard input)")
 	f.StringVar(&o.socket, "socket", "", "unix socket of the provider (required)")
-	f.StringVar(&o.out, "out", "", "folder to write the files to; made where it is missing (required)")
+	f.StringVar(&o.out, "out", "", "directory to write the files to; created if it does not exist (required)")
 	f.StringVar(&o.token, "service-account-token", "", "file with the pod's token for --audience (required)")
 	f.StringVar(&o.kubeToken, "kube-token", "", "file with the pod's token for the API server")
 	f.StringVar(&o.audience, "audience", "vault", "audience that the token was requested for")
@@ -69,7 +69,7 @@ not shown; they stay in DIR until you remove them.`,
 	f.StringVar(&o.account, "service-account", "", "service account of the pod (default that of the token)")
 	f.StringToStringVar(&o.attributes, "volume-attribute", nil, "NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the provider, as the kubelet does")
-	f.StringVarP(&o.output, "output", "o", "", "json or yaml: describe the files so, without what is in them")
+	f.StringVarP(&o.output, "output", "o", "", "output `format`: json or yaml, without the content of the files")
 	cli.FixedValues(c, "output", "json", "yaml")
 	return c
 }
@@ -98,34 +98,34 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	answer, err := callProvider(ctx, o.socket, request)
+	response, err := callProvider(ctx, o.socket, request)
 	if err != nil {
 		return err
 	}
-	return o.write(answer)
+	return o.write(response)
 }
 
-// write does with an answer what the driver does.
-func (o *Options) write(answer *v1alpha1.MountResponse) error {
-	if code := answer.GetError().GetCode(); code != "" {
-		return fmt.Errorf("the provider answered with error code %q and no words: see its log", code)
+// write handles a response as the driver does.
+func (o *Options) write(response *v1alpha1.MountResponse) error {
+	if code := response.GetError().GetCode(); code != "" {
+		return fmt.Errorf("the provider responded with error code %q and no message: see its log", code)
 	}
-	if answer.GetObjectVersion() == nil {
-		return errors.New("the provider answered without object versions, which the driver takes for an error: see the provider's log")
+	if response.GetObjectVersion() == nil {
+		return errors.New("the provider responded without object versions, which is an error for the driver: see the provider's log")
 	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		return fmt.Errorf("making the folder for the files: %w", err)
+		return fmt.Errorf("making the directory for the files: %w", err)
 	}
-	if len(answer.GetFiles()) == 0 {
-		fmt.Fprintln(o.ErrOut, "note: the provider answered with no files: the driver would leave the volume as it is")
-	} else if err := fileutil.WritePayloads(o.out, answer.GetFiles()); err != nil {
+	if len(response.GetFiles()) == 0 {
+		fmt.Fprintln(o.ErrOut, "note: the provider responded with no files: the driver would not change the volume")
+	} else if err := fileutil.WritePayloads(o.out, response.GetFiles()); err != nil {
 		return fmt.Errorf("writing the files to %s: %w", o.out, err)
 	}
 	versions := map[string]string{}
-	for _, v := range answer.GetObjectVersion() {
+	for _, v := range response.GetObjectVersion() {
 		versions[v.GetId()] = v.GetVersion()
 	}
-	files := slices.Clone(answer.GetFiles())
+	files := slices.Clone(response.GetFiles())
 	slices.SortFunc(files, func(a, b *v1alpha1.File) int { return strings.Compare(a.GetPath(), b.GetPath()) })
 	list := []mountedFile{}
 	for _, f := range files {
@@ -136,13 +136,12 @@ func (o *Options) write(answer *v1alpha1.MountResponse) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(versions)) {
-		display.Fprintf(o.ErrOut, "note: object version %s: %s, which is none of the files\n", id, versions[id])
+		display.Fprintf(o.ErrOut, "note: object version %s: %s, which is not of a file\n", id, versions[id])
 	}
 	return nil
 }
 
-// mountedFile is what is told of a file. Its JSON is a promise: fields are added
-// and never renamed.
+// mountedFile describes a file. Its JSON is stable: fields are added and never renamed.
 type mountedFile struct {
 	Path    string `json:"path"`
 	Mode    string `json:"mode"` // octal

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// secretProviderClass is as much of the driver's API as a request is made of.
+// secretProviderClass has the fields of the driver's API that a request needs.
 type secretProviderClass struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -43,13 +43,12 @@ func (o *Options) readClass(file string) (secretProviderClass, error) {
 	case class.Metadata.Name == "":
 		return class, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
 	case class.Spec.Provider != classes.Provider:
-		return class, fmt.Errorf("--class: %s: spec.provider is %q: the driver would not ask the provider secretmanager", file, class.Spec.Provider)
+		return class, fmt.Errorf("--class: %s: spec.provider is %q: the driver would not call the provider secretmanager", file, class.Spec.Provider)
 	}
 	return class, nil
 }
 
-// readSecrets returns what the kubelet reads for nodePublishSecretRef, nil if
-// there is none.
+// readSecrets returns what the kubelet reads for nodePublishSecretRef, nil without --secret.
 func (o *Options) readSecrets(namespace string) (map[string]string, error) {
 	if o.secret == "" {
 		return nil, nil
@@ -65,7 +64,7 @@ func (o *Options) readSecrets(namespace string) (map[string]string, error) {
 	for name, value := range secret.Data {
 		data[name] = string(value)
 	}
-	for name, value := range secret.StringData { // the API server lets it win
+	for name, value := range secret.StringData { // it overrides data, as in the API server
 		data[name] = value
 	}
 	return data, nil
@@ -82,12 +81,12 @@ func (p *Options) readManifest(file, kind string, into any) error {
 		defer f.Close()
 		in = f
 	}
-	// The reader loses a last line that has no end and just fills its buffer.
+	// The reader loses a last line without a newline that just fills its buffer.
 	docs := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(in, strings.NewReader("\n"))))
 	for n := 1; ; n++ {
 		doc, err := docs.Read()
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s: there is no %s in it", file, kind)
+			return fmt.Errorf("%s: no %s found", file, kind)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
@@ -95,11 +94,10 @@ func (p *Options) readManifest(file, kind string, into any) error {
 		var head struct {
 			Kind string `json:"kind"`
 		}
-		// yaml.Unmarshal would turn the number 17 into a text where one is wanted.
-		// The API server would not.
+		// yaml.Unmarshal would convert the number 17 to a string. The API server would not.
 		text, err := yaml.YAMLToJSON(doc)
 		if err != nil || json.Unmarshal(text, &head) != nil {
-			return fmt.Errorf("%s: document %d: it is not YAML of a Kubernetes object", file, n)
+			return fmt.Errorf("%s: document %d: not YAML of a Kubernetes object", file, n)
 		}
 		if head.Kind != kind {
 			continue
@@ -111,8 +109,8 @@ func (p *Options) readManifest(file, kind string, into any) error {
 	}
 }
 
-// withoutValues keeps what an unmarshaller says to the place that it names:
-// what it found there may be a secret.
+// withoutValues reduces an error of the decoder to the field that it names, as the value may be a
+// secret.
 func withoutValues(err error) error {
 	var typed *json.UnmarshalTypeError
 	if errors.As(err, &typed) {
@@ -121,5 +119,5 @@ func withoutValues(err error) error {
 	if errors.As(err, new(base64.CorruptInputError)) {
 		return errors.New("a value under data is not base64")
 	}
-	return errors.New("it is not what the API server would take")
+	return errors.New("the API server would not accept it")
 }

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// request makes the request that the driver would send.
+// request returns the request that the driver would send.
 func (o *Options) request() (*v1alpha1.MountRequest, error) {
 	class, err := o.readClass(o.class)
 	if err != nil {
@@ -49,8 +49,7 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 		return nil, err
 	}
 
-	// Each overrides what comes before it; the kubelet's own come last, so that
-	// no author of pods can set them.
+	// The kubelet's own attributes come last, so that no author of pods can set them.
 	attributes := maps.Clone(class.Spec.Parameters)
 	if attributes == nil {
 		attributes = map[string]string{}
@@ -71,7 +70,7 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	secretsText, err := json.Marshal(secrets) // null without a Secret, as the driver has it
+	secretsText, err := json.Marshal(secrets) // null without a Secret, as the driver sends it
 	if err != nil {
 		return nil, err
 	}
@@ -83,10 +82,10 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 	}, nil
 }
 
-// checkNamespace reports what a cluster would not let happen.
+// checkNamespace reports what cannot happen in a cluster.
 func (o *Options) checkNamespace(namespace string, class secretProviderClass, claims podtoken.Claims) error {
 	if namespace == "" {
-		return cli.Usagef("no namespace: neither class nor token has one; name it with -n")
+		return cli.Usagef("no namespace: neither the class nor the token has one; set -n")
 	}
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
 		return cli.Usagef("namespace %q: %s", namespace, problems[0])
@@ -95,20 +94,20 @@ func (o *Options) checkNamespace(namespace string, class secretProviderClass, cl
 		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's namespace only", in, namespace)
 	}
 	if of := claims.Namespace; of != "" && of != namespace {
-		// Worth trying out: it is what an attacker would do.
+		// Not an error: it is worth trying, as an attacker would.
 		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
 	}
 	return nil
 }
 
-// serviceAccountToken is a token as the kubelet hands it to the driver.
+// serviceAccountToken is a token as the kubelet passes it to the driver.
 type serviceAccountToken struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expirationTimestamp"`
 }
 
-// readToken reads a token from a file. A text that is no service account token is
-// sent all the same, without claims: refusing it is the provider's part.
+// readToken reads a token from a file. A text that is not a service account token has no claims and
+// is sent: the provider has to refuse it.
 func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -126,8 +125,8 @@ func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
 	return token, claims, nil
 }
 
-// checkBound reports a token that the provider refuses because it is bound to no pod,
-// as those of kubectl create token are unless told otherwise.
+// checkBound reports a token that the provider refuses as it is bound to no pod, which is the
+// default of kubectl create token.
 func (o *Options) checkBound(flag, audience, namespace string, claims podtoken.Claims) {
 	switch {
 	case claims == podtoken.Claims{}:

@@ -23,35 +23,34 @@ type Options struct {
 	recursive bool
 	check     bool
 	dryRun    string
-	namespace string // for manifests without one; found out when first needed
+	namespace string // of manifests without one; read when first needed
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "rewrap FILE...",
-		Short: "Bring the ciphertext in manifests to the newest key version",
-		Long: `Do the rotator's work on manifests, such as those in Git: have Vault encrypt every
-entry below the newest version of its key anew, without showing it to anybody, and
-write it where the old one was. Everything else in the files stays byte for byte.
+		Short: "Rewrap the ciphertext in manifests to the newest key version",
+		Long: `Rewrap the ciphertext in manifests, such as those in Git: Vault encrypts every entry
+below the newest version of its key again, without revealing it, and the result
+replaces the old ciphertext. Everything else in the files stays byte for byte.
 
-Files are YAML or JSON, of one document or several; what is no ciphertext Secret
-is passed over. If anything is wrong in any of the files, none is written. A file
-that is a symbolic link stays one; what it points to is replaced.
+Files are YAML or JSON, of one document or several; other objects than ciphertext
+Secrets are skipped. If there is an error in any file, none is written. Of a symbolic
+link, the target is replaced.
 
-With -R folders are looked through, as kubectl does it: for files that end in
-.json, .yaml or .yml, without following links to folders. What is hidden, such as
-.git, is left out, and so is what is no YAML and has nothing of ours in it, such
-as the templates of a chart.
+With -R directories are read, as kubectl does: files that end in .json, .yaml or .yml,
+without following symbolic links to directories. Hidden files and directories such as
+.git are skipped, and so are files that are not YAML and have no ciphertext Secret,
+such as chart templates.
 
-With --check nothing is written: the entries below the newest version are named,
-and the exit code is 3 if there are any, and 1 if it cannot be told or an entry
-does not open any more. That is for CI. With --dry-run=client all is done but the
-writing.
+With --check nothing is written: the output lists the entries below the newest
+version. The exit code is 3 if there are any, and 1 if that is unknown or an entry no
+longer decrypts. Use it in CI. With --dry-run=client Vault rewraps, and no file is
+written.
 
-A manifest without a namespace is taken to be of the one that kubectl would use.
-The token needs read on the key and update on rewrap, for --check only read; no
-cluster is needed.`,
+A manifest without a namespace is in the one that kubectl would use. The token needs
+read on the key and update on rewrap, for --check only read; no cluster is needed.`,
 		Example: `  secretmanager rewrap matrix-secrets.yaml
   secretmanager rewrap -f matrix-secrets.yaml --dry-run=client
   secretmanager rewrap -R deploy/
@@ -60,25 +59,25 @@ cluster is needed.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVarP(&o.files, "filename", "f", nil, "file or folder, as an argument is one; - is standard input (repeatable)")
-	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through folders, and those below them")
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "`file` or directory, like an argument; - is standard input (repeatable)")
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "read directories, and those below them")
 	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: have Vault rewrap, and write nothing")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: rewrap, and write nothing")
 	cli.FixedValues(c, "dry-run", "none", "client")
 	return c
 }
 
 // item is an entry in a file.
 type item struct {
-	file   *manifestfile.Editable
-	secret *manifest.Secret
-	entry  *manifest.Entry
-	place  string // NAMESPACE/NAME/ENTRY
-	item   transit.Item
+	file     *manifestfile.Editable
+	secret   *manifest.Secret
+	entry    *manifest.Entry
+	location string // NAMESPACE/NAME/ENTRY
+	item     transit.Item
 }
 
 func (i item) fail(err error) error {
-	return display.Errorf("%s: line %d: entry %s: %w", i.file.Name, i.entry.Line, i.place, err)
+	return display.Errorf("%s: line %d: entry %s: %w", i.file.Name, i.entry.Line, i.location, err)
 }
 
 // Complete implements cli.Options.
@@ -90,7 +89,7 @@ func (o *Options) Complete(_ *cobra.Command, args []string) error {
 // Validate implements cli.Options.
 func (o *Options) Validate() error {
 	var p cli.Problems
-	p.If(len(o.files) == 0, "no file is named: rewrap FILE, or - for standard input")
+	p.If(len(o.files) == 0, "FILE is required; - is standard input")
 	p.Add(cli.ValidateValue("--dry-run", o.dryRun, "none", "client"))
 	return p.Err()
 }
@@ -118,7 +117,7 @@ func (o *Options) Run(ctx context.Context) error {
 		if err := o.checkAll(ctx, vault, items, order); err != nil {
 			return err
 		}
-		display.Fprintf(o.ErrOut, "all is at the newest version in %s\n", cli.Plural(len(files), "file", "files"))
+		display.Fprintf(o.ErrOut, "every entry has the newest version in %s\n", cli.Plural(len(files), "file", "files"))
 		return nil
 	}
 	reports := io.Writer(o.Out)
@@ -129,17 +128,17 @@ func (o *Options) Run(ctx context.Context) error {
 	var report []func()
 	rewrapped, total := 0, 0
 	for _, key := range order {
-		latest, err := renew(ctx, vault, key, items[key])
+		latest, err := rewrapKey(ctx, vault, key, items[key])
 		errs = append(errs, err)
 		for _, i := range items[key] {
 			total++
 			from := i.entry.Version()
 			if _, changed := i.file.Texts[i.entry]; !changed {
-				report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.place, from) })
+				report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.location, from) })
 				continue
 			}
 			rewrapped++
-			report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.place, from, latest) })
+			report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.location, from, latest) })
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -158,7 +157,7 @@ func (o *Options) Run(ctx context.Context) error {
 	return nil
 }
 
-// checkAll names the entries that are below the newest version of their key.
+// checkAll lists the entries below the newest version of their key.
 func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]item, order []transit.Key) error {
 	var errs []error
 	old, total := 0, 0
@@ -174,17 +173,17 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 			case version > info.Latest:
 				errs = append(errs, i.tooNew(key, info.Latest))
 			case version < info.MinDecryptionVersion:
-				errs = append(errs, i.fail(display.Errorf("%w: it is of version %d: %s", transit.ErrTooOld, version, rescue(key))))
+				errs = append(errs, i.fail(display.Errorf("%w: it has version %d: %s", transit.ErrTooOld, version, tooOldHint(key))))
 			case version < info.Latest:
 				old++
-				display.Fprintf(o.Out, "%s: line %d: %s: version %d, and %d is the newest\n", i.file.Name, i.entry.Line, i.place, version, info.Latest)
+				display.Fprintf(o.Out, "%s: line %d: %s: version %d, newest %d\n", i.file.Name, i.entry.Line, i.location, version, info.Latest)
 			}
 		}
 	}
 	if old == 0 {
 		return errors.Join(errs...)
 	}
-	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"), total), "the same command without --check rewraps them")
+	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"), total), "run the same command without --check to rewrap them")
 	if len(errs) > 0 {
 		return errors.Join(append(errs, err)...)
 	}
@@ -192,14 +191,14 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 }
 
 func (i item) tooNew(key transit.Key, latest int) error {
-	return i.fail(display.Errorf("%w: it is of version %d and %s has %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
+	return i.fail(display.Errorf("%w: it has version %d, and the newest of %s is %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
 }
 
-func rescue(key transit.Key) string {
-	return fmt.Sprintf("encrypt the value again, or lower min_decryption_version of %s to rescue it", key)
+func tooOldHint(key transit.Key) string {
+	return fmt.Sprintf("encrypt the value again, or lower min_decryption_version of %s", key)
 }
 
-// items sorts the entries of all files by key; order is that of first sight.
+// items groups the entries of all files by key; order has the keys as they appear.
 func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item, []transit.Key, error) {
 	items := map[transit.Key][]item{}
 	var order []transit.Key
@@ -220,7 +219,7 @@ func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item,
 			}
 			for _, e := range s.Entries {
 				items[key] = append(items[key], item{
-					file: f, secret: s, entry: e, place: ciphertext.Strict.Place(namespace, s.Name, e.Name),
+					file: f, secret: s, entry: e, location: ciphertext.Strict.Place(namespace, s.Name, e.Name),
 					item: transit.Item{Data: e.Text, Context: s.Settings.Scope.Context(namespace, s.Name, e.Name)},
 				})
 			}
@@ -240,22 +239,22 @@ func (o *Options) defaultNamespace(f *manifestfile.Editable, s *manifest.Secret)
 	return o.namespace, nil
 }
 
-// renew has Vault rewrap the entries below the newest version of their key, and
-// puts the new texts with their files. The error names every entry that failed.
-func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []item) (latest int, err error) {
+// rewrapKey rewraps the entries below the newest version of their key, and stores the new
+// ciphertext with their files. The error names every entry that failed.
+func rewrapKey(ctx context.Context, vault *transit.Session, key transit.Key, all []item) (latest int, err error) {
 	info, err := vault.Key(ctx, key)
 	if err != nil {
 		return 0, err
 	}
 	var errs []error
-	var old []item
+	var outdated []item
 	var batch []transit.Item
 	for _, i := range all {
 		switch version := i.entry.Version(); {
 		case version > info.Latest:
 			errs = append(errs, i.tooNew(key, info.Latest))
 		case version < info.Latest:
-			old, batch = append(old, i), append(batch, i.item)
+			outdated, batch = append(outdated, i), append(batch, i.item)
 		}
 	}
 	if len(batch) == 0 {
@@ -266,12 +265,12 @@ func renew(ctx context.Context, vault *transit.Session, key transit.Key, all []i
 		return info.Latest, errors.Join(append(errs, err)...)
 	}
 	for n, r := range results {
-		i := old[n]
+		i := outdated[n]
 		switch {
 		case errors.Is(r.Err, transit.ErrMismatch):
-			errs = append(errs, i.fail(display.Errorf("%w: it was not made with %s for this place (scope %s): check its namespace, and whether it was copied from elsewhere", r.Err, key, i.secret.Settings.Scope)))
+			errs = append(errs, i.fail(display.Errorf("%w: it was not encrypted with %s for this location (scope %s): check its namespace, and whether it was copied", r.Err, key, i.secret.Settings.Scope)))
 		case errors.Is(r.Err, transit.ErrTooOld):
-			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, rescue(key))))
+			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, tooOldHint(key))))
 		case r.Err != nil:
 			errs = append(errs, i.fail(r.Err))
 		default:

@@ -23,7 +23,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Run is the program: it returns the exit code.
+// Run runs a command line and returns the exit code.
 func Run(ctx context.Context, env cli.Environment, args []string) int {
 	p := cli.NewFactory(env)
 	root := NewCommand(p)
@@ -43,14 +43,14 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "secretmanager",
 		Short: "Keep Kubernetes Secrets as Vault transit ciphertext",
-		Long: `Kubernetes Secrets that hold only Vault transit ciphertext: write them, see
-what they are encrypted with, and renew key and ciphertext.
+		Long: `Write Kubernetes Secrets that hold only Vault transit ciphertext, show their state,
+and rotate their keys.
 
-Kubernetes is reached as kubectl does it (KUBECONFIG, --context, -n), Vault as
-the vault command does it (VAULT_ADDR, VAULT_TOKEN or the token helper or
-~/.vault-token, VAULT_NAMESPACE, VAULT_CACERT and the like). The token goes to
-the address of --vault-addr or VAULT_ADDR, and never to one that a manifest or
-an object in the cluster names.`,
+The commands connect to Kubernetes as kubectl does (KUBECONFIG, --context, -n), and
+to Vault as the vault command does (VAULT_ADDR, VAULT_TOKEN, the token helper or
+~/.vault-token, VAULT_NAMESPACE, VAULT_CACERT and so on). The Vault token is sent to
+the address of --vault-addr or VAULT_ADDR, and never to an address in a manifest or
+in the cluster.`,
 		Version:       version.Number(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -77,8 +77,8 @@ an object in the cluster names.`,
 		}
 		root.AddCommand(c)
 	}
-	if err := completion.RegisterCompletions(p, root); err != nil {
-		panic(err) // of a flag that is not there: each run would show it
+	if err := completion.Register(p, root); err != nil {
+		panic(err) // a flag does not exist: every call would panic
 	}
 	return root
 }

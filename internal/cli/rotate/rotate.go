@@ -30,15 +30,16 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "rotate",
-		Short: "Run a rotation now: new key version, every Secret rewrapped to it",
-		Long: `Do what the rotator does, with your own rights: give keys a new version where that
-is due, have Vault encrypt every entry below it anew without showing it to
-anybody, look whether all is at its target, and with --retire make old versions
-unusable that no ciphertext needs any more, with --trim delete them later on. The whole cluster is looked at unless
--n names one namespace, or several with commas between them.
+		Short: "Rotate keys now and rewrap every Secret",
+		Long: `Do what the rotator does, with your own rights: give keys a new version where one is
+due, have Vault encrypt every older entry again without revealing it, and report
+whether every entry has its target version. With --retire old versions that no
+ciphertext uses any more become unusable, and with --trim they are deleted later.
+This covers the whole cluster unless -n names a namespace, or several separated by
+commas.
 
-It can be stopped and started again at any point: old ciphertext opens until its
-version is retired. The exit code is 0 when everything is at its target.`,
+It can be interrupted and run again at any point: old ciphertext decrypts until its
+version is retired. The exit code is 0 when every entry has its target version.`,
 		Example: `  # what would be done
   secretmanager rotate --dry-run
 
@@ -49,7 +50,7 @@ version is retired. The exit code is 0 when everything is at its target.`,
 	}
 	f := c.Flags()
 	o.rotation.AddFlags(f)
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, which it is without a value: report what would be done, and change nothing")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, the default without a value: report what would be done, and change nothing")
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print the whole report")
 	cli.FixedValues(c, "output", "json", "yaml")
@@ -81,7 +82,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kube, err := o.KubeClientAs(inventory.RotatorManager, o.rotation.KubeQPS) // it does the rotator's work: status finds it by that name
+	kube, err := o.KubeClientAs(inventory.RotatorManager, o.rotation.KubeQPS) // status finds the writes by this name
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (o *Options) Run(ctx context.Context) error {
 	report, err := rotator.Run(ctx, vault, kube, o.rotation.Options)
 	done()
 	if errors.Is(err, rotator.ErrNotInstalled) {
-		return cli.WithHint(err, "install the rotator (docs/install.md), or, to rotate by hand alone: "+
+		return cli.WithHint(err, "install the rotator (docs/install.md), or to rotate only by hand: "+
 			"kubectl -n "+o.rotation.StateNamespace+" apply -f manifests/rotator/state.yaml")
 	}
 	if report == nil {
@@ -101,13 +102,13 @@ func (o *Options) Run(ctx context.Context) error {
 	return errors.Join(o.summary(report), err)
 }
 
-// showProgress draws a bar on a terminal. The returned function takes it away.
+// showProgress draws a progress bar on a terminal. The returned function removes it.
 func (o *Options) showProgress() (done func()) {
 	if !o.Animated(o.ErrOut) {
 		return func() {}
 	}
-	// Without an interval the spinner turns with each step. With one the library
-	// would turn it in a goroutine that shares the bar's state without a lock.
+	// With an interval, the library turns the spinner in a goroutine that shares the state of the
+	// bar without a lock.
 	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""

@@ -9,19 +9,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 )
 
-// document is what status prints as JSON and YAML. Its shape is a promise, as
-// that of statusRow and keyTotal is: docs/reference/status.md.
+// document is what status prints as JSON and YAML. It is stable: docs/reference/status.md.
 type document struct {
 	Secrets []*inventory.Secret   `json:"secrets"`
 	Keys    []*inventory.KeyTotal `json:"keys"`
 }
 
 func newDocument(rows []*inventory.Secret, keys []*inventory.KeyTotal) document {
-	return document{append([]*inventory.Secret{}, rows...), keys} // none is [] and not null
+	return document{append([]*inventory.Secret{}, rows...), keys} // no Secret is [] and not null
 }
 
-// printJSON writes the document with a Secret a line, as -w does, and a key a line.
-// Indented as a whole, ten thousand Secrets would take half as long again.
+// printJSON writes each Secret on a line, as -w does, and each key. Indented, ten thousand Secrets
+// would take 50% longer.
 func (o *Options) printJSON(rows []*inventory.Secret, keys []*inventory.KeyTotal) error {
 	d := newDocument(rows, keys)
 	var b bytes.Buffer
@@ -38,7 +37,7 @@ func (o *Options) printJSON(rows []*inventory.Secret, keys []*inventory.KeyTotal
 	return err
 }
 
-// writeLines writes a list with an item a line.
+// writeLines writes a list with each item on a line.
 func writeLines[T any](b *bytes.Buffer, items []T) error {
 	if len(items) == 0 {
 		b.WriteString("[]")

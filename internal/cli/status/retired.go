@@ -10,7 +10,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// retirementErr says what stands in the way.
+// retirementErr returns the error of what would break, or of what is unknown.
 func retirementErr(r inventory.Retirement) error {
 	entries, unknown := 0, 0
 	for _, k := range r.Keys {
@@ -19,21 +19,21 @@ func retirementErr(r inventory.Retirement) error {
 			unknown++
 		}
 	}
-	var untold error
+	var unknownErr error
 	switch {
 	case unknown > 0:
-		untold = display.Errorf("what would break cannot be told: Vault does not tell about %s", cli.Plural(unknown, "key", "keys"))
+		unknownErr = display.Errorf("what would break is unknown: %s could not be read from Vault", cli.Plural(unknown, "key", "keys"))
 	case len(r.Broken) > 0:
-		untold = cli.WithHint(display.Errorf("what would break cannot be told: %s broken", cli.Plural(len(r.Broken), "Secret is", "Secrets are")),
-			"mend or remove what is broken; secretmanager status -A shows it")
+		unknownErr = cli.WithHint(display.Errorf("what would break is unknown: %s broken", cli.Plural(len(r.Broken), "Secret is", "Secrets are")),
+			"fix or delete the Secrets that are broken; secretmanager status -A shows them")
 	}
 	if entries == 0 {
-		return untold
+		return unknownErr
 	}
-	err := cli.WithHint(display.Errorf("%s would not open any more", cli.Plural(entries, "entry", "entries")),
-		"bring them to the newest version first: the rotator does it, or secretmanager rewrap FILE for what is kept in Git")
-	if untold != nil {
-		return errors.Join(err, untold)
+	err := cli.WithHint(display.Errorf("%s would no longer decrypt", cli.Plural(entries, "entry", "entries")),
+		"bring them to the newest version first: the rotator does that, and secretmanager rewrap FILE for manifests in Git")
+	if unknownErr != nil {
+		return errors.Join(err, unknownErr)
 	}
 	return cli.ToDo(err)
 }
@@ -42,7 +42,7 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 	version := o.retiredVersion()
 	for _, row := range rows {
 		if row.Latest > 0 && version >= row.Latest {
-			return display.Errorf("version %d of %s/%s cannot be retired: its newest is %d, and that one stays", version, row.Mount, row.Key, row.Latest)
+			return display.Errorf("version %d of %s/%s cannot be retired: the newest version is %d, which is always kept", version, row.Mount, row.Key, row.Latest)
 		}
 	}
 	r := inventory.Retire(rows, version)
@@ -53,12 +53,12 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 		return retirementErr(r)
 	}
 	table := printers.GetNewTabWriter(o.Out)
-	begun := false
+	header := false
 	for _, k := range r.Keys {
 		for _, e := range k.WouldBreak {
-			if !begun {
+			if !header {
 				fmt.Fprintln(table, "KEY\tNAMESPACE\tSECRET\tENTRY\tVERSION\tLATEST\tMANAGED-BY")
-				begun = true
+				header = true
 			}
 			display.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
 		}
@@ -67,7 +67,7 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 		return err
 	}
 	for _, row := range r.Broken {
-		o.sayBroken(row)
+		o.reportBroken(row)
 	}
 	for _, k := range r.Keys {
 		if k.Latest > 0 && len(k.WouldBreak) == 0 {

@@ -21,44 +21,44 @@ type Options struct {
 	output   string
 	follow   bool
 	stale    bool
-	retired  string        // a key version, or newest; empty if it is not asked for
-	keyPoll  time.Duration // while it is watched
+	retired  string        // a key version, or newest; empty without --if-retired
+	keyPoll  time.Duration // interval of a watch
 }
 
-// newest is what --if-retired means without a version.
+// newest is the value of --if-retired without a version.
 const newest = "all-but-newest"
 
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p, keyPoll: keyPoll}
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show what every ciphertext Secret is encrypted with",
+		Short: "Show the key versions and the state of ciphertext Secrets",
 		Long: `Show the ciphertext Secrets with their key, the oldest and the newest key version
-in use, the newest version that the key has, the scope, the GitOps tool that keeps
-the Secret, and how long ago the rotator last wrote it. Below them each key with
-what its Secrets come to. STATE is
+in use, the newest version of the key, the scope, the GitOps tool that manages the
+Secret, and the time since the rotator last wrote it. A second table sums them up
+by key. STATE is
 
-  current  every entry is at the newest version of the key
-  behind   some entry is not; the rotator, or rewrap, will bring it there
-  broken   some entry does not open: retired, malformed or made by another Vault
-  unknown  Vault did not tell, for instance because there is no token
+  current  every entry has the newest version of the key
+  behind   some entry does not; the rotator, or rewrap, brings it there
+  broken   some entry does not decrypt: retired, malformed or from another Vault
+  unknown  the key could not be read, for example because there is no token
 
-What is broken is said on standard error. Without rights in Vault the rest works:
-what is not known is "?". REWRAPPED is the time that the API server has noted for
-the rotator's last write; a rewrap in Git is not seen by it.
+Standard error says what is broken. Without rights in Vault the rest still works:
+unknown values are shown as "?". REWRAPPED is the time of the rotator's last write
+as the API server records it; a rewrap in Git does not change it.
 
-With -w each Secret that changes is shown again, until it is interrupted; one that
-goes is "deleted". With --stale only what is behind or broken is shown: the exit
-code is 3 if there is any, and 1 if that could not be found out.
+With -w each Secret is shown again when it changes, until the command is interrupted;
+a Secret that was deleted is "deleted". With --stale only Secrets that are behind or
+broken are shown: the exit code is 3 if there are any, and 1 if that is unknown.
 
-With --if-retired it shows instead what would break if a key version and all older
-ones were retired now, or without a version all but the newest: each entry, and
-which GitOps tool keeps it there. All namespaces are looked at, unless -n names
-one. The exit code is 3 if something would break, and 1 if that cannot be told of
-all. Ciphertext outside of the cluster, in Git or in backups, is not seen:
-secretmanager rewrap --check looks at files.
+With --if-retired the output is instead what would break if a key version and all
+older ones were retired now, or without a version, all but the newest: each entry,
+and the GitOps tool that manages it. It covers all namespaces, unless -n names one.
+The exit code is 3 if something would break, and 1 if that is unknown for some
+Secret. It does not cover ciphertext outside of the cluster, in Git or in backups:
+secretmanager rewrap --check checks files.
 
-The JSON is described in docs/reference/status.md, and stays as it is.`,
+docs/reference/status.md describes the JSON, which is stable.`,
 
 		Example: `  secretmanager status -A
   secretmanager status -n demo -l app=matrix -o json
@@ -77,13 +77,13 @@ The JSON is described in docs/reference/status.md, and stays as it is.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
-	f.StringVarP(&o.selector, "selector", "l", "", "label selector that they must match")
-	f.BoolVarP(&o.follow, "watch", "w", false, "go on and show each Secret that changes")
-	f.BoolVar(&o.stale, "stale", false, "only what is behind or broken; exit code 3 if there is any")
-	f.StringVar(&o.retired, "if-retired", "", "what would break if this key `version` and all older ones were retired now; without one, if all but the newest were")
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "list the Secrets of all namespaces")
+	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
+	f.BoolVarP(&o.follow, "watch", "w", false, "keep running and show each Secret that changes")
+	f.BoolVar(&o.stale, "stale", false, "show only Secrets that are behind or broken; exit code 3 if there are any")
+	f.StringVar(&o.retired, "if-retired", "", "show what would break if this key `version` and all older ones were retired now; without a version, if all but the newest were")
 	f.Lookup("if-retired").NoOptDefVal = newest
-	f.StringVarP(&o.output, "output", "o", "", "wide, json, yaml or name; with -w not yaml, with --if-retired only json")
+	f.StringVarP(&o.output, "output", "o", "", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")
 	cli.FixedValues(c, "output", "wide", "json", "yaml", "name")
 	return c
 }
@@ -110,9 +110,9 @@ func (o *Options) Validate() error {
 	return p.Err()
 }
 
-// retiredVersion is the version of --if-retired; 0 means all but the newest.
+// retiredVersion returns the version of --if-retired; 0 means all but the newest.
 func (o *Options) retiredVersion() int {
-	version, _ := strconv.Atoi(o.retired) // checked
+	version, _ := strconv.Atoi(o.retired) // Validate has checked it
 	return version
 }
 
@@ -149,7 +149,7 @@ func (o *Options) Run(ctx context.Context) error {
 	return o.staleErr(rows)
 }
 
-// namespace is where to look; empty is everywhere.
+// namespace returns the namespace to list; empty for all.
 func (o *Options) namespace() (string, error) {
 	switch {
 	case o.all:
@@ -157,24 +157,24 @@ func (o *Options) namespace() (string, error) {
 	case o.retired == "":
 		return o.ClusterNamespace()
 	case *o.KubeFlags.Namespace != "":
-		display.Fprintf(o.ErrOut, "note: only namespace %s is looked at, and a key may be in use in others\n", *o.KubeFlags.Namespace)
+		display.Fprintf(o.ErrOut, "note: only namespace %s is covered, and a key may be in use in other namespaces\n", *o.KubeFlags.Namespace)
 	}
 	return *o.KubeFlags.Namespace, nil
 }
 
-// readKeys asks Vault about the keys and judges the rows by its answers.
+// readKeys reads the keys from Vault and sets the states of the Secrets.
 func (o *Options) readKeys(ctx context.Context, rows []*inventory.Secret) {
 	if len(rows) == 0 {
 		return
 	}
 	keys := o.newKeyReader()
-	keys.Ask(ctx, inventory.KeysOf(rows))
+	keys.Read(ctx, inventory.KeysOf(rows))
 	for _, r := range rows {
-		keys.Judge(r)
+		keys.SetState(r)
 	}
 }
 
-// show writes rows, and what all of them come to.
+// show writes rows, and the totals of all.
 func (o *Options) show(rows, all []*inventory.Secret) error {
 	switch o.output {
 	case "json":
@@ -207,12 +207,12 @@ func (o *Options) show(rows, all []*inventory.Secret) error {
 		}
 	}
 	for _, r := range rows {
-		o.sayBroken(r)
+		o.reportBroken(r)
 	}
 	return nil
 }
 
-// staleErr says whether there is something to do; that it is not known comes first.
+// staleErr returns the error of --stale. An unknown state comes first.
 func (o *Options) staleErr(rows []*inventory.Secret) error {
 	count := map[inventory.State]int{}
 	for _, r := range rows {
@@ -221,22 +221,22 @@ func (o *Options) staleErr(rows []*inventory.Secret) error {
 	of := cli.Plural(len(rows), "Secret", "Secrets")
 	switch stale := count[inventory.Behind] + count[inventory.Broken]; {
 	case count[inventory.Unknown] > 0:
-		return display.Errorf("whether %d of %s are behind is not known: Vault did not tell", count[inventory.Unknown], of)
+		return display.Errorf("the state of %d of %s is unknown: their keys could not be read from Vault", count[inventory.Unknown], of)
 	case stale > 0:
 		return cli.ToDo(cli.WithHint(display.Errorf("%d behind and %d broken, of %s", count[inventory.Behind], count[inventory.Broken], of),
-			"secretmanager rotate brings those to the newest version that are behind"))
+			"secretmanager rotate brings those that are behind to the newest version"))
 	}
 	display.Fprintf(o.ErrOut, "nothing is behind or broken, of %s\n", of)
 	return nil
 }
 
-func (o *Options) sayBroken(r *inventory.Secret) {
+func (o *Options) reportBroken(r *inventory.Secret) {
 	for _, problem := range r.AllProblems() {
 		display.Fprintf(o.ErrOut, "broken: %s/%s: %s\n", r.Namespace, r.Name, problem)
 	}
 }
 
-// newKeyReader returns a reader of keys that notes on standard error what Vault does not tell.
+// newKeyReader returns a reader that reports failures on standard error.
 func (o *Options) newKeyReader() *inventory.KeyReader {
 	note := func(text string) { display.Fprintf(o.ErrOut, "note: %s\n", text) }
 	session, err := o.VaultSession()
@@ -245,7 +245,7 @@ func (o *Options) newKeyReader() *inventory.KeyReader {
 	}
 	r := inventory.NewKeyReader(session, note)
 	if err != nil {
-		r.Say(display.Errorf("nothing is known from Vault: %w", err))
+		r.Note(display.Errorf("no key can be read from Vault: %w", err))
 	}
 	return r
 }

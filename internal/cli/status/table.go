@@ -17,12 +17,11 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// table writes rows for people. Its columns stay where they are from one
-// flush to the next.
+// table writes Secrets for people. Its columns keep their width between flushes.
 type table struct {
 	out             flusher
 	namespace, wide bool
-	coloured        bool
+	colored         bool
 	now             time.Time
 }
 
@@ -32,7 +31,7 @@ type flusher interface {
 	Flush() error
 }
 
-// bufferedTable hands on what a table writes, cell by cell, in large pieces.
+// bufferedTable buffers what a table writes cell by cell.
 type bufferedTable struct {
 	flusher
 	buffer *bufio.Writer
@@ -53,12 +52,12 @@ func (t bufferedTable) Flush() error {
 func (o *Options) newTable() *table {
 	return &table{
 		out: newBufferedTable(o.Out), namespace: o.all || o.retired != "", wide: o.output == "wide",
-		coloured: o.Colored(o.Out), now: time.Now(),
+		colored: o.Colored(o.Out), now: time.Now(),
 	}
 }
 
-// line writes the columns that are asked for.
-func (t *table) line(namespace string, columns []string, wide []string, state, colour string) {
+// line writes the columns that the options select.
+func (t *table) line(namespace string, columns []string, wide []string, state, color string) {
 	if t.namespace {
 		columns = append([]string{namespace}, columns...)
 	}
@@ -66,14 +65,14 @@ func (t *table) line(namespace string, columns []string, wide []string, state, c
 		columns = append(columns, wide...)
 	}
 	before, after := "", ""
-	if colour != "" && t.coloured {
-		before, after = colour, cli.Plain
+	if color != "" && t.colored {
+		before, after = color, cli.Plain
 	}
 	cells := make([]any, 0, len(columns)+1)
 	for _, column := range columns {
 		cells = append(cells, column)
 	}
-	// The last column: what colours it takes no room in the others.
+	// The state is the last column, as colors would shift the columns after it.
 	display.Fprintf(t.out, strings.Repeat("%s\t", len(columns))+before+"%s"+after+"\n", append(cells, state)...)
 }
 
@@ -89,20 +88,20 @@ func (t *table) row(r *inventory.Secret) {
 	}, []string{r.Mount, number(r.MinDecryption)}, string(r.State), stateColours[r.State])
 }
 
-// rewrapped is how long ago the rotator last wrote the Secret.
+// rewrapped returns the time since the rotator last wrote the Secret.
 func (t *table) rewrapped(r *inventory.Secret) string {
 	switch {
 	case r.LastRewrap != nil:
 		return duration.HumanDuration(t.now.Sub(r.LastRewrap.Time))
 	case r.Rewrapped > 0:
-		return "?" // the note of it came along, the time did not
+		return "?" // the annotation was copied, the time was not
 	}
 	return "-"
 }
 
 var stateColours = map[inventory.State]string{inventory.Current: cli.Green, inventory.Behind: cli.Yellow, inventory.Broken: cli.Red}
 
-// number is a version that Vault or a Secret may not have told.
+// number formats a version, which is 0 if it is unknown.
 func number(n int) string {
 	if n == 0 {
 		return "?"
@@ -112,7 +111,7 @@ func number(n int) string {
 
 func (o *Options) writeTotals(all []*inventory.KeyTotal) error {
 	table := newBufferedTable(o.Out)
-	fmt.Fprintln(table, "\nKEY\tLATEST\tMIN-DECRYPTION\tSECRETS\tCURRENT\tBEHIND\tBROKEN\tUNKNOWN\tENTRIES\tOF VERSION")
+	fmt.Fprintln(table, "\nKEY\tLATEST\tMIN-DECRYPTION\tSECRETS\tCURRENT\tBEHIND\tBROKEN\tUNKNOWN\tENTRIES\tVERSIONS")
 	for _, t := range all {
 		var versions []string
 		for _, v := range slices.Sorted(maps.Keys(t.Versions)) {

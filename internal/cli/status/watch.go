@@ -22,15 +22,15 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// keyPoll is how often Vault is asked about the keys while Secrets are watched:
-// it tells of nothing by itself, and a rotation begins there.
+// keyPoll is the interval at which a watch reads the keys: Vault sends no events, and a rotation
+// begins there.
 const keyPoll = 10 * time.Second
 
-// watched is a Secret as it was shown last.
+// watched is a Secret that has been shown.
 type watched struct {
-	seen  *inventory.Secret // not judged
+	seen  *inventory.Secret // without a state
 	shown *inventory.Secret
-	from  int // which of the two selections has it
+	from  int // index of the selection that has it
 }
 
 // watcher shows Secrets as they change.
@@ -38,28 +38,27 @@ type watcher struct {
 	*Options
 	keys  *inventory.KeyReader
 	rows  map[types.NamespacedName]*watched
-	table *table // nil until there is something to show
+	table *table // nil until the first Secret
 }
 
-// event is what a selection tells of Secrets.
+// event is a change in one of the selections.
 type event struct {
-	from int
-	rows []*inventory.Secret
-	gone bool // they are deleted, or not selected any more
-	all  bool // there are no others
-	err  error
+	from    int
+	rows    []*inventory.Secret
+	deleted bool // deleted, or no longer selected
+	all     bool // there are no others
+	err     error
 }
 
-// watch shows the Secrets there are and then each one that changes, until the
-// context ends. What is broken off is taken up again: from where it was, or by a
-// new list, of which only the differences are shown.
+// watch shows all Secrets and then each one that changes, until the context ends. A watch that
+// breaks is resumed, or replaced by a new list of which only the differences are shown.
 func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespace string) error {
 	rows, err := inventory.List(ctx, kube, namespace, o.selector)
 	if err != nil {
 		return err
 	}
 	w := &watcher{Options: o, keys: o.newKeyReader(), rows: map[types.NamespacedName]*watched{}}
-	w.keys.Ask(ctx, inventory.KeysOf(rows))
+	w.keys.Read(ctx, inventory.KeysOf(rows))
 	if len(rows) == 0 {
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found so far")
 	}
@@ -77,7 +76,7 @@ func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespac
 	for {
 		select {
 		case <-ctx.Done():
-			return nil // that is how it ends
+			return nil // the user has interrupted the watch
 		case e := <-events:
 			if e.err != nil && (apierrors.IsForbidden(e.err) || apierrors.IsUnauthorized(e.err)) {
 				return display.Errorf("watching Secrets: %w", e.err)
@@ -92,33 +91,33 @@ func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespac
 	}
 }
 
-// take takes in an event and shows what is new in it.
+// take handles an event and shows what has changed.
 func (w *watcher) take(ctx context.Context, e event) error {
 	if e.err != nil {
-		w.keys.Say(display.Errorf("watching Secrets: %w", e.err))
+		w.keys.Note(display.Errorf("watching Secrets: %w", e.err))
 		return nil
 	}
-	var ask []*inventory.Secret
+	var unread []*inventory.Secret
 	present := map[types.NamespacedName]bool{}
 	for _, r := range e.rows {
 		present[r.NamespacedName()] = true
-		a, known := w.keys.Answers[r.TransitKey()]
-		// A version that is newer than the key means that the key has become newer.
-		if !e.gone && (!known || r.Newest > a.Info.Latest) {
-			ask = append(ask, r)
+		latest, known := w.keys.Latest(r.TransitKey())
+		// An entry newer than the key means that the key has been rotated since it was read.
+		if !e.deleted && (!known || r.Newest > latest) {
+			unread = append(unread, r)
 		}
 	}
-	w.keys.Ask(ctx, inventory.KeysOf(ask))
+	w.keys.Read(ctx, inventory.KeysOf(unread))
 	for _, r := range e.rows {
 		id := r.NamespacedName()
 		old := w.rows[id]
 		switch {
-		case !e.gone && old == nil:
+		case !e.deleted && old == nil:
 			w.rows[id] = &watched{seen: r, from: e.from}
-		case !e.gone:
+		case !e.deleted:
 			old.seen, old.from = r, e.from
-		case old != nil && old.from == e.from: // else the other selection has it by now
-			if err := w.showGone(id); err != nil {
+		case old != nil && old.from == e.from: // else the other selection has it now
+			if err := w.showDeleted(id); err != nil {
 				return err
 			}
 		}
@@ -126,7 +125,7 @@ func (w *watcher) take(ctx context.Context, e event) error {
 	if e.all {
 		for id, old := range w.rows {
 			if old.from == e.from && !present[id] {
-				if err := w.showGone(id); err != nil {
+				if err := w.showDeleted(id); err != nil {
 					return err
 				}
 			}
@@ -140,14 +139,14 @@ func (w *watcher) take(ctx context.Context, e event) error {
 	return w.flush()
 }
 
-// refresh asks Vault about the keys again and shows what that changes.
+// refresh reads the keys again and shows what has changed.
 func (w *watcher) refresh(ctx context.Context) error {
 	var rows []*inventory.Secret
 	for _, r := range w.rows {
 		rows = append(rows, r.seen)
 	}
 	inventory.Sort(rows)
-	w.keys.Ask(ctx, inventory.KeysOf(rows))
+	w.keys.Read(ctx, inventory.KeysOf(rows))
 	for _, r := range rows {
 		if err := w.show(r.NamespacedName()); err != nil {
 			return err
@@ -163,26 +162,26 @@ func (w *watcher) flush() error {
 	return w.table.out.Flush()
 }
 
-// show shows a Secret if it is not as it was shown last.
+// show shows a Secret if it differs from what was shown last.
 func (w *watcher) show(id types.NamespacedName) error {
 	r := w.rows[id]
 	if r == nil {
 		return nil
 	}
-	now := r.seen.Clone()
-	w.keys.Judge(now)
-	if reflect.DeepEqual(now, r.shown) {
+	current := r.seen.Clone()
+	w.keys.SetState(current)
+	if reflect.DeepEqual(current, r.shown) {
 		return nil
 	}
-	r.shown = now
-	return w.write(now)
+	r.shown = current
+	return w.write(current)
 }
 
-func (w *watcher) showGone(id types.NamespacedName) error {
-	gone := w.rows[id].shown
+func (w *watcher) showDeleted(id types.NamespacedName) error {
+	secret := w.rows[id].shown
 	delete(w.rows, id)
-	gone.State = inventory.Deleted
-	return w.write(gone)
+	secret.State = inventory.Deleted
+	return w.write(secret)
 }
 
 func (w *watcher) write(r *inventory.Secret) error {
@@ -204,7 +203,7 @@ func (w *watcher) write(r *inventory.Secret) error {
 	w.table.now = time.Now()
 	w.table.row(r)
 	if r.State == inventory.Broken {
-		w.sayBroken(r)
+		w.reportBroken(r)
 	}
 	return nil
 }
@@ -215,11 +214,11 @@ func follow(ctx context.Context, kube kubernetes.Interface, namespace string, op
 		o.LabelSelector, o.FieldSelector = options.LabelSelector, options.FieldSelector
 	})
 	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 30*time.Second) {
-		silent := klog.Logger{} // what there is to say is said here
+		silent := klog.Logger{} // watch reports errors itself
 		err := cache.NewReflectorWithOptions(selected, &corev1.Secret{}, store, cache.ReflectorOptions{Logger: &silent}).ListAndWatchWithContext(ctx)
 		if err == nil {
 			pause = time.Second / 2
-			continue // the server has forgotten where it was: a new list
+			continue // the resource version has expired: list again
 		}
 		store.send(event{err: err})
 		select {
@@ -229,7 +228,7 @@ func follow(ctx context.Context, kube kubernetes.Interface, namespace string, op
 	}
 }
 
-// store is what client-go takes for a cache: it hands on, and keeps nothing.
+// store implements cache.Store for a reflector: it sends events and stores nothing.
 type store struct {
 	ctx    context.Context
 	from   int
@@ -241,7 +240,7 @@ func (s store) send(e event, objects ...any) error {
 	for _, o := range objects {
 		secret, ok := o.(*corev1.Secret)
 		if !ok {
-			return display.Errorf("the API server told of a %T among Secrets", o)
+			return display.Errorf("the API server sent a %T in a watch of Secrets", o)
 		}
 		e.rows = append(e.rows, inventory.NewSecret(secret))
 	}
@@ -255,7 +254,7 @@ func (s store) send(e event, objects ...any) error {
 
 func (s store) Add(o any) error    { return s.send(event{}, o) }
 func (s store) Update(o any) error { return s.send(event{}, o) }
-func (s store) Delete(o any) error { return s.send(event{gone: true}, o) }
+func (s store) Delete(o any) error { return s.send(event{deleted: true}, o) }
 func (s store) Replace(list []any, _ string) error {
 	return s.send(event{all: true}, list...)
 }

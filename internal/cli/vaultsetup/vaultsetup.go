@@ -34,7 +34,7 @@ type Options struct {
 	authTypeGiven        bool
 	perNamespace         bool
 	auditHeaders         bool
-	others               []string // flags that were given and are not about audit headers
+	others               []string // flags that --audit-headers does not take
 	accessor             string
 	output               string
 	setup                vaultsetup.Setup
@@ -44,37 +44,35 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "vault-setup --transit-key KEY --service-account NAME",
-		Short: "Print, or apply, what Vault needs: key, policies, roles",
-		Long: `Print the transit key, the least-privilege policies and the roles that an app,
-an author of Secrets and the rotator need, as a script of vault commands to read and
-run. With --apply do it, with the rights of your own Vault token: what exists is kept
-and only ever added to, so doing it twice changes nothing. Both stop before the first
-change where a policy or a role of that name exists and belongs to somebody else.
+		Short: "Print or apply what Vault needs: key, policies and roles",
+		Long: `Print the transit key, the least-privilege policies and the roles that an app, an
+author of Secrets and the rotator need, as a script of vault commands. With --apply
+make the changes, with the rights of your own Vault token: existing objects are kept
+and only extended, so that a second run changes nothing. Both stop before the first
+change if a policy or a role of that name exists and belongs to somebody else.
 
-The app can decrypt and nothing else. The author can encrypt and cannot read
-back. The rotator renews key and ciphertext without ever seeing plaintext; with
---retire it may also make old versions of the key unusable, and with --trim delete
-such versions.
+The app can only decrypt. The author can encrypt and cannot read back. The rotator
+rotates the key and rewraps ciphertext without seeing plaintext; with --retire it can
+also make old versions of the key unusable, and with --trim delete such versions.
 
-A role is called NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT where the
-namespace has a hyphen, so that no two service accounts share one.
+A role is named NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT if the namespace
+has a hyphen, so that no two service accounts share a role.
 
-With --per-namespace one policy and one role of the app serve every namespace:
-Vault puts the namespace of the pod into the policy, so that a pod can decrypt with
-the key that has its namespace's name and with no other. A further namespace then
-needs only its key. These keys are in a mount of their own, as the owner of a
-namespace with the name of a key decrypts with that key: the name of the mount begins
-with transit-namespaces, and a mount with any other key is refused, which takes the
-right to list its keys. The policy names the auth mount by its accessor, which is
-looked up in Vault, or given with --auth-accessor; where it is not known what is
-printed has AUTH-MOUNT-ACCESSOR in its place.
+With --per-namespace one policy and one role of the app serve every namespace: Vault
+inserts the namespace of the pod into the policy, so that a pod can decrypt only with
+the key that has the name of its namespace. A further namespace then needs only its
+key. These keys have a mount of their own, as the owner of a namespace with the name of
+a key decrypts with that key: the name of the mount begins with transit-namespaces, and
+a mount with any other key is refused, which needs the right to list its keys. The
+policy names the auth mount by its accessor, which is read from Vault or set by
+--auth-accessor; if it is unknown, the output has AUTH-MOUNT-ACCESSOR in its place.
 
-With --audit-headers register the request headers by which Vault's audit log tells
-which pod a decryption was for. That is a step of its own, once for each Vault: it
-needs sudo on sys/config/auditing/request-headers/* and the root namespace. It is done
-at once, also without --apply; without that right the commands are printed instead.
+With --audit-headers register the request headers by which Vault's audit log shows
+which pod a decryption was for. That is a separate step, once for each Vault: it needs
+sudo on sys/config/auditing/request-headers/* and the root namespace. It is done at
+once, also without --apply; without that right the commands are printed instead.
 
-With -o terraform the same is printed as resources of Terraform's vault provider.`,
+With -o terraform the output is resources of Terraform's vault provider.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix
 
@@ -94,7 +92,7 @@ With -o terraform the same is printed as resources of Terraform's vault provider
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.BoolVar(&o.apply, "apply", false, "do it, and show what was created, changed or left as it is")
+	f.BoolVar(&o.apply, "apply", false, "make the changes, and print what was created, changed or kept")
 	f.BoolVar(&o.auditHeaders, "audit-headers", false, "register the request headers by which the audit log tells which pod a request was for, and nothing else")
 	f.BoolVar(&o.perNamespace, "per-namespace", false, "let the service account of that name in each namespace use the key of the namespace's name")
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
@@ -143,7 +141,7 @@ func (o *Options) Validate() error {
 	return p.Err()
 }
 
-// newSetup makes what the flags ask for; all that is wrong with them is reported.
+// newSetup returns what the flags ask for. The error has all problems.
 func (o *Options) newSetup() (vaultsetup.Setup, error) {
 	var errs []error
 	if o.accessor != "" && !o.perNamespace {
@@ -178,7 +176,7 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 	} else if o.authorRole != "" {
 		errs = append(errs, errors.New("--author-role needs --author-service-account"))
 	}
-	namespace, err := o.RequireNamespace("the app's role is bound to one")
+	namespace, err := o.RequireNamespace("the role of the app is bound to one")
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -207,14 +205,14 @@ func (o *Options) Run(ctx context.Context) error {
 		if err := o.print(ctx, setup); err != nil {
 			return err
 		}
-		o.tellClass(setup)
+		o.printParameters(setup)
 		return nil
 	}
 	admin, err := o.VaultAPI()
 	if err != nil {
 		return err
 	}
-	// Who knows the kind need not be allowed to list the mounts.
+	// A user who sets --auth-type need not be allowed to list the mounts.
 	if !o.authTypeGiven {
 		if setup.AuthType, err = vaultsetup.AuthType(ctx, admin, o.authMount); err != nil {
 			return o.authHint(err)
@@ -223,21 +221,21 @@ func (o *Options) Run(ctx context.Context) error {
 	if o.perNamespace && o.accessor == "" {
 		if setup.Accessor, err = vaultsetup.Accessor(ctx, admin, o.authMount); err != nil {
 			return cli.WithHint(fmt.Errorf("nothing was changed: the policy needs the accessor of auth/%s: %w", o.authMount, err),
-				"whoever may list the auth mounts can tell it (vault auth list); give it with --auth-accessor")
+				"a user who may list the auth mounts can read it (vault auth list); set --auth-accessor")
 		}
 	}
 	changes, err := vaultsetup.Compare(ctx, admin, setup)
 	if err != nil {
-		return cli.WithHint(fmt.Errorf("nothing was changed:\n%w", err), "without --apply the same is printed as commands, for whoever may run them")
+		return cli.WithHint(fmt.Errorf("nothing was changed:\n%w", err), "without --apply the same is printed as commands, for a user who may run them")
 	}
 	if err := o.applyAll(ctx, changes); err != nil {
 		return err
 	}
-	o.tellClass(setup)
+	o.printParameters(setup)
 	return nil
 }
 
-// runAuditHeaders registers the audit headers, or prints how to, for those who may.
+// runAuditHeaders registers the audit headers, or prints the commands without the right to do so.
 func (o *Options) runAuditHeaders(ctx context.Context) error {
 	if o.output == "terraform" {
 		return vaultsetup.WriteAuditHeaderTerraform(o.Out)
@@ -246,7 +244,7 @@ func (o *Options) runAuditHeaders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	admin.ClearNamespace() // they are in the root namespace, whatever VAULT_NAMESPACE is
+	admin.ClearNamespace() // audit headers are in the root namespace
 	changes, err := vaultsetup.CompareAuditHeaders(ctx, admin)
 	if err == nil {
 		err = o.applyAll(ctx, changes)
@@ -254,14 +252,14 @@ func (o *Options) runAuditHeaders(ctx context.Context) error {
 	if !errors.Is(err, vaultsetup.ErrDenied) {
 		return err
 	}
-	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): these commands do it, run by an operator of Vault\n", err)
+	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): an operator of Vault can run these commands\n", err)
 	if o.Getenv(api.EnvVaultNamespace) != "" {
 		fmt.Fprintln(o.Out, "unset VAULT_NAMESPACE")
 	}
 	return vaultsetup.WriteAuditHeaderCommands(o.Out)
 }
 
-// print writes what is needed, for which no Vault has to answer.
+// print writes what is needed. It works without Vault.
 func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
 	if o.output == "terraform" {
 		return setup.WriteTerraform(o.Out)
@@ -270,7 +268,7 @@ func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
 		if accessor := o.findAccessor(ctx); accessor != "" {
 			setup.Accessor = accessor
 		} else {
-			display.Fprintf(o.ErrOut, "note: Vault did not tell the accessor of auth/%s: put it in for %s, or give it with --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
+			display.Fprintf(o.ErrOut, "note: the accessor of auth/%s could not be read from Vault: replace %s by it, or set --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
 		}
 	}
 	return setup.WriteCommands(o.Out)
@@ -279,7 +277,7 @@ func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
 // accessorTimeout bounds the wait for Vault where its answer is not required.
 const accessorTimeout = 2 * time.Second
 
-// findAccessor asks Vault, if there is one and it answers soon.
+// findAccessor returns the accessor, empty if Vault does not respond in time.
 func (o *Options) findAccessor(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, accessorTimeout)
 	defer cancel()
@@ -294,8 +292,8 @@ func (o *Options) findAccessor(ctx context.Context) string {
 	return accessor
 }
 
-// tellClass says what of it a SecretProviderClass has to name.
-func (o *Options) tellClass(s vaultsetup.Setup) {
+// printParameters prints the parameters that a SecretProviderClass needs.
+func (o *Options) printParameters(s vaultsetup.Setup) {
 	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s", s.App.RoleName(), s.Key.Name)
 	for _, p := range []struct{ name, value, standard string }{
 		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
@@ -314,7 +312,7 @@ func (o *Options) applyAll(ctx context.Context, changes []vaultsetup.Change) err
 	defer table.Flush()
 	for _, c := range changes {
 		if err := c.Apply(ctx); err != nil {
-			return cli.WithHint(err, "what is listed above is done; the same command goes on from there")
+			return cli.WithHint(err, "the changes above are done; run the same command again for the rest")
 		}
 		display.Fprintf(table, "%s\t%s\t%s\n", c.Outcome, c.Kind, c.Name)
 		if c.Note != "" {
@@ -329,8 +327,8 @@ func (o *Options) authHint(err error) error {
 		return err
 	}
 	return cli.WithHint(err,
-		"Vault has to be told how to check the cluster's tokens, which only its operator can do:\n"+
+		"an operator of Vault has to configure how it validates the tokens of the cluster:\n"+
 			"vault auth enable -path="+o.authMount+" kubernetes\n"+
 			"vault write auth/"+o.authMount+"/config kubernetes_host=https://API-SERVER:6443",
-		"if it is mounted elsewhere, name that path with --auth-mount")
+		"if it is mounted elsewhere, set --auth-mount")
 }

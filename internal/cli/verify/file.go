@@ -11,8 +11,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 )
 
-// addFiles adds the Secrets of the manifests. What could not be read is one error,
-// what ends it all the other.
+// addFiles adds the Secrets of manifests. It returns read errors as unread, and an error that ends
+// the command as err.
 func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) (unread, err error) {
 	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive, func(m manifestfile.File) (*lint.File, error) {
 		f, err := lint.Read(m.Name, m.Source)
@@ -21,7 +21,7 @@ func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) 
 		}
 		return f, nil
 	})
-	namespace := "" // for manifests without one; found out when first needed
+	namespace := "" // of manifests without one; read when first needed
 	for _, f := range files {
 		for _, s := range f.Secrets {
 			if !s.Ours {
@@ -51,12 +51,12 @@ func (o *Options) addFile(ctx context.Context, prover *secretmanager.Verifier, f
 	o.rows = append(o.rows, row)
 	secret := s.Meta.DeepCopy()
 	secret.Data = map[string][]byte{}
-	for _, e := range s.Entries { // stringData comes last, and counts
+	for _, e := range s.Entries { // stringData comes last and overrides data
 		secret.Data[e.Name], row.entries[e.Name] = e.Text, e
 	}
 	o.ofFile[secret] = row
 	if secret.Name == "" {
-		o.take(secretmanager.VerifyResult{Secret: secret, Entries: len(secret.Data), Failed: []secretmanager.EntryError{{Err: errors.New("it has no name to be bound to")}}})
+		o.take(secretmanager.VerifyResult{Secret: secret, Entries: len(secret.Data), Failed: []secretmanager.EntryError{{Err: errors.New("it has no name, to which its ciphertext is bound")}}})
 		return nil
 	}
 	return prover.Add(ctx, secret)

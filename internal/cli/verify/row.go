@@ -15,11 +15,11 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// What Vault said of a Secret.
+// Results of a Secret.
 const (
-	resultOpens   = "opens"
-	resultFails   = "fails"
-	resultUnknown = "unknown"
+	resultDecrypts = "decrypts"
+	resultFails    = "fails"
+	resultUnknown  = "unknown"
 )
 
 // verifyRow is what verify shows of a Secret. Its JSON is a promise: fields are
@@ -35,12 +35,12 @@ type secretResult struct {
 	Entries   int       `json:"entries"`
 	Result    string    `json:"result"`
 	Failed    []failure `json:"failed,omitempty"`
-	Problem   string    `json:"problem,omitempty"` // why it is unknown
+	Problem   string    `json:"problem,omitempty"` // why the result is unknown
 
-	entries map[string]*lint.Entry // of a file, until the row is done
+	entries map[string]*lint.Entry // of a file, until Vault has responded
 }
 
-// failure is an entry that does not open; without an entry, none does.
+// failure is an entry that does not decrypt; without an entry, none does.
 type failure struct {
 	Entry  string `json:"entry,omitempty"`
 	Line   int    `json:"line,omitempty"` // with -f
@@ -55,11 +55,11 @@ func (o *Options) take(p secretmanager.VerifyResult) {
 		row = &secretResult{}
 		o.rows = append(o.rows, row)
 	}
-	// What is no setting may be anything, so it is shown only if all are.
+	// Invalid settings are not shown, as they may be anything.
 	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key.Name) == nil {
 		row.Key, row.Mount, row.Scope = set.Key.Name, set.Key.Mount, string(set.Scope)
 	}
-	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultOpens
+	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultDecrypts
 	if p.Err != nil {
 		row.Problem, row.Result = p.Err.Error(), resultUnknown
 	}
@@ -76,8 +76,8 @@ func (o *Options) take(p secretmanager.VerifyResult) {
 	}
 }
 
-// where names the row in a message.
-func (r *secretResult) where(line int) string {
+// describe names the Secret in a message.
+func (r *secretResult) describe(line int) string {
 	name := r.Name
 	if r.Namespace != "" {
 		name = r.Namespace + "/" + name
@@ -88,15 +88,14 @@ func (r *secretResult) where(line int) string {
 	return display.Sprintf("%s: line %d: Secret %s", r.File, cmp.Or(line, r.Line), name)
 }
 
-// report prints the rows and says what they come to. The error is what kept the
-// verb from looking at more.
-func (o *Options) report(broke error) error {
+// report prints the results and returns the error of the verb. The error readErr ended it early.
+func (o *Options) report(readErr error) error {
 	if len(o.files) == 0 {
 		slices.SortFunc(o.rows, func(a, b *secretResult) int {
 			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 		})
 	}
-	// Of a file that was broken off the rest has not been looked at.
+	// After an early end, Secrets of files may have no result.
 	o.rows = slices.DeleteFunc(o.rows, func(r *secretResult) bool { return r.Result == "" })
 	var err error
 	if o.output == "json" {
@@ -105,7 +104,7 @@ func (o *Options) report(broke error) error {
 		err = o.table()
 	}
 	entries, failing, unknown := 0, 0, 0
-	why := map[string]bool{}
+	reported := map[string]bool{}
 	for _, r := range o.rows {
 		entries += r.Entries
 		if len(r.Failed) > 0 {
@@ -116,33 +115,33 @@ func (o *Options) report(broke error) error {
 			if f.Entry != "" {
 				entry = fmt.Sprintf("entry %q: ", f.Entry)
 			}
-			display.Fprintf(o.ErrOut, "fails: %s: %s%s\n", r.where(f.Line), entry, f.Reason)
+			display.Fprintf(o.ErrOut, "fails: %s: %s%s\n", r.describe(f.Line), entry, f.Reason)
 		}
 		if r.Problem == "" {
 			continue
 		}
 		unknown++
-		if !why[r.Problem] && (broke == nil || !strings.Contains(broke.Error(), r.Problem)) { // the same for many
-			why[r.Problem] = true
-			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.where(0), r.Problem)
+		if !reported[r.Problem] && (readErr == nil || !strings.Contains(readErr.Error(), r.Problem)) { // often the same for many Secrets
+			reported[r.Problem] = true
+			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.describe(0), r.Problem)
 		}
 	}
 	var found error
 	if failing > 0 {
-		found = fmt.Errorf("something does not open in %d of %s", failing, cli.Plural(len(o.rows), "Secret", "Secrets"))
+		found = fmt.Errorf("%d of %s have entries that do not decrypt", failing, cli.Plural(len(o.rows), "Secret", "Secrets"))
 	}
 	if unknown > 0 {
-		found = errors.Join(found, fmt.Errorf("%s could not be tried", cli.Plural(unknown, "Secret", "Secrets")))
+		found = errors.Join(found, fmt.Errorf("the result of %s is unknown", cli.Plural(unknown, "Secret", "Secrets")))
 	}
 	switch {
-	case err != nil || broke != nil || unknown > 0:
-		return errors.Join(err, broke, found)
+	case err != nil || readErr != nil || unknown > 0:
+		return errors.Join(err, readErr, found)
 	case found != nil:
 		return cli.ToDo(found)
 	case len(o.rows) == 0:
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
 	default:
-		display.Fprintf(o.ErrOut, "proved that %s of %s open where they are\n", cli.Plural(entries, "entry", "entries"), cli.Plural(len(o.rows), "Secret", "Secrets"))
+		display.Fprintf(o.ErrOut, "verified %s of %s\n", cli.Plural(entries, "entry", "entries"), cli.Plural(len(o.rows), "Secret", "Secrets"))
 	}
 	return nil
 }

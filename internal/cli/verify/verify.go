@@ -28,31 +28,30 @@ type Options struct {
 	names     []string
 
 	rows   []*secretResult
-	ofFile map[*corev1.Secret]*secretResult // of those that wait for Vault
-	bar    *progressbar.ProgressBar         // nil: none
+	ofFile map[*corev1.Secret]*secretResult // of Secrets that wait for Vault
+	bar    *progressbar.ProgressBar         // nil without a terminal
 }
 
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p, ofFile: map[*corev1.Secret]*secretResult{}}
 	c := &cobra.Command{
 		Use:   "verify [NAME...] [-f FILE]",
-		Short: "Have Vault try whether every entry opens where it is",
-		Long: `Find out whether every entry of ciphertext Secrets opens in its place with its key:
-Vault rewraps it, and the result is thrown away. Nothing is changed and nothing is
-decrypted. The token needs update on the keys' rewrap path, no more.
+		Short: "Report whether every entry decrypts at its location",
+		Long: `Report whether every entry of ciphertext Secrets decrypts at its location with its
+key: Vault rewraps it, and the result is discarded. Nothing is changed and nothing is
+decrypted. The token needs only update on the rewrap path of the keys.
 
-What is looked at are the ciphertext Secrets of a namespace, those named, or with
--f those in manifests, before they are applied; then no cluster is needed. Manifests
-are YAML or JSON, of one document or several; with -R folders are looked through, as
-secretmanager rewrap does. A manifest without a namespace is taken to be of the one
-that kubectl would use.
+This covers the ciphertext Secrets of a namespace, the named ones, or with -f those in
+manifests, which needs no cluster and works before they are applied. Manifests are
+YAML or JSON, of one document or several; -R reads directories, as secretmanager
+rewrap does. A manifest without a namespace is in the one that kubectl would use.
 
 RESULT is
-  opens    every entry does
-  fails    some entry does not: standard error says which, and what to check
-  unknown  it could not be found out
+  decrypts  every entry does
+  fails     some entry does not: standard error says which, and what to check
+  unknown   Vault could not be asked
 
-The exit code is 3 if something fails, and 1 if something could not be found out.`,
+The exit code is 3 if something fails, and 1 if something is unknown.`,
 		Example: `  secretmanager verify matrix-secrets -n demo
   secretmanager verify -A -o json
   secretmanager verify -f matrix-secrets.yaml
@@ -61,9 +60,9 @@ The exit code is 3 if something fails, and 1 if something could not be found out
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
-	f.StringVarP(&o.selector, "selector", "l", "", "label selector that they must match")
-	f.StringSliceVarP(&o.files, "filename", "f", nil, "file or folder of manifests to look at instead of the cluster; - is standard input (repeatable)")
-	f.BoolVarP(&o.recursive, "recursive", "R", false, "look through the folders named by -f, and those below them")
+	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
+	f.StringSliceVarP(&o.files, "filename", "f", nil, "`file` or directory of manifests to read instead of the cluster; - is standard input (repeatable)")
+	f.BoolVarP(&o.recursive, "recursive", "R", false, "read the directories of -f, and those below them")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	return c
 }
@@ -113,8 +112,8 @@ func (o *Options) Run(ctx context.Context) error {
 	return o.report(errors.Join(unread, err))
 }
 
-// addCluster adds the Secrets of the cluster. What could not be read is one error,
-// what ends it all the other.
+// addCluster adds the Secrets of the cluster. It returns read errors as unread, and an error that
+// ends the command as err.
 func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier, names []string) (unread, err error) {
 	namespace := ""
 	if !o.all {
@@ -147,11 +146,11 @@ func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier
 	return unread, nil
 }
 
-// newBar returns a bar on a terminal. How many there are nobody knows before.
+// newBar returns a progress bar, nil without a terminal. The total is unknown.
 func (o *Options) newBar() *progressbar.ProgressBar {
 	if !o.Animated(o.ErrOut) {
 		return nil
 	}
-	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
-		progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
+	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut),
+		progressbar.OptionClearOnFinish(), progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
 }
