@@ -57,7 +57,8 @@ func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Se
 		return mergePatch(current, encrypted, nil)
 	})
 	if err != nil {
-		return fail(explainWrite(err, ErrConflict, "check that the namespace exists and that you may get, create and patch Secrets in it"))
+		return fail(explainWrite(err, ErrConflict,
+			"check that the namespace exists and that you may get, create and patch Secrets in it"))
 	}
 	return c.verified(ctx, stored, outcome)
 }
@@ -184,7 +185,8 @@ func explainWrite(err, conflict error, hint string) error {
 }
 
 // verified verifies a Secret as stored.
-func (c *Client) verified(ctx context.Context, stored *corev1.Secret, outcome Outcome) (*corev1.Secret, Outcome, error) {
+func (c *Client) verified(ctx context.Context, stored *corev1.Secret,
+	outcome Outcome) (*corev1.Secret, Outcome, error) {
 	stored.APIVersion, stored.Kind = "v1", "Secret" // the API server leaves them out
 	if err := Verify(ctx, c.vault, stored); err != nil {
 		return stored, outcome, fmt.Errorf("the Secret was %s, but: %w", outcome, err)

@@ -38,7 +38,8 @@ func TestApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	after, outcome, err := lib.Apply(t.Context(), w.spec("s", map[string]string{"b": "two", "c": "3"}), secretmanager.Options{})
+	after, outcome, err := lib.Apply(t.Context(), w.spec("s", map[string]string{"b": "two", "c": "3"}),
+		secretmanager.Options{})
 	if err != nil || outcome != secretmanager.Updated {
 		t.Fatalf("%s, %v", outcome, err)
 	}
@@ -52,7 +53,8 @@ func TestApply(t *testing.T) {
 	if diff := cmp.Diff(wantLabels, after.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	wantAnnotations := map[string]string{ciphertext.AnnotationTransitMount: "transit", ciphertext.AnnotationScope: "strict"}
+	wantAnnotations := map[string]string{ciphertext.AnnotationTransitMount: "transit",
+		ciphertext.AnnotationScope: "strict"}
 	if diff := cmp.Diff(wantAnnotations, after.Annotations); diff != "" {
 		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
@@ -66,14 +68,16 @@ func TestApply(t *testing.T) {
 func TestApplyDryRun(t *testing.T) {
 	w := newWorld(t)
 	dry := secretmanager.Options{DryRun: true}
-	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "1"}), dry); err != nil || outcome != secretmanager.Created {
+	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "1"}), dry); err != nil ||
+		outcome != secretmanager.Created {
 		t.Fatalf("%s, %v", outcome, err)
 	}
 	if _, err := w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), "s", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a dry run created it: %v", err)
 	}
 	before := w.store(w.seal(w.spec("s", map[string]string{"a": "1"})))
-	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "2"}), dry); err != nil || outcome != secretmanager.Updated {
+	if _, outcome, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{"a": "2"}), dry); err != nil ||
+		outcome != secretmanager.Updated {
 		t.Fatalf("%s, %v", outcome, err)
 	}
 	if w.get("s").ResourceVersion != before.ResourceVersion {
@@ -90,7 +94,8 @@ func TestApplyToExistingSecret(t *testing.T) {
 	}{
 		"plaintext": {
 			there: func(w *world) *corev1.Secret {
-				return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}, Data: map[string][]byte{"old": []byte("hunter2")}}
+				return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"},
+					Data: map[string][]byte{"old": []byte("hunter2")}}
 			},
 			want: []string{"of type Opaque and without the label", "choose another name"},
 		},
@@ -148,7 +153,8 @@ func TestApplyToExistingSecret(t *testing.T) {
 		"another key, mount and scope": {
 			there: func(w *world) *corev1.Secret {
 				s := w.seal(w.spec("s", map[string]string{"old": "1"}))
-				s.Labels[ciphertext.LabelTransitKey], s.Annotations[ciphertext.AnnotationTransitMount], s.Annotations[ciphertext.AnnotationScope] = "other", "elsewhere", "cluster"
+				s.Labels[ciphertext.LabelTransitKey], s.Annotations[ciphertext.AnnotationTransitMount],
+					s.Annotations[ciphertext.AnnotationScope] = "other", "elsewhere", "cluster"
 				return s
 			},
 			want: []string{"its key is elsewhere/keys/other, not transit/keys/", "its scope is cluster, not strict"},
@@ -215,7 +221,8 @@ func TestApplyWhileOthersWrite(t *testing.T) {
 	patch := func(w *world, ops ...string) {
 		w.t.Helper()
 		text := "[" + strings.Join(ops, ",") + "]"
-		if _, err := w.kube.CoreV1().Secrets(w.ns).Patch(w.t.Context(), "s", types.JSONPatchType, []byte(text), metav1.PatchOptions{}); err != nil {
+		if _, err := w.kube.CoreV1().Secrets(w.ns).
+			Patch(w.t.Context(), "s", types.JSONPatchType, []byte(text), metav1.PatchOptions{}); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -250,11 +257,16 @@ func TestApplyWhileOthersWrite(t *testing.T) {
 		writes  int
 		err     error
 	}{
-		"nobody":        {act: func(*world, int) {}, outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 1},
-		"same entry":    {act: once(func(w *world) { patch(w, add("/data/a", theirs(w, "a"))) }), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
-		"another entry": {act: once(func(w *world) { patch(w, add("/data/b", theirs(w, "b"))) }), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "theirs"}, writes: 1},
-		"deleted":       {act: once(remove), outcome: secretmanager.Created, want: map[string]string{"a": "ours"}, writes: 2},
-		"created first": {absent: true, act: once(func(w *world) { w.store(w.seal(w.spec("s", map[string]string{"b": "2"}))) }), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
+		"nobody": {act: func(*world, int) {}, outcome: secretmanager.Updated,
+			want: map[string]string{"a": "ours", "b": "2"}, writes: 1},
+		"same entry": {act: once(func(w *world) { patch(w, add("/data/a", theirs(w, "a"))) }),
+			outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
+		"another entry": {act: once(func(w *world) { patch(w, add("/data/b", theirs(w, "b"))) }),
+			outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "theirs"}, writes: 1},
+		"deleted": {act: once(remove), outcome: secretmanager.Created, want: map[string]string{"a": "ours"}, writes: 2},
+		"created first": {absent: true,
+			act:     once(func(w *world) { w.store(w.seal(w.spec("s", map[string]string{"b": "2"}))) }),
+			outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
 		"created as something else": {absent: true, act: once(func(w *world) {
 			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}})
 		}), writes: 1, err: secretmanager.ErrExists},
@@ -270,7 +282,8 @@ func TestApplyWhileOthersWrite(t *testing.T) {
 		}), outcome: secretmanager.Updated, want: map[string]string{"a": "ours", "b": "2"}, writes: 2},
 		"relabelled to another key": {act: once(func(w *world) { patch(w, add("/metadata/labels/secretmanager.io~1transit-key", "other")) }), writes: 1, err: secretmanager.ErrExists},
 		"changed to another scope":  {act: once(func(w *world) { patch(w, add("/metadata/annotations/secretmanager.io~1scope", "cluster")) }), writes: 1, err: secretmanager.ErrExists},
-		"each time":                 {act: func(w *world, n int) { patch(w, add("/data/a", theirs(w, "a"))) }, writes: 5, err: secretmanager.ErrConflict},
+		"each time": {act: func(w *world, n int) { patch(w, add("/data/a", theirs(w, "a"))) },
+			writes: 5, err: secretmanager.ErrConflict},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +293,8 @@ func TestApplyWhileOthersWrite(t *testing.T) {
 			}
 			writes := 0
 			kube := w.client(func(n int) { test.act(w, n); writes++ })
-			_, outcome, err := secretmanager.New(w.root, kube).Apply(t.Context(), w.spec("s", map[string]string{"a": "ours"}), secretmanager.Options{})
+			_, outcome, err := secretmanager.New(w.root, kube).
+				Apply(t.Context(), w.spec("s", map[string]string{"a": "ours"}), secretmanager.Options{})
 			if writes != test.writes {
 				t.Errorf("%d writes, want %d", writes, test.writes)
 			}
@@ -306,7 +320,9 @@ func TestApplyConcurrently(t *testing.T) {
 	var group sync.WaitGroup
 	for n := range writers {
 		group.Go(func() {
-			if _, _, err := w.lib.Apply(t.Context(), w.spec("s", map[string]string{fmt.Sprint("e", n): "x", "shared": fmt.Sprint(n)}), secretmanager.Options{}); err != nil {
+			if _, _, err := w.lib.Apply(t.Context(),
+				w.spec("s", map[string]string{fmt.Sprint("e", n): "x", "shared": fmt.Sprint(n)}),
+				secretmanager.Options{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -352,7 +368,8 @@ func TestRead(t *testing.T) {
 	s := w.seal(w.spec("s", map[string]string{"a": "1", "b": "2", "moved": "3"}))
 	s.Data["moved"], s.Data["plain"] = s.Data["a"], []byte("hunter2")
 	w.store(s)
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "other"}, Data: map[string][]byte{"a": []byte("hunter2")}})
+	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "other"},
+		Data: map[string][]byte{"a": []byte("hunter2")}})
 	if diff := cmp.Diff(map[string]string{"a": "1", "b": "2"}, w.read("s", "a", "b")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -363,10 +380,13 @@ func TestRead(t *testing.T) {
 		want    []string
 	}{
 		"all, with one that is plaintext": {name: "s", want: []string{`entry "plain": is not ciphertext`}},
-		"one that is not there":           {name: "s", entries: []string{"a", "x", "y"}, want: []string{`entry "x" does not exist`, `entry "y" does not exist`, `["a" "b" "moved" "plain"]`}},
-		"a moved one":                     {name: "s", entries: []string{"a", "moved"}, want: []string{`entry "moved"`, "may have been copied"}},
-		"not a ciphertext Secret":         {name: "other", want: []string{"label secretmanager.io/transit-key is missing", `entry "a": is not ciphertext`}},
-		"no such Secret":                  {name: "nothing", want: []string{"not found: check both names"}},
+		"one that is not there": {name: "s", entries: []string{"a", "x", "y"},
+			want: []string{`entry "x" does not exist`, `entry "y" does not exist`, `["a" "b" "moved" "plain"]`}},
+		"a moved one": {name: "s", entries: []string{"a", "moved"},
+			want: []string{`entry "moved"`, "may have been copied"}},
+		"not a ciphertext Secret": {name: "other",
+			want: []string{"label secretmanager.io/transit-key is missing", `entry "a": is not ciphertext`}},
+		"no such Secret": {name: "nothing", want: []string{"not found: check both names"}},
 		"no right": {name: "s", entries: []string{"a"}, session: func() *transit.Session { return w.as(author) },
 			want: []string{"check that the policy has update on transit/decrypt/"}},
 	}

@@ -33,7 +33,8 @@ import (
 // one that is immutable or ciphertext already. Convert cannot find out whether a pod
 // reads the Secret directly: it will read ciphertext from then on. Backups and the
 // history of etcd keep the plaintext.
-func (c *Client) Convert(ctx context.Context, namespace, name string, settings ciphertext.Settings, opts Options) (*corev1.Secret, error) {
+func (c *Client) Convert(ctx context.Context, namespace, name string, settings ciphertext.Settings,
+	opts Options) (*corev1.Secret, error) {
 	id := types.NamespacedName{Namespace: namespace, Name: name}
 	var own error // an error that names the Secret itself
 	stored, err := c.writer(opts).Write(ctx, id, func(current *corev1.Secret) (*secretpatch.Patch, error) {

@@ -69,20 +69,23 @@ func TestConvert(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(sent) != 1 || !strings.HasPrefix(sent[0], "PATCH ") || strings.Contains(sent[0], "aHVudGVyMg") || strings.Contains(sent[0], "hunter2") {
+	if len(sent) != 1 || !strings.HasPrefix(sent[0], "PATCH ") || strings.Contains(sent[0], "aHVudGVyMg") ||
+		strings.Contains(sent[0], "hunter2") {
 		t.Errorf("%d writes: %s", len(sent), sent)
 	}
 	if is.UID != was.UID || is.Type != corev1.SecretTypeOpaque {
 		t.Errorf("it is another one, or of type %s", is.Type)
 	}
-	if diff := cmp.Diff(map[string]string{"password": "hunter2", "empty": "", "blob": "\x00\xff\r\n"}, w.read("s")); diff != "" {
+	if diff := cmp.Diff(map[string]string{"password": "hunter2", "empty": "", "blob": "\x00\xff\r\n"},
+		w.read("s")); diff != "" {
 		t.Errorf("plaintext (-want +got):\n%s", diff)
 	}
 	wantLabels := map[string]string{ciphertext.LabelTransitKey: w.key, ciphertext.LabelKeyVersion: "1", "team": "red"}
 	if diff := cmp.Diff(wantLabels, is.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	wantAnnotations := map[string]string{ciphertext.AnnotationTransitMount: "transit", ciphertext.AnnotationScope: "strict", "note": "x"}
+	wantAnnotations := map[string]string{ciphertext.AnnotationTransitMount: "transit",
+		ciphertext.AnnotationScope: "strict", "note": "x"}
 	if diff := cmp.Diff(wantAnnotations, is.Annotations); diff != "" {
 		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
@@ -105,20 +108,25 @@ func TestConvertRefuses(t *testing.T) {
 			s.Type, s.Data = corev1.SecretTypeTLS, map[string][]byte{"tls.crt": []byte("hunter2"), "tls.key": []byte("x")}
 		}, []string{"of type kubernetes.io/tls", "beside it"}},
 		"image pulls": {func(_ *world, s *corev1.Secret) {
-			s.Type, s.Data = corev1.SecretTypeDockerConfigJson, map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)}
+			s.Type, s.Data = corev1.SecretTypeDockerConfigJson, map[string][]byte{
+				corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)}
 		}, []string{"of type kubernetes.io/dockerconfigjson"}},
-		"bootstrap token": {func(_ *world, s *corev1.Secret) { s.Type = corev1.SecretTypeBootstrapToken }, []string{"bootstrap.kubernetes.io/token"}},
-		"Helm release":    {func(_ *world, s *corev1.Secret) { s.Type = "helm.sh/release.v1" }, []string{"helm.sh/release.v1"}},
+		"bootstrap token": {func(_ *world, s *corev1.Secret) { s.Type = corev1.SecretTypeBootstrapToken },
+			[]string{"bootstrap.kubernetes.io/token"}},
+		"Helm release": {func(_ *world, s *corev1.Secret) { s.Type = "helm.sh/release.v1" }, []string{"helm.sh/release.v1"}},
 		"service-account token": {func(w *world, s *corev1.Secret) {
-			account, err := w.kube.CoreV1().ServiceAccounts(w.ns).Create(w.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "app"}}, metav1.CreateOptions{})
+			account, err := w.kube.CoreV1().ServiceAccounts(w.ns).
+				Create(w.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "app"}}, metav1.CreateOptions{})
 			if err != nil {
 				w.t.Fatal(err)
 			}
 			s.Type = corev1.SecretTypeServiceAccountToken
-			s.Annotations[corev1.ServiceAccountNameKey], s.Annotations[corev1.ServiceAccountUIDKey] = account.Name, string(account.UID)
+			s.Annotations[corev1.ServiceAccountNameKey], s.Annotations[corev1.ServiceAccountUIDKey] = account.Name,
+				string(account.UID)
 		}, []string{"Kubernetes writes it"}},
 		"owned, in Git and immutable": {func(_ *world, s *corev1.Secret) {
-			s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "external-secrets.io/v1", Kind: "ExternalSecret", Name: "e", UID: "1"}}
+			s.OwnerReferences = []metav1.OwnerReference{
+				{APIVersion: "external-secrets.io/v1", Kind: "ExternalSecret", Name: "e", UID: "1"}}
 			s.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:x/s"
 			s.Immutable = &yes
 		}, []string{"owned by ExternalSecret e", "Argo CD application shop", "it is immutable"}},
@@ -161,8 +169,9 @@ func TestConvertKeepsThePlaintext(t *testing.T) {
 		set            ciphertext.Settings
 		want           string
 	}{
-		"no right to verify":  {strings.Replace(author, "rewrap", "x", 1), "s", w.settings(), "verifying Secret"},
-		"no right to encrypt": {strings.Replace(author, "encrypt", "x", 1), "s", w.settings(), "check that the policy has update on transit/encrypt/"},
+		"no right to verify": {strings.Replace(author, "rewrap", "x", 1), "s", w.settings(), "verifying Secret"},
+		"no right to encrypt": {strings.Replace(author, "encrypt", "x", 1), "s", w.settings(),
+			"check that the policy has update on transit/encrypt/"},
 		"a key that binds nothing": {`path "transit/*" { capabilities = ["read", "update"] }`, "s",
 			ciphertext.Settings{Key: ciphertext.Key{Name: w.key + "-plain"}}, "is not derived"},
 		"it would be too large": {author, "large", w.settings(), "split them into several Secrets"},
@@ -170,7 +179,8 @@ func TestConvertKeepsThePlaintext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			kube := w.client(func(int) { t.Error("something was written") })
-			_, err := secretmanager.New(w.as(test.policy), kube).Convert(t.Context(), w.ns, test.secret, test.set, secretmanager.Options{})
+			_, err := secretmanager.New(w.as(test.policy), kube).
+				Convert(t.Context(), w.ns, test.secret, test.set, secretmanager.Options{})
 			says(t, err, test.want)
 		})
 	}
@@ -200,12 +210,15 @@ func TestConvertWhileOthersWrite(t *testing.T) {
 		writes int
 		err    error
 	}{
-		"a value":     {edit(func(s *corev1.Secret) { s.Data["a"] = []byte("theirs") }), map[string]string{"a": "theirs"}, 2, nil},
-		"a new entry": {edit(func(s *corev1.Secret) { s.Data["b"] = []byte("theirs") }), map[string]string{"a": "1", "b": "theirs"}, 2, nil},
+		"a value": {edit(func(s *corev1.Secret) { s.Data["a"] = []byte("theirs") }),
+			map[string]string{"a": "theirs"}, 2, nil},
+		"a new entry": {edit(func(s *corev1.Secret) { s.Data["b"] = []byte("theirs") }),
+			map[string]string{"a": "1", "b": "theirs"}, 2, nil},
 		"an owner": {edit(func(s *corev1.Secret) {
 			s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "x", UID: "1"}}
 		}), nil, 1, secretmanager.ErrNotConvertible},
-		"Git": {edit(func(s *corev1.Secret) { s.Labels = map[string]string{"argocd.argoproj.io/instance": "shop"} }), nil, 1, secretmanager.ErrNotConvertible},
+		"Git": {edit(func(s *corev1.Secret) { s.Labels = map[string]string{"argocd.argoproj.io/instance": "shop"} }),
+			nil, 1, secretmanager.ErrNotConvertible},
 		"another Secret": {func(w *world, n int) {
 			if n > 0 {
 				return
@@ -213,13 +226,16 @@ func TestConvertWhileOthersWrite(t *testing.T) {
 			if err := w.kube.CoreV1().Secrets(w.ns).Delete(w.t.Context(), "s", metav1.DeleteOptions{}); err != nil {
 				w.t.Fatal(err)
 			}
-			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}, Data: map[string][]byte{"c": []byte("3")}})
+			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"},
+				Data: map[string][]byte{"c": []byte("3")}})
 		}, map[string]string{"c": "3"}, 2, nil},
-		"each time": {func(w *world, n int) { edit(func(s *corev1.Secret) { s.Data["a"] = []byte{byte(n)} })(w, 0) }, nil, 5, secretmanager.ErrConflict},
+		"each time": {func(w *world, n int) { edit(func(s *corev1.Secret) { s.Data["a"] = []byte{byte(n)} })(w, 0) },
+			nil, 5, secretmanager.ErrConflict},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"}, Data: map[string][]byte{"a": []byte("1")}})
+			w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "s"},
+				Data: map[string][]byte{"a": []byte("1")}})
 			writes := 0
 			kube := w.client(func(n int) { test.act(w, n); writes++ })
 			_, err := secretmanager.New(w.root, kube).Convert(t.Context(), w.ns, "s", w.settings(), secretmanager.Options{})

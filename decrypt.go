@@ -62,7 +62,8 @@ func decrypt(ctx context.Context, vault Vault, secret *corev1.Secret, entries []
 	for _, entry := range entries {
 		text, ok := secret.Data[entry]
 		if !ok {
-			errs = append(errs, fmt.Errorf("entry %q does not exist: the entries are %q", entry, ciphertext.Entries(secret.Data)))
+			errs = append(errs, fmt.Errorf("entry %q does not exist: the entries are %q", entry,
+				ciphertext.Entries(secret.Data)))
 		} else if _, err := ciphertext.Version(text); err != nil {
 			errs = append(errs, fmt.Errorf("entry %q: %w", entry, err))
 		}

@@ -18,7 +18,8 @@ import (
 func TestEncrypt(t *testing.T) {
 	w := newWorld(t)
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	got, err := secretmanager.Encrypt(t.Context(), w.as(author), w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
+	got, err := secretmanager.Encrypt(t.Context(), w.as(author),
+		w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +70,18 @@ func TestEncryptRefuses(t *testing.T) {
 			func(s *secretmanager.Spec) {
 				s.Entries["big"], s.Entries["more"] = make([]byte, 700_000), make([]byte, 100_000)
 			},
-			[]string{"big 700000 bytes, e 1 bytes, more 100000 bytes", "are 1066", "when encrypted, and a Kubernetes Secret holds 1048576", "split them"},
+			[]string{"big 700000 bytes, e 1 bytes, more 100000 bytes", "are 1066",
+				"when encrypted, and a Kubernetes Secret holds 1048576", "split them"},
 		},
-		"no key":                  {func(s *secretmanager.Spec) { s.Settings.Key.Name = "" }, []string{"transit key: it is empty"}},
-		"key with a slash":        {func(s *secretmanager.Spec) { s.Settings.Key.Name = "a/b" }, []string{`transit key: "a/b" has a slash`}},
-		"key that is not a label": {func(s *secretmanager.Spec) { s.Settings.Key.Name = "_app" }, []string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
-		"mount":                   {func(s *secretmanager.Spec) { s.Settings.Key.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
-		"scope":                   {func(s *secretmanager.Spec) { s.Settings.Scope = "srtict" }, []string{`unknown scope "srtict": it is one of strict, namespace, cluster, none`}},
+		"no key": {func(s *secretmanager.Spec) { s.Settings.Key.Name = "" },
+			[]string{"transit key: it is empty"}},
+		"key with a slash": {func(s *secretmanager.Spec) { s.Settings.Key.Name = "a/b" },
+			[]string{`transit key: "a/b" has a slash`}},
+		"key that is not a label": {func(s *secretmanager.Spec) { s.Settings.Key.Name = "_app" },
+			[]string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
+		"mount": {func(s *secretmanager.Spec) { s.Settings.Key.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
+		"scope": {func(s *secretmanager.Spec) { s.Settings.Scope = "srtict" },
+			[]string{`unknown scope "srtict": it is one of strict, namespace, cluster, none`}},
 		"strict without namespace": {
 			func(s *secretmanager.Spec) { s.Namespace = "" },
 			[]string{"no namespace: scope strict binds ciphertext to one"},
@@ -124,8 +130,9 @@ func TestEncryptRefuses(t *testing.T) {
 // What is refused for its form is refused before Vault is asked.
 func TestEncryptChecksBeforeItSends(t *testing.T) {
 	nowhere := session(t, "http://127.0.0.1:1", "t")
-	_, err := secretmanager.Encrypt(t.Context(), nowhere, secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}},
-		Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
+	_, err := secretmanager.Encrypt(t.Context(), nowhere,
+		secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}},
+			Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
 	if !errors.Is(err, secretmanager.ErrInvalid) || errors.Is(err, transit.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
@@ -164,12 +171,14 @@ func TestEncryptScopes(t *testing.T) {
 
 func TestEncryptWithoutTheRight(t *testing.T) {
 	w := newWorld(t)
-	_, err := secretmanager.Encrypt(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	_, err := secretmanager.Encrypt(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`),
+		w.spec("s", map[string]string{"e": "hunter2"}))
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("got %v, want ErrDenied", err)
 	}
 	says(t, err, "encrypting Secret "+w.ns+"/s", "check that the policy has update on transit/encrypt/"+w.key)
-	_, err = secretmanager.Encrypt(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`), w.spec("s", map[string]string{"e": "hunter2"}))
+	_, err = secretmanager.Encrypt(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`),
+		w.spec("s", map[string]string{"e": "hunter2"}))
 	says(t, err, "check that the policy has read on transit/keys/"+w.key)
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Error("the error repeats plaintext")
@@ -188,16 +197,22 @@ func TestVerify(t *testing.T) {
 		change func(s *corev1.Secret)
 		want   []string // nothing: it is proved
 	}{
-		"as made":                {func(s *corev1.Secret) {}, nil},
-		"entries swapped":        {func(s *corev1.Secret) { s.Data["a"], s.Data["b"] = s.Data["b"], s.Data["a"] }, []string{`entry "a"`, `entry "b"`, "for " + w.ns + "/s/b (scope strict)", "may have been copied"}},
-		"from another namespace": {func(s *corev1.Secret) { s.Data["a"] = w.seal(elsewhere).Data["a"] }, []string{`entry "a"`}},
-		"from another Secret":    {func(s *corev1.Secret) { s.Data["a"] = w.seal(renamed).Data["a"] }, []string{`entry "a"`}},
-		"of another scope":       {func(s *corev1.Secret) { s.Data["a"] = w.seal(wide).Data["a"] }, []string{`entry "a"`}},
-		"renamed":                {func(s *corev1.Secret) { s.Name = "u" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
-		"moved":                  {func(s *corev1.Secret) { s.Namespace = "elsewhere" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
-		"plaintext in it":        {func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") }, []string{`entry "a"`, "may be plaintext"}},
-		"of a version to come":   {func(s *corev1.Secret) { s.Data["a"] = []byte(strings.Replace(string(s.Data["a"]), "v1", "v9", 1)) }, []string{`entry "a"`, "does not have its version"}},
-		"key of another name":    {func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "nokey" }, []string{"check"}},
+		"as made": {func(s *corev1.Secret) {}, nil},
+		"entries swapped": {func(s *corev1.Secret) { s.Data["a"], s.Data["b"] = s.Data["b"], s.Data["a"] },
+			[]string{`entry "a"`, `entry "b"`, "for " + w.ns + "/s/b (scope strict)", "may have been copied"}},
+		"from another namespace": {func(s *corev1.Secret) { s.Data["a"] = w.seal(elsewhere).Data["a"] },
+			[]string{`entry "a"`}},
+		"from another Secret": {func(s *corev1.Secret) { s.Data["a"] = w.seal(renamed).Data["a"] }, []string{`entry "a"`}},
+		"of another scope":    {func(s *corev1.Secret) { s.Data["a"] = w.seal(wide).Data["a"] }, []string{`entry "a"`}},
+		"renamed":             {func(s *corev1.Secret) { s.Name = "u" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
+		"moved": {func(s *corev1.Secret) { s.Namespace = "elsewhere" },
+			[]string{`entry "a"`, `entry "b"`, `entry "c"`}},
+		"plaintext in it": {func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") },
+			[]string{`entry "a"`, "may be plaintext"}},
+		"of a version to come": {func(s *corev1.Secret) {
+			s.Data["a"] = []byte(strings.Replace(string(s.Data["a"]), "v1", "v9", 1))
+		}, []string{`entry "a"`, "does not have its version"}},
+		"key of another name": {func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "nokey" }, []string{"check"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -57,7 +57,8 @@ func ExampleEncrypt_invalid() {
 	// Output:
 	// true
 	// encrypting Secret /matrix: invalid secret specification: no namespace: scope strict binds ciphertext to one
-	// entry "password" is empty: an empty secret is nearly always a file that was not written or a variable that was not set: check its source
+	// entry "password" is empty: an empty secret is nearly always a file that was not written or a
+	// variable that was not set: check its source
 }
 
 func ExampleDecrypt() {

@@ -76,7 +76,8 @@ func (v *fakeVault) each(
 }
 
 func (v *fakeVault) text(key ciphertext.Key, version int, context, plaintext []byte) []byte {
-	content := strings.Join([]string{"this is no encryption at all", key.String(), string(context), string(plaintext)}, "\x00")
+	content := strings.Join([]string{"this is no encryption at all", key.String(), string(context),
+		string(plaintext)}, "\x00")
 	return fmt.Appendf(nil, "vault:v%d:%s", version, base64.StdEncoding.EncodeToString([]byte(content)))
 }
 

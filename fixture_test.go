@@ -116,7 +116,8 @@ func (w *world) write(path string, data map[string]any) {
 
 // spec is a Spec that is fine.
 func (w *world) spec(name string, entries map[string]string) secretmanager.Spec {
-	s := secretmanager.Spec{Namespace: w.ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
+	s := secretmanager.Spec{Namespace: w.ns, Name: name,
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
 	for entry, text := range entries {
 		s.Entries[entry] = []byte(text)
 	}

@@ -51,10 +51,12 @@ func mergeable(existing, encrypted *corev1.Secret, remove []string) error {
 			"%d: use a second Secret", ErrInvalid, size, ciphertext.MaxSecretSize))
 	}
 	if existing.Immutable != nil && *existing.Immutable {
-		errs = append(errs, errors.New("the existing Secret is immutable: delete it and create it again, or choose another name"))
+		errs = append(errs,
+			errors.New("the existing Secret is immutable: delete it and create it again, or choose another name"))
 	}
 	if existing.DeletionTimestamp != nil {
-		errs = append(errs, errors.New("the existing Secret is being deleted: wait until it is deleted, or see which finalizer keeps it"))
+		errs = append(errs,
+			errors.New("the existing Secret is being deleted: wait until it is deleted, or see which finalizer keeps it"))
 	}
 	return errors.Join(errs...)
 }

@@ -24,7 +24,8 @@ func TestUpdate(t *testing.T) {
 	w := newWorld(t)
 	was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})))
 	lib := secretmanager.New(w.as(author), w.kube)
-	change := secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "two", "d": ""}), Remove: []string{"c"}, AllowEmpty: true}
+	change := secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "two", "d": ""}), Remove: []string{"c"},
+		AllowEmpty: true}
 
 	if _, err := lib.Update(t.Context(), was, change, secretmanager.Options{DryRun: true}); err != nil {
 		t.Fatal(err)
@@ -45,7 +46,8 @@ func TestUpdate(t *testing.T) {
 
 	// Removing alone asks Vault for no encryption, and the version hint follows.
 	w.write("transit/keys/"+w.key+"/rotate", nil)
-	if is, err = lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})}, secretmanager.Options{}); err != nil {
+	if is, err = lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})},
+		secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	is, err = secretmanager.New(w.as(`path "transit/rewrap/KEY" { capabilities = ["update"] }`), w.kube).
@@ -62,13 +64,16 @@ func TestUpdateRefuses(t *testing.T) {
 		change secretmanager.Spec
 		want   []string
 	}{
-		"nothing":        {want: []string{"there is nothing to change"}},
-		"all removed":    {secretmanager.Spec{Remove: []string{"a", "b"}}, []string{"no entry would remain"}},
-		"what is absent": {secretmanager.Spec{Remove: []string{"x", "y"}}, []string{`entry "x" is to be removed and does not exist`, `entry "y"`}},
-		"twice":          {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "1"}), Remove: []string{"a"}}, []string{`entry "a" is to be removed, and named a second time`}},
-		"empty":          {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": ""})}, []string{`entry "a" is empty`}},
-		"a bad name":     {secretmanager.Spec{Entries: bytesOf(map[string]string{"a b": "1"})}, []string{`entry "a b"`}},
-		"too large":      {secretmanager.Spec{Entries: map[string][]byte{"c": make([]byte, 800_000)}}, []string{"a Kubernetes Secret holds"}},
+		"nothing":     {want: []string{"there is nothing to change"}},
+		"all removed": {secretmanager.Spec{Remove: []string{"a", "b"}}, []string{"no entry would remain"}},
+		"what is absent": {secretmanager.Spec{Remove: []string{"x", "y"}},
+			[]string{`entry "x" is to be removed and does not exist`, `entry "y"`}},
+		"twice": {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "1"}), Remove: []string{"a"}},
+			[]string{`entry "a" is to be removed, and named a second time`}},
+		"empty":      {secretmanager.Spec{Entries: bytesOf(map[string]string{"a": ""})}, []string{`entry "a" is empty`}},
+		"a bad name": {secretmanager.Spec{Entries: bytesOf(map[string]string{"a b": "1"})}, []string{`entry "a b"`}},
+		"too large": {secretmanager.Spec{Entries: map[string][]byte{"c": make([]byte, 800_000)}},
+			[]string{"a Kubernetes Secret holds"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := w.lib.Update(t.Context(), was, test.change, secretmanager.Options{})
@@ -101,7 +106,8 @@ func TestUpdateWhatChanged(t *testing.T) {
 		act  func(w *world)
 		want map[string]string // nil: ErrChanged
 	}{
-		"another entry":       {edit(func(w *world, s *corev1.Secret) { s.Data["z"] = fresh(w, "z") }), map[string]string{"a": "ours", "n": "new", "z": "theirs"}},
+		"another entry": {edit(func(w *world, s *corev1.Secret) { s.Data["z"] = fresh(w, "z") }),
+			map[string]string{"a": "ours", "n": "new", "z": "theirs"}},
 		"the one that is set": {edit(func(w *world, s *corev1.Secret) { s.Data["a"] = fresh(w, "a") }), nil},
 		"the one that goes":   {edit(func(w *world, s *corev1.Secret) { s.Data["b"] = fresh(w, "b") }), nil},
 		"it is gone":          {edit(func(w *world, s *corev1.Secret) { delete(s.Data, "b") }), nil},
@@ -128,7 +134,8 @@ func TestUpdateWhatChanged(t *testing.T) {
 			test.act(w)
 			writes := 0
 			_, err := secretmanager.New(w.root, w.client(func(int) { writes++ })).Update(t.Context(), was,
-				secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "ours", "n": "new"}), Remove: []string{"b"}}, secretmanager.Options{})
+				secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "ours", "n": "new"}), Remove: []string{"b"}},
+				secretmanager.Options{})
 			if test.want == nil {
 				if !errors.Is(err, secretmanager.ErrChanged) || writes != 1 {
 					t.Errorf("%d writes, %v", writes, err)
@@ -158,7 +165,8 @@ func TestUpdateRefusedByTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	is.Immutable = nil // as if we did not know
-	_, err = w.lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "2"})}, secretmanager.Options{})
+	_, err = w.lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "2"})},
+		secretmanager.Options{})
 	if err == nil || errors.Is(err, secretmanager.ErrChanged) {
 		t.Errorf("got %v", err)
 	}

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -140,7 +139,8 @@ func TestVerifier(t *testing.T) {
 	if len(said) != len(want) || strings.Contains(fmt.Sprint(said), "hunter2") {
 		t.Errorf("%d of %d are done: %v", len(said), len(want), said)
 	}
-	for name, text := range map[string]string{"moved-10": "it may have been copied from elsewhere", "gone": "check the label and annotation that name key and mount"} {
+	for name, text := range map[string]string{"moved-10": "it may have been copied from elsewhere",
+		"gone": "check the label and annotation that name key and mount"} {
 		if !strings.Contains(said[name], text) {
 			t.Errorf("%q is not in %s", text, said[name])
 		}
@@ -170,8 +170,10 @@ func TestVerifierBisects(t *testing.T) {
 		}
 		return 0
 	}}
-	said, err := prove(t, w.through(b), w.seal(w.spec("one", map[string]string{"a": "x"})), bad, w.seal(w.spec("two", map[string]string{"a": "x"})))
-	if err != nil || len(said) != 3 || said["one"] != "" || said["two"] != "" || !strings.HasPrefix(said["bad"], "b: ") || strings.Count(said["bad"], "\n") != 1 {
+	said, err := prove(t, w.through(b), w.seal(w.spec("one", map[string]string{"a": "x"})), bad,
+		w.seal(w.spec("two", map[string]string{"a": "x"})))
+	if err != nil || len(said) != 3 || said["one"] != "" || said["two"] != "" ||
+		!strings.HasPrefix(said["bad"], "b: ") || strings.Count(said["bad"], "\n") != 1 {
 		t.Errorf("%q (%v)", said, err)
 	}
 	if diff := cmp.Diff([]int{4, 2, 2, 1, 1}, b.sizes); diff != "" {
@@ -198,7 +200,8 @@ func TestVerifierWithoutTheRight(t *testing.T) {
 		t.Errorf("%q (%v)", said["allowed"], err)
 	}
 	for i := range 3 {
-		if got := said[fmt.Sprintf("denied-%d", i)]; !strings.HasPrefix(got, "unknown: ") || !strings.Contains(got, "check that the policy has update on transit/rewrap/"+w.key+"-2") {
+		if got := said[fmt.Sprintf("denied-%d", i)]; !strings.HasPrefix(got, "unknown: ") ||
+			!strings.Contains(got, "check that the policy has update on transit/rewrap/"+w.key+"-2") {
 			t.Errorf("denied-%d: %s", i, got)
 		}
 	}

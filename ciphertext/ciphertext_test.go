@@ -6,10 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func text(version string, n int) []byte {
@@ -96,7 +95,8 @@ func TestContext(t *testing.T) {
 }
 
 func TestParseScope(t *testing.T) {
-	for in, want := range map[string]Scope{"": Strict, "strict": Strict, "namespace": Namespace, "cluster": Cluster, "none": None} {
+	for in, want := range map[string]Scope{"": Strict, "strict": Strict, "namespace": Namespace, "cluster": Cluster,
+		"none": None} {
 		if got, err := ParseScope(in); got != want || err != nil {
 			t.Errorf("ParseScope(%q) = %q, %v", in, got, err)
 		}
@@ -119,7 +119,8 @@ func TestSettingsSurviveTheirWayThroughASecret(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("SettingsOf = %+v, %v; want %+v", got, err, want)
 	}
-	if diff := cmp.Diff(map[string]string{"app": "matrix", LabelTransitKey: "matrix", LabelKeyVersion: "3"}, s.Labels); diff != "" {
+	if diff := cmp.Diff(map[string]string{"app": "matrix", LabelTransitKey: "matrix", LabelKeyVersion: "3"},
+		s.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 	if s.Type != Type {
@@ -183,7 +184,8 @@ func TestCheckPath(t *testing.T) {
 			t.Errorf("CheckPath(%q): %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", "/transit", "transit/", "a//b", "a/../b", "..", ".", "a b", "a?b", "a#b", "a%2fb", "a\nb", "ä", strings.Repeat("a", 513)} {
+	for _, bad := range []string{"", "/transit", "transit/", "a//b", "a/../b", "..", ".", "a b", "a?b", "a#b", "a%2fb",
+		"a\nb", "ä", strings.Repeat("a", 513)} {
 		if CheckPath(bad) == nil {
 			t.Errorf("CheckPath(%q) has no objection", bad)
 		}

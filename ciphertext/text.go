@@ -11,8 +11,9 @@ import (
 // What can be wrong with the text of an entry. None of them repeats the text.
 var (
 	ErrEmpty        = errors.New("is empty")
-	ErrNotEncrypted = errors.New(`is not ciphertext: it does not begin with "vault:v" and a key version, so it may be plaintext`)
-	ErrMalformed    = errors.New("is damaged ciphertext")
+	ErrNotEncrypted = errors.New(
+		`is not ciphertext: it does not begin with "vault:v" and a key version, so it may be plaintext`)
+	ErrMalformed = errors.New("is damaged ciphertext")
 )
 
 // tag is how every transit ciphertext begins; OpenBao kept it.

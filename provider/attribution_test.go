@@ -52,11 +52,13 @@ func (l vaultAuditLine) header(name string) string {
 func auditVault(t testing.TB, v *testenv.Vault) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "vault-audit.log")
-	if _, err := v.Write(t.Context(), "sys/audit/file", map[string]any{"type": "file", "options": map[string]string{"file_path": file}}); err != nil {
+	if _, err := v.Write(t.Context(), "sys/audit/file",
+		map[string]any{"type": "file", "options": map[string]string{"file_path": file}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range transit.AuditHeaders() {
-		if _, err := v.Write(t.Context(), "sys/config/auditing/request-headers/"+name, map[string]any{"hmac": false}); err != nil {
+		if _, err := v.Write(t.Context(), "sys/config/auditing/request-headers/"+name,
+			map[string]any{"hmac": false}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -84,8 +86,9 @@ func attribute(t testing.TB, mounts, pods int) *attributed {
 	v := testenv.NewVault(t)
 	a := &attributed{env: newEnvIn(t, v), vaultAudit: auditVault(t, v)}
 	a.write(t, "auth/jwt/role/"+a.namespace, map[string]any{
-		"role_type": "jwt", "user_claim": "sub", "bound_subject": testenv.Subject(a.namespace, "app"), "bound_audiences": "vault",
-		"token_type": "batch", "token_ttl": "20m", "token_policies": []string{a.policy},
+		"role_type": "jwt", "user_claim": "sub", "bound_subject": testenv.Subject(a.namespace, "app"),
+		"bound_audiences": "vault",
+		"token_type":      "batch", "token_ttl": "20m", "token_policies": []string{a.policy},
 		"claim_mappings": podMappings,
 	})
 	entries := map[string]map[string]string{}
@@ -101,12 +104,14 @@ func attribute(t testing.TB, mounts, pods int) *attributed {
 		for i := range each {
 			if i%20 == 0 {
 				claims := issuer().Claims(a.namespace, "app", "vault", time.Hour)
-				claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": fmt.Sprint("app-", pod), "uid": fmt.Sprint("uid-", pod)}
+				claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": fmt.Sprint("app-", pod),
+					"uid": fmt.Sprint("uid-", pod)}
 				jwt = issuer().Sign(claims)
 				a.logins++
 			}
 			secret := []string{"matrix", "mail"}[i%2]
-			params := a.params("secretName", secret, class.AttributeClass, secret+"-class", class.AttributePodName, fmt.Sprint("app-", pod), class.AttributePodUID, fmt.Sprint("uid-", pod),
+			params := a.params("secretName", secret, class.AttributeClass, secret+"-class", class.AttributePodName,
+				fmt.Sprint("app-", pod), class.AttributePodUID, fmt.Sprint("uid-", pod),
 				class.AttributeTokens, tokensJSON(map[string]token{"vault": {jwt, tokenExpiry}}))
 			work.Go(func() error {
 				_, err := a.served.Mount(t.Context(), mountRequest(params, entries[secret]))
@@ -178,7 +183,8 @@ func TestEveryDecryptIsAttributable(t *testing.T) {
 		}
 		problem := ""
 		for name, metadata := range map[string]string{
-			"namespace": "service_account_namespace", "pod": "pod_name", "pod-uid": "pod_uid", "service-account": "service_account_name",
+			"namespace": "service_account_namespace", "pod": "pod_name", "pod-uid": "pod_uid",
+			"service-account": "service_account_name",
 		} {
 			got := line.header(name)
 			// A request to log in is one of nobody yet; its response, which has the
@@ -205,9 +211,11 @@ func TestEveryDecryptIsAttributable(t *testing.T) {
 			decrypts[line.header("request-id")] = line
 		}
 	}
-	want := map[string]int{"decrypt request": mounts, "decrypt response": mounts, "login request": a.logins, "login response": a.logins}
+	want := map[string]int{"decrypt request": mounts, "decrypt response": mounts, "login request": a.logins,
+		"login response": a.logins}
 	if !maps.Equal(counts, want) || wrong > 0 || len(seen) != pods || len(decrypts) != mounts {
-		t.Errorf("%d of the lines %v do not name their pod; want the lines %v of %d pods, got %d", wrong, counts, want, pods, len(seen))
+		t.Errorf("%d of the lines %v do not name their pod; want the lines %v of %d pods, got %d", wrong, counts, want,
+			pods, len(seen))
 	}
 
 	records := a.served.records(t)
@@ -216,7 +224,8 @@ func TestEveryDecryptIsAttributable(t *testing.T) {
 	}
 	for _, rec := range records {
 		line, ok := decrypts[rec.RequestID]
-		if !ok || rec.Pod != line.header("pod") || rec.PodUID != line.header("pod-uid") || rec.Secret != line.header("secret") || rec.Outcome != outcomeDecrypted ||
+		if !ok || rec.Pod != line.header("pod") || rec.PodUID != line.header("pod-uid") ||
+			rec.Secret != line.header("secret") || rec.Outcome != outcomeDecrypted ||
 			!slices.Equal(rec.Entries, []auditEntry{{"x", 1, true}}) {
 			t.Fatalf("the record %+v has the line %+v in Vault's audit log", rec, line)
 		}
@@ -225,5 +234,6 @@ func TestEveryDecryptIsAttributable(t *testing.T) {
 	if len(decrypts) > 0 {
 		t.Errorf("%d decrypts have no record", len(decrypts))
 	}
-	t.Logf("%d mounts, %d logins, %d pods in %s: lines %v, and %d that do not name their pod", mounts, a.logins, pods, took.Round(time.Millisecond), counts, wrong)
+	t.Logf("%d mounts, %d logins, %d pods in %s: lines %v, and %d that do not name their pod", mounts, a.logins, pods,
+		took.Round(time.Millisecond), counts, wrong)
 }

@@ -78,12 +78,15 @@ func TestAuditRecordSchema(t *testing.T) {
 	// The outcomes of the schema are those of the code.
 	for _, reason := range failure.All() {
 		outcome, source := auditOutcome(reason, "")
-		record := strings.NewReplacer(`"failed"`, `"`+outcome+`"`, `"Internal"`, `"`+reason.String()+`"`, `"none"`, `"`+source+`"`).Replace(good)
+		record := strings.NewReplacer(`"failed"`, `"`+outcome+`"`, `"Internal"`, `"`+reason.String()+`"`, `"none"`,
+			`"`+source+`"`).Replace(good)
 		parseRecords(t, record)
 	}
 	for _, bad := range [][2]string{
-		{"v1", "v2"}, {`"failed"`, `"decrypted"`}, {`"failed"`, `"denied"`}, {`"Internal"`, `"OK"`}, {"14:00", "14"}, {`"none"`, `"cache"`},
-		{`[]`, `[{"name":"x"}]`}, {`[]`, `[{"name":"x","keyVersion":0,"decrypted":true}]`}, {`"entries":[]`, `"entries":null`},
+		{"v1", "v2"}, {`"failed"`, `"decrypted"`}, {`"failed"`, `"denied"`}, {`"Internal"`, `"OK"`}, {"14:00", "14"},
+		{`"none"`, `"cache"`},
+		{`[]`, `[{"name":"x"}]`}, {`[]`, `[{"name":"x","keyVersion":0,"decrypted":true}]`},
+		{`"entries":[]`, `"entries":null`},
 		{`"source"`, `"plaintext":"x","source"`}, {"AAAAAA", "aaaaaa"},
 	} {
 		found := recorder{TB: t}
@@ -170,7 +173,8 @@ func TestAuditRecords(t *testing.T) {
 		}
 		id := r.Header.Get("X-SecretManager-Request-Id")
 		for name, want := range map[string]string{
-			"Namespace": e.namespace, "Pod": "app-0", "Pod-Uid": "uid-0", "Service-Account": "app", "Secret": "matrix", "Class": "matrix", "Node": "node-0",
+			"Namespace": e.namespace, "Pod": "app-0", "Pod-Uid": "uid-0", "Service-Account": "app", "Secret": "matrix",
+			"Class": "matrix", "Node": "node-0",
 		} {
 			if got := r.Header.Get("X-SecretManager-" + name); got != want {
 				t.Errorf("%s has %s %q, want %q", operation, name, got, want)
@@ -185,7 +189,8 @@ func TestAuditRecords(t *testing.T) {
 
 	base := auditRecord{
 		Schema: auditSchema, Node: "node-0", Namespace: e.namespace, Pod: "app-0", PodUID: "uid-0", ServiceAccount: "app",
-		Class: "matrix", Secret: "matrix", Key: "transit/" + e.key.Name, VaultAddress: address, AuthMount: "jwt", Role: e.namespace,
+		Class: "matrix", Secret: "matrix", Key: "transit/" + e.key.Name, VaultAddress: address, AuthMount: "jwt",
+		Role:    e.namespace,
 		Entries: []auditEntry{},
 	}
 	as := func(outcome, reason, source string, entries ...auditEntry) auditRecord {
@@ -214,23 +219,28 @@ func TestAuditRecords(t *testing.T) {
 		{"an entry that does not decrypt", e.params(), map[string]string{"x": y, "z": z}, []auditRecord{
 			as("failed", "CiphertextMismatch", "vault", auditEntry{"x", 1, false}, auditEntry{"z", 2, true}),
 		}, []string{"login", "decrypt"}},
-		{"files that cannot be made", e.params("objects", "- {objectName: f, secretKey: z, field: a}"), map[string]string{"z": z}, []auditRecord{
-			as("failed", "InvalidContent", "vault", auditEntry{"z", 2, true}),
-		}, []string{"login", "decrypt"}},
+		{"files that cannot be made", e.params("objects", "- {objectName: f, secretKey: z, field: a}"),
+			map[string]string{"z": z}, []auditRecord{
+				as("failed", "InvalidContent", "vault", auditEntry{"z", 2, true}),
+			}, []string{"login", "decrypt"}},
 		{"a login that is refused", e.params("roleName", "nobody"), map[string]string{"z": z}, []auditRecord{
 			changed(as("denied", "LoginDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Role = "nobody" }),
 		}, []string{"login"}},
 		{"a decrypt that is refused", e.params("transitKey", "another"), map[string]string{"z": z}, []auditRecord{
-			changed(as("denied", "DecryptDenied", "vault", auditEntry{"z", 2, false}), func(r *auditRecord) { r.Key = "transit/another" }),
+			changed(as("denied", "DecryptDenied", "vault", auditEntry{"z", 2, false}),
+				func(r *auditRecord) { r.Key = "transit/another" }),
 		}, []string{"login", "decrypt"}},
 		{"no ciphertext", e.params(), nil, []auditRecord{as("failed", "CiphertextMissing", "none")}, nil},
-		{"a token of another pod", e.params(class.AttributePodUID, "uid-1", class.AttributeTokens, e.params()[class.AttributeTokens]), map[string]string{"z": z}, []auditRecord{
+		{"a token of another pod", e.params(class.AttributePodUID, "uid-1", class.AttributeTokens,
+			e.params()[class.AttributeTokens]), map[string]string{"z": z}, []auditRecord{
 			changed(as("denied", "TokenMismatch", "none"), func(r *auditRecord) { r.PodUID = "uid-1" }),
 		}, nil},
 		{"parameters that are wrong", e.params("scope", "wide"), map[string]string{"z": z}, []auditRecord{
-			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
+			changed(as("failed", "InvalidParameters", "none"),
+				func(r *auditRecord) { r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "" }),
 		}, nil},
-		{"names that are none", e.params(class.AttributeClass, "a\nb", "secretName", "A B", class.AttributePodUID, "a\r\nb"), map[string]string{"z": z}, []auditRecord{
+		{"names that are none", e.params(class.AttributeClass, "a\nb", "secretName", "A B", class.AttributePodUID,
+			"a\r\nb"), map[string]string{"z": z}, []auditRecord{
 			changed(as("failed", "InvalidParameters", "none"), func(r *auditRecord) {
 				r.Class, r.Secret, r.PodUID, r.Key, r.VaultAddress, r.AuthMount, r.Role = "", "", "", "", "", "", ""
 			}),
@@ -248,7 +258,8 @@ func TestAuditRecords(t *testing.T) {
 			if len(want) == 1 {
 				want = []auditRecord{want[0], want[0], want[0]}
 			}
-			if diff := cmp.Diff(want, records, cmpopts.IgnoreFields(auditRecord{}, "Time", "RequestID", "DecryptRequestID")); diff != "" {
+			if diff := cmp.Diff(want, records,
+				cmpopts.IgnoreFields(auditRecord{}, "Time", "RequestID", "DecryptRequestID")); diff != "" {
 				t.Fatalf("(-want +got):\n%s", diff)
 			}
 			ids := map[string]bool{}
@@ -290,11 +301,13 @@ func TestAuditRecordOfAPanic(t *testing.T) {
 		}
 		return time.Now()
 	}
-	if _, err := s.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err == nil {
+	if _, err := s.Mount(t.Context(),
+		mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err == nil {
 		t.Fatal("no error")
 	}
 	records := s.records(t)
-	if len(records) != 1 || records[0].Outcome != outcomeFailed || records[0].Reason != "Internal" || records[0].Pod != "app-0" {
+	if len(records) != 1 || records[0].Outcome != outcomeFailed || records[0].Reason != "Internal" ||
+		records[0].Pod != "app-0" {
 		t.Errorf("%+v", records)
 	}
 }
@@ -304,7 +317,8 @@ func TestAuditOff(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address, cached, func(c *Config) { c.Audit = nil })
 	for range 2 {
-		if _, err := s.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err != nil {
+		if _, err := s.Mount(t.Context(),
+			mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -351,7 +365,8 @@ func TestAuditLogThatBlocks(t *testing.T) {
 	for range 2 * auditlog.MaxQueue / len(line) {
 		audit.Write(line)
 	}
-	written, lost := series(t, s.provider)[`audit_records_total{result=written}`], series(t, s.provider)[`audit_records_total{result=lost}`]
+	written, lost := series(t, s.provider)[`audit_records_total{result=written}`], series(t,
+		s.provider)[`audit_records_total{result=lost}`]
 	if written != 0 || lost == 0 {
 		t.Errorf("%v written, %v lost", written, lost)
 	}

@@ -137,8 +137,11 @@ func TestAuditPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A token of pod app-0, and headers that say it was app-1.
-	ctx = transit.WithAudit(t.Context(), transit.Audit{Namespace: a.namespace, ServiceAccount: "app", Pod: "app-1", PodUID: "uid-1", RequestID: "made-up"})
-	liar := client.Session("", client.NewLoginSource(transit.Login{Mount: "jwt", Role: a.namespace, JWT: func() (string, error) { return a.jwt, nil }}))
+	ctx = transit.WithAudit(t.Context(), transit.Audit{Namespace: a.namespace, ServiceAccount: "app", Pod: "app-1",
+		PodUID: "uid-1", RequestID: "made-up"})
+	liar := client.Session("",
+		client.NewLoginSource(transit.Login{Mount: "jwt", Role: a.namespace,
+			JWT: func() (string, error) { return a.jwt, nil }}))
 	if _, err := liar.Decrypt(ctx, a.key, item); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +182,8 @@ func TestAuditPage(t *testing.T) {
 	if len(commands) != len(expected) {
 		t.Fatalf("the page has %d commands of jq, and %d are known here", len(commands), len(expected))
 	}
-	args := map[string]any{"since": "2020-01-01T00:00:00Z", "namespace": a.namespace, "secret": "matrix", "path": a.key.Mount + "/decrypt/" + a.key.Name}
+	args := map[string]any{"since": "2020-01-01T00:00:00Z", "namespace": a.namespace, "secret": "matrix",
+		"path": a.key.Mount + "/decrypt/" + a.key.Name}
 	for i, want := range expected {
 		line := commands[i]
 		if !strings.Contains(strings.Join(line, " "), want.marker) {
@@ -201,7 +205,8 @@ func TestAuditPage(t *testing.T) {
 					t.Errorf("%s: no %q in %s", want.marker, text, shown)
 				}
 			}
-			if want.marker == "verified: $m" && n > 0 && !(strings.Contains(string(shown), `"pod_name":"app-0"`) && strings.Contains(string(shown), `["app-1"]`)) {
+			if want.marker == "verified: $m" && n > 0 &&
+				!(strings.Contains(string(shown), `"pod_name":"app-0"`) && strings.Contains(string(shown), `["app-1"]`)) {
 				t.Errorf("it does not show who lied: %s", shown)
 			}
 		}
@@ -235,7 +240,8 @@ func TestAuditPage(t *testing.T) {
 	var role struct {
 		Mappings map[string]string `json:"claim_mappings"`
 	}
-	if err := json.NewDecoder(bytes.NewBufferString(example)).Decode(&role); err != nil || fmt.Sprint(role.Mappings) != fmt.Sprint(podMappings) {
+	if err := json.NewDecoder(bytes.NewBufferString(example)).Decode(&role); err != nil ||
+		fmt.Sprint(role.Mappings) != fmt.Sprint(podMappings) {
 		t.Errorf("the page maps %v, %v", role.Mappings, err)
 	}
 }

@@ -103,7 +103,8 @@ func auditOutcome(reason *failure.Reason, source string) (outcome, from string) 
 // record returns the audit record of a mount whose response was not given before.
 func (l *mountLog) record(reason *failure.Reason) auditRecord {
 	rec := auditRecord{
-		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: nameOf(reason), Node: l.node, Entries: l.decrypting,
+		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: nameOf(reason), Node: l.node,
+		Entries: l.decrypting,
 	}
 	rec.Outcome, rec.Source = auditOutcome(reason, l.source)
 	if rec.Entries == nil {

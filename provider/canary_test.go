@@ -110,7 +110,8 @@ func TestCanary(t *testing.T) {
 	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	err := e.vault.AllowLogin(t.Context(), testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
+	err := e.vault.AllowLogin(t.Context(),
+		testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +222,9 @@ func TestCanary(t *testing.T) {
 		return tokensJSON(map[string]token{"": {api, time.Time{}}, "vault": {vault, time.Time{}}})
 	}
 	asPod := func(more ...string) map[string]string {
-		return e.params(append([]string{"vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens, both(apiToken, vaultJWT)}, more...)...)
+		return e.params(
+			append([]string{"vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens,
+				both(apiToken, vaultJWT)}, more...)...)
 	}
 	object := func(text string) map[string]string { return e.params("objects", "- {objectName: f, "+text+"}") }
 	one := map[string]string{"x": good["x"]}
@@ -248,38 +251,56 @@ func TestCanary(t *testing.T) {
 	}{
 		{"mounted", direct, nothing, mount(e.params(), good), nil},
 		{"mounted, read as the pod", direct, real, mount(asPod(), nil), nil},
-		{"mounted, tokens among the secrets", direct, real, mount(asPod(class.AttributeTokens, ""), map[string]string{class.AttributeTokens: both(apiToken, vaultJWT)}), nil},
+		{"mounted, tokens among the secrets", direct, real,
+			mount(asPod(class.AttributeTokens, ""), map[string]string{class.AttributeTokens: both(apiToken, vaultJWT)}), nil},
 
 		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), failure.InvalidRequest},
-		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"), failure.InvalidRequest},
+		{"attribute that is no text", direct, nothing, raw(`{"roleName": {"`+plain+`": "`+e.jwt+`"}}`, "null"),
+			failure.InvalidRequest},
 		{"secrets that are not JSON", direct, nothing, raw(toJSON(e.params()), plain+good["x"]), failure.InvalidRequest},
 		{"secret that is no text", direct, nothing, raw(toJSON(e.params()), `{"x": ["`+plain+`"]}`), failure.InvalidRequest},
-		{"tokens that are not JSON", direct, nothing, mount(e.params(class.AttributeTokens, `["`+e.jwt+`"]`), good), failure.InvalidParameters},
-		{"parameters that are wrong", direct, nothing, mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good), failure.InvalidParameters},
+		{"tokens that are not JSON", direct, nothing, mount(e.params(class.AttributeTokens, `["`+e.jwt+`"]`), good),
+			failure.InvalidParameters},
+		{"parameters that are wrong", direct, nothing,
+			mount(e.params("scope", "wide", "transitKey", "a/../b", "objects", "- {objectName: ..}"), good),
+			failure.InvalidParameters},
 		{"parameter that is a token", direct, nothing, mount(e.params("scope", e.jwt), good), failure.InvalidParameters},
-		{"parameter that is ciphertext", direct, nothing, mount(e.params("transitKey", good["x"], "objects", good["x"]), good), failure.InvalidParameters},
+		{"parameter that is ciphertext", direct, nothing,
+			mount(e.params("transitKey", good["x"], "objects", good["x"]), good), failure.InvalidParameters},
 
-		{"everything that is wrong with a class", direct, nothing, mount(e.params("roleName", "", class.AttributePodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
-			"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), failure.InvalidParameters},
+		{"everything that is wrong with a class", direct, nothing,
+			mount(e.params("roleName", "", class.AttributePodNamespace, "", good["x"], e.jwt, "vaultTLSCert", e.jwt,
+				"objects", "- {secretKey: x}\n- {objectName: a, objectName: b}\n- {objectName: ["+good["x"]+"], "+
+					apiToken+": x}\n- {objectName: c, encoding: "+e.jwt+"}"), good), failure.InvalidParameters},
 
 		{"role that looks like a token", direct, nothing, mount(e.params("roleName", role), good), failure.LoginDenied},
-		{"names that are tokens", direct, nothing, mount(e.params(class.AttributeClass, e.jwt, class.AttributePodName, e.jwt, class.AttributeAccount, e.jwt), good), failure.InvalidParameters},
+		{"names that are tokens", direct, nothing,
+			mount(e.params(class.AttributeClass, e.jwt, class.AttributePodName, e.jwt, class.AttributeAccount, e.jwt),
+				good), failure.InvalidParameters},
 
 		{"no token", direct, nothing, mount(e.params("audience", "team"), good), failure.TokenMissing},
-		{"expired token", direct, nothing, mount(e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
+		{"expired token", direct, nothing,
+			mount(
+				e.params(class.AttributeTokens,
+					tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
 		{"no ciphertext", direct, nothing, mount(e.params(), nil), failure.CiphertextMissing},
 		{"no API server", direct, nothing, mount(asPod(), nil), failure.CiphertextMissing},
 		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), failure.SecretNotFound},
 		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), failure.SecretForbidden},
-		{"token that the API server refuses", direct, real, mount(asPod(class.AttributeTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
+		{"token that the API server refuses", direct, real,
+			mount(asPod(class.AttributeTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
 		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), failure.SecretForbidden},
-		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil), failure.APIServerUnavailable},
-		{"token of no known form", direct, apiSays(403), mount(asPod(class.AttributeTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
-		{"token of another pod", direct, real, mount(e.params(class.AttributeTokens, both(apiToken, vaultJWT)), nil), failure.TokenMismatch},
+		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil),
+			failure.APIServerUnavailable},
+		{"token of no known form", direct, apiSays(403),
+			mount(asPod(class.AttributeTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
+		{"token of another pod", direct, real, mount(e.params(class.AttributeTokens, both(apiToken, vaultJWT)), nil),
+			failure.TokenMismatch},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])
 		}), mount(asPod(), nil), failure.APIServerUnavailable},
-		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }), mount(asPod(), nil), failure.MountTimeout},
+		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }),
+			mount(asPod(), nil), failure.MountTimeout},
 		{"API server without an end", direct, api(func(w http.ResponseWriter, _ *http.Request) {
 			for range maxSecretAnswer/len(good["x"]) + 1 {
 				fmt.Fprint(w, good["x"])
@@ -290,46 +311,69 @@ func TestCanary(t *testing.T) {
 			fmt.Fprint(w, `{"kind": "Secret", "apiVersion": "v1"}`)
 		}), mount(asPod(), nil), failure.SecretEmpty},
 
-		{"entry that is plaintext", direct, nothing, mount(e.params(), map[string]string{"x": plain}), failure.InvalidCiphertext},
-		{"entry that has something after it", direct, nothing, mount(e.params(), map[string]string{"x": good["x"] + " " + plain}), failure.InvalidCiphertext},
+		{"entry that is plaintext", direct, nothing, mount(e.params(), map[string]string{"x": plain}),
+			failure.InvalidCiphertext},
+		{"entry that has something after it", direct, nothing,
+			mount(e.params(), map[string]string{"x": good["x"] + " " + plain}), failure.InvalidCiphertext},
 		{"entry that is not there", direct, nothing, mount(object("secretKey: y"), good), failure.EntryNotFound},
-		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}), failure.InvalidEntryName},
+		{"entry that cannot be a file", direct, nothing, mount(e.params(), map[string]string{"..x": good["x"]}),
+			failure.InvalidEntryName},
 
 		{"login that is refused", direct, nothing, mount(e.params("roleName", "nobody"), one), failure.LoginDenied},
-		{"token that says that it is expired", direct, nothing, mount(e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one), failure.TokenExpired},
-		{"login to Kubernetes that is refused", direct, nothing, mount(asPod(class.AttributeTokens, both(apiToken, apiToken)), one), failure.LoginDenied},
-		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
+		{"token that says that it is expired", direct, nothing,
+			mount(e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {expired, time.Time{}}})), one),
+			failure.TokenExpired},
+		{"login to Kubernetes that is refused", direct, nothing,
+			mount(asPod(class.AttributeTokens, both(apiToken, apiToken)), one), failure.LoginDenied},
+		{"login that is refused with everything in it", echo(403, isLogin), nothing, mount(e.params(), one),
+			failure.LoginDenied},
 		{"bad login with everything in it", echo(400, isLogin), nothing, mount(e.params(), one), failure.LoginDenied},
 		{"no such auth mount", echo(404, isLogin), nothing, mount(e.params(), one), failure.AuthMountNotFound},
-		{"login without a token", answering(200, `{"data": "`+plain+`"}`, isLogin), nothing, mount(e.params(), one), failure.NotVault},
+		{"login without a token", answering(200, `{"data": "`+plain+`"}`, isLogin), nothing, mount(e.params(), one),
+			failure.NotVault},
 		{"login to something else", answering(200, "<html>"+plain, all), nothing, mount(e.params(), one), failure.NotVault},
 		{"login that is not answered", holding(isLogin), nothing, mount(e.params(), one), failure.VaultUnreachable},
 
 		{"decrypt that is refused", direct, nothing, mount(e.params("transitKey", "another"), one), failure.DecryptDenied},
-		{"decrypt that is refused with everything in it", echo(403, isDecrypt), nothing, mount(e.params(), one), failure.DecryptDenied},
+		{"decrypt that is refused with everything in it", echo(403, isDecrypt), nothing, mount(e.params(), one),
+			failure.DecryptDenied},
 		{"bad decrypt with everything in it", echo(400, isDecrypt), nothing, mount(e.params(), one), failure.DecryptFailed},
 		{"no such key", echo(404, isDecrypt), nothing, mount(e.params(), one), failure.KeyNotFound},
-		{"token that ends at once", answering(403, `{"errors": ["invalid token"]}`, isDecrypt), nothing, mount(e.params(), one), failure.VaultTokenExpired},
+		{"token that ends at once", answering(403, `{"errors": ["invalid token"]}`, isDecrypt), nothing,
+			mount(e.params(), one), failure.VaultTokenExpired},
 		{"Vault that is busy", echo(429, isDecrypt), nothing, mount(e.params(), one), failure.VaultRateLimited},
 		{"Vault with an error of its own", echo(500, isDecrypt), nothing, mount(e.params(), one), failure.VaultError},
 		{"Vault that is sealed", sealed.vault.Address, nothing, mount(e.params(), one), failure.VaultSealed},
 		{"Vault that is not there", "http://" + deadAddress(t), nothing, mount(e.params(), one), failure.VaultUnreachable},
 		{"decrypt that is not answered", holding(isDecrypt), nothing, mount(e.params(), one), failure.VaultUnreachable},
-		{"decrypt by something else", answering(200, "<html>"+plain, isDecrypt), nothing, mount(e.params(), one), failure.NotVault},
-		{"half an answer", answering(200, `{"data": {"batch_results": [{"plaintext": "`+plain, isDecrypt), nothing, mount(e.params(), one), failure.NotVault},
-		{"results of another type", results(`{"plaintext": ["` + plain + `"]}`), nothing, mount(e.params(), one), failure.NotVault},
-		{"results that are too many", results(`{"plaintext": "` + plain + `"}, {"plaintext": "` + plain + `"}`), nothing, mount(e.params(), one), failure.NotVault},
-		{"result that is not base64", results(`{"plaintext": "` + plain + `-!"}`), nothing, mount(e.params(), one), failure.DecryptFailed},
-		{"result that is an error with everything in it", results(`{"error": "no ` + good["x"] + `"}`), nothing, mount(e.params(), one), failure.DecryptFailed},
-		{"entry that belongs elsewhere", direct, nothing, mount(e.params(), map[string]string{"y": good["x"]}), failure.CiphertextMismatch},
-		{"key version that there is not", direct, nothing, mount(e.params(), map[string]string{"x": strings.Replace(good["x"], "v1", "v99", 1)}), failure.KeyVersionNotFound},
+		{"decrypt by something else", answering(200, "<html>"+plain, isDecrypt), nothing, mount(e.params(), one),
+			failure.NotVault},
+		{"half an answer", answering(200, `{"data": {"batch_results": [{"plaintext": "`+plain, isDecrypt), nothing,
+			mount(e.params(), one), failure.NotVault},
+		{"results of another type", results(`{"plaintext": ["` + plain + `"]}`), nothing, mount(e.params(), one),
+			failure.NotVault},
+		{"results that are too many", results(`{"plaintext": "` + plain + `"}, {"plaintext": "` + plain + `"}`),
+			nothing, mount(e.params(), one), failure.NotVault},
+		{"result that is not base64", results(`{"plaintext": "` + plain + `-!"}`), nothing, mount(e.params(), one),
+			failure.DecryptFailed},
+		{"result that is an error with everything in it", results(`{"error": "no ` + good["x"] + `"}`), nothing,
+			mount(e.params(), one), failure.DecryptFailed},
+		{"entry that belongs elsewhere", direct, nothing, mount(e.params(), map[string]string{"y": good["x"]}),
+			failure.CiphertextMismatch},
+		{"key version that there is not", direct, nothing,
+			mount(e.params(), map[string]string{"x": strings.Replace(good["x"], "v1", "v99", 1)}), failure.KeyVersionNotFound},
 
-		{"field of what is no document", direct, nothing, mount(object("secretKey: x, field: a"), good), failure.InvalidContent},
-		{"field that is not there", direct, nothing, mount(object("secretKey: doc, field: a.c"), good), failure.InvalidContent},
+		{"field of what is no document", direct, nothing, mount(object("secretKey: x, field: a"), good),
+			failure.InvalidContent},
+		{"field that is not there", direct, nothing, mount(object("secretKey: doc, field: a.c"), good),
+			failure.InvalidContent},
 		{"field that is null", direct, nothing, mount(object("secretKey: doc, field: c"), good), failure.InvalidContent},
-		{"content that is not base64", direct, nothing, mount(object("secretKey: x, encoding: base64"), good), failure.InvalidContent},
-		{"content that is not hex", direct, nothing, mount(object("secretKey: x, encoding: hex"), good), failure.InvalidContent},
-		{"answer that is too long", direct, nothing, mount(e.params("objects", manyOf("x", 7)), huge), failure.VolumeTooLarge},
+		{"content that is not base64", direct, nothing, mount(object("secretKey: x, encoding: base64"), good),
+			failure.InvalidContent},
+		{"content that is not hex", direct, nothing, mount(object("secretKey: x, encoding: hex"), good),
+			failure.InvalidContent},
+		{"answer that is too long", direct, nothing, mount(e.params("objects", manyOf("x", 7)), huge),
+			failure.VolumeTooLarge},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -368,7 +412,8 @@ func TestCanary(t *testing.T) {
 	}
 
 	t.Run("panics", func(t *testing.T) {
-		for name, value := range map[string]any{"text": plain, "error": errors.New(e.jwt), "request": mount(e.params(), good), "nil pointer": nil} {
+		for name, value := range map[string]any{"text": plain, "error": errors.New(e.jwt),
+			"request": mount(e.params(), good), "nil pointer": nil} {
 			s := serve(t, direct)
 			calls := 0
 			s.provider.now = func() time.Time {

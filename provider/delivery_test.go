@@ -33,14 +33,22 @@ func TestTokensInSecrets(t *testing.T) {
 		{name: "in secrets", inSecrets: good},
 		{name: "in both", inAttributes: good, inSecrets: good},
 		{name: "in attributes, and something else in secrets", inAttributes: good, inSecrets: bad},
-		{name: "in neither", reason: failure.TokenMissing, texts: []string{`audience "vault" (it sent none)`, "- audience: vault"}},
-		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, reason: failure.InvalidParameters, texts: []string{class.AttributeTokens + ": is not the JSON object"}},
-		{name: "malformed in secrets", inSecrets: bad, reason: failure.InvalidParameters, texts: []string{class.AttributeTokens + ": is not the JSON object"}},
-		{name: "another audience in secrets", inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), reason: failure.TokenMissing, texts: []string{`it sent those of "other"`}},
-		{name: "expired in secrets", inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}), reason: failure.TokenExpired, texts: []string{"expired"}},
+		{name: "in neither", reason: failure.TokenMissing,
+			texts: []string{`audience "vault" (it sent none)`, "- audience: vault"}},
+		{name: "malformed in attributes", inAttributes: bad, inSecrets: good, reason: failure.InvalidParameters,
+			texts: []string{class.AttributeTokens + ": is not the JSON object"}},
+		{name: "malformed in secrets", inSecrets: bad, reason: failure.InvalidParameters,
+			texts: []string{class.AttributeTokens + ": is not the JSON object"}},
+		{name: "another audience in secrets",
+			inSecrets: tokensJSON(map[string]token{"other": {canaryToken, time.Time{}}}), reason: failure.TokenMissing,
+			texts: []string{`it sent those of "other"`}},
+		{name: "expired in secrets",
+			inSecrets: tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}}),
+			reason:    failure.TokenExpired, texts: []string{"expired"}},
 		// Without nodePublishSecretRef secrets have the tokens alone: that is no Secret.
 		{name: "without a Secret", inSecrets: good, withoutEntries: true, reason: failure.CiphertextMissing,
-			texts: []string{"reading Secret " + e.namespace + "/matrix", "neither the Secret nor a token", "nodePublishSecretRef: {name: matrix}"}},
+			texts: []string{"reading Secret " + e.namespace + "/matrix", "neither the Secret nor a token",
+				"nodePublishSecretRef: {name: matrix}"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var secrets map[string]string
@@ -69,14 +77,18 @@ func TestTokensInSecrets(t *testing.T) {
 	}
 
 	t.Run("an object that asks for them", func(t *testing.T) {
-		_, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, "", "objects", "- {objectName: stolen, secretKey: "+class.AttributeTokens+"}"), merged(entries, class.AttributeTokens, good)))
+		_, err := s.Mount(t.Context(),
+			mountRequest(e.params(class.AttributeTokens, "", "objects",
+				"- {objectName: stolen, secretKey: "+class.AttributeTokens+"}"), merged(entries, class.AttributeTokens, good)))
 		if err == nil {
 			t.Fatal("the tokens became a file")
 		}
 		clean(t, []string{e.jwt}, err.Error())
 	})
 	t.Run("of another pod", func(t *testing.T) {
-		foreign := tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-1", "uid-1", "app", "vault", time.Hour), time.Time{}}})
+		foreign := tokensJSON(
+			map[string]token{"vault": {issuer().PodToken(e.namespace, "app-1", "uid-1", "app", "vault", time.Hour),
+				time.Time{}}})
 		for name, request := range map[string]*v1alpha1.MountRequest{
 			"in attributes": mountRequest(e.params(class.AttributeTokens, foreign), entries),
 			"in secrets":    mountRequest(e.params(class.AttributeTokens, ""), merged(entries, class.AttributeTokens, foreign)),
@@ -92,7 +104,8 @@ func TestTokensInSecrets(t *testing.T) {
 		c := counting(t, e.vault)
 		s := serve(t, c.address, cached)
 		for _, tokens := range []string{good, good + " ", e.vaultToken(e.namespace, "app", "vault")} {
-			if _, err := s.Mount(t.Context(), mountRequest(e.params(class.AttributeTokens, ""), merged(entries, class.AttributeTokens, tokens))); err != nil {
+			if _, err := s.Mount(t.Context(),
+				mountRequest(e.params(class.AttributeTokens, ""), merged(entries, class.AttributeTokens, tokens))); err != nil {
 				t.Fatal(err)
 			}
 		}

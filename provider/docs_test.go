@@ -31,12 +31,18 @@ func TestParametersPage(t *testing.T) {
 	for _, limit := range []string{
 		bytesText(maxRequest) + " as JSON |", fmt.Sprintf("%s as JSON, %d names |", bytesText(maxAttributes), maxParameters),
 		fmt.Sprintf("| each parameter except `objects` | %s |", bytesText(class.MaxParameter)),
-		fmt.Sprintf("| `objects` | %s, %d items, %s values |", bytesText(class.MaxObjectsBytes), class.MaxObjects, thousands(document.MaxNodes)),
-		fmt.Sprintf("| `objectName` | %d directories |", class.MaxDirectories), fmt.Sprintf("| `field` | %s, %d parts |", bytesText(document.MaxField), document.MaxDepth),
-		fmt.Sprintf("%s, %d audiences |", bytesText(maxTokenBytes), maxTokens), fmt.Sprintf("| the Secret | %s entries |", thousands(maxEntries)),
-		fmt.Sprintf("read as the pod | %s |", bytesText(maxSecretAnswer)), fmt.Sprintf("%s values, %d levels |", thousands(document.MaxNodes), document.MaxDepth),
-		fmt.Sprintf("| %d,000,000 values |", document.MaxWork/1_000_000), fmt.Sprintf("| all files of a volume | %s |", bytesText(maxAnswer)),
-		fmt.Sprintf("At most %d problems", failure.MaxProblems), fmt.Sprintf("`GOMEMLIMIT` (%d MiB where", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
+		fmt.Sprintf("| `objects` | %s, %d items, %s values |", bytesText(class.MaxObjectsBytes), class.MaxObjects,
+			thousands(document.MaxNodes)),
+		fmt.Sprintf("| `objectName` | %d directories |", class.MaxDirectories),
+		fmt.Sprintf("| `field` | %s, %d parts |", bytesText(document.MaxField), document.MaxDepth),
+		fmt.Sprintf("%s, %d audiences |", bytesText(maxTokenBytes), maxTokens),
+		fmt.Sprintf("| the Secret | %s entries |", thousands(maxEntries)),
+		fmt.Sprintf("read as the pod | %s |", bytesText(maxSecretAnswer)),
+		fmt.Sprintf("%s values, %d levels |", thousands(document.MaxNodes), document.MaxDepth),
+		fmt.Sprintf("| %d,000,000 values |", document.MaxWork/1_000_000),
+		fmt.Sprintf("| all files of a volume | %s |", bytesText(maxAnswer)),
+		fmt.Sprintf("At most %d problems", failure.MaxProblems),
+		fmt.Sprintf("`GOMEMLIMIT` (%d MiB where", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
 	} {
 		if !strings.Contains(limits, limit) {
 			t.Errorf("the part on limits does not have %q", limit)

@@ -66,7 +66,8 @@ func newEnvIn(t testing.TB, v *testenv.Vault) *env {
 	if err := v.TrustIssuer(t.Context(), "jwt", issuer()); err != nil {
 		t.Fatal(err)
 	}
-	err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Name: name, Namespace: name, ServiceAccount: "app", Policies: []string{name}})
+	err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Name: name, Namespace: name, ServiceAccount: "app",
+		Policies: []string{name}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,8 @@ func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext
 func (e *env) params(more ...string) map[string]string {
 	p := map[string]string{
 		"roleName": e.namespace, "secretName": "matrix", "transitKey": e.key.Name, "vaultAuthMountPath": "jwt",
-		class.AttributePodNamespace: e.namespace, class.AttributePodName: "app-0", class.AttributePodUID: "uid-0", class.AttributeAccount: "app",
+		class.AttributePodNamespace: e.namespace, class.AttributePodName: "app-0", class.AttributePodUID: "uid-0",
+		class.AttributeAccount:            "app",
 		class.KubeletPrefix + "ephemeral": "true", class.AttributeClass: "matrix",
 	}
 	for i := 0; i < len(more); i += 2 {
@@ -124,7 +126,8 @@ func (e *env) params(more ...string) map[string]string {
 
 // logNames is what the log says of a mount with the parameters.
 func (e *env) logNames() string {
-	return fmt.Sprintf("namespace=%s pod=app-0 pod_uid=uid-0 service_account=app class=matrix secret=matrix role=%s key=%s/%s",
+	return fmt.Sprintf("namespace=%s pod=app-0 pod_uid=uid-0 service_account=app class=matrix secret=matrix "+
+		"role=%s key=%s/%s",
 		e.namespace, e.namespace, e.key.Mount, e.key.Name)
 }
 
@@ -133,7 +136,8 @@ var tokenExpiry = time.Now().Add(time.Hour)
 
 // podJWT returns the token for Vault of the pod that the parameters name.
 func (e *env) podJWT(params map[string]string) string {
-	pod := [4]string{params[class.AttributePodNamespace], params[class.AttributePodName], params[class.AttributePodUID], params[class.AttributeAccount]}
+	pod := [4]string{params[class.AttributePodNamespace], params[class.AttributePodName], params[class.AttributePodUID],
+		params[class.AttributeAccount]}
 	if pod == [4]string{e.namespace, "app-0", "uid-0", "app"} {
 		return e.jwt
 	}
@@ -151,7 +155,9 @@ func (e *env) podJWT(params map[string]string) string {
 // vaultToken returns tokens of pod app-0 in the namespace, with that account: a new
 // one each time.
 func (e *env) vaultToken(namespace, account, audience string) string {
-	return tokensJSON(map[string]token{audience: {issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour), time.Time{}}})
+	return tokensJSON(
+		map[string]token{audience: {issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour),
+			time.Time{}}})
 }
 
 // asPod returns changes of params for pod app-0 of the API server, with its tokens
@@ -161,7 +167,8 @@ func (e *env) asPod(t testing.TB, kube *testenv.APIServer) []string {
 	kube.CreateServiceAccount(t, e.namespace, "app")
 	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	return []string{class.AttributePodUID, uid, class.AttributeTokens, tokensJSON(map[string]token{
-		"": {api, time.Time{}}, "vault": {issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour), time.Time{}},
+		"": {api, time.Time{}}, "vault": {issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour),
+			time.Time{}},
 	})}
 }
 
@@ -217,9 +224,11 @@ func serve(t testing.TB, address string, change ...func(*Config)) *served {
 	t.Helper()
 	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}, audit: &logBuffer{}}
 	c := Config{
-		Vault: transit.Config{Address: address}, Audience: DefaultAudience, AllowedAuthMounts: []string{"jwt"}, VersionKey: make([]byte, versionKeySize),
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), BuildVersion: "v1.2.3",
-		Node: "node-0", Audit: s.audit,
+		Vault: transit.Config{Address: address}, Audience: DefaultAudience, AllowedAuthMounts: []string{"jwt"},
+		VersionKey:   make([]byte, versionKeySize),
+		Log:          slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		BuildVersion: "v1.2.3",
+		Node:         "node-0", Audit: s.audit,
 	}
 	for _, change := range change {
 		change(&c)
@@ -247,7 +256,8 @@ func serve(t testing.TB, address string, change ...func(*Config)) *served {
 
 func dial(t testing.TB, endpoint string) v1alpha1.CSIDriverProviderClient {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		t.Fatal(err)
 	}

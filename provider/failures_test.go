@@ -58,22 +58,25 @@ func TestMountFailures(t *testing.T) {
 			return isDecrypt(r)
 		})
 	}
-	untrusted := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
+	untrusted := testenv.Front(t, e.vault,
+		&tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
 	direct, dead := e.vault.Address, "http://"+deadAddress(t)
 	withKube := withAPIServer(t, kube.Kubeconfig)
 	withoutKube, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lateKube, err := NewKubernetes(&rest.Config{Host: faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true })})
+	lateKube, err := NewKubernetes(
+		&rest.Config{Host: faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true })})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	manyEntries, err := NewKubernetes(&rest.Config{Host: faulty(t, e.vault, func(w http.ResponseWriter, _ *http.Request) bool {
-		fmt.Fprint(w, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")
-		return true
-	})})
+	manyEntries, err := NewKubernetes(
+		&rest.Config{Host: faulty(t, e.vault, func(w http.ResponseWriter, _ *http.Request) bool {
+			fmt.Fprint(w, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")
+			return true
+		})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,17 +91,23 @@ func TestMountFailures(t *testing.T) {
 	causes := map[*failure.Reason]cause{
 		failure.InvalidParameters: {direct, e.params("scope", "wide"), good, nil, nil},
 		failure.InvalidRequest:    {direct, nil, good, nil, nil},
-		failure.RequestTooLarge: {direct, e.params(), map[string]string{"x": strings.Repeat(canaryPlaintext, maxRequest/len(canaryPlaintext)+1)},
+		failure.RequestTooLarge: {direct, e.params(),
+			map[string]string{"x": strings.Repeat(canaryPlaintext, maxRequest/len(canaryPlaintext)+1)},
 			nil, nil},
-		failure.TokenMissing:  {direct, e.params("audience", "team"), good, nil, nil},
-		failure.TokenInvalid:  {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
-		failure.TokenMismatch: {direct, e.params(class.AttributePodUID, "uid-1", class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
-		failure.TokenExpired: {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good,
+		failure.TokenMissing: {direct, e.params("audience", "team"), good, nil, nil},
+		failure.TokenInvalid: {direct,
+			e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
+		failure.TokenMismatch: {direct, e.params(class.AttributePodUID, "uid-1", class.AttributeTokens,
+			e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
+		failure.TokenExpired: {direct,
+			e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good,
 			nil, nil},
 		failure.CiphertextMissing: {direct, e.params(), nil, nil, nil},
 		failure.SecretNotFound:    {direct, e.params(append(asPod, "secretName", "absent")...), nil, withKube, nil},
 		failure.SecretForbidden:   {direct, e.params(append(asPod, "secretName", "forbidden")...), nil, withKube, nil},
-		failure.APIServerTokenRejected: {direct, e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
+		failure.APIServerTokenRejected: {direct,
+			e.params(class.AttributeTokens,
+				tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
 			nil, withKube, nil},
 		failure.APIServerUnavailable: {direct, e.params(asPod...), nil,
 			func(c *Config) { c.Kubernetes, c.MountTimeout = withoutKube, 5*time.Second }, nil},
@@ -111,20 +120,22 @@ func TestMountFailures(t *testing.T) {
 		failure.LoginIdentityMismatch: {answers(200, `{"auth": {"client_token": "t"}}`), e.params(), good, nil, nil},
 		failure.AuthMountNotFound:     {answers(404, "<html>"+canaryPlaintext), e.params(), good, nil, nil},
 		failure.DecryptDenied:         {direct, e.params("transitKey", "another"), good, nil, nil},
-		failure.VaultTokenExpired: {decryptAnswers(403, `{"errors": ["permission denied", "invalid token"]}`), e.params(), good,
+		failure.VaultTokenExpired: {decryptAnswers(403, `{"errors": ["permission denied", "invalid token"]}`),
+			e.params(), good,
 			nil, nil},
 		failure.KeyNotFound:        {direct, e.params("transitKey", e.namespace+"-gone"), good, nil, nil},
 		failure.CiphertextMismatch: {direct, e.params(), moved, nil, nil},
 		failure.KeyVersionRetired:  {direct, retired.params(), retiredEntries, nil, nil},
-		failure.KeyVersionNotFound: {direct, e.params(), map[string]string{"x": "vault:v99:" + x[len("vault:v1:"):]}, nil, nil},
-		failure.DecryptFailed:      {direct, e.params("scope", "none"), good, nil, nil},
-		failure.VaultSealed:        {sealed.vault.Address, sealed.params(), good, nil, nil},
-		failure.VaultUnreachable:   {dead, e.params(), good, nil, nil},
-		failure.VaultUntrusted:     {untrusted, e.params(), good, nil, nil},
-		failure.VaultRateLimited:   {answers(429, `{"errors": ["rate limit quota exceeded"]}`), e.params(), good, nil, nil},
-		failure.NotVault:           {answers(200, "<html>"+canaryPlaintext), e.params(), good, nil, nil},
-		failure.VaultError:         {decryptAnswers(500, `{"errors": ["internal error"]}`), e.params(), good, nil, nil},
-		failure.InvalidContent:     {direct, e.params("objects", "- {objectName: x, field: b}"), good, nil, nil},
+		failure.KeyVersionNotFound: {direct, e.params(), map[string]string{"x": "vault:v99:" + x[len("vault:v1:"):]},
+			nil, nil},
+		failure.DecryptFailed:    {direct, e.params("scope", "none"), good, nil, nil},
+		failure.VaultSealed:      {sealed.vault.Address, sealed.params(), good, nil, nil},
+		failure.VaultUnreachable: {dead, e.params(), good, nil, nil},
+		failure.VaultUntrusted:   {untrusted, e.params(), good, nil, nil},
+		failure.VaultRateLimited: {answers(429, `{"errors": ["rate limit quota exceeded"]}`), e.params(), good, nil, nil},
+		failure.NotVault:         {answers(200, "<html>"+canaryPlaintext), e.params(), good, nil, nil},
+		failure.VaultError:       {decryptAnswers(500, `{"errors": ["internal error"]}`), e.params(), good, nil, nil},
+		failure.InvalidContent:   {direct, e.params("objects", "- {objectName: x, field: b}"), good, nil, nil},
 		failure.VolumeTooLarge: {direct, e.params("objects", manyObjects("x", 6)),
 			map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat("x", 700_000))}, nil, nil},
 		failure.NodeBusy: {direct, e.params(), map[string]string{"x": strings.Repeat("x", 64<<10)}, nil, func(s *served) {
@@ -135,7 +146,8 @@ func TestMountFailures(t *testing.T) {
 			s.provider.vaults[dead] = nil
 		}},
 	}
-	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "empty"}})
+	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets",
+		corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "empty"}})
 
 	for _, reason := range failure.All() {
 		c, ok := causes[reason]

@@ -47,7 +47,8 @@ func decode(e class.Encoding, data []byte) ([]byte, error) {
 
 // files makes the answer from the plaintext of each entry. It goes by entry, so that
 // one document is in memory at a time.
-func (p *Provider) files(ctx context.Context, r *request, objects []class.Object, plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
+func (p *Provider) files(ctx context.Context, r *request, objects []class.Object,
+	plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
 	what := "making the files of " + r.describeSecret()
 	budget := document.NewBudget(ctx, document.MaxWork)
 	contents := make([][]byte, len(objects))

@@ -25,12 +25,16 @@ func TestFileFailures(t *testing.T) {
 		name, objects string
 		texts         []string
 	}{
-		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}", []string{`file "f" from entry "doc": field "a.c" does not exist`, "objects in the class"}},
-		{"field of a text", "- {objectName: text, field: a}", []string{`file "text" from entry "text": field "a" does not exist`}},
+		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}",
+			[]string{`file "f" from entry "doc": field "a.c" does not exist`, "objects in the class"}},
+		{"field of a text", "- {objectName: text, field: a}",
+			[]string{`file "text" from entry "text": field "a" does not exist`}},
 		{"not base64", "- {objectName: text, encoding: base64}", []string{"it is not base64"}},
 		{"not hex", "- {objectName: f, secretKey: doc, field: a.b, encoding: hex}", []string{"it is not hex digits"}},
-		{"all at once", "- {objectName: text, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, field: x}\n- {objectName: g, secretKey: doc, field: a.b.c}",
-			[]string{`file "text"`, `file "f" from entry "doc": field "x" does not exist`, `file "g" from entry "doc": field "a.b.c" does not exist`}},
+		{"all at once", "- {objectName: text, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, " +
+			"field: x}\n- {objectName: g, secretKey: doc, field: a.b.c}",
+			[]string{`file "text"`, `file "f" from entry "doc": field "x" does not exist`,
+				`file "g" from entry "doc": field "a.b.c" does not exist`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -83,7 +87,8 @@ func TestFilesAreBounded(t *testing.T) {
 func TestFilesEndInTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, failed := plainProvider(t).files(ctx, &request{}, []class.Object{{Path: "x", Entry: "x"}}, map[string][]byte{"x": nil})
+	_, failed := plainProvider(t).files(ctx, &request{}, []class.Object{{Path: "x", Entry: "x"}},
+		map[string][]byte{"x": nil})
 	if failed == nil {
 		t.Fatal("no failure")
 	}

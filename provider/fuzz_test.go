@@ -17,7 +17,8 @@ func plainProvider(t testing.TB) *Provider {
 	t.Helper()
 	p, err := New(Config{
 		Vault: transit.Config{Address: "http://127.0.0.1:1"}, AllowedAuthMounts: []string{"jwt", "other"},
-		AllowedNamespaces: []string{"a/b", "other"}, VersionKey: make([]byte, versionKeySize), Log: slog.New(slog.DiscardHandler),
+		AllowedNamespaces: []string{"a/b", "other"}, VersionKey: make([]byte, versionKeySize),
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -29,10 +30,13 @@ func plainProvider(t testing.TB) *Provider {
 // in three parts, and what is valid cannot leave its place in Vault's paths.
 func FuzzParse(f *testing.F) {
 	f.Add(toJSON(plainParams()), `{"x": "y"}`)
-	f.Add(toJSON(plainParams("objects", "- {objectName: a, filePermission: 0400}", "scope", "none", "vaultNamespace", "a/b/")), "null")
+	f.Add(
+		toJSON(plainParams("objects", "- {objectName: a, filePermission: 0400}", "scope", "none", "vaultNamespace",
+			"a/b/")), "null")
 	f.Add(`{"a": 1}`, `[]`)
 	f.Add(`{"csi.storage.k8s.io/serviceAccount.tokens": "{}"}`, ``)
-	f.Add(toJSON(plainParams("transitMount", "../x", "roleNam", "x")), `{"csi.storage.k8s.io/serviceAccount.tokens": "null"}`)
+	f.Add(toJSON(plainParams("transitMount", "../x", "roleNam", "x")),
+		`{"csi.storage.k8s.io/serviceAccount.tokens": "null"}`)
 	f.Add(`{"csi.storage.k8s.io/serviceAccount.tokens": "{\"a\":{},\"b\":{}}"}`, `{"a":"","b":""}`)
 	p := plainProvider(f)
 	f.Fuzz(func(t *testing.T, attributes, secrets string) {

@@ -22,7 +22,8 @@ func TestGuard(t *testing.T) {
 	} {
 		t.Run("panic with a "+name, func(t *testing.T) {
 			var log logBuffer
-			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)), metrics.panics)(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/Mount"},
+			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)), metrics.panics)(t.Context(), nil,
+				&grpc.UnaryServerInfo{FullMethod: "/Mount"},
 				func(context.Context, any) (any, error) { panics(); return nil, nil })
 			wantError(t, err, failure.Internal, "bug in the provider")
 			clean(t, canaries, err.Error(), log.String())

@@ -49,12 +49,14 @@ func callVersion(ctx context.Context, endpoint string, timeout time.Duration) er
 	defer cancel()
 	// A connection of its own each time, as a kept one would still lead to a
 	// socket that has been replaced since.
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := v1alpha1.NewCSIDriverProviderClient(conn).Version(ctx, &v1alpha1.VersionRequest{Version: apiVersion}); err != nil {
+	if _, err := v1alpha1.NewCSIDriverProviderClient(conn).
+		Version(ctx, &v1alpha1.VersionRequest{Version: apiVersion}); err != nil {
 		return fmt.Errorf("no answer to Version on %s: %s", endpoint, status.Convert(err).Message())
 	}
 	return nil

@@ -95,7 +95,8 @@ func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
 // answer that is not short, and gives up where that has an error. It tells of each
 // try the HTTP status of the answer, 0 if there was none or none of an API server,
 // and how long it took.
-func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, large func() error, tried func(status int, took time.Duration)) (map[string][]byte, error) {
+func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, large func() error,
+	tried func(status int, took time.Duration)) (map[string][]byte, error) {
 	ctx = context.WithValue(ctx, largeKey{}, large)
 	var data map[string][]byte
 	err := retry.Do(ctx, 0, func() *retry.Failure {
@@ -178,7 +179,8 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.next.RoundTrip(r)
 	if err == nil && resp.Body != nil {
 		large, _ := r.Context().Value(largeKey{}).(func() error)
-		resp.Body = http.MaxBytesReader(nil, &reservedBody{ReadCloser: resp.Body, short: shortSecretAnswer, large: large}, maxSecretAnswer)
+		resp.Body = http.MaxBytesReader(nil,
+			&reservedBody{ReadCloser: resp.Body, short: shortSecretAnswer, large: large}, maxSecretAnswer)
 	}
 	return resp, err
 }

@@ -54,7 +54,8 @@ func TestLimits(t *testing.T) {
 			}
 			return mountRequest(all, nil)
 		}, "attributes have more than the limit of 200 members"},
-		{"tokens in bytes", maxTokenBytes, with(class.AttributeTokens, func(n int) string { return atLimit(n, `{"a":{"token":"`, "t", `"}}`) }),
+		{"tokens in bytes", maxTokenBytes,
+			with(class.AttributeTokens, func(n int) string { return atLimit(n, `{"a":{"token":"`, "t", `"}}`) }),
 			"serviceAccount.tokens: has 262145 bytes, more than the limit of 256 KiB"},
 		{"tokens", maxTokens, with(class.AttributeTokens, tokensOf), "more than the limit of 100 tokens"},
 		{"entries", maxEntries, func(n int) *v1alpha1.MountRequest {
@@ -101,7 +102,8 @@ func TestNothingIsBuilt(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"mappings": "- {" + strings.Repeat("a: ,", 120_000) + "}", "anchors": "[" + strings.Repeat("&a ,", 120_000) + "]",
-		"lists": "[" + strings.Repeat("[],", 170_000) + "]", "items": strings.Repeat("-\n", 250_000), "comments": strings.Repeat("#\n- a\n", 80_000),
+		"lists": "[" + strings.Repeat("[],", 170_000) + "]", "items": strings.Repeat("-\n", 250_000),
+		"comments":   strings.Repeat("#\n- a\n", 80_000),
 		"directives": strings.Repeat("%TAG !a! x\n", 40_000) + "--- a", "keys": strings.Repeat("? a\n", 100_000),
 	} {
 		inputs[name] = mountRequest(plainParams("objects", text), nil)
@@ -131,7 +133,8 @@ func TestProblemsAreBounded(t *testing.T) {
 	p, r := plainProvider(t), &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
 	var objects []class.Object
 	for i := range class.MaxObjects {
-		objects = append(objects, class.Object{Path: fmt.Sprint(i), Entry: "x", Field: []string{fmt.Sprint(i)}, Encoding: class.Hex})
+		objects = append(objects, class.Object{Path: fmt.Sprint(i), Entry: "x", Field: []string{fmt.Sprint(i)},
+			Encoding: class.Hex})
 	}
 	fields := map[string]any{}
 	for i := range class.MaxObjects {
@@ -165,10 +168,12 @@ func TestWorkIsBounded(t *testing.T) {
 		t.Errorf("%d values were read for one field", used)
 	}
 	// What decodes to nothing holds nothing.
-	if content, err := decode(class.Base64, []byte("aG"+strings.Repeat("\n", 700<<10)+"k=")); err != nil || cap(content) > 64 {
+	if content, err := decode(class.Base64, []byte("aG"+strings.Repeat("\n", 700<<10)+"k=")); err != nil ||
+		cap(content) > 64 {
 		t.Errorf("%d bytes are held, %v", cap(content), err)
 	}
-	if _, failed := p.files(t.Context(), r, objects(class.MaxObjects, "b", class.Base64), map[string][]byte{"x": text}); failed != nil {
+	if _, failed := p.files(t.Context(), r, objects(class.MaxObjects, "b", class.Base64),
+		map[string][]byte{"x": text}); failed != nil {
 		t.Error(failed)
 	}
 	// Different fields, each with nearly all of the document in it.
@@ -210,7 +215,8 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 		if p.config.Kubernetes, err = NewKubernetes(&rest.Config{Host: api.URL}); err != nil {
 			t.Fatal(err)
 		}
-		r := &request{pod: pod{"demo", "app-0", "uid-0", "app"}, Class: class.Class{Secret: "matrix"}, tokens: tokens{"": {canaryToken, time.Time{}}}}
+		r := &request{pod: pod{"demo", "app-0", "uid-0", "app"}, Class: class.Class{Secret: "matrix"},
+			tokens: tokens{"": {canaryToken, time.Time{}}}}
 		var h holds
 		got, _, failed := p.entries(t.Context(), r, &h)
 		if want == nil {

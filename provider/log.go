@@ -91,6 +91,7 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.M
 	if err != nil {
 		text = status.Convert(err).Message()
 	}
-	attrs = append(attrs, slog.String("reason", reason.String()), slog.String("code", reason.Code().String()), slog.String("error", text))
+	attrs = append(attrs, slog.String("reason", reason.String()), slog.String("code", reason.Code().String()),
+		slog.String("error", text))
 	log.LogAttrs(ctx, level, "mount failed", attrs...)
 }

@@ -60,7 +60,8 @@ func (c *counter) want(t testing.TB, when string, logins, decrypts int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.logins != logins || c.decrypts != decrypts || c.others != 0 {
-		t.Errorf("%s: %d logins, %d decrypts and %d others; want %d and %d", when, c.logins, c.decrypts, c.others, logins, decrypts)
+		t.Errorf("%s: %d logins, %d decrypts and %d others; want %d and %d", when, c.logins, c.decrypts, c.others,
+			logins, decrypts)
 	}
 }
 
@@ -126,7 +127,8 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	entries := e.entries(t, "v")
 	for _, role := range []testenv.Role{
 		{Mount: "jwt", Name: e.namespace + "-2", Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}},
-		{Mount: "jwt", Name: e.namespace + "-3", Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}, Audience: "team"},
+		{Mount: "jwt", Name: e.namespace + "-3", Namespace: e.namespace, ServiceAccount: "app",
+			Policies: []string{e.policy}, Audience: "team"},
 	} {
 		if err := e.vault.AllowLogin(t.Context(), role); err != nil {
 			t.Fatal(err)
@@ -136,7 +138,8 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	c.want(t, "the first", 1, 1)
 	s.mountOne(t, e.params("roleName", e.namespace+"-2"), entries, "v")
 	c.want(t, "another role", 2, 2)
-	s.mountOne(t, e.params("roleName", e.namespace+"-3", "audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), entries, "v")
+	s.mountOne(t, e.params("roleName", e.namespace+"-3", "audience", "team", class.AttributeTokens,
+		e.vaultToken(e.namespace, "app", "team")), entries, "v")
 	c.want(t, "another audience", 3, 3)
 	s.mountOne(t, e.params("vaultAddress", direct), entries, "v")
 	c.want(t, "another address", 3, 3)
@@ -184,7 +187,8 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 // forged is a token with a signature that nobody made.
 func forged(claims map[string]any) string {
 	segment := func(v any) string { return base64.RawURLEncoding.EncodeToString([]byte(toJSON(v))) }
-	return segment(map[string]any{"alg": "ES256"}) + "." + segment(claims) + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64))
+	return segment(map[string]any{"alg": "ES256"}) + "." + segment(claims) + "." +
+		base64.RawURLEncoding.EncodeToString(make([]byte, 64))
 }
 
 // TestLoginKey: every part of the key changes it, and nothing else does.
@@ -344,7 +348,8 @@ func TestLoginsAreBounded(t *testing.T) {
 	}
 	get := func(role string) *transit.LoginSource {
 		key := digest(sha256.Sum256([]byte(role)))
-		return l.get(key, now.Wall.Add(time.Hour), func() *transit.LoginSource { return client.NewLoginSource(transit.Login{Role: role}) })
+		return l.get(key, now.Wall.Add(time.Hour),
+			func() *transit.LoginSource { return client.NewLoginSource(transit.Login{Role: role}) })
 	}
 	kept := get("kept")
 	for i := range 2 * maxLogins {
@@ -388,7 +393,10 @@ func TestLoginsAreKeptForMinutes(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "after 13 minutes", 2, 14)
 
-	short := e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute), time.Time{}}}))
+	short := e.params(class.AttributeTokens,
+		tokensJSON(
+			map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute),
+				time.Time{}}}))
 	s.mountOne(t, short, entries, "v")
 	c.want(t, "with a token that ends in 7 minutes", 3, 15)
 	if n := s.provider.logins.held(); n != 2 {
@@ -452,7 +460,8 @@ func TestAccessTakenAway(t *testing.T) {
 	e = newEnv(t)
 	s = serve(t, e.vault.Address, cached)
 	s.mountOne(t, e.params(), e.entries(t, "old"), "old")
-	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
+	e.write(t, "sys/policies/acl/"+e.policy,
+		map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
 	refused(failure.DecryptDenied, e.params(), e.entries(t, "new"))
 	refused(failure.DecryptDenied, e.params(class.AttributePodUID, "uid-1"), e.entries(t, "old"))
 }

@@ -103,12 +103,17 @@ func newMetrics(buildVersion string) *metrics {
 	for _, reason := range failure.All() {
 		m.mounts[reason] = mounts.WithLabelValues(resultFailure, reason.String())
 	}
-	m.newMountsFailed = m.counter("new_mounts_failed_total", "Mounts that failed of volumes that this process has never mounted: their pods cannot start.")
-	duration := m.histograms("mount_duration_seconds", "How long mounts took, by where the answer came from.", mountBuckets, "source")
-	m.fromVault, m.fromCache, m.fromNone = duration.WithLabelValues(sourceVault), duration.WithLabelValues(sourceCache), duration.WithLabelValues(sourceNone)
+	m.newMountsFailed = m.counter("new_mounts_failed_total",
+		"Mounts that failed of volumes that this process has never mounted: their pods cannot start.")
+	duration := m.histograms("mount_duration_seconds", "How long mounts took, by where the answer came from.",
+		mountBuckets, "source")
+	m.fromVault, m.fromCache, m.fromNone = duration.WithLabelValues(sourceVault), duration.WithLabelValues(sourceCache),
+		duration.WithLabelValues(sourceNone)
 
-	m.vaultRequests = m.counters("vault_requests_total", "Requests to Vault, each try, by the class of the answer's HTTP status.", "operation", "status_class")
-	m.vaultDuration = m.histograms("vault_request_duration_seconds", "How long requests to Vault took, each try.", requestBuckets, "operation")
+	m.vaultRequests = m.counters("vault_requests_total",
+		"Requests to Vault, each try, by the class of the answer's HTTP status.", "operation", "status_class")
+	m.vaultDuration = m.histograms("vault_request_duration_seconds", "How long requests to Vault took, each try.",
+		requestBuckets, "operation")
 	for _, op := range vaultOperations {
 		for _, class := range statusClasses {
 			m.vaultRequests.WithLabelValues(string(op), class)
@@ -120,23 +125,29 @@ func newMetrics(buildVersion string) *metrics {
 		m.logins.WithLabelValues(result)
 	}
 	m.loginHits = m.counter("login_cache_hits_total", "Vault tokens that were at hand when a mount needed one.")
-	m.loginMisses = m.counter("login_cache_misses_total", "Vault tokens that took a login, or waiting for one, when a mount needed one.")
+	m.loginMisses = m.counter("login_cache_misses_total",
+		"Vault tokens that took a login, or waiting for one, when a mount needed one.")
 
-	m.kubernetesRequests = m.counters("kubernetes_requests_total", "Reads of Secrets from the API server, each try, by the class of the answer's HTTP status.", "status_class")
+	m.kubernetesRequests = m.counters("kubernetes_requests_total",
+		"Reads of Secrets from the API server, each try, by the class of the answer's HTTP status.", "status_class")
 	for _, class := range statusClasses {
 		m.kubernetesRequests.WithLabelValues(class)
 	}
-	kubernetesDuration := m.histograms("kubernetes_request_duration_seconds", "How long reads of Secrets from the API server took, each try.", requestBuckets)
+	kubernetesDuration := m.histograms("kubernetes_request_duration_seconds",
+		"How long reads of Secrets from the API server took, each try.", requestBuckets)
 	m.kubernetesDuration = kubernetesDuration.WithLabelValues().(prometheus.Histogram)
 
 	audit := m.counters("audit_records_total", "Audit records, by whether they were written or lost.", "result")
 	m.auditWritten, m.auditLost = audit.WithLabelValues("written"), audit.WithLabelValues("lost")
 
-	m.insecureHTTP = m.gauge("insecure_http", "1 if an address of Vault is plain HTTP outside the loopback interface, else 0.")
+	m.insecureHTTP = m.gauge("insecure_http",
+		"1 if an address of Vault is plain HTTP outside the loopback interface, else 0.")
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "socket_owned",
-		Help: "1 while the path of the driver's socket leads to this process."}, m.socketOwned))
-	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").WithLabelValues(buildVersion, runtime.Version()).Set(1)
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "socket_owned",
+			Help: "1 while the path of the driver's socket leads to this process."}, m.socketOwned))
+	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").
+		WithLabelValues(buildVersion, runtime.Version()).Set(1)
 	return m
 }
 
@@ -152,18 +163,29 @@ func (m *metrics) socketOwned() float64 {
 // watch adds what is read from the caches when somebody asks for it.
 func (m *metrics) watch(l *logins, c *republished) {
 	gauge := func(name, help string, value func() float64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, value))
+		m.registry.MustRegister(
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
+				Help: help}, value))
 	}
 	counter := func(name, help string, value func() float64) {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, value))
+		m.registry.MustRegister(
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
+				Help: help}, value))
 	}
-	gauge("login_cache_entries", "Vault tokens in memory, and logins under way.", func() float64 { return float64(l.held()) })
-	gauge("republish_cache_entries", "Answers kept to be given again.", func() float64 { return float64(c.stats().entries) })
+	gauge("login_cache_entries", "Vault tokens in memory, and logins under way.",
+		func() float64 { return float64(l.held()) })
+	gauge("republish_cache_entries", "Answers kept to be given again.",
+		func() float64 { return float64(c.stats().entries) })
 	gauge("republish_cache_bytes", "Memory that they take.", func() float64 { return float64(c.stats().bytes) })
-	gauge("republish_cache_limit_bytes", "Memory that they may take; 0 if none are kept.", func() float64 { return float64(c.stats().limit) })
-	counter("republish_cache_hits_total", "Mounts that were answered from memory.", func() float64 { return float64(c.stats().hits) })
-	counter("republish_cache_misses_total", "Mounts whose answer was not in memory, or not any more, or with other inputs.", func() float64 { return float64(c.stats().misses) })
-	counter("republish_cache_evictions_total", "Answers that were dropped, or not kept, for want of room.", func() float64 { return float64(c.stats().evictions) })
+	gauge("republish_cache_limit_bytes", "Memory that they may take; 0 if none are kept.",
+		func() float64 { return float64(c.stats().limit) })
+	counter("republish_cache_hits_total", "Mounts that were answered from memory.",
+		func() float64 { return float64(c.stats().hits) })
+	counter("republish_cache_misses_total",
+		"Mounts whose answer was not in memory, or not any more, or with other inputs.",
+		func() float64 { return float64(c.stats().misses) })
+	counter("republish_cache_evictions_total", "Answers that were dropped, or not kept, for want of room.",
+		func() float64 { return float64(c.stats().evictions) })
 }
 
 func (m *metrics) gauge(name, help string) prometheus.Gauge {
@@ -171,7 +193,8 @@ func (m *metrics) gauge(name, help string) prometheus.Gauge {
 }
 
 func (m *metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
-	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, labels)
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
+		Help: help}, labels)
 	m.registry.MustRegister(v)
 	return v
 }
@@ -181,7 +204,8 @@ func (m *metrics) counter(name, help string) prometheus.Counter {
 }
 
 func (m *metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, labels)
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
+		Help: help}, labels)
 	m.registry.MustRegister(v)
 	return v
 }

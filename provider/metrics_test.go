@@ -95,14 +95,16 @@ func failed(reason *failure.Reason, source string, more map[string]float64) map[
 
 // failedAgain is what a failed mount of a volume that has its files has counted.
 func failedAgain(reason *failure.Reason, source string, more map[string]float64) map[string]float64 {
-	m := map[string]float64{fmt.Sprintf("mounts_total{reason=%s,result=failure}", reason): 1, "mount_duration_seconds{source=" + source + "}": 1}
+	m := map[string]float64{fmt.Sprintf("mounts_total{reason=%s,result=failure}", reason): 1,
+		"mount_duration_seconds{source=" + source + "}": 1}
 	maps.Copy(m, more)
 	return m
 }
 
 // requests is what one request to Vault has counted.
 func requests(op, class string) map[string]float64 {
-	return map[string]float64{"vault_requests_total{operation=" + op + ",status_class=" + class + "}": 1, "vault_request_duration_seconds{operation=" + op + "}": 1}
+	return map[string]float64{"vault_requests_total{operation=" + op + ",status_class=" + class + "}": 1,
+		"vault_request_duration_seconds{operation=" + op + "}": 1}
 }
 
 func sum(of ...map[string]float64) map[string]float64 {
@@ -131,14 +133,18 @@ func TestMetricsOfMounts(t *testing.T) {
 	asPod := e.asPod(t, kube)
 
 	mountOK := map[string]float64{"mounts_total{reason=OK,result=success}": 1}
-	fromVault := sum(mountOK, map[string]float64{"mount_duration_seconds{source=vault}": 1, "republish_cache_misses_total": 1})
-	fromCache := sum(mountOK, map[string]float64{"mount_duration_seconds{source=cache}": 1, "republish_cache_hits_total": 1})
+	fromVault := sum(mountOK, map[string]float64{"mount_duration_seconds{source=vault}": 1,
+		"republish_cache_misses_total": 1})
+	fromCache := sum(mountOK, map[string]float64{"mount_duration_seconds{source=cache}": 1,
+		"republish_cache_hits_total": 1})
 	tokenHit := map[string]float64{"login_cache_hits_total": 1}
 	tokenMiss := map[string]float64{"login_cache_misses_total": 1}
-	login := sum(requests("login", "2xx"), tokenMiss, map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": 1})
+	login := sum(requests("login", "2xx"), tokenMiss,
+		map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": 1})
 	kept := map[string]float64{"republish_cache_entries": 1}
 	read := func(class string) map[string]float64 {
-		return map[string]float64{"kubernetes_requests_total{status_class=" + class + "}": 1, "kubernetes_request_duration_seconds": 1}
+		return map[string]float64{"kubernetes_requests_total{status_class=" + class + "}": 1,
+			"kubernetes_request_duration_seconds": 1}
 	}
 	miss := map[string]float64{"republish_cache_misses_total": 1}
 	for _, test := range []struct {
@@ -150,23 +156,32 @@ func TestMetricsOfMounts(t *testing.T) {
 		{"cold", e.params(), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
 		{"repeated", e.params(), entries, fromCache},
 		{"repeated again", e.params(), entries, fromCache},
-		{"another class of the pod", e.params(class.AttributeClass, "second"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
-		{"another pod of the service account", e.params(class.AttributePodUID, "uid-1"), entries, sum(fromVault, login, requests("decrypt", "2xx"), kept)},
-		{"token of another pod", e.params(class.AttributePodUID, "", class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), entries, failed(failure.TokenMismatch, "none", nil)},
+		{"another class of the pod", e.params(class.AttributeClass, "second"), entries,
+			sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
+		{"another pod of the service account", e.params(class.AttributePodUID, "uid-1"), entries,
+			sum(fromVault, login, requests("decrypt", "2xx"), kept)},
+		{"token of another pod",
+			e.params(class.AttributePodUID, "", class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")),
+			entries, failed(failure.TokenMismatch, "none", nil)},
 		{"read as the pod", e.params(asPod...), nil, sum(fromVault, read("2xx"), login, requests("decrypt", "2xx"), kept)},
 		{"read as the pod, repeated", e.params(asPod...), nil, sum(fromCache, read("2xx"))},
-		{"no such Secret", e.params(append(asPod, "secretName", "absent")...), nil, failedAgain(failure.SecretNotFound, "none", read("4xx"))},
+		{"no such Secret", e.params(append(asPod, "secretName", "absent")...),
+			nil, failedAgain(failure.SecretNotFound, "none", read("4xx"))},
 		{"bad parameters", e.params("scope", "wide"), entries, failedAgain(failure.InvalidParameters, "none", nil)},
 		{"no ciphertext", e.params(), nil, failedAgain(failure.CiphertextMissing, "none", nil)},
 		{"refused login", e.params(class.AttributeAccount, "intruder", class.AttributePodUID, "uid-3"), entries,
-			failed(failure.LoginDenied, "vault", sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
-		{"entry that does not open", e.params("scope", "namespace", class.AttributePodUID, "uid-3"), entries, failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
+			failed(failure.LoginDenied, "vault",
+				sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
+		{"entry that does not open", e.params("scope", "namespace", class.AttributePodUID, "uid-3"), entries,
+			failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
 		// The token may have ended, or the role been mended: it is tried again with a
 		// new one, and that is dropped too.
 		{"refused decrypt", e.params("transitKey", "another", class.AttributePodUID, "uid-3"), entries,
-			failed(failure.DecryptDenied, "vault", sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
-				map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": -1}))},
-		{"other inputs", e.params("objects", "- {objectName: x}"), entries, sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
+			failed(failure.DecryptDenied, "vault",
+				sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
+					map[string]float64{"logins_total{result=success}": 1, "login_cache_entries": -1}))},
+		{"other inputs", e.params("objects", "- {objectName: x}"), entries,
+			sum(fromVault, requests("decrypt", "2xx"), tokenHit)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := series(t, s.provider)
@@ -180,7 +195,8 @@ func TestMetricsOfMounts(t *testing.T) {
 		})
 	}
 	end := series(t, s.provider)
-	if end["republish_cache_bytes"] <= 3*republishEntry || end["republish_cache_limit_bytes"] != DefaultRepublishCacheBytes {
+	if end["republish_cache_bytes"] <= 3*republishEntry ||
+		end["republish_cache_limit_bytes"] != DefaultRepublishCacheBytes {
 		t.Errorf("%v bytes of %v", end["republish_cache_bytes"], end["republish_cache_limit_bytes"])
 	}
 }
@@ -200,7 +216,10 @@ func TestMetricsOfFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asPod := e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour), time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	asPod := e.params(class.AttributeTokens,
+		tokensJSON(
+			map[string]token{"": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour), time.Time{}},
+				"vault": {e.jwt, time.Time{}}}))
 	type counted = map[string]float64
 	for _, test := range []struct {
 		name    string
@@ -220,12 +239,16 @@ func TestMetricsOfFaults(t *testing.T) {
 			}
 			return isDecrypt(r)
 		}), e.params(), entries, within(time.Second), requests("decrypt", "5xx"),
-			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1, "mounts_total{reason=VaultError,result=failure}": 1}},
+			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1,
+				"mounts_total{reason=VaultError,result=failure}": 1}},
 		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = k, time.Second },
 			counted{"kubernetes_requests_total{status_class=none}": 1, "kubernetes_request_duration_seconds": 1},
 			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
-		{"something else than the API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = page, time.Second },
-			counted{"kubernetes_requests_total{status_class=none}": 1}, counted{"kubernetes_requests_total{status_class=2xx}": 0, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
+		{"something else than the API server", e.vault.Address, asPod, nil,
+			func(c *Config) { c.Kubernetes, c.MountTimeout = page, time.Second },
+			counted{"kubernetes_requests_total{status_class=none}": 1},
+			counted{"kubernetes_requests_total{status_class=2xx}": 0,
+				"mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -368,7 +391,8 @@ func TestRepublishStats(t *testing.T) {
 }
 
 func TestStatusClass(t *testing.T) {
-	for status, want := range map[int]string{0: "none", 101: "5xx", 200: "2xx", 204: "2xx", 307: "3xx", 400: "4xx", 429: "4xx", 500: "5xx", 503: "5xx", 999: "5xx"} {
+	for status, want := range map[int]string{0: "none", 101: "5xx", 200: "2xx", 204: "2xx", 307: "3xx", 400: "4xx",
+		429: "4xx", 500: "5xx", 503: "5xx", 999: "5xx"} {
 		if got := statusClass(status); got != want {
 			t.Errorf("%d is %s, want %s", status, got, want)
 		}
@@ -399,7 +423,8 @@ func TestMetricsPage(t *testing.T) {
 	}{
 		{"text", "text/plain", false},
 		{"anything", "", false},
-		{"Prometheus with native histograms", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3", true},
+		{"Prometheus with native histograms",
+			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			body, contentType := page(t, p, test.accept)
@@ -417,7 +442,8 @@ func TestMetricsPage(t *testing.T) {
 				}
 				names[f.GetName()] = &f
 			}
-			for _, name := range []string{ours + "mounts_total", ours + "build_info", "go_goroutines", "process_resident_memory_bytes"} {
+			for _, name := range []string{ours + "mounts_total", ours + "build_info", "go_goroutines",
+				"process_resident_memory_bytes"} {
 				if names[name] == nil {
 					t.Errorf("no %s", name)
 				}
@@ -427,7 +453,8 @@ func TestMetricsPage(t *testing.T) {
 				t.Fatalf("%d histograms of mounts", len(duration))
 			}
 			h := duration[0].GetHistogram() // of the cache
-			if h.GetSampleCount() != 1 || len(h.GetBucket()) < len(mountBuckets) || (len(h.GetPositiveSpan()) > 0) != test.native {
+			if h.GetSampleCount() != 1 || len(h.GetBucket()) < len(mountBuckets) ||
+				(len(h.GetPositiveSpan()) > 0) != test.native {
 				t.Errorf("got %v", h)
 			}
 		})
@@ -481,9 +508,11 @@ func TestMetricsReference(t *testing.T) {
 			t.Errorf("the page speaks of %s, which is not there", name)
 		}
 	}
-	for _, label := range regexp.MustCompile(`(?:by|without) ?\(([^)]*)\)|(\w+)[!=]=?~?"`).FindAllStringSubmatch(text, -1) {
+	for _, label := range regexp.MustCompile(`(?:by|without) ?\(([^)]*)\)|(\w+)[!=]=?~?"`).
+		FindAllStringSubmatch(text, -1) {
 		for _, name := range strings.FieldsFunc(label[1]+","+label[2], func(r rune) bool { return r == ',' || r == ' ' }) {
-			isLabel := slices.ContainsFunc(slices.Collect(maps.Values(there)), func(m metric) bool { return slices.Contains(strings.Fields(m.Labels), name) })
+			isLabel := slices.ContainsFunc(slices.Collect(maps.Values(there)),
+				func(m metric) bool { return slices.Contains(strings.Fields(m.Labels), name) })
 			if !isLabel && !slices.Contains([]string{"le", "instance", "job"}, name) {
 				t.Errorf("the page speaks of a label %s, which is not there", name)
 			}

@@ -29,7 +29,8 @@ func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alp
 
 // mountHolding is Mount with a deadline that has been set. What the mount holds of memory is in h, which the caller
 // releases once the response is no longer needed.
-func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest, h *holds) (resp *v1alpha1.MountResponse, err error) {
+func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest,
+	h *holds) (resp *v1alpha1.MountResponse, err error) {
 	l := p.newMountLog()
 	p.metrics.inFlight.Inc()
 	// In a panic too: then there is neither answer nor error.
@@ -133,7 +134,8 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, timeout)
 }
 
-func (p *Provider) mount(ctx context.Context, r *request, h *holds, l *mountLog) (*v1alpha1.MountResponse, *failure.Error) {
+func (p *Provider) mount(ctx context.Context, r *request, h *holds,
+	l *mountLog) (*v1alpha1.MountResponse, *failure.Error) {
 	jwt, failed := r.tokens.pick(r.Audience, "log in to Vault", r.pod, p.now())
 	if failed != nil {
 		return nil, failed
@@ -216,7 +218,8 @@ func (w *watched) Token(ctx context.Context) (string, error) {
 
 // decrypt logs in, where that is needed, and decrypts the entries in one batch. It
 // marks those that Vault decrypted.
-func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte, entries []auditEntry) (map[string][]byte, *failure.Error) {
+func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte,
+	entries []auditEntry) (map[string][]byte, *failure.Error) {
 	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {

@@ -90,7 +90,8 @@ func TestScopes(t *testing.T) {
 	s := serve(t, e.vault.Address)
 	plain := transit.Key{Mount: "transit", Name: e.key.Name + "-plain"}
 	e.write(t, plain.String(), nil)
-	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/` + e.key.Name + `*" { capabilities = ["update"] }`})
+	e.write(t, "sys/policies/acl/"+e.policy,
+		map[string]any{"policy": `path "transit/decrypt/` + e.key.Name + `*" { capabilities = ["update"] }`})
 	for _, test := range []struct {
 		name, scope, made string
 		params            []string
@@ -126,11 +127,13 @@ func TestVersionsOfFiles(t *testing.T) {
 		}
 		return resp
 	}
-	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"), "b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
+	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"),
+		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
 	first := mount(entries)
 
 	e.write(t, e.key.String()+"/rotate", nil)
-	rewrapped := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"), "b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
+	rewrapped := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"),
+		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
 	if !strings.HasPrefix(rewrapped["a"], "vault:v2:") {
 		t.Fatal("the key was not rotated")
 	}
@@ -173,7 +176,8 @@ func TestOneLoginOneBatch(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "d"} {
 		entries[name] = e.encrypt(t, ciphertext.Strict, "matrix", name, `{"f": "`+name+`"}`)
 	}
-	objects := "- {objectName: a1, secretKey: a, field: f}\n- {objectName: a2, secretKey: a}\n- {objectName: d}\n- {objectName: b, field: f}"
+	objects := "- {objectName: a1, secretKey: a, field: f}\n- {objectName: a2, secretKey: a}\n- {objectName: d}\n- " +
+		"{objectName: b, field: f}"
 	resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), entries))
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +222,8 @@ func TestNothingInTheLog(t *testing.T) {
 	s := serve(t, e.vault.Address)
 	made := e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)
 	objects := []string{
-		"", "- {objectName: x}", "- {objectName: x, field: a}", "- {objectName: x, encoding: hex}", "- {objectName: x, encoding: base64}", "- {objectName: y}",
+		"", "- {objectName: x}", "- {objectName: x, field: a}", "- {objectName: x, encoding: hex}",
+		"- {objectName: x, encoding: base64}", "- {objectName: y}",
 	}
 	for _, objects := range objects {
 		resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), map[string]string{"x": made}))
@@ -230,7 +235,8 @@ func TestNothingInTheLog(t *testing.T) {
 	}
 	log := s.log.String()
 	clean(t, append([]string{made, e.jwt}, canaries...), log)
-	wantTexts(t, log, "level=INFO msg=mounted request=", e.logNames()+" ciphertext=kubelet source=vault entries=1 duration=",
+	wantTexts(t, log, "level=INFO msg=mounted request=",
+		e.logNames()+" ciphertext=kubelet source=vault entries=1 duration=",
 		"level=ERROR msg=\"mount failed\"", "code=FailedPrecondition", "code=NotFound")
 	if n := strings.Count(log, "pod=app-0"); n != len(objects) {
 		t.Errorf("%d lines for %d mounts:\n%s", n, len(objects), log)
@@ -266,7 +272,8 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	in := mountRequest(e.params(), long)
 	// As many as wait and are in work together.
 	works, requests := s.provider.works.State(), s.provider.requests.State()
-	pods := int((requests.Capacity/2/int64(4*len(in.Secrets)) + requests.MaxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
+	pods := int((requests.Capacity/2/int64(4*len(in.Secrets)) +
+		requests.MaxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
 	room := works.Capacity / 2 / int64(7*len(long["x"]))
 	if pods < 2*int(room) {
 		t.Fatalf("%d pods would not have to take turns", pods)
@@ -281,7 +288,8 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 			done <- err
 		}()
 	}
-	for at.Load() == 0 || s.provider.requests.State().Waiters == 0 { // until those that have room are there, and others wait
+	// until those that have room are there, and others wait
+	for at.Load() == 0 || s.provider.requests.State().Waiters == 0 {
 		select {
 		case err := <-done:
 			t.Fatal(err)
@@ -322,12 +330,14 @@ func TestNoRoom(t *testing.T) {
 			all = append(all, g)
 		}
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), long))
-		wantError(t, err, failure.MountTimeout, "SecretProviderClass "+e.namespace+"/matrix", "within 1s", "waiting for other mounts")
+		wantError(t, err, failure.MountTimeout, "SecretProviderClass "+e.namespace+"/matrix", "within 1s",
+			"waiting for other mounts")
 		if name == "requests" {
 			s.provider.requests = fullPool(t)
 			_, err = s.Mount(t.Context(), mountRequest(e.params(), long))
 			s.provider.requests = a
-			wantError(t, err, failure.NodeBusy, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts", "tries again")
+			wantError(t, err, failure.NodeBusy, "SecretProviderClass "+e.namespace+"/matrix", "too many large mounts",
+				"tries again")
 		}
 		s.mountOne(t, e.params(), e.entries(t, "short"), "short")
 		for _, g := range all {

@@ -68,10 +68,13 @@ func TestOpenBaoNamespaces(t *testing.T) {
 		e.write(t, at("sys/mounts/transit"), map[string]any{"type": "transit"})
 		e.write(t, at("sys/auth/jwt"), map[string]any{"type": "jwt"})
 		e.write(t, at("transit/keys/"+e.key.Name), map[string]any{"derived": true})
-		e.write(t, at("sys/policies/acl/"+e.policy), map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, e.key.Name)})
-		e.write(t, at("auth/jwt/config"), map[string]any{"jwt_validation_pubkeys": []string{issuer().PublicKeyPEM()}, "bound_issuer": issuer().Issuer})
+		e.write(t, at("sys/policies/acl/"+e.policy),
+			map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, e.key.Name)})
+		e.write(t, at("auth/jwt/config"), map[string]any{"jwt_validation_pubkeys": []string{issuer().PublicKeyPEM()},
+			"bound_issuer": issuer().Issuer})
 		e.write(t, at("auth/jwt/role/"+e.namespace), map[string]any{
-			"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "token_policies": e.policy, "token_type": "batch",
+			"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "token_policies": e.policy,
+			"token_type":    "batch",
 			"bound_subject": testenv.Subject(e.namespace, "app"), "token_ttl": "20m",
 		})
 		results, err := client.Session(namespace, transit.StaticToken(v.RootToken)).Encrypt(t.Context(), e.key,
@@ -89,7 +92,8 @@ func TestOpenBaoNamespaces(t *testing.T) {
 			want = "of the root"
 		}
 		for range 2 {
-			params := e.params("vaultNamespace", namespace, class.AttributePodUID, "uid-"+strings.ReplaceAll(namespace, "/", "-"))
+			params := e.params("vaultNamespace", namespace, class.AttributePodUID,
+				"uid-"+strings.ReplaceAll(namespace, "/", "-"))
 			resp, err := s.Mount(t.Context(), mountRequest(params, entries[namespace]))
 			if diff := cmp.Diff(map[string]file{"x": {0o644, want}}, filesOf(resp)); err != nil || diff != "" {
 				t.Errorf("in %q: %v\n%s", namespace, err, diff)
@@ -126,7 +130,8 @@ func TestAudience(t *testing.T) {
 	}
 	own := "https://vault." + e.namespace
 	for _, mount := range []string{"kubernetes", "jwt"} {
-		err := e.vault.AllowLogin(t.Context(), testenv.Role{Mount: mount, Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}, Audience: own})
+		err := e.vault.AllowLogin(t.Context(), testenv.Role{Mount: mount, Name: e.namespace, Namespace: e.namespace,
+			ServiceAccount: "app", Policies: []string{e.policy}, Audience: own})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,12 +150,18 @@ func TestAudience(t *testing.T) {
 	} {
 		t.Run(mount, func(t *testing.T) {
 			both := tokensJSON(map[string]token{"vault": {signed("vault"), time.Time{}}, own: {signed(own), time.Time{}}})
-			s.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", own, class.AttributeTokens, both), entries, "v")
+			s.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", own,
+				class.AttributeTokens, both), entries, "v")
 			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
-			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens, both), entries, "v")
-			_, err := s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens, both), entries))
+			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens,
+				both), entries, "v")
+			_, err := s.Mount(t.Context(),
+				mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens,
+					both), entries))
 			wantError(t, err, failure.LoginDenied, "auth/"+mount, `(audience "vault")`, "audience")
-			_, err = s.Mount(t.Context(), mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", "other", class.AttributeTokens, both), entries))
+			_, err = s.Mount(t.Context(),
+				mountRequest(e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", "other",
+					class.AttributeTokens, both), entries))
 			wantError(t, err, failure.TokenMissing, `audience "other"`, own, "- audience: other")
 		})
 	}

@@ -24,8 +24,10 @@ func TestParseDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	params := map[string]string{
-		"roleName": "r", "secretName": "s", "transitKey": "k", "objects": "", "scope": "", class.AttributeClass: "c", class.AttributeProvider: "secretmanager",
-		class.AttributePodNamespace: "ns", class.AttributePodName: "p", class.AttributePodUID: "u", class.AttributeAccount: "sa", class.KubeletPrefix + "new.in.kubernetes": "x",
+		"roleName": "r", "secretName": "s", "transitKey": "k", "objects": "", "scope": "", class.AttributeClass: "c",
+		class.AttributeProvider:     "secretmanager",
+		class.AttributePodNamespace: "ns", class.AttributePodName: "p", class.AttributePodUID: "u",
+		class.AttributeAccount: "sa", class.KubeletPrefix + "new.in.kubernetes": "x",
 	}
 	want := request{
 		pod: pod{"ns", "p", "u", "sa"}, className: "c", target: "/t",
@@ -43,12 +45,15 @@ func TestParseDefaults(t *testing.T) {
 		t.Error(diff)
 	}
 
-	params = merged(params, "transitMount", "a/b", "scope", "cluster", "vaultAuthMountPath", "x/y", "audience", "z", "vaultNamespace", "n/m/",
-		"vaultAddress", "https://second.example", "objects", "- {objectName: a/b, secretKey: c, field: 'd.e', encoding: hex, filePermission: 0400}\n- objectName: f")
+	params = merged(params, "transitMount", "a/b", "scope", "cluster", "vaultAuthMountPath", "x/y", "audience", "z",
+		"vaultNamespace", "n/m/",
+		"vaultAddress", "https://second.example", "objects",
+		"- {objectName: a/b, secretKey: c, field: 'd.e', encoding: hex, filePermission: 0400}\n- objectName: f")
 	want.Key.Mount, want.Scope, want.AuthMount, want.Audience = "a/b", ciphertext.Cluster, "x/y", "z"
 	want.VaultNamespace, want.VaultAddress = "n/m", "https://second.example"
 	want.Objects = []class.Object{
-		{Path: "a/b", Entry: "c", Field: []string{"d", "e"}, Encoding: class.Hex, Mode: 0o400}, {Path: "f", Entry: "f", Mode: 0o644},
+		{Path: "a/b", Entry: "c", Field: []string{"d", "e"}, Encoding: class.Hex, Mode: 0o400},
+		{Path: "f", Entry: "f", Mode: 0o644},
 	}
 	want.handed = map[string][]byte{"entry": []byte("v")}
 	want.tokens = tokens{"x": {Token: "t"}}
@@ -74,7 +79,8 @@ func TestParseDefaults(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	_, err := New(Config{Vault: transit.Config{Address: "vault"}, AllowedAddresses: []string{"ftp://x"}, MountTimeout: -1, VersionKey: []byte("short")})
+	_, err := New(Config{Vault: transit.Config{Address: "vault"}, AllowedAddresses: []string{"ftp://x"},
+		MountTimeout: -1, VersionKey: []byte("short")})
 	if err == nil {
 		t.Fatal("no error")
 	}

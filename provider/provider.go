@@ -158,7 +158,9 @@ func New(c Config) (*Provider, error) {
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
-	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes), vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m, log: c.Log, now: time.Now}
+	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes),
+		vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m,
+		log: c.Log, now: time.Now}
 	p.audit = auditlog.New(c.Audit, c.Log, m.auditWritten, m.auditLost)
 	memory := mountMemory(c.RepublishCacheBytes)
 	p.requests = quota.New(memory*5/16, memory*3/16)
@@ -175,7 +177,8 @@ func New(c Config) (*Provider, error) {
 		p.vaults[config.Address] = client
 		if transit.PlainHTTP(config.Address) {
 			m.insecureHTTP.Set(1)
-			c.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens and plaintext", "address", config.Address)
+			c.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens "+
+				"and plaintext", "address", config.Address)
 		}
 	}
 	if len(errs) > 0 {

@@ -41,7 +41,8 @@ const (
 //
 // An answer is given again only to the same volume (pod uid and target path) of
 // a mount with the same inputs and the very service account token that Vault
-// accepted for it: see [republished.of]. It is kept in its wire form, which nobody else has a hand on and which is just as long as it says.
+// accepted for it: see [republished.of]. It is kept in its wire form, which nobody else has a hand
+// on and which is just as long as it says.
 // The plaintext in it is what the pod has in its own tmpfs; ciphertext,
 // parameters and tokens are not kept.
 //
@@ -245,7 +246,8 @@ func (c *republished) index(at *lru.Element, request digest) {
 // that has no room at all is not kept.
 func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
 	// Grow says how much the allocator gives, where make would hide it.
-	answer, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(slices.Grow([]byte(nil), proto.Size(resp)), resp)
+	answer, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(
+		slices.Grow([]byte(nil), proto.Size(resp)), resp)
 	if err != nil {
 		return
 	}

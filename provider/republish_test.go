@@ -35,7 +35,8 @@ func TestRepublish(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e.vault)
 	s := serve(t, c.address, cached)
-	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"), "b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "two")}
+	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"),
+		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "two")}
 	mount := func(params, entries map[string]string) *v1alpha1.MountResponse {
 		t.Helper()
 		resp, err := s.Mount(t.Context(), mountRequest(params, entries))
@@ -116,7 +117,8 @@ func TestRepublishOff(t *testing.T) {
 	if n := strings.Count(s.log.String(), "level=INFO msg=mounted"); n != 3 {
 		t.Errorf("%d lines in the log", n)
 	}
-	if _, err := New(Config{Vault: s.provider.config.Vault, VersionKey: make([]byte, versionKeySize), RepublishCacheBytes: -1}); err == nil {
+	if _, err := New(Config{Vault: s.provider.config.Vault, VersionKey: make([]byte, versionKeySize),
+		RepublishCacheBytes: -1}); err == nil {
 		t.Error("a negative size is taken")
 	}
 }
@@ -171,11 +173,13 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 // comparison, and neither is the token that logs in; tokens for others are.
 func TestRepublishInputs(t *testing.T) {
 	c := newRepublished(1 << 20)
-	params := map[string]string{class.AttributePodUID: "uid", class.AttributePodNamespace: "demo", "roleName": "r", "secretName": "s", "transitKey": "k"}
+	params := map[string]string{class.AttributePodUID: "uid", class.AttributePodNamespace: "demo", "roleName": "r",
+		"secretName": "s", "transitKey": "k"}
 	jwt := ownToken{text: "a.b.c"}
 	of := func(params map[string]string, target string, data map[string][]byte, entries ...string) mounted {
 		t.Helper()
-		in := mountRequest(merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
+		in := mountRequest(merged(params, class.AttributeTokens,
+			tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
 		in.TargetPath = target
 		r, failed := plainProvider(t).parse(in)
 		if failed != nil {
@@ -288,7 +292,8 @@ func TestTheSameRequest(t *testing.T) {
 		}
 	}
 	mount(first, "one")
-	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted request=", e.logNames()+" ciphertext=kubelet source=cache entries=1 duration=")
+	wantTexts(t, s.log.String(), "level=DEBUG msg=mounted request=",
+		e.logNames()+" ciphertext=kubelet source=cache entries=1 duration=")
 
 	renewed := mountRequest(e.params(class.AttributeTokens, e.params()[class.AttributeTokens]+" "), entries)
 	mount(renewed, "one")
@@ -374,11 +379,13 @@ func TestRepublishAsPod(t *testing.T) {
 	s.mountOne(t, params, nil, "one")
 	c.want(t, "twice", 1, 1)
 	wantTexts(t, s.log.String(), "ciphertext=api-server source=cache")
-	if in := mountRequest(params, nil); s.provider.republished.whole(in) == (digest{}) || len(s.provider.republished.exact) != 0 {
+	if in := mountRequest(params, nil); s.provider.republished.whole(in) == (digest{}) ||
+		len(s.provider.republished.exact) != 0 {
 		t.Error("a request that does not have the ciphertext is taken for all there is to know")
 	}
 	secret := "/api/v1/namespaces/" + e.namespace + "/secrets/matrix"
-	do("PATCH", secret, toJSON(corev1.Secret{Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "two"))}}))
+	do("PATCH", secret,
+		toJSON(corev1.Secret{Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "two"))}}))
 	s.mountOne(t, params, nil, "two")
 	c.want(t, "after a change", 1, 2)
 	do("DELETE", secret, "")

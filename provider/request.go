@@ -65,7 +65,8 @@ func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 	r := &request{target: in.GetTargetPath()}
 	if err := errors.Join(checkMap("attributes", in.GetAttributes(), maxAttributes, maxParameters),
-		checkMap("secrets", in.GetSecrets(), maxRequest, maxEntries), checkLength("the target path", in.GetTargetPath(), class.MaxPath)); err != nil {
+		checkMap("secrets", in.GetSecrets(), maxRequest, maxEntries),
+		checkLength("the target path", in.GetTargetPath(), class.MaxPath)); err != nil {
 		r.target = ""
 		return r, tooLarge(err)
 	}
@@ -74,7 +75,8 @@ func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 		return r, unreadable(problems)
 	}
 	r.attributes = attributes
-	r.pod = pod{attributes[class.AttributePodNamespace], attributes[class.AttributePodName], attributes[class.AttributePodUID], attributes[class.AttributeAccount]}
+	r.pod = pod{attributes[class.AttributePodNamespace], attributes[class.AttributePodName],
+		attributes[class.AttributePodUID], attributes[class.AttributeAccount]}
 	r.className, r.Secret = attributes[class.AttributeClass], attributes["secretName"]
 	return r, nil
 }
@@ -87,7 +89,8 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure.Erro
 		return unreadable(problems)
 	}
 	if len(validation.IsDNS1123Label(r.pod.namespace)) > 0 {
-		problems = append(problems, class.AttributePodNamespace+": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
+		problems = append(problems, class.AttributePodNamespace+
+			": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
 	}
 	// These become headers of the requests to Vault, which auditors read.
 	for _, named := range []struct {
@@ -171,7 +174,8 @@ func (r *request) describe(prefix string) string {
 	if r.className == "" {
 		return prefix + " the mount"
 	}
-	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, failure.Clip(r.pod.namespace, 63), failure.Clip(r.className, 253))
+	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, failure.Clip(r.pod.namespace, 63),
+		failure.Clip(r.className, 253))
 }
 
 // readTokens takes the tokens from where this kubelet and this driver put them:

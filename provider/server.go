@@ -54,28 +54,31 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		ServiceName: v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName,
 		HandlerType: (*v1alpha1.CSIDriverProviderServer)(nil),
 		Streams: []grpc.StreamDesc{
-			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName, func(ctx context.Context, stream grpc.ServerStream, _ *holds) (any, error) {
-				in := &v1alpha1.VersionRequest{}
-				if err := s.receive(ctx, stream, in); err != nil {
-					return nil, err
-				}
-				return p.Version(ctx, in)
-			}),
-			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName, func(ctx context.Context, stream grpc.ServerStream, h *holds) (any, error) {
-				in := &v1alpha1.MountRequest{}
-				if err := s.receive(ctx, stream, in); err != nil {
-					p.unreceived(ctx, err)
-					return nil, err
-				}
-				return p.mountHolding(ctx, in, h)
-			}),
+			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName,
+				func(ctx context.Context, stream grpc.ServerStream, _ *holds) (any, error) {
+					in := &v1alpha1.VersionRequest{}
+					if err := s.receive(ctx, stream, in); err != nil {
+						return nil, err
+					}
+					return p.Version(ctx, in)
+				}),
+			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName,
+				func(ctx context.Context, stream grpc.ServerStream, h *holds) (any, error) {
+					in := &v1alpha1.MountRequest{}
+					if err := s.receive(ctx, stream, in); err != nil {
+						p.unreceived(ctx, err)
+						return nil, err
+					}
+					return p.mountHolding(ctx, in, h)
+				}),
 		},
 	}, p)
 	return s, nil
 }
 
 // unary serves a call as a stream; see wire.go.
-func (s *Server) unary(method string, call func(context.Context, grpc.ServerStream, *holds) (any, error)) grpc.StreamDesc {
+func (s *Server) unary(method string, call func(context.Context, grpc.ServerStream, *holds) (
+	any, error)) grpc.StreamDesc {
 	guarded := guard(s.log, s.provider.metrics.panics)
 	return grpc.StreamDesc{
 		StreamName: path.Base(method), ClientStreams: true,

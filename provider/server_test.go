@@ -125,7 +125,8 @@ func TestLongRequest(t *testing.T) {
 func TestTimeoutOfALongRequest(t *testing.T) {
 	const timeout = 2 * time.Second
 	e := newEnv(t)
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }), within(timeout))
+	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }),
+		within(timeout))
 	for range maxReceiving {
 		s.server.receiving <- struct{}{}
 	}
@@ -142,14 +143,16 @@ func TestTimeoutOfALongRequest(t *testing.T) {
 // memory with it.
 func TestStalledRequest(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
-	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.endpoint)
-	}}
+	transport := &http.Transport{Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.endpoint)
+		}}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	defer transport.CloseIdleConnections()
 	body, request := io.Pipe()
 	defer request.Close()
-	in, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/v1alpha1.CSIDriverProvider/Mount", body)
+	in, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		"http://localhost/v1alpha1.CSIDriverProvider/Mount", body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,14 +167,16 @@ func TestStalledRequest(t *testing.T) {
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Fatal(err)
 	}
-	code, message := resp.Header.Get("Grpc-Status")+resp.Trailer.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")+resp.Trailer.Get("Grpc-Message")
+	code, message := resp.Header.Get("Grpc-Status")+resp.Trailer.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")+
+		resp.Trailer.Get("Grpc-Message")
 	if code != "13" || !strings.Contains(message, "was not complete within") {
 		t.Errorf("status %s: %s", code, message)
 	}
 	if n := len(s.server.receiving); n != 0 {
 		t.Errorf("%d turns are taken", n)
 	}
-	if _, err := s.Mount(t.Context(), mountRequest(plainParams("scope", "wide"), nil)); err == nil || !strings.Contains(err.Error(), "scope: ") {
+	if _, err := s.Mount(t.Context(), mountRequest(plainParams("scope", "wide"), nil)); err == nil ||
+		!strings.Contains(err.Error(), "scope: ") {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -267,7 +272,8 @@ func TestListenRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, endpoint := range []string{file, dir, filepath.Join(dir, "nowhere", "p.sock"), filepath.Join(dir, strings.Repeat("x", 120))} {
+	for _, endpoint := range []string{file, dir, filepath.Join(dir, "nowhere", "p.sock"),
+		filepath.Join(dir, strings.Repeat("x", 120))} {
 		if s, err := Listen(endpoint, p); err == nil || !strings.Contains(err.Error(), endpoint) {
 			t.Errorf("%s: %v, %v", endpoint, s, err)
 		}
@@ -300,7 +306,8 @@ func TestDrain(t *testing.T) {
 	mounted := make(chan error, 1)
 	client := dial(t, endpoint)
 	go func() {
-		_, err := client.Mount(context.Background(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
+		_, err := client.Mount(context.Background(),
+			mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
 		mounted <- err
 	}()
 	<-reached

@@ -30,7 +30,8 @@ func (p *Provider) entries(ctx context.Context, r *request, h *holds) (map[strin
 			why = "the kubelet sent no Secret, and the provider has no API server to read it from"
 		}
 		return nil, "", failure.CiphertextMissing.New("reading "+r.describeSecret(), why,
-			fmt.Sprintf("that the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`; or that CSIDriver secrets-store.csi.k8s.io has "+
+			fmt.Sprintf("that the pod's volume has under csi the line `nodePublishSecretRef: {name: %s}`; or that "+
+				"CSIDriver secrets-store.csi.k8s.io has "+
 				"under spec.tokenRequests the line `- audience: ''` and the pod's service account a Role with `get` on that Secret", r.Secret))
 	}
 	token, failed := r.tokens.pick("", "read "+r.describeSecret()+" as the pod", r.pod, p.now())
@@ -47,7 +48,8 @@ func (p *Provider) entries(ctx context.Context, r *request, h *holds) (map[strin
 
 // readFailure returns the failure of reading the Secret as the pod.
 func (p *Provider) readFailure(ctx context.Context, r *request, err error) *failure.Error {
-	what := fmt.Sprintf("reading %s from %s as service account %s", r.describeSecret(), p.config.Kubernetes.host, r.serviceAccount())
+	what := fmt.Sprintf("reading %s from %s as service account %s", r.describeSecret(), p.config.Kubernetes.host,
+		r.serviceAccount())
 	why := failure.Clip(err.Error(), 500)
 	if isTooLong(err) {
 		why = fmt.Sprintf("the answer is longer than %d MiB, which no Secret is", maxSecretAnswer>>20)

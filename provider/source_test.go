@@ -52,7 +52,8 @@ func allowGet(t testing.TB, s *testenv.APIServer, namespace string, names ...str
 	path := "/apis/rbac.authorization.k8s.io/v1/namespaces/" + namespace
 	create(t, s, path+"/roles", rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: names, Verbs: []string{"get"}}},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: names,
+			Verbs: []string{"get"}}},
 	})
 	create(t, s, path+"/rolebindings", rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
@@ -85,7 +86,8 @@ func TestMountAsPod(t *testing.T) {
 	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	err := e.vault.AllowLogin(t.Context(), testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
+	err := e.vault.AllowLogin(t.Context(),
+		testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +119,8 @@ func TestMountAsPod(t *testing.T) {
 	t.Run("tokens in secrets", func(t *testing.T) {
 		without := merged(params)
 		delete(without, class.AttributeTokens)
-		if _, err := s.Mount(t.Context(), mountRequest(without, map[string]string{class.AttributeTokens: params[class.AttributeTokens]})); err != nil {
+		if _, err := s.Mount(t.Context(),
+			mountRequest(without, map[string]string{class.AttributeTokens: params[class.AttributeTokens]})); err != nil {
 			t.Error(err)
 		}
 	})
@@ -137,13 +140,17 @@ func TestMountAsPod(t *testing.T) {
 	t.Run("refused token", func(t *testing.T) {
 		// The provider has the kubeconfig of an administrator, and must not act as one.
 		podForgery := issuer().PodToken(e.namespace, "app-0", params[class.AttributePodUID], "app", "", time.Hour)
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
+		_, err := s.Mount(t.Context(),
+			mountRequest(merged(params, class.AttributeTokens,
+				tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
 		wantError(t, err, failure.APIServerTokenRejected, "Unauthorized", "- audience: ''")
 	})
 	t.Run("wrong service account at Vault", func(t *testing.T) {
 		other := merged(params, podOf("other")...)
-		_, err := s.Mount(t.Context(), mountRequest(other, map[string]string{"token": e.encrypt(t, ciphertext.Strict, "matrix", "token", "x")}))
-		wantError(t, err, failure.LoginDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes", `audience "vault"`, "HTTP 403")
+		_, err := s.Mount(t.Context(),
+			mountRequest(other, map[string]string{"token": e.encrypt(t, ciphertext.Strict, "matrix", "token", "x")}))
+		wantError(t, err, failure.LoginDenied, `role "`+e.namespace+`"`, e.namespace+"/other", "auth/kubernetes",
+			`audience "vault"`, "HTTP 403")
 	})
 	clean(t, append([]string{params[class.AttributeTokens]}, canaries...), s.log.String())
 }
@@ -153,11 +160,13 @@ func TestAPIServerFaults(t *testing.T) {
 	e := newEnv(t)
 	var busy, long, soon atomic.Int32
 	secret := toJSON(corev1.Secret{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace},
-		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "value"))},
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace},
+		Data:       map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "value"))},
 	})
 	apiToken := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour)
-	params := e.params(class.AttributeTokens, tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
+	params := e.params(class.AttributeTokens,
+		tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
 	answer := func(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -169,17 +178,25 @@ func TestAPIServerFaults(t *testing.T) {
 		reason *failure.Reason
 		texts  []string
 	}{
-		{"held", func(_ http.ResponseWriter, r *http.Request) { hold(r) }, failure.MountTimeout, []string{"not finished within 1s", "reading Secret " + e.namespace + "/matrix"}},
+		{"held", func(_ http.ResponseWriter, r *http.Request) { hold(r) }, failure.MountTimeout,
+			[]string{"not finished within 1s", "reading Secret " + e.namespace + "/matrix"}},
 		{"500 for ever", func(w http.ResponseWriter, _ *http.Request) {
 			answer(w, 500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd is away","code":500}`)
 		}, failure.APIServerUnavailable, []string{"etcd is away", "nodePublishSecretRef"}},
-		{"HTML", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canaryPlaintext) }, failure.APIServerUnavailable, []string{"reading Secret"}},
-		{"no data", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Secret","apiVersion":"v1"}`) }, failure.SecretEmpty, []string{"it has no entries"}},
-		{"null", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `null`) }, failure.SecretEmpty, []string{"it has no entries"}},
-		{"another kind", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"kind":"Pod","apiVersion":"v1"}`) }, failure.APIServerUnavailable, []string{"reading Secret"}},
+		{"HTML", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canaryPlaintext) },
+			failure.APIServerUnavailable, []string{"reading Secret"}},
+		{"no data", func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, 200, `{"kind":"Secret","apiVersion":"v1"}`)
+		}, failure.SecretEmpty, []string{"it has no entries"}},
+		{"null", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `null`) }, failure.SecretEmpty,
+			[]string{"it has no entries"}},
+		{"another kind", func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, 200, `{"kind":"Pod","apiVersion":"v1"}`)
+		}, failure.APIServerUnavailable, []string{"reading Secret"}},
 		{"asks for patience", func(w http.ResponseWriter, _ *http.Request) {
 			soon.Add(1)
-			answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,"details":{"retryAfterSeconds":3600}}`)
+			answer(w, 429,
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,"details":{"retryAfterSeconds":3600}}`)
 		}, failure.APIServerUnavailable, []string{"busy"}},
 		{"too long", func(w http.ResponseWriter, _ *http.Request) {
 			long.Add(1)
@@ -242,7 +259,8 @@ func TestAPIServerFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := serve(t, e.vault.Address, func(c *Config) { c.Kubernetes = k })
-		expired := merged(params, class.AttributeTokens, tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
+		expired := merged(params, class.AttributeTokens,
+			tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
 		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
 		wantError(t, err, failure.TokenExpired, `audience "" expired`, "as the pod")
 	})
@@ -261,7 +279,8 @@ func TestInCluster(t *testing.T) {
 	if InCluster(func(string) string { return "" }) != nil {
 		t.Error("a cluster without an environment")
 	}
-	if _, err := NewKubernetes(&rest.Config{Host: "https://x", TLSClientConfig: rest.TLSClientConfig{CAFile: "/nowhere/ca.crt"}}); err == nil {
+	if _, err := NewKubernetes(&rest.Config{Host: "https://x",
+		TLSClientConfig: rest.TLSClientConfig{CAFile: "/nowhere/ca.crt"}}); err == nil {
 		t.Error("no error without the CA's file")
 	}
 }
@@ -274,7 +293,8 @@ func TestNoCredentialsOfItsOwn(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	defer api.Close()
-	k, err := NewKubernetes(&rest.Config{Host: api.URL, BearerToken: "mine", Impersonate: rest.ImpersonationConfig{UserName: "admin"}})
+	k, err := NewKubernetes(&rest.Config{Host: api.URL, BearerToken: "mine",
+		Impersonate: rest.ImpersonationConfig{UserName: "admin"}})
 	if err != nil {
 		t.Fatal(err)
 	}

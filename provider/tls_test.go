@@ -25,7 +25,8 @@ func TestUntrustedVault(t *testing.T) {
 	entries := e.entries(t, "v")
 	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
 	address := testenv.Front(t, e.vault, &tls.Config{
-		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}, ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientCAs: ca.Pool(),
 	}, nil).URL
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	for name, test := range map[string]struct {
@@ -33,12 +34,17 @@ func TestUntrustedVault(t *testing.T) {
 		client func() testenv.Certificate
 		texts  []string
 	}{
-		"all well":                {ca, func() testenv.Certificate { return ca.Client(t, "provider") }, nil},
-		"wrong CA":                {other, func() testenv.Certificate { return ca.Client(t, "provider") }, []string{"signed by unknown authority", "--vault-ca-cert"}},
-		"no client certificate":   {ca, nil, []string{"certificate required", "--vault-client-cert"}},
-		"expired certificate":     {ca, func() testenv.Certificate { return ca.Expired(t, time.Now().Add(-time.Hour), "provider") }, []string{"expired at"}},
-		"client of another's CA":  {ca, func() testenv.Certificate { return other.Client(t, "provider") }, []string{"remote error: tls"}},
-		"both from another's CAs": {other, func() testenv.Certificate { return other.Client(t, "provider") }, []string{"signed by unknown authority"}},
+		"all well": {ca, func() testenv.Certificate { return ca.Client(t, "provider") }, nil},
+		"wrong CA": {other, func() testenv.Certificate { return ca.Client(t, "provider") },
+			[]string{"signed by unknown authority", "--vault-ca-cert"}},
+		"no client certificate": {ca, nil, []string{"certificate required", "--vault-client-cert"}},
+		"expired certificate": {ca, func() testenv.Certificate {
+			return ca.Expired(t, time.Now().Add(-time.Hour), "provider")
+		}, []string{"expired at"}},
+		"client of another's CA": {ca, func() testenv.Certificate { return other.Client(t, "provider") },
+			[]string{"remote error: tls"}},
+		"both from another's CAs": {other, func() testenv.Certificate { return other.Client(t, "provider") },
+			[]string{"signed by unknown authority"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(file, test.ca.PEM(), 0o600); err != nil {
@@ -55,7 +61,8 @@ func TestUntrustedVault(t *testing.T) {
 				return
 			}
 			_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-			wantError(t, err, failure.VaultUntrusted, append(test.texts, "the connection to Vault at "+address+" is not trusted")...)
+			wantError(t, err, failure.VaultUntrusted,
+				append(test.texts, "the connection to Vault at "+address+" is not trusted")...)
 		})
 	}
 }
@@ -69,7 +76,8 @@ func TestIPv6(t *testing.T) {
 	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	err := e.vault.AllowLogin(t.Context(), testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
+	err := e.vault.AllowLogin(t.Context(),
+		testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +88,8 @@ func TestIPv6(t *testing.T) {
 	allowGet(t, kube, e.namespace, "matrix")
 
 	ca := testenv.NewCA(t, "vault")
-	vault := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}}, testenv.ListenIPv6(t)).URL
+	vault := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}},
+		testenv.ListenIPv6(t)).URL
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	if err := os.WriteFile(file, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
@@ -99,16 +108,19 @@ func TestIPv6(t *testing.T) {
 	}
 	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
-	params := e.params("vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens, tokensJSON(map[string]token{
-		"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
-	}))
+	params := e.params("vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens,
+		tokensJSON(map[string]token{
+			"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
+		}))
 	s := serve(t, e.vault.Address, func(c *Config) {
 		c.Kubernetes, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}
 	})
-	for _, address := range []string{vault, vault + "/", strings.Replace(vault, "[::1]", "[0:0:0:0:0:0:0:1]", 1), strings.Replace(vault, "https", "HTTPS", 1)} {
+	for _, address := range []string{vault, vault + "/", strings.Replace(vault, "[::1]", "[0:0:0:0:0:0:0:1]", 1),
+		strings.Replace(vault, "https", "HTTPS", 1)} {
 		s.mountOne(t, merged(params, "vaultAddress", address), nil, "v")
 	}
-	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", strings.Replace(vault, "[::1]", "::1", 1)), nil))
+	_, err = s.Mount(t.Context(),
+		mountRequest(merged(params, "vaultAddress", strings.Replace(vault, "[::1]", "::1", 1)), nil))
 	wantError(t, err, failure.InvalidParameters, "vaultAddress: Forbidden")
 	_, err = s.Mount(t.Context(), mountRequest(merged(params, "vaultAddress", vault, "secretName", "absent"), nil))
 	wantError(t, err, failure.SecretForbidden, "from https://[::1]:"+port)
@@ -116,8 +128,10 @@ func TestIPv6(t *testing.T) {
 	dead := testenv.ListenIPv6(t)
 	dead.Close()
 	down := serve(t, "https://"+dead.Addr().String(), within(time.Second))
-	_, err = down.Mount(t.Context(), mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
-	wantError(t, err, failure.VaultUnreachable, "Vault at https://"+dead.Addr().String()+" cannot be reached", "dial tcp "+dead.Addr().String()+": connect: connection refused")
+	_, err = down.Mount(t.Context(),
+		mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}))
+	wantError(t, err, failure.VaultUnreachable, "Vault at https://"+dead.Addr().String()+" cannot be reached",
+		"dial tcp "+dead.Addr().String()+": connect: connection refused")
 }
 
 // forward passes the bytes of each connection on, and returns where it listens.

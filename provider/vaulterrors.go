@@ -55,21 +55,25 @@ func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 	return p.vaultFailure(r, what, err)
 }
 
-const keyCheck = "transitKey and scope in the class: scope none is for a key that is not derived, the others for one that is"
+const keyCheck = "transitKey and scope in the class: scope none is for a key that is not derived, the others for " +
+	"one that is"
 
 // vaultFailure returns the failure of a Vault without a usable response. Its code is Internal for every reason:
 // Unavailable would let the pod start without its files.
 func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Error {
-	const reach = "that Vault is up and that its address, network policies and firewalls let the provider's pod on this node reach it"
+	const reach = "that Vault is up and that its address, network policies and firewalls let the provider's pod " +
+		"on this node reach it"
 	cause := vaultCause(err)
 	at := fmt.Sprintf("Vault at %s ", r.VaultAddress)
 	timeout := p.config.MountTimeout
 	switch {
 	case errors.Is(err, transit.ErrSealed):
-		return failure.VaultSealed.New(what, fmt.Sprintf("%sis sealed and was not unsealed within %s: %s", at, timeout, cause),
+		return failure.VaultSealed.New(what, fmt.Sprintf("%sis sealed and was not unsealed within %s: %s", at,
+			timeout, cause),
 			"`vault status`; an operator has to unseal it")
 	case errors.Is(err, transit.ErrTLS):
-		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s", r.VaultAddress, cause),
+		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s",
+			r.VaultAddress, cause),
 			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and "+
 				"--vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
@@ -112,13 +116,15 @@ func (r *request) entryFailure(entry, from string, err error) *failure.Error {
 		if r.Scope != ciphertext.None && r.Scope != ciphertext.Cluster {
 			location = fmt.Sprintf("as %s:%s", r.Scope, r.Scope.Place(r.pod.namespace, r.Secret, entry))
 		}
-		check := "where the value was encrypted (label " + ciphertext.LabelTransitKey + " and annotation " + ciphertext.AnnotationScope +
+		check := "where the value was encrypted (label " + ciphertext.LabelTransitKey + " and annotation " +
+			ciphertext.AnnotationScope +
 			" of the Secret), against transitKey and scope in the class; a ciphertext cannot be copied: encrypt the value again"
 		if from == fromKubelet {
 			check += "; and that the pod's nodePublishSecretRef names the same Secret as secretName in the class"
 		}
-		return failure.CiphertextMismatch.New(what, fmt.Sprintf("cannot be decrypted %s with %s: it was encrypted for another "+
-			"namespace, Secret or entry, or with another key or scope (%s)", location, r.Key, err), check)
+		return failure.CiphertextMismatch.New(what,
+			fmt.Sprintf("cannot be decrypted %s with %s: it was encrypted for another "+
+				"namespace, Secret or entry, or with another key or scope (%s)", location, r.Key, err), check)
 	case errors.Is(err, transit.ErrTooOld):
 		return failure.KeyVersionRetired.New(what, fmt.Sprintf("its key version has been retired (%s)", err),
 			"min_decryption_version of the key, and that the Secret in the cluster has been rewrapped: `secretmanager status`")

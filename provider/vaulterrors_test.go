@@ -79,21 +79,34 @@ func TestVaultFailures(t *testing.T) {
 		texts   []string
 	}{
 		{"moved to another entry", direct, e.params(), map[string]string{"x": otherEntry}, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted as strict:` + e.namespace + "/matrix/x with transit/keys/" + e.key.Name, "another namespace, Secret or entry", "message authentication failed", "cannot be copied"}},
+			[]string{`entry "x": cannot be decrypted as strict:` + e.namespace + "/matrix/x with transit/keys/" +
+				e.key.Name, "another namespace, Secret or entry", "message authentication failed", "cannot be copied"}},
 		{"moved to another Secret", direct, e.params(), map[string]string{"x": otherSecret}, failure.CiphertextMismatch,
 			[]string{`entry "x": cannot be decrypted as strict:`, "nodePublishSecretRef names the same Secret as secretName"}},
-		{"moved to another namespace", direct, e.params(), map[string]string{"x": otherNamespace}, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
-		{"another scope", direct, e.params("scope", "namespace"), good, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as namespace:namespace ` + e.namespace}},
-		{"made for another scope", direct, e.params(), map[string]string{"x": inNamespace}, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
-		{"cluster scope", direct, e.params("scope", "cluster"), good, failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted with scope cluster`}},
-		{"no scope with a derived key", direct, e.params("scope", "none"), good, failure.DecryptFailed, []string{"missing 'context' for key derivation", "scope none is for a key that is not derived"}},
-		{"one bad entry of several", direct, e.params(), map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, failure.CiphertextMismatch, []string{`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`}},
-		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]}, failure.KeyVersionNotFound, []string{`entry "x": the key has no such version`, "too new"}},
-		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, failure.DecryptDenied, []string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
+		{"moved to another namespace", direct, e.params(), map[string]string{"x": otherNamespace},
+			failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
+		{"another scope", direct, e.params("scope", "namespace"), good, failure.CiphertextMismatch,
+			[]string{`entry "x": cannot be decrypted as namespace:namespace ` + e.namespace}},
+		{"made for another scope", direct, e.params(), map[string]string{"x": inNamespace}, failure.CiphertextMismatch,
+			[]string{`entry "x": cannot be decrypted as strict:`}},
+		{"cluster scope", direct, e.params("scope", "cluster"), good, failure.CiphertextMismatch,
+			[]string{`entry "x": cannot be decrypted with scope cluster`}},
+		{"no scope with a derived key", direct, e.params("scope", "none"), good, failure.DecryptFailed,
+			[]string{"missing 'context' for key derivation", "scope none is for a key that is not derived"}},
+		{"one bad entry of several", direct, e.params(),
+			map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, failure.CiphertextMismatch,
+			[]string{`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`}},
+		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]},
+			failure.KeyVersionNotFound, []string{`entry "x": the key has no such version`, "too new"}},
+		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, failure.DecryptDenied,
+			[]string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
 		{"wrong service account", direct, e.params(class.AttributeAccount, "intruder"), good,
-			failure.LoginDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"}},
-		{"wrong role", direct, e.params("roleName", "nobody"), good, failure.LoginDenied, []string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
-		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, failure.LoginDenied, []string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
+			failure.LoginDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`,
+				"auth/jwt", "HTTP 400"}},
+		{"wrong role", direct, e.params("roleName", "nobody"), good, failure.LoginDenied,
+			[]string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
+		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, failure.LoginDenied,
+			[]string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
 		{"mount that a shell would run", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				w.WriteHeader(http.StatusNotFound)
@@ -101,33 +114,41 @@ func TestVaultFailures(t *testing.T) {
 			}
 			return isDecrypt(r)
 		}), e.params("transitMount", "$(id)"), good, failure.KeyNotFound, []string{"`vault list '$(id)/keys'`"}},
-		{"wrong audience", direct, e.params("audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), good,
+		{"wrong audience", direct,
+			e.params("audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), good,
 			failure.LoginDenied, []string{`audience "team"`, "invalid audience"}},
-		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, failure.LoginDenied, []string{"auth/nowhere"}},
-		{"not there", "http://" + dead, e.params(), good, failure.VaultUnreachable, []string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
+		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, failure.LoginDenied,
+			[]string{"auth/nowhere"}},
+		{"not there", "http://" + dead, e.params(), good, failure.VaultUnreachable,
+			[]string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
 		{"login held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
 			if isLogin(r) {
 				hold(r)
 			}
 			return isLogin(r)
-		}), e.params(), good, failure.VaultUnreachable, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable,
+			[]string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
 		{"decrypt held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				hold(r)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, failure.VaultUnreachable, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable,
+			[]string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
 		{"a decrypt that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				trickle(w, r)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, failure.VaultUnreachable, []string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
+		}), e.params(), good, failure.VaultUnreachable,
+			[]string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
 		{"a login that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			trickle(w, r)
 			return true
-		}), e.params(), good, failure.VaultUnreachable, []string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
-		{"HTML instead of a login", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
+		}), e.params(), good, failure.VaultUnreachable,
+			[]string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
+		{"HTML instead of a login",
+			faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
 			failure.NotVault, []string{"not one that Vault gives", "login page"}},
 		{"HTML instead of a decrypt", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
@@ -144,7 +165,8 @@ func TestVaultFailures(t *testing.T) {
 			fmt.Fprint(w, `{"data": null}`)
 			return true
 		}), e.params(), good, failure.NotVault, []string{"it has no token in it"}},
-		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(), map[string]string{"x": old, "y": otherEntry}, failure.NotVault, []string{"1 results for 2 items"}},
+		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(),
+			map[string]string{"x": old, "y": otherEntry}, failure.NotVault, []string{"1 results for 2 items"}},
 		{"too many requests", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)
@@ -170,7 +192,8 @@ func TestVaultFailures(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, test.address, within(time.Second), func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} })
+			s := serve(t, test.address, within(time.Second),
+				func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} })
 			began := time.Now()
 			resp, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
 			wantError(t, err, test.reason, test.texts...)
@@ -190,7 +213,8 @@ func TestVaultFailures(t *testing.T) {
 
 func TestNoSuchKey(t *testing.T) {
 	e := newEnv(t)
-	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }
+	e.write(t, "sys/policies/acl/"+e.policy,
+		map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }
 path "nowhere/*" { capabilities = ["update"] }`})
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
 	s := serve(t, e.vault.Address)
@@ -207,7 +231,8 @@ func TestRetiredVersion(t *testing.T) {
 	e.write(t, e.key.String()+"/config", map[string]any{"min_decryption_version": 2})
 	s := serve(t, e.vault.Address)
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-	wantError(t, err, failure.KeyVersionRetired, `entry "x": its key version has been retired`, "too old", "min_decryption_version", "rewrapped")
+	wantError(t, err, failure.KeyVersionRetired, `entry "x": its key version has been retired`, "too old",
+		"min_decryption_version", "rewrapped")
 }
 
 func TestSealedVault(t *testing.T) {

@@ -55,10 +55,13 @@ func readVersionKey(file string) ([]byte, error) {
 		return nil, fmt.Errorf("reading the version key: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("version key %s may be read by others (mode %#o): chmod 0600, or delete it to have a new one", file, info.Mode().Perm())
+		return nil,
+			fmt.Errorf("version key %s may be read by others (mode %#o): chmod 0600, or delete it to have a new one",
+				file, info.Mode().Perm())
 	}
 	if info.Size() != versionKeySize {
-		return nil, fmt.Errorf("version key %s has %d bytes, not %d: delete it to have a new one", file, info.Size(), versionKeySize)
+		return nil, fmt.Errorf("version key %s has %d bytes, not %d: delete it to have a new one", file, info.Size(),
+			versionKeySize)
 	}
 	key, err := os.ReadFile(file)
 	if err != nil {

@@ -44,7 +44,8 @@ func TestVersionKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(file)
-	if err != nil || info.Mode().Perm() != 0o600 || info.Size() != versionKeySize || bytes.Equal(first, make([]byte, versionKeySize)) {
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() != versionKeySize ||
+		bytes.Equal(first, make([]byte, versionKeySize)) {
 		t.Errorf("%v, %v", info, err)
 	}
 	again, err := VersionKey(file)

@@ -46,7 +46,8 @@ type victim struct {
 }
 
 func (v victim) options() rotator.Options {
-	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire, RetireAfter: time.Nanosecond}
+	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire,
+		RetireAfter: time.Nanosecond}
 }
 
 // victimVariable has a victim as JSON in the environment of the process that is
@@ -137,7 +138,8 @@ func (w *world) killInside(v victim) bool {
 		w.t.Fatal(err)
 	}
 	defer server.Close()
-	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(), rotator.Inside{RetryFor: time.Nanosecond})
+	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(),
+		rotator.Inside{RetryFor: time.Nanosecond})
 	if !g.dead.Load() && err != nil {
 		w.t.Fatalf("the run that was to be killed at %s: %v", v.Kill, err)
 	}
@@ -152,7 +154,9 @@ func (w *world) killInside(v victim) bool {
 // others away; that it does, and that one is taken over, has tests of its own.
 func (w *world) outlast(v victim) {
 	w.t.Helper()
-	_, err := w.kube.CoordinationV1().Leases(v.State).Patch(w.t.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`), metav1.PatchOptions{})
+	_, err := w.kube.CoordinationV1().Leases(v.State).
+		Patch(w.t.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`),
+			metav1.PatchOptions{})
 	if err != nil {
 		w.t.Fatalf("the Lease of a run that was killed at %s: %v", v.Kill, err)
 	}
@@ -191,8 +195,10 @@ func (w *world) agedKey(age time.Duration) {
 // killable is a run that may also retire, of a key that is due for a new version.
 func (w *world) killable(k kill) victim {
 	return victim{
-		Vault: w.vault.Address, Token: w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...), Kubeconfig: w.api.Kubeconfig,
-		Key: w.key, State: w.ns, Kill: k,
+		Vault:      w.vault.Address,
+		Token:      w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...),
+		Kubeconfig: w.api.Kubeconfig,
+		Key:        w.key, State: w.ns, Kill: k,
 	}
 }
 
@@ -259,7 +265,8 @@ func (w *world) intact(plain map[string]map[string]string, version int) {
 // TestKilledAtEachStep kills a run, by SIGKILL as a process and inside of this
 // one, at every step that there is; the next one does the rest.
 func TestKilledAtEachStep(t *testing.T) {
-	for way, killed := range map[string]func(*world, victim) bool{"process": (*world).killProcess, "inside": (*world).killInside} {
+	for way, killed := range map[string]func(*world, victim) bool{"process": (*world).killProcess,
+		"inside": (*world).killInside} {
 		for i, step := range steps {
 			t.Run(way+"/"+step.String(), func(t *testing.T) {
 				w := newWorld(t)
@@ -353,7 +360,8 @@ func (w *world) fill(n int) map[string]map[string]string {
 		name := fmt.Sprintf("s%05d", i)
 		names = append(names, name)
 		plain[w.ns+"/"+name] = map[string]string{"e": "value of " + name}
-		items = append(items, transit.Item{Data: []byte("value of " + name), Context: ciphertext.Strict.Context(w.ns, name, "e")})
+		items = append(items,
+			transit.Item{Data: []byte("value of " + name), Context: ciphertext.Strict.Context(w.ns, name, "e")})
 	}
 	results, err := w.root.Encrypt(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key}, items)
 	if err != nil {
@@ -364,8 +372,9 @@ func (w *world) fill(n int) map[string]map[string]string {
 	for i, r := range results {
 		stored.Go(func() error {
 			_, err := w.kube.CoreV1().Secrets(w.ns).Create(ctx, &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Name: names[i], Labels: map[string]string{ciphertext.LabelTransitKey: w.key, ciphertext.LabelKeyVersion: "1"}},
-				Type:       ciphertext.Type, Data: map[string][]byte{"e": r.Data},
+				ObjectMeta: metav1.ObjectMeta{Name: names[i],
+					Labels: map[string]string{ciphertext.LabelTransitKey: w.key, ciphertext.LabelKeyVersion: "1"}},
+				Type: ciphertext.Type, Data: map[string][]byte{"e": r.Data},
 			}, metav1.CreateOptions{})
 			return errors.Join(err, r.Err)
 		})

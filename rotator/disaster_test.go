@@ -18,7 +18,8 @@ import (
 // backup returns the world's key as Vault backs it up.
 func (w *world) backup() any {
 	w.t.Helper()
-	w.write("transit/keys/"+w.key+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
+	w.write("transit/keys/"+w.key+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true,
+		"deletion_allowed": true})
 	data, err := w.vault.Read(w.t.Context(), "transit/backup/"+w.key)
 	if err != nil {
 		w.t.Fatal(err)
@@ -36,7 +37,8 @@ func (w *world) restore(backup any) {
 // with them is named. The key is not rotated, as the new version would have the
 // number of a lost one, and what is lost would look as if it were current.
 func TestVaultRestoredFromOlderBackup(t *testing.T) {
-	for name, mode := range map[string]rotator.Mode{"when it is due": rotator.Auto, "when it is asked for": rotator.Always} {
+	for name, mode := range map[string]rotator.Mode{"when it is due": rotator.Auto,
+		"when it is asked for": rotator.Always} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			backup := w.backup()
@@ -51,11 +53,14 @@ func TestVaultRestoredFromOlderBackup(t *testing.T) {
 
 			report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(due, retiring(0)))
 			k := only(t, report)
-			if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].String(), w.ns+"/new/e: has key version 2, and the newest of transit/keys/"+w.key+" is 1") ||
+			if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 ||
+				!strings.Contains(k.Left[0].String(),
+					w.ns+"/new/e: has key version 2, and the newest of transit/keys/"+w.key+" is 1") ||
 				!strings.Contains(k.Left[0].Reason, "restored from an older backup") {
 				t.Errorf("%v: left %v", err, k.Left)
 			}
-			if k.Rotated || w.keyInfo().Latest != 1 || !strings.Contains(k.RotateReason, "1 entries are of versions that the key does not have") {
+			if k.Rotated || w.keyInfo().Latest != 1 ||
+				!strings.Contains(k.RotateReason, "1 entries are of versions that the key does not have") {
 				t.Errorf("the key has %d versions: %s", w.keyInfo().Latest, k.RotateReason)
 			}
 			if k.Retire.Done || len(k.Retire.WouldBreak) != 1 {
@@ -93,7 +98,8 @@ func TestKeyDeleted(t *testing.T) {
 	}
 	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(k.Error, "not found") || !strings.Contains(k.Error, "transit/keys/"+w.key) || k.Retire.Done {
+	if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(k.Error, "not found") ||
+		!strings.Contains(k.Error, "transit/keys/"+w.key) || k.Retire.Done {
 		t.Errorf("%v: %+v", err, k)
 	}
 	if now := w.get(w.ns, "s"); now.ResourceVersion != before.ResourceVersion {
@@ -151,7 +157,8 @@ func TestClusterRestoredFromOlderBackup(t *testing.T) {
 
 	restore(old, knows)
 	k, err := run(3 * week)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "lower min_decryption_version of transit/keys/"+w.key+" to rescue it") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 ||
+		!strings.Contains(k.Left[0].Reason, "lower min_decryption_version of transit/keys/"+w.key+" to rescue it") {
 		t.Errorf("%v: left %v", err, k.Left)
 	}
 	w.write("transit/keys/"+w.key+"/config", map[string]any{"min_decryption_version": 1})

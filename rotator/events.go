@@ -51,7 +51,8 @@ func (r *run) tell(ctx context.Context) {
 		}
 		if err := r.tellOf(ctx, p.namespace, p.name, about[p]); err != nil {
 			// The report names them all the same.
-			r.Log.Warn("no Event can be made: check that this identity may create, get and update events there", "secret", p.namespace+"/"+p.name, "error", err)
+			r.Log.Warn("no Event can be made: check that this identity may create, get and update events there",
+				"secret", p.namespace+"/"+p.name, "error", err)
 		}
 	}
 }
@@ -82,7 +83,8 @@ func (r *run) tellOf(ctx context.Context, namespace, name string, left []Left) e
 	if err != nil {
 		return err
 	}
-	last.Message, last.LastTimestamp, last.Count, last.InvolvedObject = event.Message, now, last.Count+1, event.InvolvedObject
+	last.Message, last.LastTimestamp, last.Count, last.InvolvedObject = event.Message, now, last.Count+
+		1, event.InvolvedObject
 	_, err = events.Update(ctx, last, metav1.UpdateOptions{})
 	return err
 }

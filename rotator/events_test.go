@@ -27,7 +27,8 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	w.rotateKey()
 	var log bytes.Buffer
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
+	report, err := rotator.Run(t.Context(), w.minimal(), w.kube,
+		w.options(func(o *rotator.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
 	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != rotator.MaxEvents+1 {
 		t.Fatalf("%v, %d left", err, k.LeftCount)
 	}
@@ -67,7 +68,8 @@ func TestEvents(t *testing.T) {
 	}
 	run := func(dry bool) {
 		t.Helper()
-		if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.DryRun = dry })); !errors.Is(err, rotator.ErrIncomplete) {
+		if _, err := rotator.Run(t.Context(), w.minimal(), w.kube,
+			w.options(func(o *rotator.Options) { o.DryRun = dry })); !errors.Is(err, rotator.ErrIncomplete) {
 			t.Fatal(err)
 		}
 	}
@@ -82,10 +84,12 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("%d Events, want 2", len(got))
 		}
 		e := got["fixed"]
-		if e.Type != corev1.EventTypeWarning || e.Reason != "NotRewrapped" || e.Count != n || e.InvolvedObject.UID != fixed.UID {
+		if e.Type != corev1.EventTypeWarning || e.Reason != "NotRewrapped" || e.Count != n ||
+			e.InvolvedObject.UID != fixed.UID {
 			t.Errorf("run %d: %+v", n, e)
 		}
-		if want := "entry a: has key version 1 instead of 2: the Secret is immutable: delete it and create it again (and 1 more entries)"; e.Message != want {
+		if want := "entry a: has key version 1 instead of 2: the Secret is immutable: delete it and create it again " +
+			"(and 1 more entries)"; e.Message != want {
 			t.Errorf("message %q, want %q", e.Message, want)
 		}
 		for _, e := range got {

@@ -25,7 +25,8 @@ type Inside struct {
 }
 
 // RunInside is Run with changes.
-func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, in Inside) (*Report, error) {
+func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+	in Inside) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
@@ -40,12 +41,14 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 }
 
 // RunPaged is Run with pages of another size.
-func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, size int64) (*Report, error) {
+func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+	size int64) (*Report, error) {
 	return RunInside(ctx, vault, kube, opts, Inside{PageSize: size})
 }
 
 // RunLeased is Run with a Lease of another duration.
-func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options, duration time.Duration) (*Report, error) {
+func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+	duration time.Duration) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}

@@ -38,7 +38,8 @@ func (w *world) as(rules map[string][]rbacv1.PolicyRule) kubernetes.Interface {
 	for ns, rules := range rules {
 		var err1, err2 error
 		if ns == "" {
-			_, err1 = rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: name, Rules: rules}, metav1.CreateOptions{})
+			_, err1 = rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: name, Rules: rules},
+				metav1.CreateOptions{})
 			_, err2 = rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: name, Subjects: subjects,
 				RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name.Name}}, metav1.CreateOptions{})
 		} else {
@@ -76,9 +77,11 @@ func (w *world) wait(condition func() bool) {
 }
 
 var (
-	onSecrets = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list", "patch"}}
-	readOnly  = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list"}}
-	onState   = rbacv1.PolicyRule{APIGroups: []string{"", "coordination.k8s.io"}, Resources: []string{"configmaps", "leases"}, Verbs: []string{"get", "create", "update"}}
+	onSecrets = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"},
+		Verbs: []string{"get", "list", "patch"}}
+	readOnly = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list"}}
+	onState  = rbacv1.PolicyRule{APIGroups: []string{"", "coordination.k8s.io"},
+		Resources: []string{"configmaps", "leases"}, Verbs: []string{"get", "create", "update"}}
 )
 
 func TestRightsInKubernetes(t *testing.T) {
@@ -103,7 +106,8 @@ func TestRightsInKubernetes(t *testing.T) {
 		"one namespace cannot be listed": {
 			rules:  func(ns, other string) rules { return rules{ns: {onSecrets, onState}} },
 			change: func(o *rotator.Options, ns, other string) { o.Namespaces = []string{ns, other} },
-			err:    "1 left", left: "check that this identity may list Secrets there", retire: "not everything can be seen", done: 1,
+			err:    "1 left", left: "check that this identity may list Secrets there",
+			retire: "not everything can be seen", done: 1,
 		},
 		"cluster asked for, not granted": {
 			rules: func(ns, other string) rules { return rules{ns: {onSecrets, onState}} },
@@ -184,7 +188,8 @@ func TestNoRotationWithoutSeeingEverything(t *testing.T) {
 	report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(at(48*time.Hour), func(o *rotator.Options) {
 		o.Rotate, o.Namespaces = rotator.Auto, []string{w.ns, "hidden"}
 	}))
-	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.Rotated || !strings.Contains(k.RotateReason, "not all namespaces could be listed") {
+	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.Rotated ||
+		!strings.Contains(k.RotateReason, "not all namespaces could be listed") {
 		t.Errorf("%v, %+v", err, k)
 	}
 }
@@ -227,7 +232,8 @@ func TestNotInstalled(t *testing.T) {
 			_, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) {
 				o.Rotate, o.StateNamespace, o.DryRun = rotator.Always, cmp.Or(test.namespace, w.ns), test.dry
 			}))
-			if !errors.Is(err, rotator.ErrNotInstalled) || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "the chart or manifests/rotator") {
+			if !errors.Is(err, rotator.ErrNotInstalled) || !strings.Contains(err.Error(), test.want) ||
+				!strings.Contains(err.Error(), "the chart or manifests/rotator") {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 			if w.keyInfo().Latest != 1 {
@@ -265,7 +271,8 @@ func TestListGoesOnAfter410(t *testing.T) {
 				Body: io.NopCloser(bytes.NewReader(text)), Request: r}, err
 		})
 	})
-	report, err := rotator.RunPaged(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) { o.Namespaces = []string{w.ns} }), 3)
+	report, err := rotator.RunPaged(t.Context(), w.minimal(), kube,
+		w.options(func(o *rotator.Options) { o.Namespaces = []string{w.ns} }), 3)
 	if lists := 3; err != nil || expired < lists {
 		t.Fatalf("%v, %d answers of 410 in %d lists", err, expired, lists)
 	}
@@ -315,7 +322,8 @@ func TestBatchThatFailsAsAWhole(t *testing.T) {
 	})
 	report, err := rotator.Run(t.Context(), w.session(address, w.vault.RootToken), w.kube, w.options())
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.Rewrapped != 2 || k.LeftCount != 1 || k.Left[0].Name != "bad" || !strings.Contains(k.Left[0].Reason, "cannot stand it") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.Rewrapped != 2 || k.LeftCount != 1 || k.Left[0].Name != "bad" ||
+		!strings.Contains(k.Left[0].Reason, "cannot stand it") {
 		t.Errorf("%v, %+v", err, k)
 	}
 }
@@ -341,9 +349,11 @@ func TestOutageIsNotTriedForEverySecret(t *testing.T) {
 		}
 		vault.ServeHTTP(rw, r)
 	})
-	report, err := rotator.Run(t.Context(), w.session(address, w.vault.RootToken), w.kube, w.options(func(o *rotator.Options) { o.Concurrency = 1 }))
+	report, err := rotator.Run(t.Context(), w.session(address, w.vault.RootToken), w.kube,
+		w.options(func(o *rotator.Options) { o.Concurrency = 1 }))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || asked != 1 || k.LeftCount != 480 || !strings.Contains(k.Error, "sealed") || !strings.Contains(k.Left[0].Reason, "sealed") {
+	if !errors.Is(err, rotator.ErrIncomplete) || asked != 1 || k.LeftCount != 480 ||
+		!strings.Contains(k.Error, "sealed") || !strings.Contains(k.Left[0].Reason, "sealed") {
 		t.Errorf("%v, asked %d times, left %d, error %q", err, asked, k.LeftCount, k.Error)
 	}
 }
@@ -360,7 +370,8 @@ func TestStop(t *testing.T) {
 			cancel()
 		}
 	}))
-	report, err := rotator.Run(ctx, w.minimal(), kube, w.options(func(o *rotator.Options) { o.Rotate, o.Concurrency = rotator.Always, 1 }))
+	report, err := rotator.Run(ctx, w.minimal(), kube,
+		w.options(func(o *rotator.Options) { o.Rotate, o.Concurrency = rotator.Always, 1 }))
 	if !errors.Is(err, context.Canceled) || report == nil {
 		t.Fatalf("got %v, %v", report, err)
 	}
@@ -372,10 +383,12 @@ func TestStop(t *testing.T) {
 		t.Errorf("no summary: %v, %v", err, m.Data)
 	}
 	// It was not counted what there is, so nothing says that there is nothing.
-	if s, err := rotator.ReadSummary(m); err != nil || s.Result != rotator.ResultStopped || !s.LastDone.IsZero() || len(s.Keys) != 1 || s.Keys[0].Verified() {
+	if s, err := rotator.ReadSummary(m); err != nil || s.Result != rotator.ResultStopped || !s.LastDone.IsZero() ||
+		len(s.Keys) != 1 || s.Keys[0].Verified() {
 		t.Errorf("the summary is %v, %+v", err, s)
 	}
-	report, err = rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.Rotate = rotator.Auto }))
+	report, err = rotator.Run(t.Context(), w.minimal(), w.kube,
+		w.options(func(o *rotator.Options) { o.Rotate = rotator.Auto }))
 	if k := only(t, report); err != nil || k.Rotated || k.After != 2 || k.Rewrapped == 0 {
 		t.Errorf("the next run: %v, %+v", err, k)
 	}
@@ -435,23 +448,29 @@ func TestRefusedByAdmission(t *testing.T) {
 			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
 		}}},
 	}
-	_, err1 := policies.ValidatingAdmissionPolicies().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: name,
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{FailurePolicy: &fail, MatchConstraints: match,
-			Validations: []admissionv1.Validation{{Expression: "false", Message: "nobody changes Secrets here"}}}}, metav1.CreateOptions{})
-	_, err2 := policies.ValidatingAdmissionPolicyBindings().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: name,
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: w.ns, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}}}, metav1.CreateOptions{})
+	_, err1 := policies.ValidatingAdmissionPolicies().
+		Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: name,
+			Spec: admissionv1.ValidatingAdmissionPolicySpec{FailurePolicy: &fail, MatchConstraints: match,
+				Validations: []admissionv1.Validation{{Expression: "false", Message: "nobody changes Secrets here"}}}},
+			metav1.CreateOptions{})
+	_, err2 := policies.ValidatingAdmissionPolicyBindings().
+		Create(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: name,
+			Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: w.ns,
+				ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}}}, metav1.CreateOptions{})
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	w.wait(func() bool { // until the API server knows
-		_, err := w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), w.get(w.ns, "s"), metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err := w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), w.get(w.ns, "s"),
+			metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err != nil && strings.Contains(err.Error(), "nobody changes Secrets here")
 	})
 	asked := 0
 	kube := w.client(beforePatch(func(int) { asked++ }))
 	report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options())
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || asked != 1 || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "nobody changes Secrets here: check what admits Secrets") {
+	if !errors.Is(err, rotator.ErrIncomplete) || asked != 1 || k.LeftCount != 1 ||
+		!strings.Contains(k.Left[0].Reason, "nobody changes Secrets here: check what admits Secrets") {
 		t.Errorf("%v, asked %d times, left %v", err, asked, k.Left)
 	}
 }

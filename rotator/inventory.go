@@ -111,7 +111,10 @@ func (r *run) count(ctx context.Context, s *inventory, secret *corev1.Secret) {
 func (r *run) judge(ctx context.Context, k *KeyReport, t *keyCount, secret *corev1.Secret, ref entryRef, version int) {
 	if version > k.After {
 		if newest := r.newest(ctx, k, version); version > newest {
-			t.left.leave(ref.left(fmt.Sprintf("has key version %d, and the newest of %s is %d: it comes from another Vault, or this one was restored from an older backup", version, k.key(), newest)))
+			t.left.leave(
+				ref.left(
+					fmt.Sprintf("has key version %d, and the newest of %s is %d: it comes from another Vault, or "+
+						"this one was restored from an older backup", version, k.key(), newest)))
 			return
 		}
 	}
@@ -139,7 +142,8 @@ func (r *run) whyBelow(k *KeyReport, secret *corev1.Secret, ref entryRef) string
 	case immutable(secret):
 		return reasonImmutable
 	case r.passedOver(secret):
-		return fmt.Sprintf("it is kept by %s, which would put the old value back: run secretmanager rewrap on the manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
+		return fmt.Sprintf("it is kept by %s, which would put the old value back: run secretmanager rewrap on the "+
+			"manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
 	case r.DryRun:
 		return ""
 	case k.Error != "":

@@ -27,22 +27,26 @@ func TestNothingLeaks(t *testing.T) {
 	copied.Name = "copied"
 	w.store(copied)
 	label := map[string]string{ciphertext.LabelTransitKey: w.key}
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain", Labels: label}, StringData: map[string]string{"e": plaintext}})
+	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain", Labels: label},
+		StringData: map[string]string{"e": plaintext}})
 	damaged := string(good.Data["e"][:len(good.Data["e"])-8]) + "c4nary=="
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "damaged", Labels: label}, StringData: map[string]string{"e": damaged}})
+	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "damaged", Labels: label},
+		StringData: map[string]string{"e": damaged}})
 	w.rotateKey()
 
 	token := w.token(w.rotatorPaths()...)
 	var log bytes.Buffer
-	report, runErr := rotator.Run(t.Context(), w.session(w.vault.Address, token), w.kube, w.options(func(o *rotator.Options) {
-		o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug - 10}))
-	}))
+	report, runErr := rotator.Run(t.Context(), w.session(w.vault.Address, token), w.kube,
+		w.options(func(o *rotator.Options) {
+			o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug - 10}))
+		}))
 	if k := only(t, report); !errors.Is(runErr, rotator.ErrIncomplete) || k.Rewrapped != 1 || k.LeftCount != 3 {
 		t.Fatalf("%v: %+v", runErr, k)
 	}
 	said := map[string]any{"log": log.String(), "error": runErr.Error(), "report": report}
 	var err error
-	if said["ConfigMap"], err = w.kube.CoreV1().ConfigMaps(w.ns).Get(t.Context(), rotator.StateName, metav1.GetOptions{}); err != nil {
+	if said["ConfigMap"], err = w.kube.CoreV1().ConfigMaps(w.ns).
+		Get(t.Context(), rotator.StateName, metav1.GetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	events, err := w.kube.CoreV1().Events(w.ns).List(t.Context(), metav1.ListOptions{})
@@ -51,9 +55,11 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	said["Events"] = events
 
-	secrets := map[string]string{"plaintext": plaintext, "plaintext in base64": base64.StdEncoding.EncodeToString([]byte(plaintext)), "token": token}
+	secrets := map[string]string{"plaintext": plaintext,
+		"plaintext in base64": base64.StdEncoding.EncodeToString([]byte(plaintext)), "token": token}
 	for name, text := range map[string][]byte{
-		"ciphertext": good.Data["e"], "rewrapped ciphertext": w.get(w.ns, "good").Data["e"], "copied ciphertext": copied.Data["e"], "damaged ciphertext": []byte(damaged),
+		"ciphertext": good.Data["e"], "rewrapped ciphertext": w.get(w.ns, "good").Data["e"],
+		"copied ciphertext": copied.Data["e"], "damaged ciphertext": []byte(damaged),
 	} {
 		payload := strings.SplitN(string(text), ":", 3)[2]
 		secrets[name] = payload[:24]
@@ -91,7 +97,8 @@ func TestRotatorCannotMoveCiphertext(t *testing.T) {
 	if results[2].Err != nil {
 		t.Errorf("in its place: %v", results[2].Err)
 	}
-	_, err = w.minimal().Encrypt(t.Context(), key, []transit.Item{{Data: []byte("x"), Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
+	_, err = w.minimal().Encrypt(t.Context(), key,
+		[]transit.Item{{Data: []byte("x"), Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("it can make ciphertext of its own: %v", err)
 	}

@@ -64,8 +64,9 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 			// Somebody who is as fast makes this a conflict.
 			l.held, err = l.update(ctx, l.fresh(now))
 		case seen != nil && holderOf(seen) == holderOf(now) && !same(seen, now):
-			return nil, fmt.Errorf("%w: Lease %s/%s is held by %s, which renewed it just now: wait until that run has ended, or stop it",
-				ErrRunning, l.namespace, StateName, holderOf(now))
+			return nil,
+				fmt.Errorf("%w: Lease %s/%s is held by %s, which renewed it just now: wait until that run has ended, or stop it",
+					ErrRunning, l.namespace, StateName, holderOf(now))
 		default:
 			if seen == nil || !same(seen, now) {
 				seen, since = now, time.Now()
@@ -73,7 +74,8 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 			// Renewed or run out, one of both will show.
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("waiting whether %s, who holds Lease %s/%s, is alive: %w", holderOf(now), l.namespace, StateName, context.Cause(ctx))
+				return nil, fmt.Errorf("waiting whether %s, who holds Lease %s/%s, is alive: %w", holderOf(now),
+					l.namespace, StateName, context.Cause(ctx))
 			case <-time.After(min(l.renewEvery(), lasts(now))):
 			}
 			continue
@@ -156,7 +158,8 @@ func (l *lease) release(ctx context.Context) error {
 	free.Spec.HolderIdentity, free.Spec.AcquireTime, free.Spec.RenewTime = nil, nil, nil
 	_, err := l.update(ctx, free)
 	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) { // those: it is not ours any more
-		return fmt.Errorf("releasing Lease %s/%s, which the next run will take when it has run out: %w", l.namespace, StateName, err)
+		return fmt.Errorf("releasing Lease %s/%s, which the next run will take when it has run out: %w", l.namespace,
+			StateName, err)
 	}
 	return nil
 }

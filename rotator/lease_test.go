@@ -18,7 +18,8 @@ import (
 
 func (w *world) lease() *coordinationv1.Lease {
 	w.t.Helper()
-	l, err := w.kube.CoordinationV1().Leases(w.ns).Get(context.WithoutCancel(w.t.Context()), rotator.StateName, metav1.GetOptions{})
+	l, err := w.kube.CoordinationV1().Leases(w.ns).
+		Get(context.WithoutCancel(w.t.Context()), rotator.StateName, metav1.GetOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -31,7 +32,8 @@ func (w *world) storeLease(holder string, seconds int32) {
 	// As of a machine whose clock is far ahead.
 	now := metav1.NewMicroTime(time.Now().Add(100 * time.Hour))
 	l := w.lease()
-	l.Spec = coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now, AcquireTime: &now}
+	l.Spec = coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now,
+		AcquireTime: &now}
 	_, err := w.kube.CoordinationV1().Leases(w.ns).Update(w.t.Context(), l, metav1.UpdateOptions{})
 	if err != nil {
 		w.t.Fatal(err)
@@ -89,7 +91,8 @@ func TestTwoRuns(t *testing.T) {
 		t.Errorf("the key is at version %d, want 2", got)
 	}
 	// A dry run needs no Lease.
-	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(always, func(o *rotator.Options) { o.DryRun = true })); err != nil {
+	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube,
+		w.options(always, func(o *rotator.Options) { o.DryRun = true })); err != nil {
 		t.Errorf("a dry run meanwhile: %v", err)
 	}
 	first.goOn()
@@ -112,7 +115,8 @@ func TestTwoRuns(t *testing.T) {
 func TestLeaseOutlastsPatience(t *testing.T) {
 	renewed := rotator.LeaseDuration / 6 // before the outage began, at most
 	if kept := rotator.LeaseDuration*3/4 - renewed; kept < rotator.RetryKube {
-		t.Errorf("the Lease is given up after %s without the API server, which everything else waits %s for", kept, rotator.RetryKube)
+		t.Errorf("the Lease is given up after %s without the API server, which everything else waits %s for", kept,
+			rotator.RetryKube)
 	}
 }
 
@@ -170,7 +174,8 @@ func TestLeaseIsLost(t *testing.T) {
 			})
 		}, `somebody else has taken it: it is held by "somebody"`},
 		"deleted": {func(w *world) {
-			if err := w.kube.CoordinationV1().Leases(w.ns).Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{}); err != nil {
+			if err := w.kube.CoordinationV1().Leases(w.ns).
+				Delete(w.t.Context(), rotator.StateName, metav1.DeleteOptions{}); err != nil {
 				w.t.Fatal(err)
 			}
 		}, "somebody else has taken it: it was deleted"},
@@ -193,7 +198,8 @@ func TestLeaseIsLost(t *testing.T) {
 				})
 			})
 			report, err := rotator.RunLeased(t.Context(), w.minimal(), kube, w.options(always), time.Second)
-			if err == nil || report == nil || !strings.Contains(err.Error(), "stopped before the end") || !strings.Contains(err.Error(), test.want) {
+			if err == nil || report == nil || !strings.Contains(err.Error(), "stopped before the end") ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
 			<-stopped

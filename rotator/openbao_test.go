@@ -42,7 +42,8 @@ func TestJSONLimit(t *testing.T) {
 	}
 	w.store(w.seal(w.ns, "s", plain))
 	before := refused()
-	report, err := rotator.Run(t.Context(), w.root, w.kube, w.options(retiring(0), func(o *rotator.Options) { o.Rotate = rotator.Always }))
+	report, err := rotator.Run(t.Context(), w.root, w.kube,
+		w.options(retiring(0), func(o *rotator.Options) { o.Rotate = rotator.Always }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,8 @@ func (o *Options) complete() error {
 		if err := ciphertext.CheckName(name); err != nil {
 			errs = append(errs, fmt.Errorf("transit key: %w", err))
 		} else if problems := validation.IsValidLabelValue(name); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("transit key %q cannot be a label, which is how its Secrets are found: %s", name, problems[0]))
+			errs = append(errs, fmt.Errorf("transit key %q cannot be a label, which is how its Secrets are found: %s",
+				name, problems[0]))
 		}
 	}
 	if o.Mount != "" {
@@ -132,7 +133,9 @@ func (o *Options) complete() error {
 		errs = append(errs, fmt.Errorf("retire after %s is negative", o.RetireAfter))
 	}
 	if o.Trim && o.RetireAfter == 0 {
-		errs = append(errs, errors.New("trimming cannot be undone, so retire after may not be 0 with it: what is retired by mistake is rescued in that time"))
+		errs = append(errs,
+			errors.New("trimming cannot be undone, so retire after may not be 0 with it: what is retired by mistake "+
+				"is rescued in that time"))
 	}
 	if o.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("concurrency %d is negative", o.Concurrency))

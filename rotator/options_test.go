@@ -19,13 +19,16 @@ func TestOptionsValidate(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`"a/b" has a slash`, `"-dash" cannot be a label`, `transit mount: "/x"`, `namespace "Upper"`, `label selector "a in ("`,
-		`invalid rotate "maybe": must be auto, always or never`, "max key age", "retire after", "concurrency -1", `namespace "a_b"`} {
+	for _, want := range []string{`"a/b" has a slash`, `"-dash" cannot be a label`, `transit mount: "/x"`,
+		`namespace "Upper"`, `label selector "a in ("`,
+		`invalid rotate "maybe": must be auto, always or never`, "max key age", "retire after", "concurrency -1",
+		`namespace "a_b"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
 	}
-	if _, err := rotator.Run(t.Context(), nil, nil, rotator.Options{Rotate: "maybe"}); err == nil || !strings.Contains(err.Error(), "options of the rotator") {
+	if _, err := rotator.Run(t.Context(), nil, nil, rotator.Options{Rotate: "maybe"}); err == nil ||
+		!strings.Contains(err.Error(), "options of the rotator") {
 		t.Errorf("Run: %v", err)
 	}
 }

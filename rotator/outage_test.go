@@ -152,7 +152,8 @@ func TestOutage(t *testing.T) {
 					t.Errorf("%v; %d rewrapped, want 400", err, k.Rewrapped)
 				}
 			} else {
-				if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(err.Error(), test.err) || !strings.Contains(k.Error, test.err) {
+				if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(err.Error(), test.err) ||
+					!strings.Contains(k.Error, test.err) {
 					t.Errorf("got %v, want %q", err, test.err)
 				}
 				opts.Rotate = rotator.Never
@@ -261,7 +262,8 @@ func TestKubernetesRefusesForNow(t *testing.T) {
 					if test.status == 0 {
 						return nil, reset
 					}
-					text := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d,"message":"not now"}`, reasons[test.status], test.status)
+					text := fmt.Sprintf(
+						`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d,"message":"not now"}`, reasons[test.status], test.status)
 					return &http.Response{StatusCode: test.status, Header: http.Header{"Content-Type": {"application/json"}},
 						Body: io.NopCloser(bytes.NewReader([]byte(text))), Request: r}, nil
 				})

@@ -79,7 +79,8 @@ func (w patcher) patch(ctx context.Context, p part, target int, results []transi
 
 // rewrapAgain rewraps the entries of a part whose Secret was changed meanwhile. The
 // reason says why they stay as they are; empty if they do not.
-func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secret, target int) (p part, results []transit.Result, reason string) {
+func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secret,
+	target int) (p part, results []transit.Result, reason string) {
 	set, err := ciphertext.SettingsOf(current)
 	p = part{secret: current, set: set}
 	p.entries, _ = below(current, target)
@@ -93,8 +94,9 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 	case immutable(current):
 		return p, nil, reasonImmutable
 	case !w.includeManaged && ciphertext.ManagedBy(current) != "":
-		return p, nil, fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
-			"or give --include-managed", ciphertext.ManagedBy(current))
+		return p, nil,
+			fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
+				"or give --include-managed", ciphertext.ManagedBy(current))
 	}
 	if results, err = w.vault.Rewrap(ctx, set.Key, p.items()); err != nil {
 		return p, nil, err.Error()

@@ -38,7 +38,8 @@ func TestConcurrentWriter(t *testing.T) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if _, err := w.kube.CoreV1().Secrets(w.ns).Patch(w.t.Context(), "s", types.JSONPatchType, text, metav1.PatchOptions{}); err != nil {
+		if _, err := w.kube.CoreV1().Secrets(w.ns).
+			Patch(w.t.Context(), "s", types.JSONPatchType, text, metav1.PatchOptions{}); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -107,7 +108,8 @@ func TestConcurrentWriter(t *testing.T) {
 		"is another rotator": {
 			before: func(w *world) act {
 				return once(func(w *world) {
-					if _, err := rotator.Run(w.t.Context(), w.root, w.kube, w.options(func(o *rotator.Options) { o.StateNamespace = rotator.DefaultStateNamespace })); err != nil {
+					if _, err := rotator.Run(w.t.Context(), w.root, w.kube,
+						w.options(func(o *rotator.Options) { o.StateNamespace = rotator.DefaultStateNamespace })); err != nil {
 						w.t.Error(err)
 					}
 				})
@@ -140,7 +142,8 @@ func TestConcurrentWriter(t *testing.T) {
 			w.rotateKey()
 			tries := 0
 			kube := w.client(beforePatch(func(n int) { act(w, n); tries++ }))
-			report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
+			report, err := rotator.Run(t.Context(), w.minimal(), kube,
+				w.options(func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
 			k := only(t, report)
 			switch {
 			case test.left == "" && err != nil:
@@ -252,7 +255,8 @@ func TestOneBadEntryDoesNotStopTheOthers(t *testing.T) {
 			t.Errorf("left %v, want %s with %q", l, x.place, x.reason)
 		}
 	}
-	if report.LeftCount != 1 || report.Left[0].Name != "misspelt" || !strings.Contains(report.Left[0].Reason, `unknown scope "srtict"`) {
+	if report.LeftCount != 1 || report.Left[0].Name != "misspelt" ||
+		!strings.Contains(report.Left[0].Reason, `unknown scope "srtict"`) {
 		t.Errorf("strays: %v, want misspelt", report.Left)
 	}
 	text, err := json.Marshal(report)
@@ -291,7 +295,8 @@ func TestWritesInParallel(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options(func(o *rotator.Options) { o.Concurrency = together }))
+	report, err := rotator.Run(t.Context(), w.minimal(), kube,
+		w.options(func(o *rotator.Options) { o.Concurrency = together }))
 	if err != nil || only(t, report).Rewrapped != secrets || most.Load() != together {
 		t.Errorf("%v, %+v, at most %d at a time", err, only(t, report), most.Load())
 	}

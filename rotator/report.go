@@ -148,7 +148,8 @@ const (
 )
 
 // Obstacles are all that there are.
-var Obstacles = []Obstacle{ObstacleError, ObstacleUnread, ObstacleUnlabelled, ObstacleLeft, ObstaclePending, ObstacleBack}
+var Obstacles = []Obstacle{ObstacleError, ObstacleUnread, ObstacleUnlabelled, ObstacleLeft, ObstaclePending,
+	ObstacleBack}
 
 // Left is an entry, or a whole Secret or namespace, that is not at its target.
 type Left struct {

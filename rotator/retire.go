@@ -19,14 +19,17 @@ func (r *run) retire(ctx context.Context, found *inventory) {
 	for _, k := range r.report.Keys {
 		if r.Retire {
 			k.Retire = r.retireKey(ctx, k, found, blocked)
-			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to", k.Retire.To, "reason", k.Retire.Reason)
+			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to",
+				k.Retire.To, "reason", k.Retire.Reason)
 			for _, l := range k.Retire.WouldBreak {
-				r.Log.Warn("would break", "key", k.key().String(), "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+				r.Log.Warn("would break", "key", k.key().String(), "place",
+					entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
 			}
 		}
 		if r.Trim {
 			k.Trim = r.trimKey(ctx, k, found, blocked)
-			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To, "reason", k.Trim.Reason)
+			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To,
+				"reason", k.Trim.Reason)
 		}
 	}
 }
@@ -48,7 +51,8 @@ func (r *run) canSeeAll(ctx context.Context, found *inventory) obstacle {
 		return obstaclef(ObstacleUnread, found.unread, "not everything can be seen: %s", found.unread[0])
 	}
 	if found.unassigned.LeftCount > 0 {
-		return obstaclef(ObstacleUnlabelled, found.unassigned.Left, "%d Secrets do not say what key they belong to, such as %s", found.unassigned.LeftCount, found.unassigned.Left[0])
+		return obstaclef(ObstacleUnlabelled, found.unassigned.Left,
+			"%d Secrets do not say what key they belong to, such as %s", found.unassigned.LeftCount, found.unassigned.Left[0])
 	}
 	// A ciphertext Secret that lost its label is one that no listing by label has.
 	var lost Remainder
@@ -59,7 +63,8 @@ func (r *run) canSeeAll(ctx context.Context, found *inventory) obstacle {
 		return obstaclef(ObstacleUnread, unread, "not everything can be seen: %s", unread[0])
 	}
 	if lost.LeftCount > 0 {
-		return obstaclef(ObstacleUnlabelled, lost.Left, "%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
+		return obstaclef(ObstacleUnlabelled, lost.Left,
+			"%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
 	}
 	return obstacle{}
 }
@@ -72,11 +77,14 @@ func (r *run) unfinished(k *KeyReport, t *keyCount, blocked obstacle) obstacle {
 	case blocked.kind != "":
 		return blocked
 	case t.left.LeftCount > 0:
-		return obstaclef(ObstacleLeft, t.left.Left, "%d entries are left and would never open again, such as %s", t.left.LeftCount, t.left.Left[0])
+		return obstaclef(ObstacleLeft, t.left.Left, "%d entries are left and would never open again, such as %s",
+			t.left.LeftCount, t.left.Left[0])
 	case t.pending > 0:
 		return obstaclef(ObstaclePending, nil, "%d entries are still below version %d", t.pending, k.Target)
 	case k.BackCount > 0:
-		return obstaclef(ObstacleBack, k.Back, "%d entries came back from somewhere, and would again when they do not open any more, such as %s", k.BackCount, k.Back[0])
+		return obstaclef(ObstacleBack, k.Back,
+			"%d entries came back from somewhere, and would again when they do not open any more, such as %s",
+			k.BackCount, k.Back[0])
 	}
 	return obstacle{}
 }
@@ -114,11 +122,14 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, found *inventory, blo
 	}
 	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), info, to)
 	if err != nil {
-		err = transit.WithHint(err, "retiring needs update on "+k.key().String()+"/config, which a rotator otherwise does not have")
+		err = transit.WithHint(err, "retiring needs update on "+k.key().String()+
+			"/config, which a rotator otherwise does not have")
 		k.fail(err)
 		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: ObstacleError}
 	}
 	info.MinDecryptionVersion = to
 	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
-	return &RetireReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("no entry below version %d has been seen since %s", to, cleanSince[to].UTC().Format(time.RFC3339))}
+	return &RetireReport{From: from, To: to, Done: true,
+		Reason: fmt.Sprintf("no entry below version %d has been seen since %s",
+			to, cleanSince[to].UTC().Format(time.RFC3339))}
 }

@@ -44,7 +44,8 @@ func TestRetire(t *testing.T) {
 		t.Errorf("retired without being asked to: %+v", r)
 	}
 	r := run(retiring(week), at(week-time.Hour))
-	if r.Done || r.Blocked != "" || w.keyInfo().MinDecryptionVersion != 1 || !strings.Contains(r.Reason, "no entry below version 2 has been seen since") {
+	if r.Done || r.Blocked != "" || w.keyInfo().MinDecryptionVersion != 1 ||
+		!strings.Contains(r.Reason, "no entry below version 2 has been seen since") {
 		t.Errorf("before its time: %+v", r)
 	}
 	r = run(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true })
@@ -77,7 +78,8 @@ func TestRetire(t *testing.T) {
 	w.rotateKey()
 	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 ||
+		!strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
 		t.Errorf("%v, left %v", err, k.Left)
 	}
 	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are left") {
@@ -93,14 +95,16 @@ func TestRetireWithDailyRotation(t *testing.T) {
 	const day = 24 * time.Hour
 	want := []int{1, 1, 1, 2, 3, 4}
 	for n, min := range want {
-		report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(3*day), at(time.Duration(n)*(day+time.Minute)), func(o *rotator.Options) {
-			o.Rotate = rotator.Always
-		}))
+		report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
+			w.options(retiring(3*day), at(time.Duration(n)*(day+time.Minute)), func(o *rotator.Options) {
+				o.Rotate = rotator.Always
+			}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := w.keyInfo(); got.Latest != n+2 || got.MinDecryptionVersion != min {
-			t.Errorf("day %d: newest %d, oldest that opens %d, want %d and %d: %+v", n, got.Latest, got.MinDecryptionVersion, n+2, min, only(t, report).Retire)
+			t.Errorf("day %d: newest %d, oldest that opens %d, want %d and %d: %+v", n, got.Latest,
+				got.MinDecryptionVersion, n+2, min, only(t, report).Retire)
 		}
 	}
 }
@@ -122,7 +126,8 @@ func TestRetireClockStartsAgain(t *testing.T) {
 	// In a week's time an old entry is there, and gone again at once. A run that
 	// only looks at its namespace is enough to see it.
 	w.store(old)
-	dry, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true }))
+	dry, err := rotator.Run(t.Context(), w.retirer(), w.kube,
+		w.options(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true }))
 	if err != nil || !strings.Contains(only(t, dry).Retire.Reason, "1 entries are still below version 2") {
 		t.Errorf("dry run: %v, %+v", err, only(t, dry).Retire)
 	}
@@ -133,7 +138,8 @@ func TestRetireClockStartsAgain(t *testing.T) {
 	if s, err = w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(at(week+time.Hour), broken)); !errors.Is(err, rotator.ErrIncomplete) {
+	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(at(week+time.Hour), broken)); !errors.Is(err,
+		rotator.ErrIncomplete) {
 		t.Fatal(err)
 	}
 	if err := w.kube.CoreV1().Secrets(w.ns).Delete(t.Context(), s.Name, metav1.DeleteOptions{}); err != nil {
@@ -167,7 +173,8 @@ func TestRetireIsRefused(t *testing.T) {
 		"an old entry is in another namespace": {
 			arrange: func(w *world, other string) { w.store(w.seal(other, "old", map[string]string{"e": "x"})) },
 			change:  func(o *rotator.Options, w *world) { o.Namespaces = []string{w.ns} },
-			want:    "1 entries are left and would never open again, such as NS-other/old/e: has key version 1 instead of 2", blocked: rotator.ObstacleLeft,
+			want: "1 entries are left and would never open again, such as NS-other/old/e: has key version 1 " +
+				"instead of 2", blocked: rotator.ObstacleLeft,
 		},
 		"the selector passes over an old entry": {
 			arrange: func(w *world, other string) { w.store(w.seal(w.ns, "old", map[string]string{"e": "x"})) },
@@ -188,7 +195,8 @@ func TestRetireIsRefused(t *testing.T) {
 				s.Labels = nil
 				w.store(s)
 			},
-			want: "1 ciphertext Secrets do not say what key they belong to, such as NS/lost", blocked: rotator.ObstacleUnlabelled,
+			want:    "1 ciphertext Secrets do not say what key they belong to, such as NS/lost",
+			blocked: rotator.ObstacleUnlabelled,
 		},
 	}
 	for name, test := range tests {
@@ -224,7 +232,8 @@ func TestRetireNarrowedAndNothingLeft(t *testing.T) {
 	w := newWorld(t)
 	w.rotateKey()
 	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0), func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
+	report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
+		w.options(retiring(0), func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
 	if err != nil || !only(t, report).Retire.Done {
 		t.Errorf("%v, %+v", err, only(t, report).Retire)
 	}
@@ -251,7 +260,8 @@ func TestRetireWithoutTheRight(t *testing.T) {
 	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
 	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(retiring(0)))
 	if !errors.Is(err, rotator.ErrIncomplete) || only(t, report).Retire.Blocked != rotator.ObstacleError ||
-		report.Result != rotator.ResultFailed || !strings.Contains(only(t, report).Retire.Reason, "retiring needs update on transit/keys/"+w.key+"/config") {
+		report.Result != rotator.ResultFailed || !strings.Contains(only(t, report).Retire.Reason,
+		"retiring needs update on transit/keys/"+w.key+"/config") {
 		t.Errorf("%v, %+v", err, only(t, report).Retire)
 	}
 }
@@ -277,7 +287,8 @@ func TestSummary(t *testing.T) {
 	if err := json.Unmarshal([]byte(m.Data["transit__"+w.key]), &got); err != nil {
 		t.Fatalf("%v in %v", err, m.Data)
 	}
-	if got.Mount != "transit" || got.Name != w.key || got.Target != 2 || got.Rewrapped != 1 || got.Versions[2] != 1 || got.NoneBelowSince[2].IsZero() || time.Since(got.Finished) > time.Minute {
+	if got.Mount != "transit" || got.Name != w.key || got.Target != 2 || got.Rewrapped != 1 || got.Versions[2] != 1 ||
+		got.NoneBelowSince[2].IsZero() || time.Since(got.Finished) > time.Minute {
 		t.Errorf("summary: %+v", got)
 	}
 	if !strings.Contains(m.Data["run"], `"finished"`) {

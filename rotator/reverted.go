@@ -27,7 +27,10 @@ func (b *PutBack) note(secret *corev1.Secret, ref entryRef, version int) {
 	}
 	b.BackCount++
 	if len(b.Back) < maxLeft {
-		b.Back = append(b.Back, ref.left(fmt.Sprintf("is back at key version %d after it was rewrapped to %d: an old manifest was applied or a backup restored: rewrap it where it came from (secretmanager rewrap FILE)", version, was)))
+		b.Back = append(b.Back,
+			ref.left(
+				fmt.Sprintf("is back at key version %d after it was rewrapped to %d: an old manifest was applied "+
+					"or a backup restored: rewrap it where it came from (secretmanager rewrap FILE)", version, was)))
 	}
 }
 

@@ -58,7 +58,8 @@ func TestOldManifestIsAppliedAgain(t *testing.T) {
 			manifest := w.seal(w.ns, "s", map[string]string{"a": "x", "b": "y"})
 			run := func(change ...func(*rotator.Options)) *rotator.KeyReport {
 				t.Helper()
-				report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(append([]func(*rotator.Options){retiring(0)}, change...)...))
+				report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
+					w.options(append([]func(*rotator.Options){retiring(0)}, change...)...))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -93,13 +94,15 @@ func TestOldManifestIsAppliedAgain(t *testing.T) {
 			if k.Rewrapped != 2 || k.LeftCount != 0 {
 				t.Errorf("rewrapped %d, left %v", k.Rewrapped, k.Left)
 			}
-			if r := k.Retire; r.Done || !strings.Contains(r.Reason, "2 entries came back from somewhere") || !cmp.Equal(r.WouldBreak, k.Back) {
+			if r := k.Retire; r.Done || !strings.Contains(r.Reason, "2 entries came back from somewhere") ||
+				!cmp.Equal(r.WouldBreak, k.Back) {
 				t.Errorf("retire: %+v", r)
 			}
 			if got := w.plain(w.ns, "s"); got["a"] != "x" || got["b"] != "y" {
 				t.Errorf("entries %v", got)
 			}
-			if summary := w.state().Data["transit__"+w.key]; !strings.Contains(summary, `"backCount": 2`) || !strings.Contains(summary, "wouldBreak") {
+			if summary := w.state().Data["transit__"+w.key]; !strings.Contains(summary, `"backCount": 2`) ||
+				!strings.Contains(summary, "wouldBreak") {
 				t.Errorf("the summary is %s", summary)
 			}
 			// Once it stays away, all is as ever.
@@ -188,7 +191,9 @@ func TestRewrapNotesItself(t *testing.T) {
 		if n > 0 {
 			return
 		}
-		w.patch(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bare", Annotations: map[string]string{"note": "keep me"}}},
+		w.patch(
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bare",
+				Annotations: map[string]string{"note": "keep me"}}},
 			types.StrategicMergePatchType, metav1.PatchOptions{})
 	}))
 	if _, err := rotator.Run(t.Context(), w.minimal(), kube, w.options()); err != nil {
@@ -214,7 +219,8 @@ func TestOldManifestAfterRetirement(t *testing.T) {
 	w.rotateKey()
 	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
 	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.BackCount != 1 || k.LeftCount != 1 || !strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
+	if !errors.Is(err, rotator.ErrIncomplete) || k.BackCount != 1 || k.LeftCount != 1 ||
+		!strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
 		t.Errorf("%v: back %v, left %v", err, k.Back, k.Left)
 	}
 	if r := k.Retire; r.Done || !cmp.Equal(r.WouldBreak, k.Left) {

@@ -68,7 +68,9 @@ func (r *run) due(info transit.KeyInfo, t *keyCount) (bool, string) {
 	case beyond > 0:
 		// A version made now would have the number of one that is lost, and what
 		// is lost would look as if it were current.
-		return false, fmt.Sprintf("%d entries are of versions that the key does not have: it was restored from an older backup, or they come from another Vault: encrypt them again first", beyond)
+		return false,
+			fmt.Sprintf("%d entries are of versions that the key does not have: it was restored from an older "+
+				"backup, or they come from another Vault: encrypt them again first", beyond)
 	case r.Rotate == Always:
 		return true, "asked for in any case"
 	case info.AutoRotatePeriod > 0:

@@ -20,15 +20,17 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 		rotated bool
 		reason  string
 	}{
-		"auto, Vault does it":     {later: 25 * time.Hour, period: "720h", reason: "Vault rotates it by itself every 720h0m0s"},
+		"auto, Vault does it": {later: 25 * time.Hour, period: "720h",
+			reason: "Vault rotates it by itself every 720h0m0s"},
 		"always, also Vault":      {mode: rotator.Always, period: "720h", rotated: true, reason: "asked for"},
 		"auto, young":             {later: 23 * time.Hour, reason: "due after 24h0m0s"},
 		"auto, old":               {later: 25 * time.Hour, rotated: true, reason: "more than 24h0m0s"},
 		"auto, older than wanted": {later: 2 * time.Hour, age: time.Hour, rotated: true, reason: "more than 1h0m0s"},
-		"auto, old, work left":    {later: 25 * time.Hour, below: true, reason: "1 entries are still below version 2 and come first"},
-		"always, young":           {mode: rotator.Always, rotated: true, reason: "asked for"},
-		"always, work left":       {mode: rotator.Always, below: true, rotated: true, reason: "asked for"},
-		"never, old":              {mode: rotator.Never, later: 25 * time.Hour, reason: "asked not to"},
+		"auto, old, work left": {later: 25 * time.Hour, below: true,
+			reason: "1 entries are still below version 2 and come first"},
+		"always, young":     {mode: rotator.Always, rotated: true, reason: "asked for"},
+		"always, work left": {mode: rotator.Always, below: true, rotated: true, reason: "asked for"},
+		"never, old":        {mode: rotator.Never, later: 25 * time.Hour, reason: "asked not to"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,9 +93,10 @@ func TestRotateIsNotRepeated(t *testing.T) {
 				}
 				http.Error(rw, `{"errors":["internal error"]}`, http.StatusInternalServerError)
 			})
-			report, err := rotator.Run(t.Context(), w.session(address, w.token(w.rotatorPaths()...)), w.kube, w.options(func(o *rotator.Options) {
-				o.Rotate = rotator.Always
-			}))
+			report, err := rotator.Run(t.Context(), w.session(address, w.token(w.rotatorPaths()...)), w.kube,
+				w.options(func(o *rotator.Options) {
+					o.Rotate = rotator.Always
+				}))
 			k := only(t, report)
 			if asked != 1 || w.keyInfo().Latest != test.latest {
 				t.Errorf("asked to rotate %d times, now at version %d, want 1 and %d", asked, w.keyInfo().Latest, test.latest)
@@ -113,9 +116,12 @@ func TestKeyThatCannotBeUsed(t *testing.T) {
 		paths func(w *world) []string
 		want  string
 	}{
-		"no policy": {func(w *world) []string { return []string{"transit/keys/other"} }, "check the names of key and mount, and that the policy has read on transit/keys/"},
-		"no rewrap": {func(w *world) []string { return w.rotatorPaths()[:2] }, "check that the policy has update on transit/rewrap/"},
-		"no rotate": {func(w *world) []string { p := w.rotatorPaths(); return []string{p[0], p[2]} }, "check that the policy has update on transit/keys/"},
+		"no policy": {func(w *world) []string { return []string{"transit/keys/other"} },
+			"check the names of key and mount, and that the policy has read on transit/keys/"},
+		"no rewrap": {func(w *world) []string { return w.rotatorPaths()[:2] },
+			"check that the policy has update on transit/rewrap/"},
+		"no rotate": {func(w *world) []string { p := w.rotatorPaths(); return []string{p[0], p[2]} },
+			"check that the policy has update on transit/keys/"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +153,8 @@ func TestKeyThatCannotBeUsed(t *testing.T) {
 	}
 	t.Run("misspelt", func(t *testing.T) {
 		w := newWorld(t)
-		report, err := rotator.Run(t.Context(), w.root, w.kube, w.options(func(o *rotator.Options) { o.Keys = []string{w.key + "x"} }))
+		report, err := rotator.Run(t.Context(), w.root, w.kube,
+			w.options(func(o *rotator.Options) { o.Keys = []string{w.key + "x"} }))
 		if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(only(t, report).Error, "check the names") {
 			t.Errorf("got %v, %+v", err, report)
 		}

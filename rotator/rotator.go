@@ -200,7 +200,8 @@ func (r *run) plan(ctx context.Context) error {
 		return err
 	}
 	if len(r.Namespaces) == 0 && len(r.inventory.unread) > 0 {
-		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces that take part", r.inventory.unread[0].Reason)
+		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces that take part",
+			r.inventory.unread[0].Reason)
 	}
 	for _, name := range r.Keys {
 		mounts := 0
@@ -229,7 +230,8 @@ func (r *run) plan(ctx context.Context) error {
 		return strings.Compare(a.key().String(), b.key().String())
 	})
 	r.secrets = r.inventory.seen
-	r.Log.Info("plan", "secrets", r.inventory.seen, "keys", len(r.report.Keys), "malformed", r.inventory.unassigned.LeftCount)
+	r.Log.Info("plan", "secrets", r.inventory.seen, "keys", len(r.report.Keys), "malformed",
+		r.inventory.unassigned.LeftCount)
 	return nil
 }
 
@@ -290,7 +292,8 @@ func (r *run) progress(p Progress) {
 	defer r.telling.Unlock()
 	if now := r.Now(); now.Sub(r.logged) >= logEvery {
 		r.logged = now
-		r.Log.Info("progress", "phase", p.Phase, "done", p.Done, "total", p.Total, "since", now.Sub(r.report.Started).Round(time.Second).String())
+		r.Log.Info("progress", "phase", p.Phase, "done", p.Done, "total", p.Total, "since",
+			now.Sub(r.report.Started).Round(time.Second).String())
 	}
 	if r.Options.Progress != nil {
 		r.Options.Progress(p)

@@ -76,7 +76,8 @@ func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
 	// key, ciphertext of the key without its label.
 	other := w.key + "-other"
 	w.newKey(other, true)
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain"}, StringData: map[string]string{"a": "b"}})
+	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain"},
+		StringData: map[string]string{"a": "b"}})
 	s := w.seal(w.ns, "unlabelled", map[string]string{"a": "b"})
 	s.Labels, s.Type = nil, corev1.SecretTypeOpaque
 	w.store(s)
@@ -190,8 +191,9 @@ func TestRunNarrowed(t *testing.T) {
 		change func(*rotator.Options, string)
 		want   []string
 	}{
-		"by namespaces": {func(o *rotator.Options, ns string) { o.Namespaces = []string{ns + "-0", ns + "-2"} }, []string{"0/a", "0/b", "2/a", "2/b"}},
-		"by selector":   {func(o *rotator.Options, ns string) { o.Selector = "name in (b)" }, []string{"0/b", "1/b", "2/b"}},
+		"by namespaces": {func(o *rotator.Options, ns string) { o.Namespaces = []string{ns + "-0", ns + "-2"} },
+			[]string{"0/a", "0/b", "2/a", "2/b"}},
+		"by selector": {func(o *rotator.Options, ns string) { o.Selector = "name in (b)" }, []string{"0/b", "1/b", "2/b"}},
 		"by both": {func(o *rotator.Options, ns string) {
 			o.Selector, o.Namespaces = "name=a", []string{ns + "-1"}
 		}, []string{"1/a"}},
@@ -292,7 +294,8 @@ func TestRunDryChangesNothing(t *testing.T) {
 		t.Errorf("got %v, want ErrIncomplete for the immutable Secret", err)
 	}
 	k := only(t, report)
-	if k.Target != 3 || k.After != 2 || k.Rotated || k.Pending != 4 || k.Rewrapped != 0 || k.LeftCount != 1 || k.Left[0].Name != "fixed" {
+	if k.Target != 3 || k.After != 2 || k.Rotated || k.Pending != 4 || k.Rewrapped != 0 || k.LeftCount != 1 ||
+		k.Left[0].Name != "fixed" {
 		t.Errorf("report: %+v", k)
 	}
 	if want := "would be rotated: asked for in any case"; k.RotateReason != want {

@@ -131,7 +131,8 @@ var ErrNotInstalled = errors.New("the rotator is not installed in this namespace
 // stateError is the error about the ConfigMap or the Lease of a namespace.
 func stateError(doing, namespace string, err error) error {
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, which have it, or name another namespace with --state-namespace (%w)",
+		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, which have it, or name another "+
+			"namespace with --state-namespace (%w)",
 			doing, namespace, StateName, ErrNotInstalled, err)
 	}
 	return fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it", doing, namespace, StateName, err)
@@ -157,9 +158,11 @@ func (r *run) loadState(ctx context.Context) error {
 			Mount, Name string
 			history
 		}
-		if err := json.Unmarshal([]byte(text), &k); err != nil || entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
+		if err := json.Unmarshal([]byte(text), &k); err != nil ||
+			entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
 			// To know nothing is safe: it only makes retirement wait longer.
-			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap", r.StateNamespace+"/"+StateName, "entry", entry)
+			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap",
+				r.StateNamespace+"/"+StateName, "entry", entry)
 			continue
 		}
 		known := r.state.of(ciphertext.Key{Mount: k.Mount, Name: k.Name})

@@ -21,16 +21,22 @@ func TestCleanSinceObserve(t *testing.T) {
 		partial bool
 		want    cleanSince
 	}{
-		"all at the target":              {min: 1, target: 3, oldest: 3, want: cleanSince{2: now, 3: now}},
-		"one behind":                     {min: 1, target: 3, oldest: 2, want: cleanSince{2: now}},
-		"nothing gone":                   {min: 1, target: 3, oldest: 1, want: cleanSince{}},
-		"what was cleanSince stays gone": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, want: cleanSince{2: then, 3: now}},
-		"what came back is not":          {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2, want: cleanSince{2: then}},
-		"a partial look adds nothing":    {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, partial: true, want: cleanSince{2: then}},
-		"a partial look takes away":      {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2, partial: true, want: cleanSince{2: then}},
-		"retired versions are forgotten": {had: cleanSince{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5, want: cleanSince{4: then, 5: now}},
-		"a key restored from a backup":   {had: cleanSince{2: then, 9: then}, min: 1, target: 3, oldest: 3, want: cleanSince{2: then, 3: now}},
-		"an entry from the future":       {min: 1, target: 2, oldest: 7, want: cleanSince{2: now}},
+		"all at the target": {min: 1, target: 3, oldest: 3, want: cleanSince{2: now, 3: now}},
+		"one behind":        {min: 1, target: 3, oldest: 2, want: cleanSince{2: now}},
+		"nothing gone":      {min: 1, target: 3, oldest: 1, want: cleanSince{}},
+		"what was cleanSince stays gone": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3,
+			want: cleanSince{2: then, 3: now}},
+		"what came back is not": {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2,
+			want: cleanSince{2: then}},
+		"a partial look adds nothing": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, partial: true,
+			want: cleanSince{2: then}},
+		"a partial look takes away": {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2,
+			partial: true, want: cleanSince{2: then}},
+		"retired versions are forgotten": {had: cleanSince{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5,
+			want: cleanSince{4: then, 5: now}},
+		"a key restored from a backup": {had: cleanSince{2: then, 9: then}, min: 1, target: 3, oldest: 3,
+			want: cleanSince{2: then, 3: now}},
+		"an entry from the future": {min: 1, target: 2, oldest: 7, want: cleanSince{2: now}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -45,7 +45,8 @@ var (
 
 // steps are all at which a run may be killed, in about their order.
 var steps = []step{
-	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep, afterPatch,
+	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep,
+	afterPatch,
 	beforeConfig, afterConfig, beforeTrim, afterTrim, beforeSummary, afterSummary,
 }
 

@@ -55,7 +55,9 @@ func ReadSummary(m *corev1.ConfigMap) (*Summary, error) {
 	if text, ok := m.Data[runEntry]; ok {
 		last := runState{Report: &Report{}}
 		if err := json.Unmarshal([]byte(text), &last); err != nil {
-			return nil, fmt.Errorf("entry %s of ConfigMap %s/%s is not what a run of the rotator wrote: %w: remove it, the next run writes it anew", runEntry, m.Namespace, m.Name, err)
+			return nil,
+				fmt.Errorf("entry %s of ConfigMap %s/%s is not what a run of the rotator wrote: %w: remove it, "+
+					"the next run writes it anew", runEntry, m.Namespace, m.Name, err)
 		}
 		s.Started, s.Finished, s.Result, s.Unassigned = last.Started, last.Finished, last.Result, last.LeftCount
 		if last.LastDone != nil {

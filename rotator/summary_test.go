@@ -36,10 +36,12 @@ func TestSummaryOfRuns(t *testing.T) {
 	}
 	first := summary()
 	k := first.Keys[0]
-	if first.Result != rotator.ResultDone || !first.LastDone.Equal(first.Finished) || first.Finished.Before(first.Started) || time.Since(first.Finished) > time.Minute {
+	if first.Result != rotator.ResultDone || !first.LastDone.Equal(first.Finished) ||
+		first.Finished.Before(first.Started) || time.Since(first.Finished) > time.Minute {
 		t.Errorf("after a run that did all: %+v", first)
 	}
-	if k.Name != w.key || k.Target != 2 || !k.Verified() || k.Oldest != 2 || k.Versions[2] != 2 || k.Opens() != 1 || time.Since(k.CleanSince) > time.Minute || !k.RetiredSince.IsZero() {
+	if k.Name != w.key || k.Target != 2 || !k.Verified() || k.Oldest != 2 || k.Versions[2] != 2 || k.Opens() != 1 ||
+		time.Since(k.CleanSince) > time.Minute || !k.RetiredSince.IsZero() {
 		t.Errorf("its key: %+v", k)
 	}
 
@@ -51,7 +53,8 @@ func TestSummaryOfRuns(t *testing.T) {
 	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options()); !errors.Is(err, rotator.ErrIncomplete) {
 		t.Fatal(err)
 	}
-	if got := summary(); got.Result != rotator.ResultLeft || !got.LastDone.Equal(first.Finished) || got.Finished.Equal(first.Finished) || got.Keys[0].Failed != 1 {
+	if got := summary(); got.Result != rotator.ResultLeft || !got.LastDone.Equal(first.Finished) ||
+		got.Finished.Equal(first.Finished) || got.Keys[0].Failed != 1 {
 		t.Errorf("after one that left something: %+v", got)
 	}
 
@@ -61,7 +64,8 @@ func TestSummaryOfRuns(t *testing.T) {
 	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0))); err != nil {
 		t.Fatal(err)
 	}
-	if k := summary().Keys[0]; k.MinDecryption != 1 || k.Opens() != 3 || k.RetiredSince.IsZero() || !k.CleanSince.IsZero() {
+	if k := summary().Keys[0]; k.MinDecryption != 1 || k.Opens() != 3 || k.RetiredSince.IsZero() ||
+		!k.CleanSince.IsZero() {
 		t.Errorf("after a retirement: %+v", k)
 	}
 }
@@ -94,22 +98,27 @@ func TestReadSummary(t *testing.T) {
 	if got := strings.Join(names, " "); got != "a b" {
 		t.Errorf("keys: %s", got)
 	}
-	if s.Result != rotator.ResultLeft || s.Unassigned != 2 || !s.LastDone.Equal(at("2026-01-08T03:01:00Z")) || s.Finished.Sub(s.Started) != time.Minute {
+	if s.Result != rotator.ResultLeft || s.Unassigned != 2 || !s.LastDone.Equal(at("2026-01-08T03:01:00Z")) ||
+		s.Finished.Sub(s.Started) != time.Minute {
 		t.Errorf("run: %+v", s)
 	}
-	if k := s.Keys[0]; !k.CleanSince.Equal(at("2026-01-02T00:00:00Z")) || !k.RetiredSince.Equal(at("2026-01-01T00:00:00Z")) {
+	if k := s.Keys[0]; !k.CleanSince.Equal(at("2026-01-02T00:00:00Z")) ||
+		!k.RetiredSince.Equal(at("2026-01-01T00:00:00Z")) {
 		t.Errorf("key: %+v", k)
 	}
 
 	// As written by a version that noted neither.
-	s, err = rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{"run": `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:00Z","keys":null,"leftCount":0}`}})
+	s, err = rotator.ReadSummary(
+		&corev1.ConfigMap{
+			Data: map[string]string{"run": `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:00Z","keys":null,"leftCount":0}`}})
 	if err != nil || s.Result != "" || !s.LastDone.IsZero() || s.Finished.IsZero() {
 		t.Errorf("an older one: %v, %+v", err, s)
 	}
 	if s, err := rotator.ReadSummary(&corev1.ConfigMap{}); err != nil || !s.Finished.IsZero() || len(s.Keys) > 0 {
 		t.Errorf("no run yet: %v, %+v", err, s)
 	}
-	if _, err := rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{"run": "["}}); err == nil || !strings.Contains(err.Error(), "the next run writes it anew") {
+	if _, err := rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{"run": "["}}); err == nil ||
+		!strings.Contains(err.Error(), "the next run writes it anew") {
 		t.Errorf("nonsense about the run: %v", err)
 	}
 }

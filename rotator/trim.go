@@ -47,11 +47,13 @@ func (r *run) trimKey(ctx context.Context, k *KeyReport, found *inventory, block
 	err = r.vault.Trim(ctx, k.key(), info, to)
 	if err != nil {
 		if now, readErr := r.vault.Key(ctx, k.key()); readErr != nil || now.MinAvailableVersion < to {
-			err = transit.WithHint(err, "trimming needs update on "+k.key().String()+"/config and /trim, which a rotator otherwise does not have")
+			err = transit.WithHint(err, "trimming needs update on "+k.key().String()+
+				"/config and /trim, which a rotator otherwise does not have")
 			k.fail(err)
 			return not("%s", err)
 		}
 		r.Log.Warn("trimming answered with an error, and took all the same", "key", k.key().String(), "error", err)
 	}
-	return &TrimReport{From: from, To: to, Done: true, Reason: fmt.Sprintf("all below version %d has been retired since %s", to, refused[to].UTC().Format(time.RFC3339))}
+	return &TrimReport{From: from, To: to, Done: true,
+		Reason: fmt.Sprintf("all below version %d has been retired since %s", to, refused[to].UTC().Format(time.RFC3339))}
 }

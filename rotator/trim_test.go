@@ -16,7 +16,8 @@ const week = 7 * 24 * time.Hour
 // trimmer is a session that may also retire and trim.
 func (w *world) trimmer() *transit.Session {
 	w.t.Helper()
-	return w.session(w.vault.Address, w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...))
+	return w.session(w.vault.Address,
+		w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...))
 }
 
 func trimming(o *rotator.Options) { o.Trim, o.RetireAfter = true, week }
@@ -33,7 +34,8 @@ func retiredWorld(t *testing.T) *world {
 
 func (w *world) trim(change ...func(*rotator.Options)) *rotator.TrimReport {
 	w.t.Helper()
-	report, err := rotator.Run(w.t.Context(), w.trimmer(), w.kube, w.options(append([]func(*rotator.Options){trimming}, change...)...))
+	report, err := rotator.Run(w.t.Context(), w.trimmer(), w.kube,
+		w.options(append([]func(*rotator.Options){trimming}, change...)...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -42,7 +44,8 @@ func (w *world) trim(change ...func(*rotator.Options)) *rotator.TrimReport {
 
 func TestTrim(t *testing.T) {
 	w := retiredWorld(t)
-	if report, err := rotator.Run(t.Context(), w.trimmer(), w.kube, w.options(at(-week))); err != nil || only(t, report).Trim != nil {
+	if report, err := rotator.Run(t.Context(), w.trimmer(), w.kube, w.options(at(-week))); err != nil ||
+		only(t, report).Trim != nil {
 		t.Errorf("trimmed without being asked to: %v, %+v", err, only(t, report).Trim)
 	}
 	// That run has seen what is retired, a week ago.
@@ -164,7 +167,8 @@ func TestTrimIsRefused(t *testing.T) {
 			if when < 0 {
 				continue
 			}
-			if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(only(t, report).Trim.Reason, "trimming needs update on transit/keys/"+w.key+"/config and /trim") {
+			if !errors.Is(err, rotator.ErrIncomplete) ||
+				!strings.Contains(only(t, report).Trim.Reason, "trimming needs update on transit/keys/"+w.key+"/config and /trim") {
 				t.Errorf("%v, %+v", err, only(t, report).Trim)
 			}
 		}

@@ -147,9 +147,11 @@ func (w *world) minimal() *transit.Session {
 }
 
 // seal returns a ciphertext Secret of the world's key that is not stored yet.
-func (w *world) seal(namespace, name string, entries map[string]string, change ...func(*secretmanager.Spec)) *corev1.Secret {
+func (w *world) seal(namespace, name string, entries map[string]string,
+	change ...func(*secretmanager.Spec)) *corev1.Secret {
 	w.t.Helper()
-	spec := secretmanager.Spec{Namespace: namespace, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
+	spec := secretmanager.Spec{Namespace: namespace, Name: name,
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.key}}, Entries: map[string][]byte{}}
 	for entry, text := range entries {
 		spec.Entries[entry] = []byte(text)
 	}

@@ -33,7 +33,8 @@ func TestWritersAtFullSpeed(t *testing.T) {
 	key := ciphertext.Key{Mount: "transit", Name: w.key}
 	api := w.kube.CoreV1().Secrets(w.ns)
 	encrypt := func(name, text string) []byte {
-		results, err := w.root.Encrypt(t.Context(), key, []transit.Item{{Data: []byte(text), Context: ciphertext.Strict.Context(w.ns, name, "e")}})
+		results, err := w.root.Encrypt(t.Context(), key,
+			[]transit.Item{{Data: []byte(text), Context: ciphertext.Strict.Context(w.ns, name, "e")}})
 		if err != nil || results[0].Err != nil {
 			t.Error(err)
 			return nil
@@ -75,8 +76,9 @@ func TestWritersAtFullSpeed(t *testing.T) {
 				return err
 			}
 			_, err := api.Create(t.Context(), &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{ciphertext.LabelTransitKey: w.key, "recreated": text}},
-				Type:       ciphertext.Type, Data: map[string][]byte{"e": encrypt(name, text)},
+				ObjectMeta: metav1.ObjectMeta{Name: name,
+					Labels: map[string]string{ciphertext.LabelTransitKey: w.key, "recreated": text}},
+				Type: ciphertext.Type, Data: map[string][]byte{"e": encrypt(name, text)},
 			}, metav1.CreateOptions{})
 			wrote(name, text)
 			return err
@@ -115,7 +117,8 @@ func TestWritersAtFullSpeed(t *testing.T) {
 	}
 	rewrapped := 0
 	for range runs {
-		report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) { o.Rotate = rotator.Always }))
+		report, err := rotator.Run(t.Context(), w.minimal(), w.kube,
+			w.options(func(o *rotator.Options) { o.Rotate = rotator.Always }))
 		if report == nil {
 			t.Fatal(err)
 		}

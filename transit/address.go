@@ -16,7 +16,8 @@ func CheckAddress(address string) error {
 	if strings.Count(address, ":") > 2 && !strings.Contains(address, "[") {
 		hint = "; an IPv6 address has to be in brackets: https://[fd00::1]:8200"
 	}
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.Contains(u.Host, ":") && hint != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
+		strings.Contains(u.Host, ":") && hint != "" {
 		return fmt.Errorf("%q is not of the form https://HOST:PORT%s", address, hint)
 	}
 	return nil

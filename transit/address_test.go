@@ -84,7 +84,8 @@ func TestInsecureHTTPFromEnvironment(t *testing.T) {
 
 // TestRefusePlainHTTP: nothing is sent, and what is allowed passes.
 func TestRefusePlainHTTP(t *testing.T) {
-	for address, want := range map[string]int{"http://vault:8200/v1/x": 0, "https://vault:8200/v1/x": 1, "http://127.0.0.1:8200/v1/x": 1} {
+	for address, want := range map[string]int{"http://vault:8200/v1/x": 0, "https://vault:8200/v1/x": 1,
+		"http://127.0.0.1:8200/v1/x": 1} {
 		sent := 0
 		transport := RefusePlainHTTP(roundTripFunc(func(*http.Request) (*http.Response, error) {
 			sent++

@@ -73,7 +73,8 @@ func TestAuditHeaders(t *testing.T) {
 	}
 	k := Key{Mount: "transit", Name: "app"}
 	all := func(ctx context.Context) (requests int) {
-		login := c.NewLoginSource(Login{Namespace: "team", Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+		login := c.NewLoginSource(Login{Namespace: "team", Mount: "jwt", Role: "app",
+			JWT: func() (string, error) { return "jwt", nil }})
 		s := c.Session("team", login)
 		item := []Item{{Data: []byte("vault:v1:x")}}
 		for what, do := range map[string]func() error{
@@ -142,7 +143,8 @@ func TestAuditHeadersOfConcurrentRequests(t *testing.T) {
 		done.Go(func() {
 			id := fmt.Sprint("request-", i)
 			ctx := WithAudit(t.Context(), fullAudit(id))
-			if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "app"}, []Item{{Data: []byte("vault:v1:" + id)}}); err != nil {
+			if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "app"},
+				[]Item{{Data: []byte("vault:v1:" + id)}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -184,7 +186,8 @@ func TestUnsafeAuditValues(t *testing.T) {
 		fmt.Fprint(w, anyAnswer)
 	})
 	for _, value := range []string{
-		"a\r\nX-Vault-Token: b", "a\nb", "a\rb", "a\x00b", "a b", " ", "a,b", "a\tb", "\x7f", "é", "\xff", strings.Repeat("a", maxAuditValue+1),
+		"a\r\nX-Vault-Token: b", "a\nb", "a\rb", "a\x00b", "a b", " ", "a,b", "a\tb", "\x7f", "é", "\xff",
+		strings.Repeat("a", maxAuditValue+1),
 	} {
 		for _, a := range []Audit{
 			{Namespace: value}, {Pod: value}, {PodUID: value}, {ServiceAccount: value}, {Secret: value}, {Class: value},

@@ -51,7 +51,8 @@ func TestBisect(t *testing.T) {
 					http.Error(rw, `{"errors":["refused"]}`, test.status)
 					return
 				}
-				copied, err := http.NewRequestWithContext(r.Context(), r.Method, v.Address+r.URL.Path, strings.NewReader(string(text)))
+				copied, err := http.NewRequestWithContext(r.Context(), r.Method, v.Address+r.URL.Path,
+					strings.NewReader(string(text)))
 				if err != nil {
 					t.Error(err)
 					return

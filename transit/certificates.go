@@ -179,7 +179,8 @@ func (t *transport) refused(byVault bool) (hint string, again bool) {
 	case client == nil:
 		hints = append(hints, "no client certificate is set, should it be that which is missing")
 	case client.Leaf != nil && time.Now().After(client.Leaf.NotAfter):
-		hints = append(hints, fmt.Sprintf("the client certificate in %s expired at %s", t.config.ClientCert, client.Leaf.NotAfter.UTC().Format(time.RFC3339)))
+		hints = append(hints, fmt.Sprintf("the client certificate in %s expired at %s", t.config.ClientCert,
+			client.Leaf.NotAfter.UTC().Format(time.RFC3339)))
 	default:
 		hints = append(hints, fmt.Sprintf("the client certificate is that of %s", t.config.ClientCert))
 	}

@@ -113,7 +113,8 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 		e.Err = ErrTimeout
 	case errors.As(err, &long):
 		e.Err, e.Transient = fmt.Errorf("%w: %w", ErrNotVault, long), false
-	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch),
+	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &record),
+		errors.Is(err, http.ErrSchemeMismatch),
 		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
 		hint, again := c.transport.refused(alert != nil && alert.Op == "remote error")
 		e.Err, e.Transient = fmt.Errorf("%w: %w: %w", ErrUnreachable, ErrTLS, err), again

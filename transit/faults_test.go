@@ -76,17 +76,22 @@ func TestOddAnswersAreErrors(t *testing.T) {
 		"no results":                {200, `{"data":{}}`, ErrNotVault},
 		"fewer results":             {200, `{"data":{"batch_results":[{"plaintext":"` + canaryPlain + `"}]}}`, ErrNotVault},
 		"fewer results with a 400":  {400, `{"data":{"batch_results":[{"error":"x"}]}}`, ErrNotVault},
-		"more results":              {200, `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
-		"results of another type":   {200, `{"data":{"batch_results":"` + canaryPlain + `"}}`, ErrNotVault},
-		"a number for plaintext":    {200, `{"data":{"batch_results":[{"plaintext":314159265},{"plaintext":314159265}]}}`, ErrNotVault},
-		"half an answer":            {200, `{"data":{"batch_results":[{"plaintext":"` + canaryPlain, ErrNotVault},
-		"too long":                  {200, strings.Repeat(" ", 2*maxResponse) + `{"data":{"batch_results":[{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
-		"an error too long":         {400, strings.Repeat(" ", 2*maxResponse) + `{"data":{"batch_results":[{"error":""},{"error":""}]}}`, ErrNotVault},
-		"a policy's refusal":        {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, ErrDenied},
-		"an ended token":            {403, `{"errors":["permission denied","invalid token"]}`, ErrInvalidToken},
-		"no key":                    {400, `{"errors":["encryption key not found"]}`, ErrNotFound},
-		"no engine":                 {404, `{"errors":["no handler for route \"x/decrypt/k\". route entry not found."]}`, ErrNotFound},
-		"errors of another type":    {400, `{"errors":"canary"}`, ErrNotVault},
+		"more results": {200,
+			`{"data":{"batch_results":[{"plaintext":""},{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
+		"results of another type": {200, `{"data":{"batch_results":"` + canaryPlain + `"}}`, ErrNotVault},
+		"a number for plaintext": {200, `{"data":{"batch_results":[{"plaintext":314159265},{"plaintext":314159265}]}}`,
+			ErrNotVault},
+		"half an answer": {200, `{"data":{"batch_results":[{"plaintext":"` + canaryPlain, ErrNotVault},
+		"too long": {200, strings.Repeat(" ", 2*maxResponse) +
+			`{"data":{"batch_results":[{"plaintext":""},{"plaintext":""}]}}`, ErrNotVault},
+		"an error too long": {400, strings.Repeat(" ", 2*maxResponse) +
+			`{"data":{"batch_results":[{"error":""},{"error":""}]}}`, ErrNotVault},
+		"a policy's refusal": {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, ErrDenied},
+		"an ended token":     {403, `{"errors":["permission denied","invalid token"]}`, ErrInvalidToken},
+		"no key":             {400, `{"errors":["encryption key not found"]}`, ErrNotFound},
+		"no engine": {404, `{"errors":["no handler for route \"x/decrypt/k\". route entry not found."]}`,
+			ErrNotFound},
+		"errors of another type": {400, `{"errors":"canary"}`, ErrNotVault},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fake(t, -1, answer(c.status, c.body))
@@ -146,7 +151,8 @@ func checkQuiet(t *testing.T, err error) {
 }
 
 func TestItemsOfABatchFailOnTheirOwn(t *testing.T) {
-	body := `{"data":{"batch_results":[{"error":"cipher: message authentication failed"},{"plaintext":"` + canaryPlain + `"},
+	body := `{"data":{"batch_results":[{"error":"cipher: message authentication failed"},{"plaintext":"` +
+		canaryPlain + `"},
 		{},{"plaintext":"%%"},{"error":"something new\nover two lines"}]}}`
 	for _, status := range []int{200, 400} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -202,7 +208,8 @@ func TestBatchesStayBelowTheLimits(t *testing.T) {
 					t.Error(err)
 				}
 				got = append(got, int32(len(in.Batch)))
-				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`, strings.TrimSuffix(strings.Repeat(`{"plaintext":""},`, len(in.Batch)), ","))
+				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`,
+					strings.TrimSuffix(strings.Repeat(`{"plaintext":""},`, len(in.Batch)), ","))
 			})
 			results, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, c.items)
 			if err != nil || len(results) != len(c.items) || fmt.Sprint(got) != fmt.Sprint(c.want) {
@@ -255,7 +262,8 @@ func TestEncryptIsOneRequest(t *testing.T) {
 					answer(500, `{"errors":["`+c.words+`"]}`)(w, r)
 					return
 				}
-				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`, strings.TrimSuffix(strings.Repeat(`{"ciphertext":"`+canaryText+`"},`, len(in.Batch)), ","))
+				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`,
+					strings.TrimSuffix(strings.Repeat(`{"ciphertext":"`+canaryText+`"},`, len(in.Batch)), ","))
 			})
 			results, err := s.Encrypt(t.Context(), Key{Mount: "transit", Name: "k"}, make([]Item, 250))
 			if (err != nil) != c.fails || fmt.Sprint(got) != fmt.Sprint(c.want) || err == nil && len(results) != 250 {
@@ -270,7 +278,9 @@ func TestMixedContextsAreRefusedBeforeVault(t *testing.T) {
 	if _, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{Context: []byte("a")}, {}}); err == nil {
 		t.Error("no error")
 	}
-	for _, k := range []Key{{Mount: "transit", Name: ""}, {Mount: "", Name: "k"}, {Mount: "transit", Name: "../../sys/raw"}, {Mount: "a/../b", Name: "k"}, {Mount: "transit", Name: "a/b"}, {Mount: "transit", Name: "k?x=1"}} {
+	for _, k := range []Key{{Mount: "transit", Name: ""}, {Mount: "", Name: "k"},
+		{Mount: "transit", Name: "../../sys/raw"}, {Mount: "a/../b", Name: "k"}, {Mount: "transit", Name: "a/b"},
+		{Mount: "transit", Name: "k?x=1"}} {
 		if _, err := s.Key(t.Context(), k); err == nil {
 			t.Errorf("%v: no error", k)
 		}
@@ -323,7 +333,8 @@ func TestFinalFailuresAreNotRetried(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var calls atomic.Int32
 			s := fake(t, 0, func(w http.ResponseWriter, r *http.Request) { calls.Add(1); c(w, r) })
-			if err := firstError(s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}})); err == nil || calls.Load() != 1 {
+			if err := firstError(s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}})); err == nil ||
+				calls.Load() != 1 {
 				t.Errorf("%v after %d calls", err, calls.Load())
 			}
 		})
@@ -349,7 +360,8 @@ func TestRetryAfterBeyondTheDeadlineFailsAtOnce(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrBusy) || calls.Load() != 1 || ctx.Err() != nil {
+	if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrBusy) ||
+		calls.Load() != 1 || ctx.Err() != nil {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
 }
@@ -431,7 +443,8 @@ func TestALoginIsSharedAndRenewed(t *testing.T) {
 	s := fake(t, -1, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"auth":{"client_token":"t%d","lease_duration":%s,"metadata":{"role":"app"}}}`, logins.Add(1), ttl)
 	})
-	source := s.client.NewLoginSource(Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	source := s.client.NewLoginSource(Login{Mount: "kubernetes", Role: "app",
+		JWT: func() (string, error) { return "jwt", nil }})
 	done := make(chan error)
 	for range 20 {
 		go func() {
@@ -470,7 +483,8 @@ func TestOddLogins(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fake(t, -1, answer(c.status, c.body))
-			_, err := s.client.Login(t.Context(), Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "canary", nil }})
+			_, err := s.client.Login(t.Context(),
+				Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "canary", nil }})
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), `"app"`) {
 				t.Errorf("got %v; want %v", err, c.want)
 			}
@@ -489,7 +503,8 @@ func TestTheEnvironmentOfTheProcessDoesNotAct(t *testing.T) {
 		got = r.Header
 		fmt.Fprint(w, `{"auth":{"client_token":"t","metadata":{"role":"app"}}}`)
 	})
-	if _, err := s.client.Login(t.Context(), Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }}); err != nil {
+	if _, err := s.client.Login(t.Context(),
+		Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }}); err != nil {
 		t.Fatal(err)
 	}
 	for _, header := range []string{"X-Vault-Token", "X-Vault-Namespace", "X-Vault-Wrap-Ttl"} {
@@ -497,7 +512,8 @@ func TestTheEnvironmentOfTheProcessDoesNotAct(t *testing.T) {
 			t.Errorf("%s: %q was sent", header, v)
 		}
 	}
-	s.client.Login(t.Context(), Login{Namespace: "team", Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	s.client.Login(t.Context(),
+		Login{Namespace: "team", Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 	if got.Get("X-Vault-Namespace") != "team" {
 		t.Errorf("namespace %q was sent", got.Get("X-Vault-Namespace"))
 	}
@@ -519,7 +535,8 @@ func TestNewClientRefuses(t *testing.T) {
 
 func FuzzDecodeBatch(f *testing.F) {
 	for _, seed := range []string{
-		`{"data":{"batch_results":[{"plaintext":"YQ=="}]}}`, `{"data":{"batch_results":[null]}}`, `{"data":[]}`, `null`, `[]`, `{"data":{"batch_results":{}}}`,
+		`{"data":{"batch_results":[{"plaintext":"YQ=="}]}}`, `{"data":{"batch_results":[null]}}`, `{"data":[]}`, `null`,
+		`[]`, `{"data":{"batch_results":{}}}`,
 	} {
 		f.Add(200, []byte(seed))
 		f.Add(400, []byte(seed))

@@ -60,7 +60,8 @@ func (s *Session) Key(ctx context.Context, k Key) (KeyInfo, error) {
 // key to find out whether it took.
 func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
 	// Vault answers with the key since 1.13, OpenBao with nothing: read it.
-	if err := s.manage(ctx, k, request{op: OpRotate, doing: "rotating " + k.String(), method: http.MethodPost, in: struct{}{}, once: true}, "/rotate"); err != nil {
+	if err := s.manage(ctx, k, request{op: OpRotate, doing: "rotating " + k.String(), method: http.MethodPost,
+		in: struct{}{}, once: true}, "/rotate"); err != nil {
 		return KeyInfo{}, err
 	}
 	return s.Key(ctx, k)
@@ -87,8 +88,10 @@ func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, now KeyInf
 func (s *Session) Trim(ctx context.Context, k Key, now KeyInfo, min int) error {
 	if now.MinEncryptionVersion < min {
 		if err := s.manage(ctx, k, request{
-			op: OpKeyConfig, doing: fmt.Sprintf("setting min_encryption_version of %s to %d, without which Vault does not trim", k, min), method: http.MethodPost,
-			in: map[string]int{"min_encryption_version": min},
+			op:     OpKeyConfig,
+			doing:  fmt.Sprintf("setting min_encryption_version of %s to %d, without which Vault does not trim", k, min),
+			method: http.MethodPost,
+			in:     map[string]int{"min_encryption_version": min},
 		}, "/config"); err != nil {
 			return err
 		}

@@ -29,7 +29,8 @@ func TestQPS(t *testing.T) {
 		defer cancel()
 		_, err1 := session.Key(ctx, Key{Mount: "transit", Name: "app"})
 		_, err2 := session.Key(ctx, Key{Mount: "transit", Name: "app"})
-		if err1 != nil || (err2 == nil) != (want == 2) || err2 != nil && !strings.Contains(err2.Error(), "would exceed context deadline") {
+		if err1 != nil || (err2 == nil) != (want == 2) || err2 != nil &&
+			!strings.Contains(err2.Error(), "would exceed context deadline") {
 			t.Errorf("%v a second: %v, %v", qps, err1, err2)
 		}
 		if got := asked.Load(); got != want {

@@ -83,21 +83,38 @@ func TestObserve(t *testing.T) {
 		want   []string
 		logins []bool
 	}{
-		{"encrypt", func() error { _, err := root.Encrypt(t.Context(), k, []transit.Item{{}}); return err }, false, []string{"encrypt 200"}, nil},
-		{"decrypt", func() error { _, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: good[0].Data}}); return err }, false, []string{"decrypt 200"}, nil},
-		{"an answer with results that Vault calls bad", func() error { _, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: bad}}); return err }, false, []string{"decrypt 400"}, nil},
-		{"rewrap", func() error { _, err := root.Rewrap(t.Context(), k, []transit.Item{{Data: good[0].Data}}); return err }, false, []string{"rewrap 200"}, nil},
-		{"more than one batch", func() error { _, err := root.Encrypt(t.Context(), k, make([]transit.Item, 10_001)); return err }, false, []string{"encrypt 200", "encrypt 200"}, nil},
+		{"encrypt", func() error { _, err := root.Encrypt(t.Context(), k, []transit.Item{{}}); return err }, false,
+			[]string{"encrypt 200"}, nil},
+		{"decrypt", func() error {
+			_, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: good[0].Data}})
+			return err
+		}, false, []string{"decrypt 200"}, nil},
+		{"an answer with results that Vault calls bad",
+			func() error { _, err := root.Decrypt(t.Context(), k, []transit.Item{{Data: bad}}); return err }, false,
+			[]string{"decrypt 400"}, nil},
+		{"rewrap", func() error {
+			_, err := root.Rewrap(t.Context(), k, []transit.Item{{Data: good[0].Data}})
+			return err
+		}, false, []string{"rewrap 200"}, nil},
+		{"more than one batch", func() error {
+			_, err := root.Encrypt(t.Context(), k, make([]transit.Item, 10_001))
+			return err
+		}, false, []string{"encrypt 200", "encrypt 200"}, nil},
 		{"key", func() error { _, err := root.Key(t.Context(), k); return err }, false, []string{"key_read 200"}, nil},
 		{"key that is not there", func() error {
 			_, err := root.Key(t.Context(), transit.Key{Mount: "transit", Name: "nowhere"})
 			return err
 		}, true, []string{"key_read 404"}, nil},
-		{"rotate", func() error { _, err := root.Rotate(t.Context(), k); return err }, false, []string{"rotate 200", "key_read 200"}, nil},
-		{"key config", func() error { return root.SetMinDecryptionVersion(t.Context(), k, transit.KeyInfo{}, 2) }, false, []string{"key_config 200"}, nil},
+		{"rotate", func() error { _, err := root.Rotate(t.Context(), k); return err }, false,
+			[]string{"rotate 200", "key_read 200"}, nil},
+		{"key config", func() error { return root.SetMinDecryptionVersion(t.Context(), k, transit.KeyInfo{}, 2) },
+			false, []string{"key_config 200"}, nil},
 		{"login", func() error { return logIn("app") }, false, []string{"login 200"}, []bool{false}},
 		{"refused login", func() error { return logIn("intruder") }, true, []string{"login 400"}, []bool{true}},
-		{"refused before Vault is asked", func() error { _, err := root.Key(t.Context(), transit.Key{Mount: "..", Name: "x"}); return err }, true, nil, nil},
+		{"refused before Vault is asked", func() error {
+			_, err := root.Key(t.Context(), transit.Key{Mount: "..", Name: "x"})
+			return err
+		}, true, nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h.tries, h.logins = nil, nil
@@ -117,7 +134,8 @@ func TestObserve(t *testing.T) {
 // TestObserveFaults: each try counts, whatever becomes of it.
 func TestObserveFaults(t *testing.T) {
 	logIn := func(t *testing.T, c *transit.Client) error {
-		_, err := c.Login(t.Context(), transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+		_, err := c.Login(t.Context(),
+			transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 		return err
 	}
 	t.Run("retried", func(t *testing.T) {

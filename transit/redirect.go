@@ -24,7 +24,8 @@ const maxRedirects = 2
 // the same request of Vault's API alone, though, so that no login page of a proxy
 // gets it, never from https to http, and over plain HTTP only to where an address
 // could be too. The other host's certificate is checked like the first one's.
-func (c *Client) send(ctx context.Context, client *api.Client, req *api.Request, r request) (resp *api.Response, to string, err error) {
+func (c *Client) send(ctx context.Context, client *api.Client, req *api.Request,
+	r request) (resp *api.Response, to string, err error) {
 	for hops := 0; ; hops++ {
 		// The higher-level methods would lose what is needed here: a token of each
 		// request's own, and the results that come with an HTTP 400.

@@ -82,15 +82,18 @@ func TestStandby(t *testing.T) {
 	var got []*http.Request
 	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = append(got, r)
-		io.WriteString(w, `{"auth": {"client_token": "t", "metadata": {"role": "app"}}, "data": {"batch_results": [{"plaintext": ""}]}}`)
+		io.WriteString(w,
+			`{"auth": {"client_token": "t", "metadata": {"role": "app"}}, "data": {"batch_results": [{"plaintext": ""}]}}`)
 	}))
 	t.Cleanup(active.Close)
 	client, err := transit.NewClient(transit.Config{Address: standby(t, active.URL, 307).URL, RetryFor: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	login := client.NewLoginSource(transit.Login{Namespace: "team/sub", Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
-	if _, err := client.Session("team/sub", login).Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}}); err != nil {
+	login := client.NewLoginSource(transit.Login{Namespace: "team/sub", Mount: "jwt", Role: "app",
+		JWT: func() (string, error) { return "jwt", nil }})
+	if _, err := client.Session("team/sub", login).
+		Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}}); err != nil {
 		t.Fatal(err)
 	}
 	if len(got) != 2 {
@@ -98,13 +101,16 @@ func TestStandby(t *testing.T) {
 	}
 	for i, token := range []string{"", "t"} {
 		h := got[i].Header
-		if h.Get("X-Vault-Namespace") != "team/sub" || h.Get("X-Vault-Token") != token || got[i].Host != strings.TrimPrefix(active.URL, "http://") {
+		if h.Get("X-Vault-Namespace") != "team/sub" || h.Get("X-Vault-Token") != token ||
+			got[i].Host != strings.TrimPrefix(active.URL, "http://") {
 			t.Errorf("request %d: %s of %s", i, h, got[i].Host)
 		}
 	}
 	active.Close()
-	_, err = client.Login(t.Context(), transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
-	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "redirected to "+active.URL+": vault cannot be reached") {
+	_, err = client.Login(t.Context(),
+		transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	if !errors.Is(err, transit.ErrUnreachable) ||
+		!strings.Contains(err.Error(), "redirected to "+active.URL+": vault cannot be reached") {
 		t.Errorf("the active node is away: %v", err)
 	}
 }
@@ -139,10 +145,13 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}{
 		"to http": {transit.Config{Address: secured.URL, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())},
 			false, "redirected to " + elsewhere.URL + ", which is not followed: anybody"},
-		"to plain HTTP":       {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://192.0.2.1" + r.URL.Path }).URL}, false, "redirected to http://192.0.2.1, which is not followed: plain HTTP"},
-		"switched off":        {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false, "redirects are not followed (VAULT_DISABLE_REDIRECTS)"},
-		"to a login page":     {transit.Config{Address: redirecting(t, 302, to(elsewhere.URL+"/oauth2/start?rd=/v1/")).URL}, true, "redirected to " + elsewhere.URL},
-		"to another request":  {transit.Config{Address: redirecting(t, 307, to(elsewhere.URL+"/v1/sys/health")).URL}, true, "redirected to " + elsewhere.URL},
+		"to plain HTTP": {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://192.0.2.1" + r.URL.Path }).URL}, false, "redirected to http://192.0.2.1, which is not followed: plain HTTP"},
+		"switched off": {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false,
+			"redirects are not followed (VAULT_DISABLE_REDIRECTS)"},
+		"to a login page": {transit.Config{Address: redirecting(t, 302, to(elsewhere.URL+"/oauth2/start?rd=/v1/")).URL},
+			true, "redirected to " + elsewhere.URL},
+		"to another request": {transit.Config{Address: redirecting(t, 307, to(elsewhere.URL+"/v1/sys/health")).URL},
+			true, "redirected to " + elsewhere.URL},
 		"with a password":     {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://user:c4nary@h" + r.URL.Path }).URL}, true, "redirected to http://h,"},
 		"to another protocol": {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "ftp://h" + r.URL.Path }).URL}, true, "redirected to ftp://h,"},
 		"to nowhere":          {transit.Config{Address: redirecting(t, 307, to("")).URL}, true, ""},
@@ -157,7 +166,8 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			_, batch := s.Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}})
 			for what, err := range map[string]error{"read": read, "rotate": rotated, "config": config, "decrypt": batch} {
 				var e *transit.Error
-				if !errors.As(err, &e) || e.Status < 300 || e.Status > 399 || e.Transient || errors.Is(err, transit.ErrNotVault) != test.notVault ||
+				if !errors.As(err, &e) || e.Status < 300 || e.Status > 399 || e.Transient ||
+					errors.Is(err, transit.ErrNotVault) != test.notVault ||
 					!strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "c4nary") {
 					t.Errorf("%s: %v", what, err)
 				}
@@ -216,7 +226,8 @@ func TestRedirectsInACircle(t *testing.T) {
 	s := asRoot(t, v, transit.Config{Address: one.URL})
 	_, err := s.Rotate(t.Context(), k)
 	var e *transit.Error
-	if !errors.As(err, &e) || !e.Transient || e.Status != 307 || !strings.Contains(err.Error(), "redirected 3 times, at last to "+two.URL) || hops.Load() != 3 {
+	if !errors.As(err, &e) || !e.Transient || e.Status != 307 ||
+		!strings.Contains(err.Error(), "redirected 3 times, at last to "+two.URL) || hops.Load() != 3 {
 		t.Errorf("after %d hops: %v", hops.Load(), err)
 	}
 	client, err := transit.NewClient(transit.Config{Address: one.URL, RetryFor: time.Minute})
@@ -276,7 +287,8 @@ func TestPathPrefix(t *testing.T) {
 	}
 	behind := httptest.NewServer(http.StripPrefix("/tools/vault", vault))
 	t.Cleanup(behind.Close)
-	for _, address := range []string{behind.URL + "/tools/vault", behind.URL + "/tools/vault/", standby(t, behind.URL, 307).URL + "/tools/vault"} {
+	for _, address := range []string{behind.URL + "/tools/vault", behind.URL + "/tools/vault/",
+		standby(t, behind.URL, 307).URL + "/tools/vault"} {
 		s := asRoot(t, v, transit.Config{Address: address})
 		results, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("value"), Context: []byte("c")}})
 		if err != nil {

@@ -74,7 +74,8 @@ func TestPrivateCA(t *testing.T) {
 		write(t, filepath.Join(volume, version, "ca.crt"), text)
 	}
 	write(t, filepath.Join(volume, "README"), []byte("no certificate"))
-	for link, to := range map[string]string{"..data": "..2026_01_01", "ca.crt": "..data/ca.crt", "gone.crt": "..data/gone.crt"} {
+	for link, to := range map[string]string{"..data": "..2026_01_01", "ca.crt": "..data/ca.crt",
+		"gone.crt": "..data/gone.crt"} {
 		if err := os.Symlink(to, filepath.Join(volume, link)); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +106,9 @@ func TestPrivateCA(t *testing.T) {
 		"has no file with a certificate": {CAPath: filepath.Join(t.TempDir())},
 	} {
 		c.Address = address
-		if _, err := transit.NewClient(c); err == nil || !strings.Contains(err.Error(), "reading the CA certificates: ") || name != "is not there" && !strings.Contains(err.Error(), name) {
+		if _, err := transit.NewClient(c); err == nil ||
+			!strings.Contains(err.Error(), "reading the CA certificates: ") || name != "is not there" &&
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -115,10 +118,12 @@ func TestPrivateCA(t *testing.T) {
 func TestPlainAndTLS(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
-	wantTLS(t, ask(t, v, k, transit.Config{Address: strings.Replace(v.Address, "http://", "https://", 1)}), "server gave HTTP response to HTTPS client")
+	wantTLS(t, ask(t, v, k, transit.Config{Address: strings.Replace(v.Address, "http://", "https://", 1)}),
+		"server gave HTTP response to HTTPS client")
 	ca := testenv.NewCA(t, "vault")
 	secured := front(t, v, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}})
-	if err := ask(t, v, k, transit.Config{Address: strings.Replace(secured.URL, "https://", "http://", 1)}); !errors.Is(err, transit.ErrNotVault) {
+	if err := ask(t, v, k, transit.Config{Address: strings.Replace(secured.URL, "https://", "http://", 1)}); !errors.Is(
+		err, transit.ErrNotVault) {
 		t.Errorf("http to a server of https: %v", err)
 	}
 }
@@ -149,7 +154,8 @@ func TestClientCertificate(t *testing.T) {
 
 	mixed := good
 	mixed.ClientKey = foreign.ClientKey
-	if _, err := transit.NewClient(mixed); err == nil || !strings.Contains(err.Error(), mixed.ClientCert) || !strings.Contains(err.Error(), "does not match") {
+	if _, err := transit.NewClient(mixed); err == nil || !strings.Contains(err.Error(), mixed.ClientCert) ||
+		!strings.Contains(err.Error(), "does not match") {
 		t.Errorf("a key of another certificate: %v", err)
 	}
 }
@@ -196,7 +202,8 @@ func TestCertificatesAreReplaced(t *testing.T) {
 		}, nil
 	}})
 	dir := t.TempDir()
-	c := transit.Config{Address: server.URL, CACert: write(t, filepath.Join(dir, "ca.crt"), ca.PEM()), RetryFor: 10 * time.Second}
+	c := transit.Config{Address: server.URL, CACert: write(t, filepath.Join(dir, "ca.crt"), ca.PEM()),
+		RetryFor: 10 * time.Second}
 	c.ClientCert, c.ClientKey = ca.Client(t, "provider").Write(t, dir)
 	client, err := transit.NewClient(c)
 	if err != nil {
@@ -235,7 +242,8 @@ func TestIPv6(t *testing.T) {
 	}
 	v.Stop()
 	_, err := asRoot(t, v, transit.Config{Address: v.Address}).Key(t.Context(), k)
-	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "at "+v.Address+": vault cannot be reached: dial tcp [::1]:") {
+	if !errors.Is(err, transit.ErrUnreachable) ||
+		!strings.Contains(err.Error(), "at "+v.Address+": vault cannot be reached: dial tcp [::1]:") {
 		t.Errorf("got %v", err)
 	}
 }

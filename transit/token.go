@@ -108,7 +108,8 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 	}); err != nil {
 		var e *Error
 		// A jwt mount says no with HTTP 400 and a text.
-		if errors.As(err, &e) && e.Status == http.StatusBadRequest && !errors.Is(err, ErrNotVault) && !errors.Is(err, ErrNotFound) {
+		if errors.As(err, &e) && e.Status == http.StatusBadRequest && !errors.Is(err, ErrNotVault) &&
+			!errors.Is(err, ErrNotFound) {
 			e.Err = worded{ErrDenied, e.Err.Error()}
 		}
 		return Token{}, err

@@ -27,7 +27,8 @@ func loginFake(t *testing.T, h func(w http.ResponseWriter, r *http.Request, jwt 
 		}
 		h(w, r, in.JWT)
 	})
-	return s.client.NewLoginSource(Login{Mount: "kubernetes", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
+	return s.client.NewLoginSource(Login{Mount: "kubernetes", Role: "app",
+		JWT: func() (string, error) { return "jwt", nil }})
 }
 
 func give(w http.ResponseWriter, token string, ttl int) {
@@ -292,8 +293,10 @@ func TestWhenATokenIsReplaced(t *testing.T) {
 		{"of five seconds, before the fifth", 5, asked.Add(4600 * time.Millisecond), false},
 		{"without an end, after years", 0, asked.Add(30000 * time.Hour), true},
 		{"the machine was suspended", 1000, clock.Reading{Wall: asked.Wall.Add(time.Hour), Mono: asked.Mono}, false},
-		{"the wall clock was set back", 1000, clock.Reading{Wall: asked.Wall.Add(-time.Hour), Mono: asked.Mono + time.Hour}, false},
-		{"the wall clock was set back a moment ago", 1000, clock.Reading{Wall: asked.Wall.Add(-time.Hour), Mono: asked.Mono}, true},
+		{"the wall clock was set back", 1000,
+			clock.Reading{Wall: asked.Wall.Add(-time.Hour), Mono: asked.Mono + time.Hour}, false},
+		{"the wall clock was set back a moment ago", 1000,
+			clock.Reading{Wall: asked.Wall.Add(-time.Hour), Mono: asked.Mono}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			logins := 0
@@ -366,7 +369,8 @@ func TestDeniedWithAnOldToken(t *testing.T) {
 	} {
 		denying = step.denying
 		_, err := c.Session("", source).Key(t.Context(), Key{Mount: "transit", Name: "k"})
-		if errors.Is(err, ErrDenied) != step.denied || (err != nil) != step.denied || logins != step.logins || requests != step.requests {
+		if errors.Is(err, ErrDenied) != step.denied || (err != nil) != step.denied || logins != step.logins ||
+			requests != step.requests {
 			t.Errorf("%s: %d logins and %d requests, %v", step.name, logins, requests, err)
 		}
 	}

@@ -73,7 +73,8 @@ func TestRoundTrip(t *testing.T) {
 					t.Fatalf("item %d: version %d, %v, %v", i, version, err, r.Err)
 				}
 				if len(r.Data) > ciphertext.Size(len(items[i].Data)) {
-					t.Errorf("%d bytes became %d, and Size says %d", len(items[i].Data), len(r.Data), ciphertext.Size(len(items[i].Data)))
+					t.Errorf("%d bytes became %d, and Size says %d", len(items[i].Data), len(r.Data),
+						ciphertext.Size(len(items[i].Data)))
 				}
 				again[i] = transit.Item{Data: r.Data, Context: items[i].Context}
 			}
@@ -125,17 +126,22 @@ func TestCiphertextOpensInItsPlaceAlone(t *testing.T) {
 		scope  ciphertext.Scope
 		places map[[3]string]bool
 	}{
-		{ciphertext.Strict, map[[3]string]bool{{"demo", "matrix", "token"}: true, {"other", "matrix", "token"}: false, {"demo", "other", "token"}: false, {"demo", "matrix", "other"}: false}},
-		{ciphertext.Namespace, map[[3]string]bool{{"demo", "matrix", "token"}: true, {"other", "matrix", "token"}: false, {"demo", "other", "other"}: true}},
+		{ciphertext.Strict, map[[3]string]bool{{"demo", "matrix", "token"}: true, {"other", "matrix", "token"}: false,
+			{"demo", "other", "token"}: false, {"demo", "matrix", "other"}: false}},
+		{ciphertext.Namespace,
+			map[[3]string]bool{{"demo", "matrix", "token"}: true, {"other", "matrix", "token"}: false,
+				{"demo", "other", "other"}: true}},
 		{ciphertext.Cluster, map[[3]string]bool{{"other", "other", "other"}: true}},
 	} {
-		sealed, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x"), Context: c.scope.Context("demo", "matrix", "token")}})
+		sealed, err := s.Encrypt(t.Context(), k,
+			[]transit.Item{{Data: []byte("x"), Context: c.scope.Context("demo", "matrix", "token")}})
 		text, err := one(t, sealed, err)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for place, opens := range c.places {
-			results, err := s.Decrypt(t.Context(), k, []transit.Item{{Data: text, Context: c.scope.Context(place[0], place[1], place[2])}})
+			results, err := s.Decrypt(t.Context(),
+				k, []transit.Item{{Data: text, Context: c.scope.Context(place[0], place[1], place[2])}})
 			_, err = one(t, results, err)
 			if opens && err != nil || !opens && !errors.Is(err, transit.ErrMismatch) {
 				t.Errorf("%s, in %v: %v", c.scope, place, err)
@@ -202,7 +208,8 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 		}
 	})
 	t.Run("no such engine", func(t *testing.T) {
-		if _, err := s.Decrypt(t.Context(), transit.Key{Mount: "nowhere", Name: "k"}, []transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
+		if _, err := s.Decrypt(t.Context(), transit.Key{Mount: "nowhere", Name: "k"},
+			[]transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -246,10 +253,12 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 	}
 	c, root := client(t, v)
 	k := newKey(t, v, false)
-	if _, err := v.Write(t.Context(), "sys/policies/acl/app", map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }`}); err != nil {
+	if _, err := v.Write(t.Context(), "sys/policies/acl/app",
+		map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }`}); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app", Policies: []string{"app"}}); err != nil {
+	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	as := func(serviceAccount, audience string, ttl time.Duration) *transit.Session {
@@ -276,17 +285,20 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 		"another audience":        as("app", "elsewhere", time.Hour),
 		"an expired token":        as("app", "vault", -time.Hour),
 	} {
-		if _, err := s.Decrypt(t.Context(), k, items); !errors.Is(err, transit.ErrDenied) || !strings.Contains(err.Error(), `role "app"`) {
+		if _, err := s.Decrypt(t.Context(), k, items); !errors.Is(err, transit.ErrDenied) ||
+			!strings.Contains(err.Error(), `role "app"`) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// A Vault token that is gone before its time, as after a restore of Vault: the
 	// session logs in again by itself.
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app", Policies: []string{"app"}}); err != nil {
+	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.Write(t.Context(), "auth/jwt/role/app", map[string]any{"role_type": "jwt", "user_claim": "sub",
-		"bound_subject": testenv.Subject("demo", "app"), "bound_audiences": "vault", "token_policies": "app", "token_type": "service"}); err != nil {
+		"bound_subject": testenv.Subject("demo", "app"), "bound_audiences": "vault", "token_policies": "app",
+		"token_type": "service"}); err != nil {
 		t.Fatal(err)
 	}
 	source := c.NewLoginSource(transit.Login{Mount: "jwt", Role: "app",

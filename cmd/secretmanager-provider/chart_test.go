@@ -29,7 +29,8 @@ func ofChart(t *testing.T, values string) (*serveOptions, *appsv1.DaemonSet) {
 	if err := yaml.UnmarshalStrict([]byte(documents["provider/daemonset.yaml"][0]), &set); err != nil {
 		t.Fatal(err)
 	}
-	o, err := parse(set.Spec.Template.Spec.Containers[0].Args, getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}), &bytes.Buffer{})
+	o, err := parse(set.Spec.Template.Spec.Containers[0].Args,
+		getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}), &bytes.Buffer{})
 	if err != nil {
 		t.Fatalf("its flags: %v", err)
 	}
@@ -56,16 +57,19 @@ provider:
   logLevel: debug
   extraArgs: ["--pprof-addr=127.0.0.1:6060"]
 `)
-	if o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" || o.audience != "https://vault.example" || o.vault.TLSServerName != "vault" ||
+	if o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" || o.audience != "https://vault.example" ||
+		o.vault.TLSServerName != "vault" ||
 		o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" || len(o.allowed) != 2 ||
-		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) || !slices.Equal(o.namespaces, []string{"team/a"}) ||
+		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) ||
+		!slices.Equal(o.namespaces, []string{"team/a"}) ||
 		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.log.Level != "debug" || o.pprofAddr == "" {
 		t.Errorf("it understands %+v", o)
 	}
 	// Also the longest mount has the time to end.
 	pod := set.Spec.Template.Spec
 	for what, grace := range map[string]int64{
-		"at the end": *pod.TerminationGracePeriodSeconds, "after a failed probe": *pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds,
+		"at the end":           *pod.TerminationGracePeriodSeconds,
+		"after a failed probe": *pod.Containers[0].LivenessProbe.TerminationGracePeriodSeconds,
 	} {
 		if got := time.Duration(grace) * time.Second; got < maxMountTimeout+5*time.Second {
 			t.Errorf("the grace period %s is %s, and a mount may take %s", what, got, maxMountTimeout)

@@ -27,10 +27,13 @@ func TestFlood(t *testing.T) {
 	liveness := set.Spec.Template.Spec.Containers[0].LivenessProbe
 
 	dir := t.TempDir()
-	p := flood.Start(t, ".", []string{"GOMEMLIMIT=200MiB"}, "--endpoint="+filepath.Join(dir, "p.sock"), "--version-key-file="+filepath.Join(dir, "key"),
-		"--vault-addr=http://127.0.0.1:1", "--log-format=json", "--health-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--pprof-addr=127.0.0.1:0")
+	p := flood.Start(t, ".", []string{"GOMEMLIMIT=200MiB"}, "--endpoint="+filepath.Join(dir, "p.sock"),
+		"--version-key-file="+filepath.Join(dir, "key"),
+		"--vault-addr=http://127.0.0.1:1", "--log-format=json", "--health-addr=127.0.0.1:0",
+		"--metrics-addr=127.0.0.1:0", "--pprof-addr=127.0.0.1:0")
 	health := p.Address(t, "health probes")
-	probe := flood.Probe{URL: "http://" + health + liveness.HTTPGet.Path, Timeout: time.Duration(liveness.TimeoutSeconds) * time.Second}
+	probe := flood.Probe{URL: "http://" + health + liveness.HTTPGet.Path,
+		Timeout: time.Duration(liveness.TimeoutSeconds) * time.Second}
 	for name, target := range map[string]flood.Target{
 		"health":                  {Address: health, Path: "/healthz", Sources: 250},
 		"health from one address": {Address: health, Path: "/healthz", Sources: 1},

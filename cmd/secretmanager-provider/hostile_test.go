@@ -102,7 +102,8 @@ func TestHostileInputs(t *testing.T) {
 				fmt.Fprintf(rows, "%s\tkilled\t\t\t\t%v\n", input.name, answers)
 				return
 			}
-			fmt.Fprintf(rows, "%s\t%d MiB\t%d MiB\t%.1f s\t%d ms\t%v\n", input.name, alone>>20, p.peak(t)>>20, took.Seconds(), slowest.Milliseconds(), answers)
+			fmt.Fprintf(rows, "%s\t%d MiB\t%d MiB\t%.1f s\t%d ms\t%v\n", input.name, alone>>20, p.peak(t)>>20,
+				took.Seconds(), slowest.Milliseconds(), answers)
 		})
 	}
 	rows.Flush()
@@ -122,7 +123,8 @@ func checkManifestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{fmt.Sprintf("memory: %dMi", memoryLimit>>20), "{name: GOMEMLIMIT, value: " + softMemoryLimit + "}"} {
+	for _, line := range []string{fmt.Sprintf("memory: %dMi", memoryLimit>>20),
+		"{name: GOMEMLIMIT, value: " + softMemoryLimit + "}"} {
 		if !strings.Contains(string(text), line) {
 			t.Fatalf("manifests/provider/daemonset.yaml does not have %q", line)
 		}
@@ -131,7 +133,8 @@ func checkManifestMemory(t *testing.T) {
 
 // storm mounts an input by many volumes at once, and volumes of the neighbor one
 // after the other until all of those have their answer.
-func (w *hostileWorld) storm(t *testing.T, p *runningProvider, input hostile) (took, slowest time.Duration, answers map[codes.Code]int) {
+func (w *hostileWorld) storm(t *testing.T, p *runningProvider,
+	input hostile) (took, slowest time.Duration, answers map[codes.Code]int) {
 	// As bytes, so that the driver's share of the work does not count.
 	requests := make([]*encoded, atOnce)
 	marshaled := map[*v1alpha1.MountRequest]*encoded{}
@@ -152,7 +155,8 @@ func (w *hostileWorld) storm(t *testing.T, p *runningProvider, input hostile) (t
 	var sent sync.WaitGroup
 	for _, request := range requests {
 		sent.Go(func() {
-			err := p.conn.Invoke(t.Context(), v1alpha1.CSIDriverProvider_Mount_FullMethodName, request, &v1alpha1.MountResponse{}, grpc.ForceCodecV2(encodedCodec{}))
+			err := p.conn.Invoke(t.Context(), v1alpha1.CSIDriverProvider_Mount_FullMethodName, request,
+				&v1alpha1.MountResponse{}, grpc.ForceCodecV2(encodedCodec{}))
 			mu.Lock()
 			defer mu.Unlock()
 			answers[status.Code(err)]++
@@ -232,7 +236,8 @@ func newHostileWorld(t *testing.T) *hostileWorld {
 	}
 	for _, namespace := range []string{hostileNamespace, neighborNamespace} {
 		write("transit/keys/"+namespace, map[string]any{"derived": true})
-		write("sys/policies/acl/"+namespace, map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, namespace)})
+		write("sys/policies/acl/"+namespace,
+			map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, namespace)})
 		err := w.vault.AllowLogin(t.Context(), testenv.Role{
 			Mount: "hostile", Name: namespace, Namespace: namespace, ServiceAccount: "app", Policies: []string{namespace},
 		})
@@ -252,8 +257,9 @@ func (w *hostileWorld) encrypt(t *testing.T, namespace, entry, text string) stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	results, err := client.Session("", transit.StaticToken(w.vault.RootToken)).Encrypt(t.Context(), transit.Key{Mount: "transit", Name: namespace},
-		[]transit.Item{{Data: []byte(text), Context: []byte("strict:" + namespace + "/s/" + entry)}})
+	results, err := client.Session("", transit.StaticToken(w.vault.RootToken)).
+		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: namespace},
+			[]transit.Item{{Data: []byte(text), Context: []byte("strict:" + namespace + "/s/" + entry)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,8 +295,9 @@ func (w *hostileWorld) request(namespace, secrets string, parameters ...string) 
 	const kubelet = "csi.storage.k8s.io/"
 	attributes := map[string]string{
 		"roleName": namespace, "secretName": "s", "transitKey": namespace, "secretProviderClass": "c",
-		kubelet + "pod.namespace": namespace, kubelet + "pod.name": pod, kubelet + "pod.uid": uid, kubelet + "serviceAccount.name": "app",
-		kubelet + "ephemeral": "true", kubelet + "serviceAccount.tokens": jsonText(tokens),
+		kubelet + "pod.namespace": namespace, kubelet + "pod.name": pod, kubelet + "pod.uid": uid,
+		kubelet + "serviceAccount.name": "app",
+		kubelet + "ephemeral":           "true", kubelet + "serviceAccount.tokens": jsonText(tokens),
 	}
 	for i := 0; i < len(parameters); i += 2 {
 		attributes[parameters[i]] = parameters[i+1]
@@ -318,7 +325,8 @@ func (w *hostileWorld) fillRepublishCache(t *testing.T, p *runningProvider) {
 	t.Helper()
 	entries := w.secret(t, hostileNamespace, strings.Repeat("x", 40<<10))
 	for range 17 {
-		if _, err := p.client.Mount(t.Context(), w.request(hostileNamespace, entries, "objects", objects("x", 100))); err != nil {
+		if _, err := p.client.Mount(t.Context(),
+			w.request(hostileNamespace, entries, "objects", objects("x", 100))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -392,7 +400,8 @@ func (w *hostileWorld) inputs(t *testing.T) []hostile {
 	nestedObjects := ""
 	for i := range 80 {
 		parts = append(parts, fmt.Sprint(i))
-		nestedObjects += fmt.Sprintf("- {objectName: f%d, secretKey: x, encoding: hex, field: %q}\n", i, strings.Join(parts, "."))
+		nestedObjects += fmt.Sprintf("- {objectName: f%d, secretKey: x, encoding: hex, field: %q}\n", i,
+			strings.Join(parts, "."))
 	}
 	cachedRequests := make(chan *v1alpha1.MountRequest, 16)
 	for range cap(cachedRequests) {
@@ -423,18 +432,26 @@ func (w *hostileWorld) inputs(t *testing.T) []hostile {
 		{"objects: a field of many parts", class("objects", "- {objectName: x, field: "+fill("a.", 400_000)+"a}"), false},
 		// H6: what is held is more than the request.
 		{"Secret of 1 MiB read as the pod", asPod("s"), true},
-		{"answers of 4 MiB", func() *v1alpha1.MountRequest { return w.request(hostileNamespace, large, "objects", objects("x", 100)) }, true},
+		{"answers of 4 MiB", func() *v1alpha1.MountRequest {
+			return w.request(hostileNamespace, large, "objects", objects("x", 100))
+		}, true},
 		{"fields of a JSON document", document("["+fill("[],", 700_000)+"[]]", objects("x", 10, "field: '1'")), false},
-		{"Secret of 1 MiB from the kubelet", func() *v1alpha1.MountRequest { return w.request(hostileNamespace, long) }, true},
+		{"Secret of 1 MiB from the kubelet", func() *v1alpha1.MountRequest {
+			return w.request(hostileNamespace, long)
+		}, true},
 		{"Secret read as the pod that does not end", asPod("endless"), false},
 		{"Secret read as the pod with many entries", asPod("entries"), false},
-		{"fields of a JSON document with many objects", document("["+fill(`{"":0},`, 700_000)+"0]", objects("x", 10, "field: '1'")), false},
+		{"fields of a JSON document with many objects",
+			document("["+fill(`{"":0},`, 700_000)+"0]", objects("x", 10, "field: '1'")), false},
 		{"fields of a YAML document", document(fill("-\n", 700_000), objects("x", 10, "field: '1'")), false},
-		{"fields of a nested document", document(strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000), objects("x", 10, "field: '0'")), false},
+		{"fields of a nested document", document(strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000),
+			objects("x", 10, "field: '0'")), false},
 		// M7: work without end.
 		{"objects that each fail", document(keys.String(), objects("x", 2000, "field: missing%")), false},
-		{"objects that each read a document", document("{x: &x 1, a: ["+fill("1,", 90_000)+"*x]}", objects("x", 2000, "field: a")), false},
-		{"objects that decode to nearly nothing", document("aG"+fill("\n", 700<<10)+"k=", objects("x", 2000, "encoding: base64")), false},
+		{"objects that each read a document",
+			document("{x: &x 1, a: ["+fill("1,", 90_000)+"*x]}", objects("x", 2000, "field: a")), false},
+		{"objects that decode to nearly nothing",
+			document("aG"+fill("\n", 700<<10)+"k=", objects("x", 2000, "encoding: base64")), false},
 		{"fields within each other that do not decode", document(nested, nestedObjects), false},
 		{"many unknown parameters", func() *v1alpha1.MountRequest {
 			return w.request(hostileNamespace, small, pairs(unknown)...)
@@ -448,7 +465,9 @@ func (w *hostileWorld) inputs(t *testing.T) []hostile {
 			}
 			return w.request(hostileNamespace, small, "csi.storage.k8s.io/serviceAccount.tokens", b.String()+"}")
 		}, false},
-		{"Secret with many entries", func() *v1alpha1.MountRequest { return w.request(hostileNamespace, manyEntries) }, false},
+		{"Secret with many entries", func() *v1alpha1.MountRequest {
+			return w.request(hostileNamespace, manyEntries)
+		}, false},
 		{"the largest request", func() *v1alpha1.MountRequest { return largest }, false},
 		{"a long target path", func() *v1alpha1.MountRequest {
 			request := w.request(hostileNamespace, small)
@@ -482,7 +501,8 @@ func (w *hostileWorld) serveSecrets(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	w.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	config := fmt.Sprintf(`{"kind": "Config", "apiVersion": "v1", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": %q}}],
+	config := fmt.Sprintf(
+		`{"kind": "Config", "apiVersion": "v1", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": %q}}],
 "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, server.URL)
 	if err := os.WriteFile(w.kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

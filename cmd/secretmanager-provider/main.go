@@ -17,6 +17,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
@@ -24,7 +25,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/provider"
-	"github.com/spf13/pflag"
 )
 
 func main() {
@@ -77,7 +77,8 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 	}
 	var server *provider.Server
 	pages := []*page{
-		{what: "health probes", address: o.healthAddr, handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
+		{what: "health probes", address: o.healthAddr,
+			handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
 		{what: "metrics", address: o.metricsAddr, handler: p.Metrics(), limited: true},
 		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles()), limited: true},
 	}
@@ -96,7 +97,8 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 	if server, err = provider.Listen(o.endpoint, p); err != nil {
 		return err
 	}
-	log.Info("secretmanager-provider", "version", config.BuildVersion, "vault", config.Vault.Address, "mount-timeout", config.MountTimeout)
+	log.Info("secretmanager-provider", "version", config.BuildVersion, "vault", config.Vault.Address, "mount-timeout",
+		config.MountTimeout)
 	group, ctx := errgroup.WithContext(ctx)
 	// Probes and metrics are answered until the last mount is finished.
 	served, done := context.WithCancel(context.Background())

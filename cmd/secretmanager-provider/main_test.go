@@ -99,15 +99,17 @@ func TestProgram(t *testing.T) {
 	if err := v.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app", Policies: []string{"app"}}); err != nil {
+	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := transit.NewClient(transit.Config{Address: v.Address})
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := client.Session("", transit.StaticToken(v.RootToken)).Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "app"},
-		[]transit.Item{{Data: []byte("c4nary"), Context: []byte("strict:demo/s/x")}})
+	made, err := client.Session("", transit.StaticToken(v.RootToken)).
+		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "app"},
+			[]transit.Item{{Data: []byte("c4nary"), Context: []byte("strict:demo/s/x")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,9 +117,12 @@ func TestProgram(t *testing.T) {
 	dir := t.TempDir()
 	endpoint, health, metrics, profiles := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t), freeAddress(t)
 	var stdout, stderr output
-	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
-		"--health-addr="+health, "--metrics-addr="+metrics, "--pprof-addr="+profiles, "--log-format=json", "--log-level=debug", "--vault-auth-mount=jwt")
-	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=", "NODE_NAME=node-7")
+	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint,
+		"--version-key-file="+filepath.Join(dir, "key"),
+		"--health-addr="+health, "--metrics-addr="+metrics, "--pprof-addr="+profiles, "--log-format=json",
+		"--log-level=debug", "--vault-auth-mount=jwt")
+	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=",
+		"NODE_NAME=node-7")
 	program.Stdout, program.Stderr = &stdout, &stderr
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
@@ -144,7 +149,8 @@ func TestProgram(t *testing.T) {
 		}
 	}
 
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +165,8 @@ func TestProgram(t *testing.T) {
 		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
 			Attributes: text(map[string]string{
 				"roleName": "app", "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
+				"csi.storage.k8s.io/serviceAccount.name":   "app",
 				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
 			}),
 			Secrets: text(map[string]string{"x": string(made[0].Data)}),
@@ -175,7 +182,8 @@ func TestProgram(t *testing.T) {
 	}
 
 	_, counted := get(metrics, "/metrics")
-	for _, line := range []string{`mounts_total{reason="OK",result="success"} 1`, `mounts_total{reason="DecryptDenied",result="failure"} 1`} {
+	for _, line := range []string{`mounts_total{reason="OK",result="success"} 1`,
+		`mounts_total{reason="DecryptDenied",result="failure"} 1`} {
 		if !strings.Contains(counted, "secretmanager_provider_"+line+"\n") {
 			t.Errorf("the metrics do not have %s:\n%s", line, counted)
 		}
@@ -198,7 +206,8 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	for _, secret := range []string{"c4nary", jwt, string(made[0].Data)} {
-		for where, text := range map[string]string{"log": log, "audit log": stdout.String(), "error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
+		for where, text := range map[string]string{"log": log, "audit log": stdout.String(),
+			"error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
 			if strings.Contains(text, secret) {
 				t.Errorf("the %s has %q in it:\n%s", where, secret, text)
 			}
@@ -208,7 +217,8 @@ func TestProgram(t *testing.T) {
 	var outcomes []string
 	for line := range strings.Lines(stdout.String()) {
 		var record struct{ Schema, Node, Pod, Outcome string }
-		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Schema != "secretmanager.io/audit/v1" || record.Node != "node-7" || record.Pod != "app-0" {
+		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Schema != "secretmanager.io/audit/v1" ||
+			record.Node != "node-7" || record.Pod != "app-0" {
 			t.Errorf("%v: %s", err, line)
 		}
 		outcomes = append(outcomes, record.Outcome)
@@ -267,11 +277,13 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 	var stdout, stderr output
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"--vault-addr=" + vault.URL, "--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
-			"--health-addr=" + health, "--metrics-addr=" + metrics}, getenv(nil), &stdout, &stderr)
+		ended <- run(ctx,
+			[]string{"--vault-addr=" + vault.URL, "--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
+				"--health-addr=" + health, "--metrics-addr=" + metrics}, getenv(nil), &stdout, &stderr)
 	}()
 	waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +293,8 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 		_, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
 			Attributes: text(map[string]string{
 				"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
+				"csi.storage.k8s.io/serviceAccount.name":   "app",
 				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
 			}),
 			Secrets: `{"x": "vault:v1:` + strings.Repeat("A", 40) + `"}`,
@@ -319,7 +332,8 @@ func TestAnswersUntilTheLastMount(t *testing.T) {
 // TestRunFails has what keeps the program from starting.
 func TestRunFails(t *testing.T) {
 	dir := t.TempDir()
-	good := []string{"--vault-addr=http://127.0.0.1:1", "--endpoint=" + filepath.Join(dir, "p.sock"), "--version-key-file=" + filepath.Join(dir, "key")}
+	good := []string{"--vault-addr=http://127.0.0.1:1", "--endpoint=" + filepath.Join(dir, "p.sock"),
+		"--version-key-file=" + filepath.Join(dir, "key")}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -334,9 +348,11 @@ func TestRunFails(t *testing.T) {
 	}{
 		{"bad flags", []string{"--log-level=loud"}, nil, 2, "--log-level"},
 		{"no folder for the key", []string{"--version-key-file=/proc/nowhere/key"}, nil, 1, "version key"},
-		{"no folder for the socket", []string{"--endpoint=" + filepath.Join(dir, "nowhere", "p.sock")}, nil, 1, "listening on"},
+		{"no folder for the socket", []string{"--endpoint=" + filepath.Join(dir, "nowhere", "p.sock")}, nil,
+			1, "listening on"},
 		{"no kubeconfig", []string{"--kubeconfig=" + filepath.Join(dir, "nowhere")}, nil, 1, "reading kubeconfig"},
-		{"no CA in a cluster", nil, map[string]string{"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "443"}, 1, "ca.crt"},
+		{"no CA in a cluster", nil, map[string]string{"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "443"},
+			1, "ca.crt"},
 		{"no CA for Vault", []string{"--vault-ca-cert=" + filepath.Join(dir, "nowhere")}, nil, 1, "TLS to Vault"},
 		{"taken health address", []string{"--health-addr=" + taken.Addr().String()}, nil, 1, "listening for health probes"},
 		{"taken metrics address", []string{"--metrics-addr=" + taken.Addr().String()}, nil, 1, "listening for metrics"},
@@ -368,7 +384,8 @@ func TestKlog(t *testing.T) {
 	defer klog.ClearLogger()
 	klog.InfoS("not at this level")
 	klog.ErrorS(fmt.Errorf("why"), "what")
-	if got := strings.Count(b.String(), "\n"); got != 1 || !strings.Contains(b.String(), `"level":"ERROR","msg":"what"`) || !strings.Contains(b.String(), `"err":"why"`) {
+	if got := strings.Count(b.String(), "\n"); got != 1 ||
+		!strings.Contains(b.String(), `"level":"ERROR","msg":"what"`) || !strings.Contains(b.String(), `"err":"why"`) {
 		t.Errorf("got %s", b.String())
 	}
 }

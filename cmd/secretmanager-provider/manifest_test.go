@@ -26,7 +26,8 @@ func TestManifest(t *testing.T) {
 	}
 	pod := set.Spec.Template.Spec
 	container := pod.Containers[0]
-	if _, err := parse(container.Args, getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}), &bytes.Buffer{}); err != nil {
+	if _, err := parse(container.Args, getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}),
+		&bytes.Buffer{}); err != nil {
 		t.Errorf("its flags: %v", err)
 	}
 	// The provider gives mounts two seconds more than their timeout.
@@ -34,7 +35,8 @@ func TestManifest(t *testing.T) {
 	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < maxMountTimeout+margin {
 		t.Errorf("grace period %s, and a mount may take %s", grace, maxMountTimeout)
 	}
-	if grace := time.Duration(*container.LivenessProbe.TerminationGracePeriodSeconds) * time.Second; grace < provider.DefaultMountTimeout+margin {
+	if grace := time.Duration(
+		*container.LivenessProbe.TerminationGracePeriodSeconds) * time.Second; grace < provider.DefaultMountTimeout+margin {
 		t.Errorf("grace period after a failed probe %s, and a mount takes up to %s", grace, provider.DefaultMountTimeout)
 	}
 	update := set.Spec.UpdateStrategy.RollingUpdate
@@ -52,7 +54,8 @@ func TestManifest(t *testing.T) {
 		}
 		hard := container.Resources.Limits.Memory().Value()
 		if soft.Value() < 2*provider.DefaultRepublishCacheBytes || soft.Value() > hard/100*90 {
-			t.Errorf("GOMEMLIMIT is %d, want between twice the republish cache and nine tenths of the limit, %d", soft.Value(), hard)
+			t.Errorf("GOMEMLIMIT is %d, want between twice the republish cache and nine tenths of the limit, %d",
+				soft.Value(), hard)
 		}
 		return
 	}

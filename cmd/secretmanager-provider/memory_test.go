@@ -36,14 +36,16 @@ func startProvider(t *testing.T, w *hostileWorld) *runningProvider {
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building the provider: %v\n%s", err, out)
 	}
-	p := &runningProvider{memory: newMemoryGroup(t), log: &logFile{path: filepath.Join(dir, "log")}, done: make(chan struct{})}
+	p := &runningProvider{memory: newMemoryGroup(t), log: &logFile{path: filepath.Join(dir, "log")},
+		done: make(chan struct{})}
 	endpoint := filepath.Join(dir, "p.sock")
 	log, err := os.Create(p.log.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close() // the child has its own copy
-	cmd := p.memory.command(program, "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"), "--vault-addr="+w.vault.Address,
+	cmd := p.memory.command(program, "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
+		"--vault-addr="+w.vault.Address,
 		"--vault-auth-mount=hostile", "--health-addr=", "--metrics-addr=", "--kubeconfig="+w.kubeconfig)
 	cmd.Env = append(os.Environ(), "GOMEMLIMIT="+softMemoryLimit, "GOMAXPROCS=", "GODEBUG=")
 	cmd.Stderr = log
@@ -66,7 +68,8 @@ func startProvider(t *testing.T, w *hostileWorld) *runningProvider {
 		_, err := os.Stat(endpoint)
 		return err == nil
 	})
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +138,8 @@ func makeMemoryGroup(t *testing.T) (g *memoryGroup, why string) {
 			continue
 		}
 		limits := map[string]string{"memory.limit_in_bytes": fmt.Sprint(memoryLimit)}
-		g := &memoryGroup{how: "cgroup v1", dir: filepath.Join("/sys/fs/cgroup/memory", parts[2], name), peaks: "memory.max_usage_in_bytes"}
+		g := &memoryGroup{how: "cgroup v1", dir: filepath.Join("/sys/fs/cgroup/memory", parts[2], name),
+			peaks: "memory.max_usage_in_bytes"}
 		switch {
 		case parts[1] == "memory":
 		case parts[0] == "0" && parts[1] == "":

@@ -68,7 +68,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*serveO
 	f.SortFlags = false
 	f.SetOutput(io.Discard) // the caller prints the error
 	f.Usage = func() {
-		fmt.Fprintf(stdout, "secretmanager-provider decrypts ciphertext Secrets for the Secrets Store CSI driver.\n\nFlags:\n%s", f.FlagUsages())
+		fmt.Fprintf(stdout, "secretmanager-provider decrypts ciphertext Secrets for the Secrets Store CSI "+
+			"driver.\n\nFlags:\n%s", f.FlagUsages())
 	}
 	cache := o.addFlags(f)
 	return o, options.Parse(f, args, func() []error { return o.validate(*cache) })
@@ -79,19 +80,31 @@ func (o *serveOptions) addFlags(f *pflag.FlagSet) (cache *string) {
 	const scope = " where a class names none"
 	f.StringVar(&o.endpoint, "endpoint", defaultEndpoint, "`path` of the unix socket to serve the driver on")
 	o.vault.AddFlags(f, o.getenv, scope)
-	f.StringVar(&o.audience, "audience", provider.DefaultAudience, "`audience` of the pod's token to log in with"+scope+"; empty for the API server's")
-	f.StringSliceVar(&o.allowed, "vault-allowed-addresses", nil, "further Vault `addresses` that a class may name, separated by commas")
-	f.StringSliceVar(&o.authMounts, "vault-allowed-auth-mounts", nil, "further `paths` of auth mounts that a class may name, separated by commas; of type kubernetes or jwt")
-	f.StringSliceVar(&o.namespaces, "vault-allowed-namespaces", nil, "further Vault `namespaces` that a class may name, separated by commas")
-	f.DurationVar(&o.mountTimeout, "mount-timeout", provider.DefaultMountTimeout, "how long a mount may take, from 1s to 110s")
-	cache = f.String("republish-cache-bytes", fmt.Sprint(provider.DefaultRepublishCacheBytes), "maximum size in `bytes` of the cached responses to repeated mounts of the same pod, as a number or a quantity such as 64Mi; 0 caches none")
-	f.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey, "`file` of the key that object versions are made with; created if it does not exist")
+	f.StringVar(&o.audience, "audience", provider.DefaultAudience,
+		"`audience` of the pod's token to log in with"+scope+"; empty for the API server's")
+	f.StringSliceVar(&o.allowed, "vault-allowed-addresses", nil,
+		"further Vault `addresses` that a class may name, separated by commas")
+	f.StringSliceVar(&o.authMounts, "vault-allowed-auth-mounts", nil,
+		"further `paths` of auth mounts that a class may name, separated by commas; of type kubernetes or jwt")
+	f.StringSliceVar(&o.namespaces, "vault-allowed-namespaces", nil,
+		"further Vault `namespaces` that a class may name, separated by commas")
+	f.DurationVar(&o.mountTimeout, "mount-timeout", provider.DefaultMountTimeout,
+		"how long a mount may take, from 1s to 110s")
+	cache = f.String("republish-cache-bytes", fmt.Sprint(provider.DefaultRepublishCacheBytes),
+		"maximum size in `bytes` of the cached responses to repeated mounts of the same pod, as a number or a quantity such as 64Mi; 0 caches none")
+	f.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey,
+		"`file` of the key that object versions are made with; created if it does not exist")
 	f.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz at (default: not served)")
-	f.StringVar(&o.metricsAddr, "metrics-addr", "", "`host:port` to serve Prometheus' /metrics at, in plain HTTP (default: not served)")
-	f.StringVar(&o.pprofAddr, "pprof-addr", "", "`IP:port` of the loopback interface to serve Go's profiles at (default: not served)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the API server, outside of a cluster; its credentials are not used")
-	f.StringVar(&o.node, "node-name", o.getenv("NODE_NAME"), "`name` of the node, for the audit logs of the provider and of Vault (NODE_NAME)")
-	f.StringVar(&o.auditLog, "audit-log", auditStdout, "`where` the audit records go, a line of JSON for each mount: stdout, off, or the absolute path of a file to append to")
+	f.StringVar(&o.metricsAddr, "metrics-addr", "",
+		"`host:port` to serve Prometheus' /metrics at, in plain HTTP (default: not served)")
+	f.StringVar(&o.pprofAddr, "pprof-addr",
+		"", "`IP:port` of the loopback interface to serve Go's profiles at (default: not served)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"`file` that names the API server, outside of a cluster; its credentials are not used")
+	f.StringVar(&o.node, "node-name", o.getenv("NODE_NAME"),
+		"`name` of the node, for the audit logs of the provider and of Vault (NODE_NAME)")
+	f.StringVar(&o.auditLog, "audit-log", auditStdout,
+		"`where` the audit records go, a line of JSON for each mount: stdout, off, or the absolute path of a file to append to")
 	o.log.AddFlags(f)
 	return cache
 }
@@ -124,7 +137,9 @@ func (o *serveOptions) validate(cache string) []error {
 		invalid("mount-timeout", "invalid value %s: must be from 1s to 110s", o.mountTimeout)
 	}
 	if q, err := resource.ParseQuantity(cache); err != nil || q.Sign() < 0 || q.Cmp(maxRepublishCache) > 0 {
-		invalid("republish-cache-bytes", "invalid value %q: must be a number of bytes from 0 to %s, such as 67108864 or 64Mi", cache, maxRepublishCache.String())
+		invalid("republish-cache-bytes",
+			"invalid value %q: must be a number of bytes from 0 to %s, such as 67108864 or 64Mi", cache,
+			maxRepublishCache.String())
 	} else {
 		o.republishCache = q.Value()
 	}
@@ -138,7 +153,8 @@ func (o *serveOptions) validate(cache string) []error {
 		invalid("audit-log", "invalid value %q: must be stdout, off or an absolute path", o.auditLog)
 	}
 	profiles := options.Listener{Flag: "pprof-addr", Address: o.pprofAddr}
-	errs = append(errs, options.ValidateListeners(options.Listener{Flag: "health-addr", Address: o.healthAddr}, options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}, profiles)...)
+	errs = append(errs, options.ValidateListeners(options.Listener{Flag: "health-addr", Address: o.healthAddr},
+		options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}, profiles)...)
 	// A profile contains no memory, but takes CPU time, and the port has no authentication.
 	return append(errs, options.ValidateLoopback(profiles))
 }

@@ -39,15 +39,17 @@ func TestTLSAndIPv6(t *testing.T) {
 	if err := v.TrustIssuer(t.Context(), "secured", issuer); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "secured", Namespace: "demo", ServiceAccount: "app", Policies: []string{"secured"}}); err != nil {
+	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "secured", Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{"secured"}}); err != nil {
 		t.Fatal(err)
 	}
 	plain, err := transit.NewClient(transit.Config{Address: v.Address})
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := plain.Session("", transit.StaticToken(v.RootToken)).Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "secured"},
-		[]transit.Item{{Data: []byte("value"), Context: []byte("strict:demo/s/x")}})
+	made, err := plain.Session("", transit.StaticToken(v.RootToken)).
+		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "secured"},
+			[]transit.Item{{Data: []byte("value"), Context: []byte("strict:demo/s/x")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +76,8 @@ func TestTLSAndIPv6(t *testing.T) {
 		flags []string
 		env   map[string]string
 	}{
-		"flags": {flags: []string{"--vault-addr=" + front.URL, "--vault-ca-cert=" + caFile, "--vault-client-cert=" + certificate,
+		"flags": {flags: []string{"--vault-addr=" + front.URL, "--vault-ca-cert=" + caFile,
+			"--vault-client-cert=" + certificate,
 			"--vault-client-key=" + key, "--vault-tls-server-name=vault.example"}},
 		"environment": {env: map[string]string{"VAULT_ADDR": front.URL, "VAULT_CAPATH": cas, "VAULT_CLIENT_CERT": certificate,
 			"VAULT_CLIENT_KEY": key, "VAULT_TLS_SERVER_NAME": "vault.example"}},
@@ -87,8 +90,10 @@ func TestTLSAndIPv6(t *testing.T) {
 			var stdout, stderr output
 			ended := make(chan int, 1)
 			go func() {
-				ended <- run(ctx, append([]string{"--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"), "--vault-auth-mount=secured",
-					"--health-addr=" + health, "--metrics-addr=" + metrics}, set.flags...), getenv(set.env), &stdout, &stderr)
+				ended <- run(ctx,
+					append([]string{"--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
+						"--vault-auth-mount=secured",
+						"--health-addr=" + health, "--metrics-addr=" + metrics}, set.flags...), getenv(set.env), &stdout, &stderr)
 			}()
 			defer func() {
 				cancel()
@@ -97,7 +102,8 @@ func TestTLSAndIPv6(t *testing.T) {
 				}
 			}()
 			waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
-			conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+			conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithAuthority("localhost"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +111,8 @@ func TestTLSAndIPv6(t *testing.T) {
 			resp, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
 				Attributes: text(map[string]string{
 					"roleName": "app", "secretName": "s", "transitKey": "secured", "csi.storage.k8s.io/pod.namespace": "demo",
-					"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1", "csi.storage.k8s.io/serviceAccount.name": "app",
+					"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
+					"csi.storage.k8s.io/serviceAccount.name":   "app",
 					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)}}),
 				}),
 				Secrets: text(map[string]string{"x": string(made[0].Data)}),
@@ -113,7 +120,8 @@ func TestTLSAndIPv6(t *testing.T) {
 			if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "value" {
 				t.Errorf("got %v, %v", resp, err)
 			}
-			if code, text := get(metrics, "/metrics"); code != 200 || !strings.Contains(text, `mounts_total{reason="OK",result="success"} 1`) {
+			if code, text := get(metrics, "/metrics"); code != 200 ||
+				!strings.Contains(text, `mounts_total{reason="OK",result="success"} 1`) {
 				t.Errorf("metrics: %d", code)
 			}
 		})

@@ -29,7 +29,8 @@ func ofChart(t *testing.T, namespace, values string) *runOptions {
 	if err := yaml.UnmarshalStrict([]byte(documents["rotator/cronjob.yaml"][0]), &cron); err != nil {
 		t.Fatal(err)
 	}
-	o, err := parse(cron.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args, func(name string) string { return map[string]string{"VAULT_ADDR": "https://v:8200"}[name] }, &bytes.Buffer{})
+	o, err := parse(cron.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args,
+		func(name string) string { return map[string]string{"VAULT_ADDR": "https://v:8200"}[name] }, &bytes.Buffer{})
 	if err != nil {
 		t.Fatalf("its flags: %v", err)
 	}
@@ -56,8 +57,10 @@ rotator:
   logLevel: debug
   extraArgs: [--include-managed]
 `)
-	if !o.vault.InsecureHTTP || o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" || o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
-		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" || !slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
+	if !o.vault.InsecureHTTP || o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" ||
+		o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
+		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" ||
+		!slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
 		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
 		t.Errorf("it understands %+v", o)
 	}
@@ -90,7 +93,8 @@ func TestChartDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := ofChart(t, rotator.DefaultStateNamespace, "")
-	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter || values.Vault.AuthMount != o.vault.AuthMount || o.StateNamespace != rotator.DefaultStateNamespace {
+	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter ||
+		values.Vault.AuthMount != o.vault.AuthMount || o.StateNamespace != rotator.DefaultStateNamespace {
 		t.Errorf("the chart says %+v, the program %+v", values, o)
 	}
 }

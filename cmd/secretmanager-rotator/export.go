@@ -36,12 +36,15 @@ func parseExport(args []string, stderr io.Writer) (*exportOptions, error) {
 	o := &exportOptions{}
 	f := newFlagSet("secretmanager-rotator export", "serves metrics of the rotator's runs to Prometheus.", stderr)
 	f.StringVar(&o.metricsAddr, "metrics-addr", ":9090", "`address` to serve /metrics and /healthz at")
-	f.StringVar(&o.stateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName+" and of the CronJob")
-	f.StringVar(&o.cronJob, "cronjob", "secretmanager-rotator", "`name` of the CronJob that starts the runs; empty if something else does")
+	f.StringVar(&o.stateNamespace, "state-namespace", rotator.DefaultStateNamespace,
+		"`namespace` of the ConfigMap "+rotator.StateName+" and of the CronJob")
+	f.StringVar(&o.cronJob, "cronjob", "secretmanager-rotator",
+		"`name` of the CronJob that starts the runs; empty if something else does")
 	o.kube.AddFlags(f)
 	o.log.AddFlags(f)
 	return o, options.Parse(f, args, func() []error {
-		errs := append(options.ValidateListeners(options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}), o.log.Validate()...)
+		errs := append(options.ValidateListeners(options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}),
+			o.log.Validate()...)
 		if o.metricsAddr == "" {
 			errs = append(errs, options.Invalid("metrics-addr", "must not be empty"))
 		}

@@ -76,7 +76,8 @@ func TestExport(t *testing.T) {
 	var stderr buffer
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"export", "--metrics-addr=127.0.0.1:0", "--state-namespace=" + state, "--kubeconfig=" + writeKubeconfig(t, config)}, os.Getenv, io.Discard, &stderr)
+		ended <- run(ctx, []string{"export", "--metrics-addr=127.0.0.1:0", "--state-namespace=" + state,
+			"--kubeconfig=" + writeKubeconfig(t, config)}, os.Getenv, io.Discard, &stderr)
 	}()
 	var address []string
 	eventually(t, "it listens", func() bool {
@@ -109,7 +110,8 @@ func TestExport(t *testing.T) {
 			}
 		}
 	}
-	check("before everything", `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, "!last_run", "!due", "!suspended")
+	check("before everything", `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, "!last_run",
+		"!due", "!suspended")
 
 	text, err := os.ReadFile("../../manifests/rotator/cronjob.yaml")
 	if err != nil {
@@ -141,15 +143,18 @@ func TestExport(t *testing.T) {
 	}
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	for _, name := range []string{"good", "fixed"} {
-		if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "export"}},
-			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
+		if _, _, err := lib.Apply(t.Context(),
+			secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "export"}},
+				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	rotate := func(want int) {
 		t.Helper()
-		code, stdout, stderr := call(t.Context(), map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken},
-			"--kubeconfig="+api.Kubeconfig, "--state-namespace="+state, "--transit-key=export", "-n="+app, "--rotate=always", "--retire")
+		code, stdout, stderr := call(t.Context(),
+			map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken},
+			"--kubeconfig="+api.Kubeconfig, "--state-namespace="+state, "--transit-key=export", "-n="+app,
+			"--rotate=always", "--retire")
 		if code != want {
 			t.Fatalf("code %d: %s%s", code, stdout, stderr)
 		}
@@ -157,15 +162,20 @@ func TestExport(t *testing.T) {
 	const key = `{transit_key="export",transit_mount="transit"}`
 	of := func(label string) string { return `{` + label + `,transit_key="export",transit_mount="transit"}` }
 	rotate(0)
-	check("after a run that did all", `last_run_result{result="done"} 1`, "key_failed"+key+" 0", "key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
-		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+of(`state="current"`)+" 2", "key_entries"+of(`state="failed"`)+" 0", "unassigned 0")
+	check("after a run that did all", `last_run_result{result="done"} 1`, "key_failed"+key+" 0",
+		"key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
+		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+of(`state="current"`)+" 2",
+		"key_entries"+of(`state="failed"`)+" 0", "unassigned 0")
 
-	if _, err := admin.CoreV1().Secrets(app).Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
+	if _, err := admin.CoreV1().Secrets(app).Patch(t.Context(), "fixed", "application/merge-patch+json",
+		[]byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	rotate(1)
-	check("after one that left something", `last_run_result{result="left"} 1`, `last_run_result{result="done"} 0`, "key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
-		"key_entries"+of(`state="current"`)+" 1", "key_entries"+of(`state="failed"`)+" 1", "key_retirement_blocked"+of(`reason="left"`)+" 1")
+	check("after one that left something", `last_run_result{result="left"} 1`, `last_run_result{result="done"} 0`,
+		"key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
+		"key_entries"+of(`state="current"`)+" 1", "key_entries"+of(`state="failed"`)+" 1",
+		"key_retirement_blocked"+of(`reason="left"`)+" 1")
 
 	// It may do what it does, and nothing else.
 	kube, err := kubernetes.NewForConfig(config)
@@ -173,7 +183,8 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for namespace, may := range map[string][]string{
-		state: {"get configmaps/secretmanager-rotation", "get cronjobs.batch/secretmanager-rotator"}, app: nil, rotator.DefaultStateNamespace: nil, "": nil,
+		state: {"get configmaps/secretmanager-rotation", "get cronjobs.batch/secretmanager-rotator"}, app: nil,
+		rotator.DefaultStateNamespace: nil, "": nil,
 	} {
 		if diff := cmp.Diff(may, rights(t.Context(), t, kube, namespace)); diff != "" {
 			t.Errorf("in namespace %q it may, -want +got:\n%s", namespace, diff)
@@ -184,7 +195,9 @@ func TestExport(t *testing.T) {
 	if err := admin.RbacV1().RoleBindings(state).Delete(t.Context(), account, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it may read nothing any more", func() bool { return strings.Contains(scrape(), `read_success{object="cronjob"} 0`) })
+	eventually(t, "it may read nothing any more", func() bool {
+		return strings.Contains(scrape(), `read_success{object="cronjob"} 0`)
+	})
 	check("without rights", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")
 	if !strings.Contains(stderr.String(), "check that this identity may get that ConfigMap") {
 		t.Errorf("its log: %s", stderr.String())
@@ -195,7 +208,8 @@ func TestExport(t *testing.T) {
 		t.Errorf("code %d, log %s", code, stderr.String())
 	}
 	// This is for the other tests of the package, which look at all namespaces.
-	if err := admin.CoreV1().Secrets(app).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+	if err := admin.CoreV1().Secrets(app).DeleteCollection(t.Context(), metav1.DeleteOptions{},
+		metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -206,17 +220,22 @@ func TestExportUsage(t *testing.T) {
 		code int
 		want []string
 	}{
-		"help":         {[]string{"--help"}, 0, []string{"--metrics-addr address", `(default "secretmanager-rotator")`, "--log-level"}},
+		"help": {[]string{"--help"}, 0, []string{"--metrics-addr address", `(default "secretmanager-rotator")`,
+			"--log-level"}},
 		"unknown flag": {[]string{"--vault-addr=x"}, 2, []string{"unknown flag: --vault-addr"}},
 		"all at once": {[]string{"now", "--metrics-addr=", "--log-level=loud", "--log-format=xml"}, 2,
-			[]string{`unexpected arguments: ["now"]`, "--metrics-addr: must not be empty", `--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`}},
-		"kubeconfig is missing": {[]string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
-		"no such address":       {[]string{"--metrics-addr=256.0.0.1:0", "--kubeconfig=KUBECONFIG"}, 1, []string{"listening for metrics"}},
+			[]string{`unexpected arguments: ["now"]`, "--metrics-addr: must not be empty",
+				`--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`}},
+		"kubeconfig is missing": {[]string{"--kubeconfig=/nowhere"},
+			1, []string{"finding the Kubernetes API server", "/nowhere"}},
+		"no such address": {[]string{"--metrics-addr=256.0.0.1:0", "--kubeconfig=KUBECONFIG"}, 1,
+			[]string{"listening for metrics"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"export"}
 			for _, arg := range test.args {
-				args = append(args, strings.ReplaceAll(arg, "KUBECONFIG", writeKubeconfig(t, &rest.Config{Host: "http://127.0.0.1:1"})))
+				args = append(args,
+					strings.ReplaceAll(arg, "KUBECONFIG", writeKubeconfig(t, &rest.Config{Host: "http://127.0.0.1:1"})))
 			}
 			code, stdout, stderr := call(t.Context(), nil, args...)
 			if code != test.code || stdout != "" {
@@ -251,7 +270,8 @@ func TestExportManifest(t *testing.T) {
 	if err != nil {
 		t.Fatalf("its flags: %v", err)
 	}
-	if len(container.Ports) != 1 || container.Ports[0].Name != "metrics" || !strings.HasSuffix(o.metricsAddr, ":9090") || container.Ports[0].ContainerPort != 9090 {
+	if len(container.Ports) != 1 || container.Ports[0].Name != "metrics" ||
+		!strings.HasSuffix(o.metricsAddr, ":9090") || container.Ports[0].ContainerPort != 9090 {
 		t.Errorf("it serves at %s, and its ports are %+v", o.metricsAddr, container.Ports)
 	}
 	for _, probe := range []string{container.ReadinessProbe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path} {
@@ -260,7 +280,8 @@ func TestExportManifest(t *testing.T) {
 		}
 	}
 	var cron batchv1.CronJob
-	if text, err = os.ReadFile("../../manifests/rotator/cronjob.yaml"); err != nil || yaml.UnmarshalStrict(text, &cron) != nil || cron.Name != o.cronJob {
+	if text, err = os.ReadFile("../../manifests/rotator/cronjob.yaml"); err != nil ||
+		yaml.UnmarshalStrict(text, &cron) != nil || cron.Name != o.cronJob {
 		t.Errorf("%v: the CronJob is %q, and it looks for %q", err, cron.Name, o.cronJob)
 	}
 	if len(pod.Volumes) > 0 || len(container.EnvFrom) > 0 {

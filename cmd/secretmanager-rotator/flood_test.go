@@ -35,7 +35,8 @@ func TestExportFlood(t *testing.T) {
 	p := flood.Start(t, ".", []string{"GOMEMLIMIT=100MiB"}, exportVerb, "--metrics-addr=127.0.0.1:0", "--log-format=json",
 		"--kubeconfig="+writeKubeconfig(t, &rest.Config{Host: "http://" + silent.Addr().String()}))
 	address := p.Address(t, "metrics")
-	probe := flood.Probe{URL: "http://" + address + liveness.HTTPGet.Path, Timeout: time.Duration(liveness.TimeoutSeconds) * time.Second}
+	probe := flood.Probe{URL: "http://" + address + liveness.HTTPGet.Path,
+		Timeout: time.Duration(liveness.TimeoutSeconds) * time.Second}
 	for _, path := range []string{"/metrics", "/healthz"} {
 		t.Run(path, func(t *testing.T) {
 			p.Survives(t, flood.Target{Address: address, Path: path, Sources: 250}, probe)

@@ -51,7 +51,8 @@ func TestLogins(t *testing.T) {
 	}
 	for mount, sign := range signed {
 		for _, audience := range []string{"vault", own} {
-			role := testenv.Role{Mount: mount, Name: "logins", Namespace: namespace, ServiceAccount: "rotator", Audience: audience, Policies: []string{"logins"}}
+			role := testenv.Role{Mount: mount, Name: "logins", Namespace: namespace, ServiceAccount: "rotator",
+				Audience: audience, Policies: []string{"logins"}}
 			if err := vault.AllowLogin(t.Context(), role); err != nil {
 				t.Fatal(err)
 			}
@@ -60,12 +61,14 @@ func TestLogins(t *testing.T) {
 				if err := os.WriteFile(file, []byte(sign(has)), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				code, _, stderr := call(t.Context(), nil, "--kubeconfig="+api.Kubeconfig, "--vault-addr="+vault.Address, "--transit-key=logins", "--dry-run",
+				code, _, stderr := call(t.Context(), nil, "--kubeconfig="+api.Kubeconfig, "--vault-addr="+vault.Address,
+					"--transit-key=logins", "--dry-run",
 					"--vault-role=logins", "--vault-auth-mount="+mount, "--vault-token-file="+file)
 				switch {
 				case has == audience && code != 0:
 					t.Errorf("%s with audience %s: code %d, %s", mount, has, code, stderr)
-				case has != audience && (code != 1 || !strings.Contains(stderr, `role \"logins\" of auth/`+mount) || !strings.Contains(stderr, "audience")):
+				case has != audience && (code != 1 || !strings.Contains(stderr, `role \"logins\" of auth/`+mount) ||
+					!strings.Contains(stderr, "audience")):
 					t.Errorf("%s with audience %s instead of %s: code %d, %s", mount, has, audience, code, stderr)
 				}
 			}

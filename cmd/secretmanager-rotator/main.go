@@ -81,7 +81,8 @@ func rotate(ctx context.Context, o *runOptions) (*rotator.Report, error) {
 		return nil, err
 	}
 	if transit.PlainHTTP(o.vault.Address) {
-		o.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens", "address", o.vault.Address)
+		o.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens", "address",
+			o.vault.Address)
 	}
 	kube, err := o.kube.Client("secretmanager-rotator", o.KubeQPS)
 	if err != nil {

@@ -37,18 +37,26 @@ func TestUsage(t *testing.T) {
 		code int
 		want []string
 	}{
-		"help":         {env, []string{"--help"}, 0, []string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
+		"help": {env, []string{"--help"}, 0,
+			[]string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
 		"unknown flag": {env, []string{"--rotat"}, 2, []string{"unknown flag: --rotat"}},
 		"argument":     {env, []string{"now"}, 2, []string{`unexpected arguments: ["now"]`}},
-		"no Vault":     {nil, nil, 2, []string{"--vault-addr: is required", "--vault-role: is required with --vault-token-file, or VAULT_TOKEN"}},
-		"plain HTTP":   {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2, []string{`--vault-addr: "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
-		"plain HTTP, accepted": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, []string{"--vault-insecure-http", "--kubeconfig=/nowhere"}, 1,
+		"no Vault": {nil, nil, 2,
+			[]string{"--vault-addr: is required", "--vault-role: is required with --vault-token-file, or VAULT_TOKEN"}},
+		"plain HTTP": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2,
+			[]string{`--vault-addr: "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
+		"plain HTTP, accepted": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"},
+			[]string{"--vault-insecure-http", "--kubeconfig=/nowhere"}, 1,
 			[]string{"level=WARN", "requests to Vault are not encrypted", "address=http://vault:8200"}},
 		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role: needs --vault-token-file"}},
 		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file: needs --vault-role"}},
-		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud", "--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
-			[]string{`rotate "maybe"`, "--kube-qps: invalid value 0", "--vault-qps: invalid value 0", `--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`, "--concurrency: must not be 0", "--max-key-age: must not be 0", `namespace "A_B"`}},
-		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere"}, 1, []string{"finding the Kubernetes API server", "/nowhere"}},
+		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud",
+			"--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
+			[]string{`rotate "maybe"`, "--kube-qps: invalid value 0", "--vault-qps: invalid value 0",
+				`--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`,
+				"--concurrency: must not be 0", "--max-key-age: must not be 0", `namespace "A_B"`}},
+		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere"},
+			1, []string{"finding the Kubernetes API server", "/nowhere"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +105,9 @@ func TestRun(t *testing.T) {
 	if err := vault.TrustAPIServer(t.Context(), "kubernetes", api, api.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := vault.AllowLogin(t.Context(), testenv.Role{Namespace: rotator.DefaultStateNamespace, ServiceAccount: "rotator", Policies: []string{"rotator"}}); err != nil {
+	if err := vault.AllowLogin(t.Context(),
+		testenv.Role{Namespace: rotator.DefaultStateNamespace, ServiceAccount: "rotator",
+			Policies: []string{"rotator"}}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := transit.NewClient(transit.Config{Address: vault.Address})
@@ -105,12 +115,14 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), kube)
-	if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: "demo", Name: "s", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "app"}},
-		Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
+	if _, _, err := lib.Apply(t.Context(),
+		secretmanager.Spec{Namespace: "demo", Name: "s", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "app"}},
+			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	token := filepath.Join(t.TempDir(), "token")
-	login := []string{"--kubeconfig=" + api.Kubeconfig, "--vault-addr=" + vault.Address, "--vault-role=rotator", "--vault-token-file=" + token}
+	login := []string{"--kubeconfig=" + api.Kubeconfig, "--vault-addr=" + vault.Address, "--vault-role=rotator",
+		"--vault-token-file=" + token}
 	rootEnv := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken}
 
 	// The file is not there yet: it is read when it is needed.
@@ -122,7 +134,8 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(token, []byte(jwt+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr = call(t.Context(), nil, append(login, "--rotate=always", "--log-format=json", "--log-level=debug")...)
+	code, stdout, stderr = call(t.Context(), nil,
+		append(login, "--rotate=always", "--log-format=json", "--log-level=debug")...)
 	if code != 0 {
 		t.Fatalf("code %d: %s", code, stderr)
 	}
@@ -130,7 +143,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("not one line on stdout: %q", stdout)
 	}
 	var report rotator.Report
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 || report.Keys[0].Target != 2 || report.Keys[0].Rewrapped != 1 {
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 ||
+		report.Keys[0].Target != 2 || report.Keys[0].Rewrapped != 1 {
 		t.Errorf("%v, report %s", err, stdout)
 	}
 	if got, err := lib.Read(t.Context(), "demo", "s"); err != nil || string(got["e"]) != "hunter2" {

@@ -30,7 +30,9 @@ func TestManifest(t *testing.T) {
 	if cron.Spec.Schedule != "0 3 * * *" || cron.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
 		t.Errorf("schedule %q, %s", cron.Spec.Schedule, cron.Spec.ConcurrencyPolicy)
 	}
-	o, err := parse(container.Args, func(name string) string { return map[string]string{"VAULT_ADDR": "https://v:8200"}[name] }, &bytes.Buffer{})
+	o, err := parse(container.Args, func(name string) string {
+		return map[string]string{"VAULT_ADDR": "https://v:8200"}[name]
+	}, &bytes.Buffer{})
 	if err != nil {
 		t.Fatalf("its flags: %v", err)
 	}
@@ -89,12 +91,15 @@ func TestManifest(t *testing.T) {
 func hardened(t *testing.T, pod corev1.PodSpec, container corev1.Container) {
 	t.Helper()
 	security, all := pod.SecurityContext, container.SecurityContext
-	if security == nil || security.RunAsNonRoot == nil || !*security.RunAsNonRoot || security.RunAsUser == nil || *security.RunAsUser == 0 ||
+	if security == nil || security.RunAsNonRoot == nil || !*security.RunAsNonRoot || security.RunAsUser == nil ||
+		*security.RunAsUser == 0 ||
 		security.SeccompProfile == nil || security.SeccompProfile.Type != "RuntimeDefault" {
 		t.Errorf("the pod's security context is %+v", security)
 	}
-	if all == nil || all.ReadOnlyRootFilesystem == nil || !*all.ReadOnlyRootFilesystem || all.AllowPrivilegeEscalation == nil || *all.AllowPrivilegeEscalation ||
-		all.Capabilities == nil || len(all.Capabilities.Drop) != 1 || all.Capabilities.Drop[0] != "ALL" || len(all.Capabilities.Add) > 0 {
+	if all == nil || all.ReadOnlyRootFilesystem == nil || !*all.ReadOnlyRootFilesystem ||
+		all.AllowPrivilegeEscalation == nil || *all.AllowPrivilegeEscalation ||
+		all.Capabilities == nil || len(all.Capabilities.Drop) != 1 || all.Capabilities.Drop[0] != "ALL" ||
+		len(all.Capabilities.Add) > 0 {
 		t.Errorf("the container's security context is %+v", all)
 	}
 }

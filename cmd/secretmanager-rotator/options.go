@@ -37,12 +37,14 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*runOpt
 	o := &runOptions{token: getenv(api.EnvVaultToken)}
 	f := newFlagSet("secretmanager-rotator", "rotates transit keys and rewraps every ciphertext Secret.\n"+
 		"secretmanager-rotator export serves metrics of its runs to Prometheus.", stderr)
-	f.StringSliceVarP(&o.Namespaces, "namespace", "n", nil, "`namespace` to list Secrets in; may be repeated (default: the whole cluster)")
+	f.StringSliceVarP(&o.Namespaces, "namespace", "n",
+		nil, "`namespace` to list Secrets in; may be repeated (default: the whole cluster)")
 	f.BoolVar(&o.DryRun, "dry-run", false, "report what would be done, and change nothing")
 	o.Rotation.AddFlags(f)
 	o.vault.AddFlags(f, getenv, "")
 	f.StringVar(&o.role, "vault-role", "", "`role` to log in as (default: no login, VAULT_TOKEN is used)")
-	f.StringVar(&o.tokenFile, "vault-token-file", "", "`file` of the service account token to log in with, read at each login")
+	f.StringVar(&o.tokenFile, "vault-token-file", "",
+		"`file` of the service account token to log in with, read at each login")
 	o.kube.AddFlags(f)
 	o.log.AddFlags(f)
 	err := options.Parse(f, args, func() []error {
@@ -68,7 +70,8 @@ func (o *runOptions) validateLogin() []error {
 	case o.role == "" && o.tokenFile != "":
 		return []error{options.Invalid("vault-token-file", "needs --vault-role, the role to log in as")}
 	case o.role == "" && o.token == "":
-		return []error{options.Invalid("vault-role", "is required with --vault-token-file, or VAULT_TOKEN in the environment")}
+		return []error{options.Invalid("vault-role",
+			"is required with --vault-token-file, or VAULT_TOKEN in the environment")}
 	}
 	return nil
 }
@@ -83,7 +86,8 @@ func (o *runOptions) tokens(client *transit.Client) transit.TokenSource {
 		JWT: func() (string, error) {
 			text, err := os.ReadFile(o.tokenFile)
 			if err != nil {
-				return "", fmt.Errorf("reading the token to log in to Vault with: %w: check --vault-token-file and its projected volume", err)
+				return "",
+					fmt.Errorf("reading the token to log in to Vault with: %w: check --vault-token-file and its projected volume", err)
 			}
 			return strings.TrimSpace(string(text)), nil
 		},

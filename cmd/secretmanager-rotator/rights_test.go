@@ -120,7 +120,8 @@ func TestRights(t *testing.T) {
 			}
 		}
 	}
-	made, err := vault.Do(t.Context(), "POST", "auth/token/create", vault.RootToken, map[string]any{"policies": []string{policy}, "no_default_policy": true})
+	made, err := vault.Do(t.Context(), "POST", "auth/token/create", vault.RootToken,
+		map[string]any{"policies": []string{policy}, "no_default_policy": true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,13 +133,16 @@ func TestRights(t *testing.T) {
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	for _, ns := range []string{"rights-a", "rights-b"} {
 		for _, name := range []string{"good", "fixed"} {
-			if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "rights"}},
-				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
+			if _, _, err := lib.Apply(t.Context(),
+				secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "rights"}},
+					Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if _, err := admin.CoreV1().Secrets("rights-b").Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
+	if _, err := admin.CoreV1().Secrets("rights-b").
+		Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`),
+			metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -161,7 +165,8 @@ func TestRights(t *testing.T) {
 			t.Errorf("run %d: something is forbidden: %s", run, stderr)
 		}
 		events, err := admin.CoreV1().Events("rights-b").List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "fixed" || int(events.Items[0].Count) != run {
+		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "fixed" ||
+			int(events.Items[0].Count) != run {
 			t.Errorf("run %d: %v, events %+v", run, err, events)
 		}
 	}
@@ -192,7 +197,8 @@ func TestRights(t *testing.T) {
 	}
 	// This one is for the other tests of the package, which look at all namespaces.
 	for _, ns := range []string{"rights-a", "rights-b"} {
-		if err := admin.CoreV1().Secrets(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		if err := admin.CoreV1().Secrets(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{},
+			metav1.ListOptions{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -205,18 +211,22 @@ func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namesp
 		{Resource: "secrets"}, {Resource: "configmaps"}, {Resource: "configmaps", Name: rotator.StateName},
 		{Resource: "events"}, {Resource: "pods"}, {Resource: "pods", Subresource: "exec"}, {Resource: "nodes"},
 		{Resource: "serviceaccounts"}, {Resource: "serviceaccounts", Subresource: "token"},
-		{Group: "coordination.k8s.io", Resource: "leases"}, {Group: "coordination.k8s.io", Resource: "leases", Name: rotator.StateName},
+		{Group: "coordination.k8s.io", Resource: "leases"},
+		{Group: "coordination.k8s.io", Resource: "leases", Name: rotator.StateName},
 		{Group: rbacv1.GroupName, Resource: "roles"}, {Group: rbacv1.GroupName, Resource: "rolebindings"},
-		{Group: "batch", Resource: "cronjobs"}, {Group: "batch", Resource: "cronjobs", Name: "secretmanager-rotator"}, {Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
+		{Group: "batch", Resource: "cronjobs"}, {Group: "batch", Resource: "cronjobs", Name: "secretmanager-rotator"},
+		{Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
 	} {
-		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "bind", "escalate"} {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
+			"impersonate", "bind", "escalate"} {
 			if resource.Name != "" && verb == "create" {
 				continue // a name is no condition of it
 			}
 			ask := resource
 			ask.Verb, ask.Namespace = verb, namespace
 			answer, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx,
-				&authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &ask}}, metav1.CreateOptions{})
+				&authorizationv1.SelfSubjectAccessReview{
+					Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &ask}}, metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,7 +234,8 @@ func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namesp
 				continue
 			}
 			what := resource.Resource
-			for _, part := range []struct{ before, text string }{{".", resource.Group}, {"/", resource.Subresource}, {"/", resource.Name}} {
+			for _, part := range []struct{ before, text string }{{".", resource.Group}, {"/", resource.Subresource},
+				{"/", resource.Name}} {
 				if part.text != "" {
 					what += part.before + part.text
 				}
@@ -240,7 +251,8 @@ func writeKubeconfig(t *testing.T, config *rest.Config) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	err := clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData}},
+		Clusters: map[string]*clientcmdapi.Cluster{
+			"c": {Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: config.BearerToken}},
 		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
 		CurrentContext: "x",

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/test/admission"
-
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager/test/admission"
 )
 
 // commands are those of the scripts.
@@ -146,7 +146,8 @@ func (w *world) get(ts *testscript.TestScript, neg bool, args []string) {
 // or one that is bound to no pod, to a file.
 func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
 	bound := len(args) < 6 || args[5] != "unbound"
-	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound, "token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
+	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
+		"token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
 	ttl := time.Hour
 	if len(args) >= 5 {
 		var err error
@@ -180,7 +181,8 @@ func (w *world) serve(program, logFile string) (socket string, stop func(), err 
 	}
 	socket = dir + "/s.sock"
 	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+w.vault.Address, "--vault-auth-mount=jwt",
-		"--vault-allowed-auth-mounts=kubernetes", "--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig, "--mount-timeout=10s")
+		"--vault-allowed-auth-mounts=kubernetes", "--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig,
+		"--mount-timeout=10s")
 	log, err := os.Create(logFile)
 	if err != nil {
 		return "", nil, err

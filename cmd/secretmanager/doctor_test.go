@@ -15,28 +15,27 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/test/relay"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // breakage is a check to break.
 type breakage struct {
 	name  string
-	check  string // that is broken then, and no other
+	check string // that is broken then, and no other
 	bar   []string
 	says  string // in its detail
-	fix  string // in its fixes
+	fix   string // in its fixes
 	wreck func(*testing.T, *clinic)
 	args  []string // of doctor; web-0 if nil
 	// fixed: its commands, run as they are printed, make the check ok. With alone, others
 	// than it are left to fix then.
 	fixed, alone bool
-	undo          func(*testing.T, *clinic)
+	undo         func(*testing.T, *clinic)
 }
 
 func sh(script string) func(*testing.T, *clinic) {
@@ -58,7 +57,8 @@ func otherAuthMount(mount string) func(*testing.T, *clinic) {
 	return func(t *testing.T, c *clinic) {
 		t.Helper()
 		patchClass(`{"vaultAuthMountPath":"`+mount+`"}`)(t, c)
-		c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--vault-allowed-auth-mounts=other,`+mount+`"}]'`)
+		c.sh(t,
+			`kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--vault-allowed-auth-mounts=other,`+mount+`"}]'`)
 	}
 }
 
@@ -97,31 +97,38 @@ func encryptAgain(t *testing.T, c *clinic) {
 const role = "auth/kubernetes/role/demo-web"
 
 var breakages = []breakage{
-	{name: "driver's kinds", check: "crds", bar: []string{"class"}, says: "SecretProviderClassPodStatus", fix: "helm upgrade --install",
+	{name: "driver's kinds", check: "crds", bar: []string{"class"}, says: "SecretProviderClassPodStatus",
+		fix:   "helm upgrade --install",
 		wreck: sh(`kubectl delete crd secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io`),
 		undo: func(t *testing.T, c *clinic) {
 			c.sh(t, `kubectl apply -f "$DRIVER/secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml"
 				kubectl wait --for=condition=Established crd --all`)
 			c.apply(t, webMounted)
 		}},
-	{name: "driver not ready", check: "driver", bar: []string{"rotation", "provider-nodes"}, says: "ready on 1 of 2 nodes", fix: "kubectl -n kube-system describe pods -l app=csi-secrets-store",
+	{name: "driver not ready", check: "driver", bar: []string{"rotation", "provider-nodes"},
+		says: "ready on 1 of 2 nodes", fix: "kubectl -n kube-system describe pods -l app=csi-secrets-store",
 		wreck: func(t *testing.T, c *clinic) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 1) },
 		undo:  func(t *testing.T, c *clinic) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2) }},
-	{name: "rotation poll interval", check: "rotation", says: "2m and not 0s", fix: "patch daemonset csi-secrets-store", fixed: true,
+	{name: "rotation poll interval", check: "rotation", says: "2m and not 0s", fix: "patch daemonset csi-secrets-store",
+		fixed: true,
 		wreck: sh(`kubectl -n kube-system get ds csi-secrets-store -o yaml | sed 's/interval=0s/interval=2m/' | kubectl replace -f -`)},
 	{name: "rotation poll interval not set", check: "rotation", says: "its default of 2m", fixed: true,
 		wreck: sh(`kubectl -n kube-system get ds csi-secrets-store -o yaml | sed '/rotation-poll-interval/d' | kubectl replace -f -`)},
-	{name: "CSIDriver", check: "csidriver", bar: []string{"token-requests"}, says: "there is no CSIDriver", fix: "kubectl apply -f -", fixed: true,
+	{name: "CSIDriver", check: "csidriver", bar: []string{"token-requests"}, says: "there is no CSIDriver",
+		fix: "kubectl apply -f -", fixed: true,
 		wreck: sh(`kubectl delete csidriver secrets-store.csi.k8s.io`)},
 	{name: "republish", check: "csidriver", says: "requiresRepublish is not true", fixed: true,
 		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"requiresRepublish":false}}'`)},
-	{name: "token requests", check: "token-requests", says: "lacks the audience vault (it has none)", fix: "patch csidriver", fixed: true,
+	{name: "token requests", check: "token-requests", says: "lacks the audience vault (it has none)",
+		fix: "patch csidriver", fixed: true,
 		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[]}}'`),
 		undo:  sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
-	{name: "one token request", check: "token-requests", says: "lacks the audience vault (it has other)", fix: `{"audience":"other"},{"audience":"vault"}`, fixed: true,
+	{name: "one token request", check: "token-requests", says: "lacks the audience vault (it has other)",
+		fix: `{"audience":"other"},{"audience":"vault"}`, fixed: true,
 		wreck: sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"other"}]}}'`),
 		undo:  sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
-	{name: "audience that only the class asks for", check: "token-requests", says: "lacks the audience sts.example (it has vault)",
+	{name: "audience that only the class asks for", check: "token-requests",
+		says: "lacks the audience sts.example (it has vault)",
 		args: []string{"--class", "web", "--service-account", "web"},
 		wreck: func(t *testing.T, c *clinic) {
 			patchClass(`{"audience":"sts.example"}`)(t, c)
@@ -134,7 +141,8 @@ var breakages = []breakage{
 	{name: "provider", check: "provider", bar: []string{"provider-nodes", "version"}, says: "not installed",
 		wreck: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name-`),
 		undo:  sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name=secretmanager-provider`)},
-	{name: "provider without Vault", check: "provider", says: "says nowhere where Vault is", fix: "set env daemonset/secretmanager-provider", fixed: true,
+	{name: "provider without Vault", check: "provider", says: "says nowhere where Vault is",
+		fix: "set env daemonset/secretmanager-provider", fixed: true,
 		wreck: func(t *testing.T, c *clinic) { c.vaultIs(t, "") },
 		undo: func(t *testing.T, c *clinic) {
 			c.vaultIs(t, c.vault.Address)
@@ -148,12 +156,16 @@ var breakages = []breakage{
 		},
 		undo: func(t *testing.T, c *clinic) {
 			c.vaultIs(t, c.vault.Address)
-			c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"remove","path":"/spec/template/spec/containers/0"}]'`)
+			c.sh(t,
+				`kubectl -n secretmanager-system patch daemonset secretmanager-provider --type=json -p '[{"op":"remove","path":"/spec/template/spec/containers/0"}]'`)
 		}},
-	{name: "provider not ready", check: "provider-nodes", says: "on 1 of 2 nodes with the driver: node-2 (provider-node-2: ImagePullBackOff)", fix: "logs provider-node-2",
+	{name: "provider not ready", check: "provider-nodes",
+		says: "on 1 of 2 nodes with the driver: node-2 (provider-node-2: ImagePullBackOff)", fix: "logs provider-node-2",
 		wreck: func(t *testing.T, c *clinic) {
 			waiting := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}
-			c.status(t, "secretmanager-system", "provider-node-2", corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: waiting}}})
+			c.status(t, "secretmanager-system", "provider-node-2",
+				corev1.PodStatus{Phase: corev1.PodPending,
+					ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: waiting}}})
 		},
 		undo: func(t *testing.T, c *clinic) {
 			c.pod(t, "secretmanager-system", "provider-node-2", providerLabels, "node-2")
@@ -163,20 +175,26 @@ var breakages = []breakage{
 		undo: func(t *testing.T, c *clinic) {
 			c.pod(t, "secretmanager-system", "provider-node-1", providerLabels, "node-1")
 		}},
-	{name: "no driver by the pod", check: "provider-nodes", says: "does not run on node node-1, where the pod is", fix: "kubectl describe node node-1",
+	{name: "no driver by the pod", check: "provider-nodes", says: "does not run on node node-1, where the pod is",
+		fix:   "kubectl describe node node-1",
 		wreck: sh(`kubectl -n kube-system delete pod driver-node-1 --force`),
 		undo: func(t *testing.T, c *clinic) {
 			c.pod(t, "kube-system", "driver-node-1", "app: csi-secrets-store", "node-1")
 		}},
-	{name: "sealed", check: "vault-seal", bar: []string{"auth-mount", "role", "audience", "login", "policy", "key", "opens"}, says: "sealed", fix: "vault operator unseal",
+	{name: "sealed", check: "vault-seal", bar: []string{"auth-mount", "role", "audience", "login", "policy", "key",
+		"opens"}, says: "sealed", fix: "vault operator unseal",
 		wreck: func(t *testing.T, c *clinic) { check(t, c.vault.Seal(t.Context())) },
 		undo:  func(t *testing.T, c *clinic) { check(t, c.vault.Unseal(t.Context())) }},
-	{name: "auth mount", check: "auth-mount", bar: []string{"role", "audience", "login", "policy"}, says: "there is no auth/nowhere", fix: "vault auth enable -path=nowhere kubernetes", // and configure it, which takes a Vault in the cluster
+	// and configure it, which takes a Vault in the cluster
+	{name: "auth mount", check: "auth-mount", bar: []string{"role", "audience", "login", "policy"},
+		says: "there is no auth/nowhere", fix: "vault auth enable -path=nowhere kubernetes",
 		wreck: otherAuthMount("nowhere"), undo: sameAuthMount},
-	{name: "auth mount that is not allowed", check: "class", says: "--vault-allowed-auth-mounts", args: []string{"web-0", "--auth-mount=elsewhere"},
+	{name: "auth mount that is not allowed", check: "class", says: "--vault-allowed-auth-mounts",
+		args:  []string{"web-0", "--auth-mount=elsewhere"},
 		wreck: patchClass(`{"vaultAuthMountPath":"elsewhere"}`), undo: wholeClass},
-	{name: "auth mount without configuration", check: "auth-mount", bar: []string{"role", "login", "policy"}, says: "auth/fresh has not been configured",
-		fix: "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc",
+	{name: "auth mount without configuration", check: "auth-mount", bar: []string{"role", "login", "policy"},
+		says: "auth/fresh has not been configured",
+		fix:  "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc",
 		wreck: func(t *testing.T, c *clinic) {
 			c.sh(t, `vault auth enable -path=fresh kubernetes`)
 			otherAuthMount("fresh")(t, c)
@@ -186,34 +204,46 @@ var breakages = []breakage{
 			c.sh(t, `vault auth enable -path=people approle`)
 			otherAuthMount("people")(t, c)
 		}, undo: sameAuthMount},
-	{name: "class", check: "class", bar: []string{"auth-mount", "role", "key", "secret", "label", "opens", "source"}, says: "there is no SecretProviderClass web",
+	{name: "class", check: "class", bar: []string{"auth-mount", "role", "key", "secret", "label", "opens", "source"},
+		says:  "there is no SecretProviderClass web",
 		wreck: sh(`kubectl -n demo delete secretproviderclass web`),
 		undo:  func(t *testing.T, c *clinic) { c.apply(t, strings.TrimSuffix(webClass, "---")) }},
 	{name: "parameters", check: "class", says: `rollName`, fix: "edit secretproviderclass web",
 		wreck: patchClass(`{"rollName":"x"}`), undo: wholeClass},
-	{name: "class of another provider", check: "class", says: `spec.provider is "vault"`, args: []string{"--class", "web", "--service-account", "web"},
-		wreck: sh(`kubectl -n demo patch secretproviderclass web --type=merge -p '{"spec":{"provider":"vault"}}'`), undo: wholeClass},
+	{name: "class of another provider", check: "class", says: `spec.provider is "vault"`,
+		args:  []string{"--class", "web", "--service-account", "web"},
+		wreck: sh(`kubectl -n demo patch secretproviderclass web --type=merge -p '{"spec":{"provider":"vault"}}'`),
+		undo:  wholeClass},
 	{name: "address that is not allowed", check: "class", says: "--vault-allowed-addresses",
 		wreck: patchClass(`{"vaultAddress":"https://elsewhere:8200"}`), undo: wholeClass},
-	{name: "service account", check: "service-account", bar: []string{"role", "login", "policy", "source"}, says: "there is no service account web", fix: "create serviceaccount web", fixed: true,
+	{name: "service account", check: "service-account", bar: []string{"role", "login", "policy", "source"},
+		says: "there is no service account web", fix: "create serviceaccount web", fixed: true,
 		wreck: sh(`kubectl -n demo delete serviceaccount web`)},
-	{name: "no role", check: "role", bar: []string{"audience", "login", "policy"}, says: "there is no auth/kubernetes/role/web-role",
+	{name: "no role", check: "role", bar: []string{"audience", "login", "policy"},
+		says:  "there is no auth/kubernetes/role/web-role",
 		wreck: patchClass(`{"roleName":"web-role"}`), undo: wholeClass},
 	{name: "role of another account", check: "role", says: `bound_service_account_names are ["nobody"]`,
-		wreck: sh(`vault write ` + role + ` bound_service_account_names=nobody`), undo: sh(`vault write ` + role + ` bound_service_account_names=web`)},
+		wreck: sh(`vault write ` + role + ` bound_service_account_names=nobody`),
+		undo:  sh(`vault write ` + role + ` bound_service_account_names=web`)},
 	{name: "role of another namespace", check: "role", says: `bound_service_account_namespaces are ["prod"]`,
-		wreck: sh(`vault write ` + role + ` bound_service_account_namespaces=prod`), undo: sh(`vault write ` + role + ` bound_service_account_namespaces=demo`)},
-	{name: "audience", check: "audience", bar: []string{"login", "policy"}, says: "takes tokens for other, and the pod's is for vault",
+		wreck: sh(`vault write ` + role + ` bound_service_account_namespaces=prod`),
+		undo:  sh(`vault write ` + role + ` bound_service_account_namespaces=demo`)},
+	{name: "audience", check: "audience", bar: []string{"login", "policy"},
+		says:  "takes tokens for other, and the pod's is for vault",
 		wreck: sh(`vault write ` + role + ` audience=other`), undo: sh(`vault write ` + role + ` audience=vault`)},
-	{name: "login", check: "login", bar: []string{"policy"}, says: "cannot log in as role demo-web", fix: "vault read auth/kubernetes/config",
+	{name: "login", check: "login", bar: []string{"policy"}, says: "cannot log in as role demo-web",
+		fix:   "vault read auth/kubernetes/config",
 		wreck: sh(`vault write auth/kubernetes/config kubernetes_host=https://127.0.0.1:1 disable_local_ca_jwt=true`),
 		undo: func(t *testing.T, c *clinic) {
 			check(t, c.vault.TrustAPIServer(t.Context(), "kubernetes", c.server, c.server.ReviewerToken(t)))
 		}},
 	{name: "policy", check: "policy", says: "no policy of role demo-web gives update on transit/decrypt/web",
-		wreck: sh(`vault write ` + role + ` token_policies=none`), undo: sh(`vault write ` + role + ` token_policies=secretmanager-app-web`)},
-	{name: "policy, without a login", check: "policy", says: "gives update on transit/decrypt/web", fixed: false, args: []string{"web-0", "--login=false"},
-		wreck: sh(`vault write ` + role + ` token_policies=none`), undo: sh(`vault write ` + role + ` token_policies=secretmanager-app-web`)},
+		wreck: sh(`vault write ` + role + ` token_policies=none`),
+		undo:  sh(`vault write ` + role + ` token_policies=secretmanager-app-web`)},
+	{name: "policy, without a login", check: "policy", says: "gives update on transit/decrypt/web", fixed: false,
+		args:  []string{"web-0", "--login=false"},
+		wreck: sh(`vault write ` + role + ` token_policies=none`),
+		undo:  sh(`vault write ` + role + ` token_policies=secretmanager-app-web`)},
 	{name: "no key", check: "key", bar: []string{"opens"}, says: "there is no transit/keys/web",
 		wreck: newKey(true), undo: encryptAgain},
 	{name: "key that is not derived", check: "key", bar: []string{"opens"}, says: "not derived",
@@ -223,17 +253,20 @@ var breakages = []breakage{
 			patchClass(`{"scope":"none"}`)(t, c)
 			c.sh(t, `kubectl -n demo annotate secret web secretmanager.io/scope=none --overwrite`)
 		}, alone: true, undo: encryptAgain},
-	{name: "Secret", check: "secret", bar: []string{"label", "opens", "source"}, says: "there is no Secret web", fix: "secretmanager encrypt web -n demo --transit-key web --from-file ENTRY=FILE",
+	{name: "Secret", check: "secret", bar: []string{"label", "opens", "source"}, says: "there is no Secret web",
+		fix:   "secretmanager encrypt web -n demo --transit-key web --from-file ENTRY=FILE",
 		wreck: sh(`kubectl -n demo delete secret web`), undo: encryptAgain},
 	{name: "entry", check: "secret", says: `there is no entry "missing"`, fix: "--from-file missing=FILE",
 		wreck: patchClass(`{"objects":"- objectName: missing\n- objectName: token\n"}`), undo: wholeClass},
 	{name: "plaintext", check: "secret", says: `entry "token" is not ciphertext`,
 		wreck: sh(`kubectl -n demo patch secret web --type=merge -p '{"stringData":{"token":"t0ken"}}'`), undo: encryptAgain},
-	{name: "label", check: "label", says: "label secretmanager.io/transit-key is missing", fix: "kubectl -n demo label secret web secretmanager.io/transit-key=web", fixed: true,
+	{name: "label", check: "label", says: "label secretmanager.io/transit-key is missing",
+		fix: "kubectl -n demo label secret web secretmanager.io/transit-key=web", fixed: true,
 		wreck: sh(`kubectl -n demo label secret web secretmanager.io/transit-key-`)},
 	{name: "label of another key", check: "label", says: "says other, and transitKey of the class web",
 		wreck: sh(`kubectl -n demo label secret web secretmanager.io/transit-key=other --overwrite`), undo: encryptAgain},
-	{name: "copied ciphertext", check: "opens", says: `entry "password"`, fix: "--from-file password=FILE --from-file token=FILE",
+	{name: "copied ciphertext", check: "opens", says: `entry "password"`,
+		fix: "--from-file password=FILE --from-file token=FILE",
 		wreck: func(t *testing.T, c *clinic) {
 			s, err := c.kube.CoreV1().Secrets("demo").Get(t.Context(), "web", metav1.GetOptions{})
 			check(t, err)
@@ -241,17 +274,21 @@ var breakages = []breakage{
 			_, err = c.kube.CoreV1().Secrets("demo").Update(t.Context(), s, metav1.UpdateOptions{})
 			check(t, err)
 		}, undo: encryptAgain},
-	{name: "Secret of another name in the pod", check: "source", says: "nodePublishSecretRef names Secret other, and the class web", args: []string{"web-1"},
+	{name: "Secret of another name in the pod", check: "source",
+		says: "nodePublishSecretRef names Secret other, and the class web", args: []string{"web-1"},
 		wreck: func(t *testing.T, c *clinic) { another(t, c, "web-1", "{name: web}", "{name: other}") }},
-	{name: "neither the kubelet nor the pod reads the Secret", check: "source", says: "may not get Secret web", args: []string{"web-2"},
+	{name: "neither the kubelet nor the pod reads the Secret", check: "source", says: "may not get Secret web",
+		args: []string{"web-2"},
 		wreck: func(t *testing.T, c *clinic) {
-			c.sh(t, `kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"vault"},{"audience":""}]}}'`)
+			c.sh(t,
+				`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{"tokenRequests":[{"audience":"vault"},{"audience":""}]}}'`)
 			another(t, c, "web-2", "      nodePublishSecretRef: {name: web}\n", "")
 			c.apply(t, strings.ReplaceAll(webMounted, "web-0", "web-2"))
 		},
 		undo: sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	// Without a command: a pod is no reason to give the driver tokens for the API server.
-	{name: "no token to read the Secret as the pod", check: "token-requests", says: `lacks the audience "" (the API server)`, args: []string{"web-7"},
+	{name: "no token to read the Secret as the pod", check: "token-requests",
+		says: `lacks the audience "" (the API server)`, args: []string{"web-7"},
 		wreck: func(t *testing.T, c *clinic) {
 			another(t, c, "web-7", "      nodePublishSecretRef: {name: web}\n", "")
 			c.sh(t, `kubectl -n demo create role web-token --verb=get --resource=secrets --resource-name=web
@@ -268,15 +305,19 @@ var breakages = []breakage{
 		wreck: func(t *testing.T, c *clinic) {
 			another(t, c, "web-6", "{secretProviderClass: web}", "{secretProviderClass: web, roleName: gone}")
 		}},
-	{name: "no pod", check: "pod", says: "there is no pod gone", args: []string{"pod/gone"}, fix: "kubectl -n demo get pods", wreck: sh("true")},
-	{name: "started before the mount", check: "mount", says: "what they see of it is empty", fix: "kubectl -n demo delete pod web-0",
+	{name: "no pod", check: "pod", says: "there is no pod gone", args: []string{"pod/gone"},
+		fix: "kubectl -n demo get pods", wreck: sh("true")},
+	{name: "started before the mount", check: "mount", says: "what they see of it is empty",
+		fix:   "kubectl -n demo delete pod web-0",
 		wreck: func(t *testing.T, c *clinic) { c.startedAt(t, "web-0", time.Now().Add(-time.Hour)) },
 		undo:  func(t *testing.T, c *clinic) { c.started(t, "web-0") }},
-	{name: "stuck", check: "mount", says: "ago: VaultUnreachable: logging in to Vault", fix: "kubectl -n secretmanager-system logs", args: []string{"web-5"},
+	{name: "stuck", check: "mount", says: "ago: VaultUnreachable: logging in to Vault",
+		fix: "kubectl -n secretmanager-system logs", args: []string{"web-5"},
 		wreck: func(t *testing.T, c *clinic) {
 			another(t, c, "web-5", "{}", "{}")
 			c.status(t, "demo", "web-5", corev1.PodStatus{Phase: corev1.PodPending})
-			c.failedMount(t, "web-5", `MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = VaultUnreachable: logging in to Vault: connection refused; check Vault`)
+			c.failedMount(t, "web-5",
+				`MountVolume.SetUp failed for volume "secrets" : rpc error: code = Internal desc = VaultUnreachable: logging in to Vault: connection refused; check Vault`)
 			_, err := c.kube.CoreV1().Events("demo").Create(t.Context(), &corev1.Event{
 				ObjectMeta:     metav1.ObjectMeta{GenerateName: "web-5-"},
 				InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "demo", Name: "web-5", UID: "of-an-older-pod"},
@@ -297,13 +338,15 @@ func another(t *testing.T, c *clinic, name, old, new string) {
 // TestDoctor breaks each check of a good installation in turn.
 func TestDoctor(t *testing.T) {
 	c := newClinic(t)
-	if v := c.doctor(t, nil); v.code != cli.ExitToDo || !slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider", "auth-mount"}) {
+	if v := c.doctor(t, nil); v.code != cli.ExitToDo ||
+		!slices.Equal(v.in(doctor.Broken), []string{"crds", "driver", "csidriver", "provider", "auth-mount"}) {
 		t.Errorf("nothing installed: exit code %d\n%s", v.code, v)
 	}
 	c.install(t)
 	well := func(t *testing.T, args ...string) {
 		t.Helper()
-		if v := c.doctor(t, nil, args...); v.code != cli.ExitDone || len(v.in(doctor.OK)) != len(v.checks) || len(v.checks) < 13 {
+		if v := c.doctor(t, nil, args...); v.code != cli.ExitDone || len(v.in(doctor.OK)) != len(v.checks) ||
+			len(v.checks) < 13 {
 			t.Fatalf("doctor %s: exit code %d\n%s", strings.Join(args, " "), v.code, v)
 		}
 	}
@@ -322,7 +365,8 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("exit code %d, broken %q\n%s", v.code, v.in(doctor.Broken), v)
 			}
 			for _, l := range v.checks {
-				if l.State == doctor.Unknown && (l.DependsOn != b.check || l.Detail != "depends on "+b.check) && !slices.Contains(b.args, "--login=false") {
+				if l.State == doctor.Unknown && (l.DependsOn != b.check || l.Detail != "depends on "+b.check) &&
+					!slices.Contains(b.args, "--login=false") {
 					t.Errorf("%s: %+v", l.Name, l)
 				}
 			}
@@ -332,11 +376,13 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 			broken := v.check(t, b.check)
-			if fixes := strings.Join(broken.Fixes, "\n"); !strings.Contains(broken.Detail, b.says) || !strings.Contains(fixes, b.fix) {
+			if fixes := strings.Join(broken.Fixes, "\n"); !strings.Contains(broken.Detail, b.says) ||
+				!strings.Contains(fixes, b.fix) {
 				t.Errorf("detail: %s\nmends: %s", broken.Detail, fixes)
 			}
 			// What would give the class what it asks for is for others to decide.
-			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role", "transit/keys", "sts.example"} {
+			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role",
+				"transit/keys", "sts.example"} {
 				if fixes := strings.Join(broken.Fixes, "\n"); strings.Contains(fixes, grant) {
 					t.Errorf("a command to copy grants what only the class asks for: %s", fixes)
 				}
@@ -412,7 +458,8 @@ func (c *clinic) testJWT(t *testing.T) {
 	broken("role", "there is no auth/jwt/role/demo-jwt", nil)
 	setup := func() {
 		t.Helper()
-		c.sh(t, `secretmanager vault-setup --transit-key web -n demo --service-account web --role demo-jwt --auth-mount jwt --apply`)
+		c.sh(t,
+			`secretmanager vault-setup --transit-key web -n demo --service-account web --role demo-jwt --auth-mount jwt --apply`)
 	}
 	setup()
 	bind := func(fields string) {
@@ -433,7 +480,8 @@ func (c *clinic) testJWT(t *testing.T) {
 	// Where the settings of the provider cannot be seen, the mount is one that only the
 	// class names, until the user does too.
 	v := c.doctor(t, nil, "web-0", "--provider-namespace=elsewhere")
-	if l := v.check(t, "auth-mount"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Advice, "--auth-mount") ||
+	if l := v.check(t, "auth-mount"); v.code != cli.ExitFailed || l.State != doctor.Unknown ||
+		!strings.Contains(l.Advice, "--auth-mount") ||
 		v.check(t, "policy").DependsOn != "auth-mount" {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
@@ -471,10 +519,13 @@ func (c *clinic) testFewRights(t *testing.T) {
 			t.Errorf("exit code %d, unknown: %q\n%s", v.code, v.in(doctor.Unknown), v)
 		}
 	}
-	seen(c.doctor(t, none), cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version")
+	seen(c.doctor(t, none), cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests",
+		"provider-nodes", "version")
 	v := c.doctor(t, none, "web-0")
-	seen(v, cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version", "pod")
-	if l := v.check(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") || !strings.Contains(l.Advice, "kubectl auth can-i get pods -n demo") {
+	seen(v, cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes",
+		"version", "pod")
+	if l := v.check(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") ||
+		!strings.Contains(l.Advice, "kubectl auth can-i get pods -n demo") {
 		t.Errorf("%+v", l)
 	}
 	v = c.doctor(t, none, "--class", "web")
@@ -483,12 +534,14 @@ func (c *clinic) testFewRights(t *testing.T) {
 	}
 	delete(none, "VAULT_TOKEN")
 	none["VAULT_ADDR"] = ""
-	if v := c.doctor(t, none); v.check(t, "vault").State != doctor.Unknown || v.check(t, "vault-seal").DependsOn != "vault" {
+	if v := c.doctor(t, none); v.check(t, "vault").State != doctor.Unknown ||
+		v.check(t, "vault-seal").DependsOn != "vault" {
 		t.Errorf("%s", v)
 	}
 
 	// Who may make a token of the account learns from the login what it may not read.
-	c.sh(t, `kubectl -n demo create role half --verb=get --resource=pods,secretproviderclasses.secrets-store.csi.x-k8s.io,serviceaccounts,secrets,secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io
+	c.sh(t,
+		`kubectl -n demo create role half --verb=get --resource=pods,secretproviderclasses.secrets-store.csi.x-k8s.io,serviceaccounts,secrets,secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io
 		kubectl -n demo create role token --verb=create --resource=serviceaccounts/token
 		kubectl -n demo create rolebinding half --role=half --serviceaccount=demo:nobody
 		kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
@@ -496,7 +549,8 @@ func (c *clinic) testFewRights(t *testing.T) {
 	half["VAULT_TOKEN"] = ""
 	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
 	seen(c.doctor(t, half, "web-0"), cli.ExitFailed, append(slices.Clone(installation), "opens")...)
-	seen(c.doctor(t, half, "web-0", "--login=false"), cli.ExitFailed, append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
+	seen(c.doctor(t, half, "web-0", "--login=false"), cli.ExitFailed,
+		append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "opens")...)
 	// What addresses the provider allows is not known to everybody.
 	patchClass(`{"vaultAddress":"`+c.vault.Address+`"}`)(t, c)
 	seen(c.doctor(t, half, "web-0"), cli.ExitFailed, append(slices.Clone(installation), "opens")...)
@@ -511,7 +565,8 @@ func (c *clinic) testFewRights(t *testing.T) {
 	found := func(check, says string) {
 		t.Helper()
 		v := c.doctor(t, half, "web-0")
-		if got := v.in(doctor.Broken); !slices.Equal(got, []string{check}) || !strings.Contains(v.check(t, check).Detail, says) || v.code != cli.ExitToDo {
+		if got := v.in(doctor.Broken); !slices.Equal(got, []string{check}) ||
+			!strings.Contains(v.check(t, check).Detail, says) || v.code != cli.ExitToDo {
 			t.Errorf("exit code %d\n%s", v.code, v)
 		}
 	}
@@ -536,7 +591,8 @@ func (c *clinic) testFewRights(t *testing.T) {
 	wholeClass(t, c)
 
 	// A token that has ended.
-	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != cli.ExitFailed || !slices.Equal(v.in(doctor.Unknown), []string{"opens"}) {
+	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != cli.ExitFailed ||
+		!slices.Equal(v.in(doctor.Unknown), []string{"opens"}) {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
 	for name, config := range map[string]string{"no file": "/nowhere/kubeconfig", "nobody there": c.server.Kubeconfig} {
@@ -544,7 +600,8 @@ func (c *clinic) testFewRights(t *testing.T) {
 		if name == "nobody there" {
 			args = append(args, "--context=nowhere")
 		}
-		if v := c.doctor(t, map[string]string{"KUBECONFIG": config}, args...); v.code != cli.ExitFailed || v.check(t, "cluster").State != doctor.Broken ||
+		if v := c.doctor(t, map[string]string{"KUBECONFIG": config}, args...); v.code != cli.ExitFailed ||
+			v.check(t, "cluster").State != doctor.Broken ||
 			v.check(t, "driver").DependsOn != "cluster" || v.check(t, "vault").State != doctor.OK {
 			t.Errorf("%s: exit code %d\n%s", name, v.code, v)
 		}
@@ -556,7 +613,8 @@ func (c *clinic) testFewRights(t *testing.T) {
 func (c *clinic) testPlainHTTP(t *testing.T) {
 	plain := strings.Replace(c.vault.Address, "127.0.0.1", "0.0.0.0", 1)
 	v := c.doctor(t, map[string]string{"VAULT_ADDR": plain}, "web-0")
-	if l := v.check(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "plain HTTP") || v.check(t, "opens").DependsOn != "vault" {
+	if l := v.check(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown ||
+		!strings.Contains(l.Detail, "plain HTTP") || v.check(t, "opens").DependsOn != "vault" {
 		t.Errorf("not accepted: %s", v)
 	}
 	for name, accept := range map[string]func() visit{
@@ -568,7 +626,8 @@ func (c *clinic) testPlainHTTP(t *testing.T) {
 		},
 	} {
 		v := accept()
-		if l := v.check(t, "vault"); v.code != cli.ExitDone || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
+		if l := v.check(t, "vault"); v.code != cli.ExitDone ||
+			!strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
 			t.Errorf("%s: %s", name, v)
 		}
 	}
@@ -578,12 +637,15 @@ func (c *clinic) testPlainHTTP(t *testing.T) {
 	if l := v.check(t, "provider"); l.State != doctor.Broken || !strings.Contains(l.Detail, "does not start with "+plain) {
 		t.Errorf("the provider refuses: %s", v)
 	}
-	c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP=true`)
+	c.sh(t,
+		`kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP=true`)
 	v = c.doctor(t, nil, "web-0")
-	if l := v.check(t, "provider"); l.State != doctor.OK || !strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
+	if l := v.check(t, "provider"); l.State != doctor.OK ||
+		!strings.Contains(strings.Join(l.Warnings, ""), "plain HTTP to "+plain) {
 		t.Errorf("the provider accepts: %s", v)
 	}
-	c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP-`)
+	c.sh(t,
+		`kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider SECRETMANAGER_VAULT_INSECURE_HTTP-`)
 }
 
 // A Vault that takes connections and says nothing costs one wait, not one per check.
@@ -597,33 +659,42 @@ func (c *clinic) testSilence(t *testing.T) {
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("%s: it took %s", name, took)
 		}
-		if !slices.Equal(v.in(doctor.Broken), []string{"vault"}) || v.check(t, "opens").DependsOn != "vault" || v.check(t, "secret").State != doctor.OK {
+		if !slices.Equal(v.in(doctor.Broken), []string{"vault"}) || v.check(t, "opens").DependsOn != "vault" ||
+			v.check(t, "secret").State != doctor.OK {
 			t.Errorf("%s: %s", name, v)
 		}
 	}
 	// Where the provider looks for Vault is nobody's word here.
 	v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
-	if l := v.check(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown || !strings.Contains(l.Detail, "VAULT_ADDR is not set") || v.check(t, "opens").DependsOn != "vault" {
+	if l := v.check(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown ||
+		!strings.Contains(l.Detail, "VAULT_ADDR is not set") || v.check(t, "opens").DependsOn != "vault" {
 		t.Errorf("%s", v)
 	}
 	// Secrets are not read: where Vault is may be said there.
-	for _, from := range []string{`"envFrom":[{"secretRef":{"name":"where"}}]`, `"env":[{"name":"VAULT_ADDR","valueFrom":{"secretKeyRef":{"name":"where","key":"a"}}}]`} {
+	for _, from := range []string{`"envFrom":[{"secretRef":{"name":"where"}}]`,
+		`"env":[{"name":"VAULT_ADDR","valueFrom":{"secretKeyRef":{"name":"where","key":"a"}}}]`} {
 		c.vaultIs(t, "")
-		c.sh(t, `kubectl -n secretmanager-system patch daemonset secretmanager-provider -p '{"spec":{"template":{"spec":{"containers":[{"name":"provider",`+from+`}]}}}}'`)
+		c.sh(t,
+			`kubectl -n secretmanager-system patch daemonset secretmanager-provider -p '{"spec":{"template":{"spec":{"containers":[{"name":"provider",`+from+`}]}}}}'`)
 		v := c.doctor(t, map[string]string{"VAULT_ADDR": ""})
-		if l := v.check(t, "provider"); l.State != doctor.OK || !strings.Contains(strings.Join(l.Warnings, ""), "cannot be seen: it may be in Secret where") || v.check(t, "vault").State != doctor.Unknown {
+		if l := v.check(t, "provider"); l.State != doctor.OK ||
+			!strings.Contains(strings.Join(l.Warnings, ""), "cannot be seen: it may be in Secret where") ||
+			v.check(t, "vault").State != doctor.Unknown {
 			t.Errorf("%s: %s", from, v)
 		}
 		c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider -c provider VAULT_ADDR-
 			kubectl apply -k "$ROOT/manifests"`)
 	}
 	c.vaultIs(t, c.vault.Address)
-	if v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://127.0.0.1:1"}, "web-0", "--vault-addr", c.vault.Address); v.code != cli.ExitDone {
+	if v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://127.0.0.1:1"}, "web-0", "--vault-addr",
+		c.vault.Address); v.code != cli.ExitDone {
 		t.Errorf("--vault-addr: exit code %d\n%s", v.code, v)
 	}
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>eyJ") }))
+	page := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>eyJ") }))
 	defer page.Close()
-	if v := c.doctor(t, map[string]string{"VAULT_ADDR": page.URL}, "web-0"); !strings.Contains(v.check(t, "vault").Detail, "is not Vault") {
+	if v := c.doctor(t, map[string]string{"VAULT_ADDR": page.URL},
+		"web-0"); !strings.Contains(v.check(t, "vault").Detail, "is not Vault") {
 		t.Errorf("%s", v)
 	}
 }
@@ -634,11 +705,13 @@ func (c *clinic) testElsewhere(t *testing.T) {
 		sed -e 's/"namespace": "secretmanager-system"/"namespace": "demo"/' -e 's/"secretmanager-provider"/"zzz"/' \
 			-e 's/"app.kubernetes.io\/name": "zzz"/"app.kubernetes.io\/name": "secretmanager-provider"/' "$HOME/ds.json" | kubectl -n demo create -f -`)
 	defer c.sh(t, `kubectl -n demo delete ds zzz`)
-	if v := c.doctor(t, nil, "web-0"); v.code != cli.ExitDone || !strings.Contains(v.check(t, "provider").Detail, "DaemonSet secretmanager-system/") {
+	if v := c.doctor(t, nil, "web-0"); v.code != cli.ExitDone ||
+		!strings.Contains(v.check(t, "provider").Detail, "DaemonSet secretmanager-system/") {
 		t.Errorf("beside the provider: %s", v)
 	}
 	v := c.doctor(t, nil, "web-0", "--provider-namespace", "elsewhere")
-	if l := v.check(t, "provider"); l.State != doctor.Unknown || !strings.Contains(l.Detail, "is not in namespace elsewhere") || len(v.in(doctor.Broken)) > 0 {
+	if l := v.check(t, "provider"); l.State != doctor.Unknown ||
+		!strings.Contains(l.Detail, "is not in namespace elsewhere") || len(v.in(doctor.Broken)) > 0 {
 		t.Errorf("without the provider: %s", v)
 	}
 }
@@ -682,7 +755,8 @@ func (c *clinic) testClock(t *testing.T) {
 	apart := func(want string) visit {
 		t.Helper()
 		v := c.doctor(t, env, "web-0")
-		if !slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) || !strings.Contains(v.check(t, "vault-clock").Detail, want) {
+		if !slices.Equal(v.in(doctor.Broken), []string{"vault-clock"}) ||
+			!strings.Contains(v.check(t, "vault-clock").Detail, want) {
 			t.Errorf("%s: %s", time.Duration(shift.Load()), v)
 		}
 		return v
@@ -697,7 +771,8 @@ func (c *clinic) testClock(t *testing.T) {
 	for _, status := range []int32{http.StatusForbidden, http.StatusInternalServerError} {
 		refuse.Store(status)
 		logins.Store(0)
-		if v := apart("ahead of ours"); v.check(t, "login").DependsOn != "vault-clock" || v.check(t, "policy").DependsOn != "vault-clock" {
+		if v := apart("ahead of ours"); v.check(t, "login").DependsOn != "vault-clock" ||
+			v.check(t, "policy").DependsOn != "vault-clock" {
 			t.Errorf("%s", v)
 		}
 		// One for the mount, one for the account: nobody waits here for better times.

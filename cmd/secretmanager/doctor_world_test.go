@@ -20,16 +20,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/internal/doctor"
-	"github.com/secretmanager-io/secretmanager/test/programs"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/test/programs"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // clinic is a cluster and a Vault that are made to look like a good installation: the
@@ -61,7 +61,8 @@ func newClinic(t *testing.T) *clinic {
 	}
 	c.kube, err = kubernetes.NewForConfig(c.server.Config)
 	check(t, err)
-	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/secrets-store-csi-driver").Output()
+	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
+		"sigs.k8s.io/secrets-store-csi-driver").Output()
 	check(t, err)
 	c.crds = strings.TrimSpace(string(where)) + "/deploy"
 	return c
@@ -112,7 +113,8 @@ func (c *clinic) install(t *testing.T) {
 // vaultIs tells the provider where Vault is, as an overlay does.
 func (c *clinic) vaultIs(t *testing.T, address string) {
 	t.Helper()
-	c.sh(t, `kubectl -n secretmanager-system patch $(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault) -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
+	c.sh(t,
+		`kubectl -n secretmanager-system patch $(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault) -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
 }
 
 // providerLabels are the labels that the DaemonSet of the provider selects its pods by.
@@ -127,7 +129,9 @@ kind: Pod
 metadata: {name: `+name+`, namespace: `+namespace+`, labels: {`+label+`}}
 spec: {nodeName: `+node+`, automountServiceAccountToken: false, serviceAccountName: `+map[string]string{"kube-system": "secrets-store-csi-driver", "secretmanager-system": "secretmanager-provider"}[namespace]+`, containers: [{name: c, image: "secretmanager:v0.1.0"}]}
 `)
-	c.status(t, namespace, name, corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
+	c.status(t, namespace, name,
+		corev1.PodStatus{Phase: corev1.PodRunning,
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
 }
 
 func (c *clinic) status(t *testing.T, namespace, name string, status corev1.PodStatus) {
@@ -149,7 +153,9 @@ func (c *clinic) started(t *testing.T, name string) {
 func (c *clinic) startedAt(t *testing.T, name string, at time.Time) {
 	t.Helper()
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
-	c.status(t, "demo", name, corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: running}}})
+	c.status(t, "demo", name,
+		corev1.PodStatus{Phase: corev1.PodRunning,
+			ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: running}}})
 }
 
 func (c *clinic) daemonSetReady(t *testing.T, namespace, name string, ready int32) {
@@ -192,7 +198,8 @@ func (c *clinic) run(t *testing.T, stdin, name string, args ...string) {
 	}
 }
 
-func (c *clinic) command(ctx context.Context, stdin string, env map[string]string, name string, args ...string) *exec.Cmd {
+func (c *clinic) command(ctx context.Context, stdin string, env map[string]string, name string,
+	args ...string) *exec.Cmd {
 	path := name
 	if name != "sh" {
 		path = filepath.Join(strings.Split(c.env["PATH"], ":")[0], name)
@@ -214,7 +221,7 @@ func (c *clinic) vaultDelete(t *testing.T, path string) {
 
 // visit is one run of doctor.
 type visit struct {
-	checks  []doctor.Check
+	checks []doctor.Check
 	stderr string
 	code   int
 }
@@ -224,7 +231,8 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 	t.Helper()
 	all := maps.Clone(c.env)
 	maps.Copy(all, env)
-	cmd := c.command(t.Context(), "", all, "secretmanager", append([]string{"doctor", "-n", "demo", "-o", "json"}, args...)...)
+	cmd := c.command(t.Context(), "", all, "secretmanager",
+		append([]string{"doctor", "-n", "demo", "-o", "json"}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	v := visit{}
@@ -241,7 +249,8 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 		t.Fatalf("doctor %s: %v\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
 	}
 	v.checks = out.Checks
-	for _, secret := range []string{"eyJ", "hvs.", "hvb.", "vault:v1:", "hunter2", "t0ken", `"root"`, "goroutine", "panic"} {
+	for _, secret := range []string{"eyJ", "hvs.", "hvb.", "vault:v1:", "hunter2", "t0ken", `"root"`, "goroutine",
+		"panic"} {
 		if strings.Contains(stdout.String()+stderr.String(), secret) {
 			t.Errorf("doctor %s shows %q:\n%s%s", strings.Join(args, " "), secret, &stdout, &stderr)
 		}
@@ -273,7 +282,8 @@ func (v visit) in(state doctor.State) []string {
 func (v visit) String() string {
 	var b strings.Builder
 	for _, l := range v.checks {
-		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " + strings.Join(append(l.Fixes, l.Warnings...), " ; ") + "\n")
+		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " +
+			strings.Join(append(l.Fixes, l.Warnings...), " ; ") + "\n")
 	}
 	return b.String() + v.stderr
 }
@@ -294,7 +304,8 @@ func (c *clinic) issuerKeys(t *testing.T) []string {
 		check(t, err)
 		e, err := base64.RawURLEncoding.DecodeString(k.E)
 		check(t, err)
-		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())})
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n),
+			E: int(new(big.Int).SetBytes(e).Int64())})
 		check(t, err)
 		keys = append(keys, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 	}

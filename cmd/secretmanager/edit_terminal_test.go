@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 )
@@ -143,7 +144,8 @@ func (tm *session) ends(code int) {
 
 func (tm *session) opens(n int) {
 	tm.t.Helper()
-	if exists(filepath.Join(tm.dir, fmt.Sprint("given.", n+1))) || !exists(filepath.Join(tm.dir, fmt.Sprint("given.", n))) {
+	if exists(filepath.Join(tm.dir, fmt.Sprint("given.", n+1))) ||
+		!exists(filepath.Join(tm.dir, fmt.Sprint("given.", n))) {
 		tm.t.Errorf("the editor was not opened %d times", n)
 	}
 }
@@ -196,12 +198,14 @@ func TestEditOpensAgain(t *testing.T) {
 	tm.ends(cli.ExitDone)
 	tm.opens(3)
 	second := tm.given(2)
-	if !strings.Contains(second, "# Nothing has been written yet, as the text is invalid:\n#   line ") || !strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
+	if !strings.Contains(second, "# Nothing has been written yet, as the text is invalid:\n#   line ") ||
+		!strings.HasSuffix(second, "\na: \"lost\n# mine\nb: 2\n") {
 		t.Errorf("the second time it was\n%s", second)
 	}
 	third := tm.given(3)
 	lines := strings.Split(third, "\n")
-	for _, want := range []struct{ text, line string }{{`entry "a" is duplicated`, "a: 2"}, {`entry "b": it has no value`, "b:"}} {
+	for _, want := range []struct{ text, line string }{{`entry "a" is duplicated`, "a: 2"},
+		{`entry "b": it has no value`, "b:"}} {
 		i := strings.Index(third, want.text)
 		var n int
 		if i < 0 {
@@ -233,9 +237,11 @@ func TestEditOpensAgain(t *testing.T) {
 	}
 
 	// So is what Vault or the cluster refuses.
-	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`, `printf 'a: small\nb: two\n' > "$1"`)
+	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`,
+		`printf 'a: small\nb: two\n' > "$1"`)
 	tm.ends(cli.ExitDone)
-	if second := tm.given(2); !strings.Contains(second, "# Nothing has been written yet:\n") || !strings.Contains(second, "a Kubernetes Secret holds 1048576") {
+	if second := tm.given(2); !strings.Contains(second, "# Nothing has been written yet:\n") ||
+		!strings.Contains(second, "a Kubernetes Secret holds 1048576") {
 		t.Errorf("the second time it was\n%.2000s", second)
 	}
 	if got := u.value("a"); got != "small" {
@@ -304,19 +310,21 @@ func TestEditBrokenOff(t *testing.T) {
 		{"SIGTERM", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGTERM) }},
 		{"SIGQUIT", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGQUIT) }},
 		{"SIGHUP, as when the terminal is closed", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGHUP) }},
-		{"SIGTERM at the question", []string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``}, func(tm *session) {
-			tm.shows("Edited. ")
-			tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
-			was = tm.secret("matrix")
-			tm.types("\n")
-			tm.shows("Write it anyway?")
-			tm.command.Process.Signal(syscall.SIGTERM)
-		}},
+		{"SIGTERM at the question", []string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``},
+			func(tm *session) {
+				tm.shows("Edited. ")
+				tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
+				was = tm.secret("matrix")
+				tm.types("\n")
+				tm.shows("Write it anyway?")
+				tm.command.Process.Signal(syscall.SIGTERM)
+			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			u.t = t
 			if test.edits == nil {
-				test.edits = []string{`sed -i 's/two/lost/' "$1"; cp "$1" "$1~"; mkdir "$TMPDIR/swap"; cp "$1" "$TMPDIR/swap"; echo waits > state; exec sleep 1000`}
+				test.edits = []string{
+					`sed -i 's/two/lost/' "$1"; cp "$1" "$1~"; mkdir "$TMPDIR/swap"; cp "$1" "$TMPDIR/swap"; echo waits > state; exec sleep 1000`}
 			}
 			tm := u.start(test.edits...)
 			if len(test.edits) == 1 {
@@ -338,16 +346,20 @@ func TestLiteralNote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.ns, "--transit-key", u.ns, "--from-literal", "a=hunter2")
+	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.ns, "--transit-key", u.ns,
+		"--from-literal", "a=hunter2")
 	c.Args[0] = "secretmanager"
-	c.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address, "VAULT_TOKEN="+u.vault.RootToken)
+	c.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address,
+		"VAULT_TOKEN="+u.vault.RootToken)
 	master, err := pty.Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer master.Close()
 	screen, _ := io.ReadAll(master) // ends with EIO when the program does
-	if err := c.Wait(); err != nil || !strings.Contains(string(screen), "note: values of --from-literal may stay in the history of your shell") || strings.Contains(string(screen), "hunter2") {
+	if err := c.Wait(); err != nil ||
+		!strings.Contains(string(screen), "note: values of --from-literal may stay in the history of your shell") ||
+		strings.Contains(string(screen), "hunter2") {
 		t.Errorf("%v:\n%s", err, screen)
 	}
 	if _, _, stderr := u.run("", "encrypt", "matrix", "--from-literal", "a=hunter2"); strings.Contains(stderr, "history") {

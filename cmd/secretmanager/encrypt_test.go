@@ -12,12 +12,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/secretmanager-io/secretmanager/test/relay"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 // observed puts a proxy between the user and Vault that counts requests by the
@@ -89,7 +88,8 @@ func TestEncryptAsksOnce(t *testing.T) {
 		{"a new file", []string{"many", "--transit-key", u.ns, "--from-env-file", lines(250), "--merge-into", manifest}, 3},
 		{"merged into it", []string{"many", "--from-env-file", lines(120), "--merge-into", manifest}, 2},
 		{"beside", []string{"sealed", "--transit-key", u.ns, "--from-secret", "plain"}, 1},
-		{"in place, proved before and after", []string{"plain", "--transit-key", u.ns, "--from-secret", "plain", "--replace"}, 2},
+		{"in place, proved before and after", []string{"plain", "--transit-key", u.ns, "--from-secret", "plain",
+			"--replace"}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			u.must("", append([]string{"encrypt"}, test.args...)...)
@@ -134,7 +134,8 @@ func TestEncryptAllOrNothing(t *testing.T) {
 		{"plain", "--transit-key", u.ns, "--from-secret", "plain", "--replace"},
 	} {
 		code, stdout, stderr := u.run("", append([]string{"encrypt"}, args...)...)
-		if code != cli.ExitFailed || stdout != "" || !strings.Contains(stderr, `entry "b": no more entropy`) || strings.Contains(stderr, "hunter2") {
+		if code != cli.ExitFailed || stdout != "" || !strings.Contains(stderr, `entry "b": no more entropy`) ||
+			strings.Contains(stderr, "hunter2") {
 			t.Errorf("%s: exit code %d\n%s%s", args, code, stdout, stderr)
 		}
 	}
@@ -144,7 +145,8 @@ func TestEncryptAllOrNothing(t *testing.T) {
 	if diff := cmp.Diff(plain, u.secret("plain")); diff != "" {
 		t.Errorf("the Secret of plaintext changed:\n%s", diff)
 	}
-	if secrets, err := u.kube.CoreV1().Secrets(u.ns).List(t.Context(), metav1.ListOptions{}); err != nil || len(secrets.Items) != 2 {
+	if secrets, err := u.kube.CoreV1().Secrets(u.ns).List(t.Context(), metav1.ListOptions{}); err != nil ||
+		len(secrets.Items) != 2 {
 		t.Errorf("there are %d Secrets (%v)", len(secrets.Items), err)
 	}
 	if now, err := os.ReadFile(manifest); err != nil || string(now) != string(text) {

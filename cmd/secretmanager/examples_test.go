@@ -8,14 +8,12 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-
-	corev1 "k8s.io/api/core/v1"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // examples VERB CODE... runs what the help of a verb shows, as it is printed, in a
@@ -23,7 +21,8 @@ import (
 // ends by being interrupted only is left out.
 func (w *world) examples(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "examples VERB CODE...")
-	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{})
+	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		ts.Check(err)
 	}
@@ -33,7 +32,8 @@ func (w *world) examples(ts *testscript.TestScript, neg bool, args []string) {
 	ran := 0
 	for line := range strings.SplitSeq(strings.ReplaceAll(verb.Example, "\\\n", " "), "\n") {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "kubectl ") || strings.HasSuffix(line, " -w") {
+		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "kubectl ") ||
+			strings.HasSuffix(line, " -w") {
 			continue
 		}
 		code := 0

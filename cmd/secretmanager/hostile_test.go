@@ -18,18 +18,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/spf13/cobra"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // TestHostileAuthor drives every verb over what somebody wrote who may write classes,
@@ -51,17 +50,22 @@ func TestHostileAuthor(t *testing.T) {
 // verbCalls are the command lines of each verb that look at what others wrote. A $NAME
 // stands for a path of the test.
 var verbCalls = map[string][]string{
-	"vault-setup": {"--transit-key web --service-account web --apply", "--per-namespace --service-account web", "--transit-key web --service-account web -o terraform"},
+	"vault-setup": {"--transit-key web --service-account web --apply", "--per-namespace --service-account web",
+		"--transit-key web --service-account web -o terraform"},
 	"encrypt": {
-		"web --from-literal b=c", "bait --from-literal b=c", "web --from-literal b=c --dry-run=client --print-class --service-account web", "$NAME --from-literal b=c",
-		"web --merge-into $FILE --from-literal b=c", "$NAME --merge-into $FILE --from-literal b=c", "bait --from-secret plain --transit-key web",
+		"web --from-literal b=c", "bait --from-literal b=c",
+		"web --from-literal b=c --dry-run=client --print-class --service-account web", "$NAME --from-literal b=c",
+		"web --merge-into $FILE --from-literal b=c", "$NAME --merge-into $FILE --from-literal b=c",
+		"bait --from-secret plain --transit-key web",
 		"managed --from-literal b=c --dry-run=server -o yaml", "managed --from-literal b=c --dry-run=server -o json",
 		"x --merge-into $LINK --transit-key web --from-literal a=b",
 	},
-	"edit":   {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
-	"status": {"", "-A", "-A -o wide", "-A -o json", "-A -o yaml", "-A -o name", "-A --stale", "--if-retired", "--if-retired -o json"},
+	"edit": {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
+	"status": {"", "-A", "-A -o wide", "-A -o json", "-A -o yaml", "-A -o name", "-A --stale", "--if-retired",
+		"--if-retired -o json"},
 	"rotate": {"--dry-run", "--rotate=never", "--dry-run -o json", "--dry-run -o yaml"},
-	"rewrap": {"$FILE", "--check $FILE", "--check -R $DIR", "-R $DIR --dry-run=client", "$ONE", "--check $ONE", "$LINK", "-R $LINK"},
+	"rewrap": {"$FILE", "--check $FILE", "--check -R $DIR", "-R $DIR --dry-run=client", "$ONE", "--check $ONE", "$LINK",
+		"-R $LINK"},
 	"lint":   {"-R $DIR", "-R $DIR -o github", "-R $DIR -o json", "$LINK"},
 	"verify": {"", "-A", "web bait", "-f $FILE", "-R -f $DIR", "-f $ONE -o json", "-f $LINK"},
 	"mount": {
@@ -75,7 +79,8 @@ var verbCalls = map[string][]string{
 	},
 	"doctor": {
 		"", "web-0", "bait-0", "bait-1", "--class bait --service-account web", "--class bait -o json", "bait-0 --login=false",
-		"--class address --service-account web", "--class namespace --service-account web", "--class authmount --service-account web",
+		"--class address --service-account web", "--class namespace --service-account web",
+		"--class authmount --service-account web",
 	},
 	"completion":  {"bash", "zsh", "fish", "powershell"},
 	"help":        {"", "doctor"},
@@ -191,7 +196,8 @@ func yamlText(s string) string { return fmt.Sprintf("%q", s) }
 func (h *hostileAuthor) bait(t *testing.T) {
 	t.Helper()
 	secret := func(name, namespace, more string) string {
-		return "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata:\n  name: " + yamlText(name) + "\n  namespace: " + yamlText(namespace) +
+		return "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata:\n  name: " + yamlText(name) +
+			"\n  namespace: " + yamlText(namespace) +
 			"\n  labels: {secretmanager.io/transit-key: web}\n" + more
 	}
 	web, err := h.kube.CoreV1().Secrets("demo").Get(t.Context(), "web", metav1.GetOptions{})
@@ -206,9 +212,12 @@ func (h *hostileAuthor) bait(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
 		lines += "    " + name + ": " + annotations[name] + "\n"
 	}
-	evilData := "  annotations:\n" + lines + "    kubectl.kubernetes.io/last-applied-configuration: " + yamlText(hostile.Text) + "\ndata:\n  " + yamlText(hostile.Text) + ": " + base64.StdEncoding.EncodeToString([]byte(value)) + "\n"
+	evilData := "  annotations:\n" + lines + "    kubectl.kubernetes.io/last-applied-configuration: " +
+		yamlText(hostile.Text) + "\ndata:\n  " + yamlText(hostile.Text) + ": " +
+		base64.StdEncoding.EncodeToString([]byte(value)) + "\n"
 	class := func(name string, parameters map[string]string) string {
-		b := "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: {name: " + yamlText(name) + ", namespace: demo}\nspec:\n  provider: secretmanager\n  parameters:\n"
+		b := "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: {name: " +
+			yamlText(name) + ", namespace: demo}\nspec:\n  provider: secretmanager\n  parameters:\n"
 		for _, key := range slices.Sorted(maps.Keys(parameters)) {
 			b += "    " + yamlText(key) + ": " + yamlText(parameters[key]) + "\n"
 		}
@@ -219,25 +228,32 @@ func (h *hostileAuthor) bait(t *testing.T) {
 		"vaultNamespace": "mallory", "vaultAuthMountPath": "mallory",
 	}
 	// One field at a time: each has a check of its own.
-	good := map[string]string{"roleName": "demo-web", "secretName": "web", "transitKey": "web", "vaultAuthMountPath": "kubernetes"}
+	good := map[string]string{"roleName": "demo-web", "secretName": "web", "transitKey": "web",
+		"vaultAuthMountPath": "kubernetes"}
 	with := func(parameter, value string) map[string]string {
 		c := maps.Clone(good)
 		c[parameter] = value
 		return c
 	}
 	single := map[string]map[string]string{
-		"address": with("vaultAddress", h.plain.URL), "namespace": with("vaultNamespace", "mallory"), "authmount": with("vaultAuthMountPath", "mallory"),
+		"address": with("vaultAddress", h.plain.URL), "namespace": with("vaultNamespace", "mallory"),
+		"authmount": with("vaultAuthMountPath", "mallory"),
 	}
-	badClass := map[string]string{"roleName": hostile.Text, "secretName": "web", "transitKey": hostile.Text, "vaultAddress": h.plain.URL, hostile.Text: hostile.Text, "objects": "- " + yamlText(hostile.Text)}
+	badClass := map[string]string{"roleName": hostile.Text, "secretName": "web", "transitKey": hostile.Text,
+		"vaultAddress": h.plain.URL, hostile.Text: hostile.Text, "objects": "- " + yamlText(hostile.Text)}
 
 	files := map[string]string{
-		"FILE":     secret("web", "demo", evilData) + "---\n" + secret(hostile.Text, hostile.Text, evilData) + "---\n" + secret("mount", "demo", "  annotations: {secretmanager.io/transit-mount: '"+address+"'}\nstringData: {a: "+value+"}\n"),
+		"FILE": secret("web", "demo", evilData) + "---\n" + secret(hostile.Text, hostile.Text, evilData) + "---\n" +
+			secret("mount", "demo", "  annotations: {secretmanager.io/transit-mount: '"+address+"'}\nstringData: {a: "+
+				value+"}\n"),
 		"ONE":      secret("web", hostile.Text, "stringData: {token: "+value+", "+yamlText(hostile.Text)+": "+value+"}\n"),
 		"GOOD":     class("web", good),
 		"SECRET":   secret("web", "demo", "stringData: {token: "+value+"}\n"),
 		"CLASS":    class("web", trapped),
 		"BADCLASS": class(hostile.Text, badClass),
-		"KIND":     "apiVersion: v1\nkind: " + yamlText(hostile.Text) + "\nmetadata: {name: a}\n---\n" + secret("a", "demo", "  annotations: {secretmanager.io/scope: "+yamlText(hostile.Text)+", secretmanager.io/transit-mount: "+yamlText(hostile.Text)+"}\ndata: {a: "+yamlText(hostile.Text)+"}\n"),
+		"KIND": "apiVersion: v1\nkind: " + yamlText(hostile.Text) + "\nmetadata: {name: a}\n---\n" +
+			secret("a", "demo", "  annotations: {secretmanager.io/scope: "+yamlText(hostile.Text)+
+				", secretmanager.io/transit-mount: "+yamlText(hostile.Text)+"}\ndata: {a: "+yamlText(hostile.Text)+"}\n"),
 	}
 	for name, parameters := range single {
 		files[strings.ToUpper(name)] = class(name, parameters)
@@ -251,7 +267,9 @@ func (h *hostileAuthor) bait(t *testing.T) {
 	// Names of files are text of an author too, whole repositories are.
 	evilFile := strings.ReplaceAll(hostile.Text, "/", "") + ".yaml"
 	check(t, os.WriteFile(filepath.Join(h.dir, evilFile), []byte("kind: [secretmanager.io/\n"), 0o600))
-	check(t, os.WriteFile(filepath.Join(h.dir, "::error::PWNED.yaml"), []byte(secret("q", "demo", "data: {a: bm9uZQ==}\n")), 0o600))
+	check(t,
+		os.WriteFile(filepath.Join(h.dir, "::error::PWNED.yaml"),
+			[]byte(secret("q", "demo", "data: {a: bm9uZQ==}\n")), 0o600))
 	h.words["LINK"] = filepath.Join(h.dir, evilFile, "none")
 
 	h.run(t, class("bait", trapped), "kubectl", "apply", "-f", "-")
@@ -260,9 +278,11 @@ func (h *hostileAuthor) bait(t *testing.T) {
 		h.run(t, class(name, parameters), "kubectl", "apply", "-f", "-")
 	}
 	pod := strings.ReplaceAll(strings.TrimSuffix(webPod, "---"), "web-0", "bait-0")
-	attributes := fmt.Sprintf(`{secretProviderClass: bait, vaultAddress: %q, vaultNamespace: mallory, vaultAuthMountPath: mallory}`, h.tls.URL)
+	attributes := fmt.Sprintf(
+		`{secretProviderClass: bait, vaultAddress: %q, vaultNamespace: mallory, vaultAuthMountPath: mallory}`, h.tls.URL)
 	h.apply(t, strings.ReplaceAll(pod, "{secretProviderClass: web}", attributes))
-	h.apply(t, strings.ReplaceAll(strings.ReplaceAll(pod, "bait-0", "bait-1"), "{secretProviderClass: web}", "{secretProviderClass: bait-bad, \"vaultAddress\": "+yamlText(hostile.Text)+"}"))
+	h.apply(t, strings.ReplaceAll(strings.ReplaceAll(pod, "bait-0", "bait-1"), "{secretProviderClass: web}",
+		"{secretProviderClass: bait-bad, \"vaultAddress\": "+yamlText(hostile.Text)+"}"))
 	for _, pod := range []string{"bait-0", "bait-1"} {
 		h.status(t, "demo", pod, corev1.PodStatus{Phase: corev1.PodPending})
 		h.failedMount(t, pod, hostile.Text)
@@ -282,8 +302,9 @@ func (h *hostileAuthor) bait(t *testing.T) {
 			data = nil // so that entries can be added
 		}
 		_, err := h.kube.CoreV1().Secrets("demo").Create(t.Context(), &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: all, Labels: map[string]string{ciphertext.LabelTransitKey: "web"}},
-			Type:       ciphertext.Type, Data: data,
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: all,
+				Labels: map[string]string{ciphertext.LabelTransitKey: "web"}},
+			Type: ciphertext.Type, Data: data,
 		}, metav1.CreateOptions{})
 		check(t, err)
 	}
@@ -316,7 +337,8 @@ spec:
 `)
 	}
 	// Who may see the class and make tokens, and not the DaemonSets.
-	h.sh(t, `kubectl -n demo create role half --verb=get,list --resource=pods,secretproviderclasses.secrets-store.csi.x-k8s.io,serviceaccounts,secrets,events
+	h.sh(t,
+		`kubectl -n demo create role half --verb=get,list --resource=pods,secretproviderclasses.secrets-store.csi.x-k8s.io,serviceaccounts,secrets,events
 		kubectl -n demo create role token --verb=create --resource=serviceaccounts/token
 		kubectl -n demo create rolebinding half --role=half --serviceaccount=demo:nobody
 		kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
@@ -446,7 +468,8 @@ func (h *hostileAuthor) testOutput(t *testing.T) {
 		out := stdout + stderr
 		shown += strings.Count(out, "PWNED")
 		for text := range strings.Lines(out) {
-			if why := hostile.Effect(strings.TrimSuffix(text, "\n")); why != "" && !(verb == "lint" && strings.Contains(line, "github") && strings.HasPrefix(text, "::")) {
+			if why := hostile.Effect(strings.TrimSuffix(text, "\n")); why != "" &&
+				!(verb == "lint" && strings.Contains(line, "github") && strings.HasPrefix(text, "::")) {
 				t.Errorf("%s %s: %s: %q", verb, line, why, text)
 			}
 			if verb == "lint" && strings.HasPrefix(text, "::error::") {
@@ -455,7 +478,8 @@ func (h *hostileAuthor) testOutput(t *testing.T) {
 		}
 	}
 	// What was printed is what the author wrote, and not an error before that.
-	if code, stdout, stderr := h.call(t, env, "encrypt", "managed --from-literal b=c --dry-run=server -o yaml"); code != cli.ExitDone || !strings.Contains(stdout, "PWNED") {
+	if code, stdout, stderr := h.call(t, env, "encrypt",
+		"managed --from-literal b=c --dry-run=server -o yaml"); code != cli.ExitDone || !strings.Contains(stdout, "PWNED") {
 		t.Errorf("a manifest: exit code %d: %s%s", code, stdout, stderr)
 	}
 	if shown < 50 {

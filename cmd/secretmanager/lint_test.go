@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 // Neither plaintext nor its base64 is in any output, whatever the format and
@@ -21,7 +22,9 @@ func TestLintShowsNoValues(t *testing.T) {
 	head := "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata: {name: a}\n"
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"values.yaml": head + "data: {a: " + encoded + ", b: " + canary + ", c: " + base64.StdEncoding.EncodeToString([]byte(encoded)) + "}\nstringData: {d: " + canary + ", e: 'vault:v1:" + canary + "'}\n",
+		"values.yaml": head + "data: {a: " + encoded + ", b: " + canary + ", c: " +
+			base64.StdEncoding.EncodeToString([]byte(encoded)) + "}\nstringData: {d: " + canary + ", e: 'vault:v1:" +
+			canary + "'}\n",
 		"alias.yaml":  head + "stringData: {a: *" + canary + "}\n",
 		"quotes.json": `{"apiVersion": "v1", "type": "secretmanager.io/ciphertext", "stringData": {"a": "` + canary + `}}`,
 	} {
@@ -35,7 +38,8 @@ func TestLintShowsNoValues(t *testing.T) {
 			IOStreams:   genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stderr},
 			ProgramName: "secretmanager", Getenv: func(string) string { return "" },
 		}, []string{"lint", "-R", dir, "-o", format})
-		if code != cli.ExitFailed || strings.Count(stdout.String(), "entry") < 5 || strings.Count(stderr.String(), "it is not YAML") != 2 {
+		if code != cli.ExitFailed || strings.Count(stdout.String(), "entry") < 5 ||
+			strings.Count(stderr.String(), "it is not YAML") != 2 {
 			t.Errorf("-o %q: exit code %d\n%s%s", format, code, &stdout, &stderr)
 		}
 		for _, value := range []string{canary, encoded, encoded[4:12]} {

@@ -19,11 +19,11 @@ import (
 	"strings"
 	"syscall"
 
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in to clusters
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
-
-	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in to clusters
 )
 
 func main() {

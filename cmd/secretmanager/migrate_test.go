@@ -58,10 +58,12 @@ func TestMigrate(t *testing.T) {
 	}
 	check(t, os.WriteFile(filepath.Join(bin, "sops"), []byte(sopsStandIn), 0o755))
 	buildProvider(t, bin)
-	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/secrets-store-csi-driver").Output()
+	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
+		"sigs.k8s.io/secrets-store-csi-driver").Output()
 	check(t, err)
 	env := append(os.Environ(), "PATH="+bin+":/usr/bin:/bin", "HOME="+dir, "KUBECONFIG="+w.server.Kubeconfig,
-		"VAULT_ADDR="+w.vault.Address, "VAULT_TOKEN="+w.vault.RootToken, "CRDS="+strings.TrimSpace(string(where))+"/deploy", "NO_COLOR=1")
+		"VAULT_ADDR="+w.vault.Address, "VAULT_TOKEN="+w.vault.RootToken,
+		"CRDS="+strings.TrimSpace(string(where))+"/deploy", "NO_COLOR=1")
 	sh := func(stdin, script string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), "bash", "-eo", "pipefail", "-c", script)
 		cmd.Dir, cmd.Env, cmd.Stdin = dir, env, strings.NewReader(stdin)
@@ -104,7 +106,8 @@ func TestMigrate(t *testing.T) {
 		map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(document))})
 	check(t, err)
 	for _, s := range []*corev1.Secret{
-		{ObjectMeta: metav1.ObjectMeta{Name: "matrix-secrets"}, Data: map[string][]byte{"secrets.json": []byte(answer.Data["ciphertext"].(string))}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "matrix-secrets"},
+			Data: map[string][]byte{"secrets.json": []byte(answer.Data["ciphertext"].(string))}},
 		{ObjectMeta: metav1.ObjectMeta{Name: "matrix-sealed", OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "bitnami.com/v1alpha1", Kind: "SealedSecret", Name: "matrix-sealed", UID: "1", Controller: new(true)},
 		}}, StringData: map[string]string{"token": "t0ken"}},
@@ -117,7 +120,8 @@ func TestMigrate(t *testing.T) {
 		vault kv put kv/matrix user=neo password=trinity
 		echo '{"api": {"key": "k3y"}, "region": "zion"}' > secrets.enc.yaml.plain
 		printf 'A=1\nB=two\n' > app.enc.env.plain`)
-	if out, err := sh("", "secretmanager encrypt matrix-sealed -n shop --transit-key aes256-key --scope none --from-secret matrix-sealed --replace"); err == nil || !strings.Contains(out, "owned by SealedSecret") {
+	if out, err := sh("", "secretmanager encrypt matrix-sealed -n shop --transit-key aes256-key --scope none "+
+		"--from-secret matrix-sealed --replace"); err == nil || !strings.Contains(out, "owned by SealedSecret") {
 		t.Errorf("the page says that a Secret of the controller's is not replaced: %v\n%s", err, out)
 	}
 
@@ -166,7 +170,8 @@ func TestMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if shells < 12 || compared < 6 || len(mounted) != len(files) {
-		t.Errorf("only %d shell blocks were run, the output of %d compared, %d classes mounted", shells, compared, len(mounted))
+		t.Errorf("only %d shell blocks were run, the output of %d compared, %d classes mounted", shells, compared,
+			len(mounted))
 	}
 
 	// A class of vault-csi-provider's is refused with all that is of no use in it.
@@ -174,9 +179,13 @@ func TestMigrate(t *testing.T) {
 		if !strings.Contains(b.Text, "provider: vault") {
 			continue
 		}
-		check(t, os.WriteFile(filepath.Join(dir, "old.yaml"), []byte(strings.Replace(b.Text, "provider: vault", "provider: secretmanager", 1)), 0o600))
-		out, err := sh("", "secretmanager mount --class old.yaml --secret mounted.yaml --socket "+socket+" --service-account-token token --out out")
-		for _, text := range []string{"secretName: Required value", "transitKey: Required value", "vaultCACertPath", "vaultAddress: ", "objects[0].secretPath", "objects[1].secretPath"} {
+		check(t,
+			os.WriteFile(filepath.Join(dir, "old.yaml"),
+				[]byte(strings.Replace(b.Text, "provider: vault", "provider: secretmanager", 1)), 0o600))
+		out, err := sh("", "secretmanager mount --class old.yaml --secret mounted.yaml --socket "+socket+
+			" --service-account-token token --out out")
+		for _, text := range []string{"secretName: Required value", "transitKey: Required value", "vaultCACertPath",
+			"vaultAddress: ", "objects[0].secretPath", "objects[1].secretPath"} {
 			if err == nil || !strings.Contains(out, text) {
 				t.Errorf("the old class: %v, without %q:\n%s", err, text, out)
 			}
@@ -186,16 +195,19 @@ func TestMigrate(t *testing.T) {
 	// What came out of the rest.
 	for secret, want := range map[string]map[string]string{
 		"matrix-unsealed": {"token": "t0ken"},
-		"matrix-sops":     {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two", "secrets.yaml": "{\"api\": {\"key\": \"k3y\"}, \"region\": \"zion\"}\n"},
+		"matrix-sops": {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two",
+			"secrets.yaml": "{\"api\": {\"key\": \"k3y\"}, \"region\": \"zion\"}\n"},
 	} {
-		u := &user{world: w, t: t, ns: "shop", env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
+		u := &user{world: w, t: t, ns: "shop",
+			env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
 		stored := u.secret(secret)
 		if len(stored.Data) != len(want) {
 			t.Errorf("%s has %d entries", secret, len(stored.Data))
 		}
 		for entry, text := range want {
 			answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/decrypt/shop", w.vault.RootToken, map[string]any{
-				"ciphertext": string(stored.Data[entry]), "context": base64.StdEncoding.EncodeToString([]byte("strict:shop/" + secret + "/" + entry)),
+				"ciphertext": string(stored.Data[entry]),
+				"context":    base64.StdEncoding.EncodeToString([]byte("strict:shop/" + secret + "/" + entry)),
 			})
 			check(t, err)
 			got, err := base64.StdEncoding.DecodeString(answer.Data["plaintext"].(string))

@@ -11,19 +11,17 @@ import (
 	"testing"
 	"time"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
-
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/google/go-cmp/cmp"
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-
 	grpcstatus "google.golang.org/grpc/status"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // odd is a provider that answers as ours never does.
@@ -103,7 +101,8 @@ func TestMountRequest(t *testing.T) {
 			args: []string{"--class", file(t, class), "--service-account-token", file(t, token+"\n")},
 			want: map[string]any{
 				"roleName": "matrix", "secretName": "overridden", "secretProviderClass": "matrix",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.namespace": "demo", "csi.storage.k8s.io/pod.uid": podUID,
+				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/pod.uid":             podUID,
 				"csi.storage.k8s.io/serviceAccount.name": "app", "csi.storage.k8s.io/ephemeral": "true",
 				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{"vault": map[string]any{"token": token, "expirationTimestamp": expires}},
 			},
@@ -111,16 +110,21 @@ func TestMountRequest(t *testing.T) {
 		},
 		{
 			name: "all said, two tokens, a Secret",
-			args: []string{"--class", file(t, strings.Replace(class, `, "namespace": "demo"`, "", 1)), "--service-account-token", file(t, token), "--kube-token", file(t, token),
+			args: []string{"--class", file(t, strings.Replace(class, `, "namespace": "demo"`, "", 1)),
+				"--service-account-token", file(t, token), "--kube-token", file(t, token),
 				"-n", "demo", "--pod", "web", "--pod-uid", "1-2", "--service-account", "other", "--audience", "team",
 				"--volume-attribute", "secretName=matrix", "--volume-attribute", "csi.storage.k8s.io/pod.uid=forged",
-				"--secret", file(t, `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix"}, "data": {"a": "dmF1bHQ6", "b": "eA=="}, "stringData": {"b": "y"}}`)},
+				"--secret",
+				file(t,
+					`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix"}, "data": {"a": "dmF1bHQ6", "b": "eA=="}, "stringData": {"b": "y"}}`)},
 			want: map[string]any{
 				"roleName": "matrix", "secretName": "matrix", "secretProviderClass": "matrix",
-				"csi.storage.k8s.io/pod.name": "web", "csi.storage.k8s.io/pod.namespace": "demo", "csi.storage.k8s.io/pod.uid": "1-2",
+				"csi.storage.k8s.io/pod.name": "web", "csi.storage.k8s.io/pod.namespace": "demo",
+				"csi.storage.k8s.io/pod.uid":             "1-2",
 				"csi.storage.k8s.io/serviceAccount.name": "other", "csi.storage.k8s.io/ephemeral": "true",
 				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{
-					"team": map[string]any{"token": token, "expirationTimestamp": expires}, "": map[string]any{"token": token, "expirationTimestamp": expires}},
+					"team": map[string]any{"token": token, "expirationTimestamp": expires},
+					"":     map[string]any{"token": token, "expirationTimestamp": expires}},
 			},
 			secrets: `{"a":"vault:","b":"y"}`,
 		},
@@ -142,7 +146,8 @@ func TestMountRequest(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("attributes, -want +got:\n%s", diff)
 			}
-			if o.got.GetSecrets() != test.secrets || o.got.GetPermission() != "420" || len(o.got.GetCurrentObjectVersion()) != 0 {
+			if o.got.GetSecrets() != test.secrets || o.got.GetPermission() != "420" ||
+				len(o.got.GetCurrentObjectVersion()) != 0 {
 				t.Errorf("secrets %s, permission %s", o.got.GetSecrets(), o.got.GetPermission())
 			}
 		})
@@ -160,15 +165,27 @@ func TestMountAnswers(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, cli.ExitDone, "a      0640   7       1", ""},
-		{"error code", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files, Error: &v1alpha1.Error{Code: "Oops"}}}, cli.ExitFailed, "", `error code "Oops"`},
+		{"all well", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files}}, cli.ExitDone,
+			"a      0640   7       1", ""},
+		{"error code",
+			odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: files,
+				Error: &v1alpha1.Error{Code: "Oops"}}}, cli.ExitFailed, "", `error code "Oops"`},
 		{"no versions", odd{answer: &v1alpha1.MountResponse{Files: files}}, cli.ExitFailed, "", "without object versions"},
-		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, cli.ExitDone, "PATH", "responded with no files"},
-		{"version of no file", odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}}, Files: files}}, cli.ExitDone, "a      0640   7       -", "object version b: 2, which is not of a file"},
-		{"path that leads out", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}}, cli.ExitFailed, "", "writing the files"},
-		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, cli.ExitFailed, "", "the provider refused the mount: PermissionDenied: role matrix says no"},
-		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, cli.ExitFailed, "", "hint: this error is not final for the kubelet"},
-		{"more than the driver takes", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "a", Contents: make([]byte, 5<<20)}}}}, cli.ExitFailed, "", "ResourceExhausted"},
+		{"no files", odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions}}, cli.ExitDone, "PATH",
+			"responded with no files"},
+		{"version of no file",
+			odd{answer: &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "b", Version: "2"}},
+				Files: files}}, cli.ExitDone, "a      0640   7       -", "object version b: 2, which is not of a file"},
+		{"path that leads out",
+			odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions, Files: []*v1alpha1.File{{Path: "../a"}}}},
+			cli.ExitFailed, "", "writing the files"},
+		{"final refusal", odd{err: grpcstatus.Error(codes.PermissionDenied, "role matrix says no")}, cli.ExitFailed, "",
+			"the provider refused the mount: PermissionDenied: role matrix says no"},
+		{"refusal that is not final", odd{err: grpcstatus.Error(codes.ResourceExhausted, "too much")}, cli.ExitFailed,
+			"", "hint: this error is not final for the kubelet"},
+		{"more than the driver takes",
+			odd{answer: &v1alpha1.MountResponse{ObjectVersion: versions,
+				Files: []*v1alpha1.File{{Path: "a", Contents: make([]byte, 5<<20)}}}}, cli.ExitFailed, "", "ResourceExhausted"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, stdout, stderr, out := mountWith(t, &test.odd, args...)
@@ -188,7 +205,8 @@ func TestMountAnswers(t *testing.T) {
 
 // A provider that does not answer is not waited for any longer than asked.
 func TestMountTimeout(t *testing.T) {
-	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token", file(t, "x"), "--timeout", "100ms")
+	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token",
+		file(t, "x"), "--timeout", "100ms")
 	if code != cli.ExitFailed || !strings.Contains(stderr, "error: the provider did not respond in time: ") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}

@@ -20,7 +20,8 @@ var outputDirs = []string{"../../internal/cli/", "../../internal/inventory/", ".
 func TestOutputIsMadeFit(t *testing.T) {
 	var names []string
 	check(t, filepath.WalkDir("../../internal", func(path string, _ fs.DirEntry, err error) error {
-		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") && slices.ContainsFunc(outputDirs, func(dir string) bool { return strings.HasPrefix(path, dir) }) {
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") &&
+			slices.ContainsFunc(outputDirs, func(dir string) bool { return strings.HasPrefix(path, dir) }) {
 			names = append(names, path)
 		}
 		return err

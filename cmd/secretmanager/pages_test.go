@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/pages/shell"
-	"github.com/spf13/cobra"
 )
 
 // What the help of every verb shows as an example has to be a command line that
@@ -142,8 +143,9 @@ func parseCommand(args []string) (*cobra.Command, error) {
 func TestParseCommand(t *testing.T) {
 	for line, want := range map[string]string{
 		"secretmanager encrypt x --from-fil y": "unknown flag: --from-fil", "secretmanager encrytp x": "unknown command",
-		"secretmanager status --namespce x": "unknown flag", "kubectl secretmanager rotate --retire-after x": "invalid argument",
-		"secretmanager doctor POD -n demo": "", "kubectl secretmanager status -A": "",
+		"secretmanager status --namespce x":             "unknown flag",
+		"kubectl secretmanager rotate --retire-after x": "invalid argument",
+		"secretmanager doctor POD -n demo":              "", "kubectl secretmanager status -A": "",
 	} {
 		commands, err := shell.Parse(line)
 		if err != nil {

@@ -13,10 +13,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
-	"github.com/spf13/cobra"
 )
 
 //go:generate go test -run TestReference -update .
@@ -66,7 +67,8 @@ func pageOf(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath()
 // document writes a page for a command and for each one below it.
 func document(c *cobra.Command, pages map[string]string) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "<!-- Made by go generate ./cmd/secretmanager; do not edit. -->\n\n# %s\n\n%s.\n\n", c.CommandPath(), c.Short)
+	fmt.Fprintf(&b, "<!-- Made by go generate ./cmd/secretmanager; do not edit. -->\n\n# %s\n\n%s.\n\n",
+		c.CommandPath(), c.Short)
 	block := func(language, text string) { fmt.Fprintf(&b, "```%s\n%s\n```\n\n", language, strings.Trim(text, "\n")) }
 	if c.Runnable() {
 		block("text", c.UseLine())
@@ -108,7 +110,8 @@ func TestStatusReference(t *testing.T) {
 	}
 	for heading, shape := range map[string]any{
 		"A Secret": inventory.Secret{}, "An entry": inventory.Entry{}, "A key": inventory.KeyTotal{},
-		"What would break": inventory.Retirement{}, "A key that would be retired": inventory.RetiredKey{}, "An entry that would break": inventory.RetiredEntry{},
+		"What would break": inventory.Retirement{}, "A key that would be retired": inventory.RetiredKey{},
+		"An entry that would break": inventory.RetiredEntry{},
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
 		if !found {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
@@ -61,12 +62,16 @@ func TestRoundTrip(t *testing.T) {
 	}
 	// One that is as long as a Secret can be, and by each of the ways.
 	for _, long := range [][]byte{binary, text[:700<<10]} {
-		secrets = append(secrets, map[string][]byte{"e00": long, "e01": []byte("short")}, map[string][]byte{"e00": []byte("short"), "e01": long})
+		secrets = append(secrets, map[string][]byte{"e00": long, "e01": []byte("short")},
+			map[string][]byte{"e00": []byte("short"), "e01": long})
 	}
 
-	u.must("", "vault-setup", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt", "--rotator-role", u.ns+"-rotator", "--apply")
+	u.must("", "vault-setup", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt",
+		"--rotator-role", u.ns+"-rotator", "--apply")
 	dir := t.TempDir()
-	class := file(t, fmt.Sprintf(`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
+	class := file(t,
+		fmt.Sprintf(
+			`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
  "spec": {"provider": "secretmanager", "parameters": {"roleName": "%s_app", "transitKey": "%s"}}}`, u.ns, u.ns))
 	token := file(t, u.issuer.Token(u.ns, "app", "vault", time.Hour))
 	buildProvider(t, dir)
@@ -136,7 +141,8 @@ func TestRoundTrip(t *testing.T) {
 		if err := os.WriteFile(manifest, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		u.must("", "mount", "--class", class, "--secret", manifest, "--socket", socket, "--service-account-token", token, "--out", out, "--volume-attribute", "secretName="+name)
+		u.must("", "mount", "--class", class, "--secret", manifest, "--socket", socket, "--service-account-token",
+			token, "--out", out, "--volume-attribute", "secretName="+name)
 		got := map[string][]byte{}
 		for entry := range entries {
 			content, err := os.ReadFile(filepath.Join(out, entry))
@@ -161,7 +167,8 @@ func same(t *testing.T, what string, want, got map[string][]byte) {
 			for at < min(len(value), len(other)) && value[at] == other[at] {
 				at++
 			}
-			t.Errorf("%s: %s of %d bytes came back with %d, other from byte %d on: %q became %q", what, entry, len(value), len(other), at,
+			t.Errorf("%s: %s of %d bytes came back with %d, other from byte %d on: %q became %q", what, entry,
+				len(value), len(other), at,
 				value[at:min(at+20, len(value))], other[at:min(at+20, len(other))])
 		}
 	}

@@ -8,10 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 )
 
 // TestRunbookCommands: what the runbook tells to type is a call that the program

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // TestMain makes this binary stand for the programs that the scripts run: under

@@ -34,7 +34,8 @@ func vaultCommand(client *api.Client, args []string) error {
 	case len(args) == 4 && args[0] == "secrets" && args[1] == "enable":
 		return client.Sys().Mount(strings.TrimPrefix(args[2], "-path="), &api.MountInput{Type: args[3]})
 	case len(args) == 4 && args[0] == "auth" && args[1] == "enable":
-		return client.Sys().EnableAuthWithOptions(strings.TrimPrefix(args[2], "-path="), &api.EnableAuthOptions{Type: args[3]})
+		return client.Sys().EnableAuthWithOptions(strings.TrimPrefix(args[2], "-path="),
+			&api.EnableAuthOptions{Type: args[3]})
 	case len(args) == 4 && args[0] == "policy" && args[1] == "write" && args[3] == "-":
 		text, err := io.ReadAll(os.Stdin)
 		if err != nil {

@@ -11,15 +11,14 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	corev1 "k8s.io/api/core/v1"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // world is what all scripts share.
@@ -51,7 +50,8 @@ func newWorld(t *testing.T) *world {
 // key of the same name.
 func (w *world) place(ctx context.Context) (string, error) {
 	ns := "cli-" + strings.ToLower(rand.Text()[:10])
-	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("making namespace %s: %w", ns, err)
 	}
@@ -99,7 +99,8 @@ func newUser(t *testing.T) *user {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &user{world: w, t: t, ns: ns, env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
+	return &user{world: w, t: t, ns: ns,
+		env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
 }
 
 // run runs a verb, in the user's namespace.

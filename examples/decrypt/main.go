@@ -68,10 +68,12 @@ func main() {
 	flag.StringVar(&o.namespace, "namespace", "", "namespace of the Secret (default: the pod's own)")
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the cluster that this runs in)")
 	flag.StringVar(&o.vault.Address, "vault-addr", o.vault.Address, "URL of Vault (VAULT_ADDR)")
-	flag.BoolVar(&o.vault.InsecureHTTP, "vault-insecure-http", o.vault.InsecureHTTP, "accept an http URL outside the loopback interface ("+transit.EnvInsecureHTTP+")")
+	flag.BoolVar(&o.vault.InsecureHTTP, "vault-insecure-http", o.vault.InsecureHTTP,
+		"accept an http URL outside the loopback interface ("+transit.EnvInsecureHTTP+")")
 	flag.StringVar(&o.authMount, "vault-auth-mount", "kubernetes", "path of the auth mount")
 	flag.StringVar(&o.role, "vault-role", "", "role to log in as")
-	flag.StringVar(&o.tokenFile, "vault-token-file", "/var/run/vault/token", "file of the service-account token to log in with")
+	flag.StringVar(&o.tokenFile, "vault-token-file", "/var/run/vault/token",
+		"file of the service-account token to log in with")
 	flag.BoolVar(&o.showValues, "show-values", false, "print the plaintext too, for trying out")
 	flag.Parse()
 	o.secret = flag.Arg(0)

@@ -52,12 +52,14 @@ func TestDecrypt(t *testing.T) {
 	if err := vault.TrustAPIServer(t.Context(), "kubernetes", api, api.ReviewerToken(t)); err != nil {
 		t.Fatal(err)
 	}
-	if err := vault.AllowLogin(t.Context(), testenv.Role{Namespace: ns, ServiceAccount: account, Policies: []string{"matrix"}}); err != nil {
+	if err := vault.AllowLogin(t.Context(),
+		testenv.Role{Namespace: ns, ServiceAccount: account, Policies: []string{"matrix"}}); err != nil {
 		t.Fatal(err)
 	}
 	role := metav1.ObjectMeta{Namespace: ns, Name: "matrix"}
 	if _, err := admin.RbacV1().Roles(ns).Create(t.Context(), &rbacv1.Role{ObjectMeta: role, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"matrix-secrets"}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"matrix-secrets"},
+			Verbs: []string{"get"}},
 	}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,8 @@ func TestDecrypt(t *testing.T) {
 	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	if _, _, err := lib.Apply(t.Context(), secretmanager.Spec{Namespace: ns, Name: "matrix-secrets",
 		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "matrix"}},
-		Entries:  map[string][]byte{"token": []byte("hunter2"), "secrets.json": []byte("{}\n")}}, secretmanager.Options{}); err != nil {
+		Entries:  map[string][]byte{"token": []byte("hunter2"), "secrets.json": []byte("{}\n")}},
+		secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -89,7 +92,8 @@ func TestDecrypt(t *testing.T) {
 	if err := clientcmd.WriteToFile(*file, kubeconfig); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(token, []byte(api.ServiceAccountToken(t, ns, account, "vault", 10*time.Minute)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(token, []byte(api.ServiceAccountToken(t, ns, account, "vault", 10*time.Minute)+"\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	waitForRole(t, config)
@@ -99,9 +103,11 @@ func TestDecrypt(t *testing.T) {
 		want string // of stdout; of the error if it begins with "decrypt: "
 	}{
 		"names and lengths": {[]string{"matrix-secrets"}, "secrets.json\t3 bytes\ntoken\t7 bytes\n"},
-		"values if asked":   {[]string{"--show-values", "matrix-secrets"}, "secrets.json\t3 bytes\t\"{}\\n\"\ntoken\t7 bytes\t\"hunter2\"\n"},
-		"another Secret":    {[]string{"other"}, `decrypt: reading Secret demo/other: secrets "other" is forbidden`},
-		"another role":      {[]string{"--vault-role=nobody", "matrix-secrets"}, `decrypt: reading Secret demo/matrix-secrets: logging in to Vault as role "nobody"`},
+		"values if asked": {[]string{"--show-values", "matrix-secrets"},
+			"secrets.json\t3 bytes\t\"{}\\n\"\ntoken\t7 bytes\t\"hunter2\"\n"},
+		"another Secret": {[]string{"other"}, `decrypt: reading Secret demo/other: secrets "other" is forbidden`},
+		"another role": {[]string{"--vault-role=nobody", "matrix-secrets"},
+			`decrypt: reading Secret demo/matrix-secrets: logging in to Vault as role "nobody"`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

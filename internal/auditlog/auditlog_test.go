@@ -117,7 +117,8 @@ func TestFailingStream(t *testing.T) {
 		t.Errorf("%v written, %v lost", value(written), value(lost))
 	}
 	waitFor(t, func() bool { return log.String() != "" })
-	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no space left") || strings.Contains(text, "record-") {
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "no space left") ||
+		strings.Contains(text, "record-") {
 		t.Errorf("the log:\n%s", text)
 	}
 	out.results = []int{0}
@@ -165,7 +166,8 @@ func TestFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if _, err := File(filepath.Join(path, "x")); err == nil || !regexp.MustCompile("opening the audit log: .*not a directory").MatchString(err.Error()) {
+	if _, err := File(filepath.Join(path, "x")); err == nil ||
+		!regexp.MustCompile("opening the audit log: .*not a directory").MatchString(err.Error()) {
 		t.Errorf("%v", err)
 	}
 }

@@ -142,7 +142,8 @@ var parameters = []parameter{
 	{"vaultNamespace", false, func(p *parser, path *field.Path, v string) {
 		p.class.VaultNamespace = strings.TrimSuffix(v, "/")
 		if p.check(path, ciphertext.CheckPath(p.class.VaultNamespace), pathDetail) && p.settings != nil {
-			p.allow(path, p.class.VaultNamespace, p.settings.VaultNamespace, p.settings.AllowedNamespaces, "vault-allowed-namespaces")
+			p.allow(path, p.class.VaultNamespace, p.settings.VaultNamespace, p.settings.AllowedNamespaces,
+				"vault-allowed-namespaces")
 		}
 	}},
 	{"vaultAddress", false, func(p *parser, path *field.Path, v string) {
@@ -150,13 +151,15 @@ var parameters = []parameter{
 		if p.settings != nil {
 			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
 		} else {
-			p.check(path, transit.CheckAddress(p.class.VaultAddress), "must be an address such as https://HOST:8200 (an IPv6 address in brackets)")
+			p.check(path, transit.CheckAddress(p.class.VaultAddress),
+				"must be an address such as https://HOST:8200 (an IPv6 address in brackets)")
 		}
 	}},
 }
 
 const (
-	nameDetail = "must be one part of a Vault path: up to 512 printable ASCII characters without slashes, quotes, ?, # and %"
+	nameDetail = "must be one part of a Vault path: up to 512 printable ASCII characters without slashes, " +
+		"quotes, ?, # and %"
 	pathDetail = "must be a Vault path: printable ASCII without empty parts, parts of dots, quotes, ?, # and %"
 )
 
@@ -165,7 +168,8 @@ const (
 // allows, and applies the defaults. The target is the directory of the volume, which counts towards the length of a
 // path; it may be empty.
 func Parse(attributes map[string]string, settings *Settings, target string) (Class, field.ErrorList) {
-	p := &parser{target: target, class: Class{Key: transit.Key{Mount: ciphertext.DefaultTransitMount}, Scope: ciphertext.Strict}}
+	p := &parser{target: target, class: Class{Key: transit.Key{Mount: ciphertext.DefaultTransitMount},
+		Scope: ciphertext.Strict}}
 	if settings != nil {
 		s := settings.Normalize()
 		p.settings = &s
@@ -240,7 +244,8 @@ func (p *parser) checkUnknown(attributes map[string]string) {
 		path := field.NewPath(failure.Quote(name))
 		switch {
 		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
-			p.add(field.Forbidden(path, "unknown parameter; the operator configures TLS to Vault, with the flags of the provider"))
+			p.add(
+				field.Forbidden(path, "unknown parameter; the operator configures TLS to Vault, with the flags of the provider"))
 		default:
 			p.add(field.Forbidden(path, "unknown parameter; did you mean "+nearest(name)+"?"))
 		}

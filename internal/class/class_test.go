@@ -28,7 +28,8 @@ func valid(changes ...string) map[string]string {
 
 var settings = Settings{
 	VaultAddress: "https://vault.example:8200/", AllowedAddresses: []string{"https://second.example/"},
-	VaultNamespace: "team", Audience: "aud", AllowedAuthMounts: []string{"x/y/", "jwt"}, AllowedNamespaces: []string{"/n/m"},
+	VaultNamespace: "team", Audience: "aud", AllowedAuthMounts: []string{"x/y/", "jwt"},
+	AllowedNamespaces: []string{"/n/m"},
 }
 
 func TestParse(t *testing.T) {
@@ -36,8 +37,10 @@ func TestParse(t *testing.T) {
 	withDefaults := minimal
 	withDefaults.AuthMount, withDefaults.Audience = DefaultAuthMount, "aud"
 	withDefaults.VaultNamespace, withDefaults.VaultAddress = "team", "https://vault.example:8200"
-	full := valid("transitMount", "a/b", "scope", "none", "vaultAuthMountPath", "x/y", "audience", "z", "vaultNamespace", "n/m/",
-		"vaultAddress", "https://second.example/", AttributeClass, "c", AttributeProvider, Provider, KubeletPrefix+"new.in.kubernetes", "x",
+	full := valid("transitMount", "a/b", "scope", "none", "vaultAuthMountPath", "x/y", "audience", "z",
+		"vaultNamespace", "n/m/",
+		"vaultAddress", "https://second.example/", AttributeClass, "c", AttributeProvider, Provider,
+		KubeletPrefix+"new.in.kubernetes", "x",
 		"objects", "- {objectName: a/b, secretKey: c, field: 'd.e', encoding: hex, filePermission: 0400}\n- objectName: f")
 	all := Class{
 		Role: "r", Secret: "s", Key: transit.Key{Mount: "a/b", Name: "k"}, Scope: ciphertext.None,
@@ -88,48 +91,73 @@ func TestParseErrors(t *testing.T) {
 		"query in vaultAuthMountPath":   {valid("vaultAuthMountPath", "a?"+canary), "vaultAuthMountPath: FieldValueInvalid"},
 		"empty parts in vaultNamespace": {valid("vaultNamespace", "/a//"+canary+"/"), "vaultNamespace: FieldValueInvalid"},
 		"path in secretName":            {valid("secretName", "../"+canary), "secretName: FieldValueInvalid"},
-		"long parameter":                {valid("audience", strings.Repeat("a", MaxParameter+1)), "audience: FieldValueTooLong"},
+		"long parameter": {valid("audience", strings.Repeat("a", MaxParameter+1)),
+			"audience: FieldValueTooLong"},
 
-		"objects: mapping":           {object("array: [c4nary]"), "objects: FieldValueInvalid"},
-		"objects: text":              {object(canary), "objects: FieldValueInvalid"},
-		"objects: not YAML":          {object("- {" + canary), "objects: FieldValueInvalid"},
-		"objects: unknown anchor":    {object("- *" + canary), "objects: FieldValueInvalid"},
-		"objects: not UTF-8":         {object("- \xff"), "objects: FieldValueInvalid"},
-		"objects: two documents":     {object("- {objectName: a}\n---\n- {objectName: c4nary}"), "objects: FieldValueInvalid"},
-		"objects: no items":          {object("[]"), "objects: FieldValueInvalid"},
-		"objects: comments":          {object("# c4nary"), "objects: FieldValueInvalid"},
-		"objects: too many":          {object(strings.Repeat("- {objectName: a}\n", MaxObjects+1)), "objects: FieldValueTooMany"},
-		"objects: too long":          {object("- {objectName: a} #" + strings.Repeat("x", MaxObjectsBytes)), "objects: FieldValueTooLong"},
-		"objects: too many values":   {object("- objectName: x\n" + strings.Repeat("#\n", document.MaxNodes-4)), "objects: FieldValueInvalid"},
-		"item that is a text":        {object("- c4nary\n- {objectName: b}"), "objects[0]: FieldValueInvalid"},
-		"alias":                      {object("- &a {objectName: a}\n- *a"), "objects[1]: FieldValueInvalid"},
-		"unknown field":              {object("- {objectName: a, filepermission: 'c4nary'}"), "objects[0].filepermission: FieldValueForbidden"},
-		"duplicate field":            {object("- {objectName: b, secretKey: x, secretKey: c4nary}"), "objects[0].secretKey: FieldValueDuplicate"},
-		"field that is a list":       {object("- {objectName: [c4nary]}"), "objects[0].objectName: FieldValueTypeInvalid, objects[0].objectName: FieldValueRequired"},
-		"field that is null":         {object("- {objectName: a, field: }"), "objects[0].field: FieldValueTypeInvalid"},
-		"same path":                  {object("- {objectName: c4nary}\n- {objectName: c4nary, secretKey: x}"), "objects[1].objectName: FieldValueInvalid"},
-		"path below a file":          {object("- {objectName: a}\n- {objectName: a/c4nary, secretKey: x}"), "objects[1].objectName: FieldValueInvalid"},
-		"file that is a directory":   {object("- {objectName: a/b/c, secretKey: x}\n- {objectName: a/b, secretKey: x}"), "objects[1].objectName: FieldValueInvalid"},
-		"path .":                     {object("- {objectName: ., secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"path ..":                    {object("- {objectName: .., secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"path with ..":               {object("- {objectName: a/../../c4nary, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"path that begins with ..":   {object("- {objectName: ..c4nary, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"absolute path":              {object("- {objectName: /c4nary, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"zero byte":                  {object(`- {objectName: "c4nary\x00b", secretKey: x}`), "objects[0].objectName: FieldValueInvalid"},
-		"path that is not clean":     {object("- {objectName: a//c4nary, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"long part":                  {object("- {objectName: " + strings.Repeat("a", 256) + ", secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"long path":                  {object("- {objectName: " + strings.Repeat("a/", 2000) + "a, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"too many directories":       {object("- {objectName: " + strings.Repeat("a/", MaxDirectories+1) + "a, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
-		"path without secretKey":     {object("- {objectName: a/c4nary}"), "objects[0].secretKey: FieldValueRequired"},
-		"invalid secretKey":          {object("- {objectName: a, secretKey: a/c4nary}"), "objects[0].secretKey: FieldValueInvalid"},
-		"filePermission 0888":        {object("- {objectName: a, filePermission: '0888'}"), "objects[0].filePermission: FieldValueInvalid"},
-		"filePermission 01777":       {object("- {objectName: a, filePermission: '01777'}"), "objects[0].filePermission: FieldValueInvalid"},
-		"filePermission without a 0": {object("- {objectName: a, filePermission: 440}"), "objects[0].filePermission: FieldValueInvalid"},
-		"empty filePermission":       {object("- {objectName: a, filePermission: ''}"), "objects[0].filePermission: FieldValueInvalid"},
-		"unknown encoding":           {object("- {objectName: a, encoding: c4nary}"), "objects[0].encoding: FieldValueNotSupported"},
-		"empty part of a field":      {object("- {objectName: a, field: a..c4nary}"), "objects[0].field: FieldValueInvalid"},
-		"long field":                 {object("- {objectName: a, field: " + strings.Repeat("f", document.MaxField+1) + "}"), "objects[0].field: FieldValueInvalid"},
-		"too many parts of a field":  {object("- {objectName: a, field: f" + strings.Repeat(".f", document.MaxDepth) + "}"), "objects[0].field: FieldValueInvalid"},
+		"objects: mapping":        {object("array: [c4nary]"), "objects: FieldValueInvalid"},
+		"objects: text":           {object(canary), "objects: FieldValueInvalid"},
+		"objects: not YAML":       {object("- {" + canary), "objects: FieldValueInvalid"},
+		"objects: unknown anchor": {object("- *" + canary), "objects: FieldValueInvalid"},
+		"objects: not UTF-8":      {object("- \xff"), "objects: FieldValueInvalid"},
+		"objects: two documents": {object("- {objectName: a}\n---\n- {objectName: c4nary}"),
+			"objects: FieldValueInvalid"},
+		"objects: no items": {object("[]"), "objects: FieldValueInvalid"},
+		"objects: comments": {object("# c4nary"), "objects: FieldValueInvalid"},
+		"objects: too many": {object(strings.Repeat("- {objectName: a}\n", MaxObjects+1)),
+			"objects: FieldValueTooMany"},
+		"objects: too long": {object("- {objectName: a} #" + strings.Repeat("x", MaxObjectsBytes)),
+			"objects: FieldValueTooLong"},
+		"objects: too many values": {object("- objectName: x\n" + strings.Repeat("#\n", document.MaxNodes-4)),
+			"objects: FieldValueInvalid"},
+		"item that is a text": {object("- c4nary\n- {objectName: b}"), "objects[0]: FieldValueInvalid"},
+		"alias":               {object("- &a {objectName: a}\n- *a"), "objects[1]: FieldValueInvalid"},
+		"unknown field": {object("- {objectName: a, filepermission: 'c4nary'}"),
+			"objects[0].filepermission: FieldValueForbidden"},
+		"duplicate field": {object("- {objectName: b, secretKey: x, secretKey: c4nary}"),
+			"objects[0].secretKey: FieldValueDuplicate"},
+		"field that is a list": {object("- {objectName: [c4nary]}"),
+			"objects[0].objectName: FieldValueTypeInvalid, objects[0].objectName: FieldValueRequired"},
+		"field that is null": {object("- {objectName: a, field: }"), "objects[0].field: FieldValueTypeInvalid"},
+		"same path": {object("- {objectName: c4nary}\n- {objectName: c4nary, secretKey: x}"),
+			"objects[1].objectName: FieldValueInvalid"},
+		"path below a file": {object("- {objectName: a}\n- {objectName: a/c4nary, secretKey: x}"),
+			"objects[1].objectName: FieldValueInvalid"},
+		"file that is a directory": {object("- {objectName: a/b/c, secretKey: x}\n- {objectName: a/b, secretKey: x}"),
+			"objects[1].objectName: FieldValueInvalid"},
+		"path .": {object("- {objectName: ., secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
+		"path ..": {object("- {objectName: .., secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"path with ..": {object("- {objectName: a/../../c4nary, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"path that begins with ..": {object("- {objectName: ..c4nary, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"absolute path": {object("- {objectName: /c4nary, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"zero byte": {object(`- {objectName: "c4nary\x00b", secretKey: x}`),
+			"objects[0].objectName: FieldValueInvalid"},
+		"path that is not clean": {object("- {objectName: a//c4nary, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"long part": {object("- {objectName: " + strings.Repeat("a", 256) + ", secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"long path": {object("- {objectName: " + strings.Repeat("a/", 2000) + "a, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
+		"too many directories":   {object("- {objectName: " + strings.Repeat("a/", MaxDirectories+1) + "a, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
+		"path without secretKey": {object("- {objectName: a/c4nary}"), "objects[0].secretKey: FieldValueRequired"},
+		"invalid secretKey": {object("- {objectName: a, secretKey: a/c4nary}"),
+			"objects[0].secretKey: FieldValueInvalid"},
+		"filePermission 0888": {object("- {objectName: a, filePermission: '0888'}"),
+			"objects[0].filePermission: FieldValueInvalid"},
+		"filePermission 01777": {object("- {objectName: a, filePermission: '01777'}"),
+			"objects[0].filePermission: FieldValueInvalid"},
+		"filePermission without a 0": {object("- {objectName: a, filePermission: 440}"),
+			"objects[0].filePermission: FieldValueInvalid"},
+		"empty filePermission": {object("- {objectName: a, filePermission: ''}"),
+			"objects[0].filePermission: FieldValueInvalid"},
+		"unknown encoding": {object("- {objectName: a, encoding: c4nary}"),
+			"objects[0].encoding: FieldValueNotSupported"},
+		"empty part of a field":     {object("- {objectName: a, field: a..c4nary}"), "objects[0].field: FieldValueInvalid"},
+		"long field":                {object("- {objectName: a, field: " + strings.Repeat("f", document.MaxField+1) + "}"), "objects[0].field: FieldValueInvalid"},
+		"too many parts of a field": {object("- {objectName: a, field: f" + strings.Repeat(".f", document.MaxDepth) + "}"), "objects[0].field: FieldValueInvalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errs := Parse(test.parameters, &settings, "/var/lib/kubelet")
@@ -153,9 +181,11 @@ func TestParseErrors(t *testing.T) {
 
 // TestSuggestion: the nearest parameter, whatever the case.
 func TestSuggestion(t *testing.T) {
-	for name, want := range map[string]string{"secretNames": "secretName", "TransitMOUNT": "transitMount", strings.Repeat("n", 9000): "roleName"} {
+	for name, want := range map[string]string{"secretNames": "secretName", "TransitMOUNT": "transitMount",
+		strings.Repeat("n", 9000): "roleName"} {
 		_, errs := Parse(valid(name, "x"), nil, "")
-		if len(errs) != 1 || len(errs[0].Error()) > 300 || len(name) < 100 && !strings.HasSuffix(errs[0].Detail, "did you mean "+want+"?") {
+		if len(errs) != 1 || len(errs[0].Error()) > 300 || len(name) < 100 &&
+			!strings.HasSuffix(errs[0].Detail, "did you mean "+want+"?") {
 			t.Errorf("%.20s: %v", name, errs)
 		}
 	}
@@ -197,13 +227,18 @@ func TestEveryFieldOfEveryObject(t *testing.T) {
 	}
 }
 
-// FuzzObjects: the driver writes whatever is valid. No two files have one path, and every path passes the driver's check.
+// FuzzObjects: the driver writes whatever is valid. No two files have one path, and every path
+// passes the driver's check.
 func FuzzObjects(f *testing.F) {
 	for _, seed := range []string{
-		"- {objectName: a}", "- objectName: a/b\n  secretKey: x\n- objectName: a", "[]", "- *a", "- &a {objectName: *a}", "a: b",
-		"- {objectName: ../x, secretKey: x}", "- {objectName: './x', secretKey: x, filePermission: '0888'}", "- {objectName: a, objectName: b}",
-		"- {objectName: ..x, secretKey: x}", "- {? [a] : b}", "--- \n- {objectName: a}\n--- \n", "- !!binary aGk=", "- {objectName: a, field: 'b..c'}", "\t",
-		"- {a: ,a: ,a: }", "[&a ,&a ]", "[[],[]]", "-\n-\n", "%TAG !a! x\n--- a", "- {objectName: " + strings.Repeat("a/", 40) + "a, secretKey: x}",
+		"- {objectName: a}", "- objectName: a/b\n  secretKey: x\n- objectName: a", "[]", "- *a",
+		"- &a {objectName: *a}", "a: b",
+		"- {objectName: ../x, secretKey: x}", "- {objectName: './x', secretKey: x, filePermission: '0888'}",
+		"- {objectName: a, objectName: b}",
+		"- {objectName: ..x, secretKey: x}", "- {? [a] : b}", "--- \n- {objectName: a}\n--- \n", "- !!binary aGk=",
+		"- {objectName: a, field: 'b..c'}", "\t",
+		"- {a: ,a: ,a: }", "[&a ,&a ]", "[[],[]]", "-\n-\n", "%TAG !a! x\n--- a",
+		"- {objectName: " + strings.Repeat("a/", 40) + "a, secretKey: x}",
 		"#\n- a\n#\n- b", "- {objectName: a, field: a.a.a.a.a.a.a.a.a.a}",
 	} {
 		f.Add(seed)

@@ -59,7 +59,8 @@ type objectField struct {
 
 // objectFields are all of them. docs/reference/parameters.md has them too.
 var objectFields = []objectField{
-	{"objectName", func(_ *parser, _ *field.Path, o *Object, v string) { o.Path = v }}, // checked with those of the other objects
+	// checked with those of the other objects
+	{"objectName", func(_ *parser, _ *field.Path, o *Object, v string) { o.Path = v }},
 	{"secretKey", func(p *parser, path *field.Path, o *Object, v string) {
 		o.Entry = v
 		p.check(path, CheckEntry(v), entryDetail)

@@ -36,7 +36,8 @@ func RunE(o Options) func(*cobra.Command, []string) error {
 
 // FixedValues completes a flag by the values that it takes.
 func FixedValues(c *cobra.Command, flag string, values ...string) {
-	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := c.RegisterFlagCompletionFunc(flag,
+		cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag does not exist: every call would panic
 	}
 }
@@ -60,7 +61,8 @@ func ValidateValue(flag, value string, allowed ...string) error {
 	if last == 0 {
 		return display.Errorf("invalid %s %q: must be %s", flag, value, allowed[0])
 	}
-	return display.Errorf("invalid %s %q: must be %s or %s", flag, value, strings.Join(allowed[:last], ", "), allowed[last])
+	return display.Errorf("invalid %s %q: must be %s or %s", flag, value, strings.Join(allowed[:last], ", "),
+		allowed[last])
 }
 
 // ValidateSelector reports what is wrong with the label selector of -l.

@@ -17,7 +17,8 @@ import (
 // newKubeFlags returns the flags of kubectl that apply here.
 func newKubeFlags() *genericclioptions.ConfigFlags {
 	f := genericclioptions.NewConfigFlags(true)
-	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil, nil, nil, nil
+	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil,
+		nil, nil, nil
 	f.Insecure, f.DisableCompression, f.ProxyURL, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil, nil
 	return f
 }
@@ -53,7 +54,8 @@ func (p *Factory) RESTConfig() (*rest.Config, error) {
 	config.QPS = -1
 	// Protobuf takes a fifth of the time of JSON to decode, and ciphertext does not compress.
 	config.DisableCompression = true
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+
+		","+runtime.ContentTypeJSON
 	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
 	return config, nil
 }

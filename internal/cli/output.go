@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/secretmanager-io/secretmanager/internal/display"
-
 	yamlv3 "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // PrintSecret writes a Secret as yaml, json or name.

@@ -6,17 +6,19 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/secretmanager-io/secretmanager/test/hostile"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/yaml"
+
+	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
 // A manifest that is printed says the same, whatever is in it, and does nothing else.
 func TestPrintedManifestsAreHarmless(t *testing.T) {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{
-		"a": hostile.Text, "b": "x\n::error::PWNED", "c": "##[error]PWNED", "d": "\u202e", "e": "::error::PWNED", "f": strings.Repeat("long ::error::PWNED ", 20), "g": "fine", "h": "\\##\\",
+		"a": hostile.Text, "b": "x\n::error::PWNED", "c": "##[error]PWNED", "d": "\u202e", "e": "::error::PWNED",
+		"f": strings.Repeat("long ::error::PWNED ", 20), "g": "fine", "h": "\\##\\",
 		"i": "two\nlines\n", "k": "#", hostile.Text: "key",
 	}}}
 	for _, format := range []string{"yaml", "json"} {
@@ -41,7 +43,8 @@ func TestPrintedManifestsAreHarmless(t *testing.T) {
 	// What most Secrets are is as kubectl would print it.
 	var out bytes.Buffer
 	p := &Factory{Environment: Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}
-	if err := p.PrintSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string][]byte{"b": []byte("c")}}, "yaml"); err != nil {
+	if err := p.PrintSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"},
+		Data: map[string][]byte{"b": []byte("c")}}, "yaml"); err != nil {
 		t.Fatal(err)
 	}
 	if want := "apiVersion: v1\ndata:\n  b: Yw==\nkind: Secret\nmetadata:\n  name: a\n"; out.String() != want {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -98,7 +99,8 @@ func newVaultAPI(config transit.Config) (*api.Client, error) {
 	conf.DisableRedirects = config.NoRedirects
 	// The audit headers go to the clients that doctor clones, too.
 	conf.CloneHeaders = true
-	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // or the client follows redirects
+	// or the client follows redirects
+	conf.HttpClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if err := conf.ConfigureTLS(&api.TLSConfig{
 		CACert: config.CACert, CAPath: config.CAPath, ClientCert: config.ClientCert, ClientKey: config.ClientKey,
 		TLSServerName: config.TLSServerName, Insecure: config.Insecure,

@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/internal/display"
-
 	"github.com/hashicorp/hcl/v2/hclsimple"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // vaultConfigPath names the vault command's own configuration, ~/.vault by default.
@@ -36,8 +36,9 @@ func (p *Factory) VaultToken() (string, error) {
 		return runTokenHelper(helper)
 	}
 	if home == "" {
-		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set, and no home directory with .vault-token is known"),
-			"set VAULT_TOKEN, or HOME to an absolute path")
+		return "",
+			WithHint(errors.New("no Vault token: VAULT_TOKEN is not set, and no home directory with .vault-token is known"),
+				"set VAULT_TOKEN, or HOME to an absolute path")
 	}
 	text, err := os.ReadFile(filepath.Join(home, ".vault-token"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -45,7 +46,8 @@ func (p *Factory) VaultToken() (string, error) {
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" {
-		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token does not exist"), "log in with: vault login")
+		return "", WithHint(errors.New("no Vault token: VAULT_TOKEN is not set and ~/.vault-token does not exist"),
+			"log in with: vault login")
 	}
 	return token, nil
 }
@@ -87,12 +89,15 @@ func (p *Factory) tokenHelper(home string) (string, error) {
 		TokenHelper string `hcl:"token_helper,optional"`
 	}
 	if err := hclsimple.Decode("vault.hcl", text, nil, &config); err != nil {
-		return "", WithHint(fmt.Errorf("the configuration of the vault command %s is not of the form token_helper = \"PATH\"", display.Line(file)),
-			"or set VAULT_TOKEN, which needs no helper")
+		return "",
+			WithHint(fmt.Errorf("the configuration of the vault command %s is not of the form token_helper = \"PATH\"",
+				display.Line(file)),
+				"or set VAULT_TOKEN, which needs no helper")
 	}
 	if config.TokenHelper != "" && !filepath.IsAbs(config.TokenHelper) {
-		return "", WithHint(fmt.Errorf("token_helper in %s is %q: it must be an absolute path", display.Line(file), config.TokenHelper),
-			"or set VAULT_TOKEN, which needs no helper")
+		return "",
+			WithHint(fmt.Errorf("token_helper in %s is %q: it must be an absolute path", display.Line(file), config.TokenHelper),
+				"or set VAULT_TOKEN, which needs no helper")
 	}
 	return config.TokenHelper, nil
 }
@@ -101,11 +106,14 @@ func (p *Factory) tokenHelper(home string) (string, error) {
 func runTokenHelper(helper string) (string, error) {
 	out, err := exec.Command(helper, "get").Output()
 	if err != nil {
-		return "", WithHint(fmt.Errorf("no Vault token: the token helper %s failed: %w", display.Line(helper), err), "to see why, run: "+helper+" get")
+		return "", WithHint(fmt.Errorf("no Vault token: the token helper %s failed: %w", display.Line(helper), err),
+			"to see why, run: "+helper+" get")
 	}
 	token := strings.TrimSpace(string(out))
 	if token == "" {
-		return "", WithHint(fmt.Errorf("no Vault token: VAULT_TOKEN is not set, and the token helper %s has none", display.Line(helper)), "log in with: vault login")
+		return "",
+			WithHint(fmt.Errorf("no Vault token: VAULT_TOKEN is not set, and the token helper %s has none",
+				display.Line(helper)), "log in with: vault login")
 	}
 	return token, nil
 }

@@ -46,18 +46,26 @@ func TestVaultToken(t *testing.T) {
 		env         map[string]string
 		token, says string
 	}{
-		"VAULT_TOKEN":             {map[string]string{"VAULT_TOKEN": "s.env", "HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + helper + `"`)}, "s.env", ""},
-		"HOME":                    {map[string]string{"HOME": home}, "s.home", ""},
-		"no HOME":                 {nil, strings.TrimSpace(string(wantAccount)), accountError},
-		"relative HOME":           {map[string]string{"HOME": "."}, strings.TrimSpace(string(wantAccount)), accountError},
-		"helper":                  {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + helper + `"`)}, "s.helped", ""},
-		"configuration without":   {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config("# nothing\n")}, "s.home", ""},
-		"relative helper":         {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "helper"`)}, "", "it must be an absolute path"},
-		"relative configuration":  {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": ".vault"}, "", "it must be an absolute path"},
-		"configuration of others": {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config("$ANSIBLE_VAULT;1.1\n")}, "", "is not of the form"},
-		"helper that fails":       {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + failing + `"`)}, "", "failed: exit status 3"},
-		"helper without a token":  {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config(`token_helper = "` + empty + `"`)}, "", "has none"},
-		"nothing":                 {map[string]string{"HOME": t.TempDir()}, "", "VAULT_TOKEN is not set and ~/.vault-token does not exist"},
+		"VAULT_TOKEN": {map[string]string{"VAULT_TOKEN": "s.env", "HOME": home,
+			"VAULT_CONFIG_PATH": config(`token_helper = "` + helper + `"`)}, "s.env", ""},
+		"HOME":          {map[string]string{"HOME": home}, "s.home", ""},
+		"no HOME":       {nil, strings.TrimSpace(string(wantAccount)), accountError},
+		"relative HOME": {map[string]string{"HOME": "."}, strings.TrimSpace(string(wantAccount)), accountError},
+		"helper": {map[string]string{"HOME": home,
+			"VAULT_CONFIG_PATH": config(`token_helper = "` + helper + `"`)}, "s.helped", ""},
+		"configuration without": {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": config("# nothing\n")},
+			"s.home", ""},
+		"relative helper": {map[string]string{"HOME": home,
+			"VAULT_CONFIG_PATH": config(`token_helper = "helper"`)}, "", "it must be an absolute path"},
+		"relative configuration": {map[string]string{"HOME": home, "VAULT_CONFIG_PATH": ".vault"}, "",
+			"it must be an absolute path"},
+		"configuration of others": {map[string]string{"HOME": home,
+			"VAULT_CONFIG_PATH": config("$ANSIBLE_VAULT;1.1\n")}, "", "is not of the form"},
+		"helper that fails": {map[string]string{"HOME": home,
+			"VAULT_CONFIG_PATH": config(`token_helper = "` + failing + `"`)}, "", "failed: exit status 3"},
+		"helper without a token": {map[string]string{"HOME": home,
+			"VAULT_CONFIG_PATH": config(`token_helper = "` + empty + `"`)}, "", "has none"},
+		"nothing": {map[string]string{"HOME": t.TempDir()}, "", "VAULT_TOKEN is not set and ~/.vault-token does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &Factory{Environment: Environment{Getenv: func(name string) string { return test.env[name] }}}
@@ -76,7 +84,8 @@ func TestVaultToken(t *testing.T) {
 	}
 	// In ~/.vault, as most have it.
 	write(filepath.Join(home, ".vault"), `token_helper = "`+helper+`"`, 0o600)
-	p := &Factory{Environment: Environment{Getenv: func(name string) string { return map[string]string{"HOME": home}[name] }}}
+	p := &Factory{
+		Environment: Environment{Getenv: func(name string) string { return map[string]string{"HOME": home}[name] }}}
 	if token, err := p.VaultToken(); token != "s.helped" || err != nil {
 		t.Errorf("~/.vault: token %q, error %v", token, err)
 	}

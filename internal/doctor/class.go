@@ -197,7 +197,8 @@ func (c *class) kubectl(words ...string) string {
 
 // setParameter is the command that sets a parameter of the class.
 func (c *class) setParameter(name, value string) string {
-	patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"parameters": map[string]string{name: value}}}) // of texts only
+	// of texts only
+	patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"parameters": map[string]string{name: value}}})
 	return c.kubectl("patch", "secretproviderclass", c.name, "--type=merge", "-p", string(patch))
 }
 
@@ -205,21 +206,26 @@ func (c *class) checkClass(context.Context) finding {
 	switch {
 	case c.bad:
 		return brokenf("its parameters: %s", oneLine(c.err)).
-			withFix(c.kubectl("edit", "secretproviderclass", c.name)).withAdvice("docs/reference/parameters.md has the parameters; the pod's volumeAttributes override those of the class")
+			withFix(c.kubectl("edit", "secretproviderclass", c.name)).
+			withAdvice("docs/reference/parameters.md has the parameters; the pod's volumeAttributes override those of the class")
 	case apierrors.IsNotFound(c.err):
-		return brokenf("there is no SecretProviderClass %s in namespace %s", c.name, c.Namespace).withFix(c.kubectl("get", "secretproviderclasses")).
+		return brokenf("there is no SecretProviderClass %s in namespace %s", c.name, c.Namespace).
+			withFix(c.kubectl("get", "secretproviderclasses")).
 			withAdvice("it has to be in the pod's namespace")
 	case c.err != nil:
 		f := unseen("get secretproviderclasses.secrets-store.csi.x-k8s.io -n "+c.Namespace, c.err)
 		f.blocks = true
 		return f
 	case c.object.Spec.Provider != classes.Provider:
-		return brokenf("its spec.provider is %q: the driver would not ask the provider secretmanager", c.object.Spec.Provider).
+		return brokenf("its spec.provider is %q: the driver would not ask the provider secretmanager",
+			c.object.Spec.Provider).
 			withFix(c.kubectl("edit", "secretproviderclass", c.name))
 	}
 	f := okf("role %s, key %s, Secret %s, scope %s", c.Role, c.Key, c.Secret, c.Scope)
-	if used := strings.TrimRight(c.vault.config.Address, "/"); c.VaultAddress != "" && used != "" && c.VaultAddress != used {
-		f = f.withWarning(fmt.Sprintf("pods use the Vault at %s, and what follows is about the one at %s", c.VaultAddress, used))
+	if used := strings.TrimRight(c.vault.config.Address, "/"); c.VaultAddress != "" && used != "" &&
+		c.VaultAddress != used {
+		f = f.withWarning(fmt.Sprintf("pods use the Vault at %s, and what follows is about the one at %s",
+			c.VaultAddress, used))
 	}
 	return f
 }
@@ -230,7 +236,8 @@ func (c *class) checkAccount(ctx context.Context) finding {
 	}
 	_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, c.account, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("there is no service account %s in namespace %s", c.account, c.Namespace).withFix(c.kubectl("create", "serviceaccount", c.account))
+		return brokenf("there is no service account %s in namespace %s", c.account, c.Namespace).
+			withFix(c.kubectl("create", "serviceaccount", c.account))
 	}
 	if err != nil {
 		return unseen("get serviceaccounts -n "+c.Namespace, err)
@@ -244,18 +251,22 @@ func (c *class) checkSource(ctx context.Context) finding {
 	if c.volume != nil && c.volume.NodePublishSecretRef != nil {
 		if name := c.volume.NodePublishSecretRef.Name; name != c.Secret {
 			return brokenf("the pod's nodePublishSecretRef names Secret %s, and the class %s", name, c.Secret).
-				withFix(c.setParameter("secretName", name)).withAdvice("or set " + ref + " in the pod's volume, which takes a new pod")
+				withFix(c.setParameter("secretName", name)).
+				withAdvice("or set " + ref + " in the pod's volume, which takes a new pod")
 		}
 		return okf("the kubelet hands over Secret %s (nodePublishSecretRef)", c.Secret)
 	}
 	if c.account == "" {
 		return okf("with %s in the pod's volume, under csi", ref)
 	}
-	review, err := c.Kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User:               "system:serviceaccount:" + c.Namespace + ":" + c.account,
-		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + c.Namespace, "system:authenticated"},
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: c.Namespace, Verb: "get", Resource: "secrets", Name: c.Secret},
-	}}, metav1.CreateOptions{})
+	review, err := c.Kube.AuthorizationV1().SubjectAccessReviews().
+		Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:" + c.Namespace + ":" + c.account,
+			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + c.Namespace,
+				"system:authenticated"},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: c.Namespace, Verb: "get",
+				Resource: "secrets", Name: c.Secret},
+		}}, metav1.CreateOptions{})
 	if err != nil {
 		f := unseen("create subjectaccessreviews.authorization.k8s.io", err)
 		f.detail = "whether service account " + c.account + " may get Secret " + c.Secret + ": " + f.detail
@@ -267,7 +278,8 @@ func (c *class) checkSource(ctx context.Context) finding {
 	case c.volume == nil:
 		return okf("only with %s in the pod's volume, under csi: service account %s may not get it", ref, c.account)
 	}
-	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s", c.account, c.Secret).
+	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s",
+		c.account, c.Secret).
 		withAdvice("set " + ref + " in the pod's volume, which takes a new pod; or the owner of namespace " + c.Namespace +
 			" gives the service account a Role with get on that one")
 }
@@ -276,7 +288,8 @@ func (c *class) checkSource(ctx context.Context) finding {
 // for. An author of classes can ask for any key, so no command that grants it is
 // printed: it would be copied by somebody who has the rights.
 func (c *class) decides() string {
-	return fmt.Sprintf("only the class asks for this: the owner of %s decides whether service account %s/%s may decrypt with it, and sets it up (%s vault-setup --help)",
+	return fmt.Sprintf("only the class asks for this: the owner of %s decides whether service account %s/%s may "+
+		"decrypt with it, and sets it up (%s vault-setup --help)",
 		c.Key, c.Namespace, cmp.Or(c.account, "SERVICEACCOUNT"), c.program())
 }
 
@@ -284,7 +297,8 @@ func (c *class) decides() string {
 // or the provider's operator configured.
 func (c *class) ownNamespace() bool {
 	s := c.provider.settings
-	return configured(c.VaultNamespace, append([]string{c.Options.VaultNamespace, s.VaultNamespace}, s.AllowedNamespaces...))
+	return configured(c.VaultNamespace,
+		append([]string{c.Options.VaultNamespace, s.VaultNamespace}, s.AllowedNamespaces...))
 }
 
 // refuseNamespace is the finding for what would send credentials to a Vault namespace
@@ -293,7 +307,8 @@ func (c *class) refuseNamespace() (f finding, refused bool) {
 	if c.ownNamespace() {
 		return finding{}, false
 	}
-	f = unknownf("the class names Vault namespace %q, which %s: no credentials are sent there", c.VaultNamespace, c.notConfigured("--vault-allowed-namespaces")).
+	f = unknownf("the class names Vault namespace %q, which %s: no credentials are sent there", c.VaultNamespace,
+		c.notConfigured("--vault-allowed-namespaces")).
 		withAdvice("if that is the right one, set VAULT_NAMESPACE to it")
 	f.blocks = true
 	return f, true
@@ -308,7 +323,8 @@ func (c *class) refuseAuthMount() (f finding, refused bool) {
 	if configured(c.AuthMount, append([]string{c.Options.AuthMount, s.AuthMount}, s.AllowedAuthMounts...)) {
 		return finding{}, false
 	}
-	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount, c.notConfigured("--vault-allowed-auth-mounts")).
+	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount,
+		c.notConfigured("--vault-allowed-auth-mounts")).
 		withAdvice("if that is the right one, name it with --auth-mount")
 	f.blocks = true
 	return f, true

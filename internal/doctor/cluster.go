@@ -74,7 +74,8 @@ func (w *run) checkCluster(ctx context.Context) finding {
 	case apierrors.IsForbidden(err):
 		return okf("an API server at %s", w.KubeHost)
 	case apierrors.IsUnauthorized(err):
-		return brokenf("the API server at %s does not know you: %s", w.KubeHost, oneLine(err)).withFix("kubectl auth whoami").withAdvice("log in to the cluster again; " + advice)
+		return brokenf("the API server at %s does not know you: %s", w.KubeHost, oneLine(err)).
+			withFix("kubectl auth whoami").withAdvice("log in to the cluster again; " + advice)
 	}
 	return brokenf("%s cannot be reached: %s", w.KubeHost, oneLine(err)).withFix("kubectl cluster-info").withAdvice(advice)
 }
@@ -88,7 +89,8 @@ func (w *run) checkCRDs(ctx context.Context) finding {
 	// Everybody may ask what kinds there are; the definitions are for administrators.
 	raw, err := w.raw(ctx, driverAPI)
 	if apierrors.IsNotFound(err) {
-		return brokenf("the cluster does not know SecretProviderClasses (secrets-store.csi.x-k8s.io/v1): the driver is not installed").withFix(installDriver)
+		return brokenf("the cluster does not know SecretProviderClasses (secrets-store.csi.x-k8s.io/v1): the driver " +
+			"is not installed").withFix(installDriver)
 	}
 	if err != nil {
 		return unseen("get "+driverAPI, err)
@@ -104,7 +106,8 @@ func (w *run) checkCRDs(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return brokenf("the cluster does not know the kind %s of the driver", strings.Join(missing, " and ")).withFix(installDriver)
+		return brokenf("the cluster does not know the kind %s of the driver", strings.Join(missing, " and ")).
+			withFix(installDriver)
 	}
 	return okf("SecretProviderClass and SecretProviderClassPodStatus")
 }
@@ -153,14 +156,19 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	case set == nil && w.cluster.everywhere:
 		return brokenf("no DaemonSet has the container secrets-store: the driver is not installed").withFix(installDriver)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may look into").
+			withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
 	case set.Status.DesiredNumberScheduled == 0:
-		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
+		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).
+			withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
 	case set.Status.NumberReady < set.Status.DesiredNumberScheduled:
-		return brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady, set.Status.DesiredNumberScheduled).
-			withFix(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l", metav1.FormatLabelSelector(set.Spec.Selector)))
+		return brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady,
+			set.Status.DesiredNumberScheduled).
+			withFix(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l",
+				metav1.FormatLabelSelector(set.Spec.Selector)))
 	}
-	return okf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady, set.Status.DesiredNumberScheduled,
+	return okf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady,
+		set.Status.DesiredNumberScheduled,
 		container(set, "secrets-store").Image)
 }
 
@@ -200,30 +208,40 @@ func (w *run) checkRotation(context.Context) finding {
 	c := container(set, "secrets-store")
 	on, there := flagValue(c.Args, "enable-secret-rotation")
 	if !there || on == "false" {
-		return okf("off").withWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and --rotation-poll-interval=0s")
+		return okf("off").
+			withWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and " +
+				"--rotation-poll-interval=0s")
 	}
 	text, _ := flagValue(c.Args, "rotation-poll-interval")
 	// Without the flag it is two minutes.
 	if interval, err := time.ParseDuration(cmp.Or(text, "2m")); err == nil && interval == 0 {
 		return okf("on, and each try of a mount comes to the provider")
 	}
-	patch, index := `{"op":"add","path":"/spec/template/spec/containers/%d/args/-","value":"--rotation-poll-interval=0s"}`, slices.IndexFunc(
-		set.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == "secrets-store" })
-	if at := slices.IndexFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, "--rotation-poll-interval=") }); at >= 0 {
+	patch,
+		index := `{"op":"add","path":"/spec/template/spec/containers/%d/args/-","value":"--rotation-poll-interval=0s"}`,
+		slices.IndexFunc(
+			set.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == "secrets-store" })
+	if at := slices.IndexFunc(c.Args, func(arg string) bool {
+		return strings.HasPrefix(arg, "--rotation-poll-interval=")
+	}); at >= 0 {
 		patch = strings.ReplaceAll(patch, `"add"`, `"replace"`)
 		patch = strings.ReplaceAll(patch, "/-", fmt.Sprint("/", at))
 	}
-	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: a mount that breaks off can leave a pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
-		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p", "["+fmt.Sprintf(patch, index)+"]")).
+	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: a mount that breaks off can leave a "+
+		"pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
+		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p",
+			"["+fmt.Sprintf(patch, index)+"]")).
 		withAdvice("with Helm also: rotationPollInterval: 0s in its values")
 }
 
 func (w *run) checkCSIDriver(ctx context.Context) finding {
 	driver, err := w.Kube.StorageV1().CSIDrivers().Get(ctx, driverName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName + `"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
+		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName +
+			`"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
-		return brokenf("there is no CSIDriver %s", driverName).withFix("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
+		return brokenf("there is no CSIDriver %s", driverName).
+			withFix("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
 	}
 	if err != nil {
 		return unseen("get csidrivers.storage.k8s.io", err)
@@ -231,10 +249,12 @@ func (w *run) checkCSIDriver(ctx context.Context) finding {
 	w.cluster.csi = driver
 	var wrong, fields []string
 	if p := driver.Spec.PodInfoOnMount; p == nil || !*p {
-		wrong, fields = append(wrong, "podInfoOnMount is not true: the provider does not learn whose volume it is"), append(fields, `"podInfoOnMount":true`)
+		wrong, fields = append(wrong, "podInfoOnMount is not true: the provider does not learn whose volume it is"),
+			append(fields, `"podInfoOnMount":true`)
 	}
 	if r := driver.Spec.RequiresRepublish; r == nil || !*r {
-		wrong, fields = append(wrong, "requiresRepublish is not true: running pods do not see new values"), append(fields, `"requiresRepublish":true`)
+		wrong, fields = append(wrong, "requiresRepublish is not true: running pods do not see new values"), append(
+			fields, `"requiresRepublish":true`)
 	}
 	if len(wrong) > 0 {
 		return brokenf("%s", strings.Join(wrong, "; ")).withFix(patchCSIDriver(strings.Join(fields, ",")))
@@ -273,9 +293,11 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 	if len(foreign) > 0 {
 		// No command: the driver would get tokens for that audience of every pod with a
 		// volume, and a class can name any, such as the API server's.
-		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with",
+		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
+			"to log in with",
 			strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			withAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") + ": set its parameter audience to one that the CSIDriver has, " +
+			withAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") +
+				": set its parameter audience to one that the CSIDriver has, " +
 				"or leave it out; the operator of the driver decides about others, for which every pod with a volume would hand over tokens")
 	}
 	if len(missing) > 0 {
@@ -283,14 +305,17 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 		if err != nil {
 			return unknownf("%s", oneLine(err))
 		}
-		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
+		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
+			"to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
 			withFix(patchCSIDriver(`"tokenRequests":` + string(fields)))
 	}
 	if asPod && !has("") {
 		// No command: a pod alone is no reason to give the driver tokens for the API
 		// server that every pod with a volume would hand over.
-		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
-			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read it with their own token instead: docs/install.md")
+		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks "+
+			"the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
+			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read " +
+				"it with their own token instead: docs/install.md")
 	}
 	return okf("the kubelet makes tokens for %s", strings.Join(have, ", "))
 }

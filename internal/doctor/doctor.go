@@ -39,8 +39,9 @@ const (
 // Check is one check of the chain. Its JSON is a promise: fields are added and never
 // renamed, and so are names of checks.
 type Check struct {
-	Name      string   `json:"check"`
-	Subject   string   `json:"subject,omitempty"` // "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty: the installation
+	Name string `json:"check"`
+	// "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty: the installation
+	Subject   string   `json:"subject,omitempty"`
 	State     State    `json:"state"`
 	Detail    string   `json:"detail"`
 	DependsOn string   `json:"dependsOn,omitempty"` // the broken check that keeps this one from being told
@@ -103,7 +104,8 @@ func Run(ctx context.Context, o Options) []Check {
 	}
 	w := &run{Options: o, broken: map[string]string{}}
 	w.provider.settings = classes.Settings{
-		AuthMount: cmp.Or(o.AuthMount, classes.DefaultAuthMount), Audience: classes.DefaultAudience, VaultNamespace: o.VaultNamespace,
+		AuthMount: cmp.Or(o.AuthMount, classes.DefaultAuthMount), Audience: classes.DefaultAudience,
+		VaultNamespace: o.VaultNamespace,
 	}
 	w.installation(ctx)
 	if o.Pod != "" || o.Class != "" {

@@ -78,7 +78,8 @@ func TestTerminalIsSafe(t *testing.T) {
 	w.check(t.Context(), "", "mount", nil, func(context.Context) finding {
 		return brokenf("a\x1b[2Jb").withFix("kubectl \x07").withWarning("\u202ex").withAdvice("\u009b")
 	})
-	if l := w.checks[0]; strings.ContainsAny(l.Detail+l.Fixes[0]+l.Warnings[0]+l.Advice, "\x1b\x07\u202e\u009b") || !strings.Contains(l.Detail, "b") {
+	if l := w.checks[0]; strings.ContainsAny(l.Detail+l.Fixes[0]+l.Warnings[0]+l.Advice, "\x1b\x07\u202e\u009b") ||
+		!strings.Contains(l.Detail, "b") {
 		t.Errorf("%+q", l)
 	}
 }
@@ -123,7 +124,8 @@ func TestVersion(t *testing.T) {
 		w := newRun(Options{Version: c.ours})
 		w.provider.images = strings.Fields(c.image)
 		f := w.checkVersion(t.Context())
-		if f.state != c.state || !strings.Contains(f.detail, c.detail) || (c.warns == "") != (len(f.warnings) == 0) || !strings.Contains(strings.Join(f.warnings, ""), c.warns) {
+		if f.state != c.state || !strings.Contains(f.detail, c.detail) || (c.warns == "") != (len(f.warnings) == 0) ||
+			!strings.Contains(strings.Join(f.warnings, ""), c.warns) {
 			t.Errorf("%s and %s: %+v", c.ours, c.image, f)
 		}
 	}
@@ -137,22 +139,31 @@ func TestBinding(t *testing.T) {
 		state State
 		says  string
 	}{
-		"bound":           {m{"bound_service_account_names": list("web"), "bound_service_account_namespaces": list("demo")}, OK, ""},
-		"one of several":  {m{"bound_service_account_names": list("a", "web"), "bound_service_account_namespaces": list("x", "demo")}, OK, ""},
-		"pattern":         {m{"bound_service_account_names": list("we*"), "bound_service_account_namespaces": list("demo")}, OK, ""},
-		"everybody":       {m{"bound_service_account_names": list("*"), "bound_service_account_namespaces": list("*")}, OK, "it takes others too"},
-		"other name":      {m{"bound_service_account_names": list("webs"), "bound_service_account_namespaces": list("demo")}, Broken, `names are ["webs"]`},
-		"other namespace": {m{"bound_service_account_names": list("web"), "bound_service_account_namespaces": list("prod")}, Broken, `namespaces are ["prod"]`},
+		"bound": {m{"bound_service_account_names": list("web"),
+			"bound_service_account_namespaces": list("demo")}, OK, ""},
+		"one of several": {m{"bound_service_account_names": list("a", "web"),
+			"bound_service_account_namespaces": list("x", "demo")}, OK, ""},
+		"pattern": {m{"bound_service_account_names": list("we*"),
+			"bound_service_account_namespaces": list("demo")}, OK, ""},
+		"everybody": {m{"bound_service_account_names": list("*"), "bound_service_account_namespaces": list("*")},
+			OK, "it takes others too"},
+		"other name": {m{"bound_service_account_names": list("webs"),
+			"bound_service_account_namespaces": list("demo")}, Broken, `names are ["webs"]`},
+		"other namespace": {m{"bound_service_account_names": list("web"),
+			"bound_service_account_namespaces": list("prod")}, Broken, `namespaces are ["prod"]`},
 		"selector": {m{"bound_service_account_names": list("web"), "bound_service_account_namespaces": list("prod"),
 			"bound_service_account_namespace_selector": "{}"}, Unknown, "selector"},
-		"subject":       {m{"role_type": "jwt", "bound_subject": "system:serviceaccount:demo:web"}, OK, ""},
-		"other subject": {m{"role_type": "jwt", "bound_subject": "system:serviceaccount:demo:x"}, Broken, "bound_subject is system:serviceaccount:demo:x"},
-		"claims":        {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
+		"subject": {m{"role_type": "jwt", "bound_subject": "system:serviceaccount:demo:web"}, OK, ""},
+		"other subject": {m{"role_type": "jwt", "bound_subject": "system:serviceaccount:demo:x"}, Broken,
+			"bound_subject is system:serviceaccount:demo:x"},
+		"claims": {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c0 := &class{run: newRun(Options{Namespace: "demo"}), account: "web", role: c.role, Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
+			c0 := &class{run: newRun(Options{Namespace: "demo"}), account: "web", role: c.role,
+				Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
 			f := c0.judgeBinding()
-			if all := f.detail + strings.Join(f.warnings, ""); f.state != c.state || !strings.Contains(all, c.says) || c.says == "" && len(f.warnings) > 0 {
+			if all := f.detail + strings.Join(f.warnings, ""); f.state != c.state || !strings.Contains(all, c.says) ||
+				c.says == "" && len(f.warnings) > 0 {
 				t.Errorf("%+v", f)
 			}
 		})

@@ -23,7 +23,8 @@ const otherKeysMost = 5
 // that can be seen. Of the Secrets only the metadata is asked for.
 func (c *class) otherKeys(ctx context.Context) []string {
 	raw, err := c.Kube.Discovery().RESTClient().Get().AbsPath("/api/v1/secrets").
-		Param("labelSelector", ciphertext.LabelTransitKey+","+ciphertext.LabelTransitKey+"!="+c.Key.Name).Param("limit", "500").
+		Param("labelSelector", ciphertext.LabelTransitKey+","+ciphertext.LabelTransitKey+"!="+c.Key.Name).
+		Param("limit", "500").
 		SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx).Raw()
 	var list metav1.PartialObjectMetadataList
 	if err != nil || json.Unmarshal(raw, &list) != nil {
@@ -48,7 +49,8 @@ func (c *class) checkKey(ctx context.Context) finding {
 	}
 	missing := func() finding {
 		return brokenf("there is no %s", c.Key).
-			withAdvice("check transitKey and transitMount in the class first; what was encrypted with a key that was deleted cannot be decrypted any more; " + c.decides())
+			withAdvice("check transitKey and transitMount in the class first; what was encrypted with a key that was " +
+				"deleted cannot be decrypted any more; " + c.decides())
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err == nil {
@@ -92,11 +94,13 @@ const anotherKey = "that cannot be changed on a key: its owner decides which oth
 func (c *class) judgeDerived(derived bool, detail string) finding {
 	switch {
 	case !derived && c.Scope != ciphertext.None:
-		return brokenf("%s is not derived, so nothing binds ciphertext to its place, and scope %s does not work", c.Key, c.Scope).
+		return brokenf("%s is not derived, so nothing binds ciphertext to its place, and scope %s does not work", c.Key,
+			c.Scope).
 			withAdvice(anotherKey + ". Or, for ciphertext made elsewhere, scope: none in the class")
 	case derived && c.Scope == ciphertext.None:
 		return brokenf("%s is derived, and scope none does not work with that", c.Key).
-			withFix(c.setParameter("scope", string(ciphertext.Strict))).withAdvice("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
+			withFix(c.setParameter("scope", string(ciphertext.Strict))).
+			withAdvice("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
 	case derived:
 		return okf("%s, derived", detail)
 	}
@@ -148,10 +152,12 @@ func (c *class) checkSecret(ctx context.Context) finding {
 		wrong = append(wrong, "it has no entries")
 	}
 	if len(wrong) > 0 {
-		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(wrong, "; ")).withFix(c.encrypt(again...)).
+		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(wrong, "; ")).
+			withFix(c.encrypt(again...)).
 			withAdvice("FILE being what the entry is to hold")
 	}
-	return okf("Secret %s/%s with entries %s", secret.Namespace, secret.Name, clip(strings.Join(ciphertext.Entries(secret.Data), ", ")))
+	return okf("Secret %s/%s with entries %s", secret.Namespace, secret.Name,
+		clip(strings.Join(ciphertext.Entries(secret.Data), ", ")))
 }
 
 // checkLabel compares what the Secret says of itself, by which the rotator finds it
@@ -163,7 +169,8 @@ func (c *class) checkLabel(context.Context) finding {
 	have := c.secret.Labels[ciphertext.LabelTransitKey]
 	label := c.kubectl("label", "secret", c.secret.Name, ciphertext.LabelTransitKey+"="+c.Key.Name)
 	if have == "" {
-		return brokenf("label %s is missing: the rotator does not find the Secret, and its key version will be retired under it", ciphertext.LabelTransitKey).withFix(label)
+		return brokenf("label %s is missing: the rotator does not find the Secret, and its key version will be "+
+			"retired under it", ciphertext.LabelTransitKey).withFix(label)
 	}
 	set, err := ciphertext.SettingsOf(c.secret)
 	if err != nil {
@@ -176,12 +183,14 @@ func (c *class) checkLabel(context.Context) finding {
 		{"annotation " + ciphertext.AnnotationScope, string(set.Scope), string(c.Scope), "scope"},
 	} {
 		if s.secret != s.class {
-			wrong = append(wrong, fmt.Sprintf("%s of the Secret says %s, and %s of the class %s", s.what, s.secret, s.parameter, s.class))
+			wrong = append(wrong, fmt.Sprintf("%s of the Secret says %s, and %s of the class %s", s.what, s.secret,
+				s.parameter, s.class))
 			fix = append(fix, c.setParameter(s.parameter, s.secret))
 		}
 	}
 	if len(wrong) > 0 {
-		return brokenf("%s", strings.Join(wrong, "; ")).withFix(fix...).withAdvice("the Secret says what it was encrypted with; a pod's volumeAttributes override the class")
+		return brokenf("%s", strings.Join(wrong, "; ")).withFix(fix...).
+			withAdvice("the Secret says what it was encrypted with; a pod's volumeAttributes override the class")
 	}
 	return okf("key %s, scope %s, as the class has it", c.Key, set.Scope)
 }
@@ -212,7 +221,8 @@ func (c *class) checkOpens(ctx context.Context) finding {
 	case err == nil:
 		return okf("%d of its entries open in their place (rewrapped and dropped, not decrypted)", len(as.Data))
 	case errors.Is(err, secretmanager.ErrNotVerified):
-		return brokenf("%s", oneLine(err)).withFix(c.encrypt(ciphertext.Entries(as.Data)...)).withAdvice("FILE being what the entry is to hold")
+		return brokenf("%s", oneLine(err)).withFix(c.encrypt(ciphertext.Entries(as.Data)...)).
+			withAdvice("FILE being what the entry is to hold")
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return unknownf("your Vault token may not rewrap with %s", c.Key)
 	}

@@ -9,13 +9,12 @@ import (
 	"strings"
 	"time"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
-
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -57,9 +56,11 @@ func (w *run) checkPod(ctx context.Context) finding {
 	}
 	switch {
 	case ours == 0:
-		return brokenf("it has no volume of the driver %s", driverName).withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
+		return brokenf("it has no volume of the driver %s", driverName).
+			withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
 	case len(wrong) > 0:
-		return brokenf("%s", strings.Join(wrong, "; ")).withAdvice("fix it in what makes the pod: volumes of a pod that is there cannot be changed")
+		return brokenf("%s", strings.Join(wrong, "; ")).
+			withAdvice("fix it in what makes the pod: volumes of a pod that is there cannot be changed")
 	case len(s.classes) == 0:
 		return brokenf("its volumes of the driver are of other providers")
 	case s.pod.Spec.NodeName == "":
@@ -92,7 +93,8 @@ func (w *run) checkMount(ctx context.Context) finding {
 		return w.explainEvents(ctx)
 	}
 	for _, c := range w.subject.classes {
-		raw, err := w.raw(ctx, driverAPI+"/namespaces/"+w.Namespace+"/secretproviderclasspodstatuses/"+pod.Name+"-"+pod.Namespace+"-"+c.name)
+		raw, err := w.raw(ctx, driverAPI+"/namespaces/"+w.Namespace+"/secretproviderclasspodstatuses/"+pod.Name+"-"+
+			pod.Namespace+"-"+c.name)
 		var status spcv1.SecretProviderClassPodStatus
 		if err == nil {
 			err = json.Unmarshal(raw, &status)
@@ -103,8 +105,10 @@ func (w *run) checkMount(ctx context.Context) finding {
 		}
 		// Both times are whole seconds.
 		if none || status.CreationTimestamp.After(started) {
-			return brokenf("its containers started before the volume of class %s was mounted: what they see of it is empty (docs/failures.md)", c.name).
-				withFix(w.kubectl("delete", "pod", pod.Name)).withAdvice("its controller makes a new one; a pod without one has to be created again")
+			return brokenf("its containers started before the volume of class %s was mounted: what they see of it is "+
+				"empty (docs/failures.md)", c.name).
+				withFix(w.kubectl("delete", "pod", pod.Name)).
+				withAdvice("its controller makes a new one; a pod without one has to be created again")
 		}
 	}
 	return okf("mounted before its containers started")
@@ -133,7 +137,8 @@ func (w *run) explainEvents(ctx context.Context) finding {
 		return e.InvolvedObject.UID != "" && e.InvolvedObject.UID != pod.UID // of an older pod of that name
 	})
 	if len(events) == 0 {
-		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").withFix(w.kubectl("describe", "pod", pod.Name))
+		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").
+			withFix(w.kubectl("describe", "pod", pod.Name))
 	}
 	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 	_, text := failure.Parse(last.Message)
@@ -143,7 +148,8 @@ func (w *run) explainEvents(ctx context.Context) finding {
 		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(at), 0).Truncate(time.Second))
 	}
 	return brokenf("%s: %s", when, clip(text)).withFix(fix...).
-		withAdvice(strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is fixed wait for that", "; "))
+		withAdvice(
+			strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is fixed wait for that", "; "))
 }
 
 func eventTime(e corev1.Event) time.Time {
@@ -165,7 +171,8 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 	case failure.TokenExpired:
 		return "the clock of the pod's node is wrong, or the token of the kubelet was old", []string{onNode}
 	case failure.VaultUnreachable:
-		return "Vault could not be reached from the pod's node: its network policies, firewalls and names differ from those here",
+		return "Vault could not be reached from the pod's node: its network policies, firewalls and names differ " +
+				"from those here",
 			[]string{logs}
 	case failure.VaultSealed:
 		return "Vault was sealed at that time", []string{"vault status"}
@@ -180,11 +187,13 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 	}{
 		{"not found in the list of registered CSI drivers",
 			"the driver does not run on the pod's node, or has not registered with the kubelet yet", []string{onNode}},
-		{"provider not found", "no provider has run on the pod's node since the driver started; once it runs, the driver may take " +
+		{"provider not found", "no provider has run on the pod's node since the driver started; once it runs, the " +
+			"driver may take " +
 			"up to two minutes to look again, unless its pod there is deleted", []string{onNode}},
 		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef does not exist, or did not at that time",
 			[]string{command("kubectl", "-n", namespace, "get", "secrets")}},
-		{"code = DeadlineExceeded", "the provider or the driver did not run, or was killed during a mount" + emptyVolume, []string{onNode, logs}},
+		{"code = DeadlineExceeded", "the provider or the driver did not run, or was killed during a mount" +
+			emptyVolume, []string{onNode, logs}},
 		{"code = Unavailable", "the provider or the driver was killed during a mount" + emptyVolume, []string{onNode, logs}},
 	} {
 		if strings.Contains(message, known.text) {

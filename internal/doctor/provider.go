@@ -50,13 +50,15 @@ func (w *run) checkProvider(ctx context.Context) finding {
 	switch {
 	case set == nil && elsewhere != nil:
 		// Its settings would decide where credentials go.
-		return unknownf("DaemonSet %s/%s has the label %s, and is not in namespace %s: anybody who has a namespace can make one that looks like it",
+		return unknownf("DaemonSet %s/%s has the label %s, and is not in namespace %s: anybody who has a namespace "+
+			"can make one that looks like it",
 			elsewhere.Namespace, elsewhere.Name, providerLabel, w.ProviderNamespace).
 			withAdvice("if the installation is in another namespace, name that with --provider-namespace")
 	case set == nil && w.cluster.everywhere:
 		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).withAdvice(install)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may look into").
+			withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
 	}
 	c := providerContainer(&set.Spec.Template.Spec)
 	w.provider.images = []string{c.Image}
@@ -90,10 +92,13 @@ func (w *run) checkProvider(ctx context.Context) finding {
 	switch {
 	case s.VaultAddress == "" && problem == "":
 		return brokenf("DaemonSet %s/%s says nowhere where Vault is", set.Namespace, set.Name).
-			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name, "VAULT_ADDR=https://HOST:8200")).
-			withAdvice("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, or else the next apply undoes it")
+			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name,
+				"VAULT_ADDR=https://HOST:8200")).
+			withAdvice("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, " +
+				"or else the next apply undoes it")
 	case problem != "":
-		return okf("DaemonSet %s/%s", set.Namespace, set.Name).withWarning("where it looks for Vault cannot be seen: " + problem)
+		return okf("DaemonSet %s/%s", set.Namespace, set.Name).
+			withWarning("where it looks for Vault cannot be seen: " + problem)
 	}
 	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.VaultAddress)
 	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
@@ -101,10 +106,13 @@ func (w *run) checkProvider(ctx context.Context) finding {
 			continue
 		}
 		if !w.provider.insecure {
-			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone on the network", address).
-				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, for development only")
+			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone "+
+				"on the network", address).
+				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, " +
+					"for development only")
 		}
-		f = f.withWarning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+		f = f.withWarning("plain HTTP to " + address +
+			": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 	}
 	return f
 }
@@ -119,7 +127,8 @@ func providerContainer(spec *corev1.PodSpec) corev1.Container {
 
 // environment is that of a container, as far as it does not come from Secrets, which
 // are not read. The problem is what of it is not known.
-func (w *run) environment(ctx context.Context, namespace string, c corev1.Container) (env map[string]string, secret, problem string) {
+func (w *run) environment(ctx context.Context, namespace string,
+	c corev1.Container) (env map[string]string, secret, problem string) {
 	env = map[string]string{}
 	configMap := func(name string, optional *bool) map[string]string {
 		m, err := w.Kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -205,15 +214,18 @@ func (w *run) checkNodes(ctx context.Context) finding {
 		}
 		without[i] = fmt.Sprintf("%s (%s: %s)", node, p.Name, whyNotReady(p))
 		if len(fix) == 0 {
-			fix = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name), command("kubectl", "-n", namespace, "logs", p.Name)}
+			fix = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name),
+				command("kubectl", "-n", namespace, "logs", p.Name)}
 		}
 	}
 	if len(without) > 0 {
-		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver), clip(strings.Join(without, ", "))).withFix(fix...)
+		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver),
+			clip(strings.Join(without, ", "))).withFix(fix...)
 	}
 	if node := w.podNode(ctx); node != "" && !onDriver[node] {
 		return brokenf("the driver does not run on node %s, where the pod is", node).
-			withFix(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset", w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
+			withFix(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset",
+				w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
 			withAdvice("its node selector and tolerations have to fit that node")
 	}
 	return okf("a ready provider on each of %d nodes with the driver", len(onDriver))
@@ -227,11 +239,14 @@ func clip(s string) string {
 }
 
 func (w *run) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
-	list, err := w.Kube.CoreV1().Pods(set.Namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(set.Spec.Selector)})
+	list, err := w.Kube.CoreV1().Pods(set.Namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(set.Spec.Selector)})
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.Spec.NodeName == "" || p.DeletionTimestamp != nil }), nil
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool {
+		return p.Spec.NodeName == "" || p.DeletionTimestamp != nil
+	}), nil
 }
 
 func ready(p *corev1.Pod) bool {
@@ -269,7 +284,8 @@ func (w *run) checkVersion(context.Context) finding {
 	case t.Major() == o.Major() && t.Minor() == o.Minor():
 		return okf("provider %s, this program %s", theirs, ours)
 	}
-	return okf("provider %s, this program %s", theirs, ours).withWarning("the versions differ: parameters that one of them knows may be unknown to the other")
+	return okf("provider %s, this program %s", theirs, ours).
+		withWarning("the versions differ: parameters that one of them knows may be unknown to the other")
 }
 
 // imageVersion is the tag of an image, without a digest.

@@ -50,9 +50,11 @@ func (c *class) asPod(ctx context.Context) *login {
 	}
 	if pod := c.subject.pod; pod != nil {
 		// As the kubelet does it: the token ends with the pod.
-		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod",
+			Name: pod.Name, UID: pod.UID}
 	}
-	granted, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).CreateToken(ctx, c.account, request, metav1.CreateOptions{})
+	granted, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).
+		CreateToken(ctx, c.account, request, metav1.CreateOptions{})
 	if err != nil {
 		c.login.err = errors.New(unseen("create serviceaccounts --subresource=token -n "+c.Namespace, err).detail)
 		return c.login
@@ -64,7 +66,8 @@ func (c *class) asPod(ctx context.Context) *login {
 	if err != nil {
 		var e *transit.Error
 		// A kubernetes mount says some of its refusals with a 500.
-		c.login.err, c.login.refused = err, errors.As(err, &e) && e.Status >= 400 && !errors.Is(err, transit.ErrSealed) && !errors.Is(err, transit.ErrBusy)
+		c.login.err, c.login.refused = err, errors.As(err, &e) && e.Status >= 400 &&
+			!errors.Is(err, transit.ErrSealed) && !errors.Is(err, transit.ErrBusy)
 		return c.login
 	}
 	c.login.session = c.vault.client.Session(c.VaultNamespace, transit.StaticToken(token.Value))
@@ -113,14 +116,16 @@ func (c *class) checkRole(ctx context.Context) finding {
 	}
 	_, none := c.vault.client.Login(ctx, transit.Login{Namespace: c.VaultNamespace, Mount: c.AuthMount, Role: c.Class.Role,
 		JWT: func() (string, error) { return "none", nil }}) // the role is looked for before the token is looked at
-	if none != nil && (strings.Contains(none.Error(), "invalid role name") || strings.Contains(none.Error(), "could not be found")) {
+	if none != nil &&
+		(strings.Contains(none.Error(), "invalid role name") || strings.Contains(none.Error(), "could not be found")) {
 		return c.noRole()
 	}
 	return unknownf("%s; a login would tell, but %s", unread(c.rolePath(), err), oneLine(l.err))
 }
 
 func (c *class) noRole() finding {
-	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).withAdvice(c.decides())
+	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).
+		withAdvice(c.decides())
 }
 
 // otherRole is the finding for a role that does not take the account.
@@ -190,8 +195,10 @@ func texts(v any) []string {
 
 func (c *class) checkAudience(ctx context.Context) finding {
 	wrong := func(why string) finding {
-		return brokenf("%s", why).withAdvice("set the parameter audience of the class to one that the role takes, which the CSIDriver has to have too; " +
-			"or the owner of " + c.rolePath() + " lets it take that one")
+		return brokenf("%s", why).
+			withAdvice("set the parameter audience of the class to one that the role takes, which the CSIDriver " +
+				"has to have too; " +
+				"or the owner of " + c.rolePath() + " lets it take that one")
 	}
 	if c.role != nil {
 		field := "audience"
@@ -201,9 +208,11 @@ func (c *class) checkAudience(ctx context.Context) finding {
 		have := texts(c.role[field])
 		switch {
 		case len(have) == 0:
-			return okf("the role takes any").withWarning("the role takes tokens that were made for others than Vault: set its " + field)
+			return okf("the role takes any").
+				withWarning("the role takes tokens that were made for others than Vault: set its " + field)
 		case c.Audience != "" && !slices.Contains(have, c.Audience):
-			return wrong(fmt.Sprintf("the role takes tokens for %s, and the pod's is for %s", strings.Join(have, ", "), c.Audience))
+			return wrong(fmt.Sprintf("the role takes tokens for %s, and the pod's is for %s", strings.Join(have, ", "),
+				c.Audience))
 		}
 		return okf("%s", strings.Join(have, ", "))
 	}
@@ -234,8 +243,10 @@ func (c *class) checkLogin(ctx context.Context) finding {
 	if strings.Contains(l.err.Error(), "could not load backend configuration") {
 		fix = configureAuth(c.VaultNamespace, c.AuthMount) // there is none
 	}
-	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).withFix(fix)
-	return f.withAdvice("Vault has to reach the API server at kubernetes_host and may ask it about tokens (ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
+	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).
+		withFix(fix)
+	return f.withAdvice("Vault has to reach the API server at kubernetes_host and may ask it about tokens " +
+		"(ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
 }
 
 // noCiphertext has the form of a ciphertext and is too short for one: Vault looks

@@ -36,7 +36,8 @@ func (w *run) checkVault(ctx context.Context) finding {
 	v.config.RetryFor = -1 // a minute of patience would be one per check
 	if v.config.Address == "" {
 		f := unknownf("VAULT_ADDR is not set").withFix("export VAULT_ADDR=https://HOST:8200").
-			withAdvice("or --vault-addr; no credentials are sent to an address that a class or the provider names, since others may have written it")
+			withAdvice("or --vault-addr; no credentials are sent to an address that a class or the provider names, " +
+				"since others may have written it")
 		f.blocks = true
 		return f
 	}
@@ -57,17 +58,21 @@ func (w *run) checkVault(ctx context.Context) finding {
 	address := v.config.Address
 	switch {
 	case err == nil && v.health.ServerTimeUTC == 0 && v.health.Version == "":
-		return brokenf("what answers at %s is not Vault", address).withFix("vault status").withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
+		return brokenf("what answers at %s is not Vault", address).withFix("vault status").
+			withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
 	case err == nil:
 		f := okf("%s at %s", v.health.Version, address)
 		if transit.PlainHTTP(address) {
-			f = f.withWarning("plain HTTP to " + address + ": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+			f = f.withWarning("plain HTTP to " + address +
+				": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 		}
 		return f
 	case unanswered(err):
-		return brokenf("%s cannot be reached: %s", address, vaultError(err)).withFix("vault status").withAdvice("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
+		return brokenf("%s cannot be reached: %s", address, vaultError(err)).withFix("vault status").
+			withAdvice("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault is up, and no firewall is between")
 	}
-	return brokenf("what answers at %s is not Vault: %s", address, vaultError(err)).withFix("vault status").withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
+	return brokenf("what answers at %s is not Vault: %s", address, vaultError(err)).withFix("vault status").
+		withAdvice("check VAULT_ADDR, and that no proxy answers in its place")
 }
 
 // unanswered reports whether there was no answer at all.
@@ -91,7 +96,8 @@ func vaultError(err error) string {
 	if refused.RawError {
 		return fmt.Sprintf("HTTP %d", refused.StatusCode)
 	}
-	return fmt.Sprintf("HTTP %d: %s", refused.StatusCode, strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " "))
+	return fmt.Sprintf("HTTP %d: %s", refused.StatusCode,
+		strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " "))
 }
 
 func (w *run) checkSeal(context.Context) finding {
@@ -99,7 +105,8 @@ func (w *run) checkSeal(context.Context) finding {
 	case !h.Initialized:
 		return brokenf("Vault is not initialised").withFix("vault operator init", "vault operator unseal")
 	case h.Sealed:
-		return brokenf("Vault is sealed").withFix("vault operator unseal").withAdvice("it takes the keys of whoever runs Vault")
+		return brokenf("Vault is sealed").withFix("vault operator unseal").
+			withAdvice("it takes the keys of whoever runs Vault")
 	}
 	return okf("unsealed")
 }
@@ -118,7 +125,8 @@ func (w *run) checkClock(context.Context) finding {
 	if apart < 0 {
 		side = "ahead of"
 	}
-	return brokenf("Vault's clock is %s %s ours (%s): tokens look expired, or not valid yet", apart.Abs(), side, now.UTC().Format(time.RFC3339)).
+	return brokenf("Vault's clock is %s %s ours (%s): tokens look expired, or not valid yet", apart.Abs(), side,
+		now.UTC().Format(time.RFC3339)).
 		withFix("timedatectl status").withAdvice("on Vault's machine, here, and on the nodes: one of them is off")
 }
 
@@ -184,12 +192,15 @@ func (w *run) checkAuthMount(ctx context.Context, namespace, mount string) findi
 		kind, _ = data["type"].(string)
 		if kind != "kubernetes" && kind != "jwt" {
 			return brokenf("auth/%s is of type %s, which does not log service accounts in", mount, kind).
-				withAdvice("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount of the provider")
+				withAdvice("name one of type kubernetes or jwt: vaultAuthMountPath in the class, --vault-auth-mount " +
+					"of the provider")
 		}
 	}
 	unconfigured := func() finding {
 		return brokenf("auth/%s has not been configured: it does not know how to check the cluster's tokens", mount).
-			withFix(configureAuth(namespace, mount)).withAdvice("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url or jwt_validation_pubkeys")
+			withFix(configureAuth(namespace, mount)).
+			withAdvice("that is for a mount of type kubernetes; one of type jwt wants oidc_discovery_url " +
+				"or jwt_validation_pubkeys")
 	}
 	if kind == "kubernetes" {
 		// A login tells that only after it has found a role.
@@ -208,8 +219,11 @@ func (w *run) checkAuthMount(ctx context.Context, namespace, mount string) findi
 		if namespace != "" {
 			where = " in Vault namespace " + namespace
 		}
-		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).withFix(inNamespace(namespace, "vault", "auth", "enable", "-path="+mount, "kubernetes"), configureAuth(namespace, mount)).
-			withAdvice("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
+		return brokenf("there is no auth/%s that logs service accounts in%s", mount, where).
+			withFix(inNamespace(namespace, "vault", "auth", "enable", "-path="+mount, "kubernetes"),
+				configureAuth(namespace, mount)).
+			withAdvice("kubernetes_host is the API server as Vault reaches it, and a Vault outside of the cluster " +
+				"wants kubernetes_ca_cert and token_reviewer_jwt too; vault auth list shows what there is")
 	case strings.Contains(e.Error(), "could not load"):
 		return unconfigured()
 	case kind == "" && e.Status != http.StatusBadRequest:
@@ -223,7 +237,8 @@ func (w *run) checkAuthMount(ctx context.Context, namespace, mount string) findi
 
 // configureAuth is the command that tells a mount where the API server is.
 func configureAuth(namespace, mount string) string {
-	return inNamespace(namespace, "vault", "write", "auth/"+mount+"/config", "kubernetes_host=https://kubernetes.default.svc")
+	return inNamespace(namespace, "vault", "write", "auth/"+mount+"/config",
+		"kubernetes_host=https://kubernetes.default.svc")
 }
 
 // inNamespace is a command for a Vault namespace.

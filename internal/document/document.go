@@ -268,7 +268,8 @@ func index(field []string, n int) (int, error) {
 	last := field[len(field)-1]
 	i, err := strconv.ParseUint(last, 10, 31)
 	if err != nil || strconv.FormatUint(i, 10) != last {
-		return 0, fmt.Errorf("field %s does not exist: its parent is a list, whose items are numbered from 0", fieldName(field))
+		return 0, fmt.Errorf("field %s does not exist: its parent is a list, whose items are numbered from 0",
+			fieldName(field))
 	}
 	if int(i) >= n {
 		return 0, fmt.Errorf("field %s does not exist: the list has %d items, numbered from 0", fieldName(field), n)

@@ -130,9 +130,12 @@ func TestFieldAliasBomb(t *testing.T) {
 
 func FuzzField(f *testing.F) {
 	for _, seed := range [][2]string{
-		{`{"a": [1, {"b": "c"}]}`, "a.1.b"}, {"a: [1, {b: c}]", "a.1"}, {"a: &x [*x]", "a.0"}, {`"x"`, "x"}, {"? [a]: b", "a"},
-		{"a: !!int x", "a"}, {"{a: {b: !!float x}}", "a"}, {"- - - 1", "0.0"}, {"a: {<<: {b: 1}}", "a"}, {`{"a": 1e999}`, "a"},
-		{"[[],[],[]]", "1"}, {`[{"":0},{"":0}]`, "0"}, {"{x: &x 1, a: [1,1,*x]}", "a"}, {`{"0":{"1":{"2":[1,1]}}}`, "0.1"}, {"a: 1\na: 2", "a"},
+		{`{"a": [1, {"b": "c"}]}`, "a.1.b"}, {"a: [1, {b: c}]", "a.1"}, {"a: &x [*x]", "a.0"}, {`"x"`, "x"},
+		{"? [a]: b", "a"},
+		{"a: !!int x", "a"}, {"{a: {b: !!float x}}", "a"}, {"- - - 1", "0.0"}, {"a: {<<: {b: 1}}", "a"},
+		{`{"a": 1e999}`, "a"},
+		{"[[],[],[]]", "1"}, {`[{"":0},{"":0}]`, "0"}, {"{x: &x 1, a: [1,1,*x]}", "a"},
+		{`{"0":{"1":{"2":[1,1]}}}`, "0.1"}, {"a: 1\na: 2", "a"},
 	} {
 		f.Add(seed[0], seed[1])
 	}
@@ -193,9 +196,12 @@ func TestDocumentLimits(t *testing.T) {
 // FuzzYAMLNodes: no text becomes more nodes than are counted before it is parsed.
 func FuzzYAMLNodes(f *testing.F) {
 	for _, seed := range []string{
-		"- {a: ,a: }", "[&a ,&b ]", "[[],[]]", "-\n-\n", "? a\n? b", "? - a\n: - b", "[? a : b, c]", "[a: b, c: d]", "{a, b}", "{\"a\":b,'c':d}",
-		"- - - a", "a:\n- b\n- c", "a: b: c", "-\u0085- a", "-\u2028- a", "a:\u2029b", "- !t a\n- *a", "%TAG ! x\n--- a", "--- a\n--- b", ": b", "{:,}", "[:,]",
-		"- |\n a\n- >\n b", "- \"a, b\"", "a: &x [*x]", "<<: {a: b}", "-\t- a", "{? a}", "[a,,b]", "# a\n- b # c\n", "[-,-]", "{a: {b: {c: }}}", "\ufeff- a",
+		"- {a: ,a: }", "[&a ,&b ]", "[[],[]]", "-\n-\n", "? a\n? b", "? - a\n: - b", "[? a : b, c]", "[a: b, c: d]",
+		"{a, b}", "{\"a\":b,'c':d}",
+		"- - - a", "a:\n- b\n- c", "a: b: c", "-\u0085- a", "-\u2028- a", "a:\u2029b", "- !t a\n- *a",
+		"%TAG ! x\n--- a", "--- a\n--- b", ": b", "{:,}", "[:,]",
+		"- |\n a\n- >\n b", "- \"a, b\"", "a: &x [*x]", "<<: {a: b}", "-\t- a", "{? a}", "[a,,b]", "# a\n- b # c\n",
+		"[-,-]", "{a: {b: {c: }}}", "\ufeff- a",
 	} {
 		f.Add(seed)
 	}
@@ -220,7 +226,8 @@ func countNodes(n *yaml.Node) int {
 
 // FuzzJSONSize: no JSON holds more values, or nests deeper, than is counted before.
 func FuzzJSONSize(f *testing.F) {
-	for _, seed := range []string{`{}`, `[]`, `[[],[]]`, `{"a":[1,{"b":"c"}]}`, `"[,"`, `{"\"[":","}`, ` [ 1 , 2 ] `, `"\\"`, `[{"":0},{"":0}]`} {
+	for _, seed := range []string{`{}`, `[]`, `[[],[]]`, `{"a":[1,{"b":"c"}]}`, `"[,"`, `{"\"[":","}`, ` [ 1 , 2 ] `,
+		`"\\"`, `[{"":0},{"":0}]`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

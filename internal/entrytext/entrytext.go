@@ -16,10 +16,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Format writes plaintext entries as a YAML mapping. It fails unless Parse returns exactly the same

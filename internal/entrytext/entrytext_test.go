@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/test/hostile"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
 func TestFormatEntries(t *testing.T) {
@@ -103,7 +103,8 @@ func FuzzEntriesReadBack(f *testing.F) {
 
 func TestParseEntries(t *testing.T) {
 	got, problems := Parse("# c\nport: 5432\non: no\nhex: 0x1F\nfolded: >\n  a\n  b\nword: !!str x # c\n")
-	want := map[string][]byte{"port": []byte("5432"), "on": []byte("no"), "hex": []byte("0x1F"), "folded": []byte("a b\n"), "word": []byte("x")}
+	want := map[string][]byte{"port": []byte("5432"), "on": []byte("no"), "hex": []byte("0x1F"),
+		"folded": []byte("a b\n"), "word": []byte("x")}
 	if diff := cmp.Diff(want, got); diff != "" || problems != nil {
 		t.Errorf("%v, -want +got:\n%s", problems, diff)
 	}
@@ -120,12 +121,17 @@ func TestParseEntries(t *testing.T) {
 		{"a tab", "a: b\n\tc: hunter2", []Problem{{2, "it is not YAML: found a tab character that violates indentation"}}},
 		{"an alias", "a: *hunter2\n", []Problem{{0, "it is not YAML: a value begins with *: put it in quotes"}}},
 		{"bytes", "a: b\nb: hunter2\xff\n", []Problem{{2, "invalid UTF-8: write the value in base64, after !!binary"}}},
-		{"a control character", "a: b\n# c\nb: hunter2\x1b\n", []Problem{{3, `control character U+001B: write it as \x1b, in double quotes`}}},
-		{"two documents", "a: b\n---\nc: hunter2\n", []Problem{{2, "a second document begins with ---: indent it if it is part of a value"}}},
+		{"a control character", "a: b\n# c\nb: hunter2\x1b\n",
+			[]Problem{{3, `control character U+001B: write it as \x1b, in double quotes`}}},
+		{"two documents", "a: b\n---\nc: hunter2\n",
+			[]Problem{{2, "a second document begins with ---: indent it if it is part of a value"}}},
 		{"a list", "- hunter2\n", []Problem{{1, "it is not a mapping: write NAME: VALUE"}}},
 		{"a word", "hunter2\n", []Problem{{1, "it is not a mapping: write NAME: VALUE"}}},
-		{"a value that is not indented", "a: |\nhunter2 is: x\n", []Problem{{2, "the name of an entry can only have letters, digits, -, _ and .: indent it if it is part of a value"}}},
-		{"all at once", "a:\nb: ~\nc: {hunter2: x}\nd: [hunter2]\ne: 1\ne: hunter2\nf: !!binary '%'\ng: &x hunter2\nh: !x hunter2\n? [i]\n: hunter2\n", []Problem{
+		{"a value that is not indented", "a: |\nhunter2 is: x\n",
+			[]Problem{
+				{2, "the name of an entry can only have letters, digits, -, _ and .: indent it if it is part of a value"}}},
+		{"all at once", "a:\nb: ~\nc: {hunter2: x}\nd: [hunter2]\ne: 1\ne: hunter2\nf: !!binary '%'\ng: &x " +
+			"hunter2\nh: !x hunter2\n? [i]\n: hunter2\n", []Problem{
 			{1, `entry "a": it has no value: write "" for an empty one`},
 			{2, `entry "b": it has no value: write "" for an empty one`},
 			{3, `entry "c": its value is a list or a mapping: put it in quotes, or below a | and indented`},

@@ -58,7 +58,8 @@ func New(c Config) *Exporter {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "build_info",
 		Help: "1, with the version of the exporter and of Go."}, []string{"version", "goversion"})
 	build.WithLabelValues(c.Version, runtime.Version()).Set(1)
-	e.process.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	e.process.MustRegister(build, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return e
 }
 
@@ -117,7 +118,8 @@ func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedu
 	case apierrors.IsNotFound(err):
 		return &schedule{}, nil
 	case err != nil:
-		return nil, fmt.Errorf("%w: check that this identity may get that CronJob, or give --cronjob= where there is none", err)
+		return nil,
+			fmt.Errorf("%w: check that this identity may get that CronJob, or give --cronjob= where there is none", err)
 	case last == nil:
 		return &schedule{cron: cron}, nil
 	}

@@ -106,16 +106,19 @@ func TestNothingIsMadeUp(t *testing.T) {
 		snapshot *snapshot
 		want     []string
 	}{
-		"nothing could be read": {&snapshot{scheduled: true}, []string{`read_success{object="configmap"} 0`, `read_success{object="cronjob"} 0`}},
+		"nothing could be read": {&snapshot{scheduled: true},
+			[]string{`read_success{object="configmap"} 0`, `read_success{object="cronjob"} 0`}},
 		"no run yet, no CronJob": {&snapshot{summary: &rotator.Summary{}, scheduled: true, schedule: &schedule{}},
 			[]string{`read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`}},
 		"no run yet": {&snapshot{summary: &rotator.Summary{}, scheduled: true, schedule: &schedule{cron, time.Unix(300, 0)}},
-			[]string{`due_timestamp_seconds 300`, `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, `suspended 0`}},
+			[]string{`due_timestamp_seconds 300`, `read_success{object="configmap"} 1`,
+				`read_success{object="cronjob"} 1`, `suspended 0`}},
 		"when the last run was is not known": {&snapshot{scheduled: true, schedule: &schedule{cron: cron}},
 			[]string{`read_success{object="configmap"} 0`, `read_success{object="cronjob"} 1`, `suspended 0`}},
 		"no CronJob is looked for": {&snapshot{summary: &rotator.Summary{}}, []string{`read_success{object="configmap"} 1`}},
 		"a run of an older version": {&snapshot{summary: older},
-			[]string{`last_run_duration_seconds 60`, `last_run_timestamp_seconds 160`, `read_success{object="configmap"} 1`, `unassigned 0`}},
+			[]string{`last_run_duration_seconds 60`, `last_run_timestamp_seconds 160`,
+				`read_success{object="configmap"} 1`, `unassigned 0`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, series(test.snapshot)); diff != "" {
@@ -138,7 +141,8 @@ func TestAPIServerIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	e := New(Config{Kube: kube, Namespace: "ns", CronJob: "nightly", Version: "v1", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	e := New(Config{Kube: kube, Namespace: "ns", CronJob: "nightly", Version: "v1",
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
 	get := func(path, accept string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
@@ -155,7 +159,8 @@ func TestAPIServerIsAway(t *testing.T) {
 	for name, f := range families {
 		switch {
 		case name == "secretmanager_rotation_read_success":
-			if len(f.GetMetric()) != 2 || f.GetMetric()[0].GetGauge().GetValue() != 0 || f.GetMetric()[1].GetGauge().GetValue() != 0 {
+			if len(f.GetMetric()) != 2 || f.GetMetric()[0].GetGauge().GetValue() != 0 ||
+				f.GetMetric()[1].GetGauge().GetValue() != 0 {
 				t.Errorf("%v", f)
 			}
 		case name == "secretmanager_rotation_build_info":
@@ -169,12 +174,14 @@ func TestAPIServerIsAway(t *testing.T) {
 	if families["secretmanager_rotation_build_info"] == nil || families["go_goroutines"] == nil {
 		t.Error("nothing about the process")
 	}
-	for _, want := range []string{"reading how the runs went", "configmap=ns/secretmanager-rotation", "reading when the next run is due", "cronjob=ns/nightly", "connection refused"} {
+	for _, want := range []string{"reading how the runs went", "configmap=ns/secretmanager-rotation",
+		"reading when the next run is due", "cronjob=ns/nightly", "connection refused"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%q is not in the log: %s", want, log.String())
 		}
 	}
-	if w := get("/metrics", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
+	if w := get("/metrics",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
 		t.Errorf("asked for protobuf, got %s", w.Header().Get("Content-Type"))
 	}
 	if w := get("/healthz", ""); w.Code != http.StatusOK {
@@ -196,18 +203,20 @@ func TestDue(t *testing.T) {
 		last           time.Time
 		want           string // a time, or an error
 	}{
-		"no run yet":                  {"0 3 * * *", "", time.Time{}, "2026-01-02T03:00:00Z"},
-		"after one in time":           {"0 3 * * *", "", at("2026-01-05T03:00:10Z"), "2026-01-06T03:00:00Z"},
-		"after one by hand":           {"0 3 * * *", "", at("2026-01-05T15:00:00Z"), "2026-01-06T03:00:00Z"},
-		"the CronJob was made anew":   {"0 3 * * *", "", at("2025-12-24T03:00:00Z"), "2026-01-02T03:00:00Z"},
-		"once a week":                 {"30 4 * * 0", "", at("2026-01-04T04:30:05Z"), "2026-01-11T04:30:00Z"},
-		"in words":                    {"@weekly", "", time.Time{}, "2026-01-04T00:00:00Z"},
-		"another time zone":           {"0 3 * * *", "America/New_York", time.Time{}, "2026-01-02T08:00:00Z"},
-		"a time zone that is unknown": {"0 3 * * *", "Mars/Olympus", time.Time{}, "time zone of CronJob ns/nightly: unknown time zone Mars/Olympus"},
-		"no schedule":                 {"at three", "", time.Time{}, "schedule of CronJob ns/nightly: expected exactly 5 fields"},
+		"no run yet":                {"0 3 * * *", "", time.Time{}, "2026-01-02T03:00:00Z"},
+		"after one in time":         {"0 3 * * *", "", at("2026-01-05T03:00:10Z"), "2026-01-06T03:00:00Z"},
+		"after one by hand":         {"0 3 * * *", "", at("2026-01-05T15:00:00Z"), "2026-01-06T03:00:00Z"},
+		"the CronJob was made anew": {"0 3 * * *", "", at("2025-12-24T03:00:00Z"), "2026-01-02T03:00:00Z"},
+		"once a week":               {"30 4 * * 0", "", at("2026-01-04T04:30:05Z"), "2026-01-11T04:30:00Z"},
+		"in words":                  {"@weekly", "", time.Time{}, "2026-01-04T00:00:00Z"},
+		"another time zone":         {"0 3 * * *", "America/New_York", time.Time{}, "2026-01-02T08:00:00Z"},
+		"a time zone that is unknown": {"0 3 * * *", "Mars/Olympus", time.Time{},
+			"time zone of CronJob ns/nightly: unknown time zone Mars/Olympus"},
+		"no schedule": {"at three", "", time.Time{}, "schedule of CronJob ns/nightly: expected exactly 5 fields"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			job := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "nightly", CreationTimestamp: metav1.Time{Time: made}}, Spec: batchv1.CronJobSpec{Schedule: test.schedule}}
+			job := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "nightly",
+				CreationTimestamp: metav1.Time{Time: made}}, Spec: batchv1.CronJobSpec{Schedule: test.schedule}}
 			if test.zone != "" {
 				job.Spec.TimeZone = &test.zone
 			}

@@ -44,22 +44,27 @@ var (
 	lastRun      = gauge("last_run_timestamp_seconds", "When the last run ended.")
 	lastDuration = gauge("last_run_duration_seconds", "How long it took.")
 	lastResult   = gauge("last_run_result", "1 for what became of it, 0 for what did not.", "result")
-	lastSuccess  = gauge("last_success_timestamp_seconds", "When the last run ended after which everything was at its target.")
-	unassigned   = gauge("unassigned", "Secrets and namespaces of which the last run could not tell the key.")
+	lastSuccess  = gauge("last_success_timestamp_seconds",
+		"When the last run ended after which everything was at its target.")
+	unassigned = gauge("unassigned", "Secrets and namespaces of which the last run could not tell the key.")
 
 	suspended = gauge("suspended", "Whether the CronJob is suspended.")
 	dueAt     = gauge("due_timestamp_seconds", "When the first run after the last one should have begun, or will.")
 
-	keyLastRun   = keyGauge("last_run_timestamp_seconds", "When the last run ended that looked at the key.")
-	keyFailed    = keyGauge("failed", "Whether the work on the key ended early.")
-	keyTarget    = keyGauge("target_version", "Version that all entries should have.")
-	keyOldest    = keyGauge("oldest_version", "Oldest version that an entry has; 0 if there are no entries.")
-	keyOpens     = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
-	keySecrets   = keyGauge("secrets", "Ciphertext Secrets.")
-	keyEntries   = keyGauge("entries", "Entries at the target, left to a GitOps tool, and left though they should not be.", "state")
-	keyBlocked   = keyGauge("retirement_blocked", "1 for what keeps old versions from being retired, 0 for what does not.", "reason")
-	keyClean     = keyGauge("clean_since_timestamp_seconds", "Since when no entry needs the oldest version that Vault still decrypts.")
-	keyRetiredAt = keyGauge("retired_since_timestamp_seconds", "Since when the oldest version that is not trimmed is refused.")
+	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run ended that looked at the key.")
+	keyFailed  = keyGauge("failed", "Whether the work on the key ended early.")
+	keyTarget  = keyGauge("target_version", "Version that all entries should have.")
+	keyOldest  = keyGauge("oldest_version", "Oldest version that an entry has; 0 if there are no entries.")
+	keyOpens   = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
+	keySecrets = keyGauge("secrets", "Ciphertext Secrets.")
+	keyEntries = keyGauge("entries",
+		"Entries at the target, left to a GitOps tool, and left though they should not be.", "state")
+	keyBlocked = keyGauge("retirement_blocked",
+		"1 for what keeps old versions from being retired, 0 for what does not.", "reason")
+	keyClean = keyGauge("clean_since_timestamp_seconds",
+		"Since when no entry needs the oldest version that Vault still decrypts.")
+	keyRetiredAt = keyGauge("retired_since_timestamp_seconds",
+		"Since when the oldest version that is not trimmed is refused.")
 )
 
 // snapshot is what one scrape found. It is the collector of that scrape alone.

@@ -38,7 +38,8 @@ func TestMetricsReference(t *testing.T) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(full(t))
-	families, err := prometheus.Gatherers{New(Config{Version: "v1", Log: slog.New(slog.DiscardHandler)}).process, registry}.Gather()
+	families, err := prometheus.Gatherers{New(Config{Version: "v1", Log: slog.New(slog.DiscardHandler)}).process,
+		registry}.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

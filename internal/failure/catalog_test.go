@@ -94,7 +94,8 @@ func TestFinal(t *testing.T) {
 			t.Errorf("Parse: got %v, %q", reason, text)
 		}
 	}
-	if reason, text := Parse("desc = no such thing: SecretNotFound: x"); reason != nil || text != "no such thing: SecretNotFound: x" {
+	if reason, text := Parse("desc = no such thing: SecretNotFound: x"); reason != nil ||
+		text != "no such thing: SecretNotFound: x" {
 		t.Errorf("got %v, %q", reason, text)
 	}
 }
@@ -106,17 +107,20 @@ func TestFinalRemovesSecrets(t *testing.T) {
 		token, jwt, jwt[:30], "hvs.CAESIJ1234567890abcdefgh", "s.abcdefghijklmnopqrstuvwx", "vault:v1:c4naryc4naryc4nary",
 	} {
 		e := Final(SecretNotFound.New("what "+secret, "cause "+secret, "that "+secret+" is so"), token, "")
-		if strings.Contains(e.Error(), secret) || strings.Count(e.Error(), "(token)")+strings.Count(e.Error(), "(removed)") != 3 {
+		if strings.Contains(e.Error(), secret) || strings.Count(e.Error(), "(token)")+
+			strings.Count(e.Error(), "(removed)") != 3 {
 			t.Errorf("got %v", e)
 		}
 	}
 	// A text that is too short to be a token stays.
 	for _, secret := range []string{"a", "role", "account"} {
-		if e := Final(SecretNotFound.New("a role", "account a", "a role"), secret); e.What != "a role" || e.Cause != "account a" {
+		if e := Final(SecretNotFound.New("a role", "account a", "a role"), secret); e.What != "a role" ||
+			e.Cause != "account a" {
 			t.Errorf("%q: got %v", secret, e)
 		}
 	}
-	if e := Final(SecretNotFound.New("x", "it has 12345678 in it", "y"), "12345678"); strings.Contains(e.Error(), "12345678") {
+	if e := Final(SecretNotFound.New("x", "it has 12345678 in it", "y"), "12345678"); strings.Contains(e.Error(),
+		"12345678") {
 		t.Errorf("got %v", e)
 	}
 	// Names that resemble tokens stay.

@@ -153,7 +153,8 @@ func TestMetricsAreCached(t *testing.T) {
 		const seconds = 10
 		n = 0
 		for range seconds * 2 {
-			for _, accept := range []string{"", "text/plain;escaping=dots", "text/plain;escaping=allow-utf-8", "application/openmetrics-text", "x/y"} {
+			for _, accept := range []string{"", "text/plain;escaping=dots", "text/plain;escaping=allow-utf-8",
+				"application/openmetrics-text", "x/y"} {
 				if w := ask(accept); w.Code != 200 || w.Header().Get("Content-Type") != ask("").Header().Get("Content-Type") {
 					t.Fatalf("%s: HTTP %d, %s", accept, w.Code, w.Header())
 				}
@@ -165,7 +166,8 @@ func TestMetricsAreCached(t *testing.T) {
 		}
 		// A flood of the one format costs whoever asks for the other nothing.
 		n = 0
-		if w := ask("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); n != 1 || !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
+		if w := ask(
+			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); n != 1 || !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
 			t.Errorf("gathered %d times, %s", n, w.Header())
 		}
 		refused := 0
@@ -209,7 +211,8 @@ func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShares(pagesOfAddress, pagesOfAll, burst)
 		request := func(address netip.Addr) *http.Request {
-			return httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, &conn{address: address}), http.MethodGet, "/", nil)
+			return httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, &conn{address: address}),
+				http.MethodGet, "/", nil)
 		}
 		prometheus := request(netip.MustParseAddr("10.9.9.9"))
 		flood := func(addresses, seconds int) (sent int) {
@@ -275,7 +278,8 @@ func TestAcceptRate(t *testing.T) {
 		conns <- c
 	}
 	synctest.Test(t, func(t *testing.T) {
-		l := &listener{Listener: queue{conns: conns}, pace: rate.NewLimiter(acceptRate, acceptBurst), conns: map[*conn]struct{}{}}
+		l := &listener{Listener: queue{conns: conns}, pace: rate.NewLimiter(acceptRate, acceptBurst),
+			conns: map[*conn]struct{}{}}
 		began := time.Now()
 		for range n {
 			if _, err := l.Accept(); err != nil {

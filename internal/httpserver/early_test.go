@@ -55,7 +55,8 @@ func TestEarlyAnswers(t *testing.T) {
 		name, request string
 		early         bool
 	}{
-		{"the kubelet's probe", "GET /healthz" + rest + "User-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close\r\n\r\n", true},
+		{"the kubelet's probe", "GET /healthz" + rest +
+			"User-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close\r\n\r\n", true},
 		{"query", "GET /healthz?verbose" + rest + "\r\n", true},
 		{"HTTP/1.0", "GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n", true},
 		{"failed check", "GET /failed" + rest + "\r\n", false},

@@ -267,7 +267,8 @@ func TestOneRequestPerConnection(t *testing.T) {
 // another address does not notice.
 func TestLimit(t *testing.T) {
 	var handled atomic.Int32
-	s, err := Listen("127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) }), slog.New(slog.DiscardHandler))
+	s, err := Listen("127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) }),
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,15 +335,16 @@ func TestTimeouts(t *testing.T) {
 	}
 	t.Run("a response that nobody reads", func(t *testing.T) {
 		ended := make(chan error)
-		address := serve(t, timeouts{read: time.Minute, write: 50 * time.Millisecond, idle: time.Minute}, func(w http.ResponseWriter, _ *http.Request) {
-			chunk := make([]byte, 1<<20)
-			for {
-				if _, err := w.Write(chunk); err != nil {
-					ended <- err
-					return
+		address := serve(t, timeouts{read: time.Minute, write: 50 * time.Millisecond, idle: time.Minute},
+			func(w http.ResponseWriter, _ *http.Request) {
+				chunk := make([]byte, 1<<20)
+				for {
+					if _, err := w.Write(chunk); err != nil {
+						ended <- err
+						return
+					}
 				}
-			}
-		})
+			})
 		send(t, dial(t, address, 1), "/")
 		if err := <-ended; err == nil {
 			t.Error("no error")

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"golang.org/x/sync/errgroup"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // keyReaders bounds the concurrent requests for keys.

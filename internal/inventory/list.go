@@ -5,11 +5,12 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
 // List lists the ciphertext Secrets of a namespace, or of all namespaces if it is empty.
@@ -35,7 +36,8 @@ func List(ctx context.Context, kube kubernetes.Interface, namespace, selector st
 
 // EachCiphertext calls visit for every ciphertext Secret. What could not be listed is one
 // error, that of visit the other.
-func EachCiphertext(ctx context.Context, kube kubernetes.Interface, namespace, selector string, visit func(*corev1.Secret) error) (unread, err error) {
+func EachCiphertext(ctx context.Context, kube kubernetes.Interface, namespace, selector string,
+	visit func(*corev1.Secret) error) (unread, err error) {
 	for _, selection := range secretlist.Ciphertext(selector) {
 		err := secretlist.Lister{Kube: kube}.Each(ctx, namespace, selection, visit)
 		if failed := (*secretlist.Error)(nil); errors.As(err, &failed) {

@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // State is the state of a ciphertext Secret.
@@ -141,7 +141,8 @@ func (r *Secret) setState(key *transit.KeyInfo) {
 			switch {
 			case e.Problem != "":
 			case e.Version < r.MinDecryption:
-				r.addProblem(e.Name, "has version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
+				r.addProblem(e.Name,
+					"has version %d, which has been retired: encrypt it again, or lower min_decryption_version", e.Version)
 			case e.Version > r.Latest:
 				r.addProblem(e.Name, "has version %d, which the key does not have: check that this is the right Vault", e.Version)
 			}

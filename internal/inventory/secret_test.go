@@ -5,10 +5,10 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Whoever may annotate a Secret writes nothing of his own to the terminal of the

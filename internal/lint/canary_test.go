@@ -13,7 +13,8 @@ const canary = "hunter2Canary"
 
 // leaks returns which form of the canary is in a text.
 func leaks(text string) string {
-	for _, form := range []string{canary, strings.ToLower(canary), b64(canary), b64(b64(canary)), strings.TrimRight(b64("x"+canary+"y"), "=")[2:16]} {
+	for _, form := range []string{canary, strings.ToLower(canary), b64(canary), b64(b64(canary)),
+		strings.TrimRight(b64("x"+canary+"y"), "=")[2:16]} {
 		if strings.Contains(text, form) {
 			return form
 		}
@@ -53,9 +54,13 @@ func wrongPlaces() map[string]string {
 		"label, below":         edited(label, label+", a: {b: "+canary+"}"),
 		"mount":                edited("labels:", "annotations: {secretmanager.io/transit-mount: /"+canary+"}, labels:"),
 		"scope":                edited("labels:", "annotations: {secretmanager.io/scope: "+canary+"}, labels:"),
-		"last applied":         edited("labels:", `annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+b64(canary)+`"},"stringData":{"b":"`+canary+`"}}'}, labels:`),
-		"last applied, odd":    edited("labels:", `annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+canary+`!"}}'}, labels:`),
-		"generator":            "apiVersion: kustomize.config.k8s.io/v1\nkind: Kustomization\nsecretGenerator:\n- {name: a, type: secretmanager.io/ciphertext, literals: [a=" + canary + "]}\n",
+		"last applied": edited("labels:",
+			`annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+b64(canary)+
+				`"},"stringData":{"b":"`+canary+`"}}'}, labels:`),
+		"last applied, odd": edited("labels:",
+			`annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+canary+`!"}}'}, labels:`),
+		"generator": "apiVersion: kustomize.config.k8s.io/v1\nkind: Kustomization\nsecretGenerator:\n- " +
+			"{name: a, type: secretmanager.io/ciphertext, literals: [a=" + canary + "]}\n",
 		"no YAML: alias":       dataOf("*" + canary),
 		"no YAML: mapping":     secretOf("a: " + canary + ": b"),
 		"no YAML: quotes":      secretOf("a: '" + canary),
@@ -63,13 +68,17 @@ func wrongPlaces() map[string]string {
 		"no YAML: indentation": secretOf("stringData:\n  a: " + canary + "\n b: " + canary),
 		"no text":              secretOf("a: \xff" + canary),
 	}
-	for _, parameter := range []string{"roleName", "transitKey", "transitMount", "scope", "vaultAuthMountPath", "vaultNamespace", "vaultAddress", "vaultCACert", "audience", "token"} {
+	for _, parameter := range []string{"roleName", "transitKey", "transitMount", "scope", "vaultAuthMountPath",
+		"vaultNamespace", "vaultAddress", "vaultCACert", "audience", "token"} {
 		all["parameter "+parameter] = classOf("    x: y\n    " + parameter + ": '/" + canary + " ?/'\n")
 	}
 	all["parameter secretName"] = strings.Replace(classOf(""), "secretName: matrix", "secretName: "+canary, 1)
 	for i, objects := range []string{
-		canary, "*" + canary, "- " + canary, "- {x: " + canary + "}", "- {objectName: ../" + canary + "}", "- {objectName: a, secretKey: '" + canary + "!'}", "- {objectName: a, field: " + canary + "..x}",
-		"- {objectName: a, encoding: " + canary + "}", "- {objectName: a, filePermission: " + canary + "}", "- {objectName: " + canary + "}\n- {objectName: " + canary + "}", "- {objectName: '" + canary + strings.Repeat("/", 300) + "'}",
+		canary, "*" + canary, "- " + canary, "- {x: " + canary + "}", "- {objectName: ../" + canary + "}",
+		"- {objectName: a, secretKey: '" + canary + "!'}", "- {objectName: a, field: " + canary + "..x}",
+		"- {objectName: a, encoding: " + canary + "}", "- {objectName: a, filePermission: " + canary + "}",
+		"- {objectName: " + canary + "}\n- {objectName: " + canary + "}",
+		"- {objectName: '" + canary + strings.Repeat("/", 300) + "'}",
 	} {
 		q, _ := json.Marshal(objects)
 		all[fmt.Sprintf("objects %d", i)] = good + "---\n" + classOf("    objects: "+string(q)+"\n")
@@ -124,7 +133,9 @@ func FuzzLint(f *testing.F) {
 	}
 	f.Add([]byte("a: &a {<<: *a, b: *a}\nkind: Secret\napiVersion: v1\nmetadata: *a\ndata: *a\n"))
 	f.Add([]byte(secretOf("x: &a {a: b}\ny: &b {<<: [*a, *a]}\ndata: {<<: [*b, *b, *a]}")))
-	f.Add([]byte("secretGenerator:\n- {type: secretmanager.io/ciphertext}\nresources: [., kustomization.yaml]\nnamePrefix: x\n"))
+	f.Add(
+		[]byte("secretGenerator:\n- {type: secretmanager.io/ciphertext}\nresources: [., " +
+			"kustomization.yaml]\nnamePrefix: x\n"))
 	f.Fuzz(func(t *testing.T, source []byte) {
 		for _, name := range []string{"a.yaml", "kustomization.yaml"} {
 			file, err := Read(name, source)
@@ -145,7 +156,8 @@ func FuzzLint(f *testing.F) {
 							continue
 						}
 						for _, finding := range findings {
-							if strings.Contains(finding.Message, value) && !strings.Contains(finding.Name+finding.Entry+finding.Namespace, value) {
+							if strings.Contains(finding.Message, value) &&
+								!strings.Contains(finding.Name+finding.Entry+finding.Namespace, value) {
 								t.Errorf("a value is in %+v", finding)
 							}
 						}

@@ -83,7 +83,8 @@ func (c *class) check(files []*File, o Options) []Finding {
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "", "its Secret %s is not among the files: whether they fit is not known", display.Name(c.Secret))}
+		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "",
+			"its Secret %s is not among the files: whether they fit is not known", display.Name(c.Secret))}
 	}
 	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
 	best := c.compare(all[0])
@@ -110,20 +111,27 @@ func (c *class) distance(s *Secret) int {
 
 func (c *class) compare(s *Secret) (findings []Finding) {
 	if !s.Ours {
-		return []Finding{c.finding(ruleClassDiffers, c.at("secretName"), "", "its Secret %s (%s:%d) is no ciphertext Secret: it has neither the type %s nor the label %s",
+		return []Finding{c.finding(ruleClassDiffers, c.at("secretName"),
+			"", "its Secret %s (%s:%d) is no ciphertext Secret: it has neither the type %s nor the label %s",
 			display.Name(s.name), display.Name(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
 	}
 	differs := func(parameter, class, secret string) {
 		if class != "" && secret != "" && class != secret {
-			findings = append(findings, c.finding(ruleClassDiffers, c.at(parameter), "", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter, display.Name(s.name), display.Name(s.file.Name), s.line))
+			findings = append(findings,
+				c.finding(ruleClassDiffers, c.at(parameter),
+					"", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter,
+					display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
 	differs("transitKey", c.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
 	differs("transitMount", c.Key.Mount, s.mount())
 	differs("scope", string(c.Scope), string(s.scope()))
 	for _, entry := range c.Entries() {
-		if len(validation.IsConfigMapKey(entry)) == 0 && !slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
-			findings = append(findings, c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it", display.Name(s.name), display.Name(s.file.Name), s.line))
+		if len(validation.IsConfigMapKey(entry)) == 0 &&
+			!slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
+			findings = append(findings,
+				c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it",
+					display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
 	return findings

@@ -22,7 +22,8 @@ type kustomization struct {
 
 func (f *File) kustomization(n *yaml.Node) {
 	root := pairs(n)
-	k := &kustomization{object: object{file: f, kind: "Kustomization", line: n.Line}, folder: filepath.Dir(f.Name), renames: map[string]int{}}
+	k := &kustomization{object: object{file: f, kind: "Kustomization", line: n.Line}, folder: filepath.Dir(f.Name),
+		renames: map[string]int{}}
 	k.name, _ = text(get(pairs(get(root, "metadata")), "name"))
 	if k.name == "" {
 		k.name = filepath.Base(f.Name)
@@ -71,7 +72,8 @@ func (k *kustomization) generator(n *yaml.Node, general []pair) []Finding {
 		return nil
 	}
 	name, _ := text(get(fields, "name"))
-	return []Finding{k.finding(ruleKustomize, n.Line, "", "the secretGenerator of %s appends a hash to the name, and scope strict binds ciphertext to the name: set disableNameSuffixHash", display.Name(name))}
+	return []Finding{k.finding(ruleKustomize, n.Line, "",
+		"the secretGenerator of %s appends a hash to the name, and scope strict binds ciphertext to the name: set disableNameSuffixHash", display.Name(name))}
 }
 
 // has is whether a file is among the resources, directly or by way of another
@@ -130,13 +132,18 @@ func (k *kustomization) check(files []*File) (findings []Finding) {
 	for _, s := range k.bound(files) {
 		for field, line := range k.renames {
 			if s.scope() == ciphertext.Strict {
-				findings = append(findings, k.finding(ruleKustomize, line, "", "%s renames %s (%s:%d), whose ciphertext scope strict binds to its name: it has to be made for the new one", field, &s.object, display.Name(s.file.Name), s.line))
+				findings = append(findings,
+					k.finding(ruleKustomize, line, "",
+						"%s renames %s (%s:%d), whose ciphertext scope strict binds to its name: it has to be made for the new one", field, &s.object, display.Name(s.file.Name), s.line))
 			}
 		}
-		others := slices.DeleteFunc(slices.Concat(s.namespaces, []string{s.namespace}), func(n string) bool { return n == "" || n == k.namespace })
+		others := slices.DeleteFunc(slices.Concat(s.namespaces, []string{s.namespace}),
+			func(n string) bool { return n == "" || n == k.namespace })
 		if k.namespace != "" && s.bindsNamespace() && len(others) > 0 {
-			findings = append(findings, k.finding(ruleKustomize, k.line, "", "namespace moves %s (%s:%d), whose ciphertext scope %s binds to one namespace, from or beside %s",
-				&s.object, display.Name(s.file.Name), s.line, s.scope(), display.Name(strings.Join(others, ", "))))
+			findings = append(findings,
+				k.finding(ruleKustomize, k.line, "",
+					"namespace moves %s (%s:%d), whose ciphertext scope %s binds to one namespace, from or beside %s",
+					&s.object, display.Name(s.file.Name), s.line, s.scope(), display.Name(strings.Join(others, ", "))))
 		}
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })

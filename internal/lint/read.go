@@ -187,7 +187,9 @@ func (s *Secret) values(field string, n *yaml.Node) (findings []Finding) {
 		e := &Entry{Name: p.name, Line: p.value.Line}
 		e.read(p.value, field == "data")
 		if other := seen[p.name]; field == "stringData" && other != nil {
-			findings = append(findings, s.finding(ruleDuplicate, p.key.Line, p.name, "is there in data too, on line %d: the API server takes this one", other.Line))
+			findings = append(findings,
+				s.finding(ruleDuplicate, p.key.Line, p.name,
+					"is there in data too, on line %d: the API server takes this one", other.Line))
 		}
 		s.Entries = append(s.Entries, e)
 	}
@@ -210,9 +212,11 @@ func (e *Entry) read(n *yaml.Node, encoded bool) {
 	case err == nil:
 		e.judge(decoded, encoded)
 	case versionErr == nil:
-		e.bad(ruleNotBase64, "is not base64, as values under data are: it is ciphertext as such, which belongs under stringData")
+		e.bad(ruleNotBase64, "is not base64, as values under data are: it is ciphertext as such, which belongs "+
+			"under stringData")
 	default:
-		e.bad(ruleNotBase64, "is not base64, as values under data are; nor is it ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read")
+		e.bad(ruleNotBase64, "is not base64, as values under data are; nor is it ciphertext, so it may be plaintext: "+
+			"encrypt it, and change a secret that others may have read")
 	}
 }
 
@@ -238,7 +242,8 @@ func (e *Entry) judge(stored []byte, encoded bool) {
 	case isCiphertext(trimmed):
 		e.bad(ruleMalformed, err.Error()+": encrypt the value again, or take the manifest from where it was made")
 	default:
-		e.bad(rulePlaintext, "is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read")
+		e.bad(rulePlaintext, "is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others "+
+			"may have read")
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // check returns what is wrong with a ciphertext Secret, beside what was found
 // while it was read.
 func (s *Secret) check(o Options) []Finding {
-	return slices.Concat(s.checkName(), s.checkSettings(), s.checkPlace(o), s.checkEntries(), s.checkVersions(o.MinVersion), s.checkLastApplied())
+	return slices.Concat(s.checkName(), s.checkSettings(), s.checkPlace(o), s.checkEntries(),
+		s.checkVersions(o.MinVersion), s.checkLastApplied())
 }
 
 func (s *Secret) at(name string) int {
@@ -30,7 +31,9 @@ func (s *Secret) checkName() (findings []Finding) {
 	case s.name == "" && s.generateName == "":
 		findings = append(findings, s.finding(ruleName, s.line, "", "metadata.name is missing"))
 	case s.name == "" && s.scope() == ciphertext.Strict:
-		findings = append(findings, s.finding(ruleName, s.line, "", "with generateName it gets another name each time, and scope strict binds its ciphertext to one"))
+		findings = append(findings,
+			s.finding(ruleName, s.line, "",
+				"with generateName it gets another name each time, and scope strict binds its ciphertext to one"))
 	case s.name != "" && len(validation.IsDNS1123Subdomain(s.name)) > 0:
 		findings = append(findings, s.finding(ruleName, s.line, "", "the name is not one that Kubernetes takes"))
 	}
@@ -63,16 +66,21 @@ func (s *Secret) checkSettings() (findings []Finding) {
 	key := s.Meta.Labels[ciphertext.LabelTransitKey]
 	switch {
 	case key == "":
-		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
+		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "",
+			"label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
 	case len(validation.IsValidLabelValue(key)) > 0: // stricter than a name in Vault's paths
-		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "", "label %s is not the name of a transit key", ciphertext.LabelTransitKey))
+		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "",
+			"label %s is not the name of a transit key", ciphertext.LabelTransitKey))
 	}
 	if ciphertext.CheckPath(s.mount()) != nil {
-		findings = append(findings, s.finding(ruleTransitMount, s.at(ciphertext.AnnotationTransitMount), "", "annotation %s is not the path of a transit engine", ciphertext.AnnotationTransitMount))
+		findings = append(findings, s.finding(ruleTransitMount, s.at(ciphertext.AnnotationTransitMount), "",
+			"annotation %s is not the path of a transit engine", ciphertext.AnnotationTransitMount))
 	}
 	if s.scope() == "" {
-		findings = append(findings, s.finding(ruleScope, s.at(ciphertext.AnnotationScope), "", "annotation %s is none of %s, %s, %s, %s", ciphertext.AnnotationScope,
-			ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster, ciphertext.None))
+		findings = append(findings,
+			s.finding(ruleScope, s.at(ciphertext.AnnotationScope), "", "annotation %s is none of %s, %s, %s, %s",
+				ciphertext.AnnotationScope,
+				ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster, ciphertext.None))
 	}
 	return findings
 }
@@ -93,7 +101,8 @@ func (s *Secret) checkPlace(o Options) []Finding {
 	if s.in(o) != "" || len(s.namespaces) > 0 || !s.bindsNamespace() {
 		return nil
 	}
-	return []Finding{s.finding(ruleNamespace, s.line, "", "scope %s binds its ciphertext to a namespace, and the manifest has none: write it into metadata, or say with -n where it goes", s.scope())}
+	return []Finding{s.finding(ruleNamespace, s.line, "",
+		"scope %s binds its ciphertext to a namespace, and the manifest has none: write it into metadata, or say with -n where it goes", s.scope())}
 }
 
 func (s *Secret) checkEntries() (findings []Finding) {
@@ -112,7 +121,10 @@ func (s *Secret) checkEntries() (findings []Finding) {
 		findings = append(findings, s.finding(ruleEmpty, s.line, "", "has no entries"))
 	}
 	if total > ciphertext.MaxSecretSize {
-		findings = append(findings, s.finding(ruleSize, s.line, "", "its values are %d bytes together, and Kubernetes takes %d: split them over several Secrets", total, ciphertext.MaxSecretSize))
+		findings = append(findings,
+			s.finding(ruleSize, s.line, "",
+				"its values are %d bytes together, and Kubernetes takes %d: split them over several Secrets", total,
+				ciphertext.MaxSecretSize))
 	}
 	return findings
 }
@@ -128,12 +140,16 @@ func (s *Secret) checkVersions(least int) (findings []Finding) {
 			oldest = version
 		}
 		if version < least {
-			findings = append(findings, s.finding(ruleMinVersion, e.Line, e.Name, "is of key version %d, below %d: secretmanager rewrap brings it to the newest", version, least))
+			findings = append(findings,
+				s.finding(ruleMinVersion, e.Line, e.Name,
+					"is of key version %d, below %d: secretmanager rewrap brings it to the newest", version, least))
 		}
 	}
 	// Not what it says: a label may be anything.
 	if label, ok := s.Meta.Labels[ciphertext.LabelKeyVersion]; ok && oldest > 0 && label != fmt.Sprint(oldest) {
-		findings = append(findings, s.finding(ruleVersionLabel, s.at(ciphertext.LabelKeyVersion), "", "label %s is not the oldest version among the entries, %d: nothing but people go by it", ciphertext.LabelKeyVersion, oldest))
+		findings = append(findings, s.finding(ruleVersionLabel, s.at(ciphertext.LabelKeyVersion),
+			"", "label %s is not the oldest version among the entries, %d: nothing but people go by it",
+			ciphertext.LabelKeyVersion, oldest))
 	}
 	return findings
 }
@@ -151,7 +167,9 @@ func (s *Secret) checkLastApplied() []Finding {
 		StringData map[string]string `json:"stringData"`
 	}
 	if json.Unmarshal([]byte(copied), &earlier) != nil {
-		return []Finding{s.finding(ruleLastApplied, line, "", "annotation %s is a copy of an earlier manifest that cannot be read: remove the annotation", ciphertext.AnnotationLastApplied)}
+		return []Finding{s.finding(ruleLastApplied, line, "",
+			"annotation %s is a copy of an earlier manifest that cannot be read: remove the annotation",
+			ciphertext.AnnotationLastApplied)}
 	}
 	var bad []string
 	for _, name := range ciphertext.Entries(earlier.Data) {
@@ -168,6 +186,7 @@ func (s *Secret) checkLastApplied() []Finding {
 		return nil
 	}
 	slices.Sort(bad)
-	return []Finding{s.finding(ruleLastApplied, line, "", "annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, and change a secret that others may have read",
+	return []Finding{s.finding(ruleLastApplied, line, "",
+		"annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, and change a secret that others may have read",
 		ciphertext.AnnotationLastApplied, strings.Join(bad[:min(len(bad), 10)], ", "))}
 }

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-
 	"go.yaml.in/yaml/v3"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Edit returns the file with entries of one of its Secrets set, to ciphertext, and
@@ -21,7 +21,8 @@ func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, 
 	fail := func(err error) ([]byte, error) {
 		return nil, fmt.Errorf("line %d: %s: %w", s.Line, place(s), err)
 	}
-	p := plan{texts: map[*Entry][]byte{}, removed: map[*Entry]bool{}, more: map[string][]byte{}, content: map[*yaml.Node][]*yaml.Node{}}
+	p := plan{texts: map[*Entry][]byte{}, removed: map[*Entry]bool{}, more: map[string][]byte{},
+		content: map[*yaml.Node][]*yaml.Node{}}
 	there := map[string]bool{}
 	for _, e := range s.Entries { // an entry may be in data and in stringData
 		there[e.Name] = true
@@ -171,7 +172,8 @@ func (f *File) respellBlock(s *Secret, m *yaml.Node, pairs []pair, more []string
 	}
 	for _, name := range more {
 		e := Entry{Name: name, encoded: m == s.data}
-		b.WriteString(indent + spell(name, last.key.Style) + ": " + quote(e.encode(p.more[name]), last.node.Style) + f.newline())
+		b.WriteString(indent + spell(name, last.key.Style) + ": " + quote(e.encode(p.more[name]), last.node.Style) +
+			f.newline())
 	}
 	return append(splices, splice{at, at, b.String()}), nil
 }
@@ -315,7 +317,9 @@ func (f *File) Append(document []byte) ([]byte, error) {
 	want := *f
 	want.docs = append(slices.Clip(f.docs), more...)
 	if err := want.check(out, nil, plan{}); err != nil {
-		return nil, fmt.Errorf("nothing was written, as the result would not say what it should (%w): end the file with a newline, or add the Secret to another", err)
+		return nil,
+			fmt.Errorf("nothing was written, as the result would not say what it should (%w): end the file with "+
+				"a newline, or add the Secret to another", err)
 	}
 	return out, nil
 }

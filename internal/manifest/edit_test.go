@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
@@ -32,30 +31,42 @@ func TestEdit(t *testing.T) {
 			"data:\n  a: {{b64 new a}} # one\n  b: {{b64 old b}}\n"},
 		{"add", "# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n# end\n", "c d", "",
 			"# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n    c: '{{b64 new c}}'\n    d: '{{b64 new d}}'\n# end\n"},
-		{"add to what ends without a newline", "data:\n  a: {{b64 old a}}", "c", "", "data:\n  a: {{b64 old a}}\n  c: {{b64 new c}}\n"},
-		{"remove the first, the last and one between", "data:\n  a: {{b64 old a}}\n  b: {{b64 old b}} # gone\n  # stays\n  c: {{b64 old c}}\n  d: {{b64 old d}}\ntype: x\n", "", "a b d",
+		{"add to what ends without a newline", "data:\n  a: {{b64 old a}}", "c", "",
+			"data:\n  a: {{b64 old a}}\n  c: {{b64 new c}}\n"},
+		{"remove the first, the last and one between",
+			"data:\n  a: {{b64 old a}}\n  b: {{b64 old b}} # gone\n  # stays\n  c: {{b64 old c}}\n  d: {{b64 old d}}\ntype: x\n", "", "a b d",
 			"data:\n  # stays\n  c: {{b64 old c}}\ntype: x\n"},
-		{"all at once", "data:\n  a: {{b64 old a}}\n  b: {{b64 old b}}\n  c: {{b64 old c}}\n", "b d", "a c", "data:\n  b: {{b64 new b}}\n  d: {{b64 new d}}\n"},
+		{"all at once", "data:\n  a: {{b64 old a}}\n  b: {{b64 old b}}\n  c: {{b64 old c}}\n", "b d", "a c",
+			"data:\n  b: {{b64 new b}}\n  d: {{b64 new d}}\n"},
 		{"all for another", "data:\n  a: {{b64 old a}}\n", "b", "a", "data:\n  b: {{b64 new b}}\n"},
-		{"in blocks", "stringData:\n  a: |-\n    {{old a}}\n  b: |-\n    {{old b}}\n\ntype: x\n", "c", "a", "stringData:\n  b: |-\n    {{old b}}\n  c: {{new c}}\n\ntype: x\n"},
-		{"in lines of base64", "data:\n  a: |-\n    {{b64 old a}}\n  b: \"{{b64 old b}}\"\n", "c", "a", "data:\n  b: \"{{b64 old b}}\"\n  c: \"{{b64 new c}}\"\n"},
-		{"value below its name", "data:\n  a:\n    {{b64 old a}}\n  b:\n    {{b64 old b}}\n", "c", "a", "data:\n  b:\n    {{b64 old b}}\n  c: {{b64 new c}}\n"},
-		{"data before stringData", "stringData:\n  a: {{old a}}\ndata:\n  b: {{b64 old b}}\n", "c", "a", "stringData:\ndata:\n  b: {{b64 old b}}\n  c: {{b64 new c}}\n"},
-		{"the same in both", "stringData:\n  a: {{old a}}\ndata:\n  a: {{b64 old a}}\n", "a", "", "stringData:\n  a: {{new a}}\ndata:\n  a: {{b64 new a}}\n"},
+		{"in blocks", "stringData:\n  a: |-\n    {{old a}}\n  b: |-\n    {{old b}}\n\ntype: x\n", "c",
+			"a", "stringData:\n  b: |-\n    {{old b}}\n  c: {{new c}}\n\ntype: x\n"},
+		{"in lines of base64", "data:\n  a: |-\n    {{b64 old a}}\n  b: \"{{b64 old b}}\"\n", "c", "a",
+			"data:\n  b: \"{{b64 old b}}\"\n  c: \"{{b64 new c}}\"\n"},
+		{"value below its name", "data:\n  a:\n    {{b64 old a}}\n  b:\n    {{b64 old b}}\n", "c", "a",
+			"data:\n  b:\n    {{b64 old b}}\n  c: {{b64 new c}}\n"},
+		{"data before stringData", "stringData:\n  a: {{old a}}\ndata:\n  b: {{b64 old b}}\n", "c", "a",
+			"stringData:\ndata:\n  b: {{b64 old b}}\n  c: {{b64 new c}}\n"},
+		{"the same in both", "stringData:\n  a: {{old a}}\ndata:\n  a: {{b64 old a}}\n", "a", "",
+			"stringData:\n  a: {{new a}}\ndata:\n  a: {{b64 new a}}\n"},
 		{"names that are no texts in YAML", "data:\n  a: {{b64 old a}}\n", "true 1e3 -- .inf x.y", "",
 			"data:\n  a: {{b64 old a}}\n  \"--\": {{b64 new --}}\n  \".inf\": {{b64 new .inf}}\n  \"1e3\": {{b64 new 1e3}}\n  \"true\": {{b64 new true}}\n  x.y: {{b64 new x.y}}\n"},
-		{"flow", "data: {a: {{b64 old a}}, b: {{b64 old b}}, c: {{b64 old c}}}\n", "d", "a c", "data: {b: {{b64 old b}}, d: {{b64 new d}}}\n"},
+		{"flow", "data: {a: {{b64 old a}}, b: {{b64 old b}}, c: {{b64 old c}}}\n", "d", "a c",
+			"data: {b: {{b64 old b}}, d: {{b64 new d}}}\n"},
 		{"flow with one", "data: {a: {{b64 old a}}}\n", "d", "", "data: {a: {{b64 old a}}, d: {{b64 new d}}}\n"},
 		{"flow, all for another", "data: { a: {{b64 old a}} }\n", "d", "a", "data: { d: {{b64 new d}} }\n"},
 		{"empty flow", "data: {}\n", "d e", "", "data: {d: {{b64 new d}}, e: {{b64 new e}}}\n"},
-		{"version hint", "data: {a: {{b64 old a}}, b: {{b64 new b}}}\n", "c", "a", "data: {b: {{b64 new b}}, c: {{b64 new c}}}\n"},
+		{"version hint", "data: {a: {{b64 old a}}, b: {{b64 new b}}}\n", "c", "a",
+			"data: {b: {{b64 new b}}, c: {{b64 new c}}}\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			hinted := strings.Replace(head, "secretmanager.io/transit-key", `secretmanager.io/key-version: "<1>", secretmanager.io/transit-key`, 1)
+			hinted := strings.Replace(head, "secretmanager.io/transit-key",
+				`secretmanager.io/key-version: "<1>", secretmanager.io/transit-key`, 1)
 			old := strings.Contains(test.after, "old ")
 			for _, crlf := range []bool{false, true} {
 				// The hint follows the oldest one that is left.
-				before, after := expand(hinted+test.before, false), strings.ReplaceAll(hinted, "<1>", map[bool]string{true: "1", false: "12"}[old])+expand2(test.after)
+				before, after := expand(hinted+test.before, false), strings.ReplaceAll(hinted, "<1>",
+					map[bool]string{true: "1", false: "12"}[old])+expand2(test.after)
 				if crlf {
 					before, after = strings.ReplaceAll(before, "\n", "\r\n"), strings.ReplaceAll(after, "\n", "\r\n")
 				}
@@ -89,12 +100,20 @@ func expand2(layout string) string {
 func TestEditJSON(t *testing.T) {
 	const start = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix", "labels": {"secretmanager.io/transit-key": "matrix"}}, `
 	for _, test := range []struct{ name, before, set, remove, after string }{
-		{"pretty", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "c", "", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\",\n    \"c\": \"{{b64 new c}}\"\n  }\n}\n"},
-		{"pretty with one", "\"data\": {\n\t\t\"a\": \"{{b64 old a}}\"\n\t}\n}\n", "c d", "", "\"data\": {\n\t\t\"a\": \"{{b64 old a}}\",\n\t\t\"c\": \"{{b64 new c}}\",\n\t\t\"d\": \"{{b64 new d}}\"\n\t}\n}\n"},
-		{"pretty, first gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "", "a", "\"data\": {\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n"},
-		{"pretty, last gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "", "b", "\"data\": {\n    \"a\": \"{{b64 old a}}\"\n  }\n}\n"},
-		{"pretty, last gone for another", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "a c", "b", "\"data\": {\n    \"a\": \"{{b64 new a}}\",\n    \"c\": \"{{b64 new c}}\"\n  }\n}\n"},
-		{"compact", `"data":{"a":"{{b64 old a}}","b":"{{b64 old b}}","c":"{{b64 old c}}"}}`, "d", "b", `"data":{"a":"{{b64 old a}}","c":"{{b64 old c}}","d":"{{b64 new d}}"}}`},
+		{"pretty", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "c",
+			"", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\",\n    \"c\": \"{{b64 " +
+				"new c}}\"\n  }\n}\n"},
+		{"pretty with one", "\"data\": {\n\t\t\"a\": \"{{b64 old a}}\"\n\t}\n}\n", "c d", "",
+			"\"data\": {\n\t\t\"a\": \"{{b64 old a}}\",\n\t\t\"c\": \"{{b64 new c}}\",\n\t\t\"d\": \"{{b64 new d}}\"\n\t}\n}\n"},
+		{"pretty, first gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "",
+			"a", "\"data\": {\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n"},
+		{"pretty, last gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n",
+			"", "b", "\"data\": {\n    \"a\": \"{{b64 old a}}\"\n  }\n}\n"},
+		{"pretty, last gone for another",
+			"\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "a c", "b",
+			"\"data\": {\n    \"a\": \"{{b64 new a}}\",\n    \"c\": \"{{b64 new c}}\"\n  }\n}\n"},
+		{"compact", `"data":{"a":"{{b64 old a}}","b":"{{b64 old b}}","c":"{{b64 old c}}"}}`, "d", "b",
+			`"data":{"a":"{{b64 old a}}","c":"{{b64 old c}}","d":"{{b64 new d}}"}}`},
 		{"empty", `"data":{ }}`, "d true", "", `"data":{"d": "{{b64 new d}}", "true": "{{b64 new true}}" }}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -121,8 +140,10 @@ func TestEditErrors(t *testing.T) {
 		{"no data", "type: x\n", "a", "", `it has no entries that show where more go: write "data: {}" in it first`},
 		{"absent", "data: {a: {{b64 old a}}}\n", "", "x", `line 1: Secret demo/matrix: entry "x": it is not there`},
 		{"anchor", "data:\n  a: &x {{b64 old a}}\n  b: {{b64 old b}}\n", "", "a", `entry "a": its value is an anchor`},
-		{"comment between", "data: {a: {{b64 old a}}, # of b\n b: {{b64 old b}}}\n", "", "a", "there is a comment between its entries"},
-		{"name that does not begin its line", "data:\n  ? a\n  : {{b64 old a}}\n  ? b\n  : {{b64 old b}}\n", "", "a", "does not begin its line"},
+		{"comment between", "data: {a: {{b64 old a}}, # of b\n b: {{b64 old b}}}\n", "", "a",
+			"there is a comment between its entries"},
+		{"name that does not begin its line", "data:\n  ? a\n  : {{b64 old a}}\n  ? b\n  : {{b64 old b}}\n", "", "a",
+			"does not begin its line"},
 		{"a kept newline", "data:\n  a: {{b64 old a}}\nx: |+\n  y\n", "", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -161,7 +182,8 @@ func TestEditErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := editOf(f, "c", "")
-		if want := expand(head+"data:\n  c: {{b64 new c}}\n  a: &x {{b64 old a}}\n", false); err != nil || string(out) != want {
+		if want := expand(head+"data:\n  c: {{b64 new c}}\n  a: &x {{b64 old a}}\n", false); err != nil ||
+			string(out) != want {
 			t.Errorf("%v:\n%s", err, out)
 		}
 	})
@@ -204,7 +226,10 @@ func TestAppend(t *testing.T) {
 
 // The Secrets that hold something else are told apart, and not read.
 func TestPlain(t *testing.T) {
-	f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: p, namespace: n}\nstringData: {a: hunter2}\n", false)))
+	f, err := Parse(
+		[]byte(
+			expand(head+"data: {a: {{b64 old a}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: p, namespace: "+
+				"n}\nstringData: {a: hunter2}\n", false)))
 	if err != nil || len(f.Secrets) != 1 || len(f.Plain) != 1 {
 		t.Fatalf("%d and %d, %v", len(f.Secrets), len(f.Plain), err)
 	}

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-const head = "apiVersion: v1\nkind: Secret\nmetadata: {name: matrix, namespace: demo, labels: {secretmanager.io/transit-key: matrix}}\n"
+const head = "apiVersion: v1\nkind: Secret\nmetadata: {name: matrix, namespace: demo, labels: " +
+	"{secretmanager.io/transit-key: matrix}}\n"
 
 func TestParseErrors(t *testing.T) {
 	for _, test := range []struct {
@@ -15,25 +16,35 @@ func TestParseErrors(t *testing.T) {
 		want         []string // all of them, in one error
 	}{
 		{"not YAML", "a: b: c", []string{"it is not YAML: mapping values are not allowed"}},
-		{"not YAML but plaintext", "stringData:\n  a: *hunter2\n", []string{"it is not YAML: unknown anchor (removed) referenced"}},
+		{"not YAML but plaintext", "stringData:\n  a: *hunter2\n",
+			[]string{"it is not YAML: unknown anchor (removed) referenced"}},
 		{"not text", "a: \xff", []string{"not UTF-8"}},
-		{"several problems at once", head + "data:\n  a: aHVudGVyMg==\n  b: '***'\n  c: {d: e}\n  f:\nstringData:\n  g: hunter2\n", []string{
+		{"several problems at once", head + "data:\n  a: aHVudGVyMg==\n  b: '***'\n  c: {d: e}\n  f:\nstringData:\n  " +
+			"g: hunter2\n", []string{
 			`line 5: Secret demo/matrix: entry "a": is not ciphertext`,
 			`line 6: Secret demo/matrix: entry "b": is not base64`,
 			`line 7: Secret demo/matrix: entry "c": its value is not a text`,
 			`line 8: Secret demo/matrix: entry "f": is empty`,
 			`line 10: Secret demo/matrix: entry "g": is not ciphertext`,
 		}},
-		{"folded over lines", expand(head+"data:\n  a: >\n    {{b64 old a /40}}\n", false), []string{`line 5: Secret demo/matrix: entry "a": is not base64`}},
-		{"newline after the text", expand(head+"stringData:\n  a: |\n    {{old a}}\n", false), []string{`entry "a": is damaged`}},
-		{"no label", "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata: {name: matrix, annotations: {secretmanager.io/scope: loose}}\n", []string{
+		{"folded over lines", expand(head+"data:\n  a: >\n    {{b64 old a /40}}\n", false),
+			[]string{`line 5: Secret demo/matrix: entry "a": is not base64`}},
+		{"newline after the text", expand(head+"stringData:\n  a: |\n    {{old a}}\n", false),
+			[]string{`entry "a": is damaged`}},
+		{"no label", "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata: {name: matrix, " +
+			"annotations: {secretmanager.io/scope: loose}}\n", []string{
 			"line 1: Secret matrix: label secretmanager.io/transit-key is missing", `unknown scope "loose"`,
 		}},
-		{"no name", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {secretmanager.io/transit-key: matrix}}\n", []string{"line 1: a ciphertext Secret without a name"}},
-		{"the same entry twice", expand(head+"data: {a: {{b64 old a}}, a: {{b64 old b}}}\n", false), []string{"line 4: Secret demo/matrix: entry \"a\" is there twice"}},
-		{"the same label twice", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {a: b, a: c}}\n", []string{"line 1: a Secret that the API server would not take"}},
-		{"alias for data", expand("x: 1\n---\n"+head+"other: &d {a: {{b64 old a}}}\ndata: *d\n", false), []string{"Secret demo/matrix: data is not a mapping of its own"}},
-		{"merge in data", expand(head+"other: &d {a: {{b64 old a}}}\ndata: {<<: *d}\n", false), []string{"data has a key that is not a plain name"}},
+		{"no name", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {secretmanager.io/transit-key: matrix}}\n",
+			[]string{"line 1: a ciphertext Secret without a name"}},
+		{"the same entry twice", expand(head+"data: {a: {{b64 old a}}, a: {{b64 old b}}}\n", false),
+			[]string{"line 4: Secret demo/matrix: entry \"a\" is there twice"}},
+		{"the same label twice", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {a: b, a: c}}\n",
+			[]string{"line 1: a Secret that the API server would not take"}},
+		{"alias for data", expand("x: 1\n---\n"+head+"other: &d {a: {{b64 old a}}}\ndata: *d\n", false),
+			[]string{"Secret demo/matrix: data is not a mapping of its own"}},
+		{"merge in data", expand(head+"other: &d {a: {{b64 old a}}}\ndata: {<<: *d}\n", false),
+			[]string{"data has a key that is not a plain name"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Parse([]byte(test.source))

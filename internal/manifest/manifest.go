@@ -24,10 +24,10 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // File is a parsed manifest.
@@ -107,7 +107,9 @@ func documents(source []byte) ([]*yaml.Node, error) {
 		}
 		if err != nil {
 			// A value that begins with * is an alias to YAML, and the only one it repeats.
-			return nil, fmt.Errorf("it is not YAML: %s", anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "anchor (removed)"))
+			return nil,
+				fmt.Errorf("it is not YAML: %s", anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "),
+					"anchor (removed)"))
 		}
 		docs = append(docs, doc)
 	}

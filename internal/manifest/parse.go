@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // parser collects the ciphertext Secrets of a file.

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-
 	"go.yaml.in/yaml/v3"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Replace returns the file with new ciphertext for the given entries, which
@@ -57,7 +57,9 @@ func (f *File) rewrite(p plan, splices ...splice) ([]byte, error) {
 	}
 	out.Write(f.source[end:])
 	if err := f.check(out.Bytes(), edits, p); err != nil {
-		return nil, fmt.Errorf("nothing was written, as the result would not say what it should (%w): please report this, with the manifest's layout", err)
+		return nil,
+			fmt.Errorf("nothing was written, as the result would not say what it should (%w): please report this, "+
+				"with the manifest's layout", err)
 	}
 	return out.Bytes(), nil
 }
@@ -160,7 +162,8 @@ func (c checker) same(was, is *yaml.Node) error {
 		return nil // the last line of a mapping is gone
 	}
 	added := was.Line == 0 && was.Kind == yaml.ScalarNode
-	if was.Kind != is.Kind || was.Tag != is.Tag || !added && was.Style != is.Style || was.Anchor != is.Anchor || len(content) != len(is.Content) {
+	if was.Kind != is.Kind || was.Tag != is.Tag || !added && was.Style != is.Style || was.Anchor != is.Anchor ||
+		len(content) != len(is.Content) {
 		return fmt.Errorf("line %d", is.Line)
 	}
 	if e, ok := c.edited[was]; !ok || e.entry == nil {

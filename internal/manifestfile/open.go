@@ -32,7 +32,8 @@ var ErrMixed = errors.New("- is standard input, which cannot be combined with fi
 
 // Open reads and parses files, with recursive also those in directories. It returns the files
 // without problems, and all problems of the others.
-func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool, parse func(File) (T, error)) (files []T, err error) {
+func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool,
+	parse func(File) (T, error)) (files []T, err error) {
 	if slices.Contains(args, "-") {
 		if len(args) > 1 {
 			return nil, ErrMixed

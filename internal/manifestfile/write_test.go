@@ -49,7 +49,8 @@ func TestWriteAllOrNone(t *testing.T) {
 	if err := os.WriteFile(good, []byte(source+"# more\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil || !strings.Contains(err.Error(), "good.yaml: the file has changed") {
+	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil ||
+		!strings.Contains(err.Error(), "good.yaml: the file has changed") {
 		t.Errorf("error %v", err)
 	}
 	check(source + "# more\n")
@@ -115,5 +116,6 @@ func text(version int) []byte {
 }
 
 func manifestOf(version int) []byte {
-	return fmt.Appendf(nil, "apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: {a: %s}\n", text(version))
+	return fmt.Appendf(nil,
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: {a: %s}\n", text(version))
 }

@@ -22,14 +22,19 @@ type Vault struct {
 func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
 	v.Config = transit.FromEnvironment(getenv)
 	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")
-	f.StringVar(&v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace), "Vault `namespace`"+scope+" (VAULT_NAMESPACE)")
-	f.StringVar(&v.AuthMount, "vault-auth-mount", DefaultAuthMount, "`path` of the auth mount"+scope+", of type kubernetes or jwt")
+	f.StringVar(&v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace),
+		"Vault `namespace`"+scope+" (VAULT_NAMESPACE)")
+	f.StringVar(&v.AuthMount, "vault-auth-mount", DefaultAuthMount,
+		"`path` of the auth mount"+scope+", of type kubernetes or jwt")
 	f.StringVar(&v.CACert, "vault-ca-cert", v.CACert, "`file` of PEM certificates to trust (VAULT_CACERT)")
 	f.StringVar(&v.ClientCert, "vault-client-cert", v.ClientCert, "`file` of the client certificate (VAULT_CLIENT_CERT)")
-	f.StringVar(&v.ClientKey, "vault-client-key", v.ClientKey, "`file` of the key of the client certificate (VAULT_CLIENT_KEY)")
-	f.StringVar(&v.TLSServerName, "vault-tls-server-name", v.TLSServerName, "`name` expected in Vault's certificate (VAULT_TLS_SERVER_NAME)")
-	f.BoolVar(&v.InsecureHTTP, "vault-insecure-http", v.InsecureHTTP, "accept http addresses of Vault outside the loopback interface, for development: "+
-		"tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+	f.StringVar(&v.ClientKey, "vault-client-key", v.ClientKey,
+		"`file` of the key of the client certificate (VAULT_CLIENT_KEY)")
+	f.StringVar(&v.TLSServerName, "vault-tls-server-name", v.TLSServerName,
+		"`name` expected in Vault's certificate (VAULT_TLS_SERVER_NAME)")
+	f.BoolVar(&v.InsecureHTTP, "vault-insecure-http", v.InsecureHTTP,
+		"accept http addresses of Vault outside the loopback interface, for development: "+
+			"tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 }
 
 // Validate returns all problems.

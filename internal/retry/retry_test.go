@@ -24,9 +24,12 @@ func TestDo(t *testing.T) {
 		"succeeds at once":     {attempts: 1},
 		"succeeds after three": {failures: 3, failure: retry.Failure{Err: errFailed}, attempts: 4, atMost: 2 * time.Second},
 		"fails finally":        {failures: 1, failure: retry.Failure{Err: errFailed, Final: true}, attempts: 1, failed: true},
-		"reaches the limit":    {limit: time.Minute, failures: 1 << 20, failure: retry.Failure{Err: errFailed}, attempts: 10, failed: true, atLeast: 50 * time.Second, atMost: 70 * time.Second},
-		"waits as it is told":  {failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour}, attempts: 2, atLeast: time.Hour, atMost: time.Hour + time.Second},
-		"does not wait for a deadline": {deadline: time.Minute, failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour},
+		"reaches the limit": {limit: time.Minute, failures: 1 << 20, failure: retry.Failure{Err: errFailed},
+			attempts: 10, failed: true, atLeast: 50 * time.Second, atMost: 70 * time.Second},
+		"waits as it is told": {failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour}, attempts: 2,
+			atLeast: time.Hour, atMost: time.Hour + time.Second},
+		"does not wait for a deadline": {deadline: time.Minute, failures: 1,
+			failure:  retry.Failure{Err: errFailed, After: time.Hour},
 			attempts: 1, failed: true, atMost: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +64,8 @@ func TestDoWhileTheContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if err := retry.Do(ctx, 0, func() *retry.Failure { return &retry.Failure{Err: errFailed} }); !errors.Is(err, errFailed) {
+		if err := retry.Do(ctx, 0, func() *retry.Failure { return &retry.Failure{Err: errFailed} }); !errors.Is(err,
+			errFailed) {
 			t.Errorf("got %v", err)
 		}
 	})

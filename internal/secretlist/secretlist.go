@@ -176,7 +176,8 @@ func (l Lister) list(ctx context.Context, namespace string, s Selection, yield f
 }
 
 // page requests one page and returns it with its size in bytes.
-func (l Lister) page(ctx context.Context, namespace string, opts metav1.ListOptions) (list *corev1.SecretList, size int, err error) {
+func (l Lister) page(ctx context.Context, namespace string,
+	opts metav1.ListOptions) (list *corev1.SecretList, size int, err error) {
 	var final error // does not become right by another attempt
 	err = l.Retry.Read(ctx, func() error {
 		body, err := l.Kube.CoreV1().RESTClient().Get().

@@ -93,12 +93,14 @@ func TestEach(t *testing.T) {
 		t.Errorf("%d calls (%v)", calls, err)
 	}
 	var failed *secretlist.Error
-	if err := list(kube, "a b", func(*corev1.Secret) error { return nil }); !errors.As(err, &failed) || failed.Namespace != ns {
+	if err := list(kube, "a b", func(*corev1.Secret) error { return nil }); !errors.As(err, &failed) ||
+		failed.Namespace != ns {
 		t.Errorf("a list that is refused: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := (secretlist.Lister{Kube: kube}).Each(ended, ns, secretlist.ByLabel(), nil); !errors.Is(err, context.Canceled) {
+	if err := (secretlist.Lister{Kube: kube}).Each(ended, ns, secretlist.ByLabel(), nil); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("a list whose context ended: %v", err)
 	}
 }

@@ -138,7 +138,8 @@ func (p *Patch) MarshalJSON() ([]byte, error) {
 	switch {
 	case len(p.set)+len(p.remove) == 0:
 	case len(p.set)+len(p.remove) > maxEntries || size > maxSize:
-		ops = append(ops, operation{"test", "/metadata/resourceVersion", p.old.ResourceVersion}, operation{"add", "/data", p.data})
+		ops = append(ops, operation{"test", "/metadata/resourceVersion", p.old.ResourceVersion},
+			operation{"add", "/data", p.data})
 	case len(p.old.Data) == 0:
 		ops = append(ops, operation{"test", "/data", nil}, operation{"add", "/data", p.data})
 	default:

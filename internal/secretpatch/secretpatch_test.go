@@ -88,15 +88,16 @@ func TestPatch(t *testing.T) {
 				want[entry] = set[entry]
 			}
 			old = newSecret(t, "patch-"+strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(name)), old)
-			stored, err := secretpatch.Writer{Kube: client(t, nil)}.Write(t.Context(), nameOf(old), func(current *corev1.Secret) (*secretpatch.Patch, error) {
-				p := secretpatch.New(current)
-				p.SetEntries(set)
-				if test.entries > 1 {
-					p.RemoveEntries("e1")
-				}
-				p.SetAnnotation(ciphertext.AnnotationRewrapped, p.SetKeyVersion())
-				return p, nil
-			})
+			stored, err := secretpatch.Writer{Kube: client(t, nil)}.Write(t.Context(), nameOf(old),
+				func(current *corev1.Secret) (*secretpatch.Patch, error) {
+					p := secretpatch.New(current)
+					p.SetEntries(set)
+					if test.entries > 1 {
+						p.RemoveEntries("e1")
+					}
+					p.SetAnnotation(ciphertext.AnnotationRewrapped, p.SetKeyVersion())
+					return p, nil
+				})
 			if err == nil {
 				if diff := cmp.Diff(want, stored.Data); diff != "" {
 					t.Errorf("data (-want +got):\n%.1000s", diff)
@@ -105,7 +106,8 @@ func TestPatch(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%.300s", err.Error())
 			}
-			if stored.Annotations[ciphertext.AnnotationRewrapped] != "2" || stored.Annotations["a/b_c"] != test.annotations["a/b_c"] {
+			if stored.Annotations[ciphertext.AnnotationRewrapped] != "2" ||
+				stored.Annotations["a/b_c"] != test.annotations["a/b_c"] {
 				t.Errorf("annotations %v", stored.Annotations)
 			}
 		})
@@ -145,11 +147,12 @@ func TestPatchTestsWhatItReplaces(t *testing.T) {
 					set[entry] = text(2, 40)
 				}
 			}
-			_, err := secretpatch.Writer{Kube: kube, Attempts: 1}.WriteFrom(t.Context(), nameOf(old), old, func(current *corev1.Secret) (*secretpatch.Patch, error) {
-				p := secretpatch.New(current)
-				p.SetEntries(set)
-				return p, nil
-			})
+			_, err := secretpatch.Writer{Kube: kube, Attempts: 1}.WriteFrom(t.Context(), nameOf(old), old,
+				func(current *corev1.Secret) (*secretpatch.Patch, error) {
+					p := secretpatch.New(current)
+					p.SetEntries(set)
+					return p, nil
+				})
 			if (err != nil) != test.refused || err != nil && !errors.Is(err, secretpatch.ErrConflict) {
 				t.Errorf("%.300v", err)
 			}
@@ -166,7 +169,8 @@ func TestWrite(t *testing.T) {
 	set := func(entry string) secretpatch.Plan {
 		return func(current *corev1.Secret) (*secretpatch.Patch, error) {
 			if current == nil {
-				return secretpatch.Create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Data: map[string][]byte{entry: text(1, 40)}}), nil
+				return secretpatch.Create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"},
+					Data: map[string][]byte{entry: text(1, 40)}}), nil
 			}
 			p := secretpatch.New(current)
 			p.SetEntries(map[string][]byte{entry: text(2, 40)})
@@ -176,7 +180,8 @@ func TestWrite(t *testing.T) {
 	yes := true
 	t.Run("rejected", func(t *testing.T) {
 		old := newSecret(t, "write-rejected", &corev1.Secret{Immutable: &yes, Data: map[string][]byte{"e": text(1, 40)}})
-		if _, err := (secretpatch.Writer{Kube: client(t, nil)}).Write(t.Context(), nameOf(old), set("e")); !errors.Is(err, secretpatch.ErrRejected) {
+		if _, err := (secretpatch.Writer{Kube: client(t, nil)}).
+			Write(t.Context(), nameOf(old), set("e")); !errors.Is(err, secretpatch.ErrRejected) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -220,7 +225,8 @@ func TestWrite(t *testing.T) {
 				if r.Method != http.MethodGet {
 					switch n++; n {
 					case 1:
-						if _, err := direct.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}, metav1.CreateOptions{}); err != nil {
+						if _, err := direct.Create(t.Context(),
+							&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}, metav1.CreateOptions{}); err != nil {
 							t.Error(err)
 						}
 					case 2:
@@ -232,14 +238,16 @@ func TestWrite(t *testing.T) {
 				return next.RoundTrip(r)
 			})
 		})
-		stored, err := secretpatch.Writer{Kube: kube}.Write(t.Context(), types.NamespacedName{Namespace: namespace, Name: "s"}, set("e"))
+		stored, err := secretpatch.Writer{Kube: kube}.Write(t.Context(),
+			types.NamespacedName{Namespace: namespace, Name: "s"}, set("e"))
 		if err != nil || n != 3 || len(stored.Data) != 1 {
 			t.Errorf("%d writes, %v", n, err)
 		}
 	})
 	t.Run("an error of the plan", func(t *testing.T) {
 		failed := errors.New("failed")
-		_, err := secretpatch.Writer{Kube: client(t, nil)}.Write(t.Context(), types.NamespacedName{Namespace: "default", Name: "missing"},
+		_, err := secretpatch.Writer{Kube: client(t, nil)}.Write(t.Context(),
+			types.NamespacedName{Namespace: "default", Name: "missing"},
 			func(current *corev1.Secret) (*secretpatch.Patch, error) {
 				if current != nil {
 					t.Error("there is one")

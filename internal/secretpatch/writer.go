@@ -51,7 +51,8 @@ func (w Writer) Write(ctx context.Context, name types.NamespacedName, plan Plan)
 // WriteFrom writes what plan returns for the Secret as it was read, and returns it as
 // stored; nil if there was nothing to do. If somebody changed it meanwhile, WriteFrom
 // reads it again and asks plan anew. Errors of plan are returned as they are.
-func (w Writer) WriteFrom(ctx context.Context, name types.NamespacedName, current *corev1.Secret, plan Plan) (*corev1.Secret, error) {
+func (w Writer) WriteFrom(ctx context.Context, name types.NamespacedName, current *corev1.Secret,
+	plan Plan) (*corev1.Secret, error) {
 	attempts := w.Attempts
 	if attempts == 0 {
 		attempts = MaxAttempts

@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -143,14 +143,17 @@ func TestApplyAdds(t *testing.T) {
 	}
 	write(s.Key.String()+"/config", map[string]any{"deletion_allowed": true})
 	role := "auth/jwt/role/" + s.Rotator.RoleName()
-	write(role, map[string]any{"role_type": "jwt", "bound_claims_type": "glob", "token_policies": []string{"of-another-key", s.rotatorPolicy().Name}, "token_ttl": "7m"})
+	write(role, map[string]any{"role_type": "jwt", "bound_claims_type": "glob",
+		"token_policies": []string{"of-another-key", s.rotatorPolicy().Name}, "token_ttl": "7m"})
 
 	second := s
 	second.Key.Name += "-2"
 	want := map[string]Outcome{
 		"transit key " + second.Key.String(): Created,
-		"policy " + second.appPolicy().Name:  Created, "policy " + second.authorPolicy().Name: Created, "policy " + second.rotatorPolicy().Name: Created,
-		"role auth/jwt/role/" + s.App.RoleName(): Changed, "role auth/jwt/role/" + s.Author.RoleName(): Changed, "role " + role: Changed,
+		"policy " + second.appPolicy().Name:  Created, "policy " + second.authorPolicy().Name: Created,
+		"policy " + second.rotatorPolicy().Name:  Created,
+		"role auth/jwt/role/" + s.App.RoleName(): Changed, "role auth/jwt/role/" + s.Author.RoleName(): Changed,
+		"role " + role: Changed,
 	}
 	if diff := cmp.Diff(want, only(apply(t, c, second))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -163,7 +166,9 @@ func TestApplyAdds(t *testing.T) {
 	if diff := cmp.Diff(wantPolicies, data["token_policies"]); diff != "" {
 		t.Errorf("policies, -want +got:\n%s", diff)
 	}
-	if fmt.Sprint(data["token_ttl"]) != "420" || data["bound_subject"] != testenv.Subject(s.Rotator.Account.Namespace, "rotator") || data["token_type"] != "batch" || data["bound_claims_type"] != "glob" {
+	if fmt.Sprint(data["token_ttl"]) != "420" ||
+		data["bound_subject"] != testenv.Subject(s.Rotator.Account.Namespace, "rotator") ||
+		data["token_type"] != "batch" || data["bound_claims_type"] != "glob" {
 		t.Errorf("the role lost something: %v", data)
 	}
 	if got := only(apply(t, c, s)); len(got) > 0 {
@@ -179,7 +184,8 @@ func TestApplyMendsPolicy(t *testing.T) {
 	v, c, s := setup(t)
 	apply(t, c, s)
 	p := s.appPolicy()
-	if _, err := v.Write(t.Context(), "sys/policies/acl/"+p.Name, map[string]any{"policy": strings.Replace(p.HCL(), "decrypt", "encrypt", 1)}); err != nil {
+	if _, err := v.Write(t.Context(), "sys/policies/acl/"+p.Name,
+		map[string]any{"policy": strings.Replace(p.HCL(), "decrypt", "encrypt", 1)}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]Outcome{"policy " + p.Name: Changed}, only(apply(t, c, s))); diff != "" {
@@ -197,25 +203,31 @@ func TestCompareRefuses(t *testing.T) {
 		want    []string
 	}{
 		{"role of others", func(s *Setup, write func(string, map[string]any)) {
-			write("auth/jwt/role/"+s.App.RoleName(), map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": "system:serviceaccount:other:app"})
+			write("auth/jwt/role/"+s.App.RoleName(),
+				map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault",
+					"bound_subject": "system:serviceaccount:other:app"})
 		}, []string{"exists and is bound to others", "bound_subject", "choose another role name"}},
 		{"role without audience", func(s *Setup, write func(string, map[string]any)) {
 			s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
-			write("auth/kubernetes/role/"+s.App.RoleName(), map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": s.App.Account.Namespace})
+			write("auth/kubernetes/role/"+s.App.RoleName(),
+				map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": s.App.Account.Namespace})
 		}, []string{"is bound to others", `audience is [] and not ["vault"]`}},
 		{"role for more namespaces", func(s *Setup, write func(string, map[string]any)) {
 			s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
-			write("auth/kubernetes/role/"+s.App.RoleName(), map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": "*", "audience": "vault"})
+			write("auth/kubernetes/role/"+s.App.RoleName(),
+				map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": "*", "audience": "vault"})
 		}, []string{"is bound to others", `bound_service_account_namespaces is ["*"]`}},
 		{"role for namespaces with a label", func(s *Setup, write func(string, map[string]any)) {
 			s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
-			write("auth/kubernetes/role/"+s.App.RoleName(), map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": s.App.Account.Namespace,
-				"bound_service_account_namespace_selector": `{"matchLabels":{"a":"b"}}`, "audience": "vault"})
+			write("auth/kubernetes/role/"+s.App.RoleName(),
+				map[string]any{"bound_service_account_names": "app", "bound_service_account_namespaces": s.App.Account.Namespace,
+					"bound_service_account_namespace_selector": `{"matchLabels":{"a":"b"}}`, "audience": "vault"})
 		}, []string{"is bound to others", "bound_service_account_namespace_selector is"}},
 		{"policy of others", func(s *Setup, write func(string, map[string]any)) {
 			write("sys/policies/acl/"+s.appPolicy().Name, map[string]any{"policy": `path "other" { capabilities = ["read"] }`})
 		}, []string{"is somebody else's"}},
-		{"other engine", func(s *Setup, _ func(string, map[string]any)) { s.Key.Mount = "cubbyhole" }, []string{`cubbyhole is a secrets engine of type "cubbyhole", not transit`}},
+		{"other engine", func(s *Setup, _ func(string, map[string]any)) { s.Key.Mount = "cubbyhole" },
+			[]string{`cubbyhole is a secrets engine of type "cubbyhole", not transit`}},
 		{"key that does not encrypt", func(s *Setup, write func(string, map[string]any)) {
 			write(s.Key.String(), map[string]any{"type": "ed25519"})
 		}, []string{"is a key of type ed25519, which does not encrypt"}},
@@ -245,12 +257,14 @@ func TestCompareRefuses(t *testing.T) {
 	}
 	t.Run("token without rights", func(t *testing.T) {
 		v, _, s := setup(t)
-		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken, map[string]any{"policies": []string{"default"}})
+		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
+			map[string]any{"policies": []string{"default"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = Compare(t.Context(), client(t, v, token.Auth.ClientToken), s)
-		if err == nil || !strings.Contains(err.Error(), "HTTP 403") || !strings.Contains(err.Error(), "check that the Vault token") {
+		if err == nil || !strings.Contains(err.Error(), "HTTP 403") ||
+			!strings.Contains(err.Error(), "check that the Vault token") {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -7,9 +7,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // auditHeadersPath is where Vault keeps the names of the request headers that it

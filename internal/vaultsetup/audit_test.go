@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -17,6 +14,9 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The headers are registered once, with their values readable, and those of others stay.
@@ -80,7 +80,8 @@ func TestAuditHeaders(t *testing.T) {
 		if _, err := v.Write(t.Context(), "sys/policies/acl/limited", map[string]any{"policy": policy}); err != nil {
 			t.Fatal(err)
 		}
-		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken, map[string]any{"policies": []string{"limited"}})
+		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
+			map[string]any{"policies": []string{"limited"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Outcome says how something in Vault compares to the setup.
@@ -51,7 +51,9 @@ func AuthType(ctx context.Context, v *api.Client, mount string) (string, error) 
 		return "", err
 	}
 	if m.Type != AuthKubernetes && m.Type != AuthJWT {
-		return "", fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: name one of type %s or %s", mount, m.Type, AuthKubernetes, AuthJWT)
+		return "",
+			fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: name one of type %s or %s",
+				mount, m.Type, AuthKubernetes, AuthJWT)
 	}
 	return m.Type, nil
 }
@@ -131,7 +133,8 @@ func (c *comparison) engine(ctx context.Context) (mounted, known bool) {
 	}
 	there, found := mounts[mount+"/"]
 	if found && there.Type != "transit" {
-		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: name another path with --transit-mount", mount, there.Type))
+		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: name another path with --transit-mount",
+			mount, there.Type))
 		return false, false
 	}
 	engine := Change{Outcome: Unchanged, Kind: "secrets engine", Name: mount}
@@ -171,9 +174,11 @@ func (c *comparison) namespaceKeys(ctx context.Context) {
 		}
 	}
 	if len(others) > 0 {
-		c.fail(fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name would "+
-			"decrypt with that key. Use another mount with --transit-mount. If a key is a namespace's, restore its policy %s, "+
-			"which vault-setup prints", mount, shorten(others), namespaceMarker(transit.Key{Mount: mount, Name: others[0]}).Name))
+		c.fail(
+			fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name would "+
+				"decrypt with that key. Use another mount with --transit-mount. If a key is a namespace's, restore its policy %s, "+
+				"which vault-setup prints", mount, shorten(others),
+				namespaceMarker(transit.Key{Mount: mount, Name: others[0]}).Name))
 	}
 }
 
@@ -217,7 +222,9 @@ func (c *comparison) policy(ctx context.Context, p Policy) {
 		policy.Outcome = Created
 	} else if have, _ := there.Data["policy"].(string); have != want {
 		if !p.titles(have) {
-			c.fail(fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use another key", p.Name, p.titleLine()))
+			c.fail(
+				fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use "+
+					"another key", p.Name, p.titleLine()))
 			return
 		}
 		policy.Outcome = Changed
@@ -268,7 +275,9 @@ func (c *comparison) role(ctx context.Context, r Role) {
 		}
 	}
 	if len(differs) > 0 {
-		c.fail(fmt.Errorf("%s exists and is bound to others (%s): choose another role name for the %s, or change the role by hand", path, strings.Join(differs, "; "), r.Who))
+		c.fail(
+			fmt.Errorf("%s exists and is bound to others (%s): choose another role name for the %s, or change the "+
+				"role by hand", path, strings.Join(differs, "; "), r.Who))
 		return
 	}
 	policies := texts(there.Data["token_policies"])
@@ -281,7 +290,8 @@ func (c *comparison) role(ctx context.Context, r Role) {
 	if len(added) > 0 {
 		role.Outcome, role.Note = Changed, "added policy "+strings.Join(added, ", ")
 		role.apply = func(ctx context.Context) error {
-			return write(ctx, c.v, "adding policies to", path, append(r.kept(there.Data), field{"token_policies", append(policies, added...)}))
+			return write(ctx, c.v, "adding policies to", path,
+				append(r.kept(there.Data), field{"token_policies", append(policies, added...)}))
 		}
 	}
 	c.changes = append(c.changes, role)

@@ -53,7 +53,8 @@ func TestNamesAreDistinct(t *testing.T) {
 		t.Fatalf("only %d roles", len(named))
 	}
 	clear(named)
-	for _, mount := range append(words("aA-/", 4), ciphertext.DefaultTransitMount, "transit-namespaces", "transit/namespaces") {
+	for _, mount := range append(words("aA-/", 4), ciphertext.DefaultTransitMount, "transit-namespaces",
+		"transit/namespaces") {
 		if checkMount(mount) != nil {
 			continue
 		}
@@ -92,7 +93,8 @@ func TestNames(t *testing.T) {
 		}
 	}
 	for mount, want := range map[string]bool{
-		"transit": false, "transit-namespaces": true, "transit-namespaces-eu/1": true, "team/transit-namespaces": true, "namespaces": false,
+		"transit": false, "transit-namespaces": true, "transit-namespaces-eu/1": true, "team/transit-namespaces": true,
+		"namespaces": false,
 	} {
 		if IsNamespacesMount(mount) != want {
 			t.Errorf("%s is reserved: %v", mount, !want)
@@ -100,7 +102,8 @@ func TestNames(t *testing.T) {
 	}
 	s := example()
 	s.App.Role = "Demo-matrix"
-	if err := s.Check(); err == nil || !strings.Contains(err.Error(), `app role: "Demo-matrix" has letters in upper case`) {
+	if err := s.Check(); err == nil ||
+		!strings.Contains(err.Error(), `app role: "Demo-matrix" has letters in upper case`) {
 		t.Errorf("a role in upper case: %v", err)
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // One policy and one role serve two namespaces: each app decrypts with the key of
@@ -65,7 +65,8 @@ func TestPerNamespace(t *testing.T) {
 			ciphertexts := map[string]map[string]any{}
 			context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
 			for _, x := range []Setup{a, b} {
-				data, err := v.Write(t.Context(), x.path("encrypt"), map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
+				data, err := v.Write(t.Context(), x.path("encrypt"),
+					map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -100,7 +101,8 @@ func TestPerNamespace(t *testing.T) {
 func TestPerNamespaceChecks(t *testing.T) {
 	_, c, s := setup(t)
 	s.PerNamespace, s.Accessor, s.Key.Mount = true, AccessorPlaceholder, namespacesMount
-	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "AUTH-MOUNT-ACCESSOR is not one") {
+	if _, err := Compare(t.Context(), c, s); err == nil ||
+		!strings.Contains(err.Error(), "AUTH-MOUNT-ACCESSOR is not one") {
 		t.Errorf("the placeholder was compared: %v", err)
 	}
 	s.Accessor = "auth_kubernetes_1+"
@@ -127,7 +129,8 @@ func TestPerNamespaceOfAnotherTeamsKey(t *testing.T) {
 	otherTeam.Author, otherTeam.Rotator = nil, nil
 	apply(t, c, otherTeam)
 	context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
-	data, err := v.Write(t.Context(), "transit/encrypt/"+otherTeam.Key.Name, map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
+	data, err := v.Write(t.Context(), "transit/encrypt/"+otherTeam.Key.Name,
+		map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +154,8 @@ func TestPerNamespaceOfAnotherTeamsKey(t *testing.T) {
 	}
 	mustNotDecrypt := func() {
 		t.Helper()
-		auth, err := v.Login(t.Context(), "jwt", s.App.RoleName(), issuer().Token(otherTeam.Key.Name, "app", "vault", time.Hour))
+		auth, err := v.Login(t.Context(), "jwt", s.App.RoleName(),
+			issuer().Token(otherTeam.Key.Name, "app", "vault", time.Hour))
 		if err != nil {
 			return // no role, no access
 		}
@@ -219,11 +223,13 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 	write("sys/policies/acl/"+s.Key.Name, map[string]any{"policy": `path "sys/*" { capabilities = ["read", "sudo"] }
 		path "auth/*" { capabilities = ["read"] }
 		path "` + s.Key.Mount + `/keys/+" { capabilities = ["read"] }`})
-	token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken, map[string]any{"policies": []string{s.Key.Name}})
+	token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
+		map[string]any{"policies": []string{s.Key.Name}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused(client(t, v, token.Auth.ClientToken), "holds only keys of namespaces, which needs list on "+s.Key.Mount+"/keys: HTTP 403")
+	refused(client(t, v, token.Auth.ClientToken), "holds only keys of namespaces, which needs list on "+s.Key.Mount+
+		"/keys: HTTP 403")
 
 	// Nor is a key of one team made where every namespace has one.
 	s.PerNamespace = false

@@ -106,14 +106,16 @@ func (s Setup) namespacedPolicy() Policy {
 		"name of the pod's namespace, and nothing else. So " + s.Key.Mount + " must hold no other keys.",
 	}
 	if s.Accessor == AccessorPlaceholder {
-		about = append(about, "Put the accessor of auth/"+s.AuthMount+" in for "+AccessorPlaceholder+": vault auth list shows it.")
+		about = append(about, "Put the accessor of auth/"+s.AuthMount+" in for "+AccessorPlaceholder+
+			": vault auth list shows it.")
 	}
 	return Policy{
 		Name:  "secretmanager-apps-" + lower(s.Key.Mount),
 		Title: "SecretManager: apps of the namespaces that log in at auth/" + s.AuthMount + ", for " + s.Key.Mount,
 		About: about,
 		Rules: []Rule{{
-			Path:         s.Key.Mount + "/decrypt/{{identity.entity.aliases." + s.Accessor + ".metadata." + namespaceMetadata + "}}",
+			Path: s.Key.Mount + "/decrypt/{{identity.entity.aliases." + s.Accessor + ".metadata." +
+				namespaceMetadata + "}}",
 			Capabilities: update,
 		}},
 	}
@@ -149,7 +151,8 @@ func (s Setup) retirePolicy() Policy {
 		"Limited to such settings, since the same path can make a key exportable or deletable.",
 		"The oldest version that encrypts has to rise with it where somebody set that.",
 	},
-		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_decryption_version", "min_encryption_version"}})
+		Rule{Path: s.path("keys") + "/config", Capabilities: update,
+			Parameters: []string{"min_decryption_version", "min_encryption_version"}})
 }
 
 func (s Setup) trimPolicy() Policy {

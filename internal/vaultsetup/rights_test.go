@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // What each identity may do, found out by doing it: whatever is not listed for
@@ -35,7 +35,8 @@ func TestRights(t *testing.T) {
 	apply(t, c, other)
 
 	context64 := base64.StdEncoding.EncodeToString([]byte("strict:a/b/c"))
-	encrypted, err := v.Write(t.Context(), "transit/encrypt/"+s.Key.Name, map[string]any{"plaintext": "aHVudGVyMg==", "context": context64})
+	encrypted, err := v.Write(t.Context(), "transit/encrypt/"+s.Key.Name,
+		map[string]any{"plaintext": "aHVudGVyMg==", "context": context64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +52,16 @@ func TestRights(t *testing.T) {
 		{"rewrap", "PUT", "transit/rewrap/" + key, ciphertext},
 		{"rotate", "PUT", "transit/keys/" + key + "/rotate", map[string]any{}},
 		{"retire", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1}},
-		{"set the oldest version that encrypts", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_encryption_version": 1}},
+		{"set the oldest version that encrypts", "PUT", "transit/keys/" + key + "/config",
+			map[string]any{"min_encryption_version": 1}},
 		{"trim", "PUT", "transit/keys/" + key + "/trim", map[string]any{"min_available_version": 1}},
 
-		{"encrypt with a key that is not there", "PUT", "transit/encrypt/" + key + "-mistyped", map[string]any{"plaintext": "aHVudGVyMg=="}},
+		{"encrypt with a key that is not there", "PUT", "transit/encrypt/" + key + "-mistyped",
+			map[string]any{"plaintext": "aHVudGVyMg=="}},
 		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", ciphertext},
 		{"allow to delete the key", "PUT", "transit/keys/" + key + "/config", map[string]any{"deletion_allowed": true}},
-		{"make the key exportable", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1, "exportable": true}},
+		{"make the key exportable", "PUT", "transit/keys/" + key + "/config",
+			map[string]any{"min_decryption_version": 1, "exportable": true}},
 		{"back the key up", "GET", "transit/backup/" + key, nil},
 		{"export the key", "GET", "transit/export/encryption-key/" + key, nil},
 		{"delete the key", "DELETE", "transit/keys/" + key, nil},
@@ -73,14 +77,17 @@ func TestRights(t *testing.T) {
 		{"app", s.App, []string{"decrypt"}},
 		{"author", s.Author, []string{"encrypt", "read the key", "rewrap"}},
 		{"rotator", plain.Rotator, []string{"read the key", "rewrap", "rotate"}},
-		{"retiring rotator", retiring.Rotator, []string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts"}},
-		{"trimming rotator", s.Rotator, []string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts", "trim"}},
+		{"retiring rotator", retiring.Rotator,
+			[]string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts"}},
+		{"trimming rotator", s.Rotator,
+			[]string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts", "trim"}},
 		{"app of another key", other.App, nil},
 	} {
 		t.Run(identity.name, func(t *testing.T) {
 			auth := login(t.Context(), t, v, identity.grant)
 			if auth.TokenType != "batch" || auth.LeaseDuration > 900 || slices.Contains(auth.Policies, "default") {
-				t.Errorf("the token is of type %s, lives %d s, and has policies %v", auth.TokenType, auth.LeaseDuration, auth.Policies)
+				t.Errorf("the token is of type %s, lives %d s, and has policies %v", auth.TokenType, auth.LeaseDuration,
+					auth.Policies)
 			}
 			var may []string
 			for _, op := range operations {
@@ -142,7 +149,8 @@ func TestLoginKubernetes(t *testing.T) {
 		in                bool
 	}{{"app", "vault", true}, {"app", "", false}, {"other", "vault", false}} {
 		t.Run(fmt.Sprintf("%s for %q", test.account, test.audience), func(t *testing.T) {
-			auth, err := v.Login(t.Context(), "kubernetes", s.App.RoleName(), server.ServiceAccountToken(t, ns, test.account, test.audience, time.Hour))
+			auth, err := v.Login(t.Context(), "kubernetes", s.App.RoleName(),
+				server.ServiceAccountToken(t, ns, test.account, test.audience, time.Hour))
 			if (err == nil) != test.in {
 				t.Fatalf("error %v", err)
 			}

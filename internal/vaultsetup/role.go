@@ -24,7 +24,8 @@ func (s Setup) Roles() []Role {
 		if g == nil {
 			return
 		}
-		r := Role{Name: g.RoleName(), Who: who, Account: g.Account, anyNamespace: who == "app" && s.PerNamespace, authType: s.AuthType, audience: s.Audience}
+		r := Role{Name: g.RoleName(), Who: who, Account: g.Account, anyNamespace: who == "app" && s.PerNamespace,
+			authType: s.AuthType, audience: s.Audience}
 		for _, p := range policies {
 			r.Policies = append(r.Policies, p.Name)
 		}

@@ -71,13 +71,18 @@ func TestCheck(t *testing.T) {
 		{"template in key", func(s *Setup) { s.Key.Name = "{{identity.entity.id}}" }, []string{"transit key: "}},
 		{"quote in mount", func(s *Setup) { s.Key.Mount = `a" {} path "*` }, []string{"transit mount: "}},
 		{"path in key", func(s *Setup) { s.Key.Name = "a/config" }, []string{"transit key: "}},
-		{"key that is no label", func(s *Setup) { s.Key.Name = strings.Repeat("k", 64) }, []string{"cannot be the value of label secretmanager.io/transit-key"}},
+		{"key that is no label", func(s *Setup) { s.Key.Name = strings.Repeat("k", 64) },
+			[]string{"cannot be the value of label secretmanager.io/transit-key"}},
 		{"dots in auth mount", func(s *Setup) { s.AuthMount = "../sys" }, []string{"auth mount: "}},
-		{"kind of auth mount", func(s *Setup) { s.AuthType = "approle" }, []string{`auth type: "approle" is neither kubernetes nor jwt`}},
+		{"kind of auth mount", func(s *Setup) { s.AuthType = "approle" },
+			[]string{`auth type: "approle" is neither kubernetes nor jwt`}},
 		{"no audience", func(s *Setup) { s.Audience = "" }, []string{"audience: it is empty"}},
-		{"star as service account", func(s *Setup) { s.App.Account = Account{"*", "*"} }, []string{`app: namespace "*"`, `service account "*"`}},
-		{"one role for two", func(s *Setup) { s.App.Role = "secretmanager-rotator" }, []string{`rotator role: "secretmanager-rotator" is the app role already`}},
-		{"several at once", func(s *Setup) { s.Key.Name, s.Audience, s.Author.Role = "", "", "a/b" }, []string{"transit key", "audience", "author role"}},
+		{"star as service account", func(s *Setup) { s.App.Account = Account{"*", "*"} },
+			[]string{`app: namespace "*"`, `service account "*"`}},
+		{"one role for two", func(s *Setup) { s.App.Role = "secretmanager-rotator" },
+			[]string{`rotator role: "secretmanager-rotator" is the app role already`}},
+		{"several at once", func(s *Setup) { s.Key.Name, s.Audience, s.Author.Role = "", "", "a/b" },
+			[]string{"transit key", "audience", "author role"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := example()

@@ -22,7 +22,8 @@ func (s Setup) WriteTerraform(w io.Writer) error {
 # What exists already has to be imported, or named in place of the resource.
 
 `, s.Key)
-	writeBlock(out, "resource", "vault_mount", mount, []attribute{{"path", quote(s.Key.Mount)}, {"type", quote("transit")}}, "")
+	writeBlock(out, "resource", "vault_mount", mount,
+		[]attribute{{"path", quote(s.Key.Mount)}, {"type", quote("transit")}}, "")
 	writeBlock(out, "resource", "vault_transit_secret_backend_key", key, []attribute{
 		{"backend", "vault_mount." + mount + ".path"},
 		{"name", quote(s.Key.Name)},

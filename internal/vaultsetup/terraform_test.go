@@ -7,13 +7,13 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/transit"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // terraform is what is written, parsed as Terraform does: blocks by kind and labels.
@@ -97,7 +97,8 @@ func TestTerraform(t *testing.T) {
 					t.Fatalf("blocks, -want +got:\n%s", diff)
 				}
 				for _, p := range s.Policies() {
-					if got := value(t, blocks[fmt.Sprintf(`resource ["vault_policy" %q]`, label(p.Name))]["policy"], refers).AsString(); got != p.HCL() {
+					if got := value(t, blocks[fmt.Sprintf(`resource ["vault_policy" %q]`, label(p.Name))]["policy"],
+						refers).AsString(); got != p.HCL() {
 						t.Errorf("policy %s, -want +got:\n%s", p.Name, cmp.Diff(p.HCL(), got))
 					}
 				}
@@ -108,14 +109,16 @@ func TestTerraform(t *testing.T) {
 				if got := value(t, rotator["token_policies"], refers); got.LengthInt() != 3 {
 					t.Errorf("token_policies are %#v", got)
 				}
-				audience := value(t, rotator[map[string]string{AuthKubernetes: "audience", AuthJWT: "bound_audiences"}[authType]], nil)
+				audience := value(t,
+					rotator[map[string]string{AuthKubernetes: "audience", AuthJWT: "bound_audiences"}[authType]], nil)
 				if authType == AuthJWT {
 					audience = audience.Index(cty.NumberIntVal(0))
 				}
 				if audience.AsString() != s.Audience {
 					t.Errorf("the audience is %q", audience.AsString())
 				}
-				if key := blocks[fmt.Sprintf(`resource ["vault_transit_secret_backend_key" %q]`, s.Key.Name)]; !value(t, key["derived"], nil).True() {
+				if key := blocks[fmt.Sprintf(`resource ["vault_transit_secret_backend_key" %q]`, s.Key.Name)]; !value(t,
+					key["derived"], nil).True() {
 					t.Error("the key is not derived")
 				}
 			})

@@ -34,7 +34,8 @@ func texts(v any) []string {
 }
 
 // ErrDenied is wrapped by errors about what the Vault token may not do.
-var ErrDenied = errors.New("check that the Vault token is valid and may administer policies, roles and the transit engine")
+var ErrDenied = errors.New("check that the Vault token is valid and may administer policies, roles and the " +
+	"transit engine")
 
 func write(ctx context.Context, v *api.Client, doing, path string, fields []field) error {
 	body := map[string]any{}

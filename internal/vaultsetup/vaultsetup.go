@@ -16,10 +16,10 @@ import (
 	"regexp"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
-
-	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The kinds of auth mount that log a service account in.
@@ -111,7 +111,8 @@ func (s Setup) Check() error {
 	}
 	add("transit key", checkPart(s.Key.Name))
 	if problems := validation.IsValidLabelValue(s.Key.Name); len(problems) > 0 {
-		add("transit key", fmt.Errorf("%q cannot be the value of label %s: %s", s.Key.Name, ciphertext.LabelTransitKey, problems[0]))
+		add("transit key", fmt.Errorf("%q cannot be the value of label %s: %s", s.Key.Name, ciphertext.LabelTransitKey,
+			problems[0]))
 	}
 	add("transit mount", checkMount(s.Key.Mount))
 	add("auth mount", checkMount(s.AuthMount))
@@ -129,11 +130,13 @@ func (s Setup) Check() error {
 	}
 	switch reserved := IsNamespacesMount(s.Key.Mount); {
 	case s.PerNamespace && !reserved:
-		add("transit mount", fmt.Errorf("%q may hold keys of other teams, and the owner of a namespace with the name of a key "+
-			"would decrypt with that key: with one key per namespace use a mount of its own, whose name begins with %s", s.Key.Mount, namespacesMount))
+		add("transit mount",
+			fmt.Errorf("%q may hold keys of other teams, and the owner of a namespace with the name of a key "+
+				"would decrypt with that key: with one key per namespace use a mount of its own, whose name begins with %s", s.Key.Mount, namespacesMount))
 	case !s.PerNamespace && reserved:
-		add("transit mount", fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name of a key "+
-			"may decrypt with that key. Use --per-namespace or another mount", s.Key.Mount))
+		add("transit mount",
+			fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name of a key "+
+				"may decrypt with that key. Use --per-namespace or another mount", s.Key.Mount))
 	}
 	roles := map[string]string{}
 	for _, r := range []struct {
@@ -147,7 +150,9 @@ func (s Setup) Check() error {
 		name := r.grant.RoleName()
 		add(r.what+" role", checkRoleName(name))
 		if other, taken := roles[name]; taken {
-			add(r.what+" role", fmt.Errorf("%q is the %s role already: one role for both would join rights that are apart for a reason", name, other))
+			add(r.what+" role",
+				fmt.Errorf("%q is the %s role already: one role for both would join rights that are apart for a reason",
+					name, other))
 		}
 		roles[name] = r.what
 	}

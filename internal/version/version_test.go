@@ -34,7 +34,8 @@ func TestNumber(t *testing.T) {
 func TestLine(t *testing.T) {
 	version, commit = "v1.2.3", "0123456789ab"
 	t.Cleanup(func() { version, commit = "", "" })
-	want := regexp.MustCompile(`^program v1\.2\.3 \(commit 0123456789ab, go1\.\S+, \w+/\w+, FIPS 140-3 (off|on, module \S+)\)$`)
+	want := regexp.MustCompile(
+		`^program v1\.2\.3 \(commit 0123456789ab, go1\.\S+, \w+/\w+, FIPS 140-3 (off|on, module \S+)\)$`)
 	if got := Line("program"); !want.MatchString(got) {
 		t.Errorf("got %s", got)
 	}

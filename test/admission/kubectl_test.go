@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/kustomize/api/krusty"
 
 	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/testenv"

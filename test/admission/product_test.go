@@ -24,7 +24,9 @@ func TestProductWrites(t *testing.T) {
 	w.must(err)
 	session := transitClient.Session("", transit.StaticToken(vault.RootToken))
 	client := secretmanager.New(session, w.kube)
-	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}}, Entries: map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
+	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed",
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}},
+		Entries:  map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
 
 	// Before: plaintext, with kubectl's copy of it, and a ciphertext Secret with an
 	// entry that is none.
@@ -43,7 +45,8 @@ func TestProductWrites(t *testing.T) {
 		t.Fatalf("create: %v %v", outcome, err)
 	}
 	spec.Entries = map[string][]byte{"b": []byte("2")}
-	if _, outcome, err = client.Apply(t.Context(), spec, secretmanager.Options{}); err != nil || outcome != secretmanager.Updated {
+	if _, outcome, err = client.Apply(t.Context(), spec, secretmanager.Options{}); err != nil ||
+		outcome != secretmanager.Updated {
 		t.Fatalf("merge: %v %v", outcome, err)
 	}
 	stored, err = w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), stored.Name, metav1.GetOptions{})
@@ -52,11 +55,13 @@ func TestProductWrites(t *testing.T) {
 	if _, err := client.Update(t.Context(), stored, change, secretmanager.Options{}); err != nil {
 		t.Errorf("update: %v", err)
 	}
-	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}}, secretmanager.Options{}); err != nil {
+	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}},
+		secretmanager.Options{}); err != nil {
 		t.Errorf("convert: %v", err)
 	}
 
-	report, err := rotator.Run(t.Context(), session, w.kube, rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, StateNamespace: w.ns})
+	report, err := rotator.Run(t.Context(), session, w.kube,
+		rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, StateNamespace: w.ns})
 	if report == nil || len(report.Keys) != 1 {
 		t.Fatalf("rotate: %v", err)
 	}

@@ -159,13 +159,17 @@ func TestImportRules(t *testing.T) {
 		}
 	}
 
-	commandLine := below("github.com/spf13/cobra", "k8s.io/cli-runtime", "github.com/schollz/progressbar/v3", "sigs.k8s.io/kustomize",
-		module+"/internal/cli", module+"/internal/inventory", module+"/internal/manifest", module+"/internal/doctor", module+"/internal/vaultsetup", module+"/internal/lint")
-	need("internal/cli", "internal/inventory", "internal/manifest", "internal/doctor", "internal/vaultsetup", "internal/lint")
+	commandLine := below("github.com/spf13/cobra", "k8s.io/cli-runtime", "github.com/schollz/progressbar/v3",
+		"sigs.k8s.io/kustomize",
+		module+"/internal/cli", module+"/internal/inventory", module+"/internal/manifest", module+"/internal/doctor",
+		module+"/internal/vaultsetup", module+"/internal/lint")
+	need("internal/cli", "internal/inventory", "internal/manifest", "internal/doctor", "internal/vaultsetup",
+		"internal/lint")
 	never("cmd/secretmanager-provider", commandLine)
 	never("cmd/secretmanager-rotator", commandLine)
 	never("cmd/secretmanager", below(module+"/provider"))
-	never("cmd/secretmanager-provider", below("k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/dynamic", module+"/rotator"))
+	never("cmd/secretmanager-provider", below("k8s.io/client-go/kubernetes", "k8s.io/client-go/informers",
+		"k8s.io/client-go/dynamic", module+"/rotator"))
 	var apis []string
 	for _, dep := range all["cmd/secretmanager-provider"].Deps {
 		if strings.HasPrefix(dep, "k8s.io/api/") {
@@ -226,7 +230,8 @@ func TestFilesNamedInTheArchitecture(t *testing.T) {
 	for _, file := range files(t, ".go") {
 		there[filepath.Base(file)] = true
 	}
-	names := regexp.MustCompile("`(\\w+\\.go)`").FindAllStringSubmatch(read(t, filepath.Join(root(t), "ARCHITECTURE.md")), -1)
+	names := regexp.MustCompile("`(\\w+\\.go)`").
+		FindAllStringSubmatch(read(t, filepath.Join(root(t), "ARCHITECTURE.md")), -1)
 	for _, m := range names {
 		if !there[m[1]] {
 			t.Errorf("there is no file %s", m[1])

@@ -237,7 +237,8 @@ func checkClass(t *testing.T, doc []byte) {
 	default:
 		t.Errorf("provider %q", class.Spec.Provider)
 	}
-	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault", Log: slog.New(slog.DiscardHandler), VersionKey: bytes.Repeat([]byte{1}, 32)})
+	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault",
+		Log: slog.New(slog.DiscardHandler), VersionKey: bytes.Repeat([]byte{1}, 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +258,8 @@ func checkClass(t *testing.T, doc []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: string(text), Secrets: "null", TargetPath: "/target", Permission: "420"})
+	_, err = p.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: string(text), Secrets: "null",
+		TargetPath: "/target", Permission: "420"})
 	if got := status.Code(err); got != codes.FailedPrecondition || !strings.Contains(err.Error(), "token") {
 		t.Errorf("the provider says %v of\n%s", err, doc)
 	}

@@ -35,7 +35,8 @@ func TestLabelsReference(t *testing.T) {
 			ast.Inspect(consts, func(n ast.Node) bool {
 				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 					name, err := strconv.Unquote(lit.Value)
-					if err == nil && regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+/`).MatchString(name) && name != "secretmanager.io/" {
+					if err == nil && regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+/`).MatchString(name) &&
+						name != "secretmanager.io/" {
 						want = append(want, name)
 					}
 				}
@@ -44,7 +45,8 @@ func TestLabelsReference(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(read(t, filepath.Join(root(t), "docs", "reference", "labels.md")), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").
+		FindAllStringSubmatch(read(t, filepath.Join(root(t), "docs", "reference", "labels.md")), -1) {
 		got = append(got, m[1])
 	}
 	slices.Sort(want)

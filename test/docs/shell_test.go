@@ -105,7 +105,8 @@ var vaults = []*regexp.Regexp{
 	regexp.MustCompile(`^kv (get|put|list|delete)( -[\w-]+(=\S+)?)* [\w$./{}-]+( \w+=\S+)*$`),
 	regexp.MustCompile(`^policy (read [\w-]+|list|write [\w$./-]+ (-|\S+\.hcl))$`),
 	regexp.MustCompile(`^(auth|secrets) (list|(enable|disable)( -[\w-]+=\S+)* [\w-]+)( -\w+)?$`),
-	regexp.MustCompile(`^(status|version|login|operator (init|seal|unseal|step-down|key-status|raft list-peers|raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
+	regexp.MustCompile(
+		`^(status|version|login|operator (init|seal|unseal|step-down|key-status|raft list-peers|raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
 	regexp.MustCompile(`^(auth|secrets) tune( -[\w-]+=\S+)+ [\w/-]+$`),
 	regexp.MustCompile(`^namespace (list|(create|delete|lookup) [\w/-]+)$`),
 	regexp.MustCompile(`^token (create|lookup|revoke)( -[\w-]+(=\S+)?)*$`),

@@ -57,7 +57,8 @@ func TestThreatModelIsProved(t *testing.T) {
 func TestThreatModelHasSTRIDE(t *testing.T) {
 	boundaries := subsections(t, "Trust boundaries")
 	for _, words := range []string{
-		"Author's machine", "provider socket", "Shared socket directory", "Provider and Vault", "Provider and API server", "HTTP ports",
+		"Author's machine", "provider socket", "Shared socket directory", "Provider and Vault",
+		"Provider and API server", "HTTP ports",
 		"Rotator", "State ConfigMap and Lease", "audit log", "Git, etcd and backups", "Supply chain",
 	} {
 		found := false

@@ -30,8 +30,10 @@ func Effect(line string) string {
 
 // Value returns random text or bytes, with at most about size bytes.
 func Value(r *rand.Rand, size int) []byte {
-	pieces := []string{"\n", "\n\n", "\r\n", "\r", " ", "  ", "\t", "a", "b: c", "# d", "- e", "---", "...", "|", ">", "\"", "'", "\\", "{", "[", "&f", "*g", "!h",
-		"%i", "@", "`", "é", "🔑", "\u0085", "\u00a0", "\u2028", "\ufeff", "\ufffd", "\x00", "\x7f", "null", "~", "true", "0o17", "=", "<<", ":", "?", ","}
+	pieces := []string{"\n", "\n\n", "\r\n", "\r", " ", "  ", "\t", "a", "b: c", "# d", "- e", "---", "...", "|", ">",
+		"\"", "'", "\\", "{", "[", "&f", "*g", "!h",
+		"%i", "@", "`", "é", "🔑", "\u0085", "\u00a0", "\u2028", "\ufeff", "\ufffd", "\x00", "\x7f", "null", "~", "true",
+		"0o17", "=", "<<", ":", "?", ","}
 	var b bytes.Buffer
 	binary := r.IntN(4) == 0
 	lines := r.IntN(3) == 0 // only what a block can show

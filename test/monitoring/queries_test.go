@@ -82,7 +82,8 @@ func queries(t *testing.T) (all []query) {
 func families(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	silent := slog.New(slog.DiscardHandler)
-	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault", Log: silent,
+	p, err := provider.New(provider.Config{Vault: transit.Config{Address: "http://127.0.0.1:1"}, Audience: "vault",
+		Log:        silent,
 		VersionKey: bytes.Repeat([]byte{1}, 32), RepublishCacheBytes: provider.DefaultRepublishCacheBytes})
 	if err != nil {
 		t.Fatal(err)

@@ -11,17 +11,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
 )
 
 // timeout bounds the wait of a user who has pressed Tab.
@@ -79,14 +79,15 @@ type completer struct{ *cli.Factory }
 func Register(f *cli.Factory, root *cobra.Command) error {
 	p := completer{f}
 	flags := map[string]cobra.CompletionFunc{
-		"namespace":    p.completeNamespaces,
-		"context":      p.completeContexts,
-		"cluster":      cobra.NoFileCompletions,
-		"user":         cobra.NoFileCompletions,
-		"selector":     cobra.NoFileCompletions,
-		"vault-addr":   cobra.NoFileCompletions,
-		"transit-key":  p.completeKeys,
-		"scope":        cobra.FixedCompletions([]string{string(ciphertext.Strict), string(ciphertext.Namespace), string(ciphertext.Cluster), string(ciphertext.None)}, cobra.ShellCompDirectiveNoFileComp),
+		"namespace":   p.completeNamespaces,
+		"context":     p.completeContexts,
+		"cluster":     cobra.NoFileCompletions,
+		"user":        cobra.NoFileCompletions,
+		"selector":    cobra.NoFileCompletions,
+		"vault-addr":  cobra.NoFileCompletions,
+		"transit-key": p.completeKeys,
+		"scope": cobra.FixedCompletions([]string{string(ciphertext.Strict), string(ciphertext.Namespace),
+			string(ciphertext.Cluster), string(ciphertext.None)}, cobra.ShellCompDirectiveNoFileComp),
 		"from-literal": p.completeEntries(cobra.ShellCompDirectiveNoFileComp),
 		"from-file":    p.completeEntries(cobra.ShellCompDirectiveDefault),
 	}
@@ -100,7 +101,8 @@ func Register(f *cli.Factory, root *cobra.Command) error {
 			}
 		}
 		switch {
-		case c.ValidArgs != nil || c.ValidArgsFunction != nil || strings.Contains(c.Use, "FILE...") || strings.Contains(c.Use, "DIR"):
+		case c.ValidArgs != nil || c.ValidArgsFunction != nil || strings.Contains(c.Use, "FILE...") ||
+			strings.Contains(c.Use, "DIR"):
 		case strings.HasPrefix(c.Use, c.Name()+" NAME"):
 			c.ValidArgsFunction = p.completeSecrets
 		default:
@@ -137,7 +139,8 @@ func completionContext(cmd *cobra.Command) (context.Context, context.CancelFunc)
 	return context.WithTimeout(cmd.Context(), timeout)
 }
 
-func (p completer) completeNamespaces(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+func (p completer) completeNamespaces(cmd *cobra.Command, _ []string,
+	prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := completionContext(cmd)
 	defer cancel()
 	client, err := p.metadata()
@@ -164,7 +167,8 @@ func (p completer) completeContexts(_ *cobra.Command, _ []string, prefix string)
 }
 
 // completeSecrets offers the ciphertext Secrets of the namespace.
-func (p completer) completeSecrets(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+func (p completer) completeSecrets(cmd *cobra.Command, args []string,
+	prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := completionContext(cmd)
 	defer cancel()
 	namespace, err := p.ClusterNamespace()
@@ -180,7 +184,8 @@ func (p completer) completeSecrets(cmd *cobra.Command, args []string, prefix str
 	return offer(names, prefix)
 }
 
-func (p completer) listMetadata(ctx context.Context, namespace string, options metav1.ListOptions) []metav1.PartialObjectMetadata {
+func (p completer) listMetadata(ctx context.Context, namespace string,
+	options metav1.ListOptions) []metav1.PartialObjectMetadata {
 	client, err := p.metadata()
 	if err != nil {
 		return nil

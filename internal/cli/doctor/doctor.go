@@ -9,13 +9,14 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
 	"github.com/secretmanager-io/secretmanager/internal/version"
-	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 )
 
 type Options struct {
@@ -67,8 +68,10 @@ broken but something is unknown, or if there is no cluster.`,
 	f := c.Flags()
 	f.StringVar(&o.class, "class", "", "`SecretProviderClass` to check, instead of those of a pod")
 	f.StringVar(&o.account, "service-account", "", "service `account` of the pods that will use --class")
-	f.StringVar(&o.authMount, "auth-mount", "", "`path` of the auth mount that you trust, below auth/ (default: those that the provider's settings allow)")
-	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system", "`namespace` of the installation, whose DaemonSet's settings are trusted")
+	f.StringVar(&o.authMount, "auth-mount",
+		"", "`path` of the auth mount that you trust, below auth/ (default: those that the provider's settings allow)")
+	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system",
+		"`namespace` of the installation, whose DaemonSet's settings are trusted")
 	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	return c
@@ -200,9 +203,11 @@ func (o *Options) verdict(checks []doctor.Check) error {
 	case len(checks) > 0 && checks[0].State == doctor.Broken:
 		return errors.New("the cluster could not be checked: " + checks[0].Detail)
 	case len(broken) > 0:
-		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "check is", "checks are"), strings.Join(broken, ", ")))
+		return cli.ToDo(fmt.Errorf("%s broken: %s", cli.Plural(len(broken), "check is", "checks are"),
+			strings.Join(broken, ", ")))
 	case len(unknown) > 0:
-		return fmt.Errorf("nothing is known to be broken, but the result of %s is unknown: %s", cli.Plural(len(unknown), "check", "checks"), strings.Join(unknown, ", "))
+		return fmt.Errorf("nothing is known to be broken, but the result of %s is unknown: %s",
+			cli.Plural(len(unknown), "check", "checks"), strings.Join(unknown, ", "))
 	}
 	return nil
 }

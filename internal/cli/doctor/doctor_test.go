@@ -6,16 +6,19 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
 func TestDoctorColours(t *testing.T) {
 	for _, color := range []bool{true, false} {
 		var out bytes.Buffer
-		o := &Options{Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, color: color}
-		o.print(doctor.Check{Name: "vault", State: doctor.Broken, Detail: "away", Fixes: []string{"vault status"}, Warnings: []string{"w"}, Advice: "a"})
+		o := &Options{
+			Factory: &cli.Factory{Environment: cli.Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}, color: color}
+		o.print(doctor.Check{Name: "vault", State: doctor.Broken, Detail: "away", Fixes: []string{"vault status"},
+			Warnings: []string{"w"}, Advice: "a"})
 		want := "installation\n  broken   vault            away\n"
 		if color {
 			want = "installation\n  \x1b[31mbroken \x1b[0m  vault            away\n"

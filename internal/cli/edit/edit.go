@@ -13,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
@@ -20,9 +23,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 	"github.com/secretmanager-io/secretmanager/internal/privatedir"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 type Options struct {
@@ -101,7 +101,8 @@ func (o *Options) Run(ctx context.Context) error {
 		return err
 	}
 	if by := managedBy(target, e.loaded); by != "" {
-		display.Fprintf(o.ErrOut, "note: the Secret is managed by %s, which will revert the change: edit -f edits the manifest\n", by)
+		display.Fprintf(o.ErrOut, "note: the Secret is managed by %s, which will revert the change: edit -f edits "+
+			"the manifest\n", by)
 	}
 	// From here on there is plaintext in a file: no signal, and no closed pipe, may end the process
 	// before it is wiped.
@@ -153,7 +154,8 @@ func (e *session) load(ctx context.Context) error {
 		e.loaded, e.plain = secret, plain
 		return nil
 	case errors.Is(err, transit.ErrDenied):
-		return cli.WithHint(err, "edit needs the right to decrypt, which authors do not have by default: it is in the policy of the app that vault-setup prints",
+		return cli.WithHint(err, "edit needs the right to decrypt, which authors do not have by default: it is "+
+			"in the policy of the app that vault-setup prints",
 			"encrypt replaces values without showing them")
 	case len(secret.Data) == 0:
 		return cli.WithHint(err, "encrypt adds entries, to a manifest with --merge-into")
@@ -168,14 +170,16 @@ func (e *session) inPrivateDir(ctx context.Context) (err error) {
 	var dir privatedir.Dir
 	if e.tempDir != "" {
 		if !privatedir.InMemory(e.tempDir) {
-			display.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext is on a disk while it is edited, where wiping may leave traces\n", e.tempDir)
+			display.Fprintf(e.ErrOut, "note: %s is not in memory: the plaintext is on a disk while it is edited, "+
+				"where wiping may leave traces\n", e.tempDir)
 		}
 		dir, err = privatedir.NewIn(e.tempDir)
 	} else {
 		dir, err = privatedir.New(privatedir.MemoryDirs(e.Getenv))
 	}
 	if errors.Is(err, privatedir.ErrNotInMemory) {
-		err = cli.WithHint(err, "set --temp-dir; if that is on a disk, so is the plaintext while it is edited, and perhaps longer")
+		err = cli.WithHint(err, "set --temp-dir; if that is on a disk, so is the plaintext while it is edited, "+
+			"and perhaps longer")
 	}
 	if err != nil {
 		return err
@@ -300,7 +304,8 @@ func (e *session) store(ctx context.Context) error {
 		var names []string
 		for _, name := range ciphertext.Entries(apply(before, secretmanager.Spec{Entries: e.change.Entries})) {
 			_, set := e.change.Entries[name]
-			if (set || slices.Contains(e.change.Remove, name)) && !sameEntry(before, e.plain, name) && !sameEntry(merged, e.plain, name) {
+			if (set || slices.Contains(e.change.Remove, name)) && !sameEntry(before, e.plain, name) &&
+				!sameEntry(merged, e.plain, name) {
 				names = append(names, name)
 			}
 		}
@@ -353,7 +358,8 @@ func (e *session) report() error {
 			settings.Key, version, strings.Join(set, ", "))
 	}
 	if removed := e.change.Remove; len(removed) > 0 {
-		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(removed), "entry", "entries"), strings.Join(removed, ", "))
+		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(removed), "entry", "entries"),
+			strings.Join(removed, ", "))
 	}
 	_, err := display.Fprintf(e.Out, "%s\n", e.target.describe("edited"))
 	return err

@@ -4,20 +4,21 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // In the editor a name must not end the comment that it is in.
 func TestEditHeadIsComment(t *testing.T) {
-	e := &session{loaded: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: hostile.Text, Namespace: hostile.Text}}, target: &inManifest{}}
+	e := &session{loaded: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: hostile.Text, Namespace: hostile.Text}},
+		target: &inManifest{}}
 	for _, reason := range []reopened{
-		{}, {problems: []entrytext.Problem{{Line: 1, Text: hostile.Text}}}, {err: display.Errorf("entry %s: no", hostile.Text)}, {err: &conflictError{names: []string{hostile.Text}}},
+		{}, {problems: []entrytext.Problem{{Line: 1, Text: hostile.Text}}},
+		{err: display.Errorf("entry %s: no", hostile.Text)}, {err: &conflictError{names: []string{hostile.Text}}},
 	} {
 		head := e.head(reason)
 		if withoutHead(head+"a: b\n") != "a: b\n" {

@@ -6,6 +6,10 @@ import (
 	"io"
 	"os"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
@@ -14,11 +18,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 	"github.com/secretmanager-io/secretmanager/transit"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 // target is the location of the edited Secret.
@@ -45,12 +44,14 @@ func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 		return nil, display.Errorf("reading Secret %s/%s: %w", c.namespace, c.name, err)
 	}
 	if s.Immutable != nil && *s.Immutable {
-		return nil, cli.WithHint(display.Errorf("the Secret %s/%s is immutable", c.namespace, c.name), "delete it and create it again, or use another name")
+		return nil, cli.WithHint(display.Errorf("the Secret %s/%s is immutable", c.namespace, c.name),
+			"delete it and create it again, or use another name")
 	}
 	return s, nil
 }
 
-func (c *inCluster) store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+func (c *inCluster) store(ctx context.Context, loaded *corev1.Secret,
+	change secretmanager.Spec) (*corev1.Secret, error) {
 	return c.client.Update(ctx, loaded, change, secretmanager.Options{})
 }
 
@@ -91,7 +92,8 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 	return filesecret.AsStored(m.Factory, file, secret)
 }
 
-func (m *inManifest) store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error) {
+func (m *inManifest) store(ctx context.Context, loaded *corev1.Secret,
+	change secretmanager.Spec) (*corev1.Secret, error) {
 	encrypted, err := secretmanager.EncryptUpdate(ctx, m.vault, loaded, change)
 	if err != nil {
 		return nil, err

@@ -8,19 +8,17 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
-
-	corev1 "k8s.io/api/core/v1"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 type Options struct {
@@ -94,18 +92,25 @@ variables or as a volume, will read ciphertext.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVar(&o.from.files, "from-file", nil, "`[ENTRY=]FILE` to encrypt; the entry defaults to the name of the file, and ENTRY=- is standard input (repeatable)")
-	f.StringArrayVar(&o.from.literals, "from-literal", nil, "`ENTRY=VALUE` to encrypt; it may stay in the history of the shell, and other users may see it in the process list (repeatable)")
+	f.StringArrayVar(&o.from.files, "from-file", nil,
+		"`[ENTRY=]FILE` to encrypt; the entry defaults to the name of the file, and ENTRY=- is standard input (repeatable)")
+	f.StringArrayVar(&o.from.literals, "from-literal",
+		nil, "`ENTRY=VALUE` to encrypt; it may stay in the history of the shell, and other users may see it in "+
+			"the process list (repeatable)")
 	f.StringArrayVar(&o.from.envFiles, "from-env-file", nil, "`file` with a line ENTRY=VALUE for each entry (repeatable)")
-	f.BoolVar(&o.from.json, "from-stdin-json", false, "read a JSON object from standard input, with a field for each entry: a string as it is, anything else as JSON")
+	f.BoolVar(&o.from.json, "from-stdin-json", false,
+		"read a JSON object from standard input, with a field for each entry: a string as it is, anything else as JSON")
 	f.StringVar(&o.fromSecret, "from-secret", "", "plaintext `Secret` of the same namespace, whose entries are encrypted")
 	f.BoolVar(&o.replace, "replace", false, "convert the Secret of --from-secret itself to ciphertext")
 	f.StringVar(&o.mergeInto, "merge-into", "", "manifest `file` to write to, instead of the cluster")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit `key` (default: that of the existing Secret)")
-	f.StringVar(&o.mount, "transit-mount", "", "`path` of the transit engine (default: that of the existing Secret, or transit)")
-	f.StringVar(&o.scope, "scope", "", "how far the ciphertext can be moved: strict (nowhere), namespace, cluster or none (default: that of the existing Secret, or strict)")
+	f.StringVar(&o.mount, "transit-mount",
+		"", "`path` of the transit engine (default: that of the existing Secret, or transit)")
+	f.StringVar(&o.scope, "scope", "", "how far the ciphertext can be moved: strict (nowhere), namespace, cluster or "+
+		"none (default: that of the existing Secret, or strict)")
 	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
+	f.StringVar(&o.dryRun, "dry-run", "none",
+		"none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
 	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
 	cli.FixedValues(c, "output", "yaml", "json", "name")
@@ -122,21 +127,26 @@ func (o *Options) Complete(_ *cobra.Command, args []string) error {
 // Validate implements cli.Options. It reads the sources, whose problems are among those reported.
 func (o *Options) Validate() error {
 	var p cli.Problems
-	p.Add(cli.ValidateOutput(o.output, "yaml", "json", "name"), cli.ValidateValue("--dry-run", o.dryRun, "none", "client", "server"))
+	p.Add(cli.ValidateOutput(o.output, "yaml", "json", "name"),
+		cli.ValidateValue("--dry-run", o.dryRun, "none", "client", "server"))
 	if _, err := ciphertext.ParseScope(o.scope); err != nil {
 		p.Add(display.Errorf("--scope: %w", err))
 	}
-	p.If(o.dryRun == "client" && o.key == "" && o.mergeInto == "", "--transit-key is required: without a cluster, nothing else names the key")
+	p.If(o.dryRun == "client" && o.key == "" && o.mergeInto == "",
+		"--transit-key is required: without a cluster, nothing else names the key")
 	p.If(o.fromSecret != "" && !o.from.none(), "--from-secret cannot be combined with other sources of entries")
 	p.If(o.replace && o.fromSecret == "", "--replace needs --from-secret")
-	p.If(o.replace && o.fromSecret != "" && o.name != o.fromSecret, "--replace converts the Secret of --from-secret itself: NAME must be the same")
-	p.If(!o.replace && o.fromSecret == o.name, "NAME and --from-secret are the same Secret: choose another name, or set --replace")
+	p.If(o.replace && o.fromSecret != "" && o.name != o.fromSecret,
+		"--replace converts the Secret of --from-secret itself: NAME must be the same")
+	p.If(!o.replace && o.fromSecret == o.name,
+		"NAME and --from-secret are the same Secret: choose another name, or set --replace")
 	p.If(o.replace && o.mergeInto != "", "--replace cannot be combined with --merge-into")
 	p.If(o.replace && o.key == "", "--transit-key is required: a plaintext Secret does not name a key")
 	p.If(o.replace && o.dryRun == "client", "--replace cannot be combined with --dry-run=client: use --dry-run=server")
 	p.If(o.mergeInto == "-", "--merge-into needs the name of a file")
 	p.If(o.mergeInto != "" && o.output != "", "-o cannot be combined with --merge-into")
-	p.If(o.mergeInto != "" && o.dryRun == "server", "--merge-into cannot be combined with --dry-run=server: use --dry-run=client")
+	p.If(o.mergeInto != "" && o.dryRun == "server",
+		"--merge-into cannot be combined with --dry-run=server: use --dry-run=client")
 	p.If(o.class && o.output != "" && o.output != "yaml", "--print-class needs -o yaml, or no -o")
 	if o.fromSecret == "" {
 		var err error
@@ -149,7 +159,8 @@ func (o *Options) Validate() error {
 // Run implements cli.Options.
 func (o *Options) Run(ctx context.Context) error {
 	if len(o.from.literals) > 0 && cli.IsTerminal(o.ErrOut) {
-		fmt.Fprintln(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file ENTRY=- reads them from standard input")
+		fmt.Fprintln(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file "+
+			"ENTRY=- reads them from standard input")
 	}
 	spec := secretmanager.Spec{
 		Name: o.name, Entries: o.entries,
@@ -191,14 +202,16 @@ func (o *Options) bindTo(scope ciphertext.Scope) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if scope, _ := ciphertext.ParseScope(string(scope)); namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+	if scope, _ := ciphertext.ParseScope(string(scope)); namespace == "" &&
+		(scope == ciphertext.Strict || scope == ciphertext.Namespace) {
 		return "", cli.Usagef("no namespace: scope %s binds the ciphertext to one; set -n, as no kubeconfig names one", scope)
 	}
 	return namespace, nil
 }
 
 // encrypt returns a verified Secret.
-func (o *Options) encrypt(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (*corev1.Secret, error) {
+func (o *Options) encrypt(ctx context.Context, vault *transit.Session,
+	spec secretmanager.Spec) (*corev1.Secret, error) {
 	secret, err := secretmanager.Encrypt(ctx, vault, spec)
 	if err != nil {
 		return nil, err
@@ -221,7 +234,8 @@ func (o *Options) online(ctx context.Context, vault *transit.Session, spec secre
 	if err := inherit(ctx, kube, &spec); err != nil {
 		return err
 	}
-	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, secretmanager.Options{DryRun: o.dryRun == "server"})
+	secret, outcome, err := secretmanager.New(vault, kube).
+		Apply(ctx, spec, secretmanager.Options{DryRun: o.dryRun == "server"})
 	if err != nil {
 		return err
 	}
@@ -244,13 +258,16 @@ func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && spec.Settings.Key.Name == "":
-		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
+		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace,
+			spec.Name)
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key.Name == "":
-		return cli.WithHint(display.Errorf("Secret %s/%s exists and is not a ciphertext Secret: it has no label %s with the key", spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
+		return cli.WithHint(
+			display.Errorf("Secret %s/%s exists and is not a ciphertext Secret: it has no label %s with the key",
+				spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
 			"choose another name, or delete the Secret if nothing needs it; --from-secret --replace converts a plaintext Secret")
 	case existing.Labels[ciphertext.LabelTransitKey] == "":
 		return nil // Create returns the error

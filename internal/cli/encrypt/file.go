@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/filesecret"
@@ -16,9 +19,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 	"github.com/secretmanager-io/secretmanager/transit"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 // intoFile writes to a manifest.
@@ -54,7 +54,8 @@ func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec sec
 }
 
 // intoExisting writes the entries to a Secret of the file.
-func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
+func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.Editable,
+	s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
 	existing, err := filesecret.AsStored(o.Factory, f, s)
 	if err != nil {
 		return nil, err
@@ -85,7 +86,8 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 }
 
 // intoNew adds a Secret to the file.
-func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable, spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
+func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable,
+	spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
 	if spec.Settings.Key.Name == "" {
 		return nil, cli.Usagef("--transit-key is required: there is no Secret %s in %s to take it from", spec.Name, f.Name)
 	}

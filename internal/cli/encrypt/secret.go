@@ -39,7 +39,8 @@ func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secr
 	if err != nil {
 		return err
 	}
-	secret, err := secretmanager.New(vault, kube).Convert(ctx, namespace, spec.Name, spec.Settings, secretmanager.Options{DryRun: o.dryRun == "server"})
+	secret, err := secretmanager.New(vault, kube).
+		Convert(ctx, namespace, spec.Name, spec.Settings, secretmanager.Options{DryRun: o.dryRun == "server"})
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,9 @@ func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secr
 	if err := o.done(secret, spec, "converted"+o.dry()); err != nil {
 		return err
 	}
-	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: if that matters, encrypt new values\n")
-	display.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
+	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: if that matters, "+
+		"encrypt new values\n")
+	display.Fprintf(o.ErrOut, "note: pods that use Secret %s/%s directly, as variables or as a volume, read "+
+		"ciphertext from now on: mount it with the provider; --print-class shows how\n", namespace, spec.Name)
 	return nil
 }

@@ -5,15 +5,14 @@ package filesecret
 import (
 	"errors"
 
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
-
-	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/manifest"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	corev1 "k8s.io/api/core/v1"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
+	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 )
 
 // Find returns the ciphertext Secret of a file with the name, if that is not empty, and the
@@ -65,7 +64,9 @@ func AsStored(p *cli.Factory, f *manifestfile.Editable, s *manifest.Secret) (*co
 			return nil, err
 		}
 		if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
-			return nil, cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to one: set -n", f.Name, s.Line, s.Name, scope)
+			return nil,
+				cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to "+
+					"one: set -n", f.Name, s.Line, s.Name, scope)
 		}
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.Name}, Data: map[string][]byte{}}

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
-	"github.com/spf13/cobra"
 )
 
 type Options struct {
@@ -95,12 +96,14 @@ func (o *Options) Run(context.Context) error {
 	if errors.Is(unread, manifestfile.ErrMixed) {
 		return cli.Usage(unread)
 	}
-	result := result{Files: len(files), Findings: lint.Check(files, lint.Options{Namespace: *o.KubeFlags.Namespace, MinVersion: o.minVersion})}
+	result := result{Files: len(files),
+		Findings: lint.Check(files, lint.Options{Namespace: *o.KubeFlags.Namespace, MinVersion: o.minVersion})}
 	result.count(files)
 	if err := result.print(o.Out, o.output); err != nil {
 		return err
 	}
-	found := fmt.Errorf("%s and %s", cli.Plural(result.Errors, "error", "errors"), cli.Plural(result.Warnings, "warning", "warnings"))
+	found := fmt.Errorf("%s and %s", cli.Plural(result.Errors, "error", "errors"),
+		cli.Plural(result.Warnings, "warning", "warnings"))
 	switch {
 	case unread != nil && len(result.Findings) > 0:
 		return errors.Join(unread, found)
@@ -109,7 +112,8 @@ func (o *Options) Run(context.Context) error {
 	case result.Errors > 0 || o.strict && result.Warnings > 0:
 		return cli.ToDo(found)
 	}
-	display.Fprintf(o.ErrOut, "checked %s and %s in %s: ", cli.Plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
+	display.Fprintf(o.ErrOut, "checked %s and %s in %s: ",
+		cli.Plural(result.Secrets, "ciphertext Secret", "ciphertext Secrets"),
 		cli.Plural(result.Classes, "class", "classes"), cli.Plural(result.Files, "file", "files"))
 	if result.Warnings > 0 {
 		display.Fprintf(o.ErrOut, "%s\n", cli.Plural(result.Warnings, "warning", "warnings"))

@@ -46,7 +46,8 @@ func (r *result) print(out io.Writer, format string) error {
 		}
 	case "github":
 		for _, f := range r.Findings {
-			display.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line, githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
+			display.Fprintf(&text, "::%s file=%s,line=%d,title=%s::%s\n", f.Severity, githubProperty(f.File), f.Line,
+				githubProperty("secretmanager lint: "+f.Rule), githubData(f.Message))
 		}
 	default:
 		for _, f := range r.Findings {

@@ -8,14 +8,14 @@ import (
 	"net"
 	"path/filepath"
 
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/display"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-
 	grpcstatus "google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // lossy has the codes after which the kubelet keeps the target directory, so that the driver finds
@@ -25,7 +25,8 @@ var lossy = map[codes.Code]bool{
 	codes.ResourceExhausted: true, codes.Aborted: true,
 }
 
-const emptyVolume = "this error is not final for the kubelet: a pod would start with an empty volume. The provider secretmanager never returns it: check what is between"
+const emptyVolume = "this error is not final for the kubelet: a pod would start with an empty volume. The provider " +
+	"secretmanager never returns it: check what is between"
 
 // callProvider sends the request. Unlike the driver, it does not wait for a missing provider.
 func callProvider(ctx context.Context, socket string, request *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
@@ -39,10 +40,12 @@ func callProvider(ctx context.Context, socket string, request *v1alpha1.MountReq
 		return nil, cli.WithHint(fmt.Errorf("socket %s does not exist", socket),
 			"check that the provider runs, and its --endpoint; on a node the socket is in /etc/kubernetes/secrets-store-csi-providers")
 	case err != nil:
-		return nil, cli.WithHint(fmt.Errorf("connecting to socket %s: %w", socket, err), "check that the provider runs, and the permissions of the socket")
+		return nil, cli.WithHint(fmt.Errorf("connecting to socket %s: %w", socket, err),
+			"check that the provider runs, and the permissions of the socket")
 	}
 	probe.Close()
-	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", socket, err)
 	}

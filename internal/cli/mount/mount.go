@@ -12,12 +12,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 type Options struct {
@@ -67,7 +68,8 @@ shown; they stay in DIR until you delete them.`,
 	f.StringVar(&o.pod, "pod", "", "name of the pod (default that of the token, or else \"mount\")")
 	f.StringVar(&o.podUID, "pod-uid", "", "uid of the pod (default that of the token)")
 	f.StringVar(&o.account, "service-account", "", "service account of the pod (default that of the token)")
-	f.StringToStringVar(&o.attributes, "volume-attribute", nil, "NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
+	f.StringToStringVar(&o.attributes, "volume-attribute", nil,
+		"NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the provider, as the kubelet does")
 	f.StringVarP(&o.output, "output", "o", "", "output `format`: json or yaml, without the content of the files")
 	cli.FixedValues(c, "output", "json", "yaml")
@@ -111,7 +113,8 @@ func (o *Options) write(response *v1alpha1.MountResponse) error {
 		return fmt.Errorf("the provider responded with error code %q and no message: see its log", code)
 	}
 	if response.GetObjectVersion() == nil {
-		return errors.New("the provider responded without object versions, which is an error for the driver: see the provider's log")
+		return errors.New("the provider responded without object versions, which is an error for the driver: see the " +
+			"provider's log")
 	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return fmt.Errorf("making the directory for the files: %w", err)
@@ -129,7 +132,8 @@ func (o *Options) write(response *v1alpha1.MountResponse) error {
 	slices.SortFunc(files, func(a, b *v1alpha1.File) int { return strings.Compare(a.GetPath(), b.GetPath()) })
 	list := []mountedFile{}
 	for _, f := range files {
-		list = append(list, mountedFile{f.GetPath(), fmt.Sprintf("%#o", f.GetMode()), len(f.GetContents()), versions[f.GetPath()]})
+		list = append(list, mountedFile{f.GetPath(), fmt.Sprintf("%#o", f.GetMode()), len(f.GetContents()),
+			versions[f.GetPath()]})
 		delete(versions, f.GetPath())
 	}
 	if err := o.list(list); err != nil {

@@ -10,12 +10,12 @@ import (
 	"os"
 	"strings"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
-	"github.com/secretmanager-io/secretmanager/internal/display"
-
 	corev1 "k8s.io/api/core/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
+
+	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // secretProviderClass has the fields of the driver's API that a request needs.
@@ -39,11 +39,14 @@ func (o *Options) readClass(file string) (secretProviderClass, error) {
 	}
 	switch {
 	case !strings.HasPrefix(class.APIVersion, "secrets-store.csi.x-k8s.io/"):
-		return class, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file, class.APIVersion)
+		return class, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file,
+			class.APIVersion)
 	case class.Metadata.Name == "":
 		return class, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
 	case class.Spec.Provider != classes.Provider:
-		return class, fmt.Errorf("--class: %s: spec.provider is %q: the driver would not call the provider secretmanager", file, class.Spec.Provider)
+		return class,
+			fmt.Errorf("--class: %s: spec.provider is %q: the driver would not call the provider secretmanager", file,
+				class.Spec.Provider)
 	}
 	return class, nil
 }
@@ -58,7 +61,9 @@ func (o *Options) readSecrets(namespace string) (map[string]string, error) {
 		return nil, fmt.Errorf("--secret: %w", err)
 	}
 	if secret.Namespace != "" && secret.Namespace != namespace {
-		return nil, display.Errorf("--secret: Secret %s is in namespace %s and the pod in %s: the kubelet reads it in the pod's namespace only", secret.Name, secret.Namespace, namespace)
+		return nil,
+			display.Errorf("--secret: Secret %s is in namespace %s and the pod in %s: the kubelet reads it in the "+
+				"pod's namespace only", secret.Name, secret.Namespace, namespace)
 	}
 	data := map[string]string{}
 	for name, value := range secret.Data {

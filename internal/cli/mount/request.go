@@ -10,12 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
 	classes "github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
-	"k8s.io/apimachinery/pkg/util/validation"
-	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
 // request returns the request that the driver would send.
@@ -91,11 +92,13 @@ func (o *Options) checkNamespace(namespace string, class secretProviderClass, cl
 		return cli.Usagef("namespace %q: %s", namespace, problems[0])
 	}
 	if in := class.Metadata.Namespace; in != "" && in != namespace {
-		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's namespace only", in, namespace)
+		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's "+
+			"namespace only", in, namespace)
 	}
 	if of := claims.Namespace; of != "" && of != namespace {
 		// Not an error: it is worth trying, as an attacker would.
-		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not send that\n", of, namespace)
+		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not "+
+			"send that\n", of, namespace)
 	}
 	return nil
 }
@@ -130,7 +133,8 @@ func readToken(file string) (serviceAccountToken, podtoken.Claims, error) {
 func (o *Options) checkBound(flag, audience, namespace string, claims podtoken.Claims) {
 	switch {
 	case claims == podtoken.Claims{}:
-		display.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider refuses it\n", flag)
+		display.Fprintf(o.ErrOut, "note: the text in %s is not a Kubernetes service account token: the provider "+
+			"refuses it\n", flag)
 	case claims.Pod == "":
 		account := claims.ServiceAccount
 		if len(validation.IsDNS1123Subdomain(account)) > 0 {
@@ -139,7 +143,9 @@ func (o *Options) checkBound(flag, audience, namespace string, claims podtoken.C
 		if audience != "" {
 			audience = " --audience " + audience
 		}
-		display.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that is bound to an existing pod POD:\n"+
-			"  kubectl create token %s -n %s%s --bound-object-kind Pod --bound-object-name POD\n", flag, account, namespace, audience)
+		display.Fprintf(o.ErrOut, "note: the token in %s is bound to no pod: the provider refuses it. For one that "+
+			"is bound to an existing pod POD:\n"+
+			"  kubectl create token %s -n %s%s --bound-object-kind Pod --bound-object-name POD\n", flag, account,
+			namespace, audience)
 	}
 }

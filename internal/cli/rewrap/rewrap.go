@@ -8,13 +8,14 @@ import (
 	"io"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
 )
 
 type Options struct {
@@ -59,7 +60,8 @@ read on the key and update on rewrap, for --check only read; no cluster is neede
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVarP(&o.files, "filename", "f", nil, "`file` or directory, like an argument; - is standard input (repeatable)")
+	f.StringArrayVarP(&o.files, "filename", "f", nil,
+		"`file` or directory, like an argument; - is standard input (repeatable)")
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "read directories, and those below them")
 	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
 	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: rewrap, and write nothing")
@@ -134,11 +136,13 @@ func (o *Options) Run(ctx context.Context) error {
 			total++
 			from := i.entry.Version()
 			if _, changed := i.file.Texts[i.entry]; !changed {
-				report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.location, from) })
+				report = append(report,
+					func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.location, from) })
 				continue
 			}
 			rewrapped++
-			report = append(report, func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.location, from, latest) })
+			report = append(report,
+				func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.location, from, latest) })
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -153,12 +157,14 @@ func (o *Options) Run(ctx context.Context) error {
 	for _, line := range report {
 		line()
 	}
-	display.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, cli.Plural(total, "entry", "entries"), cli.Plural(len(files), "file", "files"))
+	display.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, cli.Plural(total, "entry", "entries"),
+		cli.Plural(len(files), "file", "files"))
 	return nil
 }
 
 // checkAll lists the entries below the newest version of their key.
-func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]item, order []transit.Key) error {
+func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]item,
+	order []transit.Key) error {
 	var errs []error
 	old, total := 0, 0
 	for _, key := range order {
@@ -173,17 +179,20 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 			case version > info.Latest:
 				errs = append(errs, i.tooNew(key, info.Latest))
 			case version < info.MinDecryptionVersion:
-				errs = append(errs, i.fail(display.Errorf("%w: it has version %d: %s", transit.ErrTooOld, version, tooOldHint(key))))
+				errs = append(errs,
+					i.fail(display.Errorf("%w: it has version %d: %s", transit.ErrTooOld, version, tooOldHint(key))))
 			case version < info.Latest:
 				old++
-				display.Fprintf(o.Out, "%s: line %d: %s: version %d, newest %d\n", i.file.Name, i.entry.Line, i.location, version, info.Latest)
+				display.Fprintf(o.Out, "%s: line %d: %s: version %d, newest %d\n", i.file.Name, i.entry.Line,
+					i.location, version, info.Latest)
 			}
 		}
 	}
 	if old == 0 {
 		return errors.Join(errs...)
 	}
-	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"), total), "run the same command without --check to rewrap them")
+	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"),
+		total), "run the same command without --check to rewrap them")
 	if len(errs) > 0 {
 		return errors.Join(append(errs, err)...)
 	}
@@ -191,7 +200,9 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 }
 
 func (i item) tooNew(key transit.Key, latest int) error {
-	return i.fail(display.Errorf("%w: it has version %d, and the newest of %s is %d: check that this is the right Vault", transit.ErrTooNew, i.entry.Version(), key, latest))
+	return i.fail(
+		display.Errorf("%w: it has version %d, and the newest of %s is %d: check that this is the right Vault",
+			transit.ErrTooNew, i.entry.Version(), key, latest))
 }
 
 func tooOldHint(key transit.Key) string {
@@ -230,7 +241,9 @@ func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item,
 
 func (o *Options) defaultNamespace(f *manifestfile.Editable, s *manifest.Secret) (string, error) {
 	if o.namespace == "" {
-		namespace, err := o.RequireNamespace(display.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line, s.Name, s.Settings.Scope))
+		namespace, err := o.RequireNamespace(
+			display.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line,
+				s.Name, s.Settings.Scope))
 		if err != nil {
 			return "", err
 		}
@@ -268,7 +281,10 @@ func rewrapKey(ctx context.Context, vault *transit.Session, key transit.Key, all
 		i := outdated[n]
 		switch {
 		case errors.Is(r.Err, transit.ErrMismatch):
-			errs = append(errs, i.fail(display.Errorf("%w: it was not encrypted with %s for this location (scope %s): check its namespace, and whether it was copied", r.Err, key, i.secret.Settings.Scope)))
+			errs = append(errs,
+				i.fail(
+					display.Errorf("%w: it was not encrypted with %s for this location (scope %s): check "+
+						"its namespace, and whether it was copied", r.Err, key, i.secret.Settings.Scope)))
 		case errors.Is(r.Err, transit.ErrTooOld):
 			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, tooOldHint(key))))
 		case r.Err != nil:

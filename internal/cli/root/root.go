@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/completion"
 	"github.com/secretmanager-io/secretmanager/internal/cli/doctor"
@@ -20,7 +22,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/verify"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
 )
 
 // Run runs a command line and returns the exit code.
@@ -62,9 +63,11 @@ in the cluster.`,
 	root.SetErr(p.ErrOut)
 	p.KubeFlags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&p.VaultAddress, "vault-addr", "", "address of Vault (default VAULT_ADDR)")
-	root.PersistentFlags().BoolVar(&p.InsecureHTTP, "vault-insecure-http", false, "accept an http address of Vault outside the loopback interface, for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+	root.PersistentFlags().BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,
+		"accept an http address of Vault outside the loopback interface, for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 	for _, verb := range []func(*cli.Factory) *cobra.Command{
-		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand, rewrap.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand, completion.NewCommand,
+		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand,
+		rewrap.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand, completion.NewCommand,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.ProgramName+" ")

@@ -10,13 +10,14 @@ import (
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/options/rotation"
 	"github.com/secretmanager-io/secretmanager/rotator"
-	"github.com/spf13/cobra"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 type Options struct {
@@ -50,7 +51,8 @@ version is retired. The exit code is 0 when every entry has its target version.`
 	}
 	f := c.Flags()
 	o.rotation.AddFlags(f)
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client, the default without a value: report what would be done, and change nothing")
+	f.StringVar(&o.dryRun, "dry-run", "none",
+		"none, or client, the default without a value: report what would be done, and change nothing")
 	f.Lookup("dry-run").NoOptDefVal = "client"
 	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print the whole report")
 	cli.FixedValues(c, "output", "json", "yaml")
@@ -109,7 +111,8 @@ func (o *Options) showProgress() (done func()) {
 	}
 	// With an interval, the library turns the spinner in a goroutine that shares the state of the
 	// bar without a lock.
-	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
+	bar := progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0),
+		progressbar.OptionSetWriter(o.ErrOut), progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true))
 	phase := ""
 	o.rotation.Progress = func(p rotator.Progress) {
@@ -140,7 +143,8 @@ func (o *Options) summary(report *rotator.Report) error {
 		for _, v := range slices.Sorted(maps.Keys(k.Versions)) {
 			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, cli.Plural(k.Versions[v], "entry", "entries")))
 		}
-		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped, k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
+		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped,
+			k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 // retirementErr returns the error of what would break, or of what is unknown.
@@ -22,9 +23,11 @@ func retirementErr(r inventory.Retirement) error {
 	var unknownErr error
 	switch {
 	case unknown > 0:
-		unknownErr = display.Errorf("what would break is unknown: %s could not be read from Vault", cli.Plural(unknown, "key", "keys"))
+		unknownErr = display.Errorf("what would break is unknown: %s could not be read from Vault",
+			cli.Plural(unknown, "key", "keys"))
 	case len(r.Broken) > 0:
-		unknownErr = cli.WithHint(display.Errorf("what would break is unknown: %s broken", cli.Plural(len(r.Broken), "Secret is", "Secrets are")),
+		unknownErr = cli.WithHint(display.Errorf("what would break is unknown: %s broken",
+			cli.Plural(len(r.Broken), "Secret is", "Secrets are")),
 			"fix or delete the Secrets that are broken; secretmanager status -A shows them")
 	}
 	if entries == 0 {
@@ -42,7 +45,8 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 	version := o.retiredVersion()
 	for _, row := range rows {
 		if row.Latest > 0 && version >= row.Latest {
-			return display.Errorf("version %d of %s/%s cannot be retired: the newest version is %d, which is always kept", version, row.Mount, row.Key, row.Latest)
+			return display.Errorf("version %d of %s/%s cannot be retired: the newest version is %d, which "+
+				"is always kept", version, row.Mount, row.Key, row.Latest)
 		}
 	}
 	r := inventory.Retire(rows, version)
@@ -60,7 +64,8 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 				fmt.Fprintln(table, "KEY\tNAMESPACE\tSECRET\tENTRY\tVERSION\tLATEST\tMANAGED-BY")
 				header = true
 			}
-			display.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry, e.Version, k.Latest, e.ManagedBy)
+			display.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%d\t%d\t%s\n", k.Mount, k.Name, e.Namespace, e.Secret, e.Entry,
+				e.Version, k.Latest, e.ManagedBy)
 		}
 	}
 	if err := table.Flush(); err != nil {
@@ -75,7 +80,8 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 			if version > 0 {
 				below = version + 1
 			}
-			display.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name, cli.Plural(k.Entries, "entry", "entries"), cli.Plural(k.Secrets, "Secret", "Secrets"), below)
+			display.Fprintf(o.ErrOut, "%s/%s: nothing of %s in %s is below version %d\n", k.Mount, k.Name,
+				cli.Plural(k.Entries, "entry", "entries"), cli.Plural(k.Secrets, "Secret", "Secrets"), below)
 		}
 	}
 	return retirementErr(r)

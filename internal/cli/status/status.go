@@ -8,10 +8,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
-	"github.com/spf13/cobra"
 )
 
 type Options struct {
@@ -81,9 +82,11 @@ docs/reference/status.md describes the JSON, which is stable.`,
 	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
 	f.BoolVarP(&o.follow, "watch", "w", false, "keep running and show each Secret that changes")
 	f.BoolVar(&o.stale, "stale", false, "show only Secrets that are behind or broken; exit code 3 if there are any")
-	f.StringVar(&o.retired, "if-retired", "", "show what would break if this key `version` and all older ones were retired now; without a version, if all but the newest were")
+	f.StringVar(&o.retired, "if-retired", "",
+		"show what would break if this key `version` and all older ones were retired now; without a version, if all but the newest were")
 	f.Lookup("if-retired").NoOptDefVal = newest
-	f.StringVarP(&o.output, "output", "o", "", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")
+	f.StringVarP(&o.output, "output", "o",
+		"", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")
 	cli.FixedValues(c, "output", "wide", "json", "yaml", "name")
 	return c
 }
@@ -157,7 +160,8 @@ func (o *Options) namespace() (string, error) {
 	case o.retired == "":
 		return o.ClusterNamespace()
 	case *o.KubeFlags.Namespace != "":
-		display.Fprintf(o.ErrOut, "note: only namespace %s is covered, and a key may be in use in other namespaces\n", *o.KubeFlags.Namespace)
+		display.Fprintf(o.ErrOut, "note: only namespace %s is covered, and a key may be in use in other namespaces\n",
+			*o.KubeFlags.Namespace)
 	}
 	return *o.KubeFlags.Namespace, nil
 }
@@ -221,10 +225,12 @@ func (o *Options) staleErr(rows []*inventory.Secret) error {
 	of := cli.Plural(len(rows), "Secret", "Secrets")
 	switch stale := count[inventory.Behind] + count[inventory.Broken]; {
 	case count[inventory.Unknown] > 0:
-		return display.Errorf("the state of %d of %s is unknown: their keys could not be read from Vault", count[inventory.Unknown], of)
+		return display.Errorf("the state of %d of %s is unknown: their keys could not be read from Vault",
+			count[inventory.Unknown], of)
 	case stale > 0:
-		return cli.ToDo(cli.WithHint(display.Errorf("%d behind and %d broken, of %s", count[inventory.Behind], count[inventory.Broken], of),
-			"secretmanager rotate brings those that are behind to the newest version"))
+		return cli.ToDo(
+			cli.WithHint(display.Errorf("%d behind and %d broken, of %s", count[inventory.Behind], count[inventory.Broken], of),
+				"secretmanager rotate brings those that are behind to the newest version"))
 	}
 	display.Fprintf(o.ErrOut, "nothing is behind or broken, of %s\n", of)
 	return nil

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
-	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 // table writes Secrets for people. Its columns keep their width between flushes.
@@ -77,7 +78,8 @@ func (t *table) line(namespace string, columns []string, wide []string, state, c
 }
 
 func (t *table) header() {
-	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "SCOPE", "MANAGED-BY", "REWRAPPED"},
+	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "SCOPE", "MANAGED-BY",
+		"REWRAPPED"},
 		[]string{"MOUNT", "MIN-DECRYPTION"}, "STATE", "")
 }
 
@@ -99,7 +101,8 @@ func (t *table) rewrapped(r *inventory.Secret) string {
 	return "-"
 }
 
-var stateColours = map[inventory.State]string{inventory.Current: cli.Green, inventory.Behind: cli.Yellow, inventory.Broken: cli.Red}
+var stateColours = map[inventory.State]string{inventory.Current: cli.Green, inventory.Behind: cli.Yellow,
+	inventory.Broken: cli.Red}
 
 // number formats a version, which is 0 if it is unknown.
 func number(n int) string {
@@ -117,7 +120,8 @@ func (o *Options) writeTotals(all []*inventory.KeyTotal) error {
 		for _, v := range slices.Sorted(maps.Keys(t.Versions)) {
 			versions = append(versions, fmt.Sprintf("%d: %d", v, t.Versions[v]))
 		}
-		display.Fprintf(table, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", t.Mount, t.Name, number(t.Latest), number(t.MinDecryption),
+		display.Fprintf(table, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", t.Mount, t.Name, number(t.Latest),
+			number(t.MinDecryption),
 			t.Secrets, t.Current, t.Behind, t.Broken, t.Unknown, t.Entries, cmp.Or(strings.Join(versions, ", "), "-"))
 	}
 	return table.Flush()

@@ -7,19 +7,17 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/inventory"
-	"github.com/secretmanager-io/secretmanager/internal/secretlist"
-
 	corev1 "k8s.io/api/core/v1"
-
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
 // keyPoll is the interval at which a watch reads the keys: Vault sends no events, and a rotation
@@ -210,12 +208,14 @@ func (w *watcher) write(r *inventory.Secret) error {
 
 // follow lists and watches one selection until the context ends.
 func follow(ctx context.Context, kube kubernetes.Interface, namespace string, options metav1.ListOptions, store store) {
-	selected := cache.NewFilteredListWatchFromClient(kube.CoreV1().RESTClient(), "secrets", namespace, func(o *metav1.ListOptions) {
-		o.LabelSelector, o.FieldSelector = options.LabelSelector, options.FieldSelector
-	})
+	selected := cache.NewFilteredListWatchFromClient(kube.CoreV1().RESTClient(), "secrets", namespace,
+		func(o *metav1.ListOptions) {
+			o.LabelSelector, o.FieldSelector = options.LabelSelector, options.FieldSelector
+		})
 	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, 30*time.Second) {
 		silent := klog.Logger{} // watch reports errors itself
-		err := cache.NewReflectorWithOptions(selected, &corev1.Secret{}, store, cache.ReflectorOptions{Logger: &silent}).ListAndWatchWithContext(ctx)
+		err := cache.NewReflectorWithOptions(selected, &corev1.Secret{}, store,
+			cache.ReflectorOptions{Logger: &silent}).ListAndWatchWithContext(ctx)
 		if err == nil {
 			pause = time.Second / 2
 			continue // the resource version has expired: list again

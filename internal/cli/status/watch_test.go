@@ -16,19 +16,18 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"k8s.io/client-go/kubernetes"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
-	"k8s.io/client-go/rest"
 )
 
 // fixture is a Vault and an API server.
@@ -151,7 +150,8 @@ func (x *watching) create(name, prefix string, label bool) {
 
 func (x *watching) patch(name, patch string) {
 	x.t.Helper()
-	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Patch(x.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Patch(x.t.Context(), name, types.MergePatchType, []byte(patch),
+		metav1.PatchOptions{}); err != nil {
 		x.t.Fatal(err)
 	}
 }
@@ -346,7 +346,8 @@ func (p *watchProxy) hold() {
 }
 
 func status4xx(code int, reason string) string {
-	return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"%s","reason":"%s","code":%d}`, strings.ToLower(reason), reason, code)
+	return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"%s","reason":"%s","code":%d}`,
+		strings.ToLower(reason), reason, code)
 }
 
 // expire answers each of the two watches once, as an API server does whose window

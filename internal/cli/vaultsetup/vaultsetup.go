@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/transit"
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 type Options struct {
@@ -93,21 +94,30 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "make the changes, and print what was created, changed or kept")
-	f.BoolVar(&o.auditHeaders, "audit-headers", false, "register the request headers by which the audit log tells which pod a request was for, and nothing else")
-	f.BoolVar(&o.perNamespace, "per-namespace", false, "let the service account of that name in each namespace use the key of the namespace's name")
+	f.BoolVar(&o.auditHeaders, "audit-headers", false,
+		"register the request headers by which the audit log tells which pod a request was for, and nothing else")
+	f.BoolVar(&o.perNamespace, "per-namespace", false,
+		"let the service account of that name in each namespace use the key of the namespace's name")
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
 	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
-	f.StringVar(&o.mount, "transit-mount", "", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
+	f.StringVar(&o.mount, "transit-mount",
+		"", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
 	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
-	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
+	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes,
+		"kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
 	f.StringVar(&o.audience, "audience", "vault", "audience that the service-account tokens are made for")
-	f.StringVar(&o.account, "service-account", "", "service account of the pods that read the Secrets, in the namespace of -n (required)")
-	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, or namespaces_SERVICEACCOUNT with --per-namespace)")
-	f.StringVar(&o.author, "author-service-account", "", "NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
+	f.StringVar(&o.account, "service-account", "",
+		"service account of the pods that read the Secrets, in the namespace of -n (required)")
+	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, "+
+		"or namespaces_SERVICEACCOUNT with --per-namespace)")
+	f.StringVar(&o.author, "author-service-account", "",
+		"NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
 	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
-	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator", "NAMESPACE/NAME of the rotator's service account")
-	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator", "role of the rotator, which may be shared by several keys")
+	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator",
+		"NAMESPACE/NAME of the rotator's service account")
+	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator",
+		"role of the rotator, which may be shared by several keys")
 	f.BoolVar(&o.trim, "trim", false, "let the rotator delete versions that were retired long ago")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
 	cli.FixedValues(c, "output", "terraform")
@@ -151,7 +161,8 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 		errs = append(errs, errors.New("--transit-key is required: the name of the transit key"))
 	}
 	if o.account == "" {
-		errs = append(errs, errors.New("--service-account is required: the service account of the pods that read the Secrets"))
+		errs = append(errs,
+			errors.New("--service-account is required: the service account of the pods that read the Secrets"))
 	}
 	account := func(flag, text string) (a vaultsetup.Account) {
 		a, err := vaultsetup.ParseAccount(text)
@@ -220,13 +231,15 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	if o.perNamespace && o.accessor == "" {
 		if setup.Accessor, err = vaultsetup.Accessor(ctx, admin, o.authMount); err != nil {
-			return cli.WithHint(fmt.Errorf("nothing was changed: the policy needs the accessor of auth/%s: %w", o.authMount, err),
+			return cli.WithHint(fmt.Errorf("nothing was changed: the policy needs the accessor of auth/%s: %w",
+				o.authMount, err),
 				"a user who may list the auth mounts can read it (vault auth list); set --auth-accessor")
 		}
 	}
 	changes, err := vaultsetup.Compare(ctx, admin, setup)
 	if err != nil {
-		return cli.WithHint(fmt.Errorf("nothing was changed:\n%w", err), "without --apply the same is printed as commands, for a user who may run them")
+		return cli.WithHint(fmt.Errorf("nothing was changed:\n%w", err),
+			"without --apply the same is printed as commands, for a user who may run them")
 	}
 	if err := o.applyAll(ctx, changes); err != nil {
 		return err
@@ -252,7 +265,8 @@ func (o *Options) runAuditHeaders(ctx context.Context) error {
 	if !errors.Is(err, vaultsetup.ErrDenied) {
 		return err
 	}
-	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): an operator of Vault can run these commands\n", err)
+	display.Fprintf(o.ErrOut, "note: your Vault token may not register audit headers (%v): an operator of Vault "+
+		"can run these commands\n", err)
 	if o.Getenv(api.EnvVaultNamespace) != "" {
 		fmt.Fprintln(o.Out, "unset VAULT_NAMESPACE")
 	}
@@ -268,7 +282,8 @@ func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
 		if accessor := o.findAccessor(ctx); accessor != "" {
 			setup.Accessor = accessor
 		} else {
-			display.Fprintf(o.ErrOut, "note: the accessor of auth/%s could not be read from Vault: replace %s by it, or set --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
+			display.Fprintf(o.ErrOut, "note: the accessor of auth/%s could not be read from Vault: replace %s by it, "+
+				"or set --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
 		}
 	}
 	return setup.WriteCommands(o.Out)
@@ -294,7 +309,8 @@ func (o *Options) findAccessor(ctx context.Context) string {
 
 // printParameters prints the parameters that a SecretProviderClass needs.
 func (o *Options) printParameters(s vaultsetup.Setup) {
-	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s", s.App.RoleName(), s.Key.Name)
+	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s",
+		s.App.RoleName(), s.Key.Name)
 	for _, p := range []struct{ name, value, standard string }{
 		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
 		{"vaultAuthMountPath", s.AuthMount, "kubernetes"},

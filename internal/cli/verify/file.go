@@ -14,13 +14,14 @@ import (
 // addFiles adds the Secrets of manifests. It returns read errors as unread, and an error that ends
 // the command as err.
 func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) (unread, err error) {
-	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive, func(m manifestfile.File) (*lint.File, error) {
-		f, err := lint.Read(m.Name, m.Source)
-		if err != nil {
-			return nil, manifestfile.WithName(m.Name, err)
-		}
-		return f, nil
-	})
+	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive,
+		func(m manifestfile.File) (*lint.File, error) {
+			f, err := lint.Read(m.Name, m.Source)
+			if err != nil {
+				return nil, manifestfile.WithName(m.Name, err)
+			}
+			return f, nil
+		})
 	namespace := "" // of manifests without one; read when first needed
 	for _, f := range files {
 		for _, s := range f.Secrets {
@@ -30,7 +31,8 @@ func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) 
 			scope, _ := ciphertext.ParseScope(s.Meta.Annotations[ciphertext.AnnotationScope])
 			if s.Meta.Namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
 				if namespace == "" {
-					namespace, err = o.RequireNamespace(display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line(), s, scope))
+					namespace, err = o.RequireNamespace(
+						display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line(), s, scope))
 				}
 				if err != nil {
 					return errors.Join(unread, err), nil
@@ -56,7 +58,8 @@ func (o *Options) addFile(ctx context.Context, prover *secretmanager.Verifier, f
 	}
 	o.ofFile[secret] = row
 	if secret.Name == "" {
-		o.take(secretmanager.VerifyResult{Secret: secret, Entries: len(secret.Data), Failed: []secretmanager.EntryError{{Err: errors.New("it has no name, to which its ciphertext is bound")}}})
+		o.take(secretmanager.VerifyResult{Secret: secret, Entries: len(secret.Data),
+			Failed: []secretmanager.EntryError{{Err: errors.New("it has no name, to which its ciphertext is bound")}}})
 		return nil
 	}
 	return prover.Add(ctx, secret)

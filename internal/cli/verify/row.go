@@ -7,12 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/cli-runtime/pkg/printers"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/lint"
-	"k8s.io/cli-runtime/pkg/printers"
 )
 
 // Results of a Secret.
@@ -59,7 +60,8 @@ func (o *Options) take(p secretmanager.VerifyResult) {
 	if set, err := ciphertext.SettingsOf(p.Secret); err == nil && ciphertext.CheckName(set.Key.Name) == nil {
 		row.Key, row.Mount, row.Scope = set.Key.Name, set.Key.Mount, string(set.Scope)
 	}
-	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(p.Secret.Name), p.Entries, resultDecrypts
+	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(
+		p.Secret.Name), p.Entries, resultDecrypts
 	if p.Err != nil {
 		row.Problem, row.Result = p.Err.Error(), resultUnknown
 	}
@@ -121,7 +123,8 @@ func (o *Options) report(readErr error) error {
 			continue
 		}
 		unknown++
-		if !reported[r.Problem] && (readErr == nil || !strings.Contains(readErr.Error(), r.Problem)) { // often the same for many Secrets
+		// often the same for many Secrets
+		if !reported[r.Problem] && (readErr == nil || !strings.Contains(readErr.Error(), r.Problem)) {
 			reported[r.Problem] = true
 			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.describe(0), r.Problem)
 		}
@@ -141,7 +144,8 @@ func (o *Options) report(readErr error) error {
 	case len(o.rows) == 0:
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
 	default:
-		display.Fprintf(o.ErrOut, "verified %s of %s\n", cli.Plural(entries, "entry", "entries"), cli.Plural(len(o.rows), "Secret", "Secrets"))
+		display.Fprintf(o.ErrOut, "verified %s of %s\n", cli.Plural(entries, "entry", "entries"),
+			cli.Plural(len(o.rows), "Secret", "Secrets"))
 	}
 	return nil
 }

@@ -6,16 +6,15 @@ import (
 	"errors"
 
 	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
-	"github.com/spf13/cobra"
-
-	corev1 "k8s.io/api/core/v1"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 type Options struct {
@@ -61,7 +60,8 @@ The exit code is 3 if something fails, and 1 if something is unknown.`,
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
 	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
-	f.StringSliceVarP(&o.files, "filename", "f", nil, "`file` or directory of manifests to read instead of the cluster; - is standard input (repeatable)")
+	f.StringSliceVarP(&o.files, "filename", "f", nil,
+		"`file` or directory of manifests to read instead of the cluster; - is standard input (repeatable)")
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "read the directories of -f, and those below them")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	return c
@@ -126,7 +126,8 @@ func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier
 		return nil, err
 	}
 	if len(names) == 0 {
-		return inventory.EachCiphertext(ctx, kube, namespace, o.selector, func(s *corev1.Secret) error { return prover.Add(ctx, s) })
+		return inventory.EachCiphertext(ctx, kube, namespace, o.selector,
+			func(s *corev1.Secret) error { return prover.Add(ctx, s) })
 	}
 	seen := map[string]bool{}
 	for _, name := range names {

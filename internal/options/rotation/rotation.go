@@ -17,17 +17,24 @@ type Rotation struct {
 
 // AddFlags adds the flags, but those for namespaces and for a dry run.
 func (r *Rotation) AddFlags(f *pflag.FlagSet) {
-	f.StringSliceVar(&r.Keys, "transit-key", nil, "name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
-	f.StringVar(&r.Mount, "transit-mount", "", "only Secrets whose transit engine is mounted at this `path` (default: each Secret's own)")
+	f.StringSliceVar(&r.Keys, "transit-key", nil,
+		"name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
+	f.StringVar(&r.Mount, "transit-mount",
+		"", "only Secrets whose transit engine is mounted at this `path` (default: each Secret's own)")
 	f.StringVarP(&r.Selector, "selector", "l", "", "label `selector` that Secrets must also match")
-	f.StringVar((*string)(&r.Rotate), "rotate", string(rotator.Auto), "`when` keys get a new version: auto (when it is due), always, never")
-	f.DurationVar(&r.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge, "age of the newest version at which a new one is due")
-	f.BoolVar(&r.IncludeManaged, "include-managed", false, "also write Secrets that Argo CD or Flux keep as they are in Git, which are otherwise only reported")
+	f.StringVar((*string)(&r.Rotate), "rotate", string(rotator.Auto),
+		"`when` keys get a new version: auto (when it is due), always, never")
+	f.DurationVar(&r.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge,
+		"age of the newest version at which a new one is due")
+	f.BoolVar(&r.IncludeManaged, "include-managed", false,
+		"also write Secrets that Argo CD or Flux keep as they are in Git, which are otherwise only reported")
 	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
-	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter, "how long a version must have been unused before it is retired")
+	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter,
+		"how long a version must have been unused before it is retired")
 	f.BoolVar(&r.Trim, "trim", false, "delete the versions that have been retired for as long as --retire-after")
 	f.IntVar(&r.Concurrency, "concurrency", rotator.DefaultConcurrency, "`number` of Secrets written at the same time")
-	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace, "`namespace` of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace,
+		"`namespace` of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
 	f.Float32Var(&r.KubeQPS, "kube-qps", 50, "maximum `number` of requests per second to the API server")
 	f.Float64Var(&r.VaultQPS, "vault-qps", 50, "maximum `number` of requests per second to Vault")
 }
