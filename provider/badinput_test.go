@@ -11,9 +11,9 @@ import (
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Texts that no message and no log may have in them.
@@ -36,7 +36,7 @@ var canaries = []string{canaryPlaintext, canaryToken, canaryCiphertext, "Y2FuYXJ
 
 // plainParams are valid parameters for no Vault in particular.
 func plainParams(more ...string) map[string]string {
-	e := &env{namespace: "demo", key: transit.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}
+	e := &env{namespace: "demo", key: ciphertext.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}
 	return merged(e.params(), more...)
 }
 

@@ -44,7 +44,7 @@ var issuer = sync.OnceValue(func() *testenv.JWTIssuer {
 type env struct {
 	vault     *testenv.Vault
 	namespace string
-	key       transit.Key
+	key       ciphertext.Key
 	policy    string
 	jwt       string // of pod app-0 with service account app, audience vault
 
@@ -58,7 +58,7 @@ func newEnv(t testing.TB) *env { return newEnvIn(t, testenv.SharedVault(t)) }
 func newEnvIn(t testing.TB, v *testenv.Vault) *env {
 	t.Helper()
 	name := "ns-" + strings.ToLower(rand.Text()[:10])
-	e := &env{vault: v, namespace: name, key: transit.Key{Mount: "transit", Name: name}, policy: name}
+	e := &env{vault: v, namespace: name, key: ciphertext.Key{Mount: "transit", Name: name}, policy: name}
 	e.write(t, "transit/keys/"+name, map[string]any{"derived": true})
 	e.write(t, "sys/policies/acl/"+name, map[string]any{
 		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, name),
@@ -88,7 +88,7 @@ func (e *env) encrypt(t testing.TB, scope ciphertext.Scope, secret, entry, plain
 	return e.encryptWith(t, e.key, scope.Context(e.namespace, secret, entry), plaintext)
 }
 
-func (e *env) encryptWith(t testing.TB, k transit.Key, context []byte, plaintext string) string {
+func (e *env) encryptWith(t testing.TB, k ciphertext.Key, context []byte, plaintext string) string {
 	t.Helper()
 	client, err := transit.NewClient(transit.Config{Address: e.vault.Address, CACert: e.vault.CAFile})
 	if err != nil {

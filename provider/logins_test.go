@@ -225,7 +225,7 @@ func TestLoginKey(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*input){
-		"key":  func(i *input) { i.r.Key = transit.Key{Mount: "m", Name: "k"} },
+		"key":  func(i *input) { i.r.Key = ciphertext.Key{Mount: "m", Name: "k"} },
 		"file": func(i *input) { i.r.Secret, i.r.target, i.r.className = "s", "/t", "c" },
 	} {
 		if key(change) != first {

@@ -19,7 +19,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/quota"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestVersion(t *testing.T) {
@@ -88,7 +87,7 @@ func TestMountFromKubelet(t *testing.T) {
 func TestScopes(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address)
-	plain := transit.Key{Mount: "transit", Name: e.key.Name + "-plain"}
+	plain := ciphertext.Key{Mount: "transit", Name: e.key.Name + "-plain"}
 	e.write(t, plain.String(), nil)
 	e.write(t, "sys/policies/acl/"+e.policy,
 		map[string]any{"policy": `path "transit/decrypt/` + e.key.Name + `*" { capabilities = ["update"] }`})

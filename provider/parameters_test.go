@@ -32,7 +32,7 @@ func TestParseDefaults(t *testing.T) {
 	want := request{
 		pod: pod{"ns", "p", "u", "sa"}, className: "c", target: "/t",
 		Class: class.Class{
-			Role: "r", Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict,
+			Role: "r", Secret: "s", Key: ciphertext.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict,
 			AuthMount: "k8s", Audience: "aud", VaultNamespace: "team", VaultAddress: "https://vault.example:8200",
 		},
 		attributes: params,

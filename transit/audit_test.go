@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // fullAudit sets every field. A field that is added has to be added here and sent.
@@ -71,7 +72,7 @@ func TestAuditHeaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := Key{Mount: "transit", Name: "app"}
+	k := ciphertext.Key{Mount: "transit", Name: "app"}
 	all := func(ctx context.Context) (requests int) {
 		login := c.NewLoginSource(Login{Namespace: "team", Mount: "jwt", Role: "app",
 			JWT: func() (string, error) { return "jwt", nil }})
@@ -143,7 +144,7 @@ func TestAuditHeadersOfConcurrentRequests(t *testing.T) {
 		done.Go(func() {
 			id := fmt.Sprint("request-", i)
 			ctx := WithAudit(t.Context(), fullAudit(id))
-			if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "app"},
+			if _, err := s.Decrypt(ctx, ciphertext.Key{Mount: "transit", Name: "app"},
 				[]Item{{Data: []byte("vault:v1:" + id)}}); err != nil {
 				t.Error(err)
 			}
@@ -194,7 +195,7 @@ func TestUnsafeAuditValues(t *testing.T) {
 			{Node: value}, {RequestID: value}, {RunID: value}, {Verb: value},
 		} {
 			ctx := WithAudit(t.Context(), a)
-			_, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "app"}, []Item{{Data: []byte("vault:v1:x")}})
+			_, err := s.Decrypt(ctx, ciphertext.Key{Mount: "transit", Name: "app"}, []Item{{Data: []byte("vault:v1:x")}})
 			if err == nil || !strings.Contains(err.Error(), "audit header X-SecretManager-") {
 				t.Errorf("value %q: %v", value, err)
 			} else if len(value) > 3 && strings.Contains(err.Error(), value) {
@@ -210,7 +211,8 @@ func TestUnsafeAuditValues(t *testing.T) {
 		t.Errorf("%d requests were sent", n)
 	}
 	longest := WithAudit(t.Context(), Audit{Secret: strings.Repeat("a", maxAuditValue)})
-	if _, err := s.Decrypt(longest, Key{Mount: "transit", Name: "app"}, []Item{{Data: []byte("vault:v1:x")}}); err != nil {
+	if _, err := s.Decrypt(longest, ciphertext.Key{Mount: "transit", Name: "app"},
+		[]Item{{Data: []byte("vault:v1:x")}}); err != nil {
 		t.Errorf("the longest name: %v", err)
 	}
 }

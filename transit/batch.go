@@ -25,9 +25,6 @@ const (
 // does not, as OpenBao, bisect finds a length that it accepts.
 const maxEncryptItems = 10_000
 
-// Key names a transit key.
-type Key = ciphertext.Key
-
 // Item is what to encrypt (Data is plaintext), decrypt or rewrap (Data is
 // ciphertext). Context is the derivation context before base64, nil for a key
 // that is not derived; either all items of a call have one or none has.
@@ -48,12 +45,12 @@ type Result struct {
 // key, in one request if the server accepts it. The error is an [*Error] that every
 // item would meet, such as a denied request; any other failure is in the Result of
 // its item.
-func (s *Session) Encrypt(ctx context.Context, k Key, items []Item) ([]Result, error) {
+func (s *Session) Encrypt(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
 }
 
 // Decrypt returns the plaintext of each item. Errors are as for [Session.Encrypt].
-func (s *Session) Decrypt(ctx context.Context, k Key, items []Item) ([]Result, error) {
+func (s *Session) Decrypt(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "decrypt", "decrypting", k, items)
 }
 
@@ -61,7 +58,7 @@ func (s *Session) Decrypt(ctx context.Context, k Key, items []Item) ([]Result, e
 // without showing the plaintext to anybody outside of Vault. An item that is at that
 // version already gets a new text all the same, so callers leave such items out.
 // Errors are as for [Session.Encrypt].
-func (s *Session) Rewrap(ctx context.Context, k Key, items []Item) ([]Result, error) {
+func (s *Session) Rewrap(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "rewrap", "rewrapping", k, items)
 }
 
@@ -77,7 +74,7 @@ type batchResult struct {
 	Error      string  `json:"error"`
 }
 
-func (s *Session) batch(ctx context.Context, op, doing string, k Key, items []Item) ([]Result, error) {
+func (s *Session) batch(ctx context.Context, op, doing string, k ciphertext.Key, items []Item) ([]Result, error) {
 	doing += " with " + k.String()
 	fail := func(err error) error { return &Error{Doing: doing, Address: s.client.address, Err: err} }
 	if err := k.Check(); err != nil {
@@ -126,7 +123,7 @@ type batchCall struct {
 	session  *Session
 	op       string
 	doing    string
-	key      Key
+	key      ciphertext.Key
 	failures int // requests that failed because of an item
 }
 

@@ -95,7 +95,7 @@ func TestOddAnswersAreErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fake(t, -1, answer(c.status, c.body))
-			results, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, items)
+			results, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, items)
 			err = firstError(results, err)
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v; want %v", err, c.want)
@@ -128,7 +128,7 @@ func TestLengthOfAnswers(t *testing.T) {
 		items := make([]Item, c.items)
 		items[0].Data = bytes.Repeat([]byte("c"), c.request)
 		s := fake(t, -1, answer(200, strings.Repeat(" ", c.padding)+all))
-		_, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, items)
+		_, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, items)
 		switch {
 		case !c.long && err != nil:
 			t.Errorf("%+v: %v", c, err)
@@ -157,7 +157,7 @@ func TestItemsOfABatchFailOnTheirOwn(t *testing.T) {
 	for _, status := range []int{200, 400} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			s := fake(t, -1, answer(status, body))
-			results, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, make([]Item, 5))
+			results, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, make([]Item, 5))
 			if err != nil || len(results) != 5 {
 				t.Fatalf("%d results, %v", len(results), err)
 			}
@@ -178,7 +178,7 @@ func TestItemsOfABatchFailOnTheirOwn(t *testing.T) {
 
 func TestRewrapRefusesWhatIsNotCiphertext(t *testing.T) {
 	s := fake(t, -1, answer(200, `{"data":{"batch_results":[{"ciphertext":"canary"}]}}`))
-	results, err := s.Rewrap(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{Data: []byte(canaryText)}})
+	results, err := s.Rewrap(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{Data: []byte(canaryText)}})
 	if err != nil || !errors.Is(results[0].Err, ErrNotVault) || !errors.Is(results[0].Err, ciphertext.ErrNotEncrypted) {
 		t.Errorf("got %v, %v", results, err)
 	}
@@ -211,7 +211,7 @@ func TestBatchesStayBelowTheLimits(t *testing.T) {
 				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`,
 					strings.TrimSuffix(strings.Repeat(`{"plaintext":""},`, len(in.Batch)), ","))
 			})
-			results, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, c.items)
+			results, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, c.items)
 			if err != nil || len(results) != len(c.items) || fmt.Sprint(got) != fmt.Sprint(c.want) {
 				t.Errorf("%d results in batches %v, %v; want %v", len(results), got, err, c.want)
 			}
@@ -227,7 +227,7 @@ func TestBisectIsBounded(t *testing.T) {
 		requests++
 		answer(400, `{"errors":["no"]}`)(w, r)
 	})
-	results, err := s.Encrypt(t.Context(), Key{Mount: "transit", Name: "k"}, make([]Item, 5000))
+	results, err := s.Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, make([]Item, 5000))
 	if err != nil || len(results) != 5000 || requests > maxFailures+20 {
 		t.Fatalf("%d results after %d requests, %v", len(results), requests, err)
 	}
@@ -265,7 +265,7 @@ func TestEncryptIsOneRequest(t *testing.T) {
 				fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`,
 					strings.TrimSuffix(strings.Repeat(`{"ciphertext":"`+canaryText+`"},`, len(in.Batch)), ","))
 			})
-			results, err := s.Encrypt(t.Context(), Key{Mount: "transit", Name: "k"}, make([]Item, 250))
+			results, err := s.Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, make([]Item, 250))
 			if (err != nil) != c.fails || fmt.Sprint(got) != fmt.Sprint(c.want) || err == nil && len(results) != 250 {
 				t.Errorf("%d results in batches %v, %v; want %v", len(results), got, err, c.want)
 			}
@@ -275,10 +275,11 @@ func TestEncryptIsOneRequest(t *testing.T) {
 
 func TestMixedContextsAreRefusedBeforeVault(t *testing.T) {
 	s := fake(t, -1, func(http.ResponseWriter, *http.Request) { t.Error("Vault was asked") })
-	if _, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{Context: []byte("a")}, {}}); err == nil {
+	if _, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"},
+		[]Item{{Context: []byte("a")}, {}}); err == nil {
 		t.Error("no error")
 	}
-	for _, k := range []Key{{Mount: "transit", Name: ""}, {Mount: "", Name: "k"},
+	for _, k := range []ciphertext.Key{{Mount: "transit", Name: ""}, {Mount: "", Name: "k"},
 		{Mount: "transit", Name: "../../sys/raw"}, {Mount: "a/../b", Name: "k"}, {Mount: "transit", Name: "a/b"},
 		{Mount: "transit", Name: "k?x=1"}} {
 		if _, err := s.Key(t.Context(), k); err == nil {
@@ -315,7 +316,8 @@ func TestTransientFailuresAreRetried(t *testing.T) {
 				}
 				fmt.Fprint(w, `{"data":{"batch_results":[{"plaintext":""}]}}`)
 			})
-			if _, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}}); err != nil || calls.Load() != 3 {
+			if _, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}}); err != nil ||
+				calls.Load() != 3 {
 				t.Errorf("%v after %d calls", err, calls.Load())
 			}
 		})
@@ -333,7 +335,7 @@ func TestFinalFailuresAreNotRetried(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var calls atomic.Int32
 			s := fake(t, 0, func(w http.ResponseWriter, r *http.Request) { calls.Add(1); c(w, r) })
-			if err := firstError(s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}})); err == nil ||
+			if err := firstError(s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}})); err == nil ||
 				calls.Load() != 1 {
 				t.Errorf("%v after %d calls", err, calls.Load())
 			}
@@ -345,7 +347,7 @@ func TestTheDeadlineEndsRetriesWithVaultsOwnWords(t *testing.T) {
 	s := fake(t, 0, answer(503, `{"errors":["Vault is sealed"]}`))
 	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
 	defer cancel()
-	_, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "k"}, []Item{{}})
+	_, err := s.Decrypt(ctx, ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}})
 	if !errors.Is(err, ErrSealed) || !strings.Contains(err.Error(), "tried ") {
 		t.Errorf("got %v", err)
 	}
@@ -360,7 +362,7 @@ func TestRetryAfterBeyondTheDeadlineFailsAtOnce(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrBusy) ||
+	if _, err := s.Decrypt(ctx, ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrBusy) ||
 		calls.Load() != 1 || ctx.Err() != nil {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
@@ -372,7 +374,7 @@ func TestRotateIsNeverSentTwice(t *testing.T) {
 		calls.Add(1)
 		answer(502, "")(w, nil)
 	})
-	if _, err := s.Rotate(t.Context(), Key{Mount: "transit", Name: "k"}); err == nil || calls.Load() != 1 {
+	if _, err := s.Rotate(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}); err == nil || calls.Load() != 1 {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
 }
@@ -383,7 +385,7 @@ func TestASlowVaultIsATimeout(t *testing.T) {
 	t.Cleanup(func() { close(stop) }) // runs before the server's Close, which waits
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := s.Decrypt(ctx, Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrTimeout) {
+	if _, err := s.Decrypt(ctx, ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}}); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -396,7 +398,7 @@ func TestNobodyListening(t *testing.T) {
 	address := l.Addr().String()
 	l.Close()
 	s := sessionTo(t, "http://"+address, -1)
-	_, err = s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}})
+	_, err = s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}})
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("got %v", err)
 	}
@@ -429,7 +431,7 @@ func TestAnEndedTokenIsReplacedOnce(t *testing.T) {
 			calls.Store(0)
 			s := fake(t, -1, handler(c.valid))
 			s.tokens = s.client.NewLoginSource(login)
-			_, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}})
+			_, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}})
 			if (err == nil) != c.ok || logins.Load() != c.logins || calls.Load() != c.calls {
 				t.Errorf("%v after %d logins and %d calls", err, logins.Load(), calls.Load())
 			}
@@ -558,7 +560,7 @@ func FuzzDecodeBatch(f *testing.F) {
 			code = 200
 		}
 		status, body = code, b
-		results, err := s.Decrypt(t.Context(), Key{Mount: "transit", Name: "k"}, []Item{{}, {}})
+		results, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"}, []Item{{}, {}})
 		if err == nil && len(results) != 2 {
 			t.Errorf("%d results for two items, and no error", len(results))
 		}

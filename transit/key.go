@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // KeyInfo is the state of a transit key.
@@ -46,7 +48,7 @@ type keyAnswer struct {
 }
 
 // Key reads the state of a key. A key that is not there wraps [ErrNotFound].
-func (s *Session) Key(ctx context.Context, k Key) (KeyInfo, error) {
+func (s *Session) Key(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
 	var out keyAnswer
 	doing := "reading " + k.String()
 	if err := s.manage(ctx, k, request{op: OpKeyRead, doing: doing, method: http.MethodGet, out: &out}, ""); err != nil {
@@ -58,7 +60,7 @@ func (s *Session) Key(ctx context.Context, k Key) (KeyInfo, error) {
 // Rotate makes a new version of the key and returns the state after it. It is
 // never sent twice, because twice is one version more: after an error read the
 // key to find out whether it took.
-func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
+func (s *Session) Rotate(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
 	// Vault answers with the key since 1.13, OpenBao with nothing: read it.
 	if err := s.manage(ctx, k, request{op: OpRotate, doing: "rotating " + k.String(), method: http.MethodPost,
 		in: struct{}{}, once: true}, "/rotate"); err != nil {
@@ -71,7 +73,7 @@ func (s *Session) Rotate(ctx context.Context, k Key) (KeyInfo, error) {
 // no longer opens until it is lowered again. The state of the key says whether
 // its min_encryption_version has to rise too, which Vault wants to be no lower
 // unless it is 0.
-func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, now KeyInfo, min int) error {
+func (s *Session) SetMinDecryptionVersion(ctx context.Context, k ciphertext.Key, now KeyInfo, min int) error {
 	config := map[string]int{"min_decryption_version": min}
 	if e := now.MinEncryptionVersion; e > 0 && e < min {
 		config["min_encryption_version"] = min
@@ -85,7 +87,7 @@ func (s *Session) SetMinDecryptionVersion(ctx context.Context, k Key, now KeyInf
 // Trim deletes all versions below min, for good. Vault wants min_decryption_version
 // to be at least min already, and min_encryption_version as well, which is set if
 // it is not (Vault encrypts with the newest version all the same).
-func (s *Session) Trim(ctx context.Context, k Key, now KeyInfo, min int) error {
+func (s *Session) Trim(ctx context.Context, k ciphertext.Key, now KeyInfo, min int) error {
 	if now.MinEncryptionVersion < min {
 		if err := s.manage(ctx, k, request{
 			op:     OpKeyConfig,
@@ -102,7 +104,7 @@ func (s *Session) Trim(ctx context.Context, k Key, now KeyInfo, min int) error {
 	}, "/trim")
 }
 
-func (s *Session) manage(ctx context.Context, k Key, r request, suffix string) error {
+func (s *Session) manage(ctx context.Context, k ciphertext.Key, r request, suffix string) error {
 	if err := k.Check(); err != nil {
 		return &Error{Doing: r.doing, Address: s.client.address, Err: err}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // With one request in 11 days the second is not sent, and that is known at once.
@@ -27,8 +29,8 @@ func TestQPS(t *testing.T) {
 		session := client.Session("", StaticToken("t"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		_, err1 := session.Key(ctx, Key{Mount: "transit", Name: "app"})
-		_, err2 := session.Key(ctx, Key{Mount: "transit", Name: "app"})
+		_, err1 := session.Key(ctx, ciphertext.Key{Mount: "transit", Name: "app"})
+		_, err2 := session.Key(ctx, ciphertext.Key{Mount: "transit", Name: "app"})
 		if err1 != nil || (err2 == nil) != (want == 2) || err2 != nil &&
 			!strings.Contains(err2.Error(), "would exceed context deadline") {
 			t.Errorf("%v a second: %v, %v", qps, err1, err2)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -102,7 +103,7 @@ func TestObserve(t *testing.T) {
 		}, false, []string{"encrypt 200", "encrypt 200"}, nil},
 		{"key", func() error { _, err := root.Key(t.Context(), k); return err }, false, []string{"key_read 200"}, nil},
 		{"key that is not there", func() error {
-			_, err := root.Key(t.Context(), transit.Key{Mount: "transit", Name: "nowhere"})
+			_, err := root.Key(t.Context(), ciphertext.Key{Mount: "transit", Name: "nowhere"})
 			return err
 		}, true, []string{"key_read 404"}, nil},
 		{"rotate", func() error { _, err := root.Rotate(t.Context(), k); return err }, false,
@@ -112,7 +113,7 @@ func TestObserve(t *testing.T) {
 		{"login", func() error { return logIn("app") }, false, []string{"login 200"}, []bool{false}},
 		{"refused login", func() error { return logIn("intruder") }, true, []string{"login 400"}, []bool{true}},
 		{"refused before Vault is asked", func() error {
-			_, err := root.Key(t.Context(), transit.Key{Mount: "..", Name: "x"})
+			_, err := root.Key(t.Context(), ciphertext.Key{Mount: "..", Name: "x"})
 			return err
 		}, true, nil, nil},
 	} {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -28,7 +29,7 @@ func write(t *testing.T, file string, text []byte) string {
 }
 
 // ask reads a key over a connection of its own.
-func ask(t *testing.T, v *testenv.Vault, k transit.Key, c transit.Config) error {
+func ask(t *testing.T, v *testenv.Vault, k ciphertext.Key, c transit.Config) error {
 	t.Helper()
 	c.RetryFor = 10 * time.Second
 	client, err := transit.NewClient(c)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -368,7 +369,7 @@ func TestDeniedWithAnOldToken(t *testing.T) {
 		{"has ended", "t2", 3, 6, false},
 	} {
 		denying = step.denying
-		_, err := c.Session("", source).Key(t.Context(), Key{Mount: "transit", Name: "k"})
+		_, err := c.Session("", source).Key(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"})
 		if errors.Is(err, ErrDenied) != step.denied || (err != nil) != step.denied || logins != step.logins ||
 			requests != step.requests {
 			t.Errorf("%s: %d logins and %d requests, %v", step.name, logins, requests, err)

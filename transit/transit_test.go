@@ -25,13 +25,13 @@ func client(t *testing.T, v *testenv.Vault) (*transit.Client, *transit.Session) 
 }
 
 // newKey makes a transit key named after the test.
-func newKey(t *testing.T, v *testenv.Vault, derived bool) transit.Key {
+func newKey(t *testing.T, v *testenv.Vault, derived bool) ciphertext.Key {
 	t.Helper()
 	name := strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())
 	if _, err := v.Write(t.Context(), "transit/keys/"+name, map[string]any{"derived": derived}); err != nil {
 		t.Fatal(err)
 	}
-	return transit.Key{Mount: "transit", Name: name}
+	return ciphertext.Key{Mount: "transit", Name: name}
 }
 
 // one unpacks the result of a batch of one.
@@ -199,7 +199,7 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 		}
 	})
 	t.Run("no such key", func(t *testing.T) {
-		none := transit.Key{Mount: "transit", Name: "no-such-key"}
+		none := ciphertext.Key{Mount: "transit", Name: "no-such-key"}
 		if _, err := s.Decrypt(t.Context(), none, []transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
 			t.Errorf("decrypt: %v", err)
 		}
@@ -208,7 +208,7 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 		}
 	})
 	t.Run("no such engine", func(t *testing.T) {
-		if _, err := s.Decrypt(t.Context(), transit.Key{Mount: "nowhere", Name: "k"},
+		if _, err := s.Decrypt(t.Context(), ciphertext.Key{Mount: "nowhere", Name: "k"},
 			[]transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
 			t.Errorf("got %v", err)
 		}
@@ -344,7 +344,7 @@ func TestTLSWithAPrivateCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), transit.Key{Mount: "transit", Name: "k"})
+	_, err = c.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), ciphertext.Key{Mount: "transit", Name: "k"})
 	if !errors.Is(err, transit.ErrUnreachable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without its CA: %v", err)
 	}

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -258,7 +259,7 @@ func (w *hostileWorld) encrypt(t *testing.T, namespace, entry, text string) stri
 		t.Fatal(err)
 	}
 	results, err := client.Session("", transit.StaticToken(w.vault.RootToken)).
-		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: namespace},
+		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: namespace},
 			[]transit.Item{{Data: []byte(text), Context: []byte("strict:" + namespace + "/s/" + entry)}})
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -108,7 +109,7 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	made, err := client.Session("", transit.StaticToken(v.RootToken)).
-		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "app"},
+		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "app"},
 			[]transit.Item{{Data: []byte("c4nary"), Context: []byte("strict:demo/s/x")}})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -48,7 +49,7 @@ func TestTLSAndIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	made, err := plain.Session("", transit.StaticToken(v.RootToken)).
-		Encrypt(t.Context(), transit.Key{Mount: "transit", Name: "secured"},
+		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "secured"},
 			[]transit.Item{{Data: []byte("value"), Context: []byte("strict:demo/s/x")}})
 	if err != nil {
 		t.Fatal(err)

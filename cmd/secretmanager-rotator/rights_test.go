@@ -107,7 +107,7 @@ func TestRights(t *testing.T) {
 	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-a")
 	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-b")
 
-	setup := vaultsetup.Setup{Key: transit.Key{Mount: "transit", Name: "rights"}}
+	setup := vaultsetup.Setup{Key: ciphertext.Key{Mount: "transit", Name: "rights"}}
 	if _, err := vault.Write(t.Context(), setup.Key.String(), map[string]any{"derived": true}); err != nil {
 		t.Fatal(err)
 	}

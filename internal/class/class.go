@@ -51,7 +51,7 @@ const MaxParameter = 4 << 10
 type Class struct {
 	Role           string
 	Secret         string // name of the ciphertext Secret
-	Key            transit.Key
+	Key            ciphertext.Key
 	Scope          ciphertext.Scope
 	Objects        []Object // nil: every entry, as a file of its name
 	AuthMount      string
@@ -168,7 +168,7 @@ const (
 // allows, and applies the defaults. The target is the directory of the volume, which counts towards the length of a
 // path; it may be empty.
 func Parse(attributes map[string]string, settings *Settings, target string) (Class, field.ErrorList) {
-	p := &parser{target: target, class: Class{Key: transit.Key{Mount: ciphertext.DefaultTransitMount},
+	p := &parser{target: target, class: Class{Key: ciphertext.Key{Mount: ciphertext.DefaultTransitMount},
 		Scope: ciphertext.Strict}}
 	if settings != nil {
 		s := settings.Normalize()

@@ -14,7 +14,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // valid returns valid parameters with changes, which are given as pairs.
@@ -33,7 +32,7 @@ var settings = Settings{
 }
 
 func TestParse(t *testing.T) {
-	minimal := Class{Role: "r", Secret: "s", Key: transit.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict}
+	minimal := Class{Role: "r", Secret: "s", Key: ciphertext.Key{Mount: "transit", Name: "k"}, Scope: ciphertext.Strict}
 	withDefaults := minimal
 	withDefaults.AuthMount, withDefaults.Audience = DefaultAuthMount, "aud"
 	withDefaults.VaultNamespace, withDefaults.VaultAddress = "team", "https://vault.example:8200"
@@ -43,7 +42,7 @@ func TestParse(t *testing.T) {
 		KubeletPrefix+"new.in.kubernetes", "x",
 		"objects", "- {objectName: a/b, secretKey: c, field: 'd.e', encoding: hex, filePermission: 0400}\n- objectName: f")
 	all := Class{
-		Role: "r", Secret: "s", Key: transit.Key{Mount: "a/b", Name: "k"}, Scope: ciphertext.None,
+		Role: "r", Secret: "s", Key: ciphertext.Key{Mount: "a/b", Name: "k"}, Scope: ciphertext.None,
 		Objects:   []Object{{"a/b", "c", []string{"d", "e"}, Hex, 0o400}, {"f", "f", nil, "", DefaultMode}},
 		AuthMount: "x/y", Audience: "z", VaultNamespace: "n/m", VaultAddress: "https://second.example",
 	}

@@ -12,6 +12,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -256,7 +257,7 @@ var noCiphertext = []transit.Item{{Data: []byte("vault:v1:AAAA")}}
 // mayDecrypt asks Vault to decrypt what is no ciphertext. Asking for the
 // capabilities would be simpler, but the role need not have the default policy, which
 // allows that; those that vault-setup makes do not.
-func (l *login) mayDecrypt(ctx context.Context, k transit.Key) (may bool, words string, err error) {
+func (l *login) mayDecrypt(ctx context.Context, k ciphertext.Key) (may bool, words string, err error) {
 	results, err := l.session.Decrypt(ctx, k, noCiphertext)
 	var e *transit.Error
 	switch {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -17,7 +18,7 @@ const keyReaders = 8
 type KeyReader struct {
 	session *transit.Session // nil: no key can be read
 	note    func(string)     // takes each failure once
-	results map[transit.Key]keyResult
+	results map[ciphertext.Key]keyResult
 	noted   map[string]bool
 }
 
@@ -28,7 +29,7 @@ type keyResult struct {
 
 // NewKeyReader returns a reader whose session may be nil.
 func NewKeyReader(session *transit.Session, note func(string)) *KeyReader {
-	return &KeyReader{session: session, note: note, results: map[transit.Key]keyResult{}, noted: map[string]bool{}}
+	return &KeyReader{session: session, note: note, results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{}}
 }
 
 // Note notes an error, unless it has been noted before.
@@ -40,8 +41,8 @@ func (r *KeyReader) Note(err error) {
 }
 
 // KeysOf returns the keys of Secrets without duplicates.
-func KeysOf(secrets []*Secret) (keys []transit.Key) {
-	known := map[transit.Key]bool{}
+func KeysOf(secrets []*Secret) (keys []ciphertext.Key) {
+	known := map[ciphertext.Key]bool{}
 	for _, s := range secrets {
 		if key := s.TransitKey(); key.Name != "" && !known[key] {
 			known[key] = true
@@ -53,7 +54,7 @@ func KeysOf(secrets []*Secret) (keys []transit.Key) {
 
 // Read reads keys from Vault. It reads one key first, so that a Vault that does not respond
 // costs one timeout and not one for each key.
-func (r *KeyReader) Read(ctx context.Context, keys []transit.Key) {
+func (r *KeyReader) Read(ctx context.Context, keys []ciphertext.Key) {
 	for limit := 1; len(keys) > 0 && r.session != nil; limit = keyReaders {
 		batch := keys[:min(len(keys), limit)]
 		keys = keys[len(batch):]
@@ -88,7 +89,7 @@ func (r keyResult) appliesToAll() bool {
 }
 
 // Latest returns the newest version of a key; known is false if the key has not been read.
-func (r *KeyReader) Latest(key transit.Key) (version int, known bool) {
+func (r *KeyReader) Latest(key ciphertext.Key) (version int, known bool) {
 	result, known := r.results[key]
 	return result.info.Latest, known
 }

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Retirement is what would break if key versions were retired. Its JSON is stable, as that of
@@ -40,7 +40,7 @@ type RetiredEntry struct {
 // before the newest of each key.
 func Retire(secrets []*Secret, version int) Retirement {
 	r := Retirement{Keys: []*RetiredKey{}, Broken: []*Secret{}}
-	keys := map[transit.Key]*RetiredKey{}
+	keys := map[ciphertext.Key]*RetiredKey{}
 	for _, s := range secrets {
 		if s.State == Broken {
 			r.Broken = append(r.Broken, s)

@@ -167,7 +167,7 @@ func Sort(rows []*Secret) {
 }
 
 // TransitKey is the key that a Secret names; its name is empty if it names none.
-func (r *Secret) TransitKey() transit.Key { return transit.Key{Mount: r.Mount, Name: r.Key} }
+func (r *Secret) TransitKey() ciphertext.Key { return ciphertext.Key{Mount: r.Mount, Name: r.Key} }
 
 func (r *Secret) NamespacedName() types.NamespacedName {
 	return types.NamespacedName{Namespace: r.Namespace, Name: r.Name}

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // KeyTotal sums up the Secrets of a key. Its JSON is stable, as that of Secret.
@@ -31,9 +31,9 @@ func Totals(secrets []*Secret) []*KeyTotal {
 	slices.SortFunc(all, func(a, b *KeyTotal) int {
 		return cmp.Or(cmp.Compare(a.Mount, b.Mount), cmp.Compare(a.Name, b.Name))
 	})
-	byKey := map[transit.Key]*KeyTotal{}
+	byKey := map[ciphertext.Key]*KeyTotal{}
 	for _, t := range all {
-		byKey[transit.Key{Mount: t.Mount, Name: t.Name}] = t
+		byKey[ciphertext.Key{Mount: t.Mount, Name: t.Name}] = t
 	}
 	for _, s := range secrets {
 		t := byKey[s.TransitKey()]

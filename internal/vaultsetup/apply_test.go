@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/api"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -50,7 +50,7 @@ func setup(t *testing.T) (*testenv.Vault, *api.Client, Setup) {
 	}
 	name := strings.ToLower(rand.Text()[:10])
 	s := Setup{
-		Key: transit.Key{Mount: "transit", Name: name}, AuthMount: "jwt", AuthType: AuthJWT, Audience: "vault",
+		Key: ciphertext.Key{Mount: "transit", Name: name}, AuthMount: "jwt", AuthType: AuthJWT, Audience: "vault",
 		App:     &Grant{Account: Account{name, "app"}},
 		Author:  &Grant{Account: Account{name, "author"}},
 		Rotator: &Grant{Account: Account{name, "rotator"}, Role: name + "-rotator"},

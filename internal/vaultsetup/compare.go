@@ -8,8 +8,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/api"
-
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Outcome says how something in Vault compares to the setup.
@@ -163,7 +162,7 @@ func (c *comparison) namespaceKeys(ctx context.Context) {
 	}
 	var others []string
 	for _, name := range texts(list.Data["keys"]) {
-		marker := namespaceMarker(transit.Key{Mount: mount, Name: name})
+		marker := namespaceMarker(ciphertext.Key{Mount: mount, Name: name})
 		existing, err := c.v.Logical().ReadWithContext(ctx, "sys/policies/acl/"+marker.Name)
 		if err != nil {
 			c.fail(explain("reading policy "+marker.Name, err))
@@ -178,7 +177,7 @@ func (c *comparison) namespaceKeys(ctx context.Context) {
 			fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name would "+
 				"decrypt with that key. Use another mount with --transit-mount. If a key is a namespace's, restore its policy %s, "+
 				"which vault-setup prints", mount, shorten(others),
-				namespaceMarker(transit.Key{Mount: mount, Name: others[0]}).Name))
+				namespaceMarker(ciphertext.Key{Mount: mount, Name: others[0]}).Name))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The roles of an auth mount and the policies of a Vault are shared by all
@@ -56,7 +55,7 @@ func IsNamespacesMount(mount string) bool {
 
 // ClassRoleName returns the role that a SecretProviderClass of the account names to
 // decrypt with the key, if the role has its default name.
-func ClassRoleName(account Account, key transit.Key) string {
+func ClassRoleName(account Account, key ciphertext.Key) string {
 	if IsNamespacesMount(key.Mount) && key.Name == account.Namespace {
 		return NamespacesRoleName(account.Name)
 	}
@@ -66,7 +65,7 @@ func ClassRoleName(account Account, key transit.Key) string {
 // policyName returns the name of a policy for a key: secretmanager-WHO-KEY, or
 // secretmanager-WHO-MOUNT/KEY for a key that is not in the default mount. A key
 // cannot contain a slash, and who is one word.
-func policyName(who string, key transit.Key) string {
+func policyName(who string, key ciphertext.Key) string {
 	name := key.Name
 	if key.Mount != ciphertext.DefaultTransitMount {
 		name = key.Mount + "/" + name

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // words returns the words of up to n letters of an alphabet.
@@ -59,14 +58,14 @@ func TestNamesAreDistinct(t *testing.T) {
 			continue
 		}
 		for _, name := range append(words("aA-.", 3), mount) {
-			key := transit.Key{Mount: mount, Name: name}
+			key := ciphertext.Key{Mount: mount, Name: name}
 			for _, who := range []string{"app", "author", "rotator", "retire", "trim"} {
 				if checkPart(name) == nil {
 					distinct(policyName(who, key), who+" of "+key.String())
 				}
 			}
 		}
-		s := Setup{Key: transit.Key{Mount: mount}, AuthMount: "kubernetes", PerNamespace: true}
+		s := Setup{Key: ciphertext.Key{Mount: mount}, AuthMount: "kubernetes", PerNamespace: true}
 		distinct(s.appPolicy().Name, "policy of all namespaces for "+mount)
 	}
 	if len(named) < 5000 {
@@ -80,11 +79,11 @@ func TestNames(t *testing.T) {
 		{Account{"demo", "matrix-api"}.RoleName(), "demo-matrix-api"},
 		{Account{"team-a", "matrix"}.RoleName(), "team-a_matrix"},
 		{NamespacesRoleName("app"), "namespaces_app"},
-		{ClassRoleName(Account{"demo", "app"}, transit.Key{Mount: "transit", Name: "demo"}), "demo-app"},
-		{ClassRoleName(Account{"demo", "app"}, transit.Key{Mount: "transit-namespaces", Name: "demo"}), "namespaces_app"},
-		{policyName("app", transit.Key{Mount: "transit", Name: "matrix"}), "secretmanager-app-matrix"},
-		{policyName("app", transit.Key{Mount: "transit", Name: "Matrix"}), "secretmanager-app-~matrix"},
-		{policyName("app", transit.Key{Mount: "teams/a", Name: "matrix"}), "secretmanager-app-teams/a/matrix"},
+		{ClassRoleName(Account{"demo", "app"}, ciphertext.Key{Mount: "transit", Name: "demo"}), "demo-app"},
+		{ClassRoleName(Account{"demo", "app"}, ciphertext.Key{Mount: "transit-namespaces", Name: "demo"}), "namespaces_app"},
+		{policyName("app", ciphertext.Key{Mount: "transit", Name: "matrix"}), "secretmanager-app-matrix"},
+		{policyName("app", ciphertext.Key{Mount: "transit", Name: "Matrix"}), "secretmanager-app-~matrix"},
+		{policyName("app", ciphertext.Key{Mount: "teams/a", Name: "matrix"}), "secretmanager-app-teams/a/matrix"},
 		{NamespacesMount("kubernetes"), "transit-namespaces"},
 		{NamespacesMount("clusters/eu"), "transit-namespaces-clusters/eu"},
 	} {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Policy is a Vault ACL policy.
@@ -124,7 +124,7 @@ func (s Setup) namespacedPolicy() Policy {
 // namespaceMarker is the policy by which a key is known to have been made for the
 // namespace of its name: in a mount that is reserved for such keys, only a setup with
 // PerNamespace has it, and it is written before the key.
-func namespaceMarker(key transit.Key) Policy { return Setup{Key: key}.rotatorPolicy() }
+func namespaceMarker(key ciphertext.Key) Policy { return Setup{Key: key}.rotatorPolicy() }
 
 func (s Setup) authorPolicy() Policy {
 	return s.policy("author", []string{

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 var updateManifests = flag.Bool("update", false, "write manifests/vault instead of comparing with it")
 
 func example() Setup {
 	return Setup{
-		Key:       transit.Key{Mount: "transit", Name: "matrix"},
+		Key:       ciphertext.Key{Mount: "transit", Name: "matrix"},
 		AuthMount: "kubernetes", AuthType: AuthKubernetes, Audience: "vault",
 		App:     &Grant{Account: Account{"demo", "matrix"}},
 		Author:  &Grant{Account: Account{"ci", "deployer"}},

@@ -11,9 +11,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/zclconf/go-cty/cty"
-
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // terraform is what is written, parsed as Terraform does: blocks by kind and labels.
@@ -65,7 +64,7 @@ func TestTerraform(t *testing.T) {
 				s.AuthMount, s.AuthType, s.Audience = authType+"/1.prod", authType, `https://"${x}%{y}`
 				if perNamespace {
 					s.PerNamespace, s.Accessor = true, AccessorPlaceholder
-					s.Key = transit.Key{Mount: NamespacesMount(s.AuthMount), Name: s.App.Account.Namespace}
+					s.Key = ciphertext.Key{Mount: NamespacesMount(s.AuthMount), Name: s.App.Account.Namespace}
 				}
 				if err := s.Check(); err != nil {
 					t.Fatal(err)

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The kinds of auth mount that log a service account in.
@@ -74,7 +73,7 @@ func (g Grant) RoleName() string {
 
 // Setup is everything that one transit key needs.
 type Setup struct {
-	Key       transit.Key
+	Key       ciphertext.Key
 	AuthMount string // path below auth/
 	AuthType  string // AuthKubernetes or AuthJWT
 	Audience  string // that the service-account tokens must be made for; never empty

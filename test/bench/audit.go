@@ -41,7 +41,7 @@ func auditHeaders(ctx context.Context, e *environment, say func(string, ...any))
 		login := client.NewLoginSource(transit.Login{Mount: "jwt", Role: namespace,
 			JWT: func() (string, error) { return p.vault, nil }})
 		results, err := client.Session("", login).
-			Decrypt(transit.WithAudit(ctx, audit), transit.Key{Mount: "transit", Name: namespace}, items)
+			Decrypt(transit.WithAudit(ctx, audit), ciphertext.Key{Mount: "transit", Name: namespace}, items)
 		took := time.Since(began)
 		if err == nil {
 			err = cmp.Or(results[0].Err, v.check(map[string]string{entry: string(results[0].Data)}))

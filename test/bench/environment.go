@@ -146,7 +146,7 @@ func (e *environment) encrypt(ctx context.Context, n int) (*volume, error) {
 			transit.Item{Data: []byte(text), Context: ciphertext.Strict.Context(namespace, v.secret, entry)})
 	}
 	session := client.Session("", transit.StaticToken(e.vault.RootToken))
-	results, err := session.Encrypt(ctx, transit.Key{Mount: "transit", Name: namespace}, items)
+	results, err := session.Encrypt(ctx, ciphertext.Key{Mount: "transit", Name: namespace}, items)
 	if err != nil {
 		return nil, err
 	}

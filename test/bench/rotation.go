@@ -120,7 +120,7 @@ func (b *rotationBench) encrypt(ctx context.Context, first, last int) ([]transit
 			transit.Item{Data: bytes.Repeat([]byte{byte(i)}, 104),
 				Context: ciphertext.Strict.Context(rotationKey, secretName(i), "value")})
 	}
-	results, err := b.session.Encrypt(ctx, transit.Key{Mount: "transit", Name: rotationKey}, items)
+	results, err := b.session.Encrypt(ctx, ciphertext.Key{Mount: "transit", Name: rotationKey}, items)
 	for _, r := range results {
 		err = errors.Join(err, r.Err)
 	}

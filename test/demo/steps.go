@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -44,7 +45,7 @@ spec:
         field: database.password
 `
 
-var key = transit.Key{Mount: "transit", Name: "matrix"}
+var key = ciphertext.Key{Mount: "transit", Name: "matrix"}
 
 func (d *demo) startVault(ctx context.Context) error {
 	d.announce("Start a Vault",

@@ -163,8 +163,8 @@ func (o *Options) Run(ctx context.Context) error {
 }
 
 // checkAll lists the entries below the newest version of their key.
-func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[transit.Key][]item,
-	order []transit.Key) error {
+func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[ciphertext.Key][]item,
+	order []ciphertext.Key) error {
 	var errs []error
 	old, total := 0, 0
 	for _, key := range order {
@@ -199,20 +199,20 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 	return cli.ToDo(err)
 }
 
-func (i item) tooNew(key transit.Key, latest int) error {
+func (i item) tooNew(key ciphertext.Key, latest int) error {
 	return i.fail(
 		display.Errorf("%w: it has version %d, and the newest of %s is %d: check that this is the right Vault",
 			transit.ErrTooNew, i.entry.Version(), key, latest))
 }
 
-func tooOldHint(key transit.Key) string {
+func tooOldHint(key ciphertext.Key) string {
 	return fmt.Sprintf("encrypt the value again, or lower min_decryption_version of %s", key)
 }
 
 // items groups the entries of all files by key; order has the keys as they appear.
-func (o *Options) items(files []*manifestfile.Editable) (map[transit.Key][]item, []transit.Key, error) {
-	items := map[transit.Key][]item{}
-	var order []transit.Key
+func (o *Options) items(files []*manifestfile.Editable) (map[ciphertext.Key][]item, []ciphertext.Key, error) {
+	items := map[ciphertext.Key][]item{}
+	var order []ciphertext.Key
 	var errs []error
 	for _, f := range files {
 		for _, s := range f.Manifest.Secrets {
@@ -254,7 +254,7 @@ func (o *Options) defaultNamespace(f *manifestfile.Editable, s *manifest.Secret)
 
 // rewrapKey rewraps the entries below the newest version of their key, and stores the new
 // ciphertext with their files. The error names every entry that failed.
-func rewrapKey(ctx context.Context, vault *transit.Session, key transit.Key, all []item) (latest int, err error) {
+func rewrapKey(ctx context.Context, vault *transit.Session, key ciphertext.Key, all []item) (latest int, err error) {
 	info, err := vault.Key(ctx, key)
 	if err != nil {
 		return 0, err

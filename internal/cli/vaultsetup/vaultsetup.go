@@ -19,7 +19,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 type Options struct {
@@ -176,7 +175,7 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 		mount = vaultsetup.NamespacesMount(o.authMount)
 	}
 	s := vaultsetup.Setup{
-		Key:       transit.Key{Mount: cmp.Or(o.mount, mount), Name: o.key},
+		Key:       ciphertext.Key{Mount: cmp.Or(o.mount, mount), Name: o.key},
 		AuthMount: o.authMount, AuthType: o.authType, Audience: o.audience,
 		Rotator: &vaultsetup.Grant{Account: account("rotator-service-account", o.rotator), Role: o.rotatorRole},
 		Retire:  o.retire,
