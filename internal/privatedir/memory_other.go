@@ -2,5 +2,5 @@
 
 package privatedir
 
-// inMemory returns false, as it is known only on Linux.
-func inMemory(string) bool { return false }
+// InMemory returns false: only Linux tells.
+func InMemory(string) bool { return false }

@@ -54,7 +54,7 @@ func buildProduct(ctx context.Context, docker *engine.Engine, root string, sourc
 func release(ctx context.Context, root, dist, platforms string) (string, error) {
 	cmd := step.Command(ctx, "go", "run", ".", "-root", root, "-out", dist, "-image-only", "-platforms", platforms,
 		"-version", productVersion, "-commit", "e2e", "-date", "1700000000")
-	cmd.Dir = filepath.Join(root, "release")
+	cmd.Dir = filepath.Join(root, "tools", "release")
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	_, err := step.Run(cmd)
 	return filepath.Join(dist, "secretmanager-image_"+productVersion+".tar"), err
