@@ -36,7 +36,7 @@ test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's aud
 	@go run ./test/programs/cmd/programs vault >/dev/null
 	SECRETMANAGER_AUDIT_MOUNTS=10000 test/with-tmp go test -timeout 20m -count=1 -v -run TestEveryDecryptIsAttributable ./provider
 
-FIPS_TESTS ?= . ./ciphertext ./transit ./provider ./rotator ./exporter ./internal/version ./cmd/...
+FIPS_TESTS ?= . ./ciphertext ./transit ./provider ./rotator ./internal/exporter ./internal/version ./cmd/...
 test-fips: ## the programs and their packages with Go's certified FIPS 140-3 module (FIPS_TESTS=./provider for less)
 	@go run ./test/programs/cmd/programs vault etcd kube-apiserver >/dev/null
 	GOFIPS140=certified CGO_ENABLED=0 test/with-tmp go test -timeout 20m $(FIPS_TESTS)

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -21,14 +22,14 @@ import (
 
 const module = "github.com/secretmanager-io/secretmanager"
 
-// pkg is a package as go list knows it, of what is shipped: no tests.
+// pkg is a package that is shipped, without its tests, as go list prints it.
 type pkg struct {
 	ImportPath string
 	Imports    []string
-	Deps       []string // all, by whatever detour
+	Deps       []string // direct and indirect
 }
 
-// name is the path within the module; that of the root is its own.
+// name returns the path of a package within the module, and "secretmanager" for the root.
 func name(path string) string {
 	if path == module {
 		return "secretmanager"
@@ -69,7 +70,7 @@ func isVerb(name string) bool {
 	return below && verb != "root" && verb != "filesecret"
 }
 
-// node is the name of a package in the picture, where all verbs are one node.
+// node returns the name of a package in the picture, which has one node for all verbs.
 func node(name string) string {
 	if isVerb(name) {
 		return "internal/cli/VERB"
@@ -77,11 +78,34 @@ func node(name string) string {
 	return name
 }
 
-// TestPictureMatchesImports: the arrows in ARCHITECTURE.md are the imports between
-// our packages, no more and no fewer.
+// imports returns the imports between shipped packages, sorted, as "FROM -> TO".
+func imports(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for from, p := range packages(t) {
+		if strings.HasPrefix(from, "test/") {
+			continue
+		}
+		for _, to := range p.Imports {
+			if ours(to) {
+				found = append(found, node(from)+" -> "+node(name(to)))
+			}
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func architecture(t *testing.T) string {
+	t.Helper()
+	return read(t, filepath.Join(root(t), "ARCHITECTURE.md"))
+}
+
+// TestPictureMatchesImports checks that the arrows in ARCHITECTURE.md are exactly the
+// imports between our packages.
 func TestPictureMatchesImports(t *testing.T) {
-	var drawn, there []string
-	for _, b := range pages.Blocks(read(t, filepath.Join(root(t), "ARCHITECTURE.md"))) {
+	var drawn []string
+	for _, b := range pages.Blocks(architecture(t)) {
 		if b.Kind != "mermaid" {
 			continue
 		}
@@ -89,32 +113,80 @@ func TestPictureMatchesImports(t *testing.T) {
 			drawn = append(drawn, m[1]+" -> "+m[2])
 		}
 	}
-	for from, p := range packages(t) {
-		if strings.HasPrefix(from, "test/") {
-			continue
-		}
-		for _, to := range p.Imports {
-			if ours(to) {
-				there = append(there, node(from)+" -> "+node(name(to)))
-			}
-		}
-	}
 	slices.Sort(drawn)
-	slices.Sort(there)
-	there = slices.Compact(there)
-	if diff := cmp.Diff(there, drawn); diff != "" {
+	if diff := cmp.Diff(imports(t), drawn); diff != "" {
 		t.Errorf("ARCHITECTURE.md (-imports +picture):\n%s", diff)
 	}
 }
 
-// TestImportRules has the rules of ARCHITECTURE.md about indirect imports. depguard has
-// the others: .golangci.yml.
+var code = regexp.MustCompile("`([^`]+)`")
+
+// TestImportsAreExplained checks that each import is in exactly one row of the table
+// in ARCHITECTURE.md, and that each row has a reason.
+func TestImportsAreExplained(t *testing.T) {
+	var explained []string
+	for _, row := range rows(part(t, architecture(t), "Why each import exists")) {
+		if len(row) != 3 || row[2] == "" {
+			t.Errorf("row without imported package, importers or reason: %q", row)
+			continue
+		}
+		for _, from := range code.FindAllStringSubmatch(row[1], -1) {
+			explained = append(explained, from[1]+" -> "+strings.Trim(row[0], "`"))
+		}
+	}
+	slices.Sort(explained)
+	if diff := cmp.Diff(imports(t), explained); diff != "" {
+		t.Errorf("ARCHITECTURE.md (-imports +explained):\n%s", diff)
+	}
+}
+
+// TestLayers checks that each package has a layer in ARCHITECTURE.md, and that no
+// package imports one of a higher layer.
+func TestLayers(t *testing.T) {
+	layers, layer := map[string]int{}, 0
+	for _, row := range rows(part(t, architecture(t), "The packages")) {
+		if row[0] != "" {
+			layer++
+		}
+		for _, m := range code.FindAllStringSubmatch(row[1], -1) {
+			layers[strings.TrimSuffix(m[1], "/")] = layer
+		}
+	}
+	layerOf := func(name string) int {
+		for path := name; ; path = path[:strings.LastIndex(path, "/")] {
+			if n := layers[path]; n > 0 {
+				return n
+			}
+			if !strings.Contains(path, "/") {
+				t.Errorf("%s has no layer", name)
+				return 0
+			}
+		}
+	}
+	for _, arrow := range imports(t) {
+		from, to, _ := strings.Cut(arrow, " -> ")
+		if layerOf(from) < layerOf(to) {
+			t.Errorf("%s imports %s, which is in a higher layer", from, to)
+		}
+	}
+	for name := range packages(t) {
+		if !strings.HasPrefix(name, "test/") {
+			layerOf(name)
+		}
+	}
+	if layer < 4 {
+		t.Errorf("found only %d layers", layer)
+	}
+}
+
+// TestImportRules checks the rules of ARCHITECTURE.md about indirect imports. depguard
+// checks the others: .golangci.yml.
 func TestImportRules(t *testing.T) {
 	all := packages(t)
 	need := func(names ...string) {
 		for _, n := range names {
 			if all[n].ImportPath == "" {
-				t.Fatalf("there is no package %s: the rule about it is no rule", n)
+				t.Fatalf("package %s of a rule does not exist", n)
 			}
 		}
 	}
@@ -135,7 +207,7 @@ func TestImportRules(t *testing.T) {
 
 	never("provider", below(module+"/rotator"))
 	never("rotator", below(module+"/provider"))
-	// Neither a program that reads its secrets nor the library links what rotates.
+	// Neither the library nor a program that reads its secrets links the rotator.
 	never("secretmanager", below(module+"/rotator"))
 	never("examples/decrypt", below(module+"/rotator"))
 	verbs := 0
@@ -146,7 +218,7 @@ func TestImportRules(t *testing.T) {
 		}
 	}
 	if verbs < 10 {
-		t.Errorf("only %d verbs were found", verbs)
+		t.Errorf("found only %d verbs", verbs)
 	}
 	for from, p := range all {
 		if strings.HasPrefix(from, "test/") {
@@ -181,8 +253,8 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
-// TestOneConstructorForHTTPServers: what serves HTTP in a program that is shipped has the
-// bounds of internal/httpserver.
+// TestOneConstructorForHTTPServers checks that only internal/httpserver, which bounds
+// what clients can cost, serves HTTP in the programs.
 func TestOneConstructorForHTTPServers(t *testing.T) {
 	servers := []string{"Server", "Serve", "ServeTLS", "ListenAndServe", "ListenAndServeTLS"}
 	found := map[string]bool{}
@@ -208,7 +280,7 @@ func TestOneConstructorForHTTPServers(t *testing.T) {
 			}
 		}
 		if imported == "." {
-			t.Errorf("%s imports net/http without a name, so its servers cannot be seen", path)
+			t.Errorf("%s imports net/http as ., which hides servers from this test", path)
 		}
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains(servers, s.Sel.Name) {
@@ -224,20 +296,54 @@ func TestOneConstructorForHTTPServers(t *testing.T) {
 	}
 }
 
-// TestFilesNamedInTheArchitecture: the files that the page sends people to are there.
+// TestFilesNamedInTheArchitecture checks that the files that the page names exist.
 func TestFilesNamedInTheArchitecture(t *testing.T) {
-	there := map[string]bool{}
+	existing := map[string]bool{}
 	for _, file := range files(t, ".go") {
-		there[filepath.Base(file)] = true
+		existing[filepath.Base(file)] = true
 	}
-	names := regexp.MustCompile("`(\\w+\\.go)`").
-		FindAllStringSubmatch(read(t, filepath.Join(root(t), "ARCHITECTURE.md")), -1)
+	names := regexp.MustCompile("`(\\w+\\.go)`").FindAllStringSubmatch(architecture(t), -1)
 	for _, m := range names {
-		if !there[m[1]] {
-			t.Errorf("there is no file %s", m[1])
+		if !existing[m[1]] {
+			t.Errorf("file %s does not exist", m[1])
 		}
 	}
 	if len(names) < 10 {
-		t.Errorf("only %d names were found", len(names))
+		t.Errorf("found only %d names", len(names))
+	}
+}
+
+// TestDirectoriesInContributing checks that the table of directories in CONTRIBUTING.md
+// has every directory of the repository, and only those.
+func TestDirectoriesInContributing(t *testing.T) {
+	top := root(t)
+	listed := map[string]bool{}
+	for _, row := range rows(part(t, read(t, filepath.Join(top, "CONTRIBUTING.md")), "Where things are")) {
+		for _, m := range code.FindAllStringSubmatch(row[0], -1) {
+			dir := strings.TrimSuffix(m[1], "/")
+			if dir == "*.go" {
+				continue
+			}
+			listed[dir] = true
+			if info, err := os.Stat(filepath.Join(top, dir)); err != nil || !info.IsDir() {
+				t.Errorf("CONTRIBUTING.md lists %s, which is not a directory", dir)
+			}
+		}
+	}
+	// The first level, and the second where the table has rows of the second level.
+	for _, pattern := range []string{"[a-z]*", "internal/*", "test/*", "tools/*", "charts/*"} {
+		found, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			name, _ := filepath.Rel(top, path)
+			name = filepath.ToSlash(name)
+			split := slices.Contains([]string{"internal", "test", "tools", "charts", "bin", "dist", "dist-fips"}, name)
+			if info, err := os.Stat(path); err != nil || !info.IsDir() || split || listed[name] {
+				continue
+			}
+			t.Errorf("the table in CONTRIBUTING.md has no row for %s", name)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,6 +131,21 @@ func TestLinksInThePages(t *testing.T) {
 	}
 	if anchored < 3 {
 		t.Errorf("only %d links to headings were found", anchored)
+	}
+}
+
+// TestGlossary checks that the terms are sorted, and that each links to its explanation.
+func TestGlossary(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, filepath.Join(root(t), "docs", "glossary.md")), "\n\n")
+	var terms []string
+	for _, row := range rows(table) {
+		terms = append(terms, strings.ToLower(strings.ReplaceAll(row[0], "`", "")))
+		if len(row) != 2 || !link.MatchString(row[1]) {
+			t.Errorf("term without a link to its explanation: %q", row)
+		}
+	}
+	if !slices.IsSorted(terms) || len(terms) < 30 {
+		t.Errorf("the terms are not sorted, or too few: %q", terms)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 
 var namedTest = regexp.MustCompile("\\[`((?:Test|Fuzz|Benchmark)\\w+)`\\]\\(([^)#]+)\\)")
 
-// TestTestsNamedInThePages: a test that a page names is in the file that it links to.
+// TestTestsNamedInThePages checks that a test that a page names is in the file that the
+// page links to.
 func TestTestsNamedInThePages(t *testing.T) {
 	n := 0
 	for _, page := range files(t, ".md") {
@@ -25,20 +26,20 @@ func TestTestsNamedInThePages(t *testing.T) {
 		}
 	}
 	if n < 40 {
-		t.Errorf("only %d names of tests were found", n)
+		t.Errorf("found only %d names of tests", n)
 	}
 }
 
 // noTest matches the statement that a threat has no test.
 var noTest = regexp.MustCompile(`\bthere is no test\b`)
 
-// TestThreatModelIsProved: every attack of docs/threat-model.md has a test behind it,
-// or the frank word that there is none, and the page knows those that it has to.
-func TestThreatModelIsProved(t *testing.T) {
+// TestThreatModelNamesTests checks that every attack of docs/threat-model.md names a test or
+// states that there is none, and that the page has the attacks that it must have.
+func TestThreatModelNamesTests(t *testing.T) {
 	attacks := subsections(t, "Attacks")
 	for title, text := range attacks {
 		if !namedTest.MatchString(text) && !noTest.MatchString(strings.Join(strings.Fields(text), " ")) {
-			t.Errorf("%s: neither a test nor a word that there is none", title)
+			t.Errorf("%s: names no test, and does not state that there is none", title)
 		}
 	}
 	for _, title := range []string{
@@ -46,7 +47,7 @@ func TestThreatModelIsProved(t *testing.T) {
 		"Node root", "Vault down", "Replay of old ciphertext", "Log and backup leaks",
 	} {
 		if _, ok := attacks[title]; !ok {
-			t.Errorf("the page says nothing of: %s", title)
+			t.Errorf("the page has no section %q", title)
 		}
 	}
 }
@@ -66,7 +67,7 @@ func TestThreatModelHasSTRIDE(t *testing.T) {
 			found = found || strings.Contains(title, words)
 		}
 		if !found {
-			t.Errorf("no trust boundary is about: %s", words)
+			t.Errorf("no trust boundary has %q in its title", words)
 		}
 	}
 	for title, text := range boundaries {
@@ -74,33 +75,33 @@ func TestThreatModelHasSTRIDE(t *testing.T) {
 		for _, row := range rows(text) {
 			categories[row[0]] = true
 			if len(row) != 5 || slices.Contains(row, "") {
-				t.Errorf("%s: a row without category, threat, control, what remains or tests: %q", title, row)
+				t.Errorf("%s: row without category, threat, control, what remains or tests: %q", title, row)
 				continue
 			}
 			if !namedTest.MatchString(row[4]) && !noTest.MatchString(row[4]) && !link.MatchString(row[4]) {
-				t.Errorf("%s: neither a test nor a word that there is none: %q", title, row)
+				t.Errorf("%s: names no test, and does not state that there is none: %q", title, row)
 			}
 		}
 		for _, category := range strings.Split("STRIDE", "") {
 			if !categories[category] {
-				t.Errorf("%s: no row for %s of STRIDE", title, category)
+				t.Errorf("%s: no row for category %s of STRIDE", title, category)
 			}
 		}
 	}
 }
 
-// TestThreatModelHasFindings: each finding has a row with its control and its test.
+// TestThreatModelHasFindings checks that each finding has a row with its control and its test.
 func TestThreatModelHasFindings(t *testing.T) {
 	findings := rows(section(t, "Attacks found by testing"))
 	var ids []string
 	for _, row := range findings {
 		ids = append(ids, row[0])
 		if len(row) != 5 || slices.Contains(row, "") {
-			t.Errorf("a row without finding, attack, control, what remains or tests: %q", row)
+			t.Errorf("row without finding, attack, control, what remains or tests: %q", row)
 			continue
 		}
 		if !namedTest.MatchString(row[4]) {
-			t.Errorf("%s: no test is named: %q", row[0], row[4])
+			t.Errorf("%s: names no test: %q", row[0], row[4])
 		}
 	}
 	want := strings.Fields("H1 H2 H3 H4 H5 H6 M6 M7 M8 M9 M10 L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13")
@@ -112,9 +113,15 @@ func TestThreatModelHasFindings(t *testing.T) {
 // section returns the text of a section of the threat model.
 func section(t *testing.T, title string) string {
 	t.Helper()
-	_, text, found := strings.Cut(read(t, filepath.Join(root(t), "docs", "threat-model.md")), "\n## "+title+"\n")
+	return part(t, read(t, filepath.Join(root(t), "docs", "threat-model.md")), title)
+}
+
+// part returns the text of a section of a page.
+func part(t *testing.T, page, title string) string {
+	t.Helper()
+	_, text, found := strings.Cut(page, "\n## "+title+"\n")
 	if !found {
-		t.Fatalf("docs/threat-model.md has no section %q", title)
+		t.Fatalf("the page has no section %q", title)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
 	return text
@@ -131,7 +138,7 @@ func subsections(t *testing.T, title string) map[string]string {
 	return found
 }
 
-// rows returns the cells of the tables in the text, without their headings.
+// rows returns the cells of the tables in a text, without the headings.
 func rows(text string) (found [][]string) {
 	heading := true
 	for line := range strings.Lines(text) {
