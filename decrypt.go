@@ -91,5 +91,5 @@ func itemsOf(secret *corev1.Secret, settings ciphertext.Settings, entries []stri
 
 // explain adds what to do to the error of an entry that does not decrypt.
 func explain(secret *corev1.Secret, settings ciphertext.Settings, entry string, err error) error {
-	return transit.ExplainItem(err, settings, display.Line(settings.Scope.Place(secret.Namespace, secret.Name, entry)))
+	return transit.ExplainItem(err, settings, display.Line(settings.Scope.Describe(secret.Namespace, secret.Name, entry)))
 }

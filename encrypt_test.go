@@ -81,7 +81,7 @@ func TestEncryptRefuses(t *testing.T) {
 			[]string{`"_app" cannot be the value of the label secretmanager.io/transit-key`}},
 		"mount": {func(s *secretmanager.Spec) { s.Settings.Key.Mount = "a//b" }, []string{`transit mount: "a//b"`}},
 		"scope": {func(s *secretmanager.Spec) { s.Settings.Scope = "srtict" },
-			[]string{`unknown scope "srtict": it is one of strict, namespace, cluster, none`}},
+			[]string{`unknown scope "srtict": must be strict, namespace, cluster or none`}},
 		"strict without namespace": {
 			func(s *secretmanager.Spec) { s.Namespace = "" },
 			[]string{"no namespace: scope strict binds ciphertext to one"},

@@ -1,18 +1,18 @@
-// Package ciphertext knows what a ciphertext Secret looks like and what binds
-// it to its place. It does no I/O and talks to nobody.
+// Package ciphertext defines the format of a ciphertext Secret and what binds its
+// entries to their location. It does no I/O.
 //
-// A ciphertext Secret is a Kubernetes Secret of type [Type] whose every data
-// value, an entry, is one text made by HashiCorp Vault's transit engine, such
-// as "vault:v3:uK4s…". The number after the v is the version of the key that
-// made it: that prefix, and nothing else, says what has still to be rewrapped.
-// Labels and annotations name the key ([LabelTransitKey]), the engine's mount
+// A ciphertext Secret is a Kubernetes Secret of type [Type]. Each value of its data,
+// an entry, is one ciphertext of HashiCorp Vault's transit engine, such as
+// "vault:v3:uK4s…". The number after the v is the version of the key that made it:
+// this prefix alone determines which entries have to be rewrapped. Labels and
+// annotations name the key ([LabelTransitKey]), the engine's mount
 // ([AnnotationTransitMount]) and the [Scope].
 //
-// The scope is what keeps an author in one namespace from copying ciphertext
-// out of another: the key is a derived one, and the context from which Vault
-// derives the actual key is the place that the ciphertext belongs to. Moved
-// elsewhere it no longer opens, because the reader computes the context from
-// where it found the ciphertext, not from what the ciphertext says of itself.
+// The scope prevents an author in one namespace from copying ciphertext out of
+// another. The key is a derived key, and the context from which Vault derives the
+// actual key is the location that the ciphertext belongs to. A ciphertext that was
+// moved does not decrypt, because the reader computes the context from the location
+// where it found the ciphertext.
 package ciphertext
 
 import (
@@ -24,51 +24,52 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Type is the type of a ciphertext Secret. A Secret of another type with
-// transit ciphertext in it may take part by its labels alone.
+// Type is the type of a ciphertext Secret. A Secret of another type is a ciphertext
+// Secret if it has [LabelTransitKey].
 const Type corev1.SecretType = "secretmanager.io/ciphertext"
 
 const (
-	// Prefix is what the names of all labels and annotations begin with, and the
-	// type too: a text without it is no manifest of a ciphertext Secret.
+	// Prefix begins the names of all labels and annotations, and the type. A text
+	// without it is not the manifest of a ciphertext Secret.
 	Prefix = "secretmanager.io/"
 	// LabelTransitKey names the transit key. The rotator finds Secrets by it.
 	LabelTransitKey = "secretmanager.io/transit-key"
-	// LabelKeyVersion is a hint for people (kubectl get secret -L …): the oldest
-	// version of the key among the entries. Nothing is decided by it.
+	// LabelKeyVersion is the oldest key version among the entries. It is for people
+	// (kubectl get secret -L …); no program decides by it.
 	LabelKeyVersion = "secretmanager.io/key-version"
-	// AnnotationTransitMount is the path of the transit engine; without it
+	// AnnotationTransitMount is the path of the transit engine. The default is
 	// DefaultTransitMount.
 	AnnotationTransitMount = "secretmanager.io/transit-mount"
-	// AnnotationScope is the Scope; without it Strict.
+	// AnnotationScope is the Scope. The default is Strict.
 	AnnotationScope = "secretmanager.io/scope"
 
 	// AnnotationRewrapped is the oldest key version among the entries when the
-	// rotator last wrote the Secret. An entry below it was put back since, from a
-	// manifest or a backup: neither has this annotation, and to apply a manifest
-	// again leaves it.
+	// rotator last wrote the Secret. An older entry was reverted since, from a
+	// manifest or a backup: neither has this annotation, and applying a manifest
+	// keeps it.
 	AnnotationRewrapped = "secretmanager.io/rewrapped"
 
 	// AnnotationLastApplied is where kubectl apply keeps a copy of the manifest
-	// it applied. On a Secret that once held plaintext it still does.
+	// that it applied. If that held plaintext, the annotation does too.
 	AnnotationLastApplied = corev1.LastAppliedConfigAnnotation
 
-	// DefaultTransitMount is where Vault's transit engine is mounted unless told.
+	// DefaultTransitMount is the default path of Vault's transit engine.
 	DefaultTransitMount = "transit"
 )
 
-// MaxSecretSize is how many bytes all values of a Secret may hold together,
-// enforced by the API server.
+// MaxSecretSize is the limit of the API server for the sum of all values of a Secret,
+// in bytes.
 const MaxSecretSize = corev1.MaxSecretSize
 
-// Settings is what the metadata of a ciphertext Secret says about how it was made.
+// Settings are the key and the scope that the entries of a ciphertext Secret were
+// encrypted with.
 type Settings struct {
 	Key   Key
 	Scope Scope
 }
 
 // SettingsOf reads the settings from the labels and annotations of a Secret.
-// The error names every one that is missing or malformed.
+// The error names each that is missing or malformed.
 func SettingsOf(s *corev1.Secret) (Settings, error) {
 	var errs []error
 	set := Settings{Key: Key{Mount: DefaultTransitMount, Name: s.Labels[LabelTransitKey]}, Scope: Strict}
@@ -91,9 +92,9 @@ func SettingsOf(s *corev1.Secret) (Settings, error) {
 	return set, errors.Join(errs...)
 }
 
-// Apply writes the settings, the type and the version hint to a Secret. Other
-// labels and annotations stay. The type is set only where there is none yet,
-// since Kubernetes does not let it change.
+// Apply writes the settings, the type and [LabelKeyVersion] to a Secret. Other
+// labels and annotations stay. An existing type stays too, since it is immutable in
+// Kubernetes.
 func (set Settings) Apply(s *corev1.Secret) {
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
@@ -114,8 +115,8 @@ func (set Settings) Apply(s *corev1.Secret) {
 	}
 }
 
-// Versions returns the oldest and the newest key version among the entries; ok
-// is false when there is no well-formed entry at all.
+// Versions returns the oldest and the newest key version among the entries. It skips
+// malformed entries; ok is false if no entry is well-formed.
 func Versions(data map[string][]byte) (oldest, newest int, ok bool) {
 	for _, text := range data {
 		v, err := Version(text)
@@ -130,9 +131,9 @@ func Versions(data map[string][]byte) (oldest, newest int, ok bool) {
 	return oldest, newest, ok
 }
 
-// Validate reports everything that keeps the Secret from being a well-formed
-// ciphertext Secret, joined, in the order of its entries. It never repeats a
-// value: where there is no ciphertext there may be plaintext.
+// Validate reports whether the Secret is a well-formed ciphertext Secret. The error
+// joins all problems, in the order of the entries. It never contains a value: what is
+// not ciphertext may be plaintext.
 func Validate(s *corev1.Secret) error {
 	var errs []error
 	if _, err := SettingsOf(s); err != nil {
@@ -149,12 +150,12 @@ func Validate(s *corev1.Secret) error {
 		}
 	}
 	if size > MaxSecretSize {
-		errs = append(errs, fmt.Errorf("its values are %d bytes together, and Kubernetes takes %d", size, MaxSecretSize))
+		errs = append(errs, fmt.Errorf("its values have %d bytes in total, and Kubernetes accepts %d", size, MaxSecretSize))
 	}
 	return errors.Join(errs...)
 }
 
-// Entries returns the names of the entries in order.
+// Entries returns the sorted names of the entries.
 func Entries(data map[string][]byte) []string {
 	names := make([]string, 0, len(data))
 	for name := range data {
@@ -164,9 +165,9 @@ func Entries(data map[string][]byte) []string {
 	return names
 }
 
-// CheckPath reports whether s can stand for a key or a mount in a Vault path:
-// not empty, printable, no "..", "//" or slash at an end, and nothing that
-// would end the path early.
+// CheckPath reports whether s may be used in a Vault path, such as for a mount: at most
+// 512 printable ASCII characters, no "..", "//" or slash at an end, and no character
+// that would end the path.
 func CheckPath(s string) error {
 	switch {
 	case s == "":
@@ -189,8 +190,8 @@ func CheckPath(s string) error {
 	return nil
 }
 
-// CheckName reports whether s can stand for the name of a key or a role: a
-// path of one part.
+// CheckName reports whether s may be the name of a key or a role: a path of one part,
+// see [CheckPath].
 func CheckName(s string) error {
 	if strings.Contains(s, "/") {
 		return fmt.Errorf("%q has a slash in it", s)

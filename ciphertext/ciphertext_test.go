@@ -37,8 +37,8 @@ func TestVersion(t *testing.T) {
 		"not base64":            {[]byte("vault:v1:s3cr3t-p4ssw0rd!"), 0, ErrMalformed},
 		"line feed at the end":  {append(text("1", 40), '\n'), 0, ErrMalformed},
 		"line feed within":      {[]byte("vault:v1:AAAA\n" + strings.Repeat("A", 56)), 0, ErrMalformed},
-		"stray bits at the end": {[]byte("vault:v1:" + strings.Repeat("A", 54) + "/=="), 0, ErrMalformed},
-		"cut short":             {text("1", overhead-1), 0, ErrMalformed},
+		"nonzero padding bits":  {[]byte("vault:v1:" + strings.Repeat("A", 54) + "/=="), 0, ErrMalformed},
+		"truncated":             {text("1", overhead-1), 0, ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Version(c.text)
@@ -46,7 +46,7 @@ func TestVersion(t *testing.T) {
 				t.Errorf("Version = %d, %v; want %d, %v", got, err, c.want, c.err)
 			}
 			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
-				t.Errorf("the error repeats the text: %v", err)
+				t.Errorf("error contains the text: %v", err)
 			}
 		})
 	}
@@ -62,7 +62,7 @@ func FuzzVersion(f *testing.F) {
 			t.Errorf("Version = %d, %v", v, err)
 		}
 		if err == nil && len(in) > Size(len(in)) {
-			t.Errorf("Size is below the length of real ciphertext")
+			t.Errorf("Size(%d) = %d is less than the length of a ciphertext of more bytes", len(in), Size(len(in)))
 		}
 	})
 }
@@ -70,7 +70,7 @@ func FuzzVersion(f *testing.F) {
 func TestSizeBoundsEveryCiphertext(t *testing.T) {
 	for n := range 200 {
 		if got := len(text("999999", n+overhead)); got > Size(n) {
-			t.Errorf("%d bytes of plaintext make %d of ciphertext, and Size says %d", n, got, Size(n))
+			t.Errorf("ciphertext of %d bytes has %d, Size returns %d", n, got, Size(n))
 		}
 	}
 }
@@ -88,7 +88,7 @@ func TestContext(t *testing.T) {
 	}
 	defer func() {
 		if recover() == nil {
-			t.Error("a scope that was never parsed gave a context")
+			t.Error("Context of an invalid scope did not panic")
 		}
 	}()
 	Scope("").Context("demo", "matrix", "token")
@@ -108,7 +108,7 @@ func TestParseScope(t *testing.T) {
 	}
 }
 
-func TestSettingsSurviveTheirWayThroughASecret(t *testing.T) {
+func TestSettingsApplyRoundTrip(t *testing.T) {
 	want := Settings{Key: Key{Mount: "team/transit", Name: "matrix"}, Scope: Namespace}
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "matrix", LabelKeyVersion: "1"}},
@@ -126,10 +126,10 @@ func TestSettingsSurviveTheirWayThroughASecret(t *testing.T) {
 	if s.Type != Type {
 		t.Errorf("type %q", s.Type)
 	}
-	adopted := &corev1.Secret{Type: corev1.SecretTypeOpaque}
-	want.Apply(adopted)
-	if adopted.Type != corev1.SecretTypeOpaque {
-		t.Error("Apply changed a type, which Kubernetes refuses")
+	opaque := &corev1.Secret{Type: corev1.SecretTypeOpaque}
+	want.Apply(opaque)
+	if opaque.Type != corev1.SecretTypeOpaque {
+		t.Error("Apply changed an existing type")
 	}
 }
 
@@ -139,25 +139,25 @@ func TestSettingsOfReportsAllProblems(t *testing.T) {
 	}})
 	for _, want := range []string{LabelTransitKey, AnnotationTransitMount, AnnotationScope} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("no word of %s in: %v", want, err)
+			t.Errorf("%s is not in: %v", want, err)
 		}
 	}
 }
 
 func TestValidate(t *testing.T) {
-	labelled := metav1.ObjectMeta{Labels: map[string]string{LabelTransitKey: "matrix"}}
+	labeled := metav1.ObjectMeta{Labels: map[string]string{LabelTransitKey: "matrix"}}
 	for name, c := range map[string]struct {
 		secret corev1.Secret
 		want   []string
 	}{
-		"good":       {corev1.Secret{ObjectMeta: labelled, Data: map[string][]byte{"a": text("1", 40)}}, nil},
-		"no entries": {corev1.Secret{ObjectMeta: labelled}, []string{"no entries"}},
+		"good":       {corev1.Secret{ObjectMeta: labeled, Data: map[string][]byte{"a": text("1", 40)}}, nil},
+		"no entries": {corev1.Secret{ObjectMeta: labeled}, []string{"no entries"}},
 		"everything at once": {
 			corev1.Secret{Data: map[string][]byte{"a": []byte("s3cr3t"), "b": nil, "c": text("0", 40), "d": text("1", 40)}},
 			[]string{LabelTransitKey, `entry "a"`, `entry "b"`, `entry "c"`},
 		},
 		"too large": {
-			corev1.Secret{ObjectMeta: labelled, Data: map[string][]byte{"a": text("1", 600_000), "b": text("1", 600_000)}},
+			corev1.Secret{ObjectMeta: labeled, Data: map[string][]byte{"a": text("1", 600_000), "b": text("1", 600_000)}},
 			[]string{"1048576"},
 		},
 	} {
@@ -168,11 +168,11 @@ func TestValidate(t *testing.T) {
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("no word of %q in: %v", want, err)
+					t.Errorf("%q is not in: %v", want, err)
 				}
 			}
 			if err != nil && (strings.Contains(err.Error(), "s3cr3t") || strings.Contains(err.Error(), `"d"`)) {
-				t.Errorf("the error says too much: %v", err)
+				t.Errorf("error contains a value or a valid entry: %v", err)
 			}
 		})
 	}
@@ -187,10 +187,10 @@ func TestCheckPath(t *testing.T) {
 	for _, bad := range []string{"", "/transit", "transit/", "a//b", "a/../b", "..", ".", "a b", "a?b", "a#b", "a%2fb",
 		"a\nb", "ä", strings.Repeat("a", 513)} {
 		if CheckPath(bad) == nil {
-			t.Errorf("CheckPath(%q) has no objection", bad)
+			t.Errorf("CheckPath(%q) = nil", bad)
 		}
 	}
 	if CheckName("a/b") == nil {
-		t.Error(`CheckName("a/b") has no objection`)
+		t.Error(`CheckName("a/b") = nil`)
 	}
 }

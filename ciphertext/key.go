@@ -14,7 +14,8 @@ type Key struct {
 // String returns the key as Vault's paths have it, such as "transit/keys/app".
 func (k Key) String() string { return k.Mount + "/keys/" + k.Name }
 
-// Check reports everything that keeps the key from being a part of a Vault path.
+// Check reports whether mount and name may be used in a Vault path. The error joins all
+// problems.
 func (k Key) Check() error {
 	var errs []error
 	if err := CheckPath(k.Mount); err != nil {

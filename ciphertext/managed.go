@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What GitOps tools mark the objects with that they apply.
+// Annotations and labels that GitOps tools set on the objects that they apply.
 const (
 	argoTracking = "argocd.argoproj.io/tracking-id" // APPLICATION:GROUP/KIND:NAMESPACE/NAME
 	argoInstance = "argocd.argoproj.io/instance"
@@ -16,12 +16,12 @@ const (
 	fluxHelm      = "helm.toolkit.fluxcd.io/"
 )
 
-// ManagedBy returns which GitOps tool keeps the Secret as it is in Git, such as
-// "Argo CD application shop" or "Flux Kustomization flux-system/shop"; empty for
-// none. What is written to such a Secret the tool will sooner or later undo.
+// ManagedBy returns the GitOps tool that manages the Secret, such as "Argo CD
+// application shop" or "Flux Kustomization flux-system/shop", or an empty string. The
+// tool reverts other changes of such a Secret to what is in Git.
 //
-// Argo CD can be told to track by the label app.kubernetes.io/instance. That is
-// no sign of it: every Helm chart sets it too.
+// Argo CD can also track objects by the label app.kubernetes.io/instance. ManagedBy
+// ignores that label, since every Helm chart sets it.
 func ManagedBy(s *corev1.Secret) string {
 	if id, ok := s.Annotations[argoTracking]; ok {
 		app, _, _ := strings.Cut(id, ":")
@@ -38,8 +38,8 @@ func ManagedBy(s *corev1.Secret) string {
 	return ""
 }
 
-// printable is for what an annotation says, which may be anything, on a line of a
-// log or a terminal.
+// printable replaces characters that must not appear in a log or on a terminal. An
+// annotation may have any value.
 func printable(r rune) rune {
 	if !unicode.IsPrint(r) {
 		return unicode.ReplacementChar

@@ -114,7 +114,7 @@ func (r *request) entryFailure(entry, from string, err error) *failure.Error {
 	case errors.Is(err, transit.ErrMismatch):
 		location := fmt.Sprintf("with scope %s", r.Scope)
 		if r.Scope != ciphertext.None && r.Scope != ciphertext.Cluster {
-			location = fmt.Sprintf("as %s:%s", r.Scope, r.Scope.Place(r.pod.namespace, r.Secret, entry))
+			location = fmt.Sprintf("as %s:%s", r.Scope, r.Scope.Describe(r.pod.namespace, r.Secret, entry))
 		}
 		check := "where the value was encrypted (label " + ciphertext.LabelTransitKey + " and annotation " +
 			ciphertext.AnnotationScope +

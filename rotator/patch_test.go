@@ -239,7 +239,7 @@ func TestOneBadEntryDoesNotStopTheOthers(t *testing.T) {
 	}
 	want := []struct{ place, reason string }{
 		{"copied/bad", "may have been copied from elsewhere"},
-		{"cut/bad", "cut short"},
+		{"cut/bad", "is truncated"},
 		{"fixed/bad", "immutable: delete it and create it again"},
 		{"future/bad", "has key version 7, and the newest of transit/keys/" + w.key + " is 2"},
 		{"hollow", "has no entries"},

@@ -54,7 +54,7 @@ func (p part) items() []transit.Item {
 }
 
 func (p part) explain(entry string, err error) error {
-	return transit.ExplainItem(err, p.set, p.set.Scope.Place(p.secret.Namespace, p.secret.Name, entry))
+	return transit.ExplainItem(err, p.set, p.set.Scope.Describe(p.secret.Namespace, p.secret.Name, entry))
 }
 
 func (p part) ref(i int) entryRef {

@@ -320,5 +320,5 @@ func bound(scope ciphertext.Scope, secret *corev1.Secret) string {
 	if scope == ciphertext.Strict {
 		return secret.Namespace + "/" + secret.Name + " and their entry"
 	}
-	return scope.Place(secret.Namespace, secret.Name, "")
+	return scope.Describe(secret.Namespace, secret.Name, "")
 }

@@ -230,7 +230,7 @@ func (o *Options) items(files []*manifestfile.Editable) (map[ciphertext.Key][]it
 			}
 			for _, e := range s.Entries {
 				items[key] = append(items[key], item{
-					file: f, secret: s, entry: e, location: ciphertext.Strict.Place(namespace, s.Name, e.Name),
+					file: f, secret: s, entry: e, location: ciphertext.Strict.Describe(namespace, s.Name, e.Name),
 					item: transit.Item{Data: e.Text, Context: s.Settings.Scope.Context(namespace, s.Name, e.Name)},
 				})
 			}
