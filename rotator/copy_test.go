@@ -11,8 +11,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// TestCopiesAreRewrapped checks the table in docs/rotation.md: which stolen copies a
-// run rewraps, so that they outlive the versions that are retired.
+// TestCopiesAreRewrapped checks the table in docs/rotation.md: which stolen copies a run
+// rewraps, so that retirement does not end them.
 func TestCopiesAreRewrapped(t *testing.T) {
 	const old, rewrapped = 1, 2
 	for scope, want := range map[ciphertext.Scope]map[string]int{
@@ -22,23 +22,24 @@ func TestCopiesAreRewrapped(t *testing.T) {
 		ciphertext.None:      {"original": rewrapped, "same namespace": rewrapped, "other namespace": rewrapped},
 	} {
 		t.Run(string(scope), func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			if scope == ciphertext.None {
-				w.key += "-underived"
-				w.newKey(w.key, false)
+				f.Key += "-underived"
+				f.CreateKey(f.Key, false)
 			}
-			other := w.ns + "-thief"
-			w.namespace(other)
-			original := w.seal(w.ns, "original", map[string]string{"e": "x"}, scoped(scope))
-			places := map[string][2]string{
-				"original": {w.ns, "original"}, "same namespace": {w.ns, "copy"}, "other namespace": {other, "original"},
+			other := f.Namespace + "-thief"
+			f.CreateNamespace(other)
+			original := f.encrypt(f.Namespace, "original", map[string]string{"e": "x"}, scoped(scope))
+			locations := map[string][2]string{
+				"original": {f.Namespace, "original"}, "same namespace": {f.Namespace, "copy"},
+				"other namespace": {other, "original"},
 			}
-			for _, place := range places {
+			for _, location := range locations {
 				s := original.DeepCopy()
-				s.Namespace, s.Name = place[0], place[1]
-				w.store(s)
+				s.Namespace, s.Name = location[0], location[1]
+				f.CreateSecret(s)
 			}
-			w.rotateKey()
+			f.RotateKey()
 
 			refused := 0
 			for version := range maps.Values(want) {
@@ -46,16 +47,16 @@ func TestCopiesAreRewrapped(t *testing.T) {
 					refused++
 				}
 			}
-			report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options())
+			report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options())
 			if (refused > 0) != errors.Is(err, rotator.ErrIncomplete) || refused == 0 && err != nil {
-				t.Errorf("%d copies to refuse, and the run says: %v", refused, err)
+				t.Errorf("%d copies cannot be rewrapped, error: %v", refused, err)
 			}
-			if k := only(t, report); k.LeftCount != refused {
-				t.Errorf("%d entries are reported, want %d: %v", k.LeftCount, refused, k.Left)
+			if k := onlyKey(t, report); k.Unresolved.Count != refused {
+				t.Errorf("%d entries are unresolved, want %d: %v", k.Unresolved.Count, refused, k.Unresolved.Items)
 			}
 			got := map[string]int{}
-			for name, place := range places {
-				got[name] = versions(t, w.get(place[0], place[1]))["e"]
+			for name, location := range locations {
+				got[name] = versions(t, f.GetSecret(location[0], location[1]))["e"]
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("versions, -want +got:\n%s", diff)

@@ -28,7 +28,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// A kill ends a run at the nth request of a step, which is an index of steps.
+// A kill ends a run at the nth request of a step, an index of steps.
 type kill struct {
 	Step int
 	Nth  int64
@@ -36,31 +36,30 @@ type kill struct {
 
 func (k kill) String() string { return fmt.Sprintf("request %d, %s", k.Nth, steps[k.Step]) }
 
-// victim is what a run needs that is to be killed, in this process or another.
-type victim struct {
+// childRun configures a run that is killed, in this process or in a child process.
+type childRun struct {
 	Vault, Token string // address and token
 	Kubeconfig   string
 	Key, State   string // names of the transit key and of the state's namespace
-	Retire       bool   // at once, and trim
+	Retire       bool   // retire and trim without waiting
 	Kill         kill
 }
 
-func (v victim) options() rotator.Options {
+func (v childRun) options() rotator.Options {
 	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire,
 		RetireAfter: time.Nanosecond}
 }
 
-// victimVariable has a victim as JSON in the environment of the process that is
-// killed for it.
-const victimVariable = "ROTATOR_TEST_VICTIM"
+// childVariable is the environment variable with the childRun of a child process, as JSON.
+const childVariable = "ROTATOR_TEST_CHILD"
 
-// runVictim is the other process: this test program once more, see TestMain.
-func runVictim(text string) {
+// runChild is the main function of the child process; see TestMain.
+func runChild(text string) {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	var v victim
+	var v childRun
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		fail(err)
 	}
@@ -73,7 +72,7 @@ func runVictim(text string) {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 			fail(err)
 		}
-		select {} // until it takes effect
+		select {} // until the signal arrives
 	}}
 	config.Wrap(g.wrap)
 	server, err1 := g.vault(v.Vault)
@@ -91,198 +90,198 @@ func runVictim(text string) {
 	}
 }
 
-// killProcess makes the run in another process and says whether it was killed;
-// if it was not, it had come to its end.
-func (w *world) killProcess(v victim) bool {
-	w.t.Helper()
+// killProcess executes the run in a child process. It reports whether the run was killed
+// before its end.
+func (f *testFixture) killProcess(v childRun) bool {
+	f.T.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
-	cmd := exec.CommandContext(w.t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), victimVariable+"="+string(text))
+	cmd := exec.CommandContext(f.T.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	output, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
-		w.outlast(v)
+		f.expireLease(v)
 		return true
 	}
 	if err != nil {
-		w.t.Fatalf("the run that was to be killed at %s: %v\n%s", v.Kill, err, output)
+		f.T.Fatalf("run to kill at %s: %v\n%s", v.Kill, err, output)
 	}
 	return false
 }
 
 var errKilled = errors.New("killed")
 
-// killInside makes the run in this process. From the step on none of its
-// requests gets out, and what it waits for does not come.
-func (w *world) killInside(v victim) bool {
-	w.t.Helper()
-	ctx, cancel := context.WithCancel(w.t.Context())
+// killInside executes the run in this process. From the step on its requests fail and
+// its context is canceled.
+func (f *testFixture) killInside(v childRun) bool {
+	f.T.Helper()
+	ctx, cancel := context.WithCancel(f.T.Context())
 	defer cancel()
 	g := &trigger{step: steps[v.Kill.Step], nth: v.Kill.Nth}
 	g.do = func() {
 		g.dead.Store(true)
 		cancel()
 	}
-	config := rest.CopyConfig(w.api.Config)
+	config := rest.CopyConfig(f.API.Config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.Wrap(g.wrap)
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	server, err := g.vault(v.Vault)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	defer server.Close()
-	_, err = rotator.RunInside(ctx, w.session(server.URL, v.Token), kube, v.options(),
+	_, err = rotator.RunInside(ctx, f.Session(server.URL, v.Token), kube, v.options(),
 		rotator.Inside{RetryFor: time.Nanosecond})
 	if !g.dead.Load() && err != nil {
-		w.t.Fatalf("the run that was to be killed at %s: %v", v.Kill, err)
+		f.T.Fatalf("run to kill at %s: %v", v.Kill, err)
 	}
 	if !g.dead.Load() {
 		return false
 	}
-	w.outlast(v)
+	f.expireLease(v)
 	return true
 }
 
-// outlast ends the two minutes for which the Lease of a run that was killed keeps
-// others away; that it does, and that one is taken over, has tests of its own.
-func (w *world) outlast(v victim) {
-	w.t.Helper()
-	_, err := w.kube.CoordinationV1().Leases(v.State).
-		Patch(w.t.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`),
+// expireLease frees the Lease of a killed run, which otherwise takes two minutes. Other
+// tests cover its expiry.
+func (f *testFixture) expireLease(v childRun) {
+	f.T.Helper()
+	_, err := f.Kube.CoordinationV1().Leases(v.State).
+		Patch(f.T.Context(), rotator.StateName, types.MergePatchType, []byte(`{"spec":{"holderIdentity":null}}`),
 			metav1.PatchOptions{})
 	if err != nil {
-		w.t.Fatalf("the Lease of a run that was killed at %s: %v", v.Kill, err)
+		f.T.Fatalf("Lease of the run killed at %s: %v", v.Kill, err)
 	}
 }
 
-// agedKey replaces the world's key by one whose only version was made so long
-// ago: Vault restores it from a backup that says so.
-func (w *world) agedKey(age time.Duration) {
-	w.t.Helper()
-	ctx, path := w.t.Context(), "transit/keys/"+w.key
-	w.write(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true})
-	answer, err := w.vault.Read(ctx, "transit/backup/"+w.key)
+// ageKey relocations the fixture's key by one whose only version has the age, by restoring
+// it from a changed backup.
+func (f *testFixture) ageKey(age time.Duration) {
+	f.T.Helper()
+	ctx, path := f.T.Context(), "transit/keys/"+f.Key
+	f.Write(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true})
+	answer, err := f.Vault.Read(ctx, "transit/backup/"+f.Key)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	text, err := base64.StdEncoding.DecodeString(answer["backup"].(string))
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	var backup map[string]any
 	if err := json.Unmarshal(text, &backup); err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	made := time.Now().Add(-age)
 	version := backup["policy"].(map[string]any)["keys"].(map[string]any)["1"].(map[string]any)
 	version["time"], version["creation_time"] = made.Format(time.RFC3339Nano), made.Unix()
 	if text, err = json.Marshal(backup); err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
-	w.write("transit/restore/"+w.key, map[string]any{"backup": base64.StdEncoding.EncodeToString(text), "force": true})
-	if got := w.keyInfo().Age(time.Now()); got < age {
-		w.t.Fatalf("the key is %s old, want %s", got, age)
-	}
-}
-
-// killable is a run that may also retire, of a key that is due for a new version.
-func (w *world) killable(k kill) victim {
-	return victim{
-		Vault:      w.vault.Address,
-		Token:      w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config", "transit/keys/"+w.key+"/trim")...),
-		Kubeconfig: w.api.Kubeconfig,
-		Key:        w.key, State: w.ns, Kill: k,
+	f.Write("transit/restore/"+f.Key, map[string]any{"backup": base64.StdEncoding.EncodeToString(text), "force": true})
+	if got := f.KeyInfo().Age(time.Now()); got < age {
+		f.T.Fatalf("the key is %s old, want %s", got, age)
 	}
 }
 
-// finish makes the run that comes after those that were killed, and checks that
-// nothing was lost: all is at version 2 and holds what it held.
-func (w *world) finish(v victim, plain map[string]map[string]string) {
-	w.t.Helper()
-	report, err := rotator.Run(w.t.Context(), w.session(v.Vault, v.Token), w.kube, v.options())
+// killable returns a run whose token also allows to retire and trim.
+func (f *testFixture) killable(k kill) childRun {
+	return childRun{
+		Vault:      f.Vault.Address,
+		Token:      f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config", "transit/keys/"+f.Key+"/trim")...),
+		Kubeconfig: f.API.Kubeconfig,
+		Key:        f.Key, State: f.Namespace, Kill: k,
+	}
+}
+
+// finish executes the run after the killed ones, and checks that every entry is at
+// version 2 and decrypts to its value.
+func (f *testFixture) finish(v childRun, plain map[string]map[string]string) {
+	f.T.Helper()
+	report, err := rotator.Run(f.T.Context(), f.Session(v.Vault, v.Token), f.Kube, v.options())
 	if err != nil {
-		w.t.Fatalf("the next run: %v", err)
+		f.T.Fatalf("the next run: %v", err)
 	}
-	if k := only(w.t, report); k.Target != 2 || k.LeftCount != 0 || k.Pending != 0 {
-		w.t.Errorf("the next run: %+v", k)
+	if k := onlyKey(f.T, report); k.Target != 2 || k.Unresolved.Count != 0 || k.Pending != 0 {
+		f.T.Errorf("the next run: %+v", k)
 	}
-	if latest := w.keyInfo().Latest; latest != 2 {
-		w.t.Errorf("the key is at version %d: it should have been rotated once", latest)
+	if latest := f.KeyInfo().Latest; latest != 2 {
+		f.T.Errorf("the key is at version %d, want one rotation", latest)
 	}
-	w.intact(plain, 2)
+	f.checkIntact(plain, 2)
 }
 
-// intact checks that the Secrets hold what they should, at one version.
-func (w *world) intact(plain map[string]map[string]string, version int) {
-	w.t.Helper()
+// checkIntact checks that the Secrets decrypt to the values, all at one version.
+func (f *testFixture) checkIntact(plain map[string]map[string]string, version int) {
+	f.T.Helper()
 	var items []transit.Item
-	var places, want []string
+	var locations, want []string
 	seen := 0
-	for id, s := range w.all() {
+	for id, s := range f.all() {
 		if plain[id] == nil {
 			continue
 		}
 		seen++
 		set, err := ciphertext.SettingsOf(s)
 		if err != nil {
-			w.t.Fatalf("%s: %v", id, err)
+			f.T.Fatalf("%s: %v", id, err)
 		}
 		if hint := s.Labels[ciphertext.LabelKeyVersion]; hint != fmt.Sprint(version) {
-			w.t.Errorf("the hint of %s is %q, want %d", id, hint, version)
+			f.T.Errorf("the hint of %s is %q, want %d", id, hint, version)
 		}
 		if len(s.Data) != len(plain[id]) {
-			w.t.Errorf("%s has %d entries, want %d", id, len(s.Data), len(plain[id]))
+			f.T.Errorf("%s has %d entries, want %d", id, len(s.Data), len(plain[id]))
 		}
-		for entry, v := range versions(w.t, s) {
+		for entry, v := range versions(f.T, s) {
 			if v != version {
-				w.t.Errorf("%s/%s is at version %d", id, entry, v)
+				f.T.Errorf("%s/%s is at version %d", id, entry, v)
 			}
 			items = append(items, transit.Item{Data: s.Data[entry], Context: set.Scope.Context(s.Namespace, s.Name, entry)})
-			places, want = append(places, id+"/"+entry), append(want, plain[id][entry])
+			locations, want = append(locations, id+"/"+entry), append(want, plain[id][entry])
 		}
 	}
 	if seen != len(plain) {
-		w.t.Errorf("%d Secrets are there, want %d", seen, len(plain))
+		f.T.Errorf("%d Secrets, want %d", seen, len(plain))
 	}
-	results, err := w.root.Decrypt(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key}, items)
+	results, err := f.Root.Decrypt(f.T.Context(), ciphertext.Key{Mount: "transit", Name: f.Key}, items)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	for i, r := range results {
 		if r.Err != nil || string(r.Data) != want[i] {
-			w.t.Errorf("%s does not open to what it held (%v)", places[i], r.Err)
+			f.T.Errorf("%s does not decrypt to its value (%v)", locations[i], r.Err)
 		}
 	}
 }
 
-// TestKilledAtEachStep kills a run, by SIGKILL as a process and inside of this
-// one, at every step that there is; the next one does the rest.
+// TestKilledAtEachStep kills a run at every step, once as a child process with SIGKILL
+// and once in this process. The next run completes the work.
 func TestKilledAtEachStep(t *testing.T) {
-	for way, killed := range map[string]func(*world, victim) bool{"process": (*world).killProcess,
-		"inside": (*world).killInside} {
+	for where, killRun := range map[string]func(*testFixture, childRun) bool{"process": (*testFixture).killProcess,
+		"inside": (*testFixture).killInside} {
 		for i, step := range steps {
-			t.Run(way+"/"+step.String(), func(t *testing.T) {
-				w := newWorld(t)
-				w.agedKey(48 * time.Hour)
-				plain := w.populate(4)
-				v := w.killable(kill{i, 1})
+			t.Run(where+"/"+step.String(), func(t *testing.T) {
+				f := newFixture(t)
+				f.ageKey(48 * time.Hour)
+				plain := f.populate(4)
+				v := f.killable(kill{i, 1})
 				v.Retire = true
-				switch step { // in the middle of those that there are many of
+				switch step { // in the middle of the many requests of these steps
 				case beforePatchStep, afterPatch:
 					v.Kill.Nth = 5
 				}
-				if !killed(w, v) {
-					t.Fatal("it came to its end: no such step")
+				if !killRun(f, v) {
+					t.Fatal("the run completed without the step")
 				}
-				w.finish(v, plain)
-				if info := w.keyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 2 {
+				f.finish(v, plain)
+				if info := f.KeyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 2 {
 					t.Errorf("not retired and trimmed: %+v", info)
 				}
 			})
@@ -290,8 +289,8 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// TestKilledAtRandom kills runs at 200 points over 10,000 Secrets, each going on
-// from where the last one ended, every tenth as a process.
+// TestKilledAtRandom kills 200 runs over 10,000 Secrets at random steps. Each continues
+// the work of the one before. Every tenth is a child process.
 func TestKilledAtRandom(t *testing.T) {
 	secrets, kills := 10000, 200
 	if testing.Short() {
@@ -300,12 +299,12 @@ func TestKilledAtRandom(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	w := newWorld(t)
-	w.agedKey(48 * time.Hour)
-	plain := w.fill(secrets)
+	f := newFixture(t)
+	f.ageKey(48 * time.Hour)
+	plain := f.fill(secrets)
 
-	// Those that a run comes to before it has nothing to do any more, and how
-	// often at most: all kills together leave something for the last run.
+	// The steps that every run reaches while work remains, and how many of their requests
+	// are sent at most: the kills together leave work for the last run.
 	per := int64(secrets / kills)
 	often := map[step]int64{
 		afterPage: int64(secrets/500 + 2), beforeReadKey: 1, beforeRotate: 1, afterRotate: 1,
@@ -318,69 +317,69 @@ func TestKilledAtRandom(t *testing.T) {
 			points = append(points, i)
 		}
 	}
-	v := w.killable(kill{})
+	v := f.killable(kill{})
 	hits := map[string]int{}
 	for n := 0; n < kills; {
 		point := points[random.IntN(len(points))]
 		step := steps[point]
 		v.Kill = kill{point, 1 + random.Int64N(often[step])}
-		if n > 0 && w.keyInfo().Latest > 1 && strings.HasSuffix(step.path, "/rotate") {
-			continue // that one is past
+		if n > 0 && f.KeyInfo().Latest > 1 && strings.HasSuffix(step.path, "/rotate") {
+			continue // the key is rotated already
 		}
-		way := w.killInside
+		killRun := f.killInside
 		if n%10 == 0 {
-			way = w.killProcess
+			killRun = f.killProcess
 		}
-		if !way(v) {
-			t.Fatalf("the run that was to be killed at %s came to its end after %d others", v.Kill, n)
+		if !killRun(v) {
+			t.Fatalf("the run to kill at %s completed, after %d killed ones", v.Kill, n)
 		}
 		hits[step.String()]++
 		n++
 	}
 	t.Logf("killed %v", hits)
 	old := 0
-	for id, s := range w.all() {
+	for id, s := range f.all() {
 		if plain[id] != nil && versions(t, s)["e"] == 1 {
 			old++
 		}
 	}
 	if old == 0 || old == secrets {
-		t.Errorf("%d of %d are old before the last run: the kills were not in the middle", old, secrets)
+		t.Errorf("%d of %d Secrets are old before the last run, want some", old, secrets)
 	}
-	w.finish(v, plain)
+	f.finish(v, plain)
 }
 
-// fill stores Secrets of one entry each in the world's namespace.
-func (w *world) fill(n int) map[string]map[string]string {
-	w.t.Helper()
+// fill creates n Secrets with one entry each in the fixture's namespace.
+func (f *testFixture) fill(n int) map[string]map[string]string {
+	f.T.Helper()
 	plain := map[string]map[string]string{}
 	var items []transit.Item
 	var names []string
 	for i := range n {
 		name := fmt.Sprintf("s%05d", i)
 		names = append(names, name)
-		plain[w.ns+"/"+name] = map[string]string{"e": "value of " + name}
+		plain[f.Namespace+"/"+name] = map[string]string{"e": "value of " + name}
 		items = append(items,
-			transit.Item{Data: []byte("value of " + name), Context: ciphertext.Strict.Context(w.ns, name, "e")})
+			transit.Item{Data: []byte("value of " + name), Context: ciphertext.Strict.Context(f.Namespace, name, "e")})
 	}
-	results, err := w.root.Encrypt(w.t.Context(), ciphertext.Key{Mount: "transit", Name: w.key}, items)
+	results, err := f.Root.Encrypt(f.T.Context(), ciphertext.Key{Mount: "transit", Name: f.Key}, items)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
-	stored, ctx := errgroup.WithContext(w.t.Context())
+	stored, ctx := errgroup.WithContext(f.T.Context())
 	stored.SetLimit(16)
 	for i, r := range results {
 		stored.Go(func() error {
-			_, err := w.kube.CoreV1().Secrets(w.ns).Create(ctx, &corev1.Secret{
+			_, err := f.Kube.CoreV1().Secrets(f.Namespace).Create(ctx, &corev1.Secret{
 				ObjectMeta: metav1.ObjectMeta{Name: names[i],
-					Labels: map[string]string{ciphertext.LabelTransitKey: w.key, ciphertext.LabelKeyVersion: "1"}},
+					Labels: map[string]string{ciphertext.LabelTransitKey: f.Key, ciphertext.LabelKeyVersion: "1"}},
 				Type: ciphertext.Type, Data: map[string][]byte{"e": r.Data},
 			}, metav1.CreateOptions{})
 			return errors.Join(err, r.Err)
 		})
 	}
 	if err := stored.Wait(); err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	return plain
 }

@@ -14,46 +14,47 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// Each Secret that is left gets one Event, which a further run counts up.
-// A cluster in which all is left does not get an Event for each.
+// A run writes no more than MaxEvents Events.
 func TestEventsAreBounded(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	yes := true
-	one := w.seal(w.ns, "s", map[string]string{"e": "x"})
+	one := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
 	one.Immutable = &yes
 	for i := range rotator.MaxEvents + 1 {
 		one.Name = fmt.Sprintf("s-%03d", i)
-		w.store(one.DeepCopy())
+		f.CreateSecret(one.DeepCopy())
 	}
-	w.rotateKey()
+	f.RotateKey()
 	var log bytes.Buffer
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube,
-		w.options(func(o *rotator.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
-	if k := only(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != rotator.MaxEvents+1 {
-		t.Fatalf("%v, %d left", err, k.LeftCount)
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube,
+		f.options(func(o *rotator.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }))
+	if k := onlyKey(t, report); !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != rotator.MaxEvents+1 {
+		t.Fatalf("%v, %d unresolved", err, k.Unresolved.Count)
 	}
-	list, err := w.kube.CoreV1().Events(w.ns).List(t.Context(), metav1.ListOptions{})
+	list, err := f.Kube.CoreV1().Events(f.Namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != rotator.MaxEvents {
 		t.Errorf("%v, %d Events", err, len(list.Items))
 	}
-	if want := "more Secrets are left than get an Event"; !strings.Contains(log.String(), want) {
-		t.Error("the log does not say that there are more")
+	if want := "not all Secrets with unresolved entries get an Event"; !strings.Contains(log.String(), want) {
+		t.Error("the log does not say that Events are missing")
 	}
 }
 
+// Each Secret with unresolved entries gets one Event. Another run increments its count.
 func TestEvents(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	yes := true
-	fixed := w.seal(w.ns, "fixed", map[string]string{"a": "1", "b": "2"})
+	fixed := f.encrypt(f.Namespace, "fixed", map[string]string{"a": "1", "b": "2"})
 	fixed.Immutable = &yes
-	fixed = w.store(fixed)
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: strings.Repeat("long-", 50) + "x",
-		Labels: map[string]string{"secretmanager.io/transit-key": w.key}}, StringData: map[string]string{"p": "hunter2"}})
-	w.store(w.seal(w.ns, "good", map[string]string{"e": "x"}))
-	w.rotateKey()
+	fixed = f.CreateSecret(fixed)
+	f.CreateSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Namespace: f.Namespace, Name: strings.Repeat("long-", 50) + "x",
+		Labels: map[string]string{"secretmanager.io/transit-key": f.Key}}, StringData: map[string]string{"p": "hunter2"}})
+	f.CreateSecret(f.encrypt(f.Namespace, "good", map[string]string{"e": "x"}))
+	f.RotateKey()
 	events := func() map[string]corev1.Event {
 		t.Helper()
-		list, err := w.kube.CoreV1().Events(w.ns).List(t.Context(), metav1.ListOptions{})
+		list, err := f.Kube.CoreV1().Events(f.Namespace).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,14 +69,14 @@ func TestEvents(t *testing.T) {
 	}
 	run := func(dry bool) {
 		t.Helper()
-		if _, err := rotator.Run(t.Context(), w.minimal(), w.kube,
-			w.options(func(o *rotator.Options) { o.DryRun = dry })); !errors.Is(err, rotator.ErrIncomplete) {
+		if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube,
+			f.options(func(o *rotator.Options) { o.DryRun = dry })); !errors.Is(err, rotator.ErrIncomplete) {
 			t.Fatal(err)
 		}
 	}
 	run(true)
 	if got := events(); len(got) != 0 {
-		t.Errorf("a dry run made Events: %v", got)
+		t.Errorf("a dry run created Events: %v", got)
 	}
 	for n := int32(1); n <= 2; n++ {
 		run(false)
@@ -94,7 +95,7 @@ func TestEvents(t *testing.T) {
 		}
 		for _, e := range got {
 			if strings.Contains(e.Message, "hunter2") || strings.Contains(e.Message, string(fixed.Data["a"])) {
-				t.Errorf("a value is in the message of an Event: %q", e.Message)
+				t.Errorf("the message of an Event has a value: %q", e.Message)
 			}
 		}
 	}

@@ -3,35 +3,35 @@ package rotator
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// inventory is what one listing found.
+// inventory is the result of listing an area.
 type inventory struct {
 	keys       map[ciphertext.Key]*keyCount
-	unassigned Remainder // Secrets whose settings do not say what key they belong to
-	unread     []Left
-	seen       int
+	unassigned Problems  // Secrets whose settings do not name a key
+	unlisted   []Problem // namespaces, or the cluster
+	secrets    int
 }
 
-// keyCount is the part of one key.
+// keyCount is the part of an inventory about one key.
 type keyCount struct {
-	secrets  int
-	versions map[int]int // entries by key version
-	pending  int         // entries below the target
-	left     Remainder
-	passed   int // of those left, the ones that are kept in Git
-	PutBack
+	secrets    int
+	versions   map[int]int // entries by key version
+	pending    int         // entries below the target
+	unresolved Problems
+	skipped    int // unresolved entries that a GitOps tool manages
+	reverted   Problems
 }
 
-// oldest returns the oldest version among the entries, or none if there are no
-// entries.
-func (t *keyCount) oldest(none int) int {
+// oldest returns the oldest version of an entry, or none if there are no entries.
+func (c *keyCount) oldest(none int) int {
 	oldest := 0
-	for v := range t.versions {
+	for v := range c.versions {
 		if oldest == 0 || v < oldest {
 			oldest = v
 		}
@@ -42,107 +42,124 @@ func (t *keyCount) oldest(none int) int {
 	return oldest
 }
 
-func (t *keyCount) entries() (n int) {
-	for _, count := range t.versions {
+func (c *keyCount) entries() (n int) {
+	for _, count := range c.versions {
 		n += count
 	}
 	return n
 }
 
-// of returns the keyCount of a key, which may have no Secrets.
-func (s *inventory) of(k ciphertext.Key) *keyCount {
-	t := s.keys[k]
-	if t == nil {
-		t = &keyCount{versions: map[int]int{}}
-		s.keys[k] = t
-	}
-	return t
-}
-
-// takeInventory lists the area and counts. Malformed Secrets and entries are left.
-// Once targets are known (see judge), so is what cannot get to them.
-func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventory {
-	s := &inventory{keys: map[ciphertext.Key]*keyCount{}}
-	total := r.secrets
-	s.unread = r.each(ctx, a, func(secret *corev1.Secret) {
-		s.seen++
-		if s.seen%100 == 0 {
-			r.progress(Progress{Phase: phase, Done: s.seen, Total: max(total, s.seen)})
+// below counts the entries with a version below the target.
+func (c *keyCount) below(target int) (n int) {
+	for v, count := range c.versions {
+		if v < target {
+			n += count
 		}
-		r.count(ctx, s, secret)
-	})
-	r.progress(Progress{Phase: phase, Done: s.seen, Total: s.seen})
-	return s
+	}
+	return n
 }
 
-func (r *run) count(ctx context.Context, s *inventory, secret *corev1.Secret) {
-	whole := entryRef{secret.Namespace, secret.Name, ""}
+// count returns the count of a key. It is empty for a key without Secrets.
+func (inv *inventory) count(k ciphertext.Key) *keyCount {
+	c := inv.keys[k]
+	if c == nil {
+		c = &keyCount{versions: map[int]int{}}
+		inv.keys[k] = c
+	}
+	return c
+}
+
+// takeInventory lists the area and counts Secrets, entries and versions. Once
+// targets are known, it also finds the entries that cannot reach theirs.
+func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventory {
+	inv := &inventory{keys: map[ciphertext.Key]*keyCount{}}
+	total := r.secrets
+	inv.unlisted = r.eachSecret(ctx, a, func(secret *corev1.Secret) {
+		inv.secrets++
+		if inv.secrets%100 == 0 {
+			r.progress(Progress{Phase: phase, Done: inv.secrets, Total: max(total, inv.secrets)})
+		}
+		r.countSecret(ctx, inv, secret)
+	})
+	r.progress(Progress{Phase: phase, Done: inv.secrets, Total: inv.secrets})
+	return inv
+}
+
+func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Secret) {
+	location := Location{Namespace: secret.Namespace, Name: secret.Name}
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
-		s.unassigned.leave(whole.left(fmt.Sprintf("is not a well-formed ciphertext Secret: %s", err)))
+		inv.unassigned.add(location.problem("is not a well-formed ciphertext Secret: %s", err))
 		return
 	}
 	if r.Mount != "" && set.Key.Mount != r.Mount {
 		return
 	}
-	key := set.Key
-	t := s.of(key)
-	t.secrets++
+	c := inv.count(set.Key)
+	c.secrets++
 	if len(secret.Data) == 0 {
-		t.left.leave(whole.left("has no entries: remove the Secret, or its label " + ciphertext.LabelTransitKey))
+		c.unresolved.add(location.problem("has no entries: remove the Secret, or its label %s", ciphertext.LabelTransitKey))
 	}
 	for _, entry := range ciphertext.Entries(secret.Data) {
-		ref := entryRef{secret.Namespace, secret.Name, entry}
+		location.Entry = entry
 		version, err := ciphertext.Version(secret.Data[entry])
 		if err != nil {
-			t.left.leave(ref.left(fmt.Sprintf("%s: encrypt the value again", err)))
+			c.unresolved.add(location.problem("%s: encrypt the value again", err))
 			continue
 		}
-		t.versions[version]++
-		t.note(secret, ref, version)
-		if k := r.keys[key]; k != nil && k.Target > 0 {
-			r.judge(ctx, k, t, secret, ref, version)
+		c.versions[version]++
+		c.checkReverted(secret, location, version)
+		if k := r.keys[set.Key]; k != nil && k.Target > 0 {
+			r.checkEntry(ctx, k, c, secret, location, version)
 		}
 	}
 }
 
-// judge finds out whether a well-formed entry is where it should be, and if it
-// is not, why.
-func (r *run) judge(ctx context.Context, k *KeyReport, t *keyCount, secret *corev1.Secret, ref entryRef, version int) {
+// checkReverted records an entry that is older than what the rotator wrote.
+func (c *keyCount) checkReverted(secret *corev1.Secret, location Location, version int) {
+	written, err := strconv.Atoi(secret.Annotations[ciphertext.AnnotationRewrapped])
+	if err != nil || version >= written {
+		return
+	}
+	c.reverted.add(location.problem("is back at key version %d after it was rewrapped to %d: an old manifest was "+
+		"applied or a backup restored: rewrap it at its source (secretmanager rewrap FILE)", version, written))
+}
+
+// checkEntry records a well-formed entry that is not at the target version, and why.
+func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret *corev1.Secret, location Location,
+	version int) {
 	if version > k.After {
-		if newest := r.newest(ctx, k, version); version > newest {
-			t.left.leave(
-				ref.left(
-					fmt.Sprintf("has key version %d, and the newest of %s is %d: it comes from another Vault, or "+
-						"this one was restored from an older backup", version, k.key(), newest)))
+		if newest := r.newestVersion(ctx, k, version); version > newest {
+			c.unresolved.add(location.problem("has key version %d, and the newest of %s is %d: it comes from another "+
+				"Vault, or this one was restored from an older backup", version, k.key(), newest))
 			return
 		}
 	}
 	if version >= k.Target {
 		return
 	}
-	t.pending++
-	if reason := r.whyBelow(k, secret, ref); reason != "" {
-		if r.passedOver(secret) && !immutable(secret) {
-			t.passed++
+	c.pending++
+	if reason := r.reasonBelow(k, secret, location); reason != "" {
+		if r.skips(secret) && !immutable(secret) {
+			c.skipped++
 		}
-		t.left.leave(ref.left(fmt.Sprintf("has key version %d instead of %d: %s", version, k.Target, reason)))
+		c.unresolved.add(location.problem("has key version %d instead of %d: %s", version, k.Target, reason))
 	}
 }
 
-// whyBelow returns why an entry is still below the target; in a dry run the
-// empty text for one that a real run would bring there.
-func (r *run) whyBelow(k *KeyReport, secret *corev1.Secret, ref entryRef) string {
+// reasonBelow returns why an entry is below the target, or "" in a dry run if a
+// run would rewrap it.
+func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location) string {
 	r.mu.Lock()
-	reason := r.reasons[ref]
+	reason := r.reasons[location]
 	r.mu.Unlock()
 	switch {
 	case reason != "":
 		return reason
 	case immutable(secret):
 		return reasonImmutable
-	case r.passedOver(secret):
-		return fmt.Sprintf("it is kept by %s, which would put the old value back: run secretmanager rewrap on the "+
+	case r.skips(secret):
+		return fmt.Sprintf("it is managed by %s, which would revert the change: run secretmanager rewrap on the "+
 			"manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
 	case r.DryRun:
 		return ""
@@ -152,12 +169,12 @@ func (r *run) whyBelow(k *KeyReport, secret *corev1.Secret, ref entryRef) string
 	return "it was written during the run: run again"
 }
 
-// newest returns the newest version of a key, asked anew when an entry is
-// beyond what is known: somebody else may have rotated it meanwhile.
-func (r *run) newest(ctx context.Context, k *KeyReport, version int) int {
-	ask := keyVersion{k.key(), version}
-	if !r.asking[ask] {
-		r.asking[ask] = true
+// newestVersion returns the newest version of a key. It reads the key again for an
+// entry with a higher version: somebody else may have rotated the key meanwhile.
+func (r *run) newestVersion(ctx context.Context, k *KeyReport, version int) int {
+	query := keyVersion{k.key(), version}
+	if !r.queried[query] {
+		r.queried[query] = true
 		if info, err := r.vault.Key(ctx, k.key()); err == nil {
 			k.After = max(k.After, info.Latest)
 		}
@@ -172,7 +189,8 @@ type keyVersion struct {
 
 func immutable(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable }
 
-// passedOver is whether the run does not write a Secret because it is kept in Git.
-func (r *run) passedOver(s *corev1.Secret) bool {
+// skips reports whether the run does not write a Secret because a GitOps tool
+// manages it.
+func (r *run) skips(s *corev1.Secret) bool {
 	return !r.IncludeManaged && ciphertext.ManagedBy(s) != ""
 }

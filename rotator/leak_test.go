@@ -17,55 +17,55 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// A run over good and bad Secrets leaves neither ciphertext nor plaintext nor its
-// own token in what it says: log at every level, report, error, ConfigMap, Events.
-func TestNothingLeaks(t *testing.T) {
-	w := newWorld(t)
+// A run over good and bad Secrets writes neither plaintext nor ciphertext nor its token to
+// the log at any level, the report, the error, the ConfigMap or Events.
+func TestNoPlaintextLeaks(t *testing.T) {
+	f := newFixture(t)
 	const plaintext = "c4nary-plaintext"
-	good := w.store(w.seal(w.ns, "good", map[string]string{"e": plaintext}))
-	copied := w.seal(w.ns, "elsewhere", map[string]string{"e": plaintext})
+	good := f.CreateSecret(f.encrypt(f.Namespace, "good", map[string]string{"e": plaintext}))
+	copied := f.encrypt(f.Namespace, "elsewhere", map[string]string{"e": plaintext})
 	copied.Name = "copied"
-	w.store(copied)
-	label := map[string]string{ciphertext.LabelTransitKey: w.key}
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain", Labels: label},
+	f.CreateSecret(copied)
+	label := map[string]string{ciphertext.LabelTransitKey: f.Key}
+	f.CreateSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "plain", Labels: label},
 		StringData: map[string]string{"e": plaintext}})
 	damaged := string(good.Data["e"][:len(good.Data["e"])-8]) + "c4nary=="
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "damaged", Labels: label},
+	f.CreateSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "damaged", Labels: label},
 		StringData: map[string]string{"e": damaged}})
-	w.rotateKey()
+	f.RotateKey()
 
-	token := w.token(w.rotatorPaths()...)
+	token := f.token(f.rotatorPaths()...)
 	var log bytes.Buffer
-	report, runErr := rotator.Run(t.Context(), w.session(w.vault.Address, token), w.kube,
-		w.options(func(o *rotator.Options) {
+	report, runErr := rotator.Run(t.Context(), f.Session(f.Vault.Address, token), f.Kube,
+		f.options(func(o *rotator.Options) {
 			o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug - 10}))
 		}))
-	if k := only(t, report); !errors.Is(runErr, rotator.ErrIncomplete) || k.Rewrapped != 1 || k.LeftCount != 3 {
+	if k := onlyKey(t, report); !errors.Is(runErr, rotator.ErrIncomplete) || k.Rewrapped != 1 || k.Unresolved.Count != 3 {
 		t.Fatalf("%v: %+v", runErr, k)
 	}
-	said := map[string]any{"log": log.String(), "error": runErr.Error(), "report": report}
+	output := map[string]any{"log": log.String(), "error": runErr.Error(), "report": report}
 	var err error
-	if said["ConfigMap"], err = w.kube.CoreV1().ConfigMaps(w.ns).
+	if output["ConfigMap"], err = f.Kube.CoreV1().ConfigMaps(f.Namespace).
 		Get(t.Context(), rotator.StateName, metav1.GetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	events, err := w.kube.CoreV1().Events(w.ns).List(t.Context(), metav1.ListOptions{})
+	events, err := f.Kube.CoreV1().Events(f.Namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(events.Items) != 3 {
 		t.Fatalf("%v, %d Events", err, len(events.Items))
 	}
-	said["Events"] = events
+	output["Events"] = events
 
 	secrets := map[string]string{"plaintext": plaintext,
 		"plaintext in base64": base64.StdEncoding.EncodeToString([]byte(plaintext)), "token": token}
 	for name, text := range map[string][]byte{
-		"ciphertext": good.Data["e"], "rewrapped ciphertext": w.get(w.ns, "good").Data["e"],
+		"ciphertext": good.Data["e"], "rewrapped ciphertext": f.GetSecret(f.Namespace, "good").Data["e"],
 		"copied ciphertext": copied.Data["e"], "damaged ciphertext": []byte(damaged),
 	} {
 		payload := strings.SplitN(string(text), ":", 3)[2]
 		secrets[name] = payload[:24]
 	}
-	for where, what := range said {
-		text, err := json.Marshal(what)
+	for where, value := range output {
+		text, err := json.Marshal(value)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,16 +77,16 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
-// What the rotator may do in Vault does not let it bind a ciphertext to another
-// place, where a pod of its choice would open it.
+// The rotator's policy does not allow to bind a ciphertext to another location, where a
+// pod could decrypt it.
 func TestRotatorCannotMoveCiphertext(t *testing.T) {
-	w := newWorld(t)
-	s := w.seal(w.ns, "s", map[string]string{"e": "x"})
-	key := ciphertext.Key{Mount: "transit", Name: w.key}
-	results, err := w.minimal().Rewrap(t.Context(), key, []transit.Item{
+	f := newFixture(t)
+	s := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
+	key := ciphertext.Key{Mount: "transit", Name: f.Key}
+	results, err := f.minimal().Rewrap(t.Context(), key, []transit.Item{
 		{Data: s.Data["e"], Context: ciphertext.Strict.Context("elsewhere", "s", "e")},
-		{Data: s.Data["e"], Context: ciphertext.Cluster.Context(w.ns, "s", "e")},
-		{Data: s.Data["e"], Context: ciphertext.Strict.Context(w.ns, "s", "e")},
+		{Data: s.Data["e"], Context: ciphertext.Cluster.Context(f.Namespace, "s", "e")},
+		{Data: s.Data["e"], Context: ciphertext.Strict.Context(f.Namespace, "s", "e")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -95,11 +95,11 @@ func TestRotatorCannotMoveCiphertext(t *testing.T) {
 		t.Errorf("ciphertext moved: %v, %v", results[0].Err, results[1].Err)
 	}
 	if results[2].Err != nil {
-		t.Errorf("in its place: %v", results[2].Err)
+		t.Errorf("at its location: %v", results[2].Err)
 	}
-	_, err = w.minimal().Encrypt(t.Context(), key,
-		[]transit.Item{{Data: []byte("x"), Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
+	_, err = f.minimal().Encrypt(t.Context(), key,
+		[]transit.Item{{Data: []byte("x"), Context: ciphertext.Strict.Context(f.Namespace, "s", "e")}})
 	if !errors.Is(err, transit.ErrDenied) {
-		t.Errorf("it can make ciphertext of its own: %v", err)
+		t.Errorf("it can encrypt: %v", err)
 	}
 }

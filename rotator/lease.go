@@ -15,34 +15,34 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// ErrRunning is what the error of [Run] wraps when another run has the Lease
-// [StateName]: nothing was done.
+// ErrRunning is wrapped by the error of [Run] when another run holds the Lease
+// [StateName]. The run then changes nothing.
 var ErrRunning = errors.New("another run holds the lease")
 
-// leaseDuration is how long the Lease of a run that died keeps others away.
-// A holder gives up before, after as long without the API server as it waits for
-// that in all it does, and the time from one renewal to the next.
+// leaseDuration is the time after which the Lease of a dead run expires. A holder
+// that cannot reach the API server gives up earlier, after [retryKube] and one
+// renewal interval.
 const leaseDuration = 2 * time.Minute
 
-// lease keeps two runs apart. A holder counts as dead when its Lease was seen
-// unchanged for as long as that says it lasts; the times in it are for people,
-// as the clocks of two machines need not agree.
+// lease prevents two runs at a time. A holder counts as dead when its Lease has not
+// changed for the duration that the Lease has. The times in the Lease are not
+// compared, because the clocks of two machines may differ.
 //
-// client-go's leaderelection works alike, but it waits until the holder is gone,
-// and does not tell one that is alive from one that died. A run has to end with
-// an error in the first case, and to take over in the second.
+// client-go's leaderelection waits until the Lease is free, whether its holder is
+// alive or dead. A run must return an error in the first case, and take the Lease
+// over in the second.
 type lease struct {
 	kube      kubernetes.Interface
 	namespace string
 	holder    string
 	duration  time.Duration
 	held      *coordinationv1.Lease // as last written
-	stop      func()                // ends the renewing, and waits for that
+	stop      func()                // stops renewing and waits until that has stopped
 }
 
 func (l *lease) renewEvery() time.Duration { return max(l.duration/6, time.Millisecond) }
 
-// newHolder names this run. Two on one host are two.
+// newHolder returns a unique name of this run.
 func newHolder() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -51,32 +51,32 @@ func newHolder() string {
 	return host + "_" + strings.ToLower(rand.Text()[:8])
 }
 
-// acquire takes the Lease and keeps it until release. The context that it returns
-// ends, with the reason as its cause, when the Lease is lost.
+// acquire takes the Lease and renews it until release. When the Lease is lost, the
+// returned context is canceled with the reason as its cause.
 func (l *lease) acquire(ctx context.Context) (context.Context, error) {
-	var seen *coordinationv1.Lease
-	var since time.Time // when what was seen first looked as it does
+	var last *coordinationv1.Lease
+	var since time.Time // when last was first read
 	for {
-		now, err := l.get(ctx)
+		current, err := l.get(ctx)
 		switch {
 		case err != nil:
-		case holderOf(now) == "" || seen != nil && same(seen, now) && time.Since(since) >= lasts(now):
-			// Somebody who is as fast makes this a conflict.
-			l.held, err = l.update(ctx, l.fresh(now))
-		case seen != nil && holderOf(seen) == holderOf(now) && !same(seen, now):
+		case holderOf(current) == "" || last != nil && unchanged(last, current) && time.Since(since) >= durationOf(current):
+			// If somebody else takes it at the same time, this is a conflict.
+			l.held, err = l.update(ctx, l.taken(current))
+		case last != nil && holderOf(last) == holderOf(current) && !unchanged(last, current):
 			return nil,
 				fmt.Errorf("%w: Lease %s/%s is held by %s, which renewed it just now: wait until that run has ended, or stop it",
-					ErrRunning, l.namespace, StateName, holderOf(now))
+					ErrRunning, l.namespace, StateName, holderOf(current))
 		default:
-			if seen == nil || !same(seen, now) {
-				seen, since = now, time.Now()
+			if last == nil || !unchanged(last, current) {
+				last, since = current, time.Now()
 			}
-			// Renewed or run out, one of both will show.
+			// The holder renews it, or it expires.
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("waiting whether %s, who holds Lease %s/%s, is alive: %w", holderOf(now),
+				return nil, fmt.Errorf("waiting for %s to renew Lease %s/%s: %w", holderOf(current),
 					l.namespace, StateName, context.Cause(ctx))
-			case <-time.After(min(l.renewEvery(), lasts(now))):
+			case <-time.After(min(l.renewEvery(), durationOf(current))):
 			}
 			continue
 		}
@@ -86,12 +86,12 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 		if err != nil {
 			return nil, stateError("taking Lease", l.namespace, err)
 		}
-		return l.keep(ctx), nil
+		return l.startRenewal(ctx), nil
 	}
 }
 
-// keep renews the Lease from time to time.
-func (l *lease) keep(ctx context.Context) context.Context {
+// startRenewal starts to renew the Lease. It returns the context of [lease.acquire].
+func (l *lease) startRenewal(ctx context.Context) context.Context {
 	ctx, lose := context.WithCancelCause(ctx)
 	done, ended := make(chan struct{}), make(chan struct{})
 	l.stop = func() {
@@ -111,7 +111,7 @@ func (l *lease) keep(ctx context.Context) context.Context {
 			case <-ticker.C:
 			}
 			began := time.Now()
-			// A quarter is for what is under way when the run is told to stop.
+			// The last quarter is for requests in flight when the run stops.
 			end := renewed.Add(l.duration * 3 / 4)
 			renewing, cancel := context.WithDeadline(context.WithoutCancel(ctx), end)
 			err := l.renew(renewing)
@@ -128,22 +128,22 @@ func (l *lease) keep(ctx context.Context) context.Context {
 	return ctx
 }
 
-var errTaken = errors.New("somebody else has taken it")
+var errTaken = errors.New("another run has taken it")
 
 func (l *lease) renew(ctx context.Context) error {
 	held, err := l.update(ctx, l.renewal(l.held))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		// Written by somebody, or by a request of ours whose answer was lost.
-		now, readErr := l.get(ctx)
+		// Somebody else wrote it, or the response to an earlier request was lost.
+		current, readErr := l.get(ctx)
 		switch {
 		case apierrors.IsNotFound(readErr):
 			return fmt.Errorf("%w: it was deleted", errTaken)
 		case readErr != nil:
 			return readErr
-		case holderOf(now) != l.holder:
-			return fmt.Errorf("%w: it is held by %q", errTaken, holderOf(now))
+		case holderOf(current) != l.holder:
+			return fmt.Errorf("%w: it is held by %q", errTaken, holderOf(current))
 		}
-		held, err = l.update(ctx, l.renewal(now))
+		held, err = l.update(ctx, l.renewal(current))
 	}
 	if err == nil {
 		l.held = held
@@ -151,14 +151,14 @@ func (l *lease) renew(ctx context.Context) error {
 	return err
 }
 
-// release lets the next run begin at once.
+// release stops renewing and frees the Lease for the next run.
 func (l *lease) release(ctx context.Context) error {
 	l.stop()
 	free := l.held.DeepCopy()
 	free.Spec.HolderIdentity, free.Spec.AcquireTime, free.Spec.RenewTime = nil, nil, nil
 	_, err := l.update(ctx, free)
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) { // those: it is not ours any more
-		return fmt.Errorf("releasing Lease %s/%s, which the next run will take when it has run out: %w", l.namespace,
+	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) { // in these cases it is lost already
+		return fmt.Errorf("releasing Lease %s/%s, which the next run takes when it has expired: %w", l.namespace,
 			StateName, err)
 	}
 	return nil
@@ -168,22 +168,23 @@ func (l *lease) get(ctx context.Context) (*coordinationv1.Lease, error) {
 	return l.kube.CoordinationV1().Leases(l.namespace).Get(ctx, StateName, metav1.GetOptions{})
 }
 
-func (l *lease) update(ctx context.Context, to *coordinationv1.Lease) (*coordinationv1.Lease, error) {
-	return l.kube.CoordinationV1().Leases(l.namespace).Update(ctx, to, metav1.UpdateOptions{})
+func (l *lease) update(ctx context.Context, desired *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+	return l.kube.CoordinationV1().Leases(l.namespace).Update(ctx, desired, metav1.UpdateOptions{})
 }
 
-// fresh makes the Lease that of this run.
-func (l *lease) fresh(of *coordinationv1.Lease) *coordinationv1.Lease {
-	to := l.renewal(of)
-	seconds := max(int32(l.duration/time.Second), 1)
-	to.Spec.HolderIdentity, to.Spec.AcquireTime, to.Spec.LeaseDurationSeconds = &l.holder, to.Spec.RenewTime, &seconds
-	return to
+// taken returns a copy of a Lease that this run holds.
+func (l *lease) taken(current *coordinationv1.Lease) *coordinationv1.Lease {
+	desired := l.renewal(current)
+	spec, seconds := &desired.Spec, max(int32(l.duration/time.Second), 1)
+	spec.HolderIdentity, spec.AcquireTime, spec.LeaseDurationSeconds = &l.holder, spec.RenewTime, &seconds
+	return desired
 }
 
-func (l *lease) renewal(of *coordinationv1.Lease) *coordinationv1.Lease {
-	to, now := of.DeepCopy(), metav1.NowMicro()
-	to.Spec.RenewTime = &now
-	return to
+// renewal returns a copy of a Lease that is renewed.
+func (l *lease) renewal(current *coordinationv1.Lease) *coordinationv1.Lease {
+	desired, now := current.DeepCopy(), metav1.NowMicro()
+	desired.Spec.RenewTime = &now
+	return desired
 }
 
 func holderOf(l *coordinationv1.Lease) string {
@@ -193,15 +194,15 @@ func holderOf(l *coordinationv1.Lease) string {
 	return *l.Spec.HolderIdentity
 }
 
-// lasts is how long the holder said that it may be silent.
-func lasts(l *coordinationv1.Lease) time.Duration {
+// durationOf returns the time without renewal after which a Lease expires.
+func durationOf(l *coordinationv1.Lease) time.Duration {
 	if l.Spec.LeaseDurationSeconds == nil {
 		return leaseDuration
 	}
 	return time.Duration(*l.Spec.LeaseDurationSeconds) * time.Second
 }
 
-// same is whether nobody wrote the Lease in between.
-func same(a, b *coordinationv1.Lease) bool {
+// unchanged reports whether nobody wrote the Lease between two reads.
+func unchanged(a, b *coordinationv1.Lease) bool {
 	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion
 }

@@ -3,7 +3,6 @@ package rotator
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,23 +10,23 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
-// area is where to look for Secrets.
+// area selects the Secrets to list.
 type area struct {
 	namespaces []string // empty: the whole cluster
 	selection  secretlist.Selection
 }
 
-// asked is the area of the run.
-func (r *run) asked() area {
+// selectedArea has the Secrets that the options select.
+func (r *run) selectedArea() area {
 	return area{namespaces: r.Namespaces, selection: secretlist.ByLabel(r.Keys...).Matching(r.Selector)}
 }
 
-// everywhere is all ciphertext of the keys of the run, narrowed or not.
-func (r *run) everywhere() area { return area{selection: secretlist.ByLabel(r.Keys...)} }
+// clusterArea has all ciphertext of the keys, whatever else the options select.
+func (r *run) clusterArea() area { return area{selection: secretlist.ByLabel(r.Keys...)} }
 
-// each calls visit for every Secret of the area, one at a time. It returns what could not
-// be listed to the end: a namespace each, or the whole cluster.
-func (r *run) each(ctx context.Context, a area, visit func(*corev1.Secret)) (unread []Left) {
+// eachSecret calls visit for every Secret of the area, one at a time. It returns the
+// namespaces that could not be listed completely, or the whole cluster as one.
+func (r *run) eachSecret(ctx context.Context, a area, visit func(*corev1.Secret)) (unlisted []Problem) {
 	namespaces := a.namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
@@ -41,9 +40,9 @@ func (r *run) each(ctx context.Context, a area, visit func(*corev1.Secret)) (unr
 		})
 		var failed *secretlist.Error
 		if errors.As(err, &failed) {
-			unread = append(unread, Left{Namespace: ns, Reason: fmt.Sprintf(
-				"its Secrets cannot be listed: %s: check that this identity may list Secrets there", failed.Err)})
+			unlisted = append(unlisted, Location{Namespace: ns}.problem(
+				"its Secrets cannot be listed: %s: check that this identity may list Secrets there", failed.Err))
 		}
 	}
-	return unread
+	return unlisted
 }

@@ -3,94 +3,97 @@ package rotator_test
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// What is kept in Git is named and not written, unless it is asked for.
+// Secrets that a GitOps tool manages are reported and not written, unless IncludeManaged is set.
 func TestManaged(t *testing.T) {
-	w := newWorld(t)
-	argo := w.seal(w.ns, "argo", map[string]string{"e": "x"})
-	argo.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + w.ns + "/argo"
-	flux := w.seal(w.ns, "flux", map[string]string{"e": "x"})
+	f := newFixture(t)
+	argo := f.encrypt(f.Namespace, "argo", map[string]string{"e": "x"})
+	argo.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + f.Namespace + "/argo"
+	flux := f.encrypt(f.Namespace, "flux", map[string]string{"e": "x"})
 	flux.Labels["kustomize.toolkit.fluxcd.io/name"], flux.Labels["kustomize.toolkit.fluxcd.io/namespace"] = "shop",
 		"flux-system"
-	argo, flux = w.store(argo), w.store(flux)
-	w.store(w.seal(w.ns, "free", map[string]string{"e": "x"}))
-	w.rotateKey()
+	argo, flux = f.CreateSecret(argo), f.CreateSecret(flux)
+	f.CreateSecret(f.encrypt(f.Namespace, "free", map[string]string{"e": "x"}))
+	f.RotateKey()
 
 	for name, dry := range map[string]bool{"dry run": true, "run": false} {
-		report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
-			w.options(retiring(0), func(o *rotator.Options) { o.DryRun = dry }))
-		k := only(t, report)
-		if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 2 || k.Failed != 0 || k.Oldest != 1 {
-			t.Fatalf("%s: %v, left %v", name, err, k.Left)
+		report, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
+			f.options(retiring(0), func(o *rotator.Options) { o.DryRun = dry }))
+		k := onlyKey(t, report)
+		if !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != 2 || k.Failed != 0 || k.Oldest != 1 {
+			t.Fatalf("%s: %v, unresolved: %v", name, err, k.Unresolved.Items)
 		}
-		for i, want := range []string{"argo/e: has key version 1 instead of 2: it is kept by Argo CD application shop,",
-			"flux/e: has key version 1 instead of 2: it is kept by Flux Kustomization flux-system/shop,"} {
-			if got := k.Left[i].String(); !strings.Contains(got, want) || !strings.Contains(got, "--include-managed") {
-				t.Errorf("%s: %q does not say %q", name, got, want)
+		for i, want := range []string{"argo/e: has key version 1 instead of 2: it is managed by Argo CD application shop,",
+			"flux/e: has key version 1 instead of 2: it is managed by Flux Kustomization flux-system/shop,"} {
+			got := k.Unresolved.Items[i].String()
+			if !strings.Contains(got, want) || !strings.Contains(got, "--include-managed") {
+				t.Errorf("%s: %q does not contain %q", name, got, want)
 			}
 		}
-		if w.get(w.ns, "argo").ResourceVersion != argo.ResourceVersion ||
-			w.get(w.ns, "flux").ResourceVersion != flux.ResourceVersion {
-			t.Errorf("%s: what is kept in Git was written", name)
+		if f.GetSecret(f.Namespace, "argo").ResourceVersion != argo.ResourceVersion ||
+			f.GetSecret(f.Namespace, "flux").ResourceVersion != flux.ResourceVersion {
+			t.Errorf("%s: a managed Secret was written", name)
 		}
-		// Retired, they would never open again.
-		if k.Retire.Done || !strings.Contains(k.Retire.Reason, "2 entries are left") &&
-			!strings.Contains(k.Retire.Reason, "do not say what key") {
+		// Retirement would make them impossible to decrypt.
+		if k.Retire.Done || !strings.Contains(k.Retire.Reason, "2 entries are unresolved") &&
+			!strings.Contains(k.Retire.Reason, "do not name their key") {
 			t.Errorf("%s: retire: %+v", name, k.Retire)
 		}
 	}
-	if got := versions(t, w.get(w.ns, "free"))["e"]; got != 2 {
-		t.Errorf("the Secret that nobody keeps is at %d", got)
+	if got := versions(t, f.GetSecret(f.Namespace, "free"))["e"]; got != 2 {
+		t.Errorf("the Secret without manager is at version %d", got)
 	}
 
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube,
-		w.options(func(o *rotator.Options) { o.IncludeManaged = true }))
-	if k := only(t, report); err != nil || k.Rewrapped != 2 || k.LeftCount != 0 {
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube,
+		f.options(func(o *rotator.Options) { o.IncludeManaged = true }))
+	if k := onlyKey(t, report); err != nil || k.Rewrapped != 2 || k.Unresolved.Count != 0 {
 		t.Errorf("with IncludeManaged: %v, %+v", err, k)
 	}
 }
 
-// A GitOps tool takes a Secret over while it is being written.
-func TestBecomesManaged(t *testing.T) {
-	for name, include := range map[string]bool{"passed over": false, "included": true} {
+// A GitOps tool begins to manage a Secret while the rotator writes it.
+func TestManagedDuringRun(t *testing.T) {
+	for name, include := range map[string]bool{"skipped": false, "included": true} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-			newer := w.seal(w.ns, "s", map[string]string{"e": "y"})
-			w.rotateKey()
-			kube := w.client(beforePatch(func(n int) {
+			f := newFixture(t)
+			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+			newer := f.encrypt(f.Namespace, "s", map[string]string{"e": "y"})
+			f.RotateKey()
+			kube := f.Client(fixture.BeforeEach(http.MethodPatch, func(n int) {
 				if n > 1 {
 					return
 				}
-				now := w.get(w.ns, "s")
-				now.Data = newer.Data
-				now.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + w.ns + "/s"
-				if _, err := w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), now, metav1.UpdateOptions{}); err != nil {
+				current := f.GetSecret(f.Namespace, "s")
+				current.Data = newer.Data
+				current.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + f.Namespace + "/s"
+				if _, err := f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), current, metav1.UpdateOptions{}); err != nil {
 					t.Error(err)
 				}
 			}))
-			report, err := rotator.Run(t.Context(), w.minimal(), kube,
-				w.options(func(o *rotator.Options) { o.IncludeManaged = include }))
-			k := only(t, report)
+			report, err := rotator.Run(t.Context(), f.minimal(), kube,
+				f.options(func(o *rotator.Options) { o.IncludeManaged = include }))
+			k := onlyKey(t, report)
 			if include {
-				if err != nil || k.Rewrapped != 1 || w.plain(w.ns, "s")["e"] != "y" {
+				if err != nil || k.Rewrapped != 1 || f.plain(f.Namespace, "s")["e"] != "y" {
 					t.Errorf("%v, %+v", err, k)
 				}
 				return
 			}
-			if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 ||
-				!strings.Contains(k.Left[0].Reason, "is now managed by Argo CD application shop") {
-				t.Errorf("%v, left %v", err, k.Left)
+			if !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != 1 ||
+				!strings.Contains(k.Unresolved.Items[0].Reason, "is now managed by Argo CD application shop") {
+				t.Errorf("%v, unresolved: %v", err, k.Unresolved.Items)
 			}
-			if got := w.get(w.ns, "s"); !bytes.Equal(got.Data["e"], newer.Data["e"]) {
-				t.Error("it was written")
+			if got := f.GetSecret(f.Namespace, "s"); !bytes.Equal(got.Data["e"], newer.Data["e"]) {
+				t.Error("the Secret was written")
 			}
 		})
 	}

@@ -8,53 +8,53 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestOpenBao does with an OpenBao what the other tests do with a Vault.
+// TestOpenBao repeats other tests with OpenBao in place of Vault.
 func TestOpenBao(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
-		"RunRewrapsEverythingAndNothingElse": TestRunRewrapsEverythingAndNothingElse,
-		"RotateOnlyWhenDue":                  TestRotateOnlyWhenDue,
-		"RotateIsNotRepeated":                TestRotateIsNotRepeated,
-		"KeyThatCannotBeUsed":                TestKeyThatCannotBeUsed,
-		"RotatorCannotDecrypt":               TestRotatorCannotDecrypt,
-		"OneBadEntryDoesNotStopTheOthers":    TestOneBadEntryDoesNotStopTheOthers,
-		"Retire":                             TestRetire,
-		"RetireIsRefused":                    TestRetireIsRefused,
-		"RetireWithoutTheRight":              TestRetireWithoutTheRight,
-		"Trim":                               TestTrim,
-		"TrimIsRefused":                      TestTrimIsRefused,
-		"KeyDeleted":                         TestKeyDeleted,
-		"VaultRestoredFromOlderBackup":       TestVaultRestoredFromOlderBackup,
-		"JSONLimit":                          TestJSONLimit,
+		"RunRewrapsAllEntries":         TestRunRewrapsAllEntries,
+		"RotateOnlyWhenDue":            TestRotateOnlyWhenDue,
+		"RotateNotRepeated":            TestRotateNotRepeated,
+		"UnusableKey":                  TestUnusableKey,
+		"RotatorCannotDecrypt":         TestRotatorCannotDecrypt,
+		"BadEntryDoesNotStopOthers":    TestBadEntryDoesNotStopOthers,
+		"Retire":                       TestRetire,
+		"RetireBlocked":                TestRetireBlocked,
+		"RetireDenied":                 TestRetireDenied,
+		"Trim":                         TestTrim,
+		"TrimBlocked":                  TestTrimBlocked,
+		"KeyDeleted":                   TestKeyDeleted,
+		"VaultRestoredFromOlderBackup": TestVaultRestoredFromOlderBackup,
+		"JSONLimit":                    TestJSONLimit,
 	} {
 		t.Run(name, test)
 	}
 }
 
-// TestJSONLimit: a Secret of 1,100 entries is encrypted, rotated, rewrapped and its
-// old version retired by a server that takes 1,000 JSON strings a request.
+// TestJSONLimit rotates a Secret with 1,100 entries with a server that accepts 1,000 JSON
+// strings in a request, and retires its old version.
 func TestJSONLimit(t *testing.T) {
-	w := newWorld(t)
-	address, refused := testenv.LimitJSON(t, w.vault)
-	w.root = w.session(address, w.vault.RootToken)
+	f := newFixture(t)
+	address, refused := testenv.LimitJSON(t, f.Vault)
+	f.Root = f.Session(address, f.Vault.RootToken)
 	plain := map[string]string{}
 	for i := range 1100 {
 		plain[fmt.Sprint("e", i)] = fmt.Sprint(i)
 	}
-	w.store(w.seal(w.ns, "s", plain))
+	f.CreateSecret(f.encrypt(f.Namespace, "s", plain))
 	before := refused()
-	report, err := rotator.Run(t.Context(), w.root, w.kube,
-		w.options(retiring(0), func(o *rotator.Options) { o.Rotate = rotator.Always }))
+	report, err := rotator.Run(t.Context(), f.Root, f.Kube,
+		f.options(retiring(0), func(o *rotator.Options) { o.Rotate = rotator.Always }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k := only(t, report); k.Rewrapped != len(plain) || k.LeftCount != 0 || k.Retire == nil || !k.Retire.Done {
-		t.Errorf("%d rewrapped, %d left, retired: %+v", k.Rewrapped, k.LeftCount, k.Retire)
+	if k := onlyKey(t, report); k.Rewrapped != len(plain) || k.Unresolved.Count != 0 || k.Retire == nil || !k.Retire.Done {
+		t.Errorf("%d rewrapped, %d unresolved, retire: %+v", k.Rewrapped, k.Unresolved.Count, k.Retire)
 	}
-	if info := w.keyInfo(); info.Latest != 2 || info.MinDecryptionVersion != 2 {
-		t.Errorf("the key is at version %d, from %d on", info.Latest, info.MinDecryptionVersion)
+	if info := f.KeyInfo(); info.Latest != 2 || info.MinDecryptionVersion != 2 {
+		t.Errorf("the key has version %d and min_decryption_version %d", info.Latest, info.MinDecryptionVersion)
 	}
-	if got := w.plain(w.ns, "s"); len(got) != len(plain) || got["e1099"] != "1099" {
-		t.Errorf("%d entries came back", len(got))
+	if got := f.plain(f.Namespace, "s"); len(got) != len(plain) || got["e1099"] != "1099" {
+		t.Errorf("%d entries", len(got))
 	}
 	if n := refused(); n != before {
 		t.Errorf("%d requests of the rotator were refused", n-before)

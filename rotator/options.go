@@ -13,7 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Defaults of [Options], also those of the flags that set them.
+// Defaults of [Options], and of the flags that set them.
 const (
 	DefaultMaxKeyAge      = 24 * time.Hour
 	DefaultRetireAfter    = 7 * 24 * time.Hour
@@ -21,79 +21,80 @@ const (
 	DefaultStateNamespace = "secretmanager-system"
 )
 
-// Mode says when a key gets a new version.
+// Mode determines when a key gets a new version.
 type Mode string
 
 const (
-	// Auto makes one when the newest is older than [Options.MaxKeyAge] and no
-	// entry is below it any more, so that versions do not pile up over an entry
-	// that cannot be rewrapped. A key with an auto_rotate_period is left to Vault.
-	// The default.
+	// Auto creates a version when the newest is older than [Options.MaxKeyAge] and
+	// no entry is below it, so that an entry that cannot be rewrapped does not
+	// cause more and more versions. It never rotates a key with an
+	// auto_rotate_period, which Vault rotates. Auto is the default.
 	Auto Mode = "auto"
-	// Always makes one in every run, unless an entry is of a version that the key
-	// has lost.
+	// Always creates a version in every run, unless an entry has a version that the
+	// key has lost.
 	Always Mode = "always"
-	// Never makes none: entries are brought to the newest version that there is.
+	// Never creates no version: entries are rewrapped to the newest one.
 	Never Mode = "never"
 )
 
-// Options says what a run does. The zero value rotates and rewraps everything
-// that carries the label [ciphertext.LabelTransitKey], and retires nothing.
+// Options configures a run. The zero value rotates and rewraps every Secret with
+// the label [ciphertext.LabelTransitKey], and retires nothing.
 type Options struct {
 	// Keys are names of transit keys; empty for every key found in the labels. A
-	// key named here is looked after even if no Secret uses it.
+	// key named here is rotated even if no Secret uses it.
 	Keys []string
-	// Mount narrows the run to Secrets whose transit engine is mounted there;
-	// empty for each Secret's own.
+	// Mount limits the run to Secrets whose transit engine is mounted there; empty
+	// for no limit.
 	Mount string
-	// Namespaces to list; empty for a list across the whole cluster.
+	// Namespaces to list; empty for the whole cluster.
 	Namespaces []string
-	// Selector is a label selector that Secrets must match besides.
+	// Selector is a label selector that Secrets must also match.
 	Selector string
 
 	Rotate    Mode          // default Auto
 	MaxKeyAge time.Duration // for Auto; 0 means DefaultMaxKeyAge
-	DryRun    bool          // find out and report, change nothing
-	// IncludeManaged writes Secrets too that a GitOps tool keeps as they are in
-	// Git (see [ciphertext.ManagedBy]), and that are otherwise only reported.
+	DryRun    bool          // report what would be done, change nothing
+	// IncludeManaged also writes Secrets that a GitOps tool manages (see
+	// [ciphertext.ManagedBy]). By default they are only reported.
 	IncludeManaged bool
 
 	// Retire raises min_decryption_version to the highest version below which no
-	// entry has been seen anywhere in the cluster for RetireAfter, a time that may
-	// be 0. It is what makes old ciphertext, as in backups and in Git, useless.
+	// entry has been seen in the whole cluster for RetireAfter, which may be 0. It
+	// makes old ciphertext, for example in backups and in Git, useless.
 	Retire      bool
 	RetireAfter time.Duration
-	// Trim deletes the versions that Vault has refused to decrypt for RetireAfter,
-	// whoever retired them, as soon as a look at the whole cluster finds nothing
-	// that would need them. It cannot be undone, so RetireAfter has to be above 0:
-	// until then lowering min_decryption_version rescues a backup, and afterwards
-	// only a backup of Vault does.
+	// Trim deletes the versions that have been retired for RetireAfter, whoever
+	// retired them, once an inventory of the whole cluster finds no entry that needs
+	// them. It cannot be undone, so RetireAfter must be above 0: until then lowering
+	// min_decryption_version rescues a backup, and afterwards only a backup of Vault
+	// does.
 	Trim bool
 
-	// Concurrency is how many Secrets are written at the same time; 0 means
+	// Concurrency is the number of Secrets that are written at the same time; 0 means
 	// DefaultConcurrency.
 	Concurrency int
-	// StateNamespace has the ConfigMap [StateName]; default DefaultStateNamespace.
+	// StateNamespace is the namespace of the ConfigMap and the Lease [StateName];
+	// default DefaultStateNamespace.
 	StateNamespace string
 
 	Log *slog.Logger // default: nothing is logged
-	// Progress, if not nil, is called now and then, never by two at a time.
+	// Progress, if not nil, is called from time to time, never concurrently.
 	Progress func(Progress)
 	Now      func() time.Time // default time.Now
 }
 
-// Validate reports everything that is wrong with the options, without asking
-// anybody. [Run] does it too.
+// Validate returns all problems of the options. It sends no requests. [Run] also
+// validates.
 func (o Options) Validate() error { return o.complete() }
 
-// complete fills in the defaults and reports everything that is wrong.
+// complete sets the defaults and returns all problems.
 func (o *Options) complete() error {
 	var errs []error
 	for _, name := range o.Keys {
 		if err := ciphertext.CheckName(name); err != nil {
 			errs = append(errs, fmt.Errorf("transit key: %w", err))
 		} else if problems := validation.IsValidLabelValue(name); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("transit key %q cannot be a label, which is how its Secrets are found: %s",
+			errs = append(errs, fmt.Errorf("transit key %q must be a valid label value, to find its Secrets: %s",
 				name, problems[0]))
 		}
 	}
@@ -134,8 +135,8 @@ func (o *Options) complete() error {
 	}
 	if o.Trim && o.RetireAfter == 0 {
 		errs = append(errs,
-			errors.New("trimming cannot be undone, so retire after may not be 0 with it: what is retired by mistake "+
-				"is rescued in that time"))
+			errors.New("with trim, retire after must be greater than 0: trimming cannot be undone, and a retirement by "+
+				"mistake can be undone only before it"))
 	}
 	if o.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("concurrency %d is negative", o.Concurrency))
@@ -151,8 +152,8 @@ func (o *Options) complete() error {
 	return errors.Join(errs...)
 }
 
-// narrowed is whether the run may pass over ciphertext of its keys.
-func (o *Options) narrowed() bool { return len(o.Namespaces) > 0 || o.Selector != "" }
+// partial reports whether the options exclude some ciphertext of the keys.
+func (o *Options) partial() bool { return len(o.Namespaces) > 0 || o.Selector != "" }
 
 func unique(names []string) []string {
 	names = slices.Clone(names)

@@ -19,7 +19,7 @@ func TestOptionsValidate(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`"a/b" has a slash`, `"-dash" cannot be a label`, `transit mount: "/x"`,
+	for _, want := range []string{`"a/b" has a slash`, `"-dash" must be a valid label value`, `transit mount: "/x"`,
 		`namespace "Upper"`, `label selector "a in ("`,
 		`invalid rotate "maybe": must be auto, always or never`, "max key age", "retire after", "concurrency -1",
 		`namespace "a_b"`} {

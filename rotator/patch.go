@@ -25,21 +25,22 @@ type patcher struct {
 	includeManaged bool // write what a GitOps tool manages
 }
 
-// patch writes the results for a part into its Secret. If somebody changed one of the old
-// values meanwhile, or replaced the Secret, it reads the Secret again and rewraps what is
-// there now. It returns the entries that it wrote and those that are left below the
-// target; entries that need nothing any more are in neither.
-func (w patcher) patch(ctx context.Context, p part, target int, results []transit.Result) (done []string, left []Left) {
+// patch writes the results for a part into its Secret. If one of the old values changed
+// meanwhile, or the Secret was replaced, it reads the Secret again and rewraps its current
+// entries. It returns the entries that it wrote, and those that stay below the target with
+// the reason. Entries that somebody else brought to the target are in neither.
+func (w patcher) patch(ctx context.Context, p part, target int,
+	results []transit.Result) (done []string, failed []Problem) {
 	first := true
 	plan := func(current *corev1.Secret) (*secretpatch.Patch, error) {
 		if !first {
-			done, left = nil, nil
+			done, failed = nil, nil
 			if current == nil {
-				return nil, nil // deleted: nothing remains to be rewrapped
+				return nil, nil // deleted
 			}
 			var reason string
 			if p, results, reason = w.rewrapAgain(ctx, p, current, target); reason != "" {
-				left = p.left(reason)
+				failed = p.problems(reason)
 				return nil, nil
 			}
 		}
@@ -47,7 +48,7 @@ func (w patcher) patch(ctx context.Context, p part, target int, results []transi
 		rewrapped := map[string][]byte{}
 		for i, r := range results {
 			if r.Err != nil {
-				left = append(left, p.ref(i).left(p.explain(p.entries[i], r.Err).Error()))
+				failed = append(failed, p.location(i).problem("%s", p.explain(p.entries[i], r.Err)))
 				continue
 			}
 			rewrapped[p.entries[i]] = r.Data
@@ -57,38 +58,38 @@ func (w patcher) patch(ctx context.Context, p part, target int, results []transi
 		}
 		patch := secretpatch.New(p.secret)
 		patch.SetEntries(rewrapped)
-		// The label cannot tell how far the entries were brought: manifests have it too,
-		// and bring it back.
+		// The label is no evidence of the version that was written: manifests have it
+		// too, and revert it.
 		patch.SetAnnotation(ciphertext.AnnotationRewrapped, patch.SetKeyVersion())
 		return patch, nil
 	}
 	name := types.NamespacedName{Namespace: p.secret.Namespace, Name: p.secret.Name}
 	_, err := secretpatch.Writer{Kube: w.kube, Retry: w.retry}.WriteFrom(ctx, name, p.secret, plan)
 	if err == nil {
-		return done, left
+		return done, failed
 	}
 	reason := "writing the Secret: " + err.Error()
 	if !errors.Is(err, secretpatch.ErrConflict) && !errors.Is(err, secretpatch.ErrRejected) {
 		reason += ": check that this identity may patch it"
 	}
 	for _, entry := range done {
-		left = append(left, entryRef{name.Namespace, name.Name, entry}.left(reason))
+		failed = append(failed, Location{name.Namespace, name.Name, entry}.problem("%s", reason))
 	}
-	return nil, left
+	return nil, failed
 }
 
-// rewrapAgain rewraps the entries of a part whose Secret was changed meanwhile. The
-// reason says why they stay as they are; empty if they do not.
+// rewrapAgain rewraps the current entries of a Secret that changed after the part was made.
+// It returns a reason if they cannot be rewrapped.
 func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secret,
 	target int) (p part, results []transit.Result, reason string) {
 	set, err := ciphertext.SettingsOf(current)
 	p = part{secret: current, set: set}
 	p.entries, _ = below(current, target)
 	switch {
-	case len(p.entries) == 0: // somebody else has done it
+	case len(p.entries) == 0: // somebody else rewrapped them
 		return p, nil, ""
 	case err != nil:
-		return p, nil, "it was changed meanwhile and is malformed now: " + err.Error()
+		return p, nil, "it was changed meanwhile and is now malformed: " + err.Error()
 	case set.Key != old.set.Key:
 		return p, nil, "it was changed meanwhile to another key, " + set.Key.String() + ": run again"
 	case immutable(current):

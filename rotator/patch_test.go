@@ -18,155 +18,158 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// TestConcurrentWriter lets somebody else write in the moment before each patch
-// of the rotator.
+// TestConcurrentWriter has another writer change the Secret before each patch of the
+// rotator.
 func TestConcurrentWriter(t *testing.T) {
-	// What the other writer does before the nth patch.
-	type act func(w *world, n int)
-	once := func(f func(w *world)) act {
-		return func(w *world, n int) {
+	// A write before the nth patch.
+	type act func(f *testFixture, n int)
+	once := func(change func(f *testFixture)) act {
+		return func(f *testFixture, n int) {
 			if n == 0 {
-				f(w)
+				change(f)
 			}
 		}
 	}
-	patch := func(w *world, path string, value any) {
-		w.t.Helper()
+	patch := func(f *testFixture, path string, value any) {
+		f.T.Helper()
 		text, err := json.Marshal([]map[string]any{{"op": "add", "path": path, "value": value}})
 		if err != nil {
-			w.t.Fatal(err)
+			f.T.Fatal(err)
 		}
-		if _, err := w.kube.CoreV1().Secrets(w.ns).
-			Patch(w.t.Context(), "s", types.JSONPatchType, text, metav1.PatchOptions{}); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	remove := func(w *world) {
-		if err := w.kube.CoreV1().Secrets(w.ns).Delete(w.t.Context(), "s", metav1.DeleteOptions{}); err != nil {
-			w.t.Fatal(err)
+		if _, err := f.Kube.CoreV1().Secrets(f.Namespace).
+			Patch(f.T.Context(), "s", types.JSONPatchType, text, metav1.PatchOptions{}); err != nil {
+			f.T.Fatal(err)
 		}
 	}
-	// A text of the old version, as an author makes who read the key before the rotation.
-	oldText := func(w *world, entry, value string) []byte {
-		return w.seal(w.ns, "s", map[string]string{entry: value}).Data[entry]
+	remove := func(f *testFixture) {
+		if err := f.Kube.CoreV1().Secrets(f.Namespace).Delete(f.T.Context(), "s", metav1.DeleteOptions{}); err != nil {
+			f.T.Fatal(err)
+		}
+	}
+	// Ciphertext of an author who read the key before the rotation.
+	oldText := func(f *testFixture, entry, value string) []byte {
+		return f.encrypt(f.Namespace, "s", map[string]string{entry: value}).Data[entry]
 	}
 
 	tests := map[string]struct {
-		before func(w *world) act
-		want   map[string]string // plaintext afterwards; nil: no such Secret
+		before func(f *testFixture) act
+		want   map[string]string // plaintext afterwards; nil: the Secret does not exist
 		tries  int               // patches
-		left   string            // part of the reason, if something is left
+		reason string            // part of the reason of an unresolved entry
 		check  func(t *testing.T, s *corev1.Secret)
 	}{
 		"nobody": {
-			before: func(w *world) act { return func(*world, int) {} },
+			before: func(f *testFixture) act { return func(*testFixture, int) {} },
 			want:   map[string]string{"a": "1", "b": "2"}, tries: 1,
 		},
 		"edits the entry": {
-			before: func(w *world) act {
-				text := oldText(w, "a", "theirs")
-				return once(func(w *world) { patch(w, "/data/a", text) })
+			before: func(f *testFixture) act {
+				text := oldText(f, "a", "theirs")
+				return once(func(f *testFixture) { patch(f, "/data/a", text) })
 			},
 			want: map[string]string{"a": "theirs", "b": "2"}, tries: 2,
 		},
 		"adds an entry": {
-			before: func(w *world) act {
-				text := oldText(w, "c", "3")
-				return once(func(w *world) { patch(w, "/data/c", text) })
+			before: func(f *testFixture) act {
+				text := oldText(f, "c", "3")
+				return once(func(f *testFixture) { patch(f, "/data/c", text) })
 			},
-			// It does not get in the way of the patch, and is below the target.
-			want: map[string]string{"a": "1", "b": "2", "c": "3"}, tries: 1, left: "run again",
+			// It does not conflict with the patch, and is below the target.
+			want: map[string]string{"a": "1", "b": "2", "c": "3"}, tries: 1, reason: "run again",
 		},
 		"adds a label": {
-			before: func(w *world) act {
-				return once(func(w *world) { patch(w, "/metadata/labels/owner", "me") })
+			before: func(f *testFixture) act {
+				return once(func(f *testFixture) { patch(f, "/metadata/labels/owner", "me") })
 			},
 			want: map[string]string{"a": "1", "b": "2"}, tries: 1,
 			check: func(t *testing.T, s *corev1.Secret) {
 				if s.Labels["owner"] != "me" {
-					t.Error("their label is gone")
+					t.Error("the label of the other writer is missing")
 				}
 			},
 		},
 		"deletes it": {
-			before: func(w *world) act { return once(remove) },
+			before: func(f *testFixture) act { return once(remove) },
 			tries:  1,
 		},
-		"deletes it and puts the same back": {
-			before: func(w *world) act {
-				return once(func(w *world) {
-					s := w.get(w.ns, "s")
-					remove(w)
+		"recreates it": {
+			before: func(f *testFixture) act {
+				return once(func(f *testFixture) {
+					s := f.GetSecret(f.Namespace, "s")
+					remove(f)
 					s.ResourceVersion, s.UID = "", ""
-					w.store(s)
+					f.CreateSecret(s)
 				})
 			},
 			want: map[string]string{"a": "1", "b": "2"}, tries: 2,
 		},
 		"is another rotator": {
-			before: func(w *world) act {
-				return once(func(w *world) {
-					if _, err := rotator.Run(w.t.Context(), w.root, w.kube,
-						w.options(func(o *rotator.Options) { o.StateNamespace = rotator.DefaultStateNamespace })); err != nil {
-						w.t.Error(err)
+			before: func(f *testFixture) act {
+				return once(func(f *testFixture) {
+					if _, err := rotator.Run(f.T.Context(), f.Root, f.Kube,
+						f.options(func(o *rotator.Options) { o.StateNamespace = rotator.DefaultStateNamespace })); err != nil {
+						f.T.Error(err)
 					}
 				})
 			},
 			want: map[string]string{"a": "1", "b": "2"}, tries: 1,
 		},
 		"makes it immutable": {
-			before: func(w *world) act {
-				text := oldText(w, "a", "theirs")
-				return once(func(w *world) { patch(w, "/data/a", text); patch(w, "/immutable", true) })
+			before: func(f *testFixture) act {
+				text := oldText(f, "a", "theirs")
+				return once(func(f *testFixture) { patch(f, "/data/a", text); patch(f, "/immutable", true) })
 			},
-			want: map[string]string{"a": "theirs", "b": "2"}, tries: 1, left: "immutable",
+			want: map[string]string{"a": "theirs", "b": "2"}, tries: 1, reason: "immutable",
 		},
 		"writes each time": {
-			before: func(w *world) act {
+			before: func(f *testFixture) act {
 				texts := [][]byte{}
 				for range 9 {
-					texts = append(texts, oldText(w, "a", "theirs"))
+					texts = append(texts, oldText(f, "a", "theirs"))
 				}
-				return func(w *world, n int) { patch(w, "/data/a", texts[n%len(texts)]) }
+				return func(f *testFixture, n int) { patch(f, "/data/a", texts[n%len(texts)]) }
 			},
-			want: map[string]string{"a": "theirs", "b": "2"}, tries: 5, left: "kept changing before each of 5 attempts",
+			want: map[string]string{"a": "theirs", "b": "2"}, tries: 5, reason: "kept changing before each of 5 attempts",
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store(w.seal(w.ns, "s", map[string]string{"a": "1", "b": "2"}))
-			act := test.before(w)
-			w.rotateKey()
+			f := newFixture(t)
+			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"a": "1", "b": "2"}))
+			act := test.before(f)
+			f.RotateKey()
 			tries := 0
-			kube := w.client(beforePatch(func(n int) { act(w, n); tries++ }))
-			report, err := rotator.Run(t.Context(), w.minimal(), kube,
-				w.options(func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
-			k := only(t, report)
+			kube := f.Client(fixture.BeforeEach(http.MethodPatch, func(n int) { act(f, n); tries++ }))
+			report, err := rotator.Run(t.Context(), f.minimal(), kube,
+				f.options(func(o *rotator.Options) { o.Namespaces = []string{f.Namespace} }))
+			k := onlyKey(t, report)
 			switch {
-			case test.left == "" && err != nil:
-				t.Errorf("%v: %v", err, k.Left)
-			case test.left != "" && !errors.Is(err, rotator.ErrIncomplete):
+			case test.reason == "" && err != nil:
+				t.Errorf("%v: %v", err, k.Unresolved.Items)
+			case test.reason != "" && !errors.Is(err, rotator.ErrIncomplete):
 				t.Errorf("got %v, want ErrIncomplete", err)
-			case test.left != "" && (len(k.Left) == 0 || !strings.Contains(k.Left[0].Reason, test.left)):
-				t.Errorf("left: %v, want a reason with %q", k.Left, test.left)
+			case test.reason != "" && (len(k.Unresolved.Items) == 0 ||
+				!strings.Contains(k.Unresolved.Items[0].Reason, test.reason)):
+				t.Errorf("unresolved: %v, want a reason with %q", k.Unresolved.Items, test.reason)
 			}
 			if tries != test.tries {
 				t.Errorf("%d patches, want %d", tries, test.tries)
 			}
 			if test.want == nil {
-				if _, err := w.kube.CoreV1().Secrets(w.ns).Get(t.Context(), "s", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-					t.Errorf("the deleted Secret is back: %v", err)
+				_, err := f.Kube.CoreV1().Secrets(f.Namespace).Get(t.Context(), "s", metav1.GetOptions{})
+				if !apierrors.IsNotFound(err) {
+					t.Errorf("the deleted Secret exists: %v", err)
 				}
 				return
 			}
-			s := w.get(w.ns, "s")
-			if diff := cmp.Diff(test.want, w.plain(w.ns, "s")); diff != "" {
+			s := f.GetSecret(f.Namespace, "s")
+			if diff := cmp.Diff(test.want, f.plain(f.Namespace, "s")); diff != "" {
 				t.Errorf("plaintext (-want +got):\n%s", diff)
 			}
-			if test.left == "" {
+			if test.reason == "" {
 				for entry, v := range versions(t, s) {
 					if v != 2 {
 						t.Errorf("entry %s is at version %d", entry, v)
@@ -180,124 +183,126 @@ func TestConcurrentWriter(t *testing.T) {
 	}
 }
 
-func TestOneBadEntryDoesNotStopTheOthers(t *testing.T) {
-	w := newWorld(t)
+func TestBadEntryDoesNotStopOthers(t *testing.T) {
+	f := newFixture(t)
 	good := map[string]string{"good": "1", "fine": "2"}
-	w.store(w.seal(w.ns, "aaa", good))
-	// Every way in which an entry cannot be rewrapped, each beside good ones.
-	other := w.seal(w.ns, "other", map[string]string{"bad": "x"})
-	s := w.seal(w.ns, "copied", good)
+	f.CreateSecret(f.encrypt(f.Namespace, "aaa", good))
+	// Every cause why an entry cannot be rewrapped, each next to good entries.
+	other := f.encrypt(f.Namespace, "other", map[string]string{"bad": "x"})
+	s := f.encrypt(f.Namespace, "copied", good)
 	s.Data["bad"] = other.Data["bad"]
-	w.store(s)
-	s = w.seal(w.ns, "plaintext", good)
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "plaintext", good)
 	s.Data["bad"] = []byte("hunter2")
-	w.store(s)
-	s = w.seal(w.ns, "cut", good)
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "cut", good)
 	s.Data["bad"] = []byte("vault:v1:AAAA")
-	w.store(s)
-	s = w.seal(w.ns, "future", good)
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "future", good)
 	s.Data["bad"] = []byte("vault:v7:" + strings.TrimPrefix(string(other.Data["bad"]), "vault:v1:"))
-	w.store(s)
-	// The key is derived, so this one has no context and may share no request.
-	s = w.seal(w.ns, "unbound", map[string]string{"bad": "x"})
+	f.CreateSecret(s)
+	// The key is derived, and this entry has no context, so it shares no request.
+	s = f.encrypt(f.Namespace, "unbound", map[string]string{"bad": "x"})
 	s.Annotations[ciphertext.AnnotationScope] = "none"
-	w.store(s)
-	s = w.seal(w.ns, "fixed", map[string]string{"bad": "x"})
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "fixed", map[string]string{"bad": "x"})
 	yes := true
 	s.Immutable = &yes
-	w.store(s)
-	s = w.seal(w.ns, "hollow", good)
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "noentries", good)
 	s.Data = nil
-	w.store(s)
-	s = w.seal(w.ns, "misspelt", good)
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "misspelled", good)
 	s.Annotations[ciphertext.AnnotationScope] = "srtict"
-	w.store(s)
-	w.store(w.seal(w.ns, "zzz", good))
-	w.rotateKey()
+	f.CreateSecret(s)
+	f.CreateSecret(f.encrypt(f.Namespace, "zzz", good))
+	f.RotateKey()
 
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options())
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options())
 	if !errors.Is(err, rotator.ErrIncomplete) {
 		t.Errorf("got %v, want ErrIncomplete", err)
 	}
-	k := only(t, report)
+	k := onlyKey(t, report)
 	if k.Rewrapped != 12 {
 		t.Errorf("%d entries rewrapped, want 12", k.Rewrapped)
 	}
 	for _, name := range []string{"aaa", "copied", "plaintext", "cut", "future", "zzz"} {
-		if diff := cmp.Diff(good, w.plain(w.ns, name, "good", "fine")); diff != "" {
+		if diff := cmp.Diff(good, f.plain(f.Namespace, name, "good", "fine")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		for _, entry := range []string{"good", "fine"} {
-			if v, _ := ciphertext.Version(w.get(w.ns, name).Data[entry]); v != 2 {
+			if v, _ := ciphertext.Version(f.GetSecret(f.Namespace, name).Data[entry]); v != 2 {
 				t.Errorf("%s/%s is at version %d", name, entry, v)
 			}
 		}
 	}
-	// Version 1 is still in there.
-	if hint := w.get(w.ns, "copied").Labels[ciphertext.LabelKeyVersion]; hint != "1" {
+	// The bad entry still has version 1.
+	if hint := f.GetSecret(f.Namespace, "copied").Labels[ciphertext.LabelKeyVersion]; hint != "1" {
 		t.Errorf("the hint is %q, want 1", hint)
 	}
-	want := []struct{ place, reason string }{
+	want := []struct{ location, reason string }{
 		{"copied/bad", "may have been copied from elsewhere"},
 		{"cut/bad", "is truncated"},
 		{"fixed/bad", "immutable: delete it and create it again"},
-		{"future/bad", "has key version 7, and the newest of transit/keys/" + w.key + " is 2"},
-		{"hollow", "has no entries"},
+		{"future/bad", "has key version 7, and the newest of transit/keys/" + f.Key + " is 2"},
+		{"noentries", "has no entries"},
 		{"plaintext/bad", "may be plaintext"},
 		{"unbound/bad", "missing 'context' for key derivation"},
 	}
-	if len(k.Left) != len(want) || k.LeftCount != len(want) {
-		t.Fatalf("left %d: %v, want %d", k.LeftCount, k.Left, len(want))
+	if len(k.Unresolved.Items) != len(want) || k.Unresolved.Count != len(want) {
+		t.Fatalf("%d unresolved: %v, want %d", k.Unresolved.Count, k.Unresolved.Items, len(want))
 	}
 	for i, x := range want {
-		l := k.Left[i]
-		if place := strings.TrimSuffix(l.Name+"/"+l.Entry, "/"); place != x.place || !strings.Contains(l.Reason, x.reason) {
-			t.Errorf("left %v, want %s with %q", l, x.place, x.reason)
+		p := k.Unresolved.Items[i]
+		location := strings.TrimSuffix(p.Name+"/"+p.Entry, "/")
+		if location != x.location || !strings.Contains(p.Reason, x.reason) {
+			t.Errorf("unresolved: %v, want %s with %q", p, x.location, x.reason)
 		}
 	}
-	if report.LeftCount != 1 || report.Left[0].Name != "misspelt" ||
-		!strings.Contains(report.Left[0].Reason, `unknown scope "srtict"`) {
-		t.Errorf("strays: %v, want misspelt", report.Left)
+	if report.Unassigned.Count != 1 || report.Unassigned.Items[0].Name != "misspelled" ||
+		!strings.Contains(report.Unassigned.Items[0].Reason, `unknown scope "srtict"`) {
+		t.Errorf("unassigned: %v, want misspelled", report.Unassigned.Items)
 	}
 	text, err := json.Marshal(report)
 	if err != nil || strings.Contains(string(text), "hunter2") {
-		t.Errorf("the report repeats plaintext (%v)", err)
+		t.Errorf("the report has plaintext (%v)", err)
 	}
 }
 
-// Secrets are written in parallel, and no more at a time than asked for.
+// Secrets are written in parallel, up to the number in Concurrency.
 func TestWritesInParallel(t *testing.T) {
-	w := newWorld(t)
-	const together, secrets = 3, 12
+	f := newFixture(t)
+	const concurrency, secrets = 3, 12
 	for i := range secrets {
-		w.store(w.seal(w.ns, fmt.Sprintf("s%d", i), map[string]string{"e": "x"}))
+		f.CreateSecret(f.encrypt(f.Namespace, fmt.Sprintf("s%d", i), map[string]string{"e": "x"}))
 	}
-	w.rotateKey()
-	var now, most, come atomic.Int32
+	f.RotateKey()
+	var current, most, total atomic.Int32
 	all := make(chan struct{})
-	kube := w.client(func(next http.RoundTripper) http.RoundTripper {
-		return roundTrip(func(r *http.Request) (*http.Response, error) {
+	kube := f.Client(func(next http.RoundTripper) http.RoundTripper {
+		return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method != http.MethodPatch {
 				return next.RoundTrip(r)
 			}
-			n := now.Add(1)
-			defer now.Add(-1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			n := current.Add(1)
+			defer current.Add(-1)
+			for m := most.Load(); n > m; m = most.Load() {
+				most.CompareAndSwap(m, n)
 			}
-			if come.Add(1) == together {
+			if total.Add(1) == concurrency {
 				close(all)
 			}
 			select {
 			case <-all:
 			case <-time.After(30 * time.Second):
-				return nil, errors.New("the others never come")
+				return nil, errors.New("the writes are not parallel")
 			}
 			return next.RoundTrip(r)
 		})
 	})
-	report, err := rotator.Run(t.Context(), w.minimal(), kube,
-		w.options(func(o *rotator.Options) { o.Concurrency = together }))
-	if err != nil || only(t, report).Rewrapped != secrets || most.Load() != together {
-		t.Errorf("%v, %+v, at most %d at a time", err, only(t, report), most.Load())
+	report, err := rotator.Run(t.Context(), f.minimal(), kube,
+		f.options(func(o *rotator.Options) { o.Concurrency = concurrency }))
+	if err != nil || onlyKey(t, report).Rewrapped != secrets || most.Load() != concurrency {
+		t.Errorf("%v, %+v, at most %d at a time", err, onlyKey(t, report), most.Load())
 	}
 }

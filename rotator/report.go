@@ -10,20 +10,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// ErrIncomplete is what the error of [Run] wraps when the run came to its end
-// and something is left: the Report says what and why.
-var ErrIncomplete = errors.New("not everything is at its target")
+// ErrIncomplete is wrapped by the error of [Run] when all phases ran and some
+// entries are still not at their target version. The Report names them.
+var ErrIncomplete = errors.New("not everything is at its target version")
 
-// maxLeft bounds how many left entries a report names, so that memory does not
+// maxProblems bounds how many problems a list names, so that memory does not
 // grow with the number of Secrets. All are counted.
-const maxLeft = 1000
-
-// log has a line for each that is left and named.
-func (r *Remainder) log(to *slog.Logger) {
-	for _, l := range r.Left {
-		to.Warn("left", "place", entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
-	}
-}
+const maxProblems = 1000
 
 // Report is what a run found and did. It holds names and numbers, no values.
 type Report struct {
@@ -32,26 +25,26 @@ type Report struct {
 	DryRun   bool         `json:"dryRun,omitempty"`
 	Result   Result       `json:"result"`
 	Keys     []*KeyReport `json:"keys"` // by mount and name
-	// Remainder is what could not be told to belong to a key: Secrets with
-	// malformed settings, namespaces that could not be listed.
-	Remainder
+	// Unassigned has the Secrets that do not name their key and the namespaces
+	// that could not be listed.
+	Unassigned Problems `json:"unassigned"`
 }
 
-// Result says in a word what became of a run.
+// Result is the outcome of a run.
 type Result string
 
+// The values of [Result].
 const (
-	ResultDone    Result = "done"    // everything is at its target
-	ResultLeft    Result = "left"    // it went to its end, and something is left
-	ResultFailed  Result = "failed"  // a key could not be read, rotated, retired or trimmed
-	ResultStopped Result = "stopped" // it was told to stop before its end, or lost its Lease
+	ResultDone       Result = "done"       // everything is at its target version
+	ResultIncomplete Result = "incomplete" // all phases ran, and some entries are unresolved
+	ResultFailed     Result = "failed"     // a key could not be read, rotated, retired or trimmed
+	ResultStopped    Result = "stopped"    // the run was stopped, or lost its Lease
 )
 
-// Results are all that there are.
-var Results = []Result{ResultDone, ResultLeft, ResultFailed, ResultStopped}
+// Results lists all values of [Result].
+var Results = []Result{ResultDone, ResultIncomplete, ResultFailed, ResultStopped}
 
-// result is the word for what the report says; stopped is the error that ended the
-// run before its end.
+// result returns the outcome. stopped is the error that ended the run early, or nil.
 func (r *Report) result(stopped error) Result {
 	switch {
 	case stopped != nil:
@@ -59,64 +52,57 @@ func (r *Report) result(stopped error) Result {
 	case slices.ContainsFunc(r.Keys, func(k *KeyReport) bool { return k.Error != "" }):
 		return ResultFailed
 	case !r.Complete():
-		return ResultLeft
+		return ResultIncomplete
 	}
 	return ResultDone
 }
 
-// Remainder is what is not at its target, and why.
-type Remainder struct {
-	Left      []Left `json:"left,omitempty"` // the first 1,000
-	LeftCount int    `json:"leftCount"`      // all
-}
-
-func (r *Remainder) leave(l Left) {
-	r.LeftCount++
-	if len(r.Left) < maxLeft {
-		r.Left = append(r.Left, l)
-	}
-}
-
-// KeyReport is the part of one transit key.
+// KeyReport is the part of a Report about one transit key.
 type KeyReport struct {
 	Mount string `json:"mount"`
 	Name  string `json:"name"`
 
-	MinDecryption int `json:"minDecryption"` // oldest version that still opened when the run began
-	MinAvailable  int `json:"minAvailable"`  // oldest version that was not trimmed then; 0: nothing was
+	MinDecryption int `json:"minDecryption"` // oldest version that could decrypt when the run began
+	MinAvailable  int `json:"minAvailable"`  // oldest version that existed when the run began; 0: none was trimmed
 
 	Before  int  `json:"before"`  // newest version when the run began; 0: could not be read
-	After   int  `json:"after"`   // and after it
-	Target  int  `json:"target"`  // where every entry should be; in a dry run what would be it
-	Rotated bool `json:"rotated"` // whether this run made a version
-	// RotateReason says why the key was rotated, or why not.
+	After   int  `json:"after"`   // newest version when the run ended
+	Target  int  `json:"target"`  // version that every entry should have; in a dry run, after the rotation
+	Rotated bool `json:"rotated"` // whether this run created a version
+	// RotateReason says why the key was or was not rotated.
 	RotateReason string `json:"rotateReason"`
 
 	Secrets   int         `json:"secrets"`
-	Oldest    int         `json:"oldest"`   // version that an entry still has, as last seen; 0: there are no entries
-	Versions  map[int]int `json:"versions"` // entries by key version, as last seen
+	Oldest    int         `json:"oldest"`   // oldest version of an entry in the last inventory; 0: no entries
+	Versions  map[int]int `json:"versions"` // entries by key version in the last inventory
 	Rewrapped int         `json:"rewrapped"`
 	Current   int         `json:"current"` // entries that were at the target already
-	Pending   int         `json:"pending"` // entries below the target as last seen; in a dry run, what would be rewrapped
+	Pending   int         `json:"pending"` // entries below the target; in a dry run, those to rewrap
 
-	Remainder // the entries that are not at the target and will not get there by themselves
-	// Failed counts those of them that the run should have brought there: all but
-	// the ones that a GitOps tool keeps and that are reported only.
+	// Unresolved has the entries below the target that another run would not
+	// bring there either.
+	Unresolved Problems `json:"unresolved"`
+	// Failed counts the unresolved entries that the run tried to rewrap. The
+	// others were skipped, because a GitOps tool manages them.
 	Failed int `json:"failed"`
 
-	PutBack
+	// Reverted has the entries that are older than what the rotator wrote:
+	// somebody applied an old manifest or restored a backup. They are rewrapped
+	// like others, but a run that finds any retires nothing: they could be
+	// reverted again, to a version that does not decrypt.
+	Reverted Problems `json:"reverted,omitzero"`
 
-	// Error is what ended the work on this key as a whole.
+	// Error is the error that ended the work on this key, if any.
 	Error string `json:"error,omitempty"`
 
-	Retire *RetireReport `json:"retire,omitempty"` // if it was asked for
-	Trim   *TrimReport   `json:"trim,omitempty"`   // if it was asked for
+	Retire *RetireReport `json:"retire,omitempty"` // with [Options.Retire]
+	Trim   *TrimReport   `json:"trim,omitempty"`   // with [Options.Trim]
 }
 
 // TrimReport says how min_available_version was raised, or why not.
 type TrimReport struct {
 	From   int    `json:"from"`
-	To     int    `json:"to"` // as From when nothing was trimmed
+	To     int    `json:"to"` // equal to From if nothing was trimmed
 	Done   bool   `json:"done"`
 	Reason string `json:"reason"`
 }
@@ -124,53 +110,98 @@ type TrimReport struct {
 // RetireReport says how min_decryption_version was raised, or why not.
 type RetireReport struct {
 	From   int    `json:"from"`
-	To     int    `json:"to"` // as From when nothing was raised
+	To     int    `json:"to"` // equal to From if nothing was retired
 	Done   bool   `json:"done"`
 	Reason string `json:"reason"`
-	// Blocked is the kind of what stands in the way; empty if nothing does, and while
-	// only the time that has to pass is not over.
-	Blocked Obstacle `json:"blocked,omitempty"`
-	// WouldBreak is what stands in the way, as it would not open any more; the
-	// first 1,000.
-	WouldBreak []Left `json:"wouldBreak,omitempty"`
+	// Blocked is what prevents retirement. It is empty if nothing does, also
+	// while RetireAfter has not passed.
+	Blocked Blocker `json:"blocked,omitempty"`
+	// WouldBreak names what could no longer be decrypted; the first 1,000.
+	WouldBreak []Problem `json:"wouldBreak,omitempty"`
 }
 
-// Obstacle is a kind of what keeps a version from being retired.
-type Obstacle string
+// Blocker is a kind of condition that prevents the retirement of a version.
+type Blocker string
 
+// The values of [Blocker].
 const (
-	ObstacleError      Obstacle = "error"      // the key could not be read, worked on or changed
-	ObstacleUnread     Obstacle = "unread"     // not all of the cluster could be looked at
-	ObstacleUnlabelled Obstacle = "unlabelled" // a ciphertext Secret does not say its key
-	ObstacleLeft       Obstacle = "left"       // entries are not at the target and will not get there by themselves
-	ObstaclePending    Obstacle = "pending"    // entries are below the target and can be rewrapped
-	ObstacleBack       Obstacle = "back"       // entries came back that had been rewrapped
+	BlockerError      Blocker = "error"      // the key could not be read, processed or changed
+	BlockerUnlisted   Blocker = "unlisted"   // part of the cluster could not be listed
+	BlockerUnassigned Blocker = "unassigned" // a ciphertext Secret does not name its key
+	BlockerUnresolved Blocker = "unresolved" // entries below the target need somebody to act
+	BlockerPending    Blocker = "pending"    // entries below the target can be rewrapped
+	BlockerReverted   Blocker = "reverted"   // entries are older than what the rotator wrote
 )
 
-// Obstacles are all that there are.
-var Obstacles = []Obstacle{ObstacleError, ObstacleUnread, ObstacleUnlabelled, ObstacleLeft, ObstaclePending,
-	ObstacleBack}
+// Blockers lists all values of [Blocker].
+var Blockers = []Blocker{BlockerError, BlockerUnlisted, BlockerUnassigned, BlockerUnresolved, BlockerPending,
+	BlockerReverted}
 
-// Left is an entry, or a whole Secret or namespace, that is not at its target.
-type Left struct {
-	Namespace string `json:"namespace,omitempty"` // empty: all of them
+// Location names an entry, or with empty fields a Secret, a namespace or the cluster.
+type Location struct {
+	Namespace string `json:"namespace,omitempty"` // empty: all namespaces
 	Name      string `json:"name,omitempty"`
-	Entry     string `json:"entry,omitempty"` // empty: the Secret as a whole
-	Reason    string `json:"reason"`
+	Entry     string `json:"entry,omitempty"` // empty: the whole Secret
 }
 
-// String returns it as "NAMESPACE/NAME/ENTRY: REASON".
-func (l Left) String() string {
-	return entryRef{l.Namespace, l.Name, l.Entry}.String() + ": " + l.Reason
+// String returns the location as "NAMESPACE/NAME/ENTRY".
+func (l Location) String() string {
+	s := l.Namespace
+	if s == "" {
+		s = "(all namespaces)"
+	}
+	if l.Name != "" {
+		s += "/" + l.Name
+	}
+	if l.Entry != "" {
+		s += "/" + l.Entry
+	}
+	return s
 }
 
-// Complete is whether nothing is left and nothing failed.
+func (l Location) problem(format string, args ...any) Problem {
+	return Problem{l, fmt.Sprintf(format, args...)}
+}
+
+// Problem is an entry, a Secret or a namespace that needs attention, and the reason.
+type Problem struct {
+	Location
+	Reason string `json:"reason"`
+}
+
+// String returns the problem as "NAMESPACE/NAME/ENTRY: REASON".
+func (p Problem) String() string { return p.Location.String() + ": " + p.Reason }
+
+// Problems counts problems and names the first 1,000.
+type Problems struct {
+	Count int       `json:"count"`
+	Items []Problem `json:"items,omitempty"`
+}
+
+func (p *Problems) add(problem Problem) {
+	p.Count++
+	if len(p.Items) < maxProblems {
+		p.Items = append(p.Items, problem)
+	}
+}
+
+// head returns the problems with at most n of them named.
+func (p Problems) head(n int) Problems { return Problems{p.Count, p.Items[:min(len(p.Items), n)]} }
+
+// log writes a line for each named problem.
+func (p *Problems) log(to *slog.Logger, message string) {
+	for _, problem := range p.Items {
+		to.Warn(message, "location", problem.Location.String(), "reason", problem.Reason)
+	}
+}
+
+// Complete reports whether every entry is at its target and no key failed.
 func (r *Report) Complete() bool {
-	if r.LeftCount > 0 {
+	if r.Unassigned.Count > 0 {
 		return false
 	}
 	for _, k := range r.Keys {
-		if k.LeftCount > 0 || k.Error != "" {
+		if k.Unresolved.Count > 0 || k.Error != "" {
 			return false
 		}
 	}
@@ -182,27 +213,27 @@ func (r *Report) err() error {
 	if r.Complete() {
 		return nil
 	}
-	left, failed := r.LeftCount, 0
-	var such string
-	if len(r.Left) > 0 {
-		such = r.Left[0].String()
+	count, failed := r.Unassigned.Count, 0
+	var example string
+	if len(r.Unassigned.Items) > 0 {
+		example = r.Unassigned.Items[0].String()
 	}
 	for _, k := range r.Keys {
-		left += k.LeftCount
-		if such == "" && len(k.Left) > 0 {
-			such = k.Left[0].String()
+		count += k.Unresolved.Count
+		if example == "" && len(k.Unresolved.Items) > 0 {
+			example = k.Unresolved.Items[0].String()
 		}
 	}
 	for _, k := range r.Keys {
 		if k.Error != "" {
 			failed++
-			such = k.key().String() + ": " + k.Error // explains more than one entry
+			example = k.key().String() + ": " + k.Error // explains more than one entry
 		}
 	}
-	return fmt.Errorf("%w: %d left, %d keys failed, such as %s", ErrIncomplete, left, failed, such)
+	return fmt.Errorf("%w: %d unresolved, %d keys failed, for example %s", ErrIncomplete, count, failed, example)
 }
 
-// fail notes what ended the work on the key; the first such thing counts.
+// fail records the error that ended the work on the key. The first one is kept.
 func (k *KeyReport) fail(err error) {
 	if k.Error == "" {
 		k.Error = err.Error()
@@ -213,7 +244,7 @@ func (k *KeyReport) key() ciphertext.Key { return ciphertext.Key{Mount: k.Mount,
 
 // Progress is how far a run has come.
 type Progress struct {
-	Phase string // plan, rewrap, verify
-	Done  int    // plan and verify: Secrets seen; rewrap: entries done
-	Total int    // as far as it is known; 0: not known
+	Phase string // plan, rewrap, recount or retire
+	Done  int    // rewrap: entries processed; the other phases: Secrets listed
+	Total int    // 0 if not known; an estimate otherwise
 }

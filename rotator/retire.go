@@ -12,124 +12,126 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// retire raises min_decryption_version of every key that is ready for it, and
-// deletes what may be trimmed. The inventory is of the whole cluster, or there is none.
-func (r *run) retire(ctx context.Context, found *inventory) {
-	blocked := r.canSeeAll(ctx, found)
+// retire raises min_decryption_version of every key that is ready, and trims old
+// versions. The last inventory must be of the whole cluster.
+func (r *run) retire(ctx context.Context) {
+	cluster := r.clusterBlock(ctx)
 	for _, k := range r.report.Keys {
 		if r.Retire {
-			k.Retire = r.retireKey(ctx, k, found, blocked)
+			k.Retire = r.retireKey(ctx, k, cluster)
 			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to",
 				k.Retire.To, "reason", k.Retire.Reason)
-			for _, l := range k.Retire.WouldBreak {
-				r.Log.Warn("would break", "key", k.key().String(), "place",
-					entryRef{l.Namespace, l.Name, l.Entry}.String(), "reason", l.Reason)
+			for _, p := range k.Retire.WouldBreak {
+				r.Log.Warn("would break", "key", k.key().String(), "location", p.Location.String(), "reason", p.Reason)
 			}
 		}
 		if r.Trim {
-			k.Trim = r.trimKey(ctx, k, found, blocked)
+			k.Trim = r.trimKey(ctx, k, cluster)
 			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To,
 				"reason", k.Trim.Reason)
 		}
 	}
 }
 
-// obstacle is why a key stays as it is, and what would break otherwise.
-type obstacle struct {
-	kind   Obstacle // empty: nothing is in the way
-	reason string
-	such   []Left
+// block is what prevents the retirement of a version.
+type block struct {
+	kind     Blocker // empty: nothing
+	reason   string
+	problems []Problem // what would break
 }
 
-func obstaclef(kind Obstacle, such []Left, format string, args ...any) obstacle {
-	return obstacle{kind, fmt.Sprintf(format, args...), such}
+func blockf(kind Blocker, problems []Problem, format string, args ...any) block {
+	return block{kind, fmt.Sprintf(format, args...), problems}
 }
 
-// canSeeAll returns why not all ciphertext of the cluster can be accounted for.
-func (r *run) canSeeAll(ctx context.Context, found *inventory) obstacle {
-	if len(found.unread) > 0 {
-		return obstaclef(ObstacleUnread, found.unread, "not everything can be seen: %s", found.unread[0])
+// clusterBlock returns why part of the cluster's ciphertext may be unknown.
+func (r *run) clusterBlock(ctx context.Context) block {
+	if unlisted := r.inventory.unlisted; len(unlisted) > 0 {
+		return blockf(BlockerUnlisted, unlisted, "not everything can be listed: %s", unlisted[0])
 	}
-	if found.unassigned.LeftCount > 0 {
-		return obstaclef(ObstacleUnlabelled, found.unassigned.Left,
-			"%d Secrets do not say what key they belong to, such as %s", found.unassigned.LeftCount, found.unassigned.Left[0])
+	if unassigned := r.inventory.unassigned; unassigned.Count > 0 {
+		return blockf(BlockerUnassigned, unassigned.Items, "%d Secrets do not name their key, for example %s",
+			unassigned.Count, unassigned.Items[0])
 	}
-	// A ciphertext Secret that lost its label is one that no listing by label has.
-	var lost Remainder
-	unread := r.each(ctx, area{selection: secretlist.ByType()}, func(s *corev1.Secret) {
-		lost.leave(entryRef{s.Namespace, s.Name, ""}.left("has no label " + ciphertext.LabelTransitKey))
+	// No listing by label has a ciphertext Secret that lost its label.
+	var unlabeled Problems
+	unlisted := r.eachSecret(ctx, area{selection: secretlist.ByType()}, func(s *corev1.Secret) {
+		location := Location{Namespace: s.Namespace, Name: s.Name}
+		unlabeled.add(location.problem("has no label %s", ciphertext.LabelTransitKey))
 	})
-	if len(unread) > 0 {
-		return obstaclef(ObstacleUnread, unread, "not everything can be seen: %s", unread[0])
+	if len(unlisted) > 0 {
+		return blockf(BlockerUnlisted, unlisted, "not everything can be listed: %s", unlisted[0])
 	}
-	if lost.LeftCount > 0 {
-		return obstaclef(ObstacleUnlabelled, lost.Left,
-			"%d ciphertext Secrets do not say what key they belong to, such as %s", lost.LeftCount, lost.Left[0])
+	if unlabeled.Count > 0 {
+		return blockf(BlockerUnassigned, unlabeled.Items, "%d ciphertext Secrets do not name their key, for example %s",
+			unlabeled.Count, unlabeled.Items[0])
 	}
-	return obstacle{}
+	return block{}
 }
 
-// unfinished returns why old versions of a key may still be needed.
-func (r *run) unfinished(k *KeyReport, t *keyCount, blocked obstacle) obstacle {
+// keyBlock returns why entries may still need old versions of a key.
+func (r *run) keyBlock(k *KeyReport, cluster block) block {
+	c := r.inventory.count(k.key())
 	switch {
 	case k.Error != "":
-		return obstaclef(ObstacleError, nil, "the run failed: %s", k.Error)
-	case blocked.kind != "":
-		return blocked
-	case t.left.LeftCount > 0:
-		return obstaclef(ObstacleLeft, t.left.Left, "%d entries are left and would never open again, such as %s",
-			t.left.LeftCount, t.left.Left[0])
-	case t.pending > 0:
-		return obstaclef(ObstaclePending, nil, "%d entries are still below version %d", t.pending, k.Target)
-	case k.BackCount > 0:
-		return obstaclef(ObstacleBack, k.Back,
-			"%d entries came back from somewhere, and would again when they do not open any more, such as %s",
-			k.BackCount, k.Back[0])
+		return blockf(BlockerError, nil, "the run failed: %s", k.Error)
+	case cluster.kind != "":
+		return cluster
+	case c.unresolved.Count > 0:
+		return blockf(BlockerUnresolved, c.unresolved.Items,
+			"%d entries are unresolved and could never be decrypted again, for example %s",
+			c.unresolved.Count, c.unresolved.Items[0])
+	case c.pending > 0:
+		return blockf(BlockerPending, nil, "%d entries are still below version %d", c.pending, k.Target)
+	case k.Reverted.Count > 0:
+		return blockf(BlockerReverted, k.Reverted.Items,
+			"%d entries were reverted to an older version, and could be again once it does not decrypt, for example %s",
+			k.Reverted.Count, k.Reverted.Items[0])
 	}
-	return obstacle{}
+	return block{}
 }
 
-func (r *run) retireKey(ctx context.Context, k *KeyReport, found *inventory, blocked obstacle) *RetireReport {
-	// Read right before, so that it is never lowered.
+func (r *run) retireKey(ctx context.Context, k *KeyReport, cluster block) *RetireReport {
+	// Read immediately before the change, which therefore never lowers it.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
-		return &RetireReport{Reason: "the key cannot be read: " + err.Error(), Blocked: ObstacleError}
+		return &RetireReport{Reason: "the key cannot be read: " + err.Error(), Blocked: BlockerError}
 	}
 	from := info.MinDecryptionVersion
-	not := func(format string, args ...any) *RetireReport {
+	unchanged := func(format string, args ...any) *RetireReport {
 		return &RetireReport{From: from, To: from, Reason: fmt.Sprintf(format, args...)}
 	}
-	if o := r.unfinished(k, found.of(k.key()), blocked); o.kind != "" {
-		return &RetireReport{From: from, To: from, Reason: o.reason, Blocked: o.kind, WouldBreak: o.such}
+	if b := r.keyBlock(k, cluster); b.kind != "" {
+		return &RetireReport{From: from, To: from, Reason: b.reason, Blocked: b.kind, WouldBreak: b.problems}
 	}
-	cleanSince := r.state.of(k.key()).CleanSince
+	history := r.state.history(k.key())
 	target := min(k.Target, info.Latest)
 	if from >= target {
-		return not("every version below %d is retired already", target)
+		return unchanged("every version below %d is retired already", target)
 	}
-	to := cleanSince.ready(target, r.Now().Add(-r.RetireAfter))
+	to := history.CleanSince.ready(target, r.Now().Add(-r.RetireAfter))
 	if to <= from {
 		next := max(from, 1) + 1
-		since, ok := cleanSince[next]
+		since, ok := history.CleanSince[next]
 		if !ok {
-			return not("since when no entry is below version %d is not known yet", next)
+			return unchanged("it is not known yet since when no entry is below version %d", next)
 		}
-		return not("no entry below version %d has been seen since %s, and %s must pass: it may be retired from %s on",
+		return unchanged("no entry below version %d has been seen since %s, and %s must pass: it may be retired from %s on",
 			next, since.UTC().Format(time.RFC3339), r.RetireAfter, since.Add(r.RetireAfter).UTC().Format(time.RFC3339))
 	}
 	if r.DryRun {
-		return not("would be raised from %d to %d", from, to)
+		return unchanged("would be raised from %d to %d", from, to)
 	}
 	err = r.vault.SetMinDecryptionVersion(ctx, k.key(), info, to)
 	if err != nil {
 		err = transit.WithHint(err, "retiring needs update on "+k.key().String()+
 			"/config, which a rotator otherwise does not have")
 		k.fail(err)
-		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: ObstacleError}
+		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: BlockerError}
 	}
 	info.MinDecryptionVersion = to
-	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
+	history.RetiredSince.observeRetired(info, r.Now().UTC())
 	return &RetireReport{From: from, To: to, Done: true,
 		Reason: fmt.Sprintf("no entry below version %d has been seen since %s",
-			to, cleanSince[to].UTC().Format(time.RFC3339))}
+			to, history.CleanSince[to].UTC().Format(time.RFC3339))}
 }

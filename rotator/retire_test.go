@@ -14,10 +14,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// retirer is a session that may also retire.
-func (w *world) retirer() *transit.Session {
-	w.t.Helper()
-	return w.session(w.vault.Address, w.token(append(w.rotatorPaths(), "transit/keys/"+w.key+"/config")...))
+// retirer returns a session that may also retire.
+func (f *testFixture) retirer() *transit.Session {
+	f.T.Helper()
+	return f.Session(f.Vault.Address, f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config")...))
 }
 
 func retiring(after time.Duration) func(*rotator.Options) {
@@ -29,251 +29,256 @@ func at(later time.Duration) func(*rotator.Options) {
 }
 
 func TestRetire(t *testing.T) {
-	w := newWorld(t)
-	old := w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	w.rotateKey()
+	f := newFixture(t)
+	old := f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	f.RotateKey()
 	run := func(change ...func(*rotator.Options)) *rotator.RetireReport {
 		t.Helper()
-		report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(change...))
+		report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(change...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return only(t, report).Retire
+		return onlyKey(t, report).Retire
 	}
 	if r := run(); r != nil {
-		t.Errorf("retired without being asked to: %+v", r)
+		t.Errorf("retired without Retire: %+v", r)
 	}
 	r := run(retiring(week), at(week-time.Hour))
-	if r.Done || r.Blocked != "" || w.keyInfo().MinDecryptionVersion != 1 ||
+	if r.Done || r.Blocked != "" || f.KeyInfo().MinDecryptionVersion != 1 ||
 		!strings.Contains(r.Reason, "no entry below version 2 has been seen since") {
-		t.Errorf("before its time: %+v", r)
+		t.Errorf("before RetireAfter: %+v", r)
 	}
 	r = run(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true })
-	if r.Done || w.keyInfo().MinDecryptionVersion != 1 || r.Reason != "would be raised from 1 to 2" {
+	if r.Done || f.KeyInfo().MinDecryptionVersion != 1 || r.Reason != "would be raised from 1 to 2" {
 		t.Errorf("dry run: %+v", r)
 	}
 	r = run(retiring(week), at(week+time.Hour))
-	if !r.Done || r.From != 1 || r.To != 2 || w.keyInfo().MinDecryptionVersion != 2 {
-		t.Errorf("when it is time: %+v", r)
+	if !r.Done || r.From != 1 || r.To != 2 || f.KeyInfo().MinDecryptionVersion != 2 {
+		t.Errorf("after RetireAfter: %+v", r)
 	}
-	if got := w.plain(w.ns, "s")["e"]; got != "x" {
-		t.Errorf("the entry holds %q", got)
+	if got := f.plain(f.Namespace, "s")["e"]; got != "x" {
+		t.Errorf("the entry is %q", got)
 	}
-	results, err := w.root.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: w.key},
-		[]transit.Item{{Data: old.Data["e"], Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
+	results, err := f.Root.Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: f.Key},
+		[]transit.Item{{Data: old.Data["e"], Context: ciphertext.Strict.Context(f.Namespace, "s", "e")}})
 	if err != nil || !errors.Is(results[0].Err, transit.ErrTooOld) {
-		t.Errorf("the old ciphertext still opens: %v, %v", err, results)
+		t.Errorf("the old ciphertext still decrypts: %v, %v", err, results)
 	}
 	r = run(retiring(0))
 	if r.Done || !strings.Contains(r.Reason, "retired already") {
 		t.Errorf("again: %+v", r)
 	}
 
-	// The old ciphertext comes back, as from Git: it is named, and nothing is retired.
-	s := w.get(w.ns, "s")
+	// If the old ciphertext is applied again, it is reported, and nothing is retired.
+	s := f.GetSecret(f.Namespace, "s")
 	s.Data["e"] = old.Data["e"]
-	if _, err := w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+	if _, err := f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.rotateKey()
-	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
-	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.LeftCount != 1 ||
-		!strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
-		t.Errorf("%v, left %v", err, k.Left)
+	f.RotateKey()
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
+	k := onlyKey(t, report)
+	if !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != 1 ||
+		!strings.Contains(k.Unresolved.Items[0].Reason, "comes from before the last retirement") {
+		t.Errorf("%v, unresolved: %v", err, k.Unresolved.Items)
 	}
-	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are left") {
+	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are unresolved") {
 		t.Errorf("retire: %+v", k.Retire)
 	}
 }
 
-// A key that is rotated every day is retired all the same: version by version,
-// each when its time has come.
+// The versions of a key that is rotated every day are retired one by one, each after
+// RetireAfter.
 func TestRetireWithDailyRotation(t *testing.T) {
-	w := newWorld(t)
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
+	f := newFixture(t)
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	const day = 24 * time.Hour
 	want := []int{1, 1, 1, 2, 3, 4}
-	for n, min := range want {
-		report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
-			w.options(retiring(3*day), at(time.Duration(n)*(day+time.Minute)), func(o *rotator.Options) {
+	for n, minDecryption := range want {
+		report, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
+			f.options(retiring(3*day), at(time.Duration(n)*(day+time.Minute)), func(o *rotator.Options) {
 				o.Rotate = rotator.Always
 			}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := w.keyInfo(); got.Latest != n+2 || got.MinDecryptionVersion != min {
-			t.Errorf("day %d: newest %d, oldest that opens %d, want %d and %d: %+v", n, got.Latest,
-				got.MinDecryptionVersion, n+2, min, only(t, report).Retire)
+		if got := f.KeyInfo(); got.Latest != n+2 || got.MinDecryptionVersion != minDecryption {
+			t.Errorf("day %d: newest %d, min_decryption_version %d, want %d and %d: %+v", n, got.Latest,
+				got.MinDecryptionVersion, n+2, minDecryption, onlyKey(t, report).Retire)
 		}
 	}
 }
 
-func TestRetireClockStartsAgain(t *testing.T) {
-	w := newWorld(t)
-	old := w.seal(w.ns, "back", map[string]string{"e": "x"})
-	w.rotateKey()
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
+// The wait for retirement restarts after a run has seen an old entry, even if the run
+// listed only one namespace and the entry was deleted soon.
+func TestRetireWaitRestarts(t *testing.T) {
+	f := newFixture(t)
+	old := f.encrypt(f.Namespace, "restored", map[string]string{"e": "x"})
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	run := func(later time.Duration, change ...func(*rotator.Options)) *rotator.KeyReport {
 		t.Helper()
-		report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(append(change, retiring(week), at(later))...))
+		report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(append(change, retiring(week), at(later))...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return only(t, report)
+		return onlyKey(t, report)
 	}
 	run(0)
-	// In a week's time an old entry is there, and gone again at once. A run that
-	// only looks at its namespace is enough to see it.
-	w.store(old)
-	dry, err := rotator.Run(t.Context(), w.retirer(), w.kube,
-		w.options(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true }))
-	if err != nil || !strings.Contains(only(t, dry).Retire.Reason, "1 entries are still below version 2") {
-		t.Errorf("dry run: %v, %+v", err, only(t, dry).Retire)
+	f.CreateSecret(old)
+	dry, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
+		f.options(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true }))
+	if err != nil || !strings.Contains(onlyKey(t, dry).Retire.Reason, "1 entries are still below version 2") {
+		t.Errorf("dry run: %v, %+v", err, onlyKey(t, dry).Retire)
 	}
-	broken := func(o *rotator.Options) { o.Namespaces = []string{w.ns}; o.Retire = false }
+	broken := func(o *rotator.Options) { o.Namespaces = []string{f.Namespace}; o.Retire = false }
 	yes := true
-	s := w.get(w.ns, "back")
+	s := f.GetSecret(f.Namespace, "restored")
 	s.Immutable = &yes
-	if s, err = w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+	if s, err = f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(at(week+time.Hour), broken)); !errors.Is(err,
+	if _, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(at(week+time.Hour), broken)); !errors.Is(err,
 		rotator.ErrIncomplete) {
 		t.Fatal(err)
 	}
-	if err := w.kube.CoreV1().Secrets(w.ns).Delete(t.Context(), s.Name, metav1.DeleteOptions{}); err != nil {
+	if err := f.Kube.CoreV1().Secrets(f.Namespace).Delete(t.Context(), s.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if k := run(week + 2*time.Hour); k.Retire.Done {
-		t.Errorf("retired although an old entry was seen an hour ago: %+v", k.Retire)
+		t.Errorf("retired an hour after an old entry was seen: %+v", k.Retire)
 	}
 	if k := run(2*week + 3*time.Hour); !k.Retire.Done {
 		t.Errorf("not retired a week later: %+v", k.Retire)
 	}
 }
 
-func TestRetireIsRefused(t *testing.T) {
+func TestRetireBlocked(t *testing.T) {
 	yes := true
 	tests := map[string]struct {
-		arrange func(w *world, other string)
-		change  func(o *rotator.Options, w *world)
+		arrange func(f *testFixture, other string)
+		change  func(o *rotator.Options, f *testFixture)
 		want    string
-		blocked rotator.Obstacle
-		broken  bool // the run itself is not complete
+		blocked rotator.Blocker
+		broken  bool // the run is incomplete
 	}{
-		"an entry is left": {
-			arrange: func(w *world, other string) {
-				s := w.seal(w.ns, "fixed", map[string]string{"e": "x"})
+		"an entry is immutable": {
+			arrange: func(f *testFixture, other string) {
+				s := f.encrypt(f.Namespace, "fixed", map[string]string{"e": "x"})
 				s.Immutable = &yes
-				w.store(s)
+				f.CreateSecret(s)
 			},
-			want: "1 entries are left", blocked: rotator.ObstacleLeft, broken: true,
+			want: "1 entries are unresolved", blocked: rotator.BlockerUnresolved, broken: true,
 		},
 		"an old entry is in another namespace": {
-			arrange: func(w *world, other string) { w.store(w.seal(other, "old", map[string]string{"e": "x"})) },
-			change:  func(o *rotator.Options, w *world) { o.Namespaces = []string{w.ns} },
-			want: "1 entries are left and would never open again, such as NS-other/old/e: has key version 1 " +
-				"instead of 2", blocked: rotator.ObstacleLeft,
-		},
-		"the selector passes over an old entry": {
-			arrange: func(w *world, other string) { w.store(w.seal(w.ns, "old", map[string]string{"e": "x"})) },
-			change:  func(o *rotator.Options, w *world) { o.Selector = "team=red" },
-			want:    "1 entries are left", blocked: rotator.ObstacleLeft,
-		},
-		"a Secret does not say its mount": {
-			arrange: func(w *world, other string) {
-				s := w.seal(w.ns, "odd", map[string]string{"e": "x"})
-				s.Annotations[ciphertext.AnnotationTransitMount] = "/"
-				w.store(s)
+			arrange: func(f *testFixture, other string) {
+				f.CreateSecret(f.encrypt(other, "old", map[string]string{"e": "x"}))
 			},
-			want: "1 Secrets do not say what key they belong to", blocked: rotator.ObstacleUnlabelled, broken: true,
+			change: func(o *rotator.Options, f *testFixture) { o.Namespaces = []string{f.Namespace} },
+			want: "1 entries are unresolved and could never be decrypted again, for example NS-other/old/e: has key version 1 " +
+				"instead of 2", blocked: rotator.BlockerUnresolved,
+		},
+		"the selector excludes an old entry": {
+			arrange: func(f *testFixture, other string) {
+				f.CreateSecret(f.encrypt(f.Namespace, "old", map[string]string{"e": "x"}))
+			},
+			change: func(o *rotator.Options, f *testFixture) { o.Selector = "team=red" },
+			want:   "1 entries are unresolved", blocked: rotator.BlockerUnresolved,
+		},
+		"a Secret has an invalid mount": {
+			arrange: func(f *testFixture, other string) {
+				s := f.encrypt(f.Namespace, "odd", map[string]string{"e": "x"})
+				s.Annotations[ciphertext.AnnotationTransitMount] = "/"
+				f.CreateSecret(s)
+			},
+			want: "1 Secrets do not name their key", blocked: rotator.BlockerUnassigned, broken: true,
 		},
 		"a ciphertext Secret lost its label": {
-			arrange: func(w *world, other string) {
-				s := w.seal(w.ns, "lost", map[string]string{"e": "x"})
+			arrange: func(f *testFixture, other string) {
+				s := f.encrypt(f.Namespace, "lost", map[string]string{"e": "x"})
 				s.Labels = nil
-				w.store(s)
+				f.CreateSecret(s)
 			},
-			want:    "1 ciphertext Secrets do not say what key they belong to, such as NS/lost",
-			blocked: rotator.ObstacleUnlabelled,
+			want:    "1 ciphertext Secrets do not name their key, for example NS/lost",
+			blocked: rotator.BlockerUnassigned,
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			other := w.ns + "-other"
-			w.namespace(other)
-			test.arrange(w, other)
-			// Or it would be in the way of other tests' retirement.
-			defer w.kube.CoreV1().Secrets(w.ns).Delete(t.Context(), "lost", metav1.DeleteOptions{})
-			w.rotateKey()
-			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-			opts := w.options(retiring(0))
+			f := newFixture(t)
+			other := f.Namespace + "-other"
+			f.CreateNamespace(other)
+			test.arrange(f, other)
+			// It would prevent retirement in other tests.
+			defer f.Kube.CoreV1().Secrets(f.Namespace).Delete(t.Context(), "lost", metav1.DeleteOptions{})
+			f.RotateKey()
+			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+			opts := f.options(retiring(0))
 			if test.change != nil {
-				test.change(&opts, w)
+				test.change(&opts, f)
 			}
-			report, err := rotator.Run(t.Context(), w.retirer(), w.kube, opts)
+			report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, opts)
 			if errors.Is(err, rotator.ErrIncomplete) != test.broken || !test.broken && err != nil {
 				t.Errorf("error: %v", err)
 			}
-			r := only(t, report).Retire
-			if r.Done || r.Blocked != test.blocked || !strings.Contains(r.Reason, strings.ReplaceAll(test.want, "NS", w.ns)) {
+			r := onlyKey(t, report).Retire
+			if r.Done || r.Blocked != test.blocked ||
+				!strings.Contains(r.Reason, strings.ReplaceAll(test.want, "NS", f.Namespace)) {
 				t.Errorf("retire: %+v, want %q (%s)", r, test.want, test.blocked)
 			}
-			if got := w.keyInfo().MinDecryptionVersion; got != 1 {
+			if got := f.KeyInfo().MinDecryptionVersion; got != 1 {
 				t.Errorf("min_decryption_version is %d", got)
 			}
 		})
 	}
 }
 
-func TestRetireNarrowedAndNothingLeft(t *testing.T) {
-	w := newWorld(t)
-	w.rotateKey()
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
-		w.options(retiring(0), func(o *rotator.Options) { o.Namespaces = []string{w.ns} }))
-	if err != nil || !only(t, report).Retire.Done {
-		t.Errorf("%v, %+v", err, only(t, report).Retire)
+func TestRetireWithNamespaces(t *testing.T) {
+	f := newFixture(t)
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
+		f.options(retiring(0), func(o *rotator.Options) { o.Namespaces = []string{f.Namespace} }))
+	if err != nil || !onlyKey(t, report).Retire.Done {
+		t.Errorf("%v, %+v", err, onlyKey(t, report).Retire)
 	}
 }
 
-// A run that looked at a part of the cluster does not start the clock.
-func TestRetireAfterNarrowedRun(t *testing.T) {
-	w := newWorld(t)
-	w.rotateKey()
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	narrow := func(o *rotator.Options) { o.Namespaces = []string{w.ns} }
-	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(narrow)); err != nil {
+// A run that lists part of the cluster does not start the wait for retirement.
+func TestRetireAfterPartialRun(t *testing.T) {
+	f := newFixture(t)
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	partial := func(o *rotator.Options) { o.Namespaces = []string{f.Namespace} }
+	if _, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(partial)); err != nil {
 		t.Fatal(err)
 	}
-	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(time.Hour), at(2*time.Hour)))
-	if err != nil || only(t, report).Retire.Done {
-		t.Errorf("%v, %+v", err, only(t, report).Retire)
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(time.Hour), at(2*time.Hour)))
+	if err != nil || onlyKey(t, report).Retire.Done {
+		t.Errorf("%v, %+v", err, onlyKey(t, report).Retire)
 	}
 }
 
-func TestRetireWithoutTheRight(t *testing.T) {
-	w := newWorld(t)
-	w.rotateKey()
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(retiring(0)))
-	if !errors.Is(err, rotator.ErrIncomplete) || only(t, report).Retire.Blocked != rotator.ObstacleError ||
-		report.Result != rotator.ResultFailed || !strings.Contains(only(t, report).Retire.Reason,
-		"retiring needs update on transit/keys/"+w.key+"/config") {
-		t.Errorf("%v, %+v", err, only(t, report).Retire)
+func TestRetireDenied(t *testing.T) {
+	f := newFixture(t)
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(retiring(0)))
+	if !errors.Is(err, rotator.ErrIncomplete) || onlyKey(t, report).Retire.Blocked != rotator.BlockerError ||
+		report.Result != rotator.ResultFailed || !strings.Contains(onlyKey(t, report).Retire.Reason,
+		"retiring needs update on transit/keys/"+f.Key+"/config") {
+		t.Errorf("%v, %+v", err, onlyKey(t, report).Retire)
 	}
 }
 
 func TestSummary(t *testing.T) {
-	w := newWorld(t)
-	w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-	w.rotateKey()
-	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options()); err != nil {
+	f := newFixture(t)
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	f.RotateKey()
+	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
 		t.Fatal(err)
 	}
-	m, err := w.kube.CoreV1().ConfigMaps(w.ns).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
+	m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,28 +287,28 @@ func TestSummary(t *testing.T) {
 		Target, Rewrapped int
 		Finished          time.Time
 		Versions          map[int]int
-		NoneBelowSince    map[int]time.Time
+		CleanSince        map[int]time.Time
 	}
-	if err := json.Unmarshal([]byte(m.Data["transit__"+w.key]), &got); err != nil {
+	if err := json.Unmarshal([]byte(m.Data["transit__"+f.Key]), &got); err != nil {
 		t.Fatalf("%v in %v", err, m.Data)
 	}
-	if got.Mount != "transit" || got.Name != w.key || got.Target != 2 || got.Rewrapped != 1 || got.Versions[2] != 1 ||
-		got.NoneBelowSince[2].IsZero() || time.Since(got.Finished) > time.Minute {
+	if got.Mount != "transit" || got.Name != f.Key || got.Target != 2 || got.Rewrapped != 1 || got.Versions[2] != 1 ||
+		got.CleanSince[2].IsZero() || time.Since(got.Finished) > time.Minute {
 		t.Errorf("summary: %+v", got)
 	}
 	if !strings.Contains(m.Data["run"], `"finished"`) {
-		t.Errorf("about the run: %s", m.Data["run"])
+		t.Errorf("the run: %s", m.Data["run"])
 	}
-	// Nonsense in it is passed over, and what belongs to others stays.
-	m.Data["transit__"+w.key], m.Data["notes"] = "{", "mine"
-	if _, err := w.kube.CoreV1().ConfigMaps(w.ns).Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
+	// A run skips what it cannot parse, and keeps keys of others.
+	m.Data["transit__"+f.Key], m.Data["notes"] = "{", "other"
+	if _, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options()); err != nil {
+	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
 		t.Fatal(err)
 	}
-	m, err = w.kube.CoreV1().ConfigMaps(w.ns).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
-	if err != nil || m.Data["notes"] != "mine" || json.Unmarshal([]byte(m.Data["transit__"+w.key]), &got) != nil {
+	m, err = f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
+	if err != nil || m.Data["notes"] != "other" || json.Unmarshal([]byte(m.Data["transit__"+f.Key]), &got) != nil {
 		t.Errorf("%v, %v", err, m.Data)
 	}
 }

@@ -16,214 +16,215 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// Ways in which a manifest is applied again.
-var appliers = map[string]func(w *world, manifest *corev1.Secret){
-	// Flux, and Argo CD if told to.
-	"server-side": func(w *world, manifest *corev1.Secret) {
-		w.t.Helper()
+// appliers apply a manifest in different ways.
+var appliers = map[string]func(f *testFixture, manifest *corev1.Secret){
+	// As Flux, and optionally Argo CD.
+	"server-side": func(f *testFixture, manifest *corev1.Secret) {
+		f.T.Helper()
 		s := manifest.DeepCopy()
 		s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 		force := true
-		w.patch(s, types.ApplyPatchType, metav1.PatchOptions{FieldManager: "gitops", Force: &force})
+		f.patch(s, types.ApplyPatchType, metav1.PatchOptions{FieldManager: "gitops", Force: &force})
 	},
-	// kubectl apply, and so Argo CD: what the manifest has, and nothing else.
-	"by merging": func(w *world, manifest *corev1.Secret) {
-		w.t.Helper()
-		_, err := w.kube.CoreV1().Secrets(manifest.Namespace).Create(w.t.Context(), manifest, metav1.CreateOptions{})
+	// As kubectl apply and Argo CD.
+	"client-side": func(f *testFixture, manifest *corev1.Secret) {
+		f.T.Helper()
+		_, err := f.Kube.CoreV1().Secrets(manifest.Namespace).Create(f.T.Context(), manifest, metav1.CreateOptions{})
 		if err != nil {
-			w.patch(manifest, types.StrategicMergePatchType, metav1.PatchOptions{})
+			f.patch(manifest, types.StrategicMergePatchType, metav1.PatchOptions{})
 		}
 	},
 }
 
-func (w *world) patch(s *corev1.Secret, how types.PatchType, opts metav1.PatchOptions) {
-	w.t.Helper()
+func (f *testFixture) patch(s *corev1.Secret, patchType types.PatchType, opts metav1.PatchOptions) {
+	f.T.Helper()
 	body, err := json.Marshal(s)
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
-	if _, err := w.kube.CoreV1().Secrets(s.Namespace).Patch(w.t.Context(), s.Name, how, body, opts); err != nil {
-		w.t.Fatal(err)
+	if _, err := f.Kube.CoreV1().Secrets(s.Namespace).Patch(f.T.Context(), s.Name, patchType, body, opts); err != nil {
+		f.T.Fatal(err)
 	}
 }
 
-// After a rotation somebody applies the manifest of before: the next run says so,
-// rewraps it, and retires nothing.
-func TestOldManifestIsAppliedAgain(t *testing.T) {
+// After a rotation somebody applies an old manifest. The next run reports and rewraps its
+// entries, and retires nothing.
+func TestOldManifestReapplied(t *testing.T) {
 	for name, apply := range appliers {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			manifest := w.seal(w.ns, "s", map[string]string{"a": "x", "b": "y"})
+			f := newFixture(t)
+			manifest := f.encrypt(f.Namespace, "s", map[string]string{"a": "x", "b": "y"})
 			run := func(change ...func(*rotator.Options)) *rotator.KeyReport {
 				t.Helper()
-				report, err := rotator.Run(t.Context(), w.retirer(), w.kube,
-					w.options(append([]func(*rotator.Options){retiring(0)}, change...)...))
+				report, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
+					f.options(append([]func(*rotator.Options){retiring(0)}, change...)...))
 				if err != nil {
 					t.Fatal(err)
 				}
-				return only(t, report)
+				return onlyKey(t, report)
 			}
-			apply(w, manifest)
-			w.rotateKey()
+			apply(f, manifest)
+			f.RotateKey()
 			later := func(o *rotator.Options) { o.RetireAfter = time.Hour }
-			if k := run(later); k.BackCount != 0 || k.Rewrapped != 2 {
-				t.Errorf("at first: %+v", k)
+			if k := run(later); k.Reverted.Count != 0 || k.Rewrapped != 2 {
+				t.Errorf("first run: %+v", k)
 			}
-			apply(w, manifest)
-			if got := versions(t, w.get(w.ns, "s")); got["a"] != 1 || got["b"] != 1 {
-				t.Fatalf("the old manifest is not back: %v", got)
+			apply(f, manifest)
+			if got := versions(t, f.GetSecret(f.Namespace, "s")); got["a"] != 1 || got["b"] != 1 {
+				t.Fatalf("the old manifest is not applied: %v", got)
 			}
-			if k := run(func(o *rotator.Options) { o.DryRun = true }); k.BackCount != 2 {
+			if k := run(func(o *rotator.Options) { o.DryRun = true }); k.Reverted.Count != 2 {
 				t.Errorf("dry run: %+v", k)
 			}
 			k := run()
-			want := []string{w.ns + "/s/a", w.ns + "/s/b"}
+			want := []string{f.Namespace + "/s/a", f.Namespace + "/s/b"}
 			var got []string
-			for _, l := range k.Back {
-				place, reason, _ := strings.Cut(l.String(), ": ")
-				got = append(got, place)
+			for _, p := range k.Reverted.Items {
+				location, reason, _ := strings.Cut(p.String(), ": ")
+				got = append(got, location)
 				if !strings.HasPrefix(reason, "is back at key version 1 after it was rewrapped to 2") {
 					t.Errorf("reason %q", reason)
 				}
 			}
-			if diff := cmp.Diff(want, got); diff != "" || k.BackCount != 2 {
-				t.Errorf("%d are back (-want +got):\n%s", k.BackCount, diff)
+			if diff := cmp.Diff(want, got); diff != "" || k.Reverted.Count != 2 {
+				t.Errorf("%d reverted (-want +got):\n%s", k.Reverted.Count, diff)
 			}
-			if k.Rewrapped != 2 || k.LeftCount != 0 {
-				t.Errorf("rewrapped %d, left %v", k.Rewrapped, k.Left)
+			if k.Rewrapped != 2 || k.Unresolved.Count != 0 {
+				t.Errorf("rewrapped %d, unresolved: %v", k.Rewrapped, k.Unresolved.Items)
 			}
-			if r := k.Retire; r.Done || !strings.Contains(r.Reason, "2 entries came back from somewhere") ||
-				!cmp.Equal(r.WouldBreak, k.Back) {
+			if r := k.Retire; r.Done || !strings.Contains(r.Reason, "2 entries were reverted to an older version") ||
+				!cmp.Equal(r.WouldBreak, k.Reverted.Items) {
 				t.Errorf("retire: %+v", r)
 			}
-			if got := w.plain(w.ns, "s"); got["a"] != "x" || got["b"] != "y" {
+			if got := f.plain(f.Namespace, "s"); got["a"] != "x" || got["b"] != "y" {
 				t.Errorf("entries %v", got)
 			}
-			if summary := w.state().Data["transit__"+w.key]; !strings.Contains(summary, `"backCount": 2`) ||
-				!strings.Contains(summary, "wouldBreak") {
+			if summary := f.state().Data["transit__"+f.Key]; !strings.Contains(summary, `"reverted"`) ||
+				!strings.Contains(summary, `"count": 2`) || !strings.Contains(summary, "wouldBreak") {
 				t.Errorf("the summary is %s", summary)
 			}
-			// Once it stays away, all is as ever.
-			if k := run(); k.BackCount != 0 || !k.Retire.Done {
-				t.Errorf("at last: %+v, %+v", k, k.Retire)
+			// When it is not applied again, the version is retired.
+			if k := run(); k.Reverted.Count != 0 || !k.Retire.Done {
+				t.Errorf("last run: %+v, %+v", k, k.Retire)
 			}
 		})
 	}
 }
 
-func (w *world) state() *corev1.ConfigMap {
-	w.t.Helper()
-	m, err := w.kube.CoreV1().ConfigMaps(w.ns).Get(w.t.Context(), rotator.StateName, metav1.GetOptions{})
+func (f *testFixture) state() *corev1.ConfigMap {
+	f.T.Helper()
+	m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(f.T.Context(), rotator.StateName, metav1.GetOptions{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	return m
 }
 
-// What a run finds old and rewraps was not gone before that: the time until it is
-// retired begins anew, also if somebody else writes the state meanwhile.
-func TestRetireWaitsForWhatWasRewrapped(t *testing.T) {
+// After a run rewraps an old entry, the wait for retirement restarts, even if somebody else
+// writes the state at the same time.
+func TestRetireWaitsAfterRewrap(t *testing.T) {
 	const week = 7 * 24 * time.Hour
-	for name, conflict := range map[string]bool{"alone": false, "with a conflict": true} {
+	for name, conflict := range map[string]bool{"without a conflict": false, "with a conflict": true} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			old := w.seal(w.ns, "late", map[string]string{"e": "x"})
-			w.rotateKey()
-			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-			// The first time that the state is written, another run is faster.
-			faster := func() {
-				m := w.state()
+			f := newFixture(t)
+			old := f.encrypt(f.Namespace, "late", map[string]string{"e": "x"})
+			f.RotateKey()
+			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+			// Another run writes the state before the first write.
+			writeFirst := func() {
+				m := f.state()
 				m.Annotations = map[string]string{"by": "another"}
-				if _, err := w.kube.CoreV1().ConfigMaps(w.ns).Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
+				if _, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
 					t.Error(err)
 				}
 			}
-			contested := w.client(func(next http.RoundTripper) http.RoundTripper {
-				return roundTrip(func(r *http.Request) (*http.Response, error) {
-					if r.Method == http.MethodPut && faster != nil {
-						faster()
-						faster = nil
+			conflicting := f.Client(func(next http.RoundTripper) http.RoundTripper {
+				return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.Method == http.MethodPut && writeFirst != nil {
+						writeFirst()
+						writeFirst = nil
 					}
 					return next.RoundTrip(r)
 				})
 			})
 			run := func(later time.Duration, kube kubernetes.Interface) *rotator.KeyReport {
 				t.Helper()
-				report, err := rotator.Run(t.Context(), w.retirer(), kube, w.options(retiring(week), at(later)))
+				report, err := rotator.Run(t.Context(), f.retirer(), kube, f.options(retiring(week), at(later)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				return only(t, report)
+				return onlyKey(t, report)
 			}
-			run(0, w.kube)
-			w.store(old)
-			second := w.kube
+			run(0, f.Kube)
+			f.CreateSecret(old)
+			second := f.Kube
 			if conflict {
-				second = contested
+				second = conflicting
 			}
 			if k := run(week+time.Hour, second); k.Rewrapped != 1 || k.Retire.Done {
-				t.Errorf("retired in the run that found it: %+v, %+v", k, k.Retire)
+				t.Errorf("retired in the run that rewrapped it: %+v, %+v", k, k.Retire)
 			}
-			if k := run(week+2*time.Hour, w.kube); k.Retire.Done {
+			if k := run(week+2*time.Hour, f.Kube); k.Retire.Done {
 				t.Errorf("retired an hour after: %+v", k.Retire)
 			}
-			if k := run(2*week+3*time.Hour, w.kube); !k.Retire.Done {
+			if k := run(2*week+3*time.Hour, f.Kube); !k.Retire.Done {
 				t.Errorf("not retired a week after: %+v", k.Retire)
 			}
-			if conflict && faster != nil {
+			if conflict && writeFirst != nil {
 				t.Error("there was no conflict")
 			}
 		})
 	}
 }
 
-// A Secret without annotations gets the first without losing what others add at
+// A Secret without annotations gets its first one, and keeps one that somebody else adds at
 // the same time.
-func TestRewrapNotesItself(t *testing.T) {
-	w := newWorld(t)
-	s := w.seal(w.ns, "bare", map[string]string{"e": "x"})
+func TestRewrapSetsAnnotation(t *testing.T) {
+	f := newFixture(t)
+	s := f.encrypt(f.Namespace, "bare", map[string]string{"e": "x"})
 	s.Annotations = nil
-	w.store(s)
-	w.rotateKey()
-	kube := w.client(beforePatch(func(n int) {
+	f.CreateSecret(s)
+	f.RotateKey()
+	kube := f.Client(fixture.BeforeEach(http.MethodPatch, func(n int) {
 		if n > 0 {
 			return
 		}
-		w.patch(
-			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "bare",
+		f.patch(
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "bare",
 				Annotations: map[string]string{"note": "keep me"}}},
 			types.StrategicMergePatchType, metav1.PatchOptions{})
 	}))
-	if _, err := rotator.Run(t.Context(), w.minimal(), kube, w.options()); err != nil {
+	if _, err := rotator.Run(t.Context(), f.minimal(), kube, f.options()); err != nil {
 		t.Fatal(err)
 	}
-	now := w.get(w.ns, "bare")
+	current := f.GetSecret(f.Namespace, "bare")
 	want := map[string]string{"note": "keep me", ciphertext.AnnotationRewrapped: "2"}
-	if diff := cmp.Diff(want, now.Annotations); diff != "" || versions(t, now)["e"] != 2 {
-		t.Errorf("versions %v, annotations (-want +got):\n%s", versions(t, now), diff)
+	if diff := cmp.Diff(want, current.Annotations); diff != "" || versions(t, current)["e"] != 2 {
+		t.Errorf("versions %v, annotations (-want +got):\n%s", versions(t, current), diff)
 	}
 }
 
-// Old ciphertext that cannot be rewrapped any more is named as what it is.
+// An old manifest whose version is retired is reported as reverted and unresolved.
 func TestOldManifestAfterRetirement(t *testing.T) {
-	w := newWorld(t)
-	manifest := w.seal(w.ns, "s", map[string]string{"e": "x"})
-	appliers["server-side"](w, manifest)
-	w.rotateKey()
-	if _, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0))); err != nil {
+	f := newFixture(t)
+	manifest := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
+	appliers["server-side"](f, manifest)
+	f.RotateKey()
+	if _, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0))); err != nil {
 		t.Fatal(err)
 	}
-	appliers["server-side"](w, manifest)
-	w.rotateKey()
-	report, err := rotator.Run(t.Context(), w.retirer(), w.kube, w.options(retiring(0)))
-	k := only(t, report)
-	if !errors.Is(err, rotator.ErrIncomplete) || k.BackCount != 1 || k.LeftCount != 1 ||
-		!strings.Contains(k.Left[0].Reason, "comes from before the last retirement") {
-		t.Errorf("%v: back %v, left %v", err, k.Back, k.Left)
+	appliers["server-side"](f, manifest)
+	f.RotateKey()
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
+	k := onlyKey(t, report)
+	if !errors.Is(err, rotator.ErrIncomplete) || k.Reverted.Count != 1 || k.Unresolved.Count != 1 ||
+		!strings.Contains(k.Unresolved.Items[0].Reason, "comes from before the last retirement") {
+		t.Errorf("%v, reverted: %v, unresolved: %v", err, k.Reverted.Items, k.Unresolved.Items)
 	}
-	if r := k.Retire; r.Done || !cmp.Equal(r.WouldBreak, k.Left) {
+	if r := k.Retire; r.Done || !cmp.Equal(r.WouldBreak, k.Unresolved.Items) {
 		t.Errorf("retire: %+v", r)
 	}
 }

@@ -11,22 +11,22 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// A batch holds at most so many entries and so many bytes, but always at least
-// one whole Secret, so that each is written once. Package transit splits what is
-// still too long for a request.
+// A batch has at most maxItems entries and maxBytes bytes, or a single Secret, so
+// that each Secret is written once. Package transit splits batches that are too
+// long for a request.
 const (
 	maxItems = 100
 	maxBytes = 1 << 20
 )
 
-// group is what may share a request: Vault wants a context for every item of a
-// batch or for none.
+// group identifies entries that may share a request: Vault requires a context for
+// every item of a batch or for none.
 type group struct {
 	key   ciphertext.Key
 	bound bool
 }
 
-// batch is Secrets whose entries go to Vault together.
+// batch has the Secrets whose entries are rewrapped by one call.
 type batch struct {
 	group  group
 	target int
@@ -35,7 +35,7 @@ type batch struct {
 	bytes  int
 }
 
-// part is the share of one Secret: its entries that are below the target.
+// part is a Secret and its entries below the target.
 type part struct {
 	secret  *corev1.Secret
 	set     ciphertext.Settings
@@ -57,24 +57,23 @@ func (p part) explain(entry string, err error) error {
 	return transit.ExplainItem(err, p.set, p.set.Scope.Describe(p.secret.Namespace, p.secret.Name, entry))
 }
 
-func (p part) ref(i int) entryRef {
-	return entryRef{p.secret.Namespace, p.secret.Name, p.entries[i]}
+func (p part) location(i int) Location {
+	return Location{p.secret.Namespace, p.secret.Name, p.entries[i]}
 }
 
-// left says of every entry of the part why it is left.
-func (p part) left(reason string) (left []Left) {
+// problems returns a problem with the same reason for every entry of the part.
+func (p part) problems(reason string) (problems []Problem) {
 	for i := range p.entries {
-		left = append(left, p.ref(i).left(reason))
+		problems = append(problems, p.location(i).problem("%s", reason))
 	}
-	return left
+	return problems
 }
 
-// below returns the well-formed entries below the target, in order, and those
-// that are there already.
+// below returns the well-formed entries below the target, and those that are not.
 func below(s *corev1.Secret, target int) (old, current []string) {
 	for _, entry := range ciphertext.Entries(s.Data) {
 		switch v, err := ciphertext.Version(s.Data[entry]); {
-		case err != nil: // the inventory names it
+		case err != nil: // reported by the inventory
 		case v < target:
 			old = append(old, entry)
 		default:
@@ -84,22 +83,22 @@ func below(s *corev1.Secret, target int) (old, current []string) {
 	return old, current
 }
 
-// rewrap lists the area once more and brings every entry to its target.
+// rewrap lists the selected area again and rewraps every entry below its target.
 func (r *run) rewrap(ctx context.Context) {
 	var workers errgroup.Group
-	// One batch is rewrapped while another is written: more would only fill the
-	// memory, as all of them share the writes. Go waits while both are busy, so the
-	// listing goes no faster than the work.
+	// Vault rewraps one batch while another is written. More batches would only use
+	// memory, because all of them share the write slots. Go blocks while both workers
+	// are busy, so that listing is no faster than rewrapping.
 	workers.SetLimit(min(r.Concurrency, 2))
-	open := map[group]*batch{}
+	batches := map[group]*batch{}
 	send := func(b *batch) {
-		delete(open, b.group)
+		delete(batches, b.group)
 		workers.Go(func() error {
-			r.work(ctx, b)
+			r.rewrapBatch(ctx, b)
 			return nil
 		})
 	}
-	unread := r.each(ctx, r.asked(), func(s *corev1.Secret) {
+	unlisted := r.eachSecret(ctx, r.selectedArea(), func(s *corev1.Secret) {
 		set, err := ciphertext.SettingsOf(s)
 		if err != nil {
 			return
@@ -112,7 +111,7 @@ func (r *run) rewrap(ctx context.Context) {
 		r.mu.Lock()
 		k.Current += len(current)
 		r.mu.Unlock()
-		if len(entries) == 0 || immutable(s) || r.passedOver(s) {
+		if len(entries) == 0 || immutable(s) || r.skips(s) {
 			return
 		}
 		g := group{k.key(), set.Scope != ciphertext.None}
@@ -120,32 +119,32 @@ func (r *run) rewrap(ctx context.Context) {
 		for _, entry := range entries {
 			size += len(s.Data[entry])
 		}
-		b := open[g]
+		b := batches[g]
 		if b != nil && (b.items+len(entries) > maxItems || b.bytes+size > maxBytes) {
 			send(b)
 			b = nil
 		}
 		if b == nil {
 			b = &batch{group: g, target: k.Target}
-			open[g] = b
+			batches[g] = b
 		}
 		b.parts, b.items, b.bytes = append(b.parts, p), b.items+len(entries), b.bytes+size
 		if b.items >= maxItems {
 			send(b)
 		}
 	})
-	for _, b := range open {
+	for _, b := range batches {
 		send(b)
 	}
 	workers.Wait()
-	for _, l := range unread { // verify sees it too, if it is still so
-		r.Log.Warn("listing broke off", "namespace", l.Namespace, "reason", l.Reason)
+	for _, p := range unlisted { // the recount reports it, if it persists
+		r.Log.Warn("listing failed", "namespace", p.Namespace, "reason", p.Reason)
 	}
 }
 
-// work rewraps a batch and writes its Secrets.
-func (r *run) work(ctx context.Context, b *batch) {
-	if r.isStopped(b.group) || ctx.Err() != nil {
+// rewrapBatch rewraps a batch and writes its Secrets.
+func (r *run) rewrapBatch(ctx context.Context, b *batch) {
+	if r.hasFailed(b.group) || ctx.Err() != nil {
 		return
 	}
 	var items []transit.Item
@@ -154,57 +153,51 @@ func (r *run) work(ctx context.Context, b *batch) {
 	}
 	results, err := r.vault.Rewrap(ctx, b.group.key, items)
 	if err != nil {
-		r.batchFailed(b, err)
+		r.failGroup(b.group, err)
 		return
 	}
 	var writes sync.WaitGroup
 	for _, p := range b.parts {
-		mine := results[:len(p.entries)]
+		partResults := results[:len(p.entries)]
 		results = results[len(p.entries):]
-		r.writing <- struct{}{}
+		r.writeSlots <- struct{}{}
 		writes.Go(func() {
-			defer func() { <-r.writing }()
-			done, left := r.patch(ctx, p, b.target, mine)
-			r.record(b.group.key, done, left)
+			defer func() { <-r.writeSlots }()
+			done, failed := r.patch(ctx, p, b.target, partResults)
+			r.record(b.group.key, done, failed)
 		})
 	}
 	writes.Wait()
 }
 
-// batchFailed notes that a request failed for a reason that the next one would meet too:
-// nothing is tried for the rest of the group.
-func (r *run) batchFailed(b *batch, err error) {
-	err = transit.WithUpdateHint(err, b.group.key, transit.OpRewrap)
+// failGroup ends the work on a group after a request failed for a reason that the next
+// request would meet too.
+func (r *run) failGroup(g group, err error) {
+	err = transit.WithUpdateHint(err, g.key, transit.OpRewrap)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stopped[b.group] = true
-	r.keys[b.group.key].fail(err)
+	r.failedGroups[g] = true
+	r.keys[g.key].fail(err)
 }
 
-func (r *run) isStopped(g group) bool {
+func (r *run) hasFailed(g group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stopped[g]
+	return r.failedGroups[g]
 }
 
-// settle takes the outcome for one Secret into the report.
-func (r *run) record(key ciphertext.Key, done []string, left []Left) {
+// record adds the outcome for one Secret to the report.
+func (r *run) record(key ciphertext.Key, done []string, failed []Problem) {
 	r.mu.Lock()
 	k := r.keys[key]
 	k.Rewrapped += len(done)
 	r.done += len(done)
-	for _, l := range left {
-		r.remember(entryRef{l.Namespace, l.Name, l.Entry}, l.Reason)
+	for _, p := range failed {
+		if len(r.reasons) < maxProblems { // the report names no more
+			r.reasons[p.Location] = p.Reason
+		}
 	}
 	p := Progress{Phase: "rewrap", Done: r.done, Total: max(r.done, r.pending)}
 	r.mu.Unlock()
 	r.progress(p)
-}
-
-// remember keeps the reason for verify to tell. Beyond what a report names it
-// would only take memory. The caller holds r.mu.
-func (r *run) remember(ref entryRef, reason string) {
-	if len(r.reasons) < maxLeft {
-		r.reasons[ref] = reason
-	}
 }

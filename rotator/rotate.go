@@ -8,11 +8,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// rotate reads the key, gives it a new version if one is due, and so decides
-// where its entries should be.
-func (r *run) rotate(ctx context.Context, k *KeyReport, t *keyCount) {
-	// Read right before rotating: another run, or Vault's own auto_rotate_period,
-	// may have been faster than the listing.
+// rotate reads the key, gives it a new version if one is due, and sets the target
+// version of its entries.
+func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
+	// Read immediately before the rotation: another run, or Vault's
+	// auto_rotate_period, may have rotated the key since the listing.
 	info, err := r.vault.Key(ctx, k.key())
 	if err != nil {
 		k.RotateReason = "the key cannot be read"
@@ -20,65 +20,65 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, t *keyCount) {
 		return
 	}
 	k.MinDecryption, k.MinAvailable = info.MinDecryptionVersion, info.MinAvailableVersion
-	r.state.of(k.key()).Refused.observeRefused(info, r.Now().UTC())
+	r.state.history(k.key()).RetiredSince.observeRetired(info, r.Now().UTC())
 	k.Before, k.After, k.Target = info.Latest, info.Latest, info.Latest
-	due, why := r.due(info, t)
-	k.RotateReason = why
+	due, reason := r.due(info, c)
+	k.RotateReason = reason
 	if !due {
 		return
 	}
 	if r.DryRun {
 		k.Target++
-		k.RotateReason = "would be rotated: " + why
+		k.RotateReason = "would be rotated: " + reason
 		return
 	}
 	after, err := r.vault.Rotate(ctx, k.key())
 	if err != nil {
-		// Whether it took is not known, and a second try might be one version too
-		// many. The key knows.
-		now, readErr := r.vault.Key(ctx, k.key())
-		if readErr != nil || now.Latest <= info.Latest {
-			k.RotateReason = "rotating failed: " + why
+		// The request may have succeeded, and another one might create one version
+		// too many. So read the key.
+		current, readErr := r.vault.Key(ctx, k.key())
+		if readErr != nil || current.Latest <= info.Latest {
+			k.RotateReason = "rotating failed: " + reason
 			k.fail(transit.WithHint(err, "check that the policy has update on "+k.key().String()+"/rotate"))
 			return
 		}
-		r.Log.Warn("rotating answered with an error, and took all the same", "key", k.key().String(), "error", err)
-		after = now
+		r.Log.Warn("rotating returned an error, but succeeded", "key", k.key().String(), "error", err)
+		after = current
 	}
 	k.After, k.Target, k.Rotated = after.Latest, after.Latest, true
-	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", why)
+	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", reason)
 }
 
-// due decides whether a key gets a new version, and says why or why not.
-func (r *run) due(info transit.KeyInfo, t *keyCount) (bool, string) {
+// due reports whether a key gets a new version, and the reason.
+func (r *run) due(info transit.KeyInfo, c *keyCount) (bool, string) {
 	age := info.Age(r.Now()).Truncate(time.Second)
 	below, beyond := 0, 0
-	for v, n := range t.versions {
+	for v, n := range c.versions {
 		switch {
 		case v < info.Latest:
 			below += n
-		case v > info.Latest: // as seen before the key was read
+		case v > info.Latest:
 			beyond += n
 		}
 	}
 	_, known := info.Created[info.Latest]
 	switch {
 	case r.Rotate == Never:
-		return false, "asked not to"
+		return false, "the rotate mode is never"
 	case beyond > 0:
-		// A version made now would have the number of one that is lost, and what
-		// is lost would look as if it were current.
+		// A new version would get the number of a lost one, and the entries of the
+		// lost version would look current.
 		return false,
-			fmt.Sprintf("%d entries are of versions that the key does not have: it was restored from an older "+
+			fmt.Sprintf("%d entries have versions that the key does not have: it was restored from an older "+
 				"backup, or they come from another Vault: encrypt them again first", beyond)
 	case r.Rotate == Always:
-		return true, "asked for in any case"
+		return true, "the rotate mode is always"
 	case info.AutoRotatePeriod > 0:
-		return false, fmt.Sprintf("Vault rotates it by itself every %s (auto_rotate_period)", info.AutoRotatePeriod)
-	case len(r.inventory.unread) > 0:
+		return false, fmt.Sprintf("Vault rotates it every %s (auto_rotate_period)", info.AutoRotatePeriod)
+	case len(r.inventory.unlisted) > 0:
 		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(info.Latest)
 	case below > 0:
-		return false, fmt.Sprintf("%d entries are still below version %d and come first", below, info.Latest)
+		return false, fmt.Sprintf("%d entries are still below version %d and must be rewrapped first", below, info.Latest)
 	case !known:
 		return false, fmt.Sprintf("Vault does not say how old version %d is", info.Latest)
 	case age <= r.MaxKeyAge:

@@ -24,78 +24,78 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// populate stores ciphertext Secrets over three namespaces and returns the
-// plaintext of each by "NAMESPACE/NAME".
-func (w *world) populate(perNamespace int) map[string]map[string]string {
-	w.t.Helper()
+// populate creates ciphertext Secrets in three namespaces and returns the plaintext of each
+// by "NAMESPACE/NAME".
+func (f *testFixture) populate(perNamespace int) map[string]map[string]string {
+	f.T.Helper()
 	scopes := []ciphertext.Scope{ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster}
 	plain := map[string]map[string]string{}
 	for n := range 3 {
-		ns := fmt.Sprintf("%s-%d", w.ns, n)
-		w.namespace(ns)
+		ns := fmt.Sprintf("%s-%d", f.Namespace, n)
+		f.CreateNamespace(ns)
 		for i := range perNamespace {
 			name := fmt.Sprintf("secret-%02d", i)
 			entries := map[string]string{}
 			for e := range 1 + i%3 {
 				entries[fmt.Sprintf("entry.%d", e)] = fmt.Sprintf("%s/%s/%d", ns, name, e)
 			}
-			s := w.seal(ns, name, entries, scoped(scopes[i%3]))
+			s := f.encrypt(ns, name, entries, scoped(scopes[i%3]))
 			s.Labels["team"] = "red"
 			s.Annotations["note"] = "keep me"
-			w.store(s)
+			f.CreateSecret(s)
 			plain[ns+"/"+name] = entries
 		}
 	}
 	return plain
 }
 
-// all returns every Secret of the world's namespaces by "NAMESPACE/NAME".
-func (w *world) all() map[string]*corev1.Secret {
-	w.t.Helper()
-	list, err := w.kube.CoreV1().Secrets("").List(w.t.Context(), metav1.ListOptions{})
+// all returns every Secret of the fixture's namespaces by "NAMESPACE/NAME".
+func (f *testFixture) all() map[string]*corev1.Secret {
+	f.T.Helper()
+	list, err := f.Kube.CoreV1().Secrets("").List(f.T.Context(), metav1.ListOptions{})
 	if err != nil {
-		w.t.Fatal(err)
+		f.T.Fatal(err)
 	}
 	found := map[string]*corev1.Secret{}
 	for i := range list.Items {
-		if s := &list.Items[i]; strings.HasPrefix(s.Namespace, w.ns) {
+		if s := &list.Items[i]; strings.HasPrefix(s.Namespace, f.Namespace) {
 			found[s.Namespace+"/"+s.Name] = s
 		}
 	}
 	return found
 }
 
-func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
-	w := newWorld(t)
-	plain := w.populate(22)
+func TestRunRewrapsAllEntries(t *testing.T) {
+	f := newFixture(t)
+	plain := f.populate(22)
 	entries := 0
 	for _, e := range plain {
 		entries += len(e)
 	}
-	// What the run has to leave alone: a plaintext Secret, ciphertext of another
-	// key, ciphertext of the key without its label.
-	other := w.key + "-other"
-	w.newKey(other, true)
-	w.store(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "plain"},
+	// The run must not write these: a plaintext Secret, ciphertext of another key, and
+	// ciphertext of the key without its label.
+	other := f.Key + "-other"
+	f.CreateKey(other, true)
+	f.CreateSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "plain"},
 		StringData: map[string]string{"a": "b"}})
-	s := w.seal(w.ns, "unlabelled", map[string]string{"a": "b"})
+	s := f.encrypt(f.Namespace, "unlabeled", map[string]string{"a": "b"})
 	s.Labels, s.Type = nil, corev1.SecretTypeOpaque
-	w.store(s)
-	s = w.seal(w.ns, "theirs", map[string]string{"a": "b"})
+	f.CreateSecret(s)
+	s = f.encrypt(f.Namespace, "other", map[string]string{"a": "b"})
 	s.Labels[ciphertext.LabelTransitKey] = other
-	w.store(s)
-	before := w.all()
+	f.CreateSecret(s)
+	before := f.all()
 
 	var requests atomic.Int64
-	address := w.proxy(func(rw http.ResponseWriter, r *http.Request, vault http.Handler) {
+	address := f.VaultProxy(func(rw http.ResponseWriter, r *http.Request, vault http.Handler) {
 		if strings.Contains(r.URL.Path, "/rewrap/") {
 			requests.Add(1)
 		}
 		vault.ServeHTTP(rw, r)
 	})
-	session := w.session(address, w.token(w.rotatorPaths()...))
+	session := f.Session(address, f.token(f.rotatorPaths()...))
 	last := rotator.Progress{}
-	opts := w.options(func(o *rotator.Options) {
+	opts := f.options(func(o *rotator.Options) {
 		o.Rotate = rotator.Always
 		o.Concurrency = 1 // the requests are counted
 		o.Progress = func(p rotator.Progress) {
@@ -104,14 +104,15 @@ func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
 			}
 		}
 	})
-	report, err := rotator.RunPaged(t.Context(), session, w.kube, opts, 7)
+	report, err := rotator.RunPaged(t.Context(), session, f.Kube, opts, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := only(t, report)
+	k := onlyKey(t, report)
 	want := &rotator.KeyReport{
-		Mount: "transit", Name: w.key, MinDecryption: 1, Before: 1, After: 2, Target: 2, Rotated: true,
-		RotateReason: "asked for in any case", Secrets: 66, Oldest: 2, Versions: map[int]int{2: entries}, Rewrapped: entries,
+		Mount: "transit", Name: f.Key, MinDecryption: 1, Before: 1, After: 2, Target: 2, Rotated: true,
+		RotateReason: "the rotate mode is always", Secrets: 66, Oldest: 2, Versions: map[int]int{2: entries},
+		Rewrapped: entries,
 	}
 	if diff := cmp.Diff(want, k); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
@@ -119,65 +120,66 @@ func TestRunRewrapsEverythingAndNothingElse(t *testing.T) {
 	if want := (rotator.Progress{Phase: "rewrap", Done: entries, Total: entries}); last != want {
 		t.Errorf("progress ended with %+v, want %+v", last, want)
 	}
-	// A batch is full at 98 entries already if the next Secret has three.
+	// A batch may be full at 98 entries, because a Secret has up to three.
 	if got, most := requests.Load(), int64(entries/98+1); got > most {
 		t.Errorf("%d rewrap requests for %d entries, want at most %d: batches should span Secrets", got, entries, most)
 	}
 
-	after := w.all()
-	for id, was := range before {
-		is := after[id]
+	after := f.all()
+	for id, old := range before {
+		current := after[id]
 		if plain[id] == nil {
-			if is.ResourceVersion != was.ResourceVersion {
-				t.Errorf("%s was written and is none of the run's business", id)
+			if current.ResourceVersion != old.ResourceVersion {
+				t.Errorf("%s was written", id)
 			}
 			continue
 		}
-		// All that may differ is the ciphertext, the hint and the note.
-		expect := was.DeepCopy()
+		// Only the ciphertext, the hint and the annotation may differ.
+		expect := old.DeepCopy()
 		expect.Labels[ciphertext.LabelKeyVersion], expect.Annotations[ciphertext.AnnotationRewrapped] = "2", "2"
-		expect.Data, expect.ResourceVersion, expect.ManagedFields = is.Data, is.ResourceVersion, is.ManagedFields
-		if diff := cmp.Diff(expect, is); diff != "" {
+		expect.Data, expect.ResourceVersion, expect.ManagedFields = current.Data, current.ResourceVersion,
+			current.ManagedFields
+		if diff := cmp.Diff(expect, current); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", id, diff)
 		}
-		if diff := cmp.Diff(plain[id], w.plain(was.Namespace, was.Name)); diff != "" {
+		if diff := cmp.Diff(plain[id], f.plain(old.Namespace, old.Name)); diff != "" {
 			t.Errorf("%s decrypts to something else (-want +got):\n%s", id, diff)
 		}
 	}
 
-	// A second run finds nothing to do and touches nothing.
+	// A second run changes nothing.
 	opts.Rotate = rotator.Auto
-	report, err = rotator.Run(t.Context(), session, w.kube, opts)
+	report, err = rotator.Run(t.Context(), session, f.Kube, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k := only(t, report); k.Rewrapped != 0 || k.Current != entries || k.Rotated {
-		t.Errorf("second run: %+v, want %d entries current and nothing done", k, entries)
+	if k := onlyKey(t, report); k.Rewrapped != 0 || k.Current != entries || k.Rotated {
+		t.Errorf("second run: %+v, want %d current entries and no change", k, entries)
 	}
-	for id, s := range w.all() {
+	for id, s := range f.all() {
 		if s.ResourceVersion != after[id].ResourceVersion {
-			t.Errorf("%s was written by a run that had nothing to do", id)
+			t.Errorf("the second run wrote %s", id)
 		}
 	}
 }
 
-func TestRunOnlyRewrapsWhatIsBelow(t *testing.T) {
-	w := newWorld(t)
-	old := w.seal(w.ns, "mixed", map[string]string{"old": "1"})
-	w.rotateKey()
-	s := w.seal(w.ns, "mixed", map[string]string{"new": "2"})
+func TestRunSkipsCurrentEntries(t *testing.T) {
+	f := newFixture(t)
+	old := f.encrypt(f.Namespace, "mixed", map[string]string{"old": "1"})
+	f.RotateKey()
+	s := f.encrypt(f.Namespace, "mixed", map[string]string{"new": "2"})
 	current := s.Data["new"]
 	s.Data["old"] = old.Data["old"]
 	s.Labels[ciphertext.LabelKeyVersion] = "1"
-	w.store(s)
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options())
+	f.CreateSecret(s)
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k := only(t, report); k.Rewrapped != 1 || k.Current != 1 {
+	if k := onlyKey(t, report); k.Rewrapped != 1 || k.Current != 1 {
 		t.Errorf("rewrapped %d, current %d, want 1 and 1", k.Rewrapped, k.Current)
 	}
-	got := w.get(w.ns, "mixed")
+	got := f.GetSecret(f.Namespace, "mixed")
 	if string(got.Data["new"]) != string(current) {
 		t.Error("an entry at the target was written")
 	}
@@ -186,7 +188,7 @@ func TestRunOnlyRewrapsWhatIsBelow(t *testing.T) {
 	}
 }
 
-func TestRunNarrowed(t *testing.T) {
+func TestPartialRun(t *testing.T) {
 	tests := map[string]struct {
 		change func(*rotator.Options, string)
 		want   []string
@@ -201,31 +203,31 @@ func TestRunNarrowed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			for n := range 3 {
-				ns := fmt.Sprintf("%s-%d", w.ns, n)
-				w.namespace(ns)
+				ns := fmt.Sprintf("%s-%d", f.Namespace, n)
+				f.CreateNamespace(ns)
 				for _, name := range []string{"a", "b"} {
-					s := w.seal(ns, name, map[string]string{"e": "x"})
+					s := f.encrypt(ns, name, map[string]string{"e": "x"})
 					s.Labels["name"] = name
-					w.store(s)
+					f.CreateSecret(s)
 				}
 			}
-			w.rotateKey()
-			opts := w.options()
-			test.change(&opts, w.ns)
+			f.RotateKey()
+			opts := f.options()
+			test.change(&opts, f.Namespace)
 			if opts.Mount == "" {
-				if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, opts); err != nil {
+				if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, opts); err != nil {
 					t.Fatal(err)
 				}
-			} else if _, err := rotator.Run(t.Context(), w.root, w.kube, opts); !errors.Is(err, rotator.ErrIncomplete) {
-				t.Fatalf("got %v, want the error of a mount that is not there", err)
+			} else if _, err := rotator.Run(t.Context(), f.Root, f.Kube, opts); !errors.Is(err, rotator.ErrIncomplete) {
+				t.Fatalf("got %v, want the error of a missing mount", err)
 			}
 			var got []string
-			all := w.all()
+			all := f.all()
 			for _, id := range slices.Sorted(maps.Keys(all)) {
 				if versions(t, all[id])["e"] == 2 {
-					got = append(got, strings.TrimPrefix(id, w.ns+"-"))
+					got = append(got, strings.TrimPrefix(id, f.Namespace+"-"))
 				}
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
@@ -235,21 +237,21 @@ func TestRunNarrowed(t *testing.T) {
 	}
 }
 
-// The log says how far a run is, but not more often than every ten seconds.
+// The log has the progress, at most every ten seconds.
 func TestProgressIsLogged(t *testing.T) {
 	progress := regexp.MustCompile(`msg=progress run=\w+ phase=rewrap done=1 total=1`)
 	for name, test := range map[string]struct {
-		step time.Duration // of the clock, each time that it is read
+		step time.Duration // added to the clock at each read
 		want bool
 	}{"slow": {11 * time.Second, true}, "quick": {time.Microsecond, false}} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store(w.seal(w.ns, "s", map[string]string{"e": "x"}))
-			w.rotateKey()
+			f := newFixture(t)
+			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+			f.RotateKey()
 			var mu sync.Mutex
 			now := time.Now()
 			var log bytes.Buffer
-			if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) {
+			if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(func(o *rotator.Options) {
 				o.Log = slog.New(slog.NewTextHandler(&log, nil))
 				o.Now = func() time.Time {
 					mu.Lock()
@@ -268,53 +270,53 @@ func TestProgressIsLogged(t *testing.T) {
 }
 
 func TestRotatorCannotDecrypt(t *testing.T) {
-	w := newWorld(t)
-	s := w.seal(w.ns, "s", map[string]string{"e": "x"})
-	_, err := w.minimal().Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: w.key},
-		[]transit.Item{{Data: s.Data["e"], Context: ciphertext.Strict.Context(w.ns, "s", "e")}})
+	f := newFixture(t)
+	s := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
+	_, err := f.minimal().Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: f.Key},
+		[]transit.Item{{Data: s.Data["e"], Context: ciphertext.Strict.Context(f.Namespace, "s", "e")}})
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("the rotator's policy lets it decrypt: %v", err)
 	}
 }
 
-func TestRunDryChangesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.store(w.seal(w.ns, "old", map[string]string{"a": "1", "b": "2"}))
-	fixed := w.seal(w.ns, "fixed", map[string]string{"a": "1"})
+func TestDryRunChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.CreateSecret(f.encrypt(f.Namespace, "old", map[string]string{"a": "1", "b": "2"}))
+	fixed := f.encrypt(f.Namespace, "fixed", map[string]string{"a": "1"})
 	yes := true
 	fixed.Immutable = &yes
-	w.store(fixed)
-	w.rotateKey()
-	w.store(w.seal(w.ns, "new", map[string]string{"a": "1"}))
-	before := w.all()
-	report, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options(func(o *rotator.Options) {
+	f.CreateSecret(fixed)
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "new", map[string]string{"a": "1"}))
+	before := f.all()
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(func(o *rotator.Options) {
 		o.DryRun, o.Retire, o.Rotate = true, true, rotator.Always
 	}))
 	if !errors.Is(err, rotator.ErrIncomplete) {
 		t.Errorf("got %v, want ErrIncomplete for the immutable Secret", err)
 	}
-	k := only(t, report)
-	if k.Target != 3 || k.After != 2 || k.Rotated || k.Pending != 4 || k.Rewrapped != 0 || k.LeftCount != 1 ||
-		k.Left[0].Name != "fixed" {
+	k := onlyKey(t, report)
+	if k.Target != 3 || k.After != 2 || k.Rotated || k.Pending != 4 || k.Rewrapped != 0 || k.Unresolved.Count != 1 ||
+		k.Unresolved.Items[0].Name != "fixed" {
 		t.Errorf("report: %+v", k)
 	}
-	if want := "would be rotated: asked for in any case"; k.RotateReason != want {
+	if want := "would be rotated: the rotate mode is always"; k.RotateReason != want {
 		t.Errorf("reason %q, want %q", k.RotateReason, want)
 	}
 	if k.Retire == nil || k.Retire.Done {
 		t.Errorf("retire: %+v", k.Retire)
 	}
-	if diff := cmp.Diff(before, w.all()); diff != "" {
+	if diff := cmp.Diff(before, f.all()); diff != "" {
 		t.Errorf("a dry run changed Secrets (-before +after):\n%s", diff)
 	}
-	if info := w.keyInfo(); info.Latest != 2 || info.MinDecryptionVersion != 1 {
+	if info := f.KeyInfo(); info.Latest != 2 || info.MinDecryptionVersion != 1 {
 		t.Errorf("a dry run changed the key: %+v", info)
 	}
-	maps, err := w.kube.CoreV1().ConfigMaps(w.ns).List(t.Context(), metav1.ListOptions{})
+	maps, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(maps.Items) != 1 || len(maps.Items[0].Data) != 0 {
-		t.Errorf("a dry run left the ConfigMaps %+v (%v)", maps.Items, err)
+		t.Errorf("ConfigMaps after a dry run: %+v (%v)", maps.Items, err)
 	}
-	if l := w.lease(); l.Spec.HolderIdentity != nil {
+	if l := f.lease(); l.Spec.HolderIdentity != nil {
 		t.Errorf("a dry run holds the Lease: %+v", l.Spec)
 	}
 }

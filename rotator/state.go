@@ -19,35 +19,35 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// StateName is the name of the ConfigMap in which runs leave a summary and keep
-// what retirement needs to know. It has one JSON text per key, and one about the
-// run as a whole under "run".
+// StateName is the name of the ConfigMap that has the summary of the last run and the
+// history that retirement needs. It has one JSON text for each transit key, and one about
+// the run under "run". The Lease of the rotator has the same name.
 const StateName = "secretmanager-rotation"
 
 const (
-	runEntry = "run" // no key has an entry of that name: they have a "__"
-	// maxLeftKept bounds what a summary names, as a ConfigMap holds 1 MiB.
-	maxLeftKept = 10
-	// maxVersionsKept bounds what is kept of a key that nobody ever retires.
-	maxVersionsKept = 500
+	runEntry = "run" // not the entry of any transit key: those contain "__"
+	// maxStoredProblems bounds how many problems of a key the summary names. A
+	// ConfigMap can have 1 MiB.
+	maxStoredProblems = 10
+	// maxStoredVersions bounds the history of a key whose versions are never retired.
+	maxStoredVersions = 500
 )
 
-// cleanSince has, for a version of a key, since when no entry below it was seen
-// anywhere. It is per version because a key may be rotated more often than
-// versions are retired: what was clean a week ago counts, whatever came since.
-type cleanSince map[int]time.Time
+// versionTimes maps versions of a key to times. It has a time for each version because a
+// key may be rotated more often than versions are retired.
+type versionTimes map[int]time.Time
 
-// observe takes in what a look at the entries found: the oldest version among
-// them. Only a look at the whole cluster can tell that something is clean; any
-// look can tell that it is back.
-func (g cleanSince) observe(k *KeyReport, oldest int, whole bool, now time.Time) {
-	first := max(k.MinDecryption, 1, k.Target-maxVersionsKept) + 1
+// observeOldest updates times since when no entry is below a version. oldest is the oldest
+// version in an inventory. Only a complete inventory shows that no entry is below a
+// version; any inventory can show the contrary.
+func (g versionTimes) observeOldest(k *KeyReport, oldest int, complete bool, now time.Time) {
+	first := max(k.MinDecryption, 1, k.Target-maxStoredVersions) + 1
 	for v := range g {
 		if v > oldest || v > k.Target || v < first {
 			delete(g, v)
 		}
 	}
-	if !whole {
+	if !complete {
 		return
 	}
 	for v := first; v <= min(oldest, k.Target); v++ {
@@ -57,9 +57,9 @@ func (g cleanSince) observe(k *KeyReport, oldest int, whole bool, now time.Time)
 	}
 }
 
-// ready returns the highest version, no higher than the target, below which
-// nothing was seen since before; 0 for none.
-func (g cleanSince) ready(target int, before time.Time) (version int) {
+// ready returns the highest version up to the target with a time no later than before,
+// or 0 if there is none.
+func (g versionTimes) ready(target int, before time.Time) (version int) {
 	for v, since := range g {
 		if v <= target && v > version && !since.After(before) {
 			version = v
@@ -68,10 +68,9 @@ func (g cleanSince) ready(target int, before time.Time) (version int) {
 	return version
 }
 
-// observeRefused takes in below which version Vault refuses to decrypt, for a map
-// that has since when it does.
-func (g cleanSince) observeRefused(info transit.KeyInfo, now time.Time) {
-	first := max(info.MinAvailableVersion, 1, info.MinDecryptionVersion-maxVersionsKept) + 1
+// observeRetired updates times since when Vault refuses to decrypt below a version.
+func (g versionTimes) observeRetired(info transit.KeyInfo, now time.Time) {
+	first := max(info.MinAvailableVersion, 1, info.MinDecryptionVersion-maxStoredVersions) + 1
 	for v := range g {
 		if v < first || v > info.MinDecryptionVersion {
 			delete(g, v)
@@ -84,125 +83,124 @@ func (g cleanSince) observeRefused(info transit.KeyInfo, now time.Time) {
 	}
 }
 
-// keyState is what the ConfigMap holds of a key.
+// keyState is the JSON text of a transit key.
 type keyState struct {
-	*KeyReport           // of the last run that looked at it
+	*KeyReport           // of the last run that processed the key
 	Finished   time.Time `json:"finished"`
-	history
+	keyHistory
 }
 
-// runState is what the ConfigMap holds of the last run as a whole.
+// runState is the JSON text about the last run.
 type runState struct {
 	*Report
-	// LastDone is when the last run ended whose result was [ResultDone]; nil
-	// if none is known.
+	// LastDone is when the last run with [ResultDone] ended; nil if none is known.
 	LastDone *time.Time `json:"lastDone,omitempty"`
 }
 
-// history is what is known of a key only because it was seen and noted.
-type history struct {
-	CleanSince cleanSince `json:"noneBelowSince"`
-	Refused    cleanSince `json:"refusedBelowSince"`
+// keyHistory has what neither the ciphertext nor Vault can tell about a key.
+type keyHistory struct {
+	CleanSince   versionTimes `json:"cleanSince"`   // since when no entry is below a version
+	RetiredSince versionTimes `json:"retiredSince"` // since when Vault refuses to decrypt below a version
 }
 
-// state is the ConfigMap as it was read, and what is known of each key.
+// state is the ConfigMap as it was read.
 type state struct {
 	stored   *corev1.ConfigMap
 	lastDone *time.Time
-	keys     map[ciphertext.Key]history
+	keys     map[ciphertext.Key]keyHistory
 }
 
-// of returns what is known of a key, which may be nothing yet.
-func (s *state) of(k ciphertext.Key) history {
-	m, ok := s.keys[k]
+// history returns the history of a key. It is empty for a new key.
+func (s *state) history(k ciphertext.Key) keyHistory {
+	h, ok := s.keys[k]
 	if !ok {
-		m = history{CleanSince: cleanSince{}, Refused: cleanSince{}}
-		s.keys[k] = m
+		h = keyHistory{CleanSince: versionTimes{}, RetiredSince: versionTimes{}}
+		s.keys[k] = h
 	}
-	return m
+	return h
 }
 
 // ErrNotInstalled is wrapped by the error of [Run] when the ConfigMap or the Lease
-// [StateName] is missing: nothing was done. The chart and manifests/rotator have both.
-// A run does not create them: they would not be part of the installation, and an
-// identity that may create them may create any ConfigMap and any Lease beside them.
+// [StateName] is missing. The run then changes nothing. The chart and manifests/rotator
+// have both. A run does not create them, because RBAC cannot limit create by name: its
+// identity could create any ConfigMap and any Lease of the namespace.
 var ErrNotInstalled = errors.New("the rotator is not installed in this namespace")
 
-// stateError is the error about the ConfigMap or the Lease of a namespace.
-func stateError(doing, namespace string, err error) error {
+// stateError returns the error of an action on the ConfigMap or the Lease.
+func stateError(action, namespace string, err error) error {
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, which have it, or name another "+
+		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, or name another "+
 			"namespace with --state-namespace (%w)",
-			doing, namespace, StateName, ErrNotInstalled, err)
+			action, namespace, StateName, ErrNotInstalled, err)
 	}
-	return fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it", doing, namespace, StateName, err)
+	return fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it", action, namespace, StateName, err)
 }
 
-// loadState reads the ConfigMap before anything is done, so that a namespace or a
-// right that is missing shows first.
+// loadState reads the ConfigMap. It comes first, so that a missing namespace or permission
+// is reported before anything changes.
 func (r *run) loadState(ctx context.Context) error {
 	stored, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Get(ctx, StateName, metav1.GetOptions{})
 	if err != nil {
 		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
 	}
-	r.state = &state{stored: stored, keys: map[ciphertext.Key]history{}}
+	r.state = &state{stored: stored, keys: map[ciphertext.Key]keyHistory{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
 			var last runState
-			if err := json.Unmarshal([]byte(text), &last); err == nil { // else it is only for people to look at
+			if err := json.Unmarshal([]byte(text), &last); err == nil { // otherwise there is nothing to keep
 				r.state.lastDone = last.LastDone
 			}
 			continue
 		}
 		var k struct {
 			Mount, Name string
-			history
+			keyHistory
 		}
 		if err := json.Unmarshal([]byte(text), &k); err != nil ||
 			entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
-			// To know nothing is safe: it only makes retirement wait longer.
-			r.Log.Warn("an entry of the state is not one of the rotator's and is passed over", "configmap",
-				r.StateNamespace+"/"+StateName, "entry", entry)
+			// Without its history a key is only retired later.
+			r.Log.Warn("the state has a key that the rotator did not write, which is skipped", "configmap",
+				r.StateNamespace+"/"+StateName, "key", entry)
 			continue
 		}
-		known := r.state.of(ciphertext.Key{Mount: k.Mount, Name: k.Name})
-		maps.Copy(known.CleanSince, k.CleanSince)
-		maps.Copy(known.Refused, k.Refused)
+		history := r.state.history(ciphertext.Key{Mount: k.Mount, Name: k.Name})
+		maps.Copy(history.CleanSince, k.CleanSince)
+		maps.Copy(history.RetiredSince, k.RetiredSince)
 	}
 	return nil
 }
 
-// saveState writes the summary. What others wrote meanwhile is read again and
-// taken into account.
+// saveState writes the summary. After a conflict it reads the ConfigMap again and merges.
 func (r *run) saveState(ctx context.Context) error {
 	for try := 1; ; try++ {
 		stored := r.state.stored.DeepCopy()
 		if stored.Data == nil {
 			stored.Data = map[string]string{}
 		}
-		brief := *r.report
-		brief.Keys, brief.Remainder = nil, r.report.brief()
+		last := *r.report
+		last.Keys, last.Unassigned = nil, r.report.Unassigned.head(maxStoredProblems)
 		lastDone := r.state.lastDone
-		if brief.Result == ResultDone {
-			lastDone = &brief.Finished
+		if last.Result == ResultDone {
+			lastDone = &last.Finished
 		}
-		if err := put(stored, runEntry, runState{&brief, lastDone}); err != nil {
+		if err := setJSON(stored, runEntry, runState{&last, lastDone}); err != nil {
 			return err
 		}
 		r.observe()
 		for _, k := range r.report.Keys {
-			short := *k
-			short.Remainder, short.PutBack = k.Remainder.brief(), k.PutBack.brief()
+			key := *k
+			key.Unresolved, key.Reverted = k.Unresolved.head(maxStoredProblems), k.Reverted.head(maxStoredProblems)
 			if k.Retire != nil {
 				retire := *k.Retire
-				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxLeftKept)]
-				short.Retire = &retire
+				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxStoredProblems)]
+				key.Retire = &retire
 			}
-			if err := put(stored, stateEntry(k.key()), keyState{&short, r.report.Finished, r.state.of(k.key())}); err != nil {
+			value := keyState{&key, r.report.Finished, r.state.history(k.key())}
+			if err := setJSON(stored, stateEntry(k.key()), value); err != nil {
 				return err
 			}
 		}
-		// If it took and only the answer was lost, the next try is a conflict.
+		// If only the response was lost, the next attempt is a conflict.
 		err := r.retry.Write(ctx, func() error {
 			_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
 			return err
@@ -219,42 +217,39 @@ func (r *run) saveState(ctx context.Context) error {
 	}
 }
 
-// observe takes the last look at the cluster into the state.
+// observe updates the state from the last inventory.
 func (r *run) observe() {
 	if r.inventory == nil {
 		return
 	}
-	whole := !r.narrow && len(r.inventory.unread) == 0 && r.inventory.unassigned.LeftCount == 0
+	complete := !r.inventoryPartial && len(r.inventory.unlisted) == 0 && r.inventory.unassigned.Count == 0
 	for _, k := range r.report.Keys {
 		if k.Target == 0 {
 			continue
 		}
-		key, now := k.key(), r.inventory.of(k.key()).oldest(k.Target)
-		if was, ok := r.oldest[key]; !ok || now < was {
-			r.oldest[key] = now
+		key, oldest, now := k.key(), r.inventory.count(k.key()).oldest(k.Target), r.Now().UTC()
+		if known, ok := r.oldest[key]; !ok || oldest < known {
+			r.oldest[key] = oldest
 		}
-		// What this run itself has rewrapped was not clean before; and the state may
-		// have been read anew since.
-		r.state.of(key).CleanSince.observe(k, r.oldest[key], false, r.Now().UTC())
-		r.state.of(key).CleanSince.observe(k, now, whole, r.Now().UTC())
+		// Entries that this run rewrapped were old before, and the state may have been
+		// read again since.
+		clean := r.state.history(key).CleanSince
+		clean.observeOldest(k, r.oldest[key], false, now)
+		clean.observeOldest(k, oldest, complete, now)
 	}
 }
 
-func (r *Remainder) brief() Remainder {
-	return Remainder{Left: r.Left[:min(len(r.Left), maxLeftKept)], LeftCount: r.LeftCount}
-}
-
-func put(m *corev1.ConfigMap, entry string, value any) error {
+func setJSON(m *corev1.ConfigMap, entry string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
-		return fmt.Errorf("making the summary: %w", err)
+		return fmt.Errorf("encoding the summary: %w", err)
 	}
 	m.Data[entry] = string(text)
 	return nil
 }
 
-// stateEntry is the name of a key's entry in the ConfigMap, which takes letters,
-// digits, "-", "_" and "." only: "transit__app". No two keys share one.
+// stateEntry returns the name of a transit key's entry in the ConfigMap, for example
+// "transit__app". It has only letters, digits, "-", "_" and ".", and is unique.
 func stateEntry(k ciphertext.Key) string {
 	var b strings.Builder
 	for _, c := range []byte(k.Mount + "/" + k.Name) {

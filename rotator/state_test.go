@@ -10,64 +10,64 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-func TestCleanSinceObserve(t *testing.T) {
+func TestObserveOldest(t *testing.T) {
 	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
 	now := then.Add(24 * time.Hour)
 	tests := map[string]struct {
-		had     cleanSince
+		times   versionTimes
 		min     int // MinDecryption
 		target  int
 		oldest  int
 		partial bool
-		want    cleanSince
+		want    versionTimes
 	}{
-		"all at the target": {min: 1, target: 3, oldest: 3, want: cleanSince{2: now, 3: now}},
-		"one behind":        {min: 1, target: 3, oldest: 2, want: cleanSince{2: now}},
-		"nothing gone":      {min: 1, target: 3, oldest: 1, want: cleanSince{}},
-		"what was cleanSince stays gone": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3,
-			want: cleanSince{2: then, 3: now}},
-		"what came back is not": {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2,
-			want: cleanSince{2: then}},
-		"a partial look adds nothing": {had: cleanSince{2: then}, min: 1, target: 3, oldest: 3, partial: true,
-			want: cleanSince{2: then}},
-		"a partial look takes away": {had: cleanSince{2: then, 3: then}, min: 1, target: 3, oldest: 2,
-			partial: true, want: cleanSince{2: then}},
-		"retired versions are forgotten": {had: cleanSince{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5,
-			want: cleanSince{4: then, 5: now}},
-		"a key restored from a backup": {had: cleanSince{2: then, 9: then}, min: 1, target: 3, oldest: 3,
-			want: cleanSince{2: then, 3: now}},
-		"an entry from the future": {min: 1, target: 2, oldest: 7, want: cleanSince{2: now}},
+		"all at the target":     {min: 1, target: 3, oldest: 3, want: versionTimes{2: now, 3: now}},
+		"one version below":     {min: 1, target: 3, oldest: 2, want: versionTimes{2: now}},
+		"oldest version in use": {min: 1, target: 3, oldest: 1, want: versionTimes{}},
+		"known times are kept": {times: versionTimes{2: then}, min: 1, target: 3, oldest: 3,
+			want: versionTimes{2: then, 3: now}},
+		"an old entry is back": {times: versionTimes{2: then, 3: then}, min: 1, target: 3, oldest: 2,
+			want: versionTimes{2: then}},
+		"a partial inventory adds nothing": {times: versionTimes{2: then}, min: 1, target: 3, oldest: 3, partial: true,
+			want: versionTimes{2: then}},
+		"a partial inventory removes": {times: versionTimes{2: then, 3: then}, min: 1, target: 3, oldest: 2,
+			partial: true, want: versionTimes{2: then}},
+		"retired versions are removed": {times: versionTimes{2: then, 3: then, 4: then}, min: 3, target: 5, oldest: 5,
+			want: versionTimes{4: then, 5: now}},
+		"a key restored from a backup": {times: versionTimes{2: then, 9: then}, min: 1, target: 3, oldest: 3,
+			want: versionTimes{2: then, 3: now}},
+		"an entry of a lost version": {min: 1, target: 2, oldest: 7, want: versionTimes{2: now}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if test.had == nil {
-				test.had = cleanSince{}
+			if test.times == nil {
+				test.times = versionTimes{}
 			}
-			test.had.observe(&KeyReport{MinDecryption: test.min, Target: test.target}, test.oldest, !test.partial, now)
-			if diff := cmp.Diff(test.want, test.had); diff != "" {
+			test.times.observeOldest(&KeyReport{MinDecryption: test.min, Target: test.target}, test.oldest, !test.partial, now)
+			if diff := cmp.Diff(test.want, test.times); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
-	g := cleanSince{}
-	g.observe(&KeyReport{MinDecryption: 1, Target: 5000}, 5000, true, now)
-	if len(g) != maxVersionsKept {
-		t.Errorf("%d versions are kept, want %d", len(g), maxVersionsKept)
+	g := versionTimes{}
+	g.observeOldest(&KeyReport{MinDecryption: 1, Target: 5000}, 5000, true, now)
+	if len(g) != maxStoredVersions {
+		t.Errorf("%d versions, want %d", len(g), maxStoredVersions)
 	}
 }
 
-func TestCleanSinceReady(t *testing.T) {
+func TestReady(t *testing.T) {
 	then := time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
-	g := cleanSince{2: then, 3: then.Add(24 * time.Hour), 4: then.Add(48 * time.Hour)}
+	g := versionTimes{2: then, 3: then.Add(24 * time.Hour), 4: then.Add(48 * time.Hour)}
 	tests := map[string]struct {
 		target int
 		before time.Time
 		want   int
 	}{
-		"none yet":             {4, then.Add(-time.Second), 0},
-		"to the second":        {4, then, 2},
+		"none":                 {4, then.Add(-time.Second), 0},
+		"equal time":           {4, then, 2},
 		"two":                  {4, then.Add(25 * time.Hour), 3},
-		"no higher than asked": {3, then.Add(99 * time.Hour), 3},
+		"not above the target": {3, then.Add(99 * time.Hour), 3},
 		"all":                  {4, then.Add(99 * time.Hour), 4},
 	}
 	for name, test := range tests {
@@ -98,6 +98,6 @@ func TestStateEntry(t *testing.T) {
 	}
 	long := stateEntry(ciphertext.Key{Mount: strings.Repeat("m", 300), Name: "app"})
 	if len(long) > 253 || !strings.HasPrefix(long, "sha256__") {
-		t.Errorf("a long one: %s", long)
+		t.Errorf("long name: %s", long)
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"sync/atomic"
 
 	"github.com/secretmanager-io/secretmanager/test/relay"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// A step is a request of a run at which a test interferes: before it is sent, or after
-// it was answered.
+// A step is a request of a run, before it is sent or after its response.
 type step struct {
-	method, path string // path: part of it
+	method, path string // path is a part of the URL
 	after        bool
 }
 
@@ -43,14 +43,14 @@ var (
 	afterSummary    = step{http.MethodPut, "/configmaps/", true}
 )
 
-// steps are all at which a run may be killed, in about their order.
+// steps lists all steps at which a run is killed, roughly in their order.
 var steps = []step{
 	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep,
 	afterPatch,
 	beforeConfig, afterConfig, beforeTrim, afterTrim, beforeSummary, afterSummary,
 }
 
-// A trigger calls do at the nth request of a step, and lets no request out once dead.
+// A trigger calls do at the nth request of a step. All requests fail once it is dead.
 type trigger struct {
 	step step
 	nth  int64
@@ -61,16 +61,16 @@ type trigger struct {
 }
 
 func (g *trigger) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTrip(func(r *http.Request) (*http.Response, error) {
-		here := r.Method == g.step.method && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
-		if here && !g.step.after && g.times.Add(1) == g.nth {
+	return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
+		match := r.Method == g.step.method && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
+		if match && !g.step.after && g.times.Add(1) == g.nth {
 			g.do()
 		}
 		if g.dead.Load() {
 			return nil, errKilled
 		}
 		resp, err := next.RoundTrip(r)
-		if here && g.step.after && g.times.Add(1) == g.nth {
+		if match && g.step.after && g.times.Add(1) == g.nth {
 			g.do()
 		}
 		if err == nil && g.dead.Load() {

@@ -20,21 +20,22 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestWritersAtFullSpeed has three others write to the Secrets as fast as they
-// can while run after run rotates the key: one edits values, one deletes and
-// recreates, one relabels. What each wrote last is there in the end.
-func TestWritersAtFullSpeed(t *testing.T) {
+// TestWritersDuringRuns has three writers change the Secrets as fast as they can during
+// several runs: one edits values, one recreates Secrets, one sets a label. The last write
+// of each persists.
+func TestWritersDuringRuns(t *testing.T) {
 	const secrets, runs = 60, 5
-	w := newWorld(t)
-	plain := w.fill(secrets)
-	key := ciphertext.Key{Mount: "transit", Name: w.key}
-	api := w.kube.CoreV1().Secrets(w.ns)
+	f := newFixture(t)
+	plain := f.fill(secrets)
+	key := ciphertext.Key{Mount: "transit", Name: f.Key}
+	api := f.Kube.CoreV1().Secrets(f.Namespace)
 	encrypt := func(name, text string) []byte {
-		results, err := w.root.Encrypt(t.Context(), key,
-			[]transit.Item{{Data: []byte(text), Context: ciphertext.Strict.Context(w.ns, name, "e")}})
+		results, err := f.Root.Encrypt(t.Context(), key,
+			[]transit.Item{{Data: []byte(text), Context: ciphertext.Strict.Context(f.Namespace, name, "e")}})
 		if err != nil || results[0].Err != nil {
 			t.Error(err)
 			return nil
@@ -44,11 +45,11 @@ func TestWritersAtFullSpeed(t *testing.T) {
 
 	var mu sync.Mutex // guards plain
 	labels, did := map[string]string{}, [3]int{}
-	locks := make([]sync.Mutex, secrets) // of a Secret: one of the first two at a time
+	locks := make([]sync.Mutex, secrets) // the first two writers exclude each other
 	wrote := func(name, text string) {
 		mu.Lock()
 		defer mu.Unlock()
-		plain[w.ns+"/"+name]["e"] = text
+		plain[f.Namespace+"/"+name]["e"] = text
 	}
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
@@ -77,7 +78,7 @@ func TestWritersAtFullSpeed(t *testing.T) {
 			}
 			_, err := api.Create(t.Context(), &corev1.Secret{
 				ObjectMeta: metav1.ObjectMeta{Name: name,
-					Labels: map[string]string{ciphertext.LabelTransitKey: w.key, "recreated": text}},
+					Labels: map[string]string{ciphertext.LabelTransitKey: f.Key, "recreated": text}},
 				Type: ciphertext.Type, Data: map[string][]byte{"e": encrypt(name, text)},
 			}, metav1.CreateOptions{})
 			wrote(name, text)
@@ -90,7 +91,7 @@ func TestWritersAtFullSpeed(t *testing.T) {
 			}
 			s, err := api.Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
 			if apierrors.IsNotFound(err) {
-				return nil // it is just being recreated
+				return nil // another writer is recreating it
 			}
 			if err == nil {
 				labels[string(s.UID)] = text
@@ -117,76 +118,76 @@ func TestWritersAtFullSpeed(t *testing.T) {
 	}
 	rewrapped := 0
 	for range runs {
-		report, err := rotator.Run(t.Context(), w.minimal(), w.kube,
-			w.options(func(o *rotator.Options) { o.Rotate = rotator.Always }))
+		report, err := rotator.Run(t.Context(), f.minimal(), f.Kube,
+			f.options(func(o *rotator.Options) { o.Rotate = rotator.Always }))
 		if report == nil {
 			t.Fatal(err)
 		}
-		k := only(t, report)
+		k := onlyKey(t, report)
 		rewrapped += k.Rewrapped
-		for _, l := range k.Left { // only what the writers can be blamed for
-			if !strings.Contains(l.Reason, "run again") && !strings.Contains(l.Reason, "others changed the Secret") {
-				t.Errorf("left: %v", l)
+		for _, p := range k.Unresolved.Items { // only because of the writers
+			if !strings.Contains(p.Reason, "run again") && !strings.Contains(p.Reason, "others changed the Secret") {
+				t.Errorf("unresolved: %v", p)
 			}
 		}
 	}
 	close(stop)
 	writers.Wait()
 	if rewrapped < secrets || slices.Min(did[:]) == 0 {
-		t.Errorf("%d entries rewrapped beside %v writes: they were not at work at the same time", rewrapped, did)
+		t.Errorf("%d entries rewrapped, %v writes: they were not concurrent", rewrapped, did)
 	}
-	w.rotateKey()
-	if _, err := rotator.Run(t.Context(), w.minimal(), w.kube, w.options()); err != nil {
-		t.Fatalf("when all is quiet: %v", err)
+	f.RotateKey()
+	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
+		t.Fatalf("without writers: %v", err)
 	}
-	w.intact(plain, runs+2)
-	for id, s := range w.all() {
-		if s.Namespace != w.ns || plain[id] == nil {
+	f.checkIntact(plain, runs+2)
+	for id, s := range f.all() {
+		if s.Namespace != f.Namespace || plain[id] == nil {
 			continue
 		}
 		if want, ok := labels[string(s.UID)]; ok && s.Labels["owner"] != want {
-			t.Errorf("the label of %s is %q, and was set to %q last", id, s.Labels["owner"], want)
+			t.Errorf("the label of %s is %q, want %q", id, s.Labels["owner"], want)
 		}
 	}
-	t.Logf("%d entries rewrapped beside %v writes", rewrapped, did)
+	t.Logf("%d entries rewrapped, %v writes", rewrapped, did)
 }
 
-// TestHeavySecrets has Secrets of half a MiB among small ones: no page is ever
-// longer than its limit, whatever the pages before it weighed, and all are seen.
+// TestHeavySecrets lists Secrets of half a MiB after small ones. No page exceeds the limit
+// of bytes, and every Secret is listed.
 func TestHeavySecrets(t *testing.T) {
-	w := newWorld(t)
-	plain := w.fill(60) // so that the next page is a long one
+	f := newFixture(t)
+	plain := f.fill(60) // so that the page size grows
 	big := strings.Repeat("x", 500<<10)
 	for i := range 9 {
 		name := fmt.Sprintf("z%02d", i)
-		w.store(w.seal(w.ns, name, map[string]string{"e": big}))
-		plain[w.ns+"/"+name] = map[string]string{"e": big}
+		f.CreateSecret(f.encrypt(f.Namespace, name, map[string]string{"e": big}))
+		plain[f.Namespace+"/"+name] = map[string]string{"e": big}
 	}
-	w.rotateKey()
+	f.RotateKey()
 	var pages pageLengths
-	report, err := rotator.Run(t.Context(), w.minimal(), w.client(pages.watch), w.options())
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Client(pages.watch), f.options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k := only(t, report); k.Secrets != 69 || k.Rewrapped != 69 {
+	if k := onlyKey(t, report); k.Secrets != 69 || k.Rewrapped != 69 {
 		t.Errorf("%d Secrets, %d rewrapped", k.Secrets, k.Rewrapped)
 	}
-	if pages.brokenOff == 0 {
-		t.Error("no page was too long: the test does not test")
+	if pages.aborted == 0 {
+		t.Error("no page exceeded the limit")
 	}
 	if pages.longest > secretlist.MaxPageBytes+64<<10 {
 		t.Errorf("%d bytes of a page were read", pages.longest)
 	}
-	w.intact(plain, 2)
+	f.checkIntact(plain, 2)
 }
 
-// TestIdleRunListsOnce: what plan saw at its target need not be looked at again.
+// TestIdleRunListsOnce verifies that a run lists once if every entry is at its target.
 func TestIdleRunListsOnce(t *testing.T) {
-	w := newWorld(t)
-	w.fill(10)
+	f := newFixture(t)
+	f.fill(10)
 	lists, writes := 0, 0
-	kube := w.client(func(next http.RoundTripper) http.RoundTripper {
-		return roundTrip(func(r *http.Request) (*http.Response, error) {
+	kube := f.Client(func(next http.RoundTripper) http.RoundTripper {
+		return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			switch {
 			case r.Method == http.MethodPatch:
 				writes++
@@ -196,23 +197,23 @@ func TestIdleRunListsOnce(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	report, err := rotator.Run(t.Context(), w.minimal(), kube, w.options())
+	report, err := rotator.Run(t.Context(), f.minimal(), kube, f.options())
 	if err != nil || lists != 1 || writes != 0 {
-		t.Errorf("%v, %d lists and %d writes, want 1 and none", err, lists, writes)
+		t.Errorf("%v, %d lists and %d writes, want 1 and 0", err, lists, writes)
 	}
-	if k := only(t, report); k.Current != 10 || k.Secrets != 10 || k.Versions[1] != 10 {
+	if k := onlyKey(t, report); k.Current != 10 || k.Secrets != 10 || k.Versions[1] != 10 {
 		t.Errorf("report: %+v", k)
 	}
 }
 
-// pageLengths measures how much of each page is read.
+// pageLengths measures how many bytes of each page are read.
 type pageLengths struct {
-	mu                 sync.Mutex
-	longest, brokenOff int
+	mu               sync.Mutex
+	longest, aborted int
 }
 
 func (p *pageLengths) watch(next http.RoundTripper) http.RoundTripper {
-	return roundTrip(func(r *http.Request) (*http.Response, error) {
+	return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		resp, err := next.RoundTrip(r)
 		if err == nil && r.URL.Query().Get("limit") != "" {
 			resp.Body = &measured{ReadCloser: resp.Body, to: p}
@@ -240,7 +241,7 @@ func (m *measured) Close() error {
 	defer m.to.mu.Unlock()
 	m.to.longest = max(m.to.longest, m.read)
 	if !m.ended {
-		m.to.brokenOff++
+		m.to.aborted++
 	}
 	return m.ReadCloser.Close()
 }

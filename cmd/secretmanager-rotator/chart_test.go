@@ -14,8 +14,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/chart"
 )
 
-// ofChart is what the program understands of the flags that the Helm chart gives it.
-func ofChart(t *testing.T, namespace, values string) *runOptions {
+// chartOptions parses the flags that the Helm chart sets.
+func chartOptions(t *testing.T, namespace, values string) *runOptions {
 	t.Helper()
 	helm, err := chart.NewHelm(t.Context(), t.TempDir())
 	if err != nil {
@@ -32,12 +32,12 @@ func ofChart(t *testing.T, namespace, values string) *runOptions {
 	o, err := parse(cron.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args,
 		func(name string) string { return map[string]string{"VAULT_ADDR": "https://v:8200"}[name] }, &bytes.Buffer{})
 	if err != nil {
-		t.Fatalf("its flags: %v", err)
+		t.Fatalf("flags: %v", err)
 	}
 	return o
 }
 
-// TestChart: every flag that the chart can give is one of the program's, and arrives.
+// TestChart verifies that the program accepts every flag that the chart sets.
 func TestChart(t *testing.T) {
 	vault := `
 vault:
@@ -48,7 +48,7 @@ vault:
   ca: {secret: ca}
   clientCertificate: {secret: client}
 `
-	o := ofChart(t, "elsewhere", vault+`
+	o := chartOptions(t, "elsewhere", vault+`
 rotator:
   namespaces: [demo, shop]
   vaultRole: ours
@@ -62,20 +62,20 @@ rotator:
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" ||
 		!slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
 		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
-		t.Errorf("it understands %+v", o)
+		t.Errorf("options: %+v", o)
 	}
-	o = ofChart(t, "elsewhere", `
+	o = chartOptions(t, "elsewhere", `
 rotator:
   cluster: true
   retire: {enabled: true, trim: true, after: 336h}
 `)
 	if !o.Retire || !o.Trim || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
-		t.Errorf("it understands %+v", o)
+		t.Errorf("options: %+v", o)
 	}
 }
 
-// TestChartDefaults: the chart gives no flag for what is a default of its own, so that
-// has to be the program's too.
+// TestChartDefaults verifies that the chart and the program have the same defaults, because
+// the chart sets no flag for its defaults.
 func TestChartDefaults(t *testing.T) {
 	text, err := os.ReadFile("../../" + chart.Dir + "/values.yaml")
 	if err != nil {
@@ -92,9 +92,9 @@ func TestChartDefaults(t *testing.T) {
 	if err := yaml.Unmarshal(text, &values); err != nil {
 		t.Fatal(err)
 	}
-	o := ofChart(t, rotator.DefaultStateNamespace, "")
+	o := chartOptions(t, rotator.DefaultStateNamespace, "")
 	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter ||
 		values.Vault.AuthMount != o.vault.AuthMount || o.StateNamespace != rotator.DefaultStateNamespace {
-		t.Errorf("the chart says %+v, the program %+v", values, o)
+		t.Errorf("chart: %+v, program: %+v", values, o)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	_ "time/tzdata" // the image has none, and a CronJob may name a time zone
+	_ "time/tzdata" // the image has no time zones, and a CronJob may name one
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
@@ -19,8 +19,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// exportVerb is the first argument with which the program serves metrics of the runs, and makes
-// no run.
+// exportVerb is the first argument that makes the program serve metrics.
 const exportVerb = "export"
 
 // exportOptions are the flags of export.
@@ -52,7 +51,7 @@ func parseExport(args []string, stderr io.Writer) (*exportOptions, error) {
 	})
 }
 
-// export serves the metrics until the context ends.
+// export serves metrics until the context ends.
 func export(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parseExport(args, stderr)
 	switch {

@@ -26,7 +26,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// buffer is a stream that one goroutine writes and another reads.
+// buffer is a buffer for concurrent use.
 type buffer struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -49,13 +49,13 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("condition not met: %s", what)
 		}
 	}
 }
 
-// TestExport: the runs of the real program, seen by Prometheus through the
-// exporter, which has the rights of its manifest and no others.
+// TestExport scrapes the exporter between runs of the real program. The exporter has exactly
+// the permissions of its manifest.
 func TestExport(t *testing.T) {
 	const account, state, app = "secretmanager-exporter", "export-state", "export-app"
 	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
@@ -101,16 +101,16 @@ func TestExport(t *testing.T) {
 		t.Helper()
 		page := scrape()
 		for _, want := range wants {
-			if not, found := strings.CutPrefix(want, "!"); found {
-				if strings.Contains(page, "secretmanager_rotation_"+not) {
-					t.Errorf("%s: %s is there", when, not)
+			if unwanted, found := strings.CutPrefix(want, "!"); found {
+				if strings.Contains(page, "secretmanager_rotation_"+unwanted) {
+					t.Errorf("%s: unexpected %s", when, unwanted)
 				}
 			} else if !strings.Contains(page, "\nsecretmanager_rotation_"+want+"\n") {
 				t.Errorf("%s: no %s in\n%s", when, want, regexp.MustCompile(`(?m)^secretmanager_.*$`).FindAllString(page, -1))
 			}
 		}
 	}
-	check("before everything", `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, "!last_run",
+	check("before the first run", `read_success{object="configmap"} 1`, `read_success{object="cronjob"} 1`, "!last_run",
 		"!due", "!suspended")
 
 	text, err := os.ReadFile("../../manifests/rotator/cronjob.yaml")
@@ -128,7 +128,7 @@ func TestExport(t *testing.T) {
 	}
 	check("with a CronJob", "suspended 1", "!last_run")
 	if !regexp.MustCompile(`\nsecretmanager_rotation_due_timestamp_seconds \d`).MatchString(scrape()) {
-		t.Error("it does not say when the first run is due")
+		t.Error("the time of the first run is missing")
 	}
 
 	if err := api.CreateRotatorState(t.Context(), state); err != nil {
@@ -160,24 +160,24 @@ func TestExport(t *testing.T) {
 		}
 	}
 	const key = `{transit_key="export",transit_mount="transit"}`
-	of := func(label string) string { return `{` + label + `,transit_key="export",transit_mount="transit"}` }
+	labels := func(label string) string { return `{` + label + `,transit_key="export",transit_mount="transit"}` }
 	rotate(0)
-	check("after a run that did all", `last_run_result{result="done"} 1`, "key_failed"+key+" 0",
+	check("after a complete run", `last_run_result{result="done"} 1`, "key_failed"+key+" 0",
 		"key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
-		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+of(`state="current"`)+" 2",
-		"key_entries"+of(`state="failed"`)+" 0", "unassigned 0")
+		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+labels(`state="current"`)+" 2",
+		"key_entries"+labels(`state="failed"`)+" 0", "unassigned 0")
 
 	if _, err := admin.CoreV1().Secrets(app).Patch(t.Context(), "fixed", "application/merge-patch+json",
 		[]byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	rotate(1)
-	check("after one that left something", `last_run_result{result="left"} 1`, `last_run_result{result="done"} 0`,
+	check("after an incomplete run", `last_run_result{result="incomplete"} 1`, `last_run_result{result="done"} 0`,
 		"key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
-		"key_entries"+of(`state="current"`)+" 1", "key_entries"+of(`state="failed"`)+" 1",
-		"key_retirement_blocked"+of(`reason="left"`)+" 1")
+		"key_entries"+labels(`state="current"`)+" 1", "key_entries"+labels(`state="failed"`)+" 1",
+		"key_retirement_blocked"+labels(`reason="unresolved"`)+" 1")
 
-	// It may do what it does, and nothing else.
+	// It has no other permissions.
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -187,27 +187,27 @@ func TestExport(t *testing.T) {
 		rotator.DefaultStateNamespace: nil, "": nil,
 	} {
 		if diff := cmp.Diff(may, rights(t.Context(), t, kube, namespace)); diff != "" {
-			t.Errorf("in namespace %q it may, -want +got:\n%s", namespace, diff)
+			t.Errorf("permissions in namespace %q (-want +got):\n%s", namespace, diff)
 		}
 	}
 
-	// Nothing of before passes for what is now.
+	// Without permissions it serves no old metrics.
 	if err := admin.RbacV1().RoleBindings(state).Delete(t.Context(), account, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it may read nothing any more", func() bool {
+	eventually(t, "the permissions are revoked", func() bool {
 		return strings.Contains(scrape(), `read_success{object="cronjob"} 0`)
 	})
-	check("without rights", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")
+	check("without permissions", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")
 	if !strings.Contains(stderr.String(), "check that this identity may get that ConfigMap") {
-		t.Errorf("its log: %s", stderr.String())
+		t.Errorf("log: %s", stderr.String())
 	}
 
 	stop()
 	if code := <-ended; code != 0 || strings.Contains(stderr.String(), "hunter2") {
 		t.Errorf("code %d, log %s", code, stderr.String())
 	}
-	// This is for the other tests of the package, which look at all namespaces.
+	// Other tests of the package list all namespaces.
 	if err := admin.CoreV1().Secrets(app).DeleteCollection(t.Context(), metav1.DeleteOptions{},
 		metav1.ListOptions{}); err != nil {
 		t.Error(err)
@@ -250,8 +250,8 @@ func TestExportUsage(t *testing.T) {
 	}
 }
 
-// TestExportManifest: what the Deployment says fits what the program does, and it
-// has no more rights on its node than it needs.
+// TestExportManifest verifies that the program accepts the flags of the Deployment, and that
+// the pod has no more permissions on its node than it needs.
 func TestExportManifest(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/exporter/deployment.yaml")
 	if err != nil {
@@ -264,28 +264,28 @@ func TestExportManifest(t *testing.T) {
 	pod := deployment.Spec.Template.Spec
 	container := pod.Containers[0]
 	if container.Args[0] != exportVerb {
-		t.Fatalf("its arguments are %q", container.Args)
+		t.Fatalf("arguments: %q", container.Args)
 	}
 	o, err := parseExport(container.Args[1:], io.Discard)
 	if err != nil {
-		t.Fatalf("its flags: %v", err)
+		t.Fatalf("flags: %v", err)
 	}
 	if len(container.Ports) != 1 || container.Ports[0].Name != "metrics" ||
 		!strings.HasSuffix(o.metricsAddr, ":9090") || container.Ports[0].ContainerPort != 9090 {
-		t.Errorf("it serves at %s, and its ports are %+v", o.metricsAddr, container.Ports)
+		t.Errorf("it listens at %s, and the ports are %+v", o.metricsAddr, container.Ports)
 	}
 	for _, probe := range []string{container.ReadinessProbe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path} {
 		if probe != "/healthz" {
-			t.Errorf("a probe asks for %s", probe)
+			t.Errorf("a probe has the path %s", probe)
 		}
 	}
 	var cron batchv1.CronJob
 	if text, err = os.ReadFile("../../manifests/rotator/cronjob.yaml"); err != nil ||
 		yaml.UnmarshalStrict(text, &cron) != nil || cron.Name != o.cronJob {
-		t.Errorf("%v: the CronJob is %q, and it looks for %q", err, cron.Name, o.cronJob)
+		t.Errorf("%v: the CronJob is %q, and the flag %q", err, cron.Name, o.cronJob)
 	}
 	if len(pod.Volumes) > 0 || len(container.EnvFrom) > 0 {
-		t.Error("it is given something that it does not need")
+		t.Error("it has volumes or environment that it does not need")
 	}
-	hardened(t, pod, container)
+	checkHardened(t, pod, container)
 }

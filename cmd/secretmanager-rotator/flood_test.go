@@ -13,9 +13,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/flood"
 )
 
-// TestExportFlood: whatever comes to the exporter's port, which is the one of its probes
-// too, these succeed, and the process needs no more memory. Its API server takes
-// connections and does not answer, so each scrape takes as long as one can.
+// TestExportFlood floods the exporter's port, which also serves its probes. The probes
+// succeed, and memory does not grow. The API server accepts connections and does not
+// answer, so that each scrape takes as long as possible.
 func TestExportFlood(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/exporter/deployment.yaml")
 	if err != nil {

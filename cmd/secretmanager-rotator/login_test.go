@@ -11,11 +11,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestOpenBao: the rotator logs in to an OpenBao as to a Vault.
+// TestOpenBao repeats TestLogins with OpenBao.
 func TestOpenBao(t *testing.T) { t.Run("Logins", TestLogins) }
 
-// TestLogins: the rotator logs in at either kind of auth mount, with a token of the
-// audience that the role wants, which need not be the usual one.
+// TestLogins verifies that the rotator can log in at both kinds of auth mounts, with a token
+// for the audience of the role, and not with another audience.
 func TestLogins(t *testing.T) {
 	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
 	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, "rotator")

@@ -1,12 +1,12 @@
 // Command secretmanager-rotator makes one run of the rotator and exits. The CronJob starts it.
 //
-// The log goes to the standard error stream. At the end it writes the report, a line of JSON,
-// to the standard output stream. The exit code is 0
-// when every Secret is at its target, 1 when something failed or was skipped, or when
-// another run holds the lease, and 2 when the command line is invalid.
+// It writes the log to standard error, and at the end the report, a line of JSON, to
+// standard output. The exit code is 0 if every entry is at its target version, 1 if
+// something failed or was skipped or another run holds the Lease, and 2 if the command
+// line is invalid.
 //
-// With the argument export it makes no run: it serves the metrics of the last runs
-// to Prometheus until it is stopped; see package exporter.
+// With the argument export it makes no run, and serves metrics of the last runs to
+// Prometheus until it is stopped; see package exporter.
 package main
 
 import (
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	log.Info("secretmanager-rotator", "version", version.Number())
 	report, err := rotate(ctx, o)
 	if report != nil {
-		// A report has nothing that JSON could not hold; the stream may be closed.
+		// The report can always be encoded, but the stream may be closed.
 		if err := json.NewEncoder(stdout).Encode(report); err != nil {
 			log.Error("writing the report", "error", err)
 		}

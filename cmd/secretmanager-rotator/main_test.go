@@ -125,7 +125,7 @@ func TestRun(t *testing.T) {
 		"--vault-token-file=" + token}
 	rootEnv := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken}
 
-	// The file is not there yet: it is read when it is needed.
+	// The token file does not exist.
 	code, stdout, stderr := call(t.Context(), nil, append(login, "--rotate=always")...)
 	if code != 1 || !strings.Contains(stderr, "check --vault-token-file") {
 		t.Errorf("without the token: code %d, %s%s", code, stdout, stderr)
@@ -140,7 +140,7 @@ func TestRun(t *testing.T) {
 		t.Fatalf("code %d: %s", code, stderr)
 	}
 	if strings.Count(stdout, "\n") != 1 {
-		t.Errorf("not one line on stdout: %q", stdout)
+		t.Errorf("stdout is not one line: %q", stdout)
 	}
 	var report rotator.Report
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 ||
@@ -152,11 +152,11 @@ func TestRun(t *testing.T) {
 	}
 	for _, secret := range []string{"hunter2", jwt, vault.RootToken + `"`, "vault:v"} {
 		if strings.Contains(stdout+stderr, secret) {
-			t.Errorf("a value is in what it wrote: %s%s", stdout, stderr)
+			t.Errorf("the output has a secret: %s%s", stdout, stderr)
 		}
 	}
 
-	// With VAULT_TOKEN, and something that cannot be done.
+	// With VAULT_TOKEN, and an entry that cannot be rewrapped.
 	s, err := kube.CoreV1().Secrets("demo").Get(t.Context(), "s", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("code %d, %s%s", code, stdout, stderr)
 	}
 
-	// Told to stop before it began.
+	// Stopped before it began.
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	if code, _, stderr := call(stopped, rootEnv, "--kubeconfig="+api.Kubeconfig); code != 1 {

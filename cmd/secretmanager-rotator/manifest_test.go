@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestManifest: what the CronJob says fits what the program does, and it has no
-// more rights on its node than it needs.
+// TestManifest verifies that the program accepts the flags of the CronJob, and that the pod
+// has no more permissions on its node than it needs.
 func TestManifest(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/rotator/cronjob.yaml")
 	if err != nil {
@@ -34,29 +34,28 @@ func TestManifest(t *testing.T) {
 		return map[string]string{"VAULT_ADDR": "https://v:8200"}[name]
 	}, &bytes.Buffer{})
 	if err != nil {
-		t.Fatalf("its flags: %v", err)
+		t.Fatalf("flags: %v", err)
 	}
-	// The key that the last run made is a little younger than a day when the next
-	// one begins, as that one took a while to make it.
+	// When the next run begins, the version that the last run created is slightly younger
+	// than a day.
 	if o.MaxKeyAge >= 24*time.Hour || o.MaxKeyAge <= 12*time.Hour {
-		t.Errorf("a key is due after %s, and is looked at every 24h", o.MaxKeyAge)
+		t.Errorf("a key is due after %s, with a run every 24h", o.MaxKeyAge)
 	}
 	if o.Retire {
-		t.Error("it retires, which nobody has asked for")
+		t.Error("it retires by default")
 	}
-	// It ends, tried again or not, before the next one is due: Forbid would skip it.
+	// The job and its repetitions end before the next run is due, which Forbid would skip.
 	if job.BackoffLimit == nil || *job.BackoffLimit == 0 {
-		t.Error("a run that fails is not tried again")
+		t.Error("a failed run is not repeated")
 	}
 	if d := job.ActiveDeadlineSeconds; d == nil || time.Duration(*d)*time.Second >= 24*time.Hour {
 		t.Errorf("active deadline %v", d)
 	}
 	if got := string(pod.RestartPolicy); got != "Never" {
-		t.Errorf("restart policy %s: the logs of a failed run would go with its container", got)
+		t.Errorf("restart policy %s: the logs of a failed container would be lost", got)
 	}
 
-	// The token: where the program looks for it, for the audience that vault-setup
-	// makes roles for.
+	// The token has the path of the flag, and the audience of vault-setup.
 	found := false
 	for _, volume := range pod.Volumes {
 		for _, mount := range container.VolumeMounts {
@@ -79,27 +78,28 @@ func TestManifest(t *testing.T) {
 		t.Errorf("no volume has the token at %s", o.tokenFile)
 	}
 
-	hardened(t, pod, container)
-	// Nobody but root could read the token without it.
+	checkHardened(t, pod, container)
+	// Otherwise only root could read the token.
 	security := pod.SecurityContext
 	if security.FSGroup == nil || security.RunAsGroup == nil || *security.FSGroup != *security.RunAsGroup {
-		t.Error("fsGroup is not the group that it runs as")
+		t.Error("fsGroup differs from runAsGroup")
 	}
 }
 
-// hardened checks that a pod has no more rights on its node than it needs.
-func hardened(t *testing.T, pod corev1.PodSpec, container corev1.Container) {
+// checkHardened checks that a pod has no more permissions on its node than it needs.
+func checkHardened(t *testing.T, pod corev1.PodSpec, container corev1.Container) {
 	t.Helper()
-	security, all := pod.SecurityContext, container.SecurityContext
+	security, restricted := pod.SecurityContext, container.SecurityContext
 	if security == nil || security.RunAsNonRoot == nil || !*security.RunAsNonRoot || security.RunAsUser == nil ||
 		*security.RunAsUser == 0 ||
 		security.SeccompProfile == nil || security.SeccompProfile.Type != "RuntimeDefault" {
 		t.Errorf("the pod's security context is %+v", security)
 	}
-	if all == nil || all.ReadOnlyRootFilesystem == nil || !*all.ReadOnlyRootFilesystem ||
-		all.AllowPrivilegeEscalation == nil || *all.AllowPrivilegeEscalation ||
-		all.Capabilities == nil || len(all.Capabilities.Drop) != 1 || all.Capabilities.Drop[0] != "ALL" ||
-		len(all.Capabilities.Add) > 0 {
-		t.Errorf("the container's security context is %+v", all)
+	if restricted == nil || restricted.ReadOnlyRootFilesystem == nil || !*restricted.ReadOnlyRootFilesystem ||
+		restricted.AllowPrivilegeEscalation == nil || *restricted.AllowPrivilegeEscalation ||
+		restricted.Capabilities == nil || len(restricted.Capabilities.Drop) != 1 ||
+		restricted.Capabilities.Drop[0] != "ALL" ||
+		len(restricted.Capabilities.Add) > 0 {
+		t.Errorf("the container's security context is %+v", restricted)
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// retryVault is how long a request is retried that Vault cannot answer: a restart of Vault must
-// not end the night's run, an outage should.
+// retryVault bounds how long a run repeats a request that Vault cannot answer. A restart of
+// Vault must not end a run; an outage must.
 const retryVault = time.Minute
 
 // runOptions are the flags and the environment of a run.
@@ -54,12 +54,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*runOpt
 	return o, err
 }
 
-// newFlagSet returns an empty set, whose help begins with what the program does.
-func newFlagSet(name, does string, stderr io.Writer) *pflag.FlagSet {
+// newFlagSet returns an empty set, whose help begins with the description.
+func newFlagSet(name, description string, stderr io.Writer) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.SortFlags = false
-	f.Usage = func() { fmt.Fprintf(stderr, "%s %s\n\nFlags:\n%s", name, does, f.FlagUsages()) }
+	f.Usage = func() { fmt.Fprintf(stderr, "%s %s\n\nFlags:\n%s", name, description, f.FlagUsages()) }
 	return f
 }
 

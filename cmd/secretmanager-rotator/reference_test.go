@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/reference/flags-rotator.md instead of comparing with it")
 
-// TestReference: docs/reference/flags-rotator.md is what --help says, of the runs and of export.
+// TestReference verifies that docs/reference/flags-rotator.md has the output of --help, of a run and of export.
 func TestReference(t *testing.T) {
 	const page = "../../docs/reference/flags-rotator.md"
 	var help bytes.Buffer
@@ -30,12 +30,12 @@ func TestReference(t *testing.T) {
 
 # Flags of the rotator
 
-What ` + "`secretmanager-rotator --help`" + ` says. A flag counts before the environment variable that it names. What the
-manifest sets is in [manifests/rotator](../../manifests/rotator/cronjob.yaml); what a run does, and its exit codes, in
-[rotation.md](../rotation.md).
+The output of ` + "`secretmanager-rotator --help`" + `. A flag overrides the environment variable that it names.
+[manifests/rotator](../../manifests/rotator/cronjob.yaml) has the flags of the manifest. See
+[rotation.md](../rotation.md) for the phases of a run and its exit codes.
 
 ` + "```text\n" + help.String() + "```\n" + `
-What ` + "`secretmanager-rotator export --help`" + ` says; what it serves is in [metrics.md](metrics.md).
+The output of ` + "`secretmanager-rotator export --help`" + `. [metrics.md](metrics.md) has the metrics that it serves.
 
 ` + "```text\n" + exportHelp.String() + "```\n"
 	if *update {

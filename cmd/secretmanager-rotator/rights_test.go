@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,8 +35,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// applyRBAC makes the objects of a manifest, a path from the rotator's, in the
-// namespace if it names none.
+// applyRBAC creates the objects of a manifest, in the namespace unless they have one. The
+// file is relative to manifests/rotator.
 func applyRBAC(t *testing.T, kube kubernetes.Interface, file, namespace string) {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/rotator/" + file)
@@ -45,7 +46,7 @@ func applyRBAC(t *testing.T, kube kubernetes.Interface, file, namespace string) 
 	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
 	for {
 		var raw json.RawMessage
-		if err := decoder.Decode(&raw); err == io.EOF {
+		if err := decoder.Decode(&raw); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatal(err)
@@ -86,12 +87,11 @@ func decode[T any](t *testing.T, raw []byte) *T {
 	return out
 }
 
-// With the manifests' roles and vault-setup's policy, and nothing else, the
-// program does all of its work: it rotates, rewraps, keeps its state in the ConfigMap and
-// the Lease that the manifests have, and tells of what is left in an Event. And it may
-// do no more.
+// TestRights verifies that the roles of the manifests and the policy of vault-setup are
+// sufficient to rotate, rewrap, keep the state in the ConfigMap and the Lease of the
+// manifests, and record Events, and that the rotator has no other permissions.
 func TestRights(t *testing.T) {
-	const account = "secretmanager-rotator" // that of the manifests
+	const account = "secretmanager-rotator" // the name in the manifests
 	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
 	admin, err := kubernetes.NewForConfig(api.Config)
 	if err != nil {
@@ -151,18 +151,18 @@ func TestRights(t *testing.T) {
 	kubeconfig := writeKubeconfig(t, config)
 	env := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": made.Auth.ClientToken}
 	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=rights", "-n=rights-a,rights-b", "--rotate=always"}
-	for run := 1; run <= 2; run++ { // the second finds what the first has made
+	for run := 1; run <= 2; run++ { // the second run updates the objects of the first
 		code, stdout, stderr := call(t.Context(), env, args...)
 		var report rotator.Report
 		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 {
 			t.Fatalf("run %d: code %d, %v: %s%s", run, code, err, stdout, stderr)
 		}
 		k := report.Keys[0]
-		if code != 1 || k.Target != run+1 || k.Rewrapped != 3 || k.LeftCount != 1 || k.Failed != 1 || k.Oldest != 1 {
+		if code != 1 || k.Target != run+1 || k.Rewrapped != 3 || k.Unresolved.Count != 1 || k.Failed != 1 || k.Oldest != 1 {
 			t.Errorf("run %d: code %d, %s%s", run, code, stdout, stderr)
 		}
 		if strings.Contains(stderr, "forbidden") || strings.Contains(stderr, "is still held") {
-			t.Errorf("run %d: something is forbidden: %s", run, stderr)
+			t.Errorf("run %d: a permission is missing: %s", run, stderr)
 		}
 		events, err := admin.CoreV1().Events("rights-b").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(events.Items) != 1 || events.Items[0].InvolvedObject.Name != "fixed" ||
@@ -183,19 +183,19 @@ func TestRights(t *testing.T) {
 		may       []string
 	}{{"rights-a", bound}, {"rights-out", nil}, {"", nil}, {rotator.DefaultStateNamespace, own}} {
 		if diff := cmp.Diff(test.may, rights(t.Context(), t, kube, test.namespace)); diff != "" {
-			t.Errorf("in namespace %q it may, -want +got:\n%s", test.namespace, diff)
+			t.Errorf("permissions in namespace %q (-want +got):\n%s", test.namespace, diff)
 		}
 	}
 
-	// The whole cluster is another choice, and gives the same in each namespace.
+	// A binding for the cluster gives the same permissions in each namespace.
 	applyRBAC(t, admin, "cluster/clusterrolebinding.yaml", "")
 	deadline := time.Now().Add(30 * time.Second)
 	for !slices.Equal(rights(t.Context(), t, kube, "rights-out"), bound) {
 		if time.Now().After(deadline) {
-			t.Fatalf("bound in the whole cluster it may in a namespace: %q", rights(t.Context(), t, kube, "rights-out"))
+			t.Fatalf("permissions in a namespace by the binding for the cluster: %q", rights(t.Context(), t, kube, "rights-out"))
 		}
 	}
-	// This one is for the other tests of the package, which look at all namespaces.
+	// Other tests of the package list all namespaces.
 	for _, ns := range []string{"rights-a", "rights-b"} {
 		if err := admin.CoreV1().Secrets(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{},
 			metav1.ListOptions{}); err != nil {
@@ -204,7 +204,7 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// rights asks the API server for everything of a list that the client may do.
+// rights returns the permissions of the client, from a list of verbs and resources.
 func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namespace string) (may []string) {
 	t.Helper()
 	for _, resource := range []authorizationv1.ResourceAttributes{
@@ -220,13 +220,13 @@ func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namesp
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
 			"impersonate", "bind", "escalate"} {
 			if resource.Name != "" && verb == "create" {
-				continue // a name is no condition of it
+				continue // RBAC cannot limit create by name
 			}
-			ask := resource
-			ask.Verb, ask.Namespace = verb, namespace
+			attributes := resource
+			attributes.Verb, attributes.Namespace = verb, namespace
 			answer, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx,
 				&authorizationv1.SelfSubjectAccessReview{
-					Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &ask}}, metav1.CreateOptions{})
+					Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes}}, metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

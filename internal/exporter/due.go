@@ -8,11 +8,11 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 )
 
-// due returns when the first run after the last one should have begun, or will;
-// with no run yet, the first one after the CronJob was made. The schedule is read as
-// Kubernetes does, which uses the same library.
+// due returns the time of the first scheduled run after the last one, or after the
+// creation of the CronJob if there was none. Kubernetes parses the schedule with the same
+// library.
 func due(job *batchv1.CronJob, last time.Time) (time.Time, error) {
-	zone := time.UTC // where the controller manager runs, unless it is told otherwise
+	zone := time.UTC // the default of the controller manager
 	if name := job.Spec.TimeZone; name != nil {
 		var err error
 		if zone, err = time.LoadLocation(*name); err != nil {

@@ -1,15 +1,14 @@
-// Package exporter tells Prometheus how the rotator's runs went.
+// Package exporter serves metrics of the rotator's runs to Prometheus.
 //
-// A run ends, so nobody can scrape it, and what it pushed to a gateway would be
-// told there for ever as if it were true. But each run leaves a summary in the
-// ConfigMap [rotator.StateName]. The exporter is a small program that always runs:
-// at each scrape it reads that ConfigMap, and the CronJob for when the next run is
-// due, and answers with what they say. It keeps nothing in between. What it cannot
-// read it leaves out, and says so in secretmanager_rotation_read_success: Prometheus
-// then takes the series for gone, and nothing old passes for fresh.
+// Prometheus cannot scrape a run, because it ends, and a push gateway would keep its
+// metrics forever. But each run writes a summary to the ConfigMap [rotator.StateName].
+// The exporter runs all the time. At each scrape it reads that ConfigMap, and the
+// CronJob for the time of the next run, and caches nothing. It omits the metrics of an
+// object that it cannot read and sets secretmanager_rotation_read_success to 0, so
+// that Prometheus never has old values as new samples.
 //
-// It may read these two objects by their names and nothing else: no Secret, and
-// nothing of Vault. docs/reference/metrics.md has all of its metrics.
+// It needs get on these two objects, and no access to Secrets or Vault.
+// docs/reference/metrics.md lists its metrics.
 package exporter
 
 import (
@@ -33,26 +32,26 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// readTimeout is how long reading may take: less than the ten seconds that
-// Prometheus waits unless told otherwise, so that it is told what is wrong.
+// readTimeout bounds reading the objects. It is less than Prometheus' default scrape
+// timeout of ten seconds, so that a scrape gets an answer.
 const readTimeout = 5 * time.Second
 
-// Config says what to read.
+// Config configures an Exporter.
 type Config struct {
 	Kube      kubernetes.Interface
-	Namespace string // of the ConfigMap and of the CronJob
-	CronJob   string // its name; empty if something else starts the runs
-	Version   string // of this build
+	Namespace string // namespace of the ConfigMap and of the CronJob
+	CronJob   string // name of the CronJob; empty if something else starts the runs
+	Version   string // version of this build
 	Log       *slog.Logger
 }
 
-// An Exporter serves the metrics. It may be used from several goroutines at once.
+// An Exporter serves the metrics. It is safe for concurrent use.
 type Exporter struct {
 	Config
-	process *prometheus.Registry // what does not depend on the two objects
+	process *prometheus.Registry // metrics of the process itself
 }
 
-// New returns an Exporter. It reads nothing yet.
+// New returns an Exporter. It sends no requests.
 func New(c Config) *Exporter {
 	e := &Exporter{Config: c, process: prometheus.NewRegistry()}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "build_info",
@@ -65,29 +64,28 @@ func New(c Config) *Exporter {
 
 // Handler serves
 //
-//	/metrics  in whichever of Prometheus' formats is asked for
-//	/healthz  200 while the process can answer at all; an API server that is away
-//	          is no reason to start it again
+//	/metrics  in the Prometheus format that the request accepts
+//	/healthz  always 200: a restart does not help if the API server is unavailable
 func (e *Exporter) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", httpserver.Metrics(func(ctx context.Context) ([]*dto.MetricFamily, error) {
-		fresh := prometheus.NewRegistry()
-		fresh.MustRegister(e.read(ctx))
-		return prometheus.Gatherers{e.process, fresh}.Gather()
+		runs := prometheus.NewRegistry()
+		runs.MustRegister(e.read(ctx))
+		return prometheus.Gatherers{e.process, runs}.Gather()
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }
 
-// read looks at both objects. One that is not there is an answer too: there was no
-// run yet, nothing starts one.
+// read reads both objects. A missing one is not an error: there was no run yet, or
+// nothing starts one.
 func (e *Exporter) read(ctx context.Context) *snapshot {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	var s snapshot
 	summary, err := e.summary(ctx)
 	if err != nil {
-		e.Log.Error("reading how the runs went", "configmap", e.Namespace+"/"+rotator.StateName, "error", err)
+		e.Log.Error("reading the state of the rotator", "configmap", e.Namespace+"/"+rotator.StateName, "error", err)
 	} else {
 		s.summary = summary
 	}
@@ -96,7 +94,7 @@ func (e *Exporter) read(ctx context.Context) *snapshot {
 	}
 	s.scheduled = true
 	if s.schedule, err = e.schedule(ctx, s.summary); err != nil {
-		e.Log.Error("reading when the next run is due", "cronjob", e.Namespace+"/"+e.CronJob, "error", err)
+		e.Log.Error("reading the CronJob", "cronjob", e.Namespace+"/"+e.CronJob, "error", err)
 	}
 	return &s
 }
@@ -119,7 +117,7 @@ func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedu
 		return &schedule{}, nil
 	case err != nil:
 		return nil,
-			fmt.Errorf("%w: check that this identity may get that CronJob, or give --cronjob= where there is none", err)
+			fmt.Errorf("%w: check that this identity may get that CronJob, or give --cronjob= if there is none", err)
 	case last == nil:
 		return &schedule{cron: cron}, nil
 	}
@@ -130,8 +128,8 @@ func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedu
 	return &schedule{cron, due}, nil
 }
 
-// schedule is what the CronJob says.
+// schedule is when runs are due.
 type schedule struct {
-	cron *batchv1.CronJob // nil: it is not there
-	due  time.Time        // zero: when the last run was is not known
+	cron *batchv1.CronJob // nil if it does not exist
+	due  time.Time        // zero if the time of the last run is not known
 }

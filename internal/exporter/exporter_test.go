@@ -30,17 +30,21 @@ import (
 
 var update = flag.Bool("update", false, "write testdata instead of comparing with it")
 
-// full is a snapshot that has every metric: a key whose retirement is blocked, one
+// full returns a snapshot that has every metric: a key whose retirement is blocked, one
 // that could not be read, and one of a run that was stopped.
 func full(t *testing.T) *snapshot {
 	t.Helper()
 	s, err := rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{
-		"run": `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:30Z","result":"failed","lastDone":"2026-01-08T03:01:00Z","leftCount":2}`,
-		"transit__app": `{"mount":"transit","name":"app","minDecryption":2,"minAvailable":1,"target":4,"secrets":3,"oldest":3,"versions":{"3":3,"4":5},"leftCount":3,"failed":1,
-			"retire":{"from":2,"to":2,"reason":"3 entries are left","blocked":"left"},"finished":"2026-01-09T03:01:30Z",
-			"noneBelowSince":{"3":"2026-01-02T03:01:00Z"},"refusedBelowSince":{"2":"2026-01-01T03:01:00Z"}}`,
-		"transit__gone":       `{"mount":"transit","name":"gone","target":0,"versions":{"1":1},"secrets":1,"oldest":1,"error":"not found","finished":"2026-01-09T03:01:30Z"}`,
-		"teams__red__stopped": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,"finished":"2026-01-08T03:01:30Z"}`,
+		"run": `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:30Z","result":"failed",
+			"lastDone":"2026-01-08T03:01:00Z","unassigned":{"count":2}}`,
+		"transit__app": `{"mount":"transit","name":"app","minDecryption":2,"minAvailable":1,"target":4,"secrets":3,
+			"oldest":3,"versions":{"3":3,"4":5},"unresolved":{"count":3},"failed":1,"finished":"2026-01-09T03:01:30Z",
+			"retire":{"from":2,"to":2,"reason":"3 entries are unresolved","blocked":"unresolved"},
+			"cleanSince":{"3":"2026-01-02T03:01:00Z"},"retiredSince":{"2":"2026-01-01T03:01:00Z"}}`,
+		"transit__missing": `{"mount":"transit","name":"missing","target":0,"versions":{"1":1},"secrets":1,"oldest":1,
+			"error":"not found","finished":"2026-01-09T03:01:30Z"}`,
+		"teams__red__stopped": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,
+			"finished":"2026-01-08T03:01:30Z"}`,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +58,7 @@ func full(t *testing.T) *snapshot {
 	return &snapshot{summary: s, scheduled: true, schedule: &schedule{cron, next}}
 }
 
-// text is what Prometheus gets of a snapshot.
+// text returns the metrics of a snapshot in the text format.
 func text(t *testing.T, s *snapshot) string {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -72,8 +76,8 @@ func text(t *testing.T, s *snapshot) string {
 	return b.String()
 }
 
-// TestMetrics: testdata/metrics.prom has every metric and what becomes of what is
-// not known. The tests of the alerts take it for what the exporter says.
+// TestMetrics compares the metrics of a snapshot with testdata/metrics.prom, which the
+// tests of the alerts use too.
 func TestMetrics(t *testing.T) {
 	file := filepath.Join("testdata", "metrics.prom")
 	got := text(t, full(t))
@@ -91,7 +95,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestNothingIsMadeUp(t *testing.T) {
+func TestUnknownMetricsAreOmitted(t *testing.T) {
 	series := func(s *snapshot) (all []string) {
 		for line := range strings.Lines(text(t, s)) {
 			if !strings.HasPrefix(line, "#") {
@@ -113,9 +117,9 @@ func TestNothingIsMadeUp(t *testing.T) {
 		"no run yet": {&snapshot{summary: &rotator.Summary{}, scheduled: true, schedule: &schedule{cron, time.Unix(300, 0)}},
 			[]string{`due_timestamp_seconds 300`, `read_success{object="configmap"} 1`,
 				`read_success{object="cronjob"} 1`, `suspended 0`}},
-		"when the last run was is not known": {&snapshot{scheduled: true, schedule: &schedule{cron: cron}},
+		"the time of the last run is not known": {&snapshot{scheduled: true, schedule: &schedule{cron: cron}},
 			[]string{`read_success{object="configmap"} 0`, `read_success{object="cronjob"} 1`, `suspended 0`}},
-		"no CronJob is looked for": {&snapshot{summary: &rotator.Summary{}}, []string{`read_success{object="configmap"} 1`}},
+		"no CronJob is configured": {&snapshot{summary: &rotator.Summary{}}, []string{`read_success{object="configmap"} 1`}},
 		"a run of an older version": {&snapshot{summary: older},
 			[]string{`last_run_duration_seconds 60`, `last_run_timestamp_seconds 160`,
 				`read_success{object="configmap"} 1`, `unassigned 0`}},
@@ -128,9 +132,9 @@ func TestNothingIsMadeUp(t *testing.T) {
 	}
 }
 
-// TestAPIServerIsAway: the page is served, says so, and tells of nothing that was
-// read before.
-func TestAPIServerIsAway(t *testing.T) {
+// TestAPIServerUnreachable verifies that a scrape succeeds, reports the failure, and has
+// no metrics of runs.
+func TestAPIServerUnreachable(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -168,21 +172,21 @@ func TestAPIServerIsAway(t *testing.T) {
 				t.Errorf("version %q", got)
 			}
 		case strings.HasPrefix(name, "secretmanager_"):
-			t.Errorf("%s is there", name)
+			t.Errorf("unexpected metric %s", name)
 		}
 	}
 	if families["secretmanager_rotation_build_info"] == nil || families["go_goroutines"] == nil {
-		t.Error("nothing about the process")
+		t.Error("no metrics of the process")
 	}
-	for _, want := range []string{"reading how the runs went", "configmap=ns/secretmanager-rotation",
-		"reading when the next run is due", "cronjob=ns/nightly", "connection refused"} {
+	for _, want := range []string{"reading the state of the rotator", "configmap=ns/secretmanager-rotation",
+		"reading the CronJob", "cronjob=ns/nightly", "connection refused"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%q is not in the log: %s", want, log.String())
 		}
 	}
-	if w := get("/metrics",
-		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
-		t.Errorf("asked for protobuf, got %s", w.Header().Get("Content-Type"))
+	w = get("/metrics", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	if !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
+		t.Errorf("Content-Type is %s, want protobuf", w.Header().Get("Content-Type"))
 	}
 	if w := get("/healthz", ""); w.Code != http.StatusOK {
 		t.Errorf("/healthz: HTTP %d", w.Code)
@@ -190,33 +194,33 @@ func TestAPIServerIsAway(t *testing.T) {
 }
 
 func TestDue(t *testing.T) {
-	at := func(text string) time.Time {
+	parse := func(text string) time.Time {
 		moment, err := time.Parse(time.RFC3339, text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return moment
 	}
-	made := at("2026-01-01T12:00:00Z")
+	created := parse("2026-01-01T12:00:00Z")
 	for name, test := range map[string]struct {
 		schedule, zone string
 		last           time.Time
 		want           string // a time, or an error
 	}{
 		"no run yet":                {"0 3 * * *", "", time.Time{}, "2026-01-02T03:00:00Z"},
-		"after one in time":         {"0 3 * * *", "", at("2026-01-05T03:00:10Z"), "2026-01-06T03:00:00Z"},
-		"after one by hand":         {"0 3 * * *", "", at("2026-01-05T15:00:00Z"), "2026-01-06T03:00:00Z"},
-		"the CronJob was made anew": {"0 3 * * *", "", at("2025-12-24T03:00:00Z"), "2026-01-02T03:00:00Z"},
-		"once a week":               {"30 4 * * 0", "", at("2026-01-04T04:30:05Z"), "2026-01-11T04:30:00Z"},
-		"in words":                  {"@weekly", "", time.Time{}, "2026-01-04T00:00:00Z"},
+		"after a scheduled run":     {"0 3 * * *", "", parse("2026-01-05T03:00:10Z"), "2026-01-06T03:00:00Z"},
+		"after a manual run":        {"0 3 * * *", "", parse("2026-01-05T15:00:00Z"), "2026-01-06T03:00:00Z"},
+		"the CronJob was recreated": {"0 3 * * *", "", parse("2025-12-24T03:00:00Z"), "2026-01-02T03:00:00Z"},
+		"once a week":               {"30 4 * * 0", "", parse("2026-01-04T04:30:05Z"), "2026-01-11T04:30:00Z"},
+		"macro":                     {"@weekly", "", time.Time{}, "2026-01-04T00:00:00Z"},
 		"another time zone":         {"0 3 * * *", "America/New_York", time.Time{}, "2026-01-02T08:00:00Z"},
-		"a time zone that is unknown": {"0 3 * * *", "Mars/Olympus", time.Time{},
+		"unknown time zone": {"0 3 * * *", "Mars/Olympus", time.Time{},
 			"time zone of CronJob ns/nightly: unknown time zone Mars/Olympus"},
-		"no schedule": {"at three", "", time.Time{}, "schedule of CronJob ns/nightly: expected exactly 5 fields"},
+		"invalid schedule": {"at three", "", time.Time{}, "schedule of CronJob ns/nightly: expected exactly 5 fields"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			job := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "nightly",
-				CreationTimestamp: metav1.Time{Time: made}}, Spec: batchv1.CronJobSpec{Schedule: test.schedule}}
+				CreationTimestamp: metav1.Time{Time: created}}, Spec: batchv1.CronJobSpec{Schedule: test.schedule}}
 			if test.zone != "" {
 				job.Spec.TimeZone = &test.zone
 			}

@@ -20,8 +20,7 @@ const (
 	stateFailed  = "failed"
 )
 
-// metric is one of the exporter's, all of which are gauges: they say what was found
-// at the last run.
+// metric is a metric of the exporter. All are gauges of the state at the last run.
 type metric struct{ desc *prometheus.Desc }
 
 var all []metric
@@ -32,46 +31,47 @@ func gauge(name, help string, labels ...string) metric {
 	return m
 }
 
-// keyGauge is one that each transit key has: two labels, as two mounts may have a
-// key of one name. There are as many of them as keys, never as many as Secrets.
+// keyGauge returns a metric that each transit key has. Its labels include the mount,
+// because two mounts may have keys with the same name. Secrets do not add series.
 func keyGauge(name, help string, labels ...string) metric {
 	return gauge("key_"+name, help, append([]string{"transit_mount", "transit_key"}, labels...)...)
 }
 
 var (
-	readSuccess = gauge("read_success", "Whether this scrape could read what the others are made from.", "object")
+	readSuccess = gauge("read_success", "1 if this scrape could read the object, else 0.", "object")
 
 	lastRun      = gauge("last_run_timestamp_seconds", "When the last run ended.")
-	lastDuration = gauge("last_run_duration_seconds", "How long it took.")
-	lastResult   = gauge("last_run_result", "1 for what became of it, 0 for what did not.", "result")
+	lastDuration = gauge("last_run_duration_seconds", "Duration of the last run.")
+	lastResult   = gauge("last_run_result", "1 for the result of the last run, 0 for the other results.", "result")
 	lastSuccess  = gauge("last_success_timestamp_seconds",
-		"When the last run ended after which everything was at its target.")
-	unassigned = gauge("unassigned", "Secrets and namespaces of which the last run could not tell the key.")
+		"When the last run ended that had the result done.")
+	unassigned = gauge("unassigned",
+		"Secrets that do not name their key, and namespaces that the last run could not list.")
 
-	suspended = gauge("suspended", "Whether the CronJob is suspended.")
-	dueAt     = gauge("due_timestamp_seconds", "When the first run after the last one should have begun, or will.")
+	suspended = gauge("suspended", "1 if the CronJob is suspended, else 0.")
+	dueAt     = gauge("due_timestamp_seconds", "When the next run after the last one is due.")
 
-	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run ended that looked at the key.")
-	keyFailed  = keyGauge("failed", "Whether the work on the key ended early.")
-	keyTarget  = keyGauge("target_version", "Version that all entries should have.")
+	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run ended that processed the key.")
+	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, else 0.")
+	keyTarget  = keyGauge("target_version", "Version that every entry should have.")
 	keyOldest  = keyGauge("oldest_version", "Oldest version that an entry has; 0 if there are no entries.")
-	keyOpens   = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
+	keyMinDec  = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
 	keySecrets = keyGauge("secrets", "Ciphertext Secrets.")
 	keyEntries = keyGauge("entries",
-		"Entries at the target, left to a GitOps tool, and left though they should not be.", "state")
+		"Entries that are at the target, managed by a GitOps tool and not rewrapped, or not rewrapped by failure.", "state")
 	keyBlocked = keyGauge("retirement_blocked",
-		"1 for what keeps old versions from being retired, 0 for what does not.", "reason")
+		"1 for the reason why old versions cannot be retired, 0 for the other reasons.", "reason")
 	keyClean = keyGauge("clean_since_timestamp_seconds",
 		"Since when no entry needs the oldest version that Vault still decrypts.")
-	keyRetiredAt = keyGauge("retired_since_timestamp_seconds",
-		"Since when the oldest version that is not trimmed is refused.")
+	keyRetired = keyGauge("retired_since_timestamp_seconds",
+		"Since when the oldest version that is not trimmed is retired.")
 )
 
-// snapshot is what one scrape found. It is the collector of that scrape alone.
+// snapshot has the objects that a scrape read, and is its collector.
 type snapshot struct {
-	summary   *rotator.Summary // nil: it could not be read
-	scheduled bool             // whether there should be a CronJob
-	schedule  *schedule        // nil: it could not be read
+	summary   *rotator.Summary // nil if it could not be read
+	scheduled bool             // whether a CronJob is configured
+	schedule  *schedule        // nil if it could not be read
 }
 
 func (s *snapshot) Describe(descs chan<- *prometheus.Desc) {
@@ -86,7 +86,7 @@ func (s *snapshot) Collect(to chan<- prometheus.Metric) {
 	}
 	set(readSuccess, number(s.summary != nil), "configmap")
 	if s.summary != nil {
-		s.run(set)
+		s.collectRun(set)
 	}
 	if !s.scheduled {
 		return
@@ -100,10 +100,10 @@ func (s *snapshot) Collect(to chan<- prometheus.Metric) {
 	setTime(set, dueAt, s.schedule.due)
 }
 
-func (s *snapshot) run(set func(metric, float64, ...string)) {
+func (s *snapshot) collectRun(set func(metric, float64, ...string)) {
 	run := s.summary
 	if run.Finished.IsZero() {
-		return // there was none yet
+		return // there was no run yet
 	}
 	setTime(set, lastRun, run.Finished)
 	set(lastDuration, run.Finished.Sub(run.Started).Seconds())
@@ -115,48 +115,47 @@ func (s *snapshot) run(set func(metric, float64, ...string)) {
 	setTime(set, lastSuccess, run.LastDone)
 	set(unassigned, float64(run.Unassigned))
 	for i := range run.Keys {
-		k := &run.Keys[i]
-		of(k, set)
+		collectKey(&run.Keys[i], set)
 	}
 }
 
-func of(k *rotator.KeySummary, all func(metric, float64, ...string)) {
+func collectKey(k *rotator.KeySummary, setAll func(metric, float64, ...string)) {
 	set := func(m metric, value float64, labels ...string) {
-		all(m, value, append([]string{k.Mount, k.Name}, labels...)...)
+		setAll(m, value, append([]string{k.Mount, k.Name}, labels...)...)
 	}
 	setTime(set, keyLastRun, k.Finished)
 	set(keyFailed, number(k.Error != ""))
-	if k.Target > 0 { // else the key could not be read
+	if k.Target > 0 { // otherwise the key could not be read
 		set(keyTarget, float64(k.Target))
-		set(keyOpens, float64(k.Opens()))
+		set(keyMinDec, float64(k.OldestDecryptable()))
 	}
-	if k.Verified() {
+	if k.Counted() {
 		set(keyOldest, float64(k.Oldest))
 		set(keySecrets, float64(k.Secrets))
 	}
-	if k.Verified() && k.Target > 0 { // else which are at it is not known
+	if k.Counted() && k.Target > 0 { // otherwise the target is not known
 		set(keyEntries, float64(k.Versions[k.Target]), stateCurrent)
-		set(keyEntries, float64(k.LeftCount-k.Failed), stateManaged)
+		set(keyEntries, float64(k.Unresolved.Count-k.Failed), stateManaged)
 		set(keyEntries, float64(k.Failed), stateFailed)
 	}
 	if k.Retire != nil {
-		for _, reason := range rotator.Obstacles {
+		for _, reason := range rotator.Blockers {
 			set(keyBlocked, number(reason == k.Retire.Blocked), string(reason))
 		}
 	}
 	setTime(set, keyClean, k.CleanSince)
-	setTime(set, keyRetiredAt, k.RetiredSince)
+	setTime(set, keyRetired, k.RetiredSince)
 }
 
-// setTime leaves out what is not known.
+// setTime sets a metric, unless the time is zero.
 func setTime(set func(metric, float64, ...string), m metric, t time.Time) {
 	if !t.IsZero() {
 		set(m, float64(t.Unix()))
 	}
 }
 
-func number(yes bool) float64 {
-	if yes {
+func number(b bool) float64 {
+	if b {
 		return 1
 	}
 	return 0

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// TestMetricsReference: the page has the metrics that there are, with their types,
-// labels and values of labels, and no others.
+// TestMetricsReference verifies that the page lists exactly the metrics of the exporter,
+// with their types, labels and values of labels.
 func TestMetricsReference(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference/metrics.md")
 	if err != nil {
@@ -21,14 +21,14 @@ func TestMetricsReference(t *testing.T) {
 	}
 	_, page, found := strings.Cut(string(text), "\n## The rotation\n")
 	if !found {
-		t.Fatal("the page has no part about the rotation")
+		t.Fatal("the page has no section about the rotation")
 	}
 	type metric struct{ Type, Labels string }
 	documented, sentences := map[string]metric{}, map[string]string{}
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| ([^|]*?) ?\\| ([^|]+) \\|$")
 	for _, m := range row.FindAllStringSubmatch(page, -1) {
 		if documented[m[1]] != (metric{}) {
-			t.Errorf("%s is there twice", m[1])
+			t.Errorf("%s is listed twice", m[1])
 		}
 		documented[m[1]] = metric{m[2], strings.NewReplacer("`", "", ",", "").Replace(m[3])}
 		sentences[m[1]] = m[4]
@@ -43,36 +43,36 @@ func TestMetricsReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const ours = namespace + "_" + subsystem + "_"
-	there := map[string]metric{}
+	const prefix = namespace + "_" + subsystem + "_"
+	actual := map[string]metric{}
 	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), ours) {
+		if !strings.HasPrefix(f.GetName(), prefix) {
 			continue
 		}
 		if !model.LegacyValidation.IsValidMetricName(f.GetName()) {
-			t.Errorf("%s is no name for a metric", f.GetName())
+			t.Errorf("%s is not a valid metric name", f.GetName())
 		}
 		var labels []string
 		for _, l := range f.GetMetric()[0].GetLabel() {
 			labels = append(labels, l.GetName())
 		}
-		there[f.GetName()] = metric{strings.ToLower(f.GetType().String()), strings.Join(labels, " ")}
+		actual[f.GetName()] = metric{strings.ToLower(f.GetType().String()), strings.Join(labels, " ")}
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				switch l.GetName() {
 				case "transit_mount", "transit_key", "version", "goversion":
 				default:
 					if !strings.Contains(sentences[f.GetName()], "`"+l.GetValue()+"`") {
-						t.Errorf("%s: the page does not say what %s=%q is", f.GetName(), l.GetName(), l.GetValue())
+						t.Errorf("%s: the page does not describe %s=%q", f.GetName(), l.GetName(), l.GetValue())
 					}
 				}
 			}
 		}
 	}
-	if diff := cmp.Diff(there, documented); diff != "" {
+	if diff := cmp.Diff(actual, documented); diff != "" {
 		t.Errorf("(-code +page):\n%s", diff)
 	}
-	if want := len(all) + 1; len(there) != want {
-		t.Errorf("the test sees %d metrics, and there are %d", len(there), want)
+	if want := len(all) + 1; len(actual) != want {
+		t.Errorf("%d metrics, want %d", len(actual), want)
 	}
 }

@@ -65,9 +65,9 @@ func TestProductWrites(t *testing.T) {
 	if report == nil || len(report.Keys) != 1 {
 		t.Fatalf("rotate: %v", err)
 	}
-	for _, left := range report.Keys[0].Left {
-		if left.Name != "half" || left.Entry != "password" {
-			t.Errorf("left: %+v", left)
+	for _, p := range report.Keys[0].Unresolved.Items {
+		if p.Name != "half" || p.Entry != "password" {
+			t.Errorf("unresolved: %v", p)
 		}
 	}
 	for name, entries := range map[string]string{"sealed": "a b", "plain": "good", "half": "a empty"} {

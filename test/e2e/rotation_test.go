@@ -86,10 +86,13 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range fixtures {
-		var key struct{ Before, After, Target, Rewrapped, LeftCount int }
+		var key struct {
+			Before, After, Target, Rewrapped int
+			Unresolved                       struct{ Count int }
+		}
 		text := summary.Data["transit__"+f.key]
 		if err := json.Unmarshal([]byte(text), &key); err != nil || key.Before != 1 || key.After != 2 ||
-			key.Target != 2 || key.Rewrapped != 2 || key.LeftCount != 0 {
+			key.Target != 2 || key.Rewrapped != 2 || key.Unresolved.Count != 0 {
 			t.Errorf("the summary of %s is %+v (%v) of %s", f.key, key, err, text)
 		}
 		if info := f.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {

@@ -229,7 +229,7 @@ func TestCheckQuery(t *testing.T) {
 		`secretmanager_provider_panics_total_count`:                         "no metric",
 		`secretmanager_provider_mount_duration_seconds`:                     "is a histogram",
 		`secretmanager_provider_mounts_total{code="x"}`:                     "has no label code",
-		`secretmanager_provider_mounts_total{reason="internal"}`:            "no series of secretmanager_provider_mounts_total matches",
+		`secretmanager_provider_mounts_total{reason="internal"}`:            "no series of",
 		`secretmanager_provider_mounts_total{reason="OK",result="failure"}`: "no series of",
 		`secretmanager_rotation_last_run_result{result=~"fail|stop"}`:       "no series of",
 		`sum by (code) (secretmanager_provider_mounts_total)`:               "has a label code",

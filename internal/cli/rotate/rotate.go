@@ -20,6 +20,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
+// Options are the flags of the verb.
 type Options struct {
 	*cli.Factory
 	rotation rotation.Rotation
@@ -27,6 +28,7 @@ type Options struct {
 	output   string
 }
 
+// NewCommand returns the verb rotate.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
@@ -35,16 +37,16 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Long: `Do what the rotator does, with your own rights: give keys a new version where one is
 due, have Vault encrypt every older entry again without revealing it, and report
 whether every entry has its target version. With --retire old versions that no
-ciphertext uses any more become unusable, and with --trim they are deleted later.
+ciphertext uses become unusable, and with --trim they are deleted later.
 This covers the whole cluster unless -n names a namespace, or several separated by
 commas.
 
 It can be interrupted and run again at any point: old ciphertext decrypts until its
 version is retired. The exit code is 0 when every entry has its target version.`,
-		Example: `  # what would be done
+		Example: `  # print what would be done
   secretmanager rotate --dry-run
 
-  # a new version of one key now, whatever its age
+  # rotate one key now, whatever its age
   secretmanager rotate --transit-key matrix --rotate=always`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(o),
@@ -133,7 +135,7 @@ func (o *Options) showProgress() (done func()) {
 
 func (o *Options) summary(report *rotator.Report) error {
 	table := printers.GetNewTabWriter(o.Out)
-	fmt.Fprintln(table, "KEY\tVERSION\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tLEFT\tVERSIONS IN USE")
+	fmt.Fprintln(table, "KEY\tVERSION\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tUNRESOLVED\tVERSIONS IN USE")
 	for _, k := range report.Keys {
 		version := fmt.Sprint(k.Target)
 		if k.Target != k.Before {
@@ -144,7 +146,7 @@ func (o *Options) summary(report *rotator.Report) error {
 			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, cli.Plural(k.Versions[v], "entry", "entries")))
 		}
 		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped,
-			k.Current, k.Pending, k.LeftCount, strings.Join(inUse, ", "))
+			k.Current, k.Pending, k.Unresolved.Count, strings.Join(inUse, ", "))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -155,8 +157,8 @@ func (o *Options) summary(report *rotator.Report) error {
 		}
 		if r := k.Retire; r != nil {
 			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
-			for _, l := range r.WouldBreak {
-				display.Fprintf(o.ErrOut, "would break: %s\n", l)
+			for _, p := range r.WouldBreak {
+				display.Fprintf(o.ErrOut, "would break: %s\n", p)
 			}
 		}
 		if r := k.Trim; r != nil {
@@ -165,15 +167,15 @@ func (o *Options) summary(report *rotator.Report) error {
 		if k.Error != "" {
 			display.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)
 		}
-		for _, l := range k.Back {
-			display.Fprintf(o.ErrOut, "put back: %s\n", l)
+		for _, p := range k.Reverted.Items {
+			display.Fprintf(o.ErrOut, "reverted: %s\n", p)
 		}
-		for _, l := range k.Left {
-			display.Fprintf(o.ErrOut, "left: %s\n", l)
+		for _, p := range k.Unresolved.Items {
+			display.Fprintf(o.ErrOut, "unresolved: %s\n", p)
 		}
 	}
-	for _, l := range report.Left {
-		display.Fprintf(o.ErrOut, "left: %s\n", l)
+	for _, p := range report.Unassigned.Items {
+		display.Fprintf(o.ErrOut, "unassigned: %s\n", p)
 	}
 	return nil
 }

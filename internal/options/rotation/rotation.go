@@ -8,14 +8,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// Rotation is what a rotation does, and how fast.
+// Rotation has the options of a rotation and its limits on requests.
 type Rotation struct {
 	rotator.Options
 	KubeQPS  float32
 	VaultQPS float64
 }
 
-// AddFlags adds the flags, but those for namespaces and for a dry run.
+// AddFlags adds all flags but those for namespaces and a dry run.
 func (r *Rotation) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&r.Keys, "transit-key", nil,
 		"name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
@@ -27,14 +27,14 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&r.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge,
 		"age of the newest version at which a new one is due")
 	f.BoolVar(&r.IncludeManaged, "include-managed", false,
-		"also write Secrets that Argo CD or Flux keep as they are in Git, which are otherwise only reported")
-	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs any more")
+		"also write Secrets that Argo CD or Flux manage, which are otherwise only reported")
+	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs")
 	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter,
 		"how long a version must have been unused before it is retired")
 	f.BoolVar(&r.Trim, "trim", false, "delete the versions that have been retired for as long as --retire-after")
 	f.IntVar(&r.Concurrency, "concurrency", rotator.DefaultConcurrency, "`number` of Secrets written at the same time")
 	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace,
-		"`namespace` of the ConfigMap "+rotator.StateName+", in which a run leaves its summary")
+		"`namespace` of the ConfigMap "+rotator.StateName+" and the Lease of the rotator")
 	f.Float32Var(&r.KubeQPS, "kube-qps", 50, "maximum `number` of requests per second to the API server")
 	f.Float64Var(&r.VaultQPS, "vault-qps", 50, "maximum `number` of requests per second to Vault")
 }

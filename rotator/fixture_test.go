@@ -1,0 +1,130 @@
+package rotator_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
+	"github.com/secretmanager-io/secretmanager/transit"
+)
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childVariable); text != "" {
+		runChild(text)
+		return
+	}
+	testenv.Main(m)
+}
+
+// testFixture is a namespace and a transit key in a real cluster and a real Vault.
+type testFixture struct{ *fixture.Fixture }
+
+func newFixture(t *testing.T) *testFixture {
+	t.Helper()
+	f := &testFixture{fixture.New(t)}
+	f.CreateNamespace(rotator.DefaultStateNamespace)
+	return f
+}
+
+// token returns a token that may use the paths: with "read" those of keys, and with
+// "update" all others.
+func (f *testFixture) token(paths ...string) string {
+	f.T.Helper()
+	var hcl strings.Builder
+	for _, p := range paths {
+		capability := "update"
+		if strings.HasPrefix(p, "transit/keys/") && strings.Count(p, "/") == 2 {
+			capability = "read"
+		}
+		fmt.Fprintf(&hcl, "path %q { capabilities = [%q] }\n", p, capability)
+	}
+	return f.Token(hcl.String())
+}
+
+// rotatorPaths are the paths that a rotator needs that does not retire.
+func (f *testFixture) rotatorPaths() []string {
+	return []string{"transit/keys/" + f.Key, "transit/keys/" + f.Key + "/rotate", "transit/rewrap/" + f.Key}
+}
+
+// minimal returns a session with exactly these paths.
+func (f *testFixture) minimal() *transit.Session {
+	f.T.Helper()
+	return f.Session(f.Vault.Address, f.token(f.rotatorPaths()...))
+}
+
+// encrypt returns a ciphertext Secret of the fixture's key. It does not store it.
+func (f *testFixture) encrypt(namespace, name string, entries map[string]string,
+	change ...func(*secretmanager.Spec)) *corev1.Secret {
+	f.T.Helper()
+	spec := secretmanager.Spec{Namespace: namespace, Name: name,
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}}, Entries: map[string][]byte{}}
+	for entry, text := range entries {
+		spec.Entries[entry] = []byte(text)
+	}
+	for _, c := range change {
+		c(&spec)
+	}
+	s, err := secretmanager.Encrypt(f.T.Context(), f.Root, spec)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return s
+}
+
+func scoped(scope ciphertext.Scope) func(*secretmanager.Spec) {
+	return func(s *secretmanager.Spec) { s.Settings.Scope = scope }
+}
+
+// plain decrypts a stored Secret with the library.
+func (f *testFixture) plain(namespace, name string, entries ...string) map[string]string {
+	f.T.Helper()
+	data, err := secretmanager.New(f.Root, f.Kube).Read(f.T.Context(), namespace, name, entries...)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	texts := map[string]string{}
+	for entry, text := range data {
+		texts[entry] = string(text)
+	}
+	return texts
+}
+
+// options returns options for the fixture's key, with the state in its namespace.
+func (f *testFixture) options(change ...func(*rotator.Options)) rotator.Options {
+	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, StateNamespace: f.Namespace}
+	for _, c := range change {
+		c(&o)
+	}
+	return o
+}
+
+// onlyKey returns the part of the report about its one key.
+func onlyKey(t testing.TB, r *rotator.Report) *rotator.KeyReport {
+	t.Helper()
+	if r == nil || len(r.Keys) != 1 {
+		t.Fatalf("the report is not about one key: %+v", r)
+	}
+	return r.Keys[0]
+}
+
+// versions returns the key version of each entry.
+func versions(t testing.TB, s *corev1.Secret) map[string]int {
+	t.Helper()
+	found := map[string]int{}
+	for entry, text := range s.Data {
+		v, err := ciphertext.Version(text)
+		if err != nil {
+			t.Fatalf("entry %s: %v", entry, err)
+		}
+		found[entry] = v
+	}
+	return found
+}
