@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,12 +54,16 @@ func ExampleEncrypt_invalid() {
 	spec.Namespace, spec.Entries = "", map[string][]byte{"password": nil}
 	_, err := secretmanager.Encrypt(context.Background(), newFakeVault("matrix"), spec)
 	fmt.Println(errors.Is(err, secretmanager.ErrInvalid))
-	fmt.Println(err)
+	fmt.Println(strings.ReplaceAll(err.Error(), ": ", ":\n"))
 	// Output:
 	// true
-	// encrypting Secret /matrix: invalid secret specification: no namespace: scope strict binds ciphertext to one
-	// entry "password" is empty: an empty secret is nearly always a file that was not written or a
-	// variable that was not set: check its source
+	// encrypting Secret /matrix:
+	// invalid secret specification:
+	// no namespace:
+	// scope strict binds ciphertext to one
+	// entry "password" is empty:
+	// an empty secret is nearly always a file that was not written or a variable that was not set:
+	// check its source
 }
 
 func ExampleDecrypt() {

@@ -149,13 +149,13 @@ func TestVaultFailures(t *testing.T) {
 			[]string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
 		{"HTML instead of a login",
 			faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
-			failure.NotVault, []string{"not one that Vault gives", "login page"}},
+			failure.NotVault, []string{"unexpected response, not from Vault's API", "login page"}},
 		{"HTML instead of a decrypt", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if isDecrypt(r) {
 				html(w)
 			}
 			return isDecrypt(r)
-		}), e.params(), good, failure.NotVault, []string{"decrypting", "not one that Vault gives"}},
+		}), e.params(), good, failure.NotVault, []string{"decrypting", "unexpected response, not from Vault's API"}},
 		{"HTML error", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			w.WriteHeader(http.StatusNotFound)
 			html(w)
@@ -164,7 +164,7 @@ func TestVaultFailures(t *testing.T) {
 		{"200 without auth", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			fmt.Fprint(w, `{"data": null}`)
 			return true
-		}), e.params(), good, failure.NotVault, []string{"it has no token in it"}},
+		}), e.params(), good, failure.NotVault, []string{"it has no token"}},
 		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(),
 			map[string]string{"x": old, "y": otherEntry}, failure.NotVault, []string{"1 results for 2 items"}},
 		{"too many requests", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// CheckAddress returns what is wrong with the address of a Vault.
+// CheckAddress reports whether the address of a Vault is a valid http or https URL.
 func CheckAddress(address string) error {
 	u, err := url.Parse(address)
 	hint := ""
 	if strings.Count(address, ":") > 2 && !strings.Contains(address, "[") {
-		hint = "; an IPv6 address has to be in brackets: https://[fd00::1]:8200"
+		hint = "; an IPv6 address must be in brackets: https://[fd00::1]:8200"
 	}
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
 		strings.Contains(u.Host, ":") && hint != "" {
@@ -23,10 +23,10 @@ func CheckAddress(address string) error {
 	return nil
 }
 
-// NormalAddress makes different ways to write an address of a Vault one: spaces
-// around and slashes behind it, capital letters, and zeros in an IPv6 address. A
-// path prefix stays as it is. What is no address is returned as it came.
-func NormalAddress(address string) string {
+// NormalizeAddress returns the same text for equal addresses of a Vault: without spaces
+// around it and slashes at its end, with the host in lower case and an IPv6 address in
+// its short form. A path prefix stays. Text that is not an address is returned as is.
+func NormalizeAddress(address string) string {
 	address = strings.TrimRight(strings.TrimSpace(address), "/")
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
@@ -43,15 +43,15 @@ func NormalAddress(address string) string {
 	return u.String()
 }
 
-// ErrPlainHTTP is the error for an http address outside the loopback interface
-// where [Config.InsecureHTTP] is not set.
+// ErrPlainHTTP means that an address is http and outside the loopback interface, and
+// [Config.InsecureHTTP] is not set.
 var ErrPlainHTTP = errors.New("plain HTTP shows tokens and plaintext to everyone on the network: " +
 	"use https, or accept that with --vault-insecure-http or " + EnvInsecureHTTP + "=true")
 
 // PlainHTTP reports whether requests to the address cross a network unencrypted: its
 // scheme is http, and its host is neither localhost nor a loopback address
-// (127.0.0.0/8, ::1). Every other name counts as a network, names below localhost
-// too: a name server decides where they lead.
+// (127.0.0.0/8, ::1). Other names count as a network, also names below localhost,
+// which a name server may resolve to any address.
 func PlainHTTP(address string) bool {
 	u, err := url.Parse(strings.TrimSpace(address))
 	return err == nil && plainHTTP(u)
@@ -66,7 +66,7 @@ func plainHTTP(u *url.URL) bool {
 }
 
 // CheckTransport returns an error that wraps [ErrPlainHTTP] if requests to the address
-// cross a network unencrypted and that is not accepted.
+// cross a network unencrypted, unless insecureHTTP accepts that.
 func CheckTransport(address string, insecureHTTP bool) error {
 	if !insecureHTTP && PlainHTTP(address) {
 		return fmt.Errorf("%q: %w", address, ErrPlainHTTP)
@@ -74,8 +74,8 @@ func CheckTransport(address string, insecureHTTP bool) error {
 	return nil
 }
 
-// RefusePlainHTTP returns a RoundTripper that sends nothing over plain HTTP outside
-// the loopback interface. It is for clients that follow redirects themselves.
+// RefusePlainHTTP returns a RoundTripper that fails requests over plain HTTP outside
+// the loopback interface. It is for clients that follow redirects on their own.
 func RefusePlainHTTP(next http.RoundTripper) http.RoundTripper { return refusePlainHTTP{next} }
 
 type refusePlainHTTP struct{ next http.RoundTripper }
@@ -85,7 +85,7 @@ func (t refusePlainHTTP) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}
-		return nil, fmt.Errorf("%s: %w", place(r.URL), ErrPlainHTTP)
+		return nil, fmt.Errorf("%s: %w", origin(r.URL), ErrPlainHTTP)
 	}
 	return t.next.RoundTrip(r)
 }

@@ -18,10 +18,10 @@ func TestAddress(t *testing.T) {
 		"https://[FD00::A]":                  "https://[fd00::a]",
 		"https://[fe80::1%25eth0]:8200":      "https://[fe80::1%25eth0]:8200",
 	} {
-		if got := NormalAddress(address); got != want {
-			t.Errorf("%q became %q, want %q", address, got, want)
+		if got := NormalizeAddress(address); got != want {
+			t.Errorf("NormalizeAddress(%q) = %q, want %q", address, got, want)
 		}
-		if err := CheckAddress(NormalAddress(address)); err != nil {
+		if err := CheckAddress(NormalizeAddress(address)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -32,8 +32,8 @@ func TestAddress(t *testing.T) {
 		if err := CheckAddress(address); err == nil || strings.Contains(err.Error(), "in brackets") != bracket {
 			t.Errorf("%q: %v", address, err)
 		}
-		if got := NormalAddress(address); got != strings.TrimRight(address, "/") {
-			t.Errorf("%q, which is no address, became %q", address, got)
+		if got := NormalizeAddress(address); got != strings.TrimRight(address, "/") {
+			t.Errorf("NormalizeAddress(%q) = %q of an invalid address", address, got)
 		}
 	}
 }
@@ -44,12 +44,12 @@ func TestPlainHTTP(t *testing.T) {
 		"HTTP://Vault:8200":                true,
 		" http://vault:8200":               true,
 		"http://10.0.0.1":                  true,
-		"http://0.0.0.0:8200":              true, // any interface is not the loopback interface
+		"http://0.0.0.0:8200":              true, // not the loopback interface
 		"http://[::]:8200":                 true,
 		"http://[fd00::1]:8200":            true,
 		"http://128.0.0.1:8200":            true,
-		"http://127.1:8200":                true, // a name, as Go reads it
-		"http://127.0.0.1.nip.io":          true, // leads there, as long as its name server says so
+		"http://127.1:8200":                true, // a name for package net
+		"http://127.0.0.1.nip.io":          true, // its name server determines the address
 		"http://localhost.example":         true,
 		"http://vault.localhost:8200":      true,
 		"http://localhost@vault":           true,
@@ -82,7 +82,7 @@ func TestInsecureHTTPFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestRefusePlainHTTP: nothing is sent, and what is allowed passes.
+// TestRefusePlainHTTP checks which requests are sent.
 func TestRefusePlainHTTP(t *testing.T) {
 	for address, want := range map[string]int{"http://vault:8200/v1/x": 0, "https://vault:8200/v1/x": 1,
 		"http://127.0.0.1:8200/v1/x": 1} {

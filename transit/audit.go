@@ -6,24 +6,23 @@ import (
 	"net/http"
 )
 
-// Audit says on whose behalf requests are made, for Vault's audit log. Each field
-// that is not empty travels as one request header; Vault writes the header to its
-// audit devices once it is registered there, see [AuditHeaders]. The headers grant
-// nothing: Vault decides by the token alone.
+// Audit is the origin of requests, for Vault's audit log. Each field that is not empty
+// is sent as a request header, which Vault writes to its audit devices if it is
+// registered: see [AuditHeaders]. The headers grant nothing: Vault authorizes by the
+// token alone.
 type Audit struct {
 	Namespace, Pod, PodUID, ServiceAccount string // of the pod that a mount is for
-	Secret, Class                          string // what it mounts
-	Node                                   string // where the provider runs
-	RequestID                              string // one for each mount
+	Secret, Class                          string // the Secret and SecretProviderClass of the mount
+	Node                                   string // of the provider
+	RequestID                              string // of the mount
 
-	RunID string // one for each run of the rotator or of a command
-	Verb  string // what runs: "rotator", or the command's name
+	RunID string // of the run of the rotator or of a command
+	Verb  string // "rotator", or the name of the command
 }
 
-// auditHeader is one header and its value for an Audit.
 type auditHeader struct{ name, value string }
 
-// headers returns all headers, with an empty value for those that are not sent.
+// headers returns all headers. Those with an empty value are not sent.
 func (a Audit) headers() []auditHeader {
 	return []auditHeader{
 		{"X-SecretManager-Namespace", a.Namespace},
@@ -39,9 +38,8 @@ func (a Audit) headers() []auditHeader {
 	}
 }
 
-// AuditHeaders returns the names of all headers that an [Audit] may set. Vault
-// writes a header to its audit devices only if
-// sys/config/auditing/request-headers/NAME exists.
+// AuditHeaders returns the names of all headers that an [Audit] may set. Vault writes a
+// header to its audit devices only if sys/config/auditing/request-headers/NAME exists.
 func AuditHeaders() []string {
 	var names []string
 	for _, h := range (Audit{}).headers() {
@@ -53,9 +51,8 @@ func AuditHeaders() []string {
 // maxAuditValue is the length of the longest name in Kubernetes.
 const maxAuditValue = 253
 
-// check returns an error for a value that must not become a header. A line break
-// would add headers of somebody else's choice, and proxies differ in what they make
-// of spaces, commas and other encodings than ASCII.
+// check reports whether all values are safe as headers. A line break would add other
+// headers, and proxies treat spaces, commas and characters outside ASCII differently.
 func (a Audit) check() error {
 	for _, h := range a.headers() {
 		if len(h.value) > maxAuditValue {
@@ -70,8 +67,8 @@ func (a Audit) check() error {
 	return nil
 }
 
-// SetHeaders adds the headers to those of one request, for requests that do not go
-// through this package. The values must be safe: names, or made for the purpose.
+// SetHeaders sets the headers of a request that another client sends. It does not check
+// the values, which must be names of Kubernetes or generated identifiers.
 func (a Audit) SetHeaders(to http.Header) {
 	for _, h := range a.headers() {
 		if h.value != "" {
@@ -84,16 +81,16 @@ func (a Audit) SetHeaders(to http.Header) {
 type auditKey struct{}
 
 // WithAudit returns a context whose requests to Vault carry the audit headers of a,
-// logins and redirected requests included. A value that is not safe as a header
-// fails the request before anything is sent.
+// including logins and redirected requests. A request with a value that is not safe as
+// a header fails before it is sent.
 //
-// A login that several callers of a [LoginSource] wait for carries the headers of
-// the caller that started it.
+// A login that several callers of a [LoginSource] share carries the headers of the
+// caller that started it.
 func WithAudit(ctx context.Context, a Audit) context.Context {
 	return context.WithValue(ctx, auditKey{}, a)
 }
 
-// AuditFrom returns what WithAudit put into the context; the zero Audit without.
+// AuditFrom returns the Audit that [WithAudit] put into the context, or the zero Audit.
 func AuditFrom(ctx context.Context) Audit {
 	a, _ := ctx.Value(auditKey{}).(Audit)
 	return a

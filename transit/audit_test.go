@@ -12,10 +12,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// fullAudit sets every field. A field that is added has to be added here and sent.
+// fullAudit sets every field.
 func fullAudit(id string) Audit {
 	return Audit{
 		Namespace: "demo", Pod: "app-0", PodUID: "uid-1", ServiceAccount: "app", Secret: "matrix", Class: "matrix-class",
@@ -44,11 +45,12 @@ func wantAudit(a Audit) map[string]string {
 	return want
 }
 
-// anyAnswer is an answer that every operation of a batch of one accepts.
-const anyAnswer = `{"auth": {"client_token": "t", "metadata": {"role": "app"}}, "data": {"latest_version": 7, "batch_results": [{"plaintext": "", "ciphertext": "vault:v1:x"}]}}`
+// anyResponse is a response that every operation of a batch of one accepts.
+const anyResponse = `{"auth": {"client_token": "t", "metadata": {"role": "app"}},
+	"data": {"latest_version": 7, "batch_results": [{"plaintext": "", "ciphertext": "vault:v1:x"}]}}`
 
-// TestAuditHeaders: every operation carries every header, to the Vault that it asks
-// and to the one that it is redirected to; without an Audit there are none.
+// TestAuditHeaders checks that the requests of every operation carry all headers, also
+// after a redirect, and none without an Audit.
 func TestAuditHeaders(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]map[string]string{} // by path
@@ -60,7 +62,7 @@ func TestAuditHeaders(t *testing.T) {
 	}
 	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		record(r)
-		fmt.Fprint(w, anyAnswer)
+		fmt.Fprint(w, anyResponse)
 	}))
 	t.Cleanup(active.Close)
 	standby := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +80,7 @@ func TestAuditHeaders(t *testing.T) {
 			JWT: func() (string, error) { return "jwt", nil }})
 		s := c.Session("team", login)
 		item := []Item{{Data: []byte("vault:v1:x")}}
-		for what, do := range map[string]func() error{
+		for operation, do := range map[string]func() error{
 			"encrypt": func() error { _, err := s.Encrypt(ctx, k, item); return err },
 			"decrypt": func() error { _, err := s.Decrypt(ctx, k, item); return err },
 			"rewrap":  func() error { _, err := s.Rewrap(ctx, k, item); return err },
@@ -87,10 +89,10 @@ func TestAuditHeaders(t *testing.T) {
 			"trim":    func() error { return s.Trim(ctx, k, KeyInfo{MinEncryptionVersion: 2}, 2) },
 		} {
 			if err := do(); err != nil {
-				t.Errorf("%s: %v", what, err)
+				t.Errorf("%s: %v", operation, err)
 			}
 		}
-		return 2 * 8 // with the login and the key, at both
+		return 2 * 8 // with the login and the read of the key, at both servers
 	}
 	for name, a := range map[string]Audit{"all fields": fullAudit("1"), "some": {Verb: "status"}, "no field": {}} {
 		clear(got)
@@ -110,18 +112,18 @@ func TestAuditHeaders(t *testing.T) {
 			t.Errorf("without an Audit, %s has %v", request, sent)
 		}
 	}
-	// Names that are registered with Vault are those that are sent.
+	// The names to register with Vault are those that are sent.
 	if want := wantAudit(fullAudit("1")); len(AuditHeaders()) != len(want) {
 		t.Errorf("AuditHeaders has %d names, and %d are sent", len(AuditHeaders()), len(want))
 	}
 }
 
-// TestAuditHeadersOfConcurrentRequests: each request carries its own, also when it is
-// sent again. The race detector sees a header map that is shared.
+// TestAuditHeadersOfConcurrentRequests checks that each request carries its own headers,
+// also when it is retried. The race detector finds a header map that is shared.
 func TestAuditHeadersOfConcurrentRequests(t *testing.T) {
 	var refused sync.Map
 	var wrong atomic.Int32
-	s := fake(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	s := fakeVault(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
 			Batch []struct{ Ciphertext string } `json:"batch_input"`
 		}
@@ -133,11 +135,11 @@ func TestAuditHeadersOfConcurrentRequests(t *testing.T) {
 		if diff := cmp.Diff(wantAudit(fullAudit(id)), sentAudit(r.Header)); diff != "" && wrong.Add(1) == 1 {
 			t.Errorf("the request of %s:\n%s", id, diff)
 		}
-		if _, again := refused.LoadOrStore(id, true); !again {
+		if _, retried := refused.LoadOrStore(id, true); !retried {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprint(w, anyAnswer)
+		fmt.Fprint(w, anyResponse)
 	})
 	var done sync.WaitGroup
 	for i := range 50 {
@@ -153,20 +155,21 @@ func TestAuditHeadersOfConcurrentRequests(t *testing.T) {
 	done.Wait()
 }
 
-// TestAuditOfASharedLogin: it carries the headers of the caller that started it.
-func TestAuditOfASharedLogin(t *testing.T) {
+// TestAuditOfSharedLogin checks that a login carries the headers of the caller that
+// started it.
+func TestAuditOfSharedLogin(t *testing.T) {
 	var sent []map[string]string
 	proceed := make(chan struct{})
-	source := loginFake(t, func(w http.ResponseWriter, r *http.Request, _ string) {
+	source := fakeLoginSource(t, func(w http.ResponseWriter, r *http.Request, _ string) {
 		sent = append(sent, sentAudit(r.Header))
 		<-proceed
-		give(w, "t", 3600)
+		writeToken(w, "t", 3600)
 	})
 	first, cancel := context.WithCancel(WithAudit(t.Context(), fullAudit("first")))
-	a := ask(first, source)
-	waiters(t, source, 1)
-	b := ask(WithAudit(t.Context(), fullAudit("second")), source)
-	waiters(t, source, 2)
+	a := goToken(first, source)
+	awaitCallers(t, source, 1)
+	b := goToken(WithAudit(t.Context(), fullAudit("second")), source)
+	awaitCallers(t, source, 2)
 	cancel() // the login outlives the caller that started it
 	<-a
 	close(proceed)
@@ -178,13 +181,13 @@ func TestAuditOfASharedLogin(t *testing.T) {
 	}
 }
 
-// TestUnsafeAuditValues: nothing is sent with a value that could be more than one
-// header, or be read in two ways.
+// TestUnsafeAuditValues checks that no request is sent with a value that is ambiguous or
+// adds a header.
 func TestUnsafeAuditValues(t *testing.T) {
 	var requests atomic.Int32
-	s := fake(t, -1, func(w http.ResponseWriter, _ *http.Request) {
+	s := fakeVault(t, -1, func(w http.ResponseWriter, _ *http.Request) {
 		requests.Add(1)
-		fmt.Fprint(w, anyAnswer)
+		fmt.Fprint(w, anyResponse)
 	})
 	for _, value := range []string{
 		"a\r\nX-Vault-Token: b", "a\nb", "a\rb", "a\x00b", "a b", " ", "a,b", "a\tb", "\x7f", "é", "\xff",
@@ -199,11 +202,11 @@ func TestUnsafeAuditValues(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "audit header X-SecretManager-") {
 				t.Errorf("value %q: %v", value, err)
 			} else if len(value) > 3 && strings.Contains(err.Error(), value) {
-				t.Errorf("the error repeats the value %q", value)
+				t.Errorf("error contains the value %q", value)
 			}
 			_, err = s.client.Login(ctx, Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 			if err == nil {
-				t.Errorf("value %q: the login is sent", value)
+				t.Errorf("value %q: the login succeeded", value)
 			}
 		}
 	}

@@ -20,14 +20,14 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
-// maxEncryptItems is Vault's own limit. Entries that are encrypted together should
-// get the same key version, so they share a request if the server accepts it. If it
-// does not, as OpenBao, bisect finds a length that it accepts.
+// maxEncryptItems is Vault's limit. Entries that are encrypted together should get the
+// same key version, so they share a request if the server accepts it. If it does not,
+// like OpenBao, bisect finds a length that it accepts.
 const maxEncryptItems = 10_000
 
-// Item is what to encrypt (Data is plaintext), decrypt or rewrap (Data is
-// ciphertext). Context is the derivation context before base64, nil for a key
-// that is not derived; either all items of a call have one or none has.
+// Item is an item to encrypt (Data is plaintext), decrypt or rewrap (Data is
+// ciphertext). Context is the derivation context before base64, or nil for a key that
+// is not derived. Either all items of a call have a context or none has.
 type Item struct {
 	Data    []byte
 	Context []byte
@@ -41,10 +41,9 @@ type Result struct {
 	Err  error
 }
 
-// Encrypt returns the ciphertext of each item, under the newest version of the
-// key, in one request if the server accepts it. The error is an [*Error] that every
-// item would meet, such as a denied request; any other failure is in the Result of
-// its item.
+// Encrypt returns the ciphertext of each item, under the newest version of the key, in
+// one request if the server accepts it. The error is an [*Error] that affects every
+// item, such as a denied request; other failures are in the Result of their item.
 func (s *Session) Encrypt(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
 }
@@ -54,10 +53,10 @@ func (s *Session) Decrypt(ctx context.Context, k ciphertext.Key, items []Item) (
 	return s.batch(ctx, "decrypt", "decrypting", k, items)
 }
 
-// Rewrap returns each item encrypted again under the newest version of the key,
-// without showing the plaintext to anybody outside of Vault. An item that is at that
-// version already gets a new text all the same, so callers leave such items out.
-// Errors are as for [Session.Encrypt].
+// Rewrap returns each item encrypted under the newest version of the key. The plaintext
+// does not leave Vault. Rewrap also returns a new ciphertext for an item that has that
+// version already, so callers should skip such items. Errors are as for
+// [Session.Encrypt].
 func (s *Session) Rewrap(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "rewrap", "rewrapping", k, items)
 }
@@ -89,11 +88,11 @@ func (s *Session) batch(ctx context.Context, op, doing string, k ciphertext.Key,
 	call := batchCall{session: s, op: op, doing: doing, key: k}
 	for rest := encodeItems(op, items); len(rest) > 0; {
 		n := batchLength(op, rest)
-		answered, err := call.bisect(ctx, rest[:n])
+		batch, err := call.bisect(ctx, rest[:n])
 		if err != nil {
 			return nil, err
 		}
-		results, rest = append(results, answered...), rest[n:]
+		results, rest = append(results, batch...), rest[n:]
 	}
 	return results, nil
 }
@@ -219,25 +218,25 @@ func encode(op string, it Item) batchItem {
 
 func decodeResult(op string, r batchResult) Result {
 	if r.Error != "" {
-		words := clip(r.Error)
-		if sentinel := sentinelOf(words); sentinel != nil {
-			return Result{Err: worded{sentinel, words}}
+		message := clip(r.Error)
+		if sentinel := sentinelOf(message); sentinel != nil {
+			return Result{Err: vaultError{sentinel, message}}
 		}
-		return Result{Err: errors.New(words)}
+		return Result{Err: errors.New(message)}
 	}
 	if op == "decrypt" {
 		if r.Plaintext == nil {
-			return Result{Err: fmt.Errorf("%w: a result with neither plaintext nor error", ErrNotVault)}
+			return Result{Err: fmt.Errorf("%w: result has neither plaintext nor error", ErrNotVault)}
 		}
 		data, err := base64.StdEncoding.DecodeString(*r.Plaintext)
 		if err != nil {
-			return Result{Err: fmt.Errorf("%w: plaintext that is not base64", ErrNotVault)}
+			return Result{Err: fmt.Errorf("%w: plaintext is not base64", ErrNotVault)}
 		}
 		return Result{Data: data}
 	}
 	text := []byte(r.Ciphertext)
 	if _, err := ciphertext.Version(text); err != nil {
-		return Result{Err: fmt.Errorf("%w: a result that %w", ErrNotVault, err)}
+		return Result{Err: fmt.Errorf("%w: result %w", ErrNotVault, err)}
 	}
 	return Result{Data: text}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// A request that is refused as a whole because of one item is bisected: that item
-// alone fails, every other one has its result, and denied requests are not repeated.
+// TestBisect checks that only the item fails that makes a server reject the whole request,
+// and that denied requests are not repeated.
 func TestBisect(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -32,7 +32,7 @@ func TestBisect(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
 		sizes  []int
-		failed []bool // nil: the call as a whole
+		failed []bool // nil: the whole call fails
 	}{
 		"bad request": {http.StatusBadRequest, []int{7, 3, 4, 2, 2, 1, 1}, []bool{6: true}},
 		"too large":   {http.StatusRequestEntityTooLarge, []int{7, 3, 4, 2, 2, 1, 1}, []bool{6: true}},

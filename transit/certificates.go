@@ -20,13 +20,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 )
 
-// certificateAge is how long the certificates are used that were read last. An
-// operator, or what stands for him, replaces the files while the process runs.
+// certificateAge is the time after which the certificate files are read again.
+// Operators and controllers replace them while the process runs.
 const certificateAge = time.Minute
 
-// certificates are what the files of a Config hold.
+// certificates are the contents of the files of a Config.
 type certificates struct {
-	roots  *x509.CertPool // nil: the system's
+	roots  *x509.CertPool // nil: those of the system
 	client *tls.Certificate
 	sum    [sha256.Size]byte
 }
@@ -48,7 +48,7 @@ func readCertificates(c Config) (*certificates, error) {
 		all.Write(text)
 	case c.CAPath != "":
 		var err error
-		if read.roots, err = readFolder(c.CAPath, &all); err != nil {
+		if read.roots, err = readDir(c.CAPath, &all); err != nil {
 			return nil, fmt.Errorf("reading the CA certificates: %w", err)
 		}
 	}
@@ -73,10 +73,10 @@ func readCertificates(c Config) (*certificates, error) {
 	return &read, nil
 }
 
-// readFolder reads all certificates in a folder and the folders below it. It may
-// be a volume of Kubernetes, whose files are links through a hidden folder, and
-// may have files of another kind.
-func readFolder(dir string, all *bytes.Buffer) (*x509.CertPool, error) {
+// readDir reads all certificates in a directory and its subdirectories. It skips other
+// files. The directory may be a Kubernetes volume, whose files are symbolic links
+// through a hidden directory.
+func readDir(dir string, all *bytes.Buffer) (*x509.CertPool, error) {
 	roots, found := x509.NewCertPool(), false
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -90,7 +90,7 @@ func readFolder(dir string, all *bytes.Buffer) (*x509.CertPool, error) {
 		}
 		info, err := os.Stat(path)
 		if err != nil || !info.Mode().IsRegular() {
-			return nil // a folder, or a link that leads nowhere
+			return nil // a directory, or a dangling symbolic link
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -103,15 +103,14 @@ func readFolder(dir string, all *bytes.Buffer) (*x509.CertPool, error) {
 		return nil
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("folder %s has no file with a certificate in PEM", dir)
+		err = fmt.Errorf("directory %s has no file with a certificate in PEM", dir)
 	}
 	return roots, err
 }
 
-// transport sends requests with the certificates that the files hold now: they
-// are read again once a minute, and when TLS fails. Where they have changed, the
-// connections that were made with the old ones are not used again. While the
-// files cannot be read, as in the middle of a change, the old ones stay.
+// transport sends requests with the current certificates of the files: it reads them
+// again once a minute, and when TLS fails. After a change it makes new connections. If
+// the files cannot be read, as in the middle of a change, it keeps the old certificates.
 type transport struct {
 	config Config
 	now    func() clock.Reading
@@ -120,7 +119,7 @@ type transport struct {
 	current *http.Transport
 	used    *certificates
 	read    clock.Reading
-	failed  error // why the files could not be read again
+	readErr error // of the last attempt to read the files again
 }
 
 func newTransport(c Config) (*transport, error) {
@@ -139,25 +138,26 @@ func newTransport(c Config) (*transport, error) {
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	if t.now().Since(t.read) >= certificateAge {
-		t.again()
+		t.reload()
 	}
 	current := t.current
 	t.mu.Unlock()
 	return current.RoundTrip(r)
 }
 
-// again reads the files again, and returns whether they have changed. t.mu is held.
-func (t *transport) again() bool {
+// reload reads the files again, and reports whether they have changed. The caller holds
+// t.mu.
+func (t *transport) reload() bool {
 	t.read = t.now()
 	if t.config.CACert == "" && t.config.CAPath == "" && t.config.ClientCert == "" {
 		return false
 	}
 	var read *certificates
-	if read, t.failed = readCertificates(t.config); t.failed != nil || read.sum == t.used.sum {
+	if read, t.readErr = readCertificates(t.config); t.readErr != nil || read.sum == t.used.sum {
 		return false
 	}
 	var next *http.Transport
-	if next, t.failed = connections(t.config, read); t.failed != nil {
+	if next, t.readErr = connections(t.config, read); t.readErr != nil {
 		return false
 	}
 	t.current.CloseIdleConnections()
@@ -165,32 +165,32 @@ func (t *transport) again() bool {
 	return true
 }
 
-// refused is told of a failure of TLS. It returns what the files have to do with
-// it, and whether they have changed, so that it may be tried again.
-func (t *transport) refused(byVault bool) (hint string, again bool) {
+// explainFailure reads the files again after TLS failed. It reports whether they have
+// changed, so that another attempt may succeed, or returns a hint for the error.
+func (t *transport) explainFailure(byVault bool) (hint string, changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.again() {
+	if t.reload() {
 		return "", true
 	}
 	var hints []string
 	switch client := t.used.client; {
 	case !byVault:
 	case client == nil:
-		hints = append(hints, "no client certificate is set, should it be that which is missing")
+		hints = append(hints, "no client certificate is set, which Vault may require")
 	case client.Leaf != nil && time.Now().After(client.Leaf.NotAfter):
 		hints = append(hints, fmt.Sprintf("the client certificate in %s expired at %s", t.config.ClientCert,
 			client.Leaf.NotAfter.UTC().Format(time.RFC3339)))
 	default:
-		hints = append(hints, fmt.Sprintf("the client certificate is that of %s", t.config.ClientCert))
+		hints = append(hints, fmt.Sprintf("the client certificate is %s", t.config.ClientCert))
 	}
-	if t.failed != nil {
-		hints = append(hints, fmt.Sprintf("newer certificates are not used: %v", t.failed))
+	if t.readErr != nil {
+		hints = append(hints, fmt.Sprintf("newer certificates are not used: %v", t.readErr))
 	}
 	return strings.Join(hints, "; "), false
 }
 
-// connections returns a pool of connections that are made with the certificates.
+// connections returns a pool of connections that use the certificates.
 func connections(c Config, used *certificates) (*http.Transport, error) {
 	conf := api.DefaultConfig()
 	if conf.Error != nil && conf.HttpClient == nil {
@@ -198,18 +198,17 @@ func connections(c Config, used *certificates) (*http.Transport, error) {
 	}
 	pool, ok := conf.HttpClient.Transport.(*http.Transport)
 	if !ok || pool.TLSClientConfig == nil {
-		return nil, errors.New("preparing the Vault client: it has another transport than is known here")
+		return nil, errors.New("preparing the Vault client: unknown type of its transport")
 	}
-	// Many pods start at once on a node; each connection that is closed again
-	// costs the next one a handshake.
+	// Many pods start at once on a node, and each new connection costs a handshake.
 	pool.MaxIdleConnsPerHost = 64
-	// All of them are set: the environment of the process has left its own.
+	// Overwrite all settings: the API client has set them from the environment.
 	pool.TLSClientConfig.RootCAs = used.roots
 	pool.TLSClientConfig.ServerName = c.TLSServerName
 	pool.TLSClientConfig.InsecureSkipVerify = c.Insecure
 	pool.TLSClientConfig.GetClientCertificate = nil
 	if used.client != nil {
-		// Whatever CAs the server says it would like: it may not know them all.
+		// Ignore the CAs that the server requests: the list may be incomplete.
 		pool.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return used.client, nil
 		}

@@ -12,10 +12,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestCertificatesAreReadAgain: once a minute, whether anything fails or not, so
-// that a CA that was taken away is trusted no longer. The old ones stay while the
-// new ones cannot be read.
-func TestCertificatesAreReadAgain(t *testing.T) {
+// TestCertificatesAreReloaded checks that the files are read once a minute, also without
+// a failure, so that a removed CA is no longer trusted. The old certificates stay while
+// the new ones cannot be read.
+func TestCertificatesAreReloaded(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	old, next := testenv.NewCA(t, "old"), testenv.NewCA(t, "next")
@@ -40,12 +40,12 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		name  string
 		text  []byte
 		after time.Duration
-		only  bool // the next one alone is trusted
+		only  bool // whether only the next CA is trusted
 	}{
 		{"too soon", next.PEM(), certificateAge - time.Second, false},
 		{"not readable", []byte("half a certificate"), certificateAge, false},
 		{"changed", next.PEM(), certificateAge, true},
-		{"gone", nil, certificateAge, true},
+		{"removed", nil, certificateAge, true},
 	} {
 		replace(step.text)
 		now = tr.read.Add(step.after)
@@ -63,7 +63,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			want = next.Pool()
 		}
 		if used := tr.current.TLSClientConfig.RootCAs; !used.Equal(want) || !tr.used.roots.Equal(want) {
-			t.Errorf("%s: other CAs are trusted than should be", step.name)
+			t.Errorf("%s: unexpected CAs", step.name)
 		}
 	}
 }

@@ -16,46 +16,49 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// What an [Error] or an item of a batch wraps, for errors.Is.
+// Errors that an [Error] or the error of an item may wrap, for [errors.Is].
 var (
-	// ErrUnreachable: there was no answer: no connection, a broken one, bad TLS.
+	// ErrUnreachable means that there was no response: no connection, a broken one, or
+	// a failure of TLS.
 	ErrUnreachable = errors.New("vault cannot be reached")
-	// ErrTLS: ErrUnreachable, because of a certificate: Vault's or ours.
+	// ErrTLS is wrapped with ErrUnreachable if a certificate is the cause.
 	ErrTLS = errors.New("TLS")
-	// ErrTimeout: no answer in the time that there was.
+	// ErrTimeout means that there was no response before the deadline.
 	ErrTimeout = errors.New("vault did not answer in time")
-	// ErrSealed: Vault is sealed or not initialised.
+	// ErrSealed means that Vault is sealed or not initialized.
 	ErrSealed = errors.New("vault is sealed")
-	// ErrBusy: Vault answered 429, a quota.
+	// ErrBusy means HTTP 429: a quota is exhausted.
 	ErrBusy = errors.New("vault is refusing requests for now")
-	// ErrDenied: HTTP 403, a policy or a refused login.
+	// ErrDenied means HTTP 403: no policy allows the request, or the login is refused.
 	ErrDenied = errors.New("permission denied")
-	// ErrInvalidToken: HTTP 403 "invalid token": the Vault token has ended.
+	// ErrInvalidToken means HTTP 403 "invalid token": the Vault token has expired or was
+	// revoked.
 	ErrInvalidToken = errors.New("the Vault token is not valid (any more)")
-	// ErrWrongIdentity: the response to a login is not about the role that was
-	// requested and the service account token that was shown.
+	// ErrWrongIdentity means that a login response is not about the requested role and
+	// the service account of the token.
 	ErrWrongIdentity = errors.New("the login response is about another identity")
-	// ErrNotFound: HTTP 404, or a key or a mount that is not there.
+	// ErrNotFound means HTTP 404, or that the key or the mount does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrNotVault: what answered does not speak Vault's API.
-	ErrNotVault = errors.New("the answer is not one that Vault gives")
+	// ErrNotVault means that the response is not one of Vault's API.
+	ErrNotVault = errors.New("unexpected response, not from Vault's API")
 
-	// ErrTooOld: the ciphertext's key version is below min_decryption_version.
+	// ErrTooOld means that the key version is below min_decryption_version.
 	ErrTooOld = errors.New("the key version of this ciphertext has been retired")
-	// ErrTooNew: the ciphertext's key version does not exist (yet, or any more).
+	// ErrTooNew means that the key version does not exist.
 	ErrTooNew = errors.New("the key has no such version")
-	// ErrMismatch: wrong key or wrong context: what a moved ciphertext gives.
-	ErrMismatch = errors.New("the ciphertext does not belong to this key and this place")
+	// ErrMismatch means that the ciphertext was made with another key or context, as
+	// for another location.
+	ErrMismatch = errors.New("the ciphertext does not belong to this key and location")
 )
 
-// Error is a request to Vault that failed.
+// Error is a failed request to Vault.
 type Error struct {
-	Doing     string // what was being done, such as "logging in as role matrix"
+	Doing     string // the action, such as "logging in as role matrix"
 	Address   string // of Vault
-	Status    int    // of HTTP; 0 when there was no answer
-	Err       error  // why: wraps one of the errors above where one fits, and holds Vault's own words
-	Tries     int    // how often it was sent
-	Transient bool   // whether trying again later may help
+	Status    int    // of HTTP; 0 if there was no response
+	Err       error  // the cause, with Vault's message; may wrap one of the errors above
+	Tries     int    // number of attempts
+	Transient bool   // whether a later attempt may succeed
 
 	retryAfter time.Duration
 }
@@ -75,25 +78,25 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// worded puts Vault's words behind the sentinel that stands for them.
-type worded struct {
+// vaultError is a sentinel error with the message of Vault as its text.
+type vaultError struct {
 	sentinel error
-	words    string
+	message  string
 }
 
-func (w worded) Error() string {
-	if w.words == "" {
-		return w.sentinel.Error()
+func (e vaultError) Error() string {
+	if e.message == "" {
+		return e.sentinel.Error()
 	}
-	return w.words
+	return e.message
 }
 
-func (w worded) Unwrap() error { return w.sentinel }
+func (e vaultError) Unwrap() error { return e.sentinel }
 
-// unanswered makes the error of a request to which there is no (whole) answer.
-func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
+// noResponse returns the error of a request without a complete response.
+func (c *Client) noResponse(ctx context.Context, r request, err error) *Error {
 	e := &Error{Doing: r.doing, Address: c.address, Transient: true}
-	// The url.Error around it repeats method and address.
+	// The url.Error repeats method and address.
 	if inner := (*url.Error)(nil); errors.As(err, &inner) {
 		err = inner.Err
 	}
@@ -102,7 +105,7 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 		unknown  x509.UnknownAuthorityError
 		invalid  x509.CertificateInvalidError
 		hostname x509.HostnameError
-		alert    *net.OpError // of tls: there is no better way to tell
+		alert    *net.OpError // package tls has no other type for an alert
 		record   tls.RecordHeaderError
 		long     tooLongError
 	)
@@ -116,8 +119,8 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &record),
 		errors.Is(err, http.ErrSchemeMismatch),
 		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
-		hint, again := c.transport.refused(alert != nil && alert.Op == "remote error")
-		e.Err, e.Transient = fmt.Errorf("%w: %w: %w", ErrUnreachable, ErrTLS, err), again
+		hint, changed := c.transport.explainFailure(alert != nil && alert.Op == "remote error")
+		e.Err, e.Transient = fmt.Errorf("%w: %w: %w", ErrUnreachable, ErrTLS, err), changed
 		if hint != "" {
 			e.Err = fmt.Errorf("%w (%s)", e.Err, hint)
 		}
@@ -127,17 +130,17 @@ func (c *Client) unanswered(ctx context.Context, r request, err error) *Error {
 	return e
 }
 
-// refused makes the error of an answer with a status of 400 and above.
-func (c *Client) refused(r request, resp *api.Response, refused *api.ResponseError) *Error {
+// statusError returns the error of a response with a status of 400 or above.
+func (c *Client) statusError(r request, resp *api.Response, body *api.ResponseError) *Error {
 	e := &Error{Doing: r.doing, Address: c.address, Status: resp.StatusCode, retryAfter: retryAfter(resp.Header)}
-	words := ""
-	if !refused.RawError {
-		words = clip(strings.Join(refused.Errors, "; "))
+	message := ""
+	if !body.RawError {
+		message = clip(strings.Join(body.Errors, "; "))
 	}
-	sentinel := sentinelOf(words)
+	sentinel := sentinelOf(message)
 	switch status := resp.StatusCode; {
 	case sentinel != nil:
-	case status == http.StatusForbidden && strings.Contains(words, "invalid token"):
+	case status == http.StatusForbidden && strings.Contains(message, "invalid token"):
 		sentinel = ErrInvalidToken
 	case status == http.StatusForbidden:
 		sentinel = ErrDenied
@@ -145,42 +148,43 @@ func (c *Client) refused(r request, resp *api.Response, refused *api.ResponseErr
 		sentinel = ErrNotFound
 	case status == http.StatusTooManyRequests:
 		sentinel, e.Transient = ErrBusy, true
-	case status == http.StatusServiceUnavailable && strings.Contains(strings.ToLower(words), "sealed"):
+	case status == http.StatusServiceUnavailable && strings.Contains(strings.ToLower(message), "sealed"):
 		sentinel, e.Transient = ErrSealed, true
-	case status == http.StatusPreconditionFailed, status >= 500 && !strings.Contains(words, "JSON"):
-		// A 500 that names a limit on JSON is about the request and stays.
+	case status == http.StatusPreconditionFailed, status >= 500 && !strings.Contains(message, "JSON"):
+		// A 500 that names a limit on JSON is caused by the request.
 		e.Transient = true
 	}
 	switch {
-	case refused.RawError && !e.Transient && sentinel == nil:
+	case body.RawError && !e.Transient && sentinel == nil:
 		e.Err = ErrNotVault
 	case sentinel != nil:
-		e.Err = worded{sentinel, words}
-	case words != "":
-		e.Err = errors.New(words)
+		e.Err = vaultError{sentinel, message}
+	case message != "":
+		e.Err = errors.New(message)
 	default:
 		e.Err = errors.New(strings.ToLower(http.StatusText(resp.StatusCode)) + ", without a reason")
 	}
 	return e
 }
 
-// sentinelOf knows Vault's texts for what can be wrong with key or ciphertext.
-func sentinelOf(words string) error {
+// sentinelOf returns the error for a message of Vault about a key, a mount or a
+// ciphertext, or nil.
+func sentinelOf(message string) error {
 	switch {
-	case strings.Contains(words, "message authentication failed"):
+	case strings.Contains(message, "message authentication failed"):
 		return ErrMismatch
-	case strings.Contains(words, "disallowed by policy (too old)"):
+	case strings.Contains(message, "disallowed by policy (too old)"):
 		return ErrTooOld
-	case strings.Contains(words, "version is too new"):
+	case strings.Contains(message, "version is too new"):
 		return ErrTooNew
-	case strings.Contains(words, "encryption key not found"), strings.Contains(words, "no existing key named"),
-		strings.Contains(words, "no handler for route"):
+	case strings.Contains(message, "encryption key not found"), strings.Contains(message, "no existing key named"),
+		strings.Contains(message, "no handler for route"):
 		return ErrNotFound
 	}
 	return nil
 }
 
-// clip keeps a text of somebody else's to one line of a size fit for an event.
+// clip returns a text from a server as one line of at most 500 characters, for an event.
 func clip(s string) string {
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 	if r := []rune(s); len(r) > 500 {

@@ -7,8 +7,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// WithHint adds what to check to an error with which Vault denied a request or did not
-// find something. Other errors explain themselves and are returned as they are.
+// WithHint adds a hint to an error that wraps [ErrDenied] or [ErrNotFound]. It returns
+// other errors as they are.
 func WithHint(err error, hint string) error {
 	if errors.Is(err, ErrDenied) || errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("%w: %s", err, hint)
@@ -22,8 +22,8 @@ func WithUpdateHint(err error, key ciphertext.Key, operation Operation) error {
 	return WithHint(err, fmt.Sprintf("check that the policy has update on %s/%s/%s", key.Mount, operation, key.Name))
 }
 
-// ExplainItem adds what to do to the error of an item that Vault did not decrypt. The
-// settings are those of the Secret, and location is where the entry was found.
+// ExplainItem adds the cause and the fix to the error of an item that Vault did not
+// decrypt. The settings are those of the Secret, and location is that of the entry.
 func ExplainItem(err error, s ciphertext.Settings, location string) error {
 	switch {
 	case errors.Is(err, ErrMismatch):
@@ -33,8 +33,8 @@ func ExplainItem(err error, s ciphertext.Settings, location string) error {
 		return fmt.Errorf("%w: it comes from before the last retirement, as from a backup or from Git: encrypt the value "+
 			"again, or lower min_decryption_version of %s to rescue it", err, s.Key)
 	case errors.Is(err, ErrTooNew):
-		return fmt.Errorf("%w: key %s does not have its version: check that it is the right Vault, and not one restored "+
-			"from an older backup", err, s.Key)
+		return fmt.Errorf("%w: key %s does not have its version: check that this is the right Vault, and that it was not "+
+			"restored from an older backup", err, s.Key)
 	}
 	return err
 }

@@ -14,27 +14,27 @@ import (
 // KeyInfo is the state of a transit key.
 type KeyInfo struct {
 	Type                 string // such as aes256-gcm96
-	Derived              bool   // whether a context is part of the key; without, Vault silently ignores contexts
-	Latest               int    // newest version, the one that encrypts
-	MinDecryptionVersion int    // versions below it no longer decrypt
+	Derived              bool   // whether the key has a context; Vault silently ignores contexts for others
+	Latest               int    // newest version, which encrypts
+	MinDecryptionVersion int    // versions below it do not decrypt
 	MinEncryptionVersion int    // 0: the newest
-	MinAvailableVersion  int    // versions below it were trimmed, for good
+	MinAvailableVersion  int    // versions below it are deleted
 	AutoRotatePeriod     time.Duration
 	Created              map[int]time.Time // of each version from MinDecryptionVersion on
 }
 
-// Age returns how long ago the newest version was made, as of now; 0 when Vault
-// did not say.
+// Age returns the age of the newest version at the given time, or 0 if Vault did not
+// return its creation time.
 func (i KeyInfo) Age(now time.Time) time.Duration {
-	made, ok := i.Created[i.Latest]
+	created, ok := i.Created[i.Latest]
 	if !ok {
 		return 0
 	}
-	return max(now.Sub(made), 0)
+	return max(now.Sub(created), 0)
 }
 
-// keyAnswer is a key as Vault describes it; rotate answers the same.
-type keyAnswer struct {
+// keyResponse is the response to the read of a key.
+type keyResponse struct {
 	Data *struct {
 		Type      string                     `json:"type"`
 		Derived   bool                       `json:"derived"`
@@ -47,9 +47,9 @@ type keyAnswer struct {
 	} `json:"data"`
 }
 
-// Key reads the state of a key. A key that is not there wraps [ErrNotFound].
+// Key reads the state of a key. The error wraps [ErrNotFound] if the key does not exist.
 func (s *Session) Key(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
-	var out keyAnswer
+	var out keyResponse
 	doing := "reading " + k.String()
 	if err := s.manage(ctx, k, request{op: OpKeyRead, doing: doing, method: http.MethodGet, out: &out}, ""); err != nil {
 		return KeyInfo{}, err
@@ -57,11 +57,11 @@ func (s *Session) Key(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
 	return s.info(doing, out)
 }
 
-// Rotate makes a new version of the key and returns the state after it. It is
-// never sent twice, because twice is one version more: after an error read the
-// key to find out whether it took.
+// Rotate adds a version to the key and returns its new state. Rotate never sends the
+// request twice, as that could add two versions: after an error, read the key to find
+// out whether it was rotated.
 func (s *Session) Rotate(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
-	// Vault answers with the key since 1.13, OpenBao with nothing: read it.
+	// Vault returns the key since 1.13, OpenBao does not: read it.
 	if err := s.manage(ctx, k, request{op: OpRotate, doing: "rotating " + k.String(), method: http.MethodPost,
 		in: struct{}{}, once: true}, "/rotate"); err != nil {
 		return KeyInfo{}, err
@@ -69,38 +69,38 @@ func (s *Session) Rotate(ctx context.Context, k ciphertext.Key) (KeyInfo, error)
 	return s.Key(ctx, k)
 }
 
-// SetMinDecryptionVersion retires all versions below min. Ciphertext of theirs
-// no longer opens until it is lowered again. The state of the key says whether
-// its min_encryption_version has to rise too, which Vault wants to be no lower
-// unless it is 0.
-func (s *Session) SetMinDecryptionVersion(ctx context.Context, k ciphertext.Key, now KeyInfo, min int) error {
-	config := map[string]int{"min_decryption_version": min}
-	if e := now.MinEncryptionVersion; e > 0 && e < min {
-		config["min_encryption_version"] = min
+// SetMinDecryptionVersion retires all versions below the given one: their ciphertext
+// does not decrypt until min_decryption_version is lowered again. It raises the key's
+// min_encryption_version if needed, since Vault rejects a lower one unless it is 0.
+func (s *Session) SetMinDecryptionVersion(ctx context.Context, k ciphertext.Key, current KeyInfo, version int) error {
+	config := map[string]int{"min_decryption_version": version}
+	if e := current.MinEncryptionVersion; e > 0 && e < version {
+		config["min_encryption_version"] = version
 	}
 	return s.manage(ctx, k, request{
-		op: OpKeyConfig, doing: fmt.Sprintf("setting min_decryption_version of %s to %d", k, min), method: http.MethodPost,
-		in: config,
+		op: OpKeyConfig, doing: fmt.Sprintf("setting min_decryption_version of %s to %d", k, version),
+		method: http.MethodPost, in: config,
 	}, "/config")
 }
 
-// Trim deletes all versions below min, for good. Vault wants min_decryption_version
-// to be at least min already, and min_encryption_version as well, which is set if
-// it is not (Vault encrypts with the newest version all the same).
-func (s *Session) Trim(ctx context.Context, k ciphertext.Key, now KeyInfo, min int) error {
-	if now.MinEncryptionVersion < min {
+// Trim deletes all versions below the given one, which cannot be undone. Vault requires
+// that min_decryption_version is not lower. It requires the same of
+// min_encryption_version, which Trim raises if needed (Vault encrypts with the newest
+// version anyway).
+func (s *Session) Trim(ctx context.Context, k ciphertext.Key, current KeyInfo, version int) error {
+	if current.MinEncryptionVersion < version {
 		if err := s.manage(ctx, k, request{
 			op:     OpKeyConfig,
-			doing:  fmt.Sprintf("setting min_encryption_version of %s to %d, without which Vault does not trim", k, min),
+			doing:  fmt.Sprintf("setting min_encryption_version of %s to %d, which trimming requires", k, version),
 			method: http.MethodPost,
-			in:     map[string]int{"min_encryption_version": min},
+			in:     map[string]int{"min_encryption_version": version},
 		}, "/config"); err != nil {
 			return err
 		}
 	}
 	return s.manage(ctx, k, request{
-		op: OpTrim, doing: fmt.Sprintf("trimming the versions of %s below %d", k, min), method: http.MethodPost,
-		in: map[string]int{"min_available_version": min},
+		op: OpTrim, doing: fmt.Sprintf("trimming the versions of %s below %d", k, version), method: http.MethodPost,
+		in: map[string]int{"min_available_version": version},
 	}, "/trim")
 }
 
@@ -112,11 +112,11 @@ func (s *Session) manage(ctx context.Context, k ciphertext.Key, r request, suffi
 	return s.do(ctx, r)
 }
 
-func (s *Session) info(doing string, out keyAnswer) (KeyInfo, error) {
+func (s *Session) info(doing string, out keyResponse) (KeyInfo, error) {
 	d := out.Data
 	if d == nil || d.Latest < 1 {
 		return KeyInfo{}, &Error{Doing: doing, Address: s.client.address, Status: http.StatusOK,
-			Err: fmt.Errorf("%w: it has no key in it", ErrNotVault)}
+			Err: fmt.Errorf("%w: it has no key", ErrNotVault)}
 	}
 	info := KeyInfo{
 		Type: d.Type, Derived: d.Derived, Latest: d.Latest, MinDecryptionVersion: d.MinDec,
@@ -128,18 +128,18 @@ func (s *Session) info(doing string, out keyAnswer) (KeyInfo, error) {
 		if err != nil {
 			continue
 		}
-		// Symmetric keys have unix seconds; asymmetric ones, which nobody here can
-		// encrypt with in a derived way, an object with a creation_time.
+		// Symmetric keys have the Unix time in seconds, asymmetric ones an object with a
+		// creation_time.
 		var seconds int64
 		if json.Unmarshal(raw, &seconds) == nil {
 			info.Created[version] = time.Unix(seconds, 0)
 			continue
 		}
-		var long struct {
-			Made time.Time `json:"creation_time"`
+		var asymmetric struct {
+			Created time.Time `json:"creation_time"`
 		}
-		if json.Unmarshal(raw, &long) == nil && !long.Made.IsZero() {
-			info.Created[version] = long.Made
+		if json.Unmarshal(raw, &asymmetric) == nil && !asymmetric.Created.IsZero() {
+			info.Created[version] = asymmetric.Created
 		}
 	}
 	return info, nil

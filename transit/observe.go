@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// Operation is what a request asks of Vault, for [Config.Observe]. These are all
-// there are: unlike a path, it may be the label of a metric.
+// Operation is the kind of a request, for [Config.Observe]. It may be the label of a
+// metric.
 type Operation string
 
+// All operations.
 const (
 	OpLogin     Operation = "login"
 	OpEncrypt   Operation = "encrypt"
@@ -20,17 +21,17 @@ const (
 	OpTrim      Operation = "trim"
 )
 
-// observed sends the request one time and tells Observe of it.
+// observed makes one attempt at the request and calls Observe.
 func (c *Client) observed(ctx context.Context, r request) *Error {
 	if c.observe == nil {
 		return c.once(ctx, r)
 	}
-	r.answered = new(int)
+	r.status = new(int)
 	began := time.Now()
 	failure := c.once(ctx, r)
-	status := *r.answered
+	status := *r.status
 	if failure != nil {
-		status = failure.Status // 0 too when headers came and the body did not
+		status = failure.Status // also 0 for a response without its body
 	}
 	c.observe(r.op, status, time.Since(began))
 	return failure

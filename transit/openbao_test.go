@@ -8,29 +8,29 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestOpenBao does with an OpenBao what the other tests do with a Vault.
+// TestOpenBao runs the tests of a real Vault with OpenBao.
 func TestOpenBao(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
-		"RoundTrip":                      TestRoundTrip,
-		"TheLargestSecretIsOneItem":      TestTheLargestSecretIsOneItem,
-		"CiphertextOpensInItsPlaceAlone": TestCiphertextOpensInItsPlaceAlone,
-		"VaultsRefusalsAreRecognised":    TestVaultsRefusalsAreRecognised,
-		"Key":                            TestKey,
-		"LoginWithAServiceAccountToken":  TestLoginWithAServiceAccountToken,
-		"ASealedVault":                   TestASealedVault,
-		"TLSWithAPrivateCA":              TestTLSWithAPrivateCA,
-		"Limit":                          testJSONLimit,
+		"RoundTrip":            TestRoundTrip,
+		"LargestItem":          TestLargestItem,
+		"ScopeBindsCiphertext": TestScopeBindsCiphertext,
+		"VaultErrors":          TestVaultErrors,
+		"Key":                  TestKey,
+		"Login":                TestLogin,
+		"SealedVault":          TestSealedVault,
+		"TLS":                  TestTLS,
+		"Limit":                testJSONLimit,
 	} {
 		t.Run(name, test)
 	}
 }
 
-// TestJSONLimit is the limit of OpenBao 2.4.1 and later, in front of a Vault.
+// TestJSONLimit puts the limit of OpenBao 2.4.1 and later in front of a Vault.
 func TestJSONLimit(t *testing.T) { testJSONLimit(t) }
 
-// 1,100 entries are encrypted, rotated, rewrapped and decrypted by a server that
-// accepts 1,000 JSON strings in a request. Only encrypt, which prefers one request,
-// meets the limit, and bisects.
+// testJSONLimit encrypts, rewraps and decrypts 1,100 items with a server that accepts
+// 1,000 JSON strings in a request. Only encrypt, which prefers one request, reaches the
+// limit and bisects.
 func testJSONLimit(t *testing.T) {
 	v := testenv.SharedVault(t)
 	for _, derived := range []bool{true, false} {
@@ -61,7 +61,7 @@ func testJSONLimit(t *testing.T) {
 			step("encrypt", func() ([]transit.Result, error) { return s.Encrypt(t.Context(), k, items) })
 			bisected := refused()
 			if bisected < 1 || bisected > 7 { // 1,100, 550 and 275 items
-				t.Errorf("%d requests were refused while encrypting", bisected)
+				t.Errorf("%d requests of encrypt were refused", bisected)
 			}
 			if _, err := s.Rotate(t.Context(), k); err != nil {
 				t.Fatal(err)
@@ -70,7 +70,7 @@ func testJSONLimit(t *testing.T) {
 			step("decrypt", func() ([]transit.Result, error) { return s.Decrypt(t.Context(), k, items) })
 			for i, it := range items {
 				if string(it.Data) != fmt.Sprint(i) {
-					t.Fatalf("item %d came back as %q", i, it.Data)
+					t.Fatalf("item %d decrypts to %q", i, it.Data)
 				}
 			}
 			if n := refused(); n != bisected {

@@ -17,25 +17,25 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// redirecting answers every request with a redirect to where to says.
+// redirecting returns a server that redirects every request to the URL that to returns.
 func redirecting(t *testing.T, status int, to func(*http.Request) string) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", to(r))
 		w.WriteHeader(status)
-		io.WriteString(w, `{"data": {"latest_version": 7}}`) // what must not be taken for an answer
+		io.WriteString(w, `{"data": {"latest_version": 7}}`) // must be ignored
 	}))
 	t.Cleanup(s.Close)
 	return s
 }
 
-// standby is one that sends everything to the active node, as Vault's do.
+// standby returns a server that redirects every request to the active node.
 func standby(t *testing.T, active string, status int) *httptest.Server {
 	t.Helper()
 	return redirecting(t, status, func(r *http.Request) string { return active + r.URL.RequestURI() })
 }
 
-// asRoot is a session that does not try again.
+// asRoot returns a session with the root token and without retries.
 func asRoot(t *testing.T, v *testenv.Vault, c transit.Config) *transit.Session {
 	t.Helper()
 	c.RetryFor = -1
@@ -46,8 +46,8 @@ func asRoot(t *testing.T, v *testenv.Vault, c transit.Config) *transit.Session {
 	return client.Session("", transit.StaticToken(v.RootToken))
 }
 
-// TestStandby: what a standby does not do itself, it sends to the active node: that
-// gets the same request, body, token and namespace, once.
+// TestStandby checks that the active node gets the same request as the standby, with body,
+// token and namespace, once.
 func TestStandby(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -111,13 +111,13 @@ func TestStandby(t *testing.T) {
 		transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 	if !errors.Is(err, transit.ErrUnreachable) ||
 		!strings.Contains(err.Error(), "redirected to "+active.URL+": vault cannot be reached") {
-		t.Errorf("the active node is away: %v", err)
+		t.Errorf("without the active node: %v", err)
 	}
 }
 
-// TestRedirectsThatAreRefused: none of them is followed, and none is an answer,
-// also to a request whose answer is of no interest.
-func TestRedirectsThatAreRefused(t *testing.T) {
+// TestRefusedRedirects checks that these redirects are not followed and are errors, also
+// for requests that ignore the response.
+func TestRefusedRedirects(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
 	var reached atomic.Int32
@@ -126,10 +126,16 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 		io.WriteString(w, `{"data": {"latest_version": 7}}`)
 	}))
 	t.Cleanup(elsewhere.Close)
-	to := func(location string) func(*http.Request) string {
+	fixed := func(location string) func(*http.Request) string {
 		return func(*http.Request) string { return location }
 	}
-	same := func(r *http.Request) string { return elsewhere.URL + r.URL.Path }
+	at := func(origin string) func(*http.Request) string {
+		return func(r *http.Request) string { return origin + r.URL.Path }
+	}
+	same := at(elsewhere.URL)
+	from := func(status int, to func(*http.Request) string) transit.Config {
+		return transit.Config{Address: redirecting(t, status, to).URL}
+	}
 	ca := testenv.NewCA(t, "vault")
 	secured := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", same(r))
@@ -144,19 +150,19 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 		text     string
 	}{
 		"to http": {transit.Config{Address: secured.URL, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())},
-			false, "redirected to " + elsewhere.URL + ", which is not followed: anybody"},
-		"to plain HTTP": {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://192.0.2.1" + r.URL.Path }).URL}, false, "redirected to http://192.0.2.1, which is not followed: plain HTTP"},
-		"switched off": {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false,
+			false, "redirected to " + elsewhere.URL + ", which is not followed: the redirect leads from https"},
+		"to plain HTTP": {from(307, at("http://192.0.2.1")), false,
+			"redirected to http://192.0.2.1, which is not followed: plain HTTP"},
+		"disabled": {transit.Config{Address: redirecting(t, 307, same).URL, NoRedirects: true}, false,
 			"redirects are not followed (VAULT_DISABLE_REDIRECTS)"},
-		"to a login page": {transit.Config{Address: redirecting(t, 302, to(elsewhere.URL+"/oauth2/start?rd=/v1/")).URL},
-			true, "redirected to " + elsewhere.URL},
-		"to another request": {transit.Config{Address: redirecting(t, 307, to(elsewhere.URL+"/v1/sys/health")).URL},
-			true, "redirected to " + elsewhere.URL},
-		"with a password":     {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "http://user:c4nary@h" + r.URL.Path }).URL}, true, "redirected to http://h,"},
-		"to another protocol": {transit.Config{Address: redirecting(t, 307, func(r *http.Request) string { return "ftp://h" + r.URL.Path }).URL}, true, "redirected to ftp://h,"},
-		"to nowhere":          {transit.Config{Address: redirecting(t, 307, to("")).URL}, true, ""},
-		"with another status": {transit.Config{Address: redirecting(t, 303, same).URL}, true, ""},
-		"not modified":        {transit.Config{Address: redirecting(t, 304, same).URL}, true, ""},
+		"to a login page": {from(302, fixed(elsewhere.URL+"/oauth2/start?rd=/v1/")), true,
+			"redirected to " + elsewhere.URL},
+		"to another request":  {from(307, fixed(elsewhere.URL+"/v1/sys/health")), true, "redirected to " + elsewhere.URL},
+		"with a password":     {from(307, at("http://user:c4nary@h")), true, "redirected to http://h,"},
+		"to another protocol": {from(307, at("ftp://h")), true, "redirected to ftp://h,"},
+		"without a location":  {from(307, fixed("")), true, ""},
+		"with another status": {from(303, same), true, ""},
+		"not modified":        {from(304, same), true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := asRoot(t, v, test.config)
@@ -164,24 +170,24 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			_, rotated := s.Rotate(t.Context(), k)
 			config := s.SetMinDecryptionVersion(t.Context(), k, transit.KeyInfo{}, 1)
 			_, batch := s.Decrypt(t.Context(), k, []transit.Item{{Data: []byte("vault:v1:x")}})
-			for what, err := range map[string]error{"read": read, "rotate": rotated, "config": config, "decrypt": batch} {
+			for operation, err := range map[string]error{"read": read, "rotate": rotated, "config": config, "decrypt": batch} {
 				var e *transit.Error
 				if !errors.As(err, &e) || e.Status < 300 || e.Status > 399 || e.Transient ||
 					errors.Is(err, transit.ErrNotVault) != test.notVault ||
 					!strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "c4nary") {
-					t.Errorf("%s: %v", what, err)
+					t.Errorf("%s: %v", operation, err)
 				}
 			}
 		})
 	}
 	if n := reached.Load(); n > 0 {
-		t.Errorf("%d requests were sent on", n)
+		t.Errorf("%d redirects were followed", n)
 	}
 }
 
-// TestRedirectOverPlainHTTP: a redirect to plain HTTP outside the loopback interface
-// is followed where an address of that kind is accepted. 0.0.0.0 is such an address
-// which reaches the loopback interface all the same.
+// TestRedirectOverPlainHTTP checks that a redirect to plain HTTP outside the loopback
+// interface is followed only with InsecureHTTP. The address 0.0.0.0 counts as outside,
+// but reaches the Vault of the test.
 func TestRedirectOverPlainHTTP(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -194,12 +200,12 @@ func TestRedirectOverPlainHTTP(t *testing.T) {
 		t.Errorf("accepted: %v", err)
 	}
 	if _, err := asRoot(t, v, transit.Config{Address: plain, InsecureHTTP: true}).Key(t.Context(), k); err != nil {
-		t.Errorf("as the address itself: %v", err)
+		t.Errorf("without a redirect: %v", err)
 	}
 }
 
-// TestTwoRedirectsAreFollowed, and a third is not: docs/compatibility.md and the
-// threat model promise it.
+// TestTwoRedirectsAreFollowed checks that a third redirect is not followed, as
+// docs/compatibility.md and the threat model promise.
 func TestTwoRedirectsAreFollowed(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -213,9 +219,9 @@ func TestTwoRedirectsAreFollowed(t *testing.T) {
 	}
 }
 
-// TestRedirectsInACircle end; it may be two standbys that have no leader yet, so
-// it is tried again where that is allowed.
-func TestRedirectsInACircle(t *testing.T) {
+// TestRedirectLoop checks that a loop is a transient failure: the standbys may have no
+// leader yet.
+func TestRedirectLoop(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
 	var other atomic.Value
@@ -234,15 +240,15 @@ func TestRedirectsInACircle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := redirecting(t, 307, func(r *http.Request) string { other.Store(v.Address); return one.URL + r.URL.Path })
-	other.Store(asked.URL) // which is when the leader is elected
+	elected := redirecting(t, 307, func(r *http.Request) string { other.Store(v.Address); return one.URL + r.URL.Path })
+	other.Store(elected.URL)
 	if _, err := client.Session("", transit.StaticToken(v.RootToken)).Key(t.Context(), k); err != nil {
-		t.Errorf("with a leader: %v", err)
+		t.Errorf("after an election: %v", err)
 	}
 }
 
-// TestRedirectsAreVerified: the active node needs a certificate of the same CA, for
-// the name that it is redirected to.
+// TestRedirectsAreVerified checks that the active node needs a certificate of the same CA,
+// for the host of the redirect.
 func TestRedirectsAreVerified(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -276,8 +282,8 @@ func TestRedirectsAreVerified(t *testing.T) {
 	}
 }
 
-// TestPathPrefix: a Vault at a path of a proxy, also one whose standby's redirects
-// the proxy has completed with that path.
+// TestPathPrefix uses a Vault at a path of a proxy, also with a standby whose redirects
+// have that path.
 func TestPathPrefix(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -304,7 +310,7 @@ func TestPathPrefix(t *testing.T) {
 	if !errors.Is(err, transit.ErrNotFound) {
 		t.Errorf("without the path: %v", err)
 	}
-	// A standby redirects without the path, as it does not know of it.
+	// A standby does not know the path, so it redirects without it.
 	_, err = asRoot(t, v, transit.Config{Address: redirecting(t, 307, func(r *http.Request) string {
 		return behind.URL + strings.TrimPrefix(r.URL.Path, "/tools/vault")
 	}).URL + "/tools/vault"}).Key(t.Context(), k)

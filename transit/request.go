@@ -16,27 +16,27 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
-// request is one call of Vault's HTTP API.
+// request is a request of Vault's HTTP API.
 type request struct {
 	op        Operation
-	doing     string // for messages: what the caller is doing, such as "decrypting with transit/keys/app"
+	doing     string // the action of the caller, for messages, such as "decrypting with transit/keys/app"
 	method    string
 	path      string // below /v1/
 	namespace string
 	token     string
 	in        any // JSON body; nil for none
-	items     int // in it, of a batch
-	out       any // where the JSON answer goes; nil to drop it
+	items     int // number of items of a batch
+	out       any // for the JSON response; nil to drop it
 
-	once    bool // may not be sent twice, as it is not idempotent
-	partial bool // a batch: HTTP 400 with results for the items in data is an answer
+	once    bool // not idempotent, must not be sent twice
+	partial bool // a batch: HTTP 400 with results of its items is a success
 
-	failed   func(*Error) // is told of each transient failure; may be nil
-	answered *int         // where the HTTP status of an answer goes; may be nil
+	failed func(*Error) // is called for each transient failure; may be nil
+	status *int         // for the HTTP status of a response; may be nil
 }
 
-// do sends a request until it is answered, fails for good, or may not be
-// retried any longer. The error is an *Error.
+// do sends a request until there is a response, a final failure, or no time for another
+// attempt. The error is an *Error.
 func (c *Client) do(ctx context.Context, r request) error {
 	if err := AuditFrom(ctx).check(); err != nil {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
@@ -57,13 +57,13 @@ func (c *Client) do(ctx context.Context, r request) error {
 	})
 }
 
-// once sends the request one time.
+// once makes one attempt at the request.
 func (c *Client) once(ctx context.Context, r request) *Error {
 	fail := func(err error) *Error {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
 	if err := c.limit.Wait(ctx); err != nil {
-		return fail(fmt.Errorf("waiting for its turn: %w", err))
+		return fail(fmt.Errorf("waiting for the rate limit: %w", err))
 	}
 	client := c.api
 	if r.namespace != "" {
@@ -72,7 +72,7 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	req := client.NewRequest(r.method, "/v1/"+r.path)
 	req.ClientToken = r.token
 	if req.Headers == nil {
-		req.Headers = http.Header{} // of this request only: NewRequest copies the client's
+		req.Headers = http.Header{} // NewRequest copies those of the client
 	}
 	AuditFrom(ctx).SetHeaders(req.Headers)
 	if r.in != nil {
@@ -81,53 +81,53 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 		}
 	}
 	resp, to, err := c.send(context.WithValue(ctx, itemsKey{}, r.items), client, req, r)
-	failure := c.answer(ctx, r, resp, err)
+	failure := c.readResponse(ctx, r, resp, err)
 	if failure != nil && to != "" {
 		failure.Err = fmt.Errorf("redirected to %s: %w", to, failure.Err)
 	}
 	return failure
 }
 
-// answer reads what Vault answered, or makes the error of why it did not.
-func (c *Client) answer(ctx context.Context, r request, resp *api.Response, err error) *Error {
+// readResponse reads a response into r.out, or returns the error of the request.
+func (c *Client) readResponse(ctx context.Context, r request, resp *api.Response, err error) *Error {
 	if resp == nil || resp.Response == nil {
-		return c.unanswered(ctx, r, err)
+		return c.noResponse(ctx, r, err)
 	}
 	defer resp.Body.Close()
-	if r.answered != nil {
-		*r.answered = resp.StatusCode
+	if r.status != nil {
+		*r.status = resp.StatusCode
 	}
-	if refused := (*Error)(nil); errors.As(err, &refused) {
-		return refused // a redirect
+	if redirect := (*Error)(nil); errors.As(err, &redirect) {
+		return redirect
 	}
-	var refused *api.ResponseError
+	var errorBody *api.ResponseError
 	switch {
 	case err == nil:
-	case errors.As(err, &refused):
+	case errors.As(err, &errorBody):
 		if r.partial && resp.StatusCode == http.StatusBadRequest {
 			if body, ok := partialResults(resp); ok {
 				return c.decode(r, body, resp.StatusCode)
 			}
 		}
-		return c.refused(r, resp, refused)
+		return c.statusError(r, resp, errorBody)
 	default:
-		// Headers came, the body did not.
-		return c.unanswered(ctx, r, err)
+		// There are headers without a body.
+		return c.noResponse(ctx, r, err)
 	}
 	if r.out == nil {
-		// A connection with an unread answer would not be used again.
+		// A connection with an unread body is not reused.
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return nil
 	}
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(resp.Body); err != nil {
-		return c.unanswered(ctx, r, err)
+		return c.noResponse(ctx, r, err)
 	}
 	return c.decode(r, body.Bytes(), resp.StatusCode)
 }
 
-// partialResults returns the body of an answer that holds batch results. Vault
-// answers HTTP 400 with them and with no "errors" when an item failed.
+// partialResults returns the body of a response with batch results. If an item failed,
+// Vault's response is HTTP 400 with them and without "errors".
 func partialResults(resp *api.Response) ([]byte, bool) {
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(resp.Body); err != nil {
@@ -144,20 +144,21 @@ func partialResults(resp *api.Response) ([]byte, bool) {
 	return body.Bytes(), true
 }
 
-// decode reads a JSON answer into r.out. What is in the way of that is not
-// repeated in the error: it may be anything.
+// decode reads a JSON response into r.out. The error does not repeat the response, which
+// may contain anything.
 func (c *Client) decode(r request, body []byte, status int) *Error {
 	if err := json.Unmarshal(body, r.out); err != nil {
 		e := &Error{Doing: r.doing, Address: c.address, Status: status, Err: ErrNotVault}
 		if mistyped := (*json.UnmarshalTypeError)(nil); errors.As(err, &mistyped) {
-			e.Err = fmt.Errorf("%w: field %q of its answer is a JSON %s", ErrNotVault, mistyped.Field, kindOf(mistyped.Value))
+			e.Err = fmt.Errorf("%w: field %q is a JSON %s", ErrNotVault, mistyped.Field, kindOf(mistyped.Value))
 		}
 		return e
 	}
 	return nil
 }
 
-// kindOf drops the number from "number 123".
+// kindOf returns the JSON type from an error of package json, such as "number" from
+// "number 123".
 func kindOf(jsonValue string) string {
 	for _, kind := range []string{"number", "string", "bool", "array", "object"} {
 		if len(jsonValue) >= len(kind) && jsonValue[:len(kind)] == kind {
@@ -173,7 +174,7 @@ func retryAfter(h http.Header) time.Duration {
 		return 0
 	}
 	if seconds, err := strconv.Atoi(v); err == nil && seconds > 0 {
-		// Beyond a day it is nonsense; the deadline decides before that.
+		// The limit of a day prevents an overflow.
 		return time.Duration(min(seconds, 86400)) * time.Second
 	}
 	if at, err := http.ParseTime(v); err == nil {

@@ -28,8 +28,8 @@ func write(t *testing.T, file string, text []byte) string {
 	return file
 }
 
-// ask reads a key over a connection of its own.
-func ask(t *testing.T, v *testenv.Vault, k ciphertext.Key, c transit.Config) error {
+// ask reads a key with a new client.
+func try(t *testing.T, v *testenv.Vault, k ciphertext.Key, c transit.Config) error {
 	t.Helper()
 	c.RetryFor = 10 * time.Second
 	client, err := transit.NewClient(c)
@@ -40,7 +40,7 @@ func ask(t *testing.T, v *testenv.Vault, k ciphertext.Key, c transit.Config) err
 	return err
 }
 
-// wantTLS checks an error that is about certificates: final, and with all texts.
+// wantTLS checks that the error is about certificates, final, and contains all texts.
 func wantTLS(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	var e *transit.Error
@@ -50,13 +50,13 @@ func wantTLS(t *testing.T, err error, texts ...string) {
 	}
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
-			t.Errorf("%q does not have %q", err, text)
+			t.Errorf("%q does not contain %q", err, text)
 		}
 	}
 }
 
-// TestPrivateCA: the CA comes from a file or from a folder, which may be a volume
-// of Kubernetes; that of another does not do.
+// TestPrivateCA takes the CA from a file and from a directory, which may be a Kubernetes
+// volume, and rejects other CAs.
 func TestPrivateCA(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -67,7 +67,7 @@ func TestPrivateCA(t *testing.T) {
 	file := write(t, filepath.Join(dir, "ca.crt"), append(other.PEM(), ca.PEM()...))
 	wrong := write(t, filepath.Join(dir, "wrong.crt"), other.PEM())
 	volume := filepath.Join(dir, "volume")
-	// What was there before may still be, in a folder of its own.
+	// The previous content of the volume may still exist in another directory.
 	for version, text := range map[string][]byte{"..2025_01_01": other.PEM(), "..2026_01_01": ca.PEM()} {
 		if err := os.MkdirAll(filepath.Join(volume, version), 0o755); err != nil {
 			t.Fatal(err)
@@ -76,60 +76,60 @@ func TestPrivateCA(t *testing.T) {
 	}
 	write(t, filepath.Join(volume, "README"), []byte("no certificate"))
 	for link, to := range map[string]string{"..data": "..2026_01_01", "ca.crt": "..data/ca.crt",
-		"gone.crt": "..data/gone.crt"} {
+		"dangling.crt": "..data/dangling.crt"} {
 		if err := os.Symlink(to, filepath.Join(volume, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := ask(t, v, k, transit.Config{Address: address, CACert: file}); err != nil {
+	if err := try(t, v, k, transit.Config{Address: address, CACert: file}); err != nil {
 		t.Errorf("from a file: %v", err)
 	}
-	if err := ask(t, v, k, transit.Config{Address: address, CAPath: volume}); err != nil {
-		t.Errorf("from a folder: %v", err)
+	if err := try(t, v, k, transit.Config{Address: address, CAPath: volume}); err != nil {
+		t.Errorf("from a directory: %v", err)
 	}
 	before := front(t, v, &tls.Config{Certificates: []tls.Certificate{other.Serving(t, "127.0.0.1").TLS(t)}}).URL
-	wantTLS(t, ask(t, v, k, transit.Config{Address: before, CAPath: volume}), "certificate signed by unknown authority")
-	wantTLS(t, ask(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
-	wantTLS(t, ask(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
-	if err := ask(t, v, k, transit.Config{Address: address, Insecure: true}); err != nil {
-		t.Errorf("unchecked: %v", err)
+	wantTLS(t, try(t, v, k, transit.Config{Address: before, CAPath: volume}), "certificate signed by unknown authority")
+	wantTLS(t, try(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
+	wantTLS(t, try(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
+	if err := try(t, v, k, transit.Config{Address: address, Insecure: true}); err != nil {
+		t.Errorf("insecure: %v", err)
 	}
-	// What the process has in its environment is for Vault's own tools.
+	// The client ignores the environment of the process.
 	t.Setenv("VAULT_SKIP_VERIFY", "true")
-	wantTLS(t, ask(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
+	wantTLS(t, try(t, v, k, transit.Config{Address: address, CACert: wrong}), "certificate signed by unknown authority")
 	t.Setenv("VAULT_SKIP_VERIFY", "")
 	t.Setenv("VAULT_CACERT", file)
-	wantTLS(t, ask(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
+	wantTLS(t, try(t, v, k, transit.Config{Address: address}), "certificate signed by unknown authority")
 
 	for name, c := range map[string]transit.Config{
-		"is not there":                   {CACert: filepath.Join(dir, "nowhere")},
+		"missing":                        {CACert: filepath.Join(dir, "nowhere")},
 		"has no certificate in PEM":      {CACert: filepath.Join(volume, "README")},
 		"has no file with a certificate": {CAPath: filepath.Join(t.TempDir())},
 	} {
 		c.Address = address
 		if _, err := transit.NewClient(c); err == nil ||
-			!strings.Contains(err.Error(), "reading the CA certificates: ") || name != "is not there" &&
+			!strings.Contains(err.Error(), "reading the CA certificates: ") || name != "missing" &&
 			!strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestPlainAndTLS: the one where the other is expected.
+// TestPlainAndTLS connects with https to an http server and the other way round.
 func TestPlainAndTLS(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
-	wantTLS(t, ask(t, v, k, transit.Config{Address: strings.Replace(v.Address, "http://", "https://", 1)}),
+	wantTLS(t, try(t, v, k, transit.Config{Address: strings.Replace(v.Address, "http://", "https://", 1)}),
 		"server gave HTTP response to HTTPS client")
 	ca := testenv.NewCA(t, "vault")
 	secured := front(t, v, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}})
-	if err := ask(t, v, k, transit.Config{Address: strings.Replace(secured.URL, "https://", "http://", 1)}); !errors.Is(
+	if err := try(t, v, k, transit.Config{Address: strings.Replace(secured.URL, "https://", "http://", 1)}); !errors.Is(
 		err, transit.ErrNotVault) {
-		t.Errorf("http to a server of https: %v", err)
+		t.Errorf("http to an https server: %v", err)
 	}
 }
 
-// TestClientCertificate: a server that wants one gets it.
+// TestClientCertificate connects to a server that requires a client certificate.
 func TestClientCertificate(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -139,30 +139,30 @@ func TestClientCertificate(t *testing.T) {
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 	}).URL
 	c := transit.Config{Address: address, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())}
-	wantTLS(t, ask(t, v, k, c), "certificate required", "no client certificate is set")
+	wantTLS(t, try(t, v, k, c), "certificate required", "no client certificate is set")
 
 	good := c
 	good.ClientCert, good.ClientKey = ca.Client(t, "provider").Write(t, t.TempDir())
-	if err := ask(t, v, k, good); err != nil {
+	if err := try(t, v, k, good); err != nil {
 		t.Error(err)
 	}
 	foreign := c
 	foreign.ClientCert, foreign.ClientKey = other.Client(t, "provider").Write(t, t.TempDir())
-	wantTLS(t, ask(t, v, k, foreign), "remote error: tls", "the client certificate is that of "+foreign.ClientCert)
+	wantTLS(t, try(t, v, k, foreign), "remote error: tls", "the client certificate is "+foreign.ClientCert)
 	expired := c
 	expired.ClientCert, expired.ClientKey = ca.Expired(t, time.Now().Add(-time.Minute), "provider").Write(t, t.TempDir())
-	wantTLS(t, ask(t, v, k, expired), "remote error: tls", "the client certificate in "+expired.ClientCert+" expired at ")
+	wantTLS(t, try(t, v, k, expired), "remote error: tls", "the client certificate in "+expired.ClientCert+" expired at ")
 
 	mixed := good
 	mixed.ClientKey = foreign.ClientKey
 	if _, err := transit.NewClient(mixed); err == nil || !strings.Contains(err.Error(), mixed.ClientCert) ||
 		!strings.Contains(err.Error(), "does not match") {
-		t.Errorf("a key of another certificate: %v", err)
+		t.Errorf("key of another certificate: %v", err)
 	}
 }
 
-// TestServerName: a server with several certificates chooses by the name that it
-// is asked for, and that name is the one that has to be in it.
+// TestServerName connects to a server that selects its certificate by the requested name,
+// which the certificate must contain.
 func TestServerName(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
@@ -181,25 +181,25 @@ func TestServerName(t *testing.T) {
 	}}).URL
 	c := transit.Config{Address: address, CACert: write(t, filepath.Join(t.TempDir(), "ca.crt"), ca.PEM())}
 	named := func(name string) transit.Config { c := c; c.TLSServerName = name; return c }
-	if err := ask(t, v, k, named("vault.example")); err != nil {
+	if err := try(t, v, k, named("vault.example")); err != nil {
 		t.Error(err)
 	}
-	wantTLS(t, ask(t, v, k, c), "127.0.0.1")
-	wantTLS(t, ask(t, v, k, named("other.example")), "wiki.example", "other.example")
-	wantTLS(t, ask(t, v, k, named("old.example")), "certificate has expired")
+	wantTLS(t, try(t, v, k, c), "127.0.0.1")
+	wantTLS(t, try(t, v, k, named("other.example")), "wiki.example", "other.example")
+	wantTLS(t, try(t, v, k, named("old.example")), "certificate has expired")
 }
 
-// TestCertificatesAreReplaced: CA and client certificate change while the client
-// lives, and it does not need to be told.
+// TestCertificatesAreReplaced replaces CA and client certificate during the life of a
+// client.
 func TestCertificatesAreReplaced(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)
 	ca, next := testenv.NewCA(t, "vault"), testenv.NewCA(t, "vault")
-	now := ca // what the server has and accepts
+	current := ca // the CA of the server
 	server := front(t, v, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return &tls.Config{
-			Certificates: []tls.Certificate{now.Serving(t, "127.0.0.1").TLS(t)},
-			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: now.Pool(),
+			Certificates: []tls.Certificate{current.Serving(t, "127.0.0.1").TLS(t)},
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: current.Pool(),
 		}, nil
 	}})
 	dir := t.TempDir()
@@ -218,9 +218,9 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	if err := read(); err != nil {
 		t.Fatal(err)
 	}
-	now = next
+	current = next
 	wantTLS(t, read(), "unknown authority")
-	// In the middle of the change the key is not yet that of the certificate.
+	// During the change the key does not match the certificate.
 	write(t, c.CACert, next.PEM())
 	replaced := next.Client(t, "provider")
 	write(t, c.ClientCert, replaced.Certificate)
@@ -231,14 +231,14 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	}
 }
 
-// TestIPv6: a Vault that listens at an address of IPv6 alone.
+// TestIPv6 connects to a Vault that listens at an IPv6 address only.
 func TestIPv6(t *testing.T) {
 	v := testenv.NewVaultWith(t, testenv.VaultOptions{Listen: "[::1]:0"})
 	if !strings.HasPrefix(v.Address, "http://[::1]:") {
-		t.Fatalf("Vault is at %s", v.Address)
+		t.Fatalf("address of Vault: %s", v.Address)
 	}
 	k := newKey(t, v, true)
-	if err := ask(t, v, k, transit.Config{Address: v.Address}); err != nil {
+	if err := try(t, v, k, transit.Config{Address: v.Address}); err != nil {
 		t.Error(err)
 	}
 	v.Stop()

@@ -14,26 +14,26 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
-// TokenSource gives a session its Vault token.
+// TokenSource returns the Vault tokens of a [Session].
 type TokenSource interface {
-	// Token returns a token that is valid as far as is known.
+	// Token returns a token that is not known to be invalid.
 	Token(ctx context.Context) (string, error)
-	// Invalidate drops a token that Vault refused as invalid. It returns whether
-	// asking for another one makes sense.
+	// Invalidate drops a token that Vault rejected as invalid. It reports whether
+	// Token may return another one.
 	Invalidate(token string) bool
-	// Denied drops a token that a request was denied with, if it may have ended:
-	// of such a one OpenBao says no more than that. It returns whether to ask for
-	// another one and make the request once again.
+	// Denied drops the token of a denied request, if the token may have expired:
+	// OpenBao denies requests with such a token. It reports whether to send the
+	// request again with another token.
 	Denied(token string) bool
 }
 
-// StaticToken is a token somebody else looks after, such as VAULT_TOKEN's.
+// StaticToken is a fixed token, such as that of VAULT_TOKEN.
 type StaticToken string
 
-// Token returns it.
+// Token returns the token.
 func (t StaticToken) Token(context.Context) (string, error) { return string(t), nil }
 
-// Invalidate returns false: there is no other.
+// Invalidate returns false.
 func (t StaticToken) Invalidate(string) bool { return false }
 
 // Denied returns false.
@@ -45,28 +45,29 @@ func (t StaticToken) String() string { return "(token)" }
 // GoString keeps the token out of logs.
 func (t StaticToken) GoString() string { return "(token)" }
 
-// Login names a way into Vault: an auth mount of the kubernetes or the jwt
-// kind, a role of it, and the service-account token to show.
+// Login is a login with a Kubernetes service account token: an auth mount of type
+// kubernetes or jwt, and a role of it.
 type Login struct {
 	Namespace string // of Vault; empty for the root
 	Mount     string // path of the auth mount below auth/, such as "kubernetes"
 	Role      string
-	// JWT returns the service-account token. It is called for each login, as the
-	// kubelet renews the file that it may come from, and from several goroutines
-	// at once. A source that is only used through [LoginSource.With] needs none.
+	// JWT returns the service account token. It is called for each login, since the
+	// kubelet renews the token, and from several goroutines at once. It may be nil for
+	// a source that is only used through [LoginSource.With].
 	JWT func() (string, error)
 }
 
-// Token is what a login gives.
+// Token is a Vault token.
 type Token struct {
 	Value   string
 	Expires time.Time // zero: never
 
-	life time.Duration // zero: for ever
+	life time.Duration // zero: unlimited
 }
 
-// Login logs in once. The error is an *Error; a refusal wraps [ErrDenied], and a
-// response that is not about the token that was shown wraps [ErrWrongIdentity].
+// Login logs in once. The error is an [*Error]. It wraps [ErrDenied] if Vault refuses the
+// login, and [ErrWrongIdentity] if the response is not about the service account of the
+// token.
 func (c *Client) Login(ctx context.Context, l Login) (Token, error) {
 	jwt, err := l.JWT()
 	if err != nil {
@@ -79,8 +80,8 @@ func (l Login) doing() string {
 	return fmt.Sprintf("logging in to Vault as role %q of auth/%s", l.Role, l.Mount)
 }
 
-// login logs in with the service-account token. It tells of each failure that
-// it does not leave at.
+// login logs in with a service account token. It calls failed for each failure that it
+// retries.
 func (c *Client) login(ctx context.Context, l Login, jwt string, failed func(*Error)) (Token, error) {
 	token, err := c.tryLogin(ctx, l, jwt, failed)
 	if c.loggedIn != nil {
@@ -101,22 +102,22 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 			Metadata map[string]string `json:"metadata"`
 		} `json:"auth"`
 	}
-	asked := time.Now()
+	requested := time.Now()
 	if err := c.do(ctx, request{
 		op: OpLogin, doing: doing, method: http.MethodPost, path: "auth/" + l.Mount + "/login", namespace: l.Namespace,
 		in: map[string]string{"role": l.Role, "jwt": jwt}, out: &out, failed: failed,
 	}); err != nil {
 		var e *Error
-		// A jwt mount says no with HTTP 400 and a text.
+		// A jwt mount refuses a login with HTTP 400 and a message.
 		if errors.As(err, &e) && e.Status == http.StatusBadRequest && !errors.Is(err, ErrNotVault) &&
 			!errors.Is(err, ErrNotFound) {
-			e.Err = worded{ErrDenied, e.Err.Error()}
+			e.Err = vaultError{ErrDenied, e.Err.Error()}
 		}
 		return Token{}, err
 	}
 	if out.Auth == nil || out.Auth.Token == "" {
 		return Token{}, &Error{Doing: doing, Address: c.address, Status: http.StatusOK,
-			Err: fmt.Errorf("%w: it has no token in it", ErrNotVault)}
+			Err: fmt.Errorf("%w: it has no token", ErrNotVault)}
 	}
 	if err := l.checkIdentity(jwt, out.Auth.Metadata); err != nil {
 		return Token{}, &Error{Doing: doing, Address: c.address, Status: http.StatusOK, Err: err}
@@ -124,20 +125,20 @@ func (c *Client) tryLogin(ctx context.Context, l Login, jwt string, failed func(
 	t := Token{Value: out.Auth.Token}
 	if ttl := out.Auth.TTL; ttl > 0 {
 		t.life = time.Duration(min(ttl, 10*365*86400)) * time.Second
-		t.Expires = asked.Add(t.life)
+		t.Expires = requested.Add(t.life)
 	}
 	return t, nil
 }
 
-// checkIdentity reports whether a login response is about the token that was shown.
-// A method that does not look at it, such as cert, logs in the holder of the
-// connection's certificate. Methods kubernetes and jwt return the role; kubernetes
-// also returns whose token it was (measured on Vault 1.21 and OpenBao 2.4).
+// checkIdentity reports whether a login response is about the service account of the
+// token. An auth method that ignores the token, such as cert, logs in the owner of the
+// client certificate. The methods kubernetes and jwt return the role; kubernetes also
+// returns the service account (measured on Vault 1.21 and OpenBao 2.4).
 func (l Login) checkIdentity(jwt string, metadata map[string]string) error {
 	if got := metadata["role"]; got != l.Role {
 		return fmt.Errorf("%w: its metadata has role %q", ErrWrongIdentity, clip(got))
 	}
-	// A token that cannot be read has no claims, and none is equal to what is there.
+	// A token that cannot be parsed has empty claims, which differ from any metadata.
 	claims, _ := podtoken.Parse(jwt)
 	for _, field := range []struct{ name, claim string }{
 		{"service_account_name", claims.ServiceAccount},
@@ -151,23 +152,22 @@ func (l Login) checkIdentity(jwt string, metadata map[string]string) error {
 	return nil
 }
 
-// LoginSource is a TokenSource that logs in when it is first asked and again
-// when its token is near its end or was refused. It is safe for concurrent use.
+// LoginSource is a [TokenSource] that logs in when it has no token, and again when the
+// token is about to expire or was rejected. It is safe for concurrent use.
 //
-// There is at most one login at a time, which all who ask meanwhile wait for.
-// It goes on for as long as anybody does: it does not end with the context of
-// the one who happened to ask first, and each waits no longer than his own. A
-// login that failed is not remembered.
+// There is at most one login at a time, and all callers wait for it. It continues as
+// long as a caller waits: it does not end with the context of the first caller, and no
+// caller waits longer than its own context allows. LoginSource does not cache failures.
 type LoginSource struct {
 	client *Client
 	login  Login
 	now    func() clock.Reading
 
-	mu    sync.Mutex
-	token Token
-	since clock.Reading // when the token was asked for
-	given bool          // the token has been at hand for somebody
-	under *loginCall    // the login under way; nil for none
+	mu        sync.Mutex
+	token     Token
+	requested clock.Reading // when the token was requested
+	reused    bool          // the token was returned from memory
+	pending   *loginCall    // nil for none
 }
 
 // NewLoginSource returns a source that has not logged in yet.
@@ -175,15 +175,14 @@ func (c *Client) NewLoginSource(l Login) *LoginSource {
 	return &LoginSource{client: c, login: l, now: clock.Now}
 }
 
-// Token returns the current token, after a login where there is none.
+// Token returns the current token. It logs in if there is none.
 func (s *LoginSource) Token(ctx context.Context) (string, error) {
 	return s.get(ctx, s.login.JWT)
 }
 
-// With returns the source for one who has a service-account token of his own,
-// and logs in with that one where a login is needed. It is asked for only then,
-// or where a login is under way already. All of them share the Vault token: they
-// must be the same to Vault.
+// With returns a source that shares the Vault token with s and logs in with another
+// service account token of the same identity. It calls jwt only if a login is needed or
+// pending.
 func (s *LoginSource) With(jwt func() (string, error)) TokenSource { return loginWith{s, jwt} }
 
 type loginWith struct {
@@ -193,15 +192,14 @@ type loginWith struct {
 
 func (l loginWith) Token(ctx context.Context) (string, error) { return l.get(ctx, l.jwt) }
 
-// Idle reports whether there is neither a token nor a login under way, so that
-// nothing is lost with the source.
+// Idle reports whether there is neither a token nor a pending login.
 func (s *LoginSource) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.under == nil && s.current() == ""
+	return s.pending == nil && s.current() == ""
 }
 
-// Invalidate drops the token, unless another has come in its place already.
+// Invalidate drops the token, unless it was already replaced.
 func (s *LoginSource) Invalidate(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,25 +209,25 @@ func (s *LoginSource) Invalidate(token string) bool {
 	return true
 }
 
-// Denied drops the token unless it is fresh from its login: then it has not ended,
-// and has the policies that its role has now.
+// Denied drops the token unless it was used for the first time: then it has not expired
+// and has the current policies of its role.
 func (s *LoginSource) Denied(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.token.Value != token {
-		return true // another has come in its place, or it was dropped
+		return true // it was replaced or dropped
 	}
-	if s.given {
+	if s.reused {
 		s.token = Token{}
 	}
-	return s.given
+	return s.reused
 }
 
 func (s *LoginSource) get(ctx context.Context, jwt func() (string, error)) (string, error) {
 	for {
 		s.mu.Lock()
 		token := s.current()
-		s.given = s.given || token != ""
+		s.reused = s.reused || token != ""
 		s.mu.Unlock()
 		if token != "" {
 			return token, nil
@@ -240,18 +238,18 @@ func (s *LoginSource) get(ctx context.Context, jwt func() (string, error)) (stri
 		}
 		s.mu.Lock()
 		if token := s.current(); token != "" {
-			s.given = true
+			s.reused = true
 			s.mu.Unlock()
 			return token, nil
 		}
 		if ctx.Err() != nil {
 			s.mu.Unlock()
-			return "", s.givenUp(ctx, nil)
+			return "", s.contextError(ctx, nil)
 		}
-		if s.under == nil {
-			s.under = s.begin(ctx, own)
+		if s.pending == nil {
+			s.pending = s.begin(ctx, own)
 		}
-		call := s.under
+		call := s.pending
 		call.join(ctx)
 		s.mu.Unlock()
 
@@ -259,54 +257,54 @@ func (s *LoginSource) get(ctx context.Context, jwt func() (string, error)) (stri
 		case <-call.done:
 		case <-ctx.Done():
 			s.leave(call)
-			return "", s.givenUp(ctx, call)
+			return "", s.contextError(ctx, call)
 		}
 		switch {
 		case call.panicked != nil:
-			panic(call.panicked) // in the call that it belongs to, which knows what to do
+			panic(call.panicked) // in the goroutine of the caller, which may recover it
 		case call.err == nil:
 			return call.token.Value, nil
 		case call.jwt == own:
 			return "", call.err
 		}
-		// Somebody else's service-account token was refused: it may have expired,
-		// or its pod be gone. That says nothing about this one.
+		// Another caller's service account token was refused, as it is after its pod was
+		// deleted. Log in with this caller's own.
 	}
 }
 
-// current returns the token to hand out; s.mu is held. The last tenth of its
-// life is left for requests under way.
+// current returns the token, or an empty string in the last tenth of its life, which is
+// reserved for requests in progress. The caller holds s.mu.
 func (s *LoginSource) current() string {
-	if life := s.token.life; life > 0 && s.now().Since(s.since) >= life-life/10 {
+	if life := s.token.life; life > 0 && s.now().Since(s.requested) >= life-life/10 {
 		return ""
 	}
 	return s.token.Value
 }
 
-// loginCall is a login under way, and the context of its requests: that ends
-// when nobody waits any more.
+// loginCall is a pending login and the context of its requests, which ends when no
+// caller waits.
 type loginCall struct {
 	context.Context
 	cancel context.CancelFunc
 	jwt    string
-	last   atomic.Pointer[Error] // why the login is being tried again
+	last   atomic.Pointer[Error] // the last failure that is retried
 
-	done     chan struct{} // closed when what follows is there
+	done     chan struct{} // closed after the following fields are set
 	token    Token
 	err      error
 	panicked any
 
-	mu       sync.Mutex
-	waiting  int
-	deadline time.Time // of whoever waits longest
-	endless  bool      // somebody has none
+	mu         sync.Mutex
+	waiting    int       // number of callers
+	deadline   time.Time // the latest of all callers
+	noDeadline bool      // a caller has none
 }
 
-// Deadline returns that of whoever waits longest: beyond it no retry makes sense.
+// Deadline returns the latest deadline of all callers.
 func (c *loginCall) Deadline() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.deadline, !c.endless
+	return c.deadline, !c.noDeadline
 }
 
 func (c *loginCall) join(ctx context.Context) {
@@ -315,18 +313,17 @@ func (c *loginCall) join(ctx context.Context) {
 	c.waiting++
 	end, ok := ctx.Deadline()
 	if !ok {
-		c.endless = true
+		c.noDeadline = true
 	}
 	if end.After(c.deadline) {
 		c.deadline = end
 	}
 }
 
-// begin starts a login; s.mu is held.
+// begin starts a login. The caller holds s.mu, so run waits until the caller has joined.
 func (s *LoginSource) begin(ctx context.Context, jwt string) *loginCall {
-	c := &loginCall{jwt: jwt, done: make(chan struct{}), err: errors.New("the login did not come to an end")}
+	c := &loginCall{jwt: jwt, done: make(chan struct{}), err: errors.New("login did not complete")}
 	c.Context, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	// Its requests see the context after the one who asks has joined: s.mu.
 	go s.run(c)
 	return c
 }
@@ -335,15 +332,15 @@ func (s *LoginSource) run(c *loginCall) {
 	defer c.cancel()
 	defer close(c.done)
 	defer func() {
-		c.panicked = recover() // nobody would, in this goroutine
+		c.panicked = recover() // get panics with it
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.under == c {
-			s.under = nil
+		if s.pending == c {
+			s.pending = nil
 		}
 	}()
 	s.mu.Lock()
-	asked := s.now()
+	requested := s.now()
 	s.mu.Unlock()
 	c.token, c.err = s.client.login(c, s.login, c.jwt, func(e *Error) { c.last.Store(e) })
 	if c.err != nil {
@@ -351,12 +348,12 @@ func (s *LoginSource) run(c *loginCall) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.under == c {
-		s.token, s.since, s.given = c.token, asked, false
+	if s.pending == c {
+		s.token, s.requested, s.reused = c.token, requested, false
 	}
 }
 
-// leave ends a login that nobody waits for.
+// leave removes a caller, and ends the login if it was the last one.
 func (s *LoginSource) leave(c *loginCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -366,14 +363,14 @@ func (s *LoginSource) leave(c *loginCall) {
 		return
 	}
 	c.cancel()
-	if s.under == c {
-		s.under = nil
+	if s.pending == c {
+		s.pending = nil
 	}
 }
 
-// givenUp is the error for one whose context ended before the login did: the
-// last thing that Vault said, if it said any.
-func (s *LoginSource) givenUp(ctx context.Context, c *loginCall) error {
+// contextError returns the error of a caller whose context ended before the login did:
+// the last error of Vault, if there is one.
+func (s *LoginSource) contextError(ctx context.Context, c *loginCall) error {
 	if c != nil {
 		if last := c.last.Load(); last != nil {
 			return last

@@ -24,7 +24,7 @@ func client(t *testing.T, v *testenv.Vault) (*transit.Client, *transit.Session) 
 	return c, c.Session("", transit.StaticToken(v.RootToken))
 }
 
-// newKey makes a transit key named after the test.
+// newKey creates a transit key with the name of the test.
 func newKey(t *testing.T, v *testenv.Vault, derived bool) ciphertext.Key {
 	t.Helper()
 	name := strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())
@@ -34,7 +34,7 @@ func newKey(t *testing.T, v *testenv.Vault, derived bool) ciphertext.Key {
 	return ciphertext.Key{Mount: "transit", Name: name}
 }
 
-// one unpacks the result of a batch of one.
+// one returns the result of a batch of one.
 func one(t *testing.T, results []transit.Result, err error) ([]byte, error) {
 	t.Helper()
 	if err != nil {
@@ -60,25 +60,25 @@ func TestRoundTrip(t *testing.T) {
 				}
 				items = append(items, it)
 			}
-			sealed, err := s.Encrypt(t.Context(), k, items)
+			encrypted, err := s.Encrypt(t.Context(), k, items)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.Rotate(t.Context(), k); err != nil {
 				t.Fatal(err)
 			}
-			again := make([]transit.Item, len(items))
-			for i, r := range sealed {
+			current := make([]transit.Item, len(items))
+			for i, r := range encrypted {
 				if version, err := ciphertext.Version(r.Data); version != 1 || err != nil || r.Err != nil {
 					t.Fatalf("item %d: version %d, %v, %v", i, version, err, r.Err)
 				}
 				if len(r.Data) > ciphertext.Size(len(items[i].Data)) {
-					t.Errorf("%d bytes became %d, and Size says %d", len(items[i].Data), len(r.Data),
+					t.Errorf("ciphertext of %d bytes has %d, Size returns %d", len(items[i].Data), len(r.Data),
 						ciphertext.Size(len(items[i].Data)))
 				}
-				again[i] = transit.Item{Data: r.Data, Context: items[i].Context}
+				current[i] = transit.Item{Data: r.Data, Context: items[i].Context}
 			}
-			rewrapped, err := s.Rewrap(t.Context(), k, again)
+			rewrapped, err := s.Rewrap(t.Context(), k, current)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,45 +86,45 @@ func TestRoundTrip(t *testing.T) {
 				if version, _ := ciphertext.Version(r.Data); version != 2 {
 					t.Fatalf("item %d: version %d after rewrap, %v", i, version, r.Err)
 				}
-				again[i].Data = r.Data
+				current[i].Data = r.Data
 			}
-			opened, err := s.Decrypt(t.Context(), k, again)
+			decrypted, err := s.Decrypt(t.Context(), k, current)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i, r := range opened {
+			for i, r := range decrypted {
 				if r.Err != nil || string(r.Data) != string(items[i].Data) {
-					t.Errorf("item %d came back as %d bytes, %v", i, len(r.Data), r.Err)
+					t.Errorf("item %d decrypts to %d bytes, %v", i, len(r.Data), r.Err)
 				}
 			}
 		})
 	}
 }
 
-func TestTheLargestSecretIsOneItem(t *testing.T) {
+func TestLargestItem(t *testing.T) {
 	v := testenv.SharedVault(t)
 	_, s := client(t, v)
 	k := newKey(t, v, true)
 	c := ciphertext.Strict.Context("a", "b", "c")
-	plain := make([]byte, 785_000) // just below 1 MiB as ciphertext, what a Secret can hold
-	sealed, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: plain, Context: c}})
-	text, err := one(t, sealed, err)
+	plain := make([]byte, 785_000) // just below 1 MiB as ciphertext, the limit of a Secret
+	encrypted, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: plain, Context: c}})
+	text, err := one(t, encrypted, err)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, err := s.Decrypt(t.Context(), k, []transit.Item{{Data: text, Context: c}})
-	if got, err := one(t, opened, err); err != nil || len(got) != len(plain) {
+	decrypted, err := s.Decrypt(t.Context(), k, []transit.Item{{Data: text, Context: c}})
+	if got, err := one(t, decrypted, err); err != nil || len(got) != len(plain) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 
-func TestCiphertextOpensInItsPlaceAlone(t *testing.T) {
+func TestScopeBindsCiphertext(t *testing.T) {
 	v := testenv.SharedVault(t)
 	_, s := client(t, v)
 	k := newKey(t, v, true)
 	for _, c := range []struct {
-		scope  ciphertext.Scope
-		places map[[3]string]bool
+		scope     ciphertext.Scope
+		locations map[[3]string]bool // whether it decrypts there
 	}{
 		{ciphertext.Strict, map[[3]string]bool{{"demo", "matrix", "token"}: true, {"other", "matrix", "token"}: false,
 			{"demo", "other", "token"}: false, {"demo", "matrix", "other"}: false}},
@@ -133,35 +133,35 @@ func TestCiphertextOpensInItsPlaceAlone(t *testing.T) {
 				{"demo", "other", "other"}: true}},
 		{ciphertext.Cluster, map[[3]string]bool{{"other", "other", "other"}: true}},
 	} {
-		sealed, err := s.Encrypt(t.Context(), k,
+		encrypted, err := s.Encrypt(t.Context(), k,
 			[]transit.Item{{Data: []byte("x"), Context: c.scope.Context("demo", "matrix", "token")}})
-		text, err := one(t, sealed, err)
+		text, err := one(t, encrypted, err)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for place, opens := range c.places {
+		for location, decrypts := range c.locations {
 			results, err := s.Decrypt(t.Context(),
-				k, []transit.Item{{Data: text, Context: c.scope.Context(place[0], place[1], place[2])}})
+				k, []transit.Item{{Data: text, Context: c.scope.Context(location[0], location[1], location[2])}})
 			_, err = one(t, results, err)
-			if opens && err != nil || !opens && !errors.Is(err, transit.ErrMismatch) {
-				t.Errorf("%s, in %v: %v", c.scope, place, err)
+			if decrypts && err != nil || !decrypts && !errors.Is(err, transit.ErrMismatch) {
+				t.Errorf("%s, at %v: %v", c.scope, location, err)
 			}
 		}
 	}
 }
 
-func TestVaultsRefusalsAreRecognised(t *testing.T) {
+func TestVaultErrors(t *testing.T) {
 	v := testenv.SharedVault(t)
 	c, s := client(t, v)
 	k := newKey(t, v, true)
-	place := ciphertext.Strict.Context("demo", "matrix", "token")
-	sealed, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x"), Context: place}})
-	text, err := one(t, sealed, err)
+	location := ciphertext.Strict.Context("demo", "matrix", "token")
+	encrypted, err := s.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x"), Context: location}})
+	text, err := one(t, encrypted, err)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := transit.Item{Data: text, Context: place}
-	tooNew := transit.Item{Data: []byte(strings.Replace(string(text), ":v1:", ":v9:", 1)), Context: place}
+	good := transit.Item{Data: text, Context: location}
+	tooNew := transit.Item{Data: []byte(strings.Replace(string(text), ":v1:", ":v9:", 1)), Context: location}
 
 	t.Run("a bad item among good ones", func(t *testing.T) {
 		results, err := s.Decrypt(t.Context(), k, []transit.Item{good, tooNew, {Data: text, Context: []byte("x")}, good})
@@ -174,7 +174,7 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 			}
 		}
 	})
-	t.Run("nothing but bad items", func(t *testing.T) {
+	t.Run("only bad items", func(t *testing.T) {
 		results, err := s.Decrypt(t.Context(), k, []transit.Item{tooNew})
 		if _, err := one(t, results, err); !errors.Is(err, transit.ErrTooNew) {
 			t.Errorf("got %v", err)
@@ -199,11 +199,11 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 		}
 	})
 	t.Run("no such key", func(t *testing.T) {
-		none := ciphertext.Key{Mount: "transit", Name: "no-such-key"}
-		if _, err := s.Decrypt(t.Context(), none, []transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
+		missing := ciphertext.Key{Mount: "transit", Name: "no-such-key"}
+		if _, err := s.Decrypt(t.Context(), missing, []transit.Item{good}); !errors.Is(err, transit.ErrNotFound) {
 			t.Errorf("decrypt: %v", err)
 		}
-		if _, err := s.Key(t.Context(), none); !errors.Is(err, transit.ErrNotFound) {
+		if _, err := s.Key(t.Context(), missing); !errors.Is(err, transit.ErrNotFound) {
 			t.Errorf("read: %v", err)
 		}
 	})
@@ -213,11 +213,11 @@ func TestVaultsRefusalsAreRecognised(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a token that is none", func(t *testing.T) {
+	t.Run("invalid token", func(t *testing.T) {
 		bad := c.Session("", transit.StaticToken("hvs.not-a-token"))
 		_, err := bad.Key(t.Context(), k)
 		want := transit.ErrInvalidToken
-		if strings.HasPrefix(t.Name(), "TestOpenBao") { // which does not say so
+		if strings.HasPrefix(t.Name(), "TestOpenBao") { // OpenBao denies the request
 			want = transit.ErrDenied
 		}
 		if !errors.Is(err, want) || strings.Contains(err.Error(), "not-a-token") {
@@ -238,11 +238,11 @@ func TestKey(t *testing.T) {
 		t.Errorf("a new key: %+v", info)
 	}
 	if age := info.Age(time.Now()); age < 0 || age > 10*time.Minute || info.Created[1].IsZero() {
-		t.Errorf("a new key is %v old, made %v", age, info.Created)
+		t.Errorf("a new key is %v old, created %v", age, info.Created)
 	}
 }
 
-func TestLoginWithAServiceAccountToken(t *testing.T) {
+func TestLogin(t *testing.T) {
 	v := testenv.NewVault(t)
 	issuer, err := testenv.NewJWTIssuer()
 	if err != nil {
@@ -265,8 +265,8 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 		return c.Session("", c.NewLoginSource(transit.Login{Mount: "jwt", Role: "app",
 			JWT: func() (string, error) { return issuer.Token("demo", serviceAccount, audience, ttl), nil }}))
 	}
-	sealed, err := root.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x")}})
-	text, err := one(t, sealed, err)
+	encrypted, err := root.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x")}})
+	text, err := one(t, encrypted, err)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 		t.Errorf("the app: %q, %v", got, err)
 	}
 	if _, err := app.Rewrap(t.Context(), k, items); !errors.Is(err, transit.ErrDenied) {
-		t.Errorf("the app may rewrap: %v", err)
+		t.Errorf("rewrap without the right: %v", err)
 	}
 	for name, s := range map[string]*transit.Session{
 		"another service account": as("other", "vault", time.Hour),
@@ -290,8 +290,8 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A Vault token that is gone before its time, as after a restore of Vault: the
-	// session logs in again by itself.
+	// The session logs in again if its Vault token was revoked, or lost in a restore of
+	// Vault.
 	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
 		Policies: []string{"app"}}); err != nil {
 		t.Fatal(err)
@@ -316,7 +316,7 @@ func TestLoginWithAServiceAccountToken(t *testing.T) {
 	}
 }
 
-func TestASealedVault(t *testing.T) {
+func TestSealedVault(t *testing.T) {
 	v := testenv.NewVault(t)
 	_, s := client(t, v)
 	k := newKey(t, v, false)
@@ -334,7 +334,7 @@ func TestASealedVault(t *testing.T) {
 	}
 }
 
-func TestTLSWithAPrivateCA(t *testing.T) {
+func TestTLS(t *testing.T) {
 	v := testenv.NewVaultWith(t, testenv.VaultOptions{TLS: true})
 	_, s := client(t, v)
 	if _, err := s.Key(t.Context(), newKey(t, v, false)); err != nil {

@@ -90,8 +90,8 @@ func (s Settings) Normalize() Settings {
 		return normalized
 	}
 	path := func(p string) string { return strings.Trim(p, "/") }
-	s.VaultAddress = transit.NormalAddress(s.VaultAddress)
-	s.AllowedAddresses = each(s.AllowedAddresses, transit.NormalAddress)
+	s.VaultAddress = transit.NormalizeAddress(s.VaultAddress)
+	s.AllowedAddresses = each(s.AllowedAddresses, transit.NormalizeAddress)
 	s.VaultNamespace, s.AllowedNamespaces = path(s.VaultNamespace), each(s.AllowedNamespaces, path)
 	s.AuthMount = cmp.Or(path(s.AuthMount), DefaultAuthMount)
 	s.AllowedAuthMounts = each(s.AllowedAuthMounts, path)
@@ -147,7 +147,7 @@ var parameters = []parameter{
 		}
 	}},
 	{"vaultAddress", false, func(p *parser, path *field.Path, v string) {
-		p.class.VaultAddress = transit.NormalAddress(v)
+		p.class.VaultAddress = transit.NormalizeAddress(v)
 		if p.settings != nil {
 			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
 		} else {
