@@ -12,10 +12,10 @@ import (
 
 var address = regexp.MustCompile(`[a-z]+://[^\s"'` + "`" + `]*`)
 
-// The addresses in the programs: examples and words for people to go by. None is
-// one that a program would call by itself, see docs/air-gapped.md.
+// addresses are the addresses in the programs: examples and texts for users. No program
+// connects to any of them by itself: docs/air-gapped.md.
 var addresses = map[string]bool{
-	"https://":                       true, // and an address that the cluster gives
+	"https://":                       true, // followed by an address from the cluster
 	"https://HOST:PORT%s":            true,
 	"https://[fd00::1]:8200":         true,
 	"https://HOST:8200":              true,
@@ -26,7 +26,8 @@ var addresses = map[string]bool{
 	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts": true,
 }
 
-// Nothing phones home: no program has the address of anybody.
+// TestAddressesInThePrograms checks that the programs contain no other address, so that
+// they cannot send data to anybody.
 func TestAddressesInThePrograms(t *testing.T) {
 	found := map[string]bool{}
 	for _, file := range files(t, ".go") {
@@ -53,7 +54,7 @@ func TestAddressesInThePrograms(t *testing.T) {
 	}
 	for a := range addresses {
 		if !found[a] {
-			t.Errorf("no program has the address %s any more", a)
+			t.Errorf("no program has the address %s", a)
 		}
 	}
 }

@@ -11,40 +11,40 @@ import (
 	"testing"
 )
 
-// testOfFolder is how the page names a test: the folder, the function.
-var testOfFolder = regexp.MustCompile("`([a-z0-9/-]+)\\.(Test[A-Za-z0-9]+)`")
+// testInDir matches a test as the page names it: DIRECTORY.FUNCTION.
+var testInDir = regexp.MustCompile("`([a-z0-9/-]+)\\.(Test[A-Za-z0-9]+)`")
 
-// TestCompatibilityNamesTests: each line of a table names tests, and they are there.
+// TestCompatibilityNamesTests checks that each row of a table names tests that exist.
 func TestCompatibilityNamesTests(t *testing.T) {
 	page := read(t, filepath.Join(root(t), "docs", "compatibility.md"))
 	lines := 0
 	for line := range strings.Lines(page) {
-		names := testOfFolder.FindAllStringSubmatch(line, -1)
+		names := testInDir.FindAllStringSubmatch(line, -1)
 		row := strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| |")
 		if row {
 			lines++
 		}
 		if row && len(names) == 0 {
-			t.Errorf("no test is named in: %s", line)
+			t.Errorf("the row names no test: %s", line)
 		}
 		for _, name := range names {
 			if !hasTest(t, name[1], name[2]) {
-				t.Errorf("there is no test %s in %s, which docs/compatibility.md names", name[2], name[1])
+				t.Errorf("docs/compatibility.md names the test %s, which is not in %s", name[2], name[1])
 			}
 		}
 	}
 	if lines == 0 {
-		t.Error("there is no table")
+		t.Error("found no table")
 	}
 	if hasTest(t, "provider", "TestNothing") || hasTest(t, "nowhere", "TestMain") {
-		t.Error("a test is found that is not there")
+		t.Error("found a test that does not exist")
 	}
 }
 
-// hasTest looks for a test in a folder, whatever module it is of.
-func hasTest(t *testing.T, folder, name string) bool {
+// hasTest reports whether a directory of any module has the test.
+func hasTest(t *testing.T, dir, name string) bool {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(root(t), folder, "*_test.go"))
+	found, err := filepath.Glob(filepath.Join(root(t), dir, "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package docs checks what is written for people: the YAML in the pages and in
-// the examples means what the programs take it for, manifests can be built, and
-// links lead somewhere.
+// Package docs checks the documentation: YAML in the pages and examples is valid for
+// the programs, kustomizations build, links and named tests exist, and the import graph
+// of the packages is documented.
 package docs
 
 import (
@@ -46,7 +46,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// files returns the files of ours with one of the endings.
+// files returns the files of the repository with one of the suffixes.
 func files(t *testing.T, endings ...string) []string {
 	t.Helper()
 	var found []string
@@ -69,7 +69,7 @@ func files(t *testing.T, endings ...string) []string {
 		t.Fatal(err)
 	}
 	if len(found) == 0 {
-		t.Fatalf("no file ends with any of %v", endings)
+		t.Fatalf("no file has any of the suffixes %v", endings)
 	}
 	return found
 }
@@ -96,14 +96,14 @@ func TestYAMLInThePages(t *testing.T) {
 		}
 	}
 	if n < 3 {
-		t.Errorf("only %d blocks of YAML were found", n)
+		t.Errorf("found only %d blocks of YAML", n)
 	}
 }
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
-// TestLinksInThePages: a link within the repository leads to a file that is there,
-// and behind a # to one of its headings.
+// TestLinksInThePages checks that links within the repository lead to existing files and
+// headings.
 func TestLinksInThePages(t *testing.T) {
 	anchored := 0
 	for _, page := range files(t, ".md") {
@@ -117,7 +117,7 @@ func TestLinksInThePages(t *testing.T) {
 				file = filepath.Join(filepath.Dir(page), target)
 			}
 			if _, err := os.Stat(file); err != nil {
-				t.Errorf("%s links to %s, which is not there", page, m[1])
+				t.Errorf("%s links to %s, which does not exist", page, m[1])
 				continue
 			}
 			if anchor == "" {
@@ -125,12 +125,12 @@ func TestLinksInThePages(t *testing.T) {
 			}
 			anchored++
 			if !strings.HasSuffix(file, ".md") || !pages.Anchors(read(t, file))[anchor] {
-				t.Errorf("%s links to %s, and there is no such heading", page, m[1])
+				t.Errorf("%s links to %s: no such heading", page, m[1])
 			}
 		}
 	}
 	if anchored < 3 {
-		t.Errorf("only %d links to headings were found", anchored)
+		t.Errorf("found only %d links to headings", anchored)
 	}
 }
 
@@ -196,7 +196,7 @@ func check(t *testing.T, doc []byte) {
 		return
 	}
 	switch meta.Kind {
-	case "": // values of a chart, or a part of something
+	case "": // values of a chart, or a part of an object
 	case "Kustomization":
 		var k types.Kustomization
 		if err := yaml.UnmarshalStrict(doc, &k); err != nil {
@@ -209,11 +209,11 @@ func check(t *testing.T, doc []byte) {
 	case "PodMonitor":
 		checkFields[podMonitor](t, doc)
 	default:
-		// Strict: a field that Kubernetes would drop is an error.
+		// Strict: an unknown field, which Kubernetes would ignore, is an error.
 		decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 		if _, _, err := decoder.Decode(doc, nil, nil); err != nil {
 			if runtime.IsNotRegisteredError(err) {
-				t.Errorf("kind %s is not one that this test knows", meta.Kind)
+				t.Errorf("this test does not know kind %s", meta.Kind)
 				return
 			}
 			t.Errorf("%v in\n%s", err, doc)
@@ -221,8 +221,8 @@ func check(t *testing.T, doc []byte) {
 	}
 }
 
-// checkClass lets the provider read the parameters of a class. It gets no token
-// and no ciphertext, so that what it says of parameters comes first or not at all.
+// checkClass passes the class to the provider. The request has no token, so valid
+// parameters fail because of the token.
 func checkClass(t *testing.T, doc []byte) {
 	t.Helper()
 	var class struct {
@@ -248,7 +248,7 @@ func checkClass(t *testing.T, doc []byte) {
 	}
 	switch class.Spec.Provider {
 	case "secretmanager":
-	case "vault": // what a page shows as the state before a migration
+	case "vault": // the state before a migration
 		return
 	default:
 		t.Errorf("provider %q", class.Spec.Provider)
@@ -277,6 +277,6 @@ func checkClass(t *testing.T, doc []byte) {
 	_, err = p.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: string(text), Secrets: "null",
 		TargetPath: "/target", Permission: "420"})
 	if got := status.Code(err); got != codes.FailedPrecondition || !strings.Contains(err.Error(), "token") {
-		t.Errorf("the provider says %v of\n%s", err, doc)
+		t.Errorf("the provider returned %v for\n%s", err, doc)
 	}
 }

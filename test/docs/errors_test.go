@@ -10,10 +10,9 @@ import (
 	"testing"
 )
 
-// TestErrorsOfProgramsExist: the texts in the tables on rotation and command line of
-// docs/reference/errors.md are in the code of what is shipped. Those of a mount are
-// each made by a test of package provider, as are many of these by the tests of
-// package rotator and by the scripts; this is so that none is changed without the page.
+// TestErrorsOfProgramsExist checks that the shipped code contains the errors of rotation
+// and command line in docs/reference/errors.md, so that none changes without the page.
+// Tests of package provider cause each error of a mount.
 func TestErrorsOfProgramsExist(t *testing.T) {
 	var code strings.Builder
 	for _, file := range files(t, ".go") {
@@ -28,16 +27,16 @@ func TestErrorsOfProgramsExist(t *testing.T) {
 	_, page, _ := strings.Cut(read(t, filepath.Join(root(t), "docs", "reference", "errors.md")), "\n## Of a rotation\n")
 	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(page, -1)
 	if len(rows) < 20 {
-		t.Errorf("only %d texts were found", len(rows))
+		t.Errorf("found only %d texts", len(rows))
 	}
 	for _, m := range rows {
 		if !strings.Contains(code.String(), m[1]) {
-			t.Errorf("nothing says %q", m[1])
+			t.Errorf("no program has the text %q", m[1])
 		}
 	}
 }
 
-// texts collects the string literals of a Go file: a comment is not said to anybody.
+// texts appends the string literals of a Go file, without its comments.
 func texts(to *strings.Builder, source string) {
 	var s scanner.Scanner
 	fset := token.NewFileSet()
@@ -48,7 +47,7 @@ func texts(to *strings.Builder, source string) {
 			return
 		}
 		if tok == token.STRING {
-			text, _ := strconv.Unquote(lit) // which the compiler has read as well
+			text, _ := strconv.Unquote(lit) // valid, because the file compiles
 			to.WriteString(text + "\n")
 		}
 	}

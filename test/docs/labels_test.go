@@ -15,10 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestLabelsReference: docs/reference/labels.md has a row for each name of a type,
-// label or annotation among the constants of package ciphertext, and for no other.
+// TestLabelsReference checks that docs/reference/labels.md has a row for exactly the
+// types, labels and annotations among the constants of package ciphertext.
 func TestLabelsReference(t *testing.T) {
-	want := []string{corev1.LastAppliedConfigAnnotation} // which is a constant of Kubernetes' there
+	want := []string{corev1.LastAppliedConfigAnnotation} // a constant of Kubernetes in package ciphertext
 	for _, file := range files(t, ".go") {
 		if filepath.Dir(file) != filepath.Join(root(t), "ciphertext") || strings.HasSuffix(file, "_test.go") {
 			continue

@@ -7,8 +7,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Of the Prometheus operator's kinds, the fields that we use: its own types would
-// bring along more than all else here.
+// The kinds of the Prometheus operator have here only the fields that we use, because
+// the operator's own types have many dependencies.
 type prometheusRule struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -42,11 +42,11 @@ type podMonitor struct {
 	} `json:"spec"`
 }
 
-// checkFields is that there is no field that the operator would not know.
+// checkFields checks that the document has only known fields.
 func checkFields[T any](t *testing.T, doc []byte) {
 	t.Helper()
-	var of T
-	if err := yaml.UnmarshalStrict(doc, &of); err != nil {
+	var object T
+	if err := yaml.UnmarshalStrict(doc, &object); err != nil {
 		t.Errorf("%v in\n%s", err, doc)
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// checks look at the commands of the pages, by their name. The command lines of
-// secretmanager itself are checked where its commands are: cmd/secretmanager.
+// checks are the checks of commands in the pages, by program. Tests of cmd/secretmanager
+// check the command lines of secretmanager.
 var checks = map[string]func(t *testing.T, args []string) error{
 	"kubectl": kubectl,
 	"vault":   vault,
@@ -27,9 +27,9 @@ var checks = map[string]func(t *testing.T, args []string) error{
 	"go":      goCommand,
 }
 
-// TestCommandsInThePages: every shell block is one that bash understands, and what
-// it calls has the verbs, flags and targets that it is called with. Nothing is run;
-// the pages that are executed have tests of their own.
+// TestCommandsInThePages checks that bash can parse every shell block, and that the
+// programs have the verbs, flags and targets. It runs no command; other tests run the
+// pages that are executed.
 func TestCommandsInThePages(t *testing.T) {
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	if err != nil {
@@ -74,18 +74,18 @@ func TestCommandsInThePages(t *testing.T) {
 	}
 }
 
-// kubectl asks the real one for help about the very command line: before it
-// helps it reads the flags.
+// kubectl runs the command line with --help: kubectl parses all flags before it prints
+// the help.
 func kubectl(t *testing.T, args []string) error {
 	if len(args) > 1 && (args[1] == "secretmanager" || args[1] == "krew") {
-		return nil // plugins: ours, and the one that installs them
+		return nil // plugins
 	}
-	end := slices.Index(args, "--") // behind it is somebody else's command line
+	end := slices.Index(args, "--") // the command line of another program follows
 	if end < 0 {
 		end = len(args)
 	}
 	asked := slices.Insert(slices.Clone(args[1:]), end-1, "--help")
-	// Without a kubeconfig it looks for no plugins' servers.
+	// Without a kubeconfig, kubectl connects to no server.
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], asked...)
 	cmd.Env = []string{"HOME=/nonexistent", "PATH=/nonexistent"}
 	out, err := cmd.CombinedOutput()
@@ -95,9 +95,8 @@ func kubectl(t *testing.T, args []string) error {
 	return nil
 }
 
-// vaults are the forms of the vault command, whose own program is not among those
-// that the tests can build: what a path may be, and what may follow it.
-var vaults = []*regexp.Regexp{
+// vaultCommands match valid vault commands. The tests cannot build the vault CLI.
+var vaultCommands = []*regexp.Regexp{
 	regexp.MustCompile(`^(read|list|delete)( -[\w-]+(=\S+)?)* [\w$./{}-]+$`),
 	regexp.MustCompile(`^write( -[\w-]+(=\S+)?)* [\w$./{}-]+( ([\w]+=.*|@\S+))+$`),
 	regexp.MustCompile(`^write( -f| -force) [\w$./{}-]+$`),
@@ -106,7 +105,8 @@ var vaults = []*regexp.Regexp{
 	regexp.MustCompile(`^policy (read [\w-]+|list|write [\w$./-]+ (-|\S+\.hcl))$`),
 	regexp.MustCompile(`^(auth|secrets) (list|(enable|disable)( -[\w-]+=\S+)* [\w-]+)( -\w+)?$`),
 	regexp.MustCompile(
-		`^(status|version|login|operator (init|seal|unseal|step-down|key-status|raft list-peers|raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
+		`^(status|version|login|operator (init|seal|unseal|step-down|key-status|raft list-peers|` +
+			`raft snapshot (save|restore( -force)?) \S+))( -[\w-]+(=\S+)?)*$`),
 	regexp.MustCompile(`^(auth|secrets) tune( -[\w-]+=\S+)+ [\w/-]+$`),
 	regexp.MustCompile(`^namespace (list|(create|delete|lookup) [\w/-]+)$`),
 	regexp.MustCompile(`^token (create|lookup|revoke)( -[\w-]+(=\S+)?)*$`),
@@ -115,15 +115,15 @@ var vaults = []*regexp.Regexp{
 
 func vault(_ *testing.T, args []string) error {
 	line := strings.Join(args[1:], " ")
-	for _, form := range vaults {
-		if form.MatchString(line) {
+	for _, valid := range vaultCommands {
+		if valid.MatchString(line) {
 			return nil
 		}
 	}
-	return errors.New("none of the forms of the vault command that this test knows")
+	return errors.New("not a vault command that this test knows")
 }
 
-// makeTarget: the Makefile has the target.
+// makeTarget checks that the Makefile has the targets.
 func makeTarget(t *testing.T, args []string) error {
 	makefile := read(t, filepath.Join(root(t), "Makefile"))
 	for _, target := range args[1:] {
@@ -131,13 +131,13 @@ func makeTarget(t *testing.T, args []string) error {
 			continue
 		}
 		if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(target) + `:`).MatchString(makefile) {
-			return fmt.Errorf("there is no target %s", target)
+			return fmt.Errorf("the Makefile has no target %s", target)
 		}
 	}
 	return nil
 }
 
-// goCommand: a package that is named is there.
+// goCommand checks that the named packages exist.
 func goCommand(t *testing.T, args []string) error {
 	for _, arg := range args[1:] {
 		if path, ok := strings.CutPrefix(arg, "./"); ok && !strings.Contains(path, "...") {

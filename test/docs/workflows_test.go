@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestWorkflows checks the files for a hosted CI: actions are pinned by commit, since
-// a tag can be moved, and what they make is a target of the Makefile.
+// TestWorkflows checks that the workflows pin actions by commit, because tags can be
+// moved, and that the make targets exist.
 func TestWorkflows(t *testing.T) {
 	workflows, err := filepath.Glob(filepath.Join(root(t), ".github", "workflows", "*"))
 	if err != nil || len(workflows) == 0 {

@@ -15,13 +15,13 @@ import (
 
 // A Block is a fenced block of a page.
 type Block struct {
-	Kind string // the word behind the fence: sh, yaml, text …
+	Kind string // the word after the fence: sh, yaml, text …
 	Text string
 	Line int // of its first line of text
 }
 
-// Files returns every page below a directory, by path. What is hidden or was built
-// is left out, and so is testdata.
+// Files returns every page below a directory, sorted by path, except hidden files, build
+// output and testdata.
 func Files(root string) (files []string, err error) {
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -38,8 +38,8 @@ func Files(root string) (files []string, err error) {
 	return files, err
 }
 
-// Blocks returns the fenced blocks of a page, also those that are indented, as in
-// a list. A fence that is not closed ends with the page.
+// Blocks returns the fenced blocks of a page, also indented ones, as in a list. A block
+// without a closing fence ends with the page.
 func Blocks(page string) (blocks []Block) {
 	var block *Block
 	indent := ""
@@ -62,7 +62,7 @@ func Blocks(page string) (blocks []Block) {
 	return blocks
 }
 
-// Prose is a page without its blocks, line for line.
+// Prose returns a page without its blocks, with the same line numbers.
 func Prose(page string) string {
 	lines := strings.Split(page, "\n")
 	for _, b := range Blocks(page) {
@@ -78,9 +78,9 @@ var (
 	inlined = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 )
 
-// Anchors returns what may stand behind the # of a link to the page: each
-// heading in lower case, without punctuation and with dashes for spaces, and a
-// number behind it from the second of a name on.
+// Anchors returns the valid fragments of links to the page: each heading in lower case,
+// without punctuation and with dashes for spaces. A number is appended to repeated
+// headings.
 func Anchors(page string) map[string]bool {
 	anchors := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(Prose(page), -1) {
@@ -103,8 +103,8 @@ func Anchors(page string) map[string]bool {
 }
 
 // Pattern returns the regular expression that matches output as a page shows it.
-// "…" matches anything, columns may be further apart or closer together than on
-// the page, and the output may have more lines in between.
+// "…" matches anything. The space between columns may differ from the page, and the
+// output may have more lines in between.
 func Pattern(want string) *regexp.Regexp {
 	var lines []string
 	for line := range strings.Lines(want) {
@@ -117,11 +117,10 @@ func Pattern(want string) *regexp.Regexp {
 	return regexp.MustCompile(fmt.Sprintf(`(?m)^\s*%s\s*$`, strings.Join(lines, `\s*\n(?:.*\n)*?\s*`)))
 }
 
-// Run executes a page as it is written. A block of YAML whose first line is
-// "# NAME" is saved as that file in the directory; shell is called for each block of
-// shell commands, in their order; and a block of text after one is what it prints,
-// as [Pattern] has it. It returns how many blocks were run, and of how many of those
-// the output was compared.
+// Run executes a page as it is written. It saves a YAML block whose first line is
+// "# NAME" as that file in the directory. It calls shell for each shell block, in
+// order. If a text block follows, the output must match its [Pattern]. It returns the
+// number of blocks that were run, and of those whose output was compared.
 func Run(page, dir string, shell func(Block) (output string, err error)) (shells, compared int, err error) {
 	blocks := Blocks(page)
 	for i, b := range blocks {
@@ -143,7 +142,7 @@ func Run(page, dir string, shell func(Block) (output string, err error)) (shells
 				compared++
 				if !Pattern(blocks[i+1].Text).MatchString(out) {
 					return shells, compared,
-						fmt.Errorf("line %d of the page: it says that it prints\n%s\nand it printed\n%s", b.Line, blocks[i+1].Text, out)
+						fmt.Errorf("line %d of the page: want the output\n%s\ngot\n%s", b.Line, blocks[i+1].Text, out)
 				}
 			}
 		}

@@ -62,7 +62,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("the file is %q, %v", text, err)
 	}
 	if _, _, err := run("b: 1\n", nil); err == nil ||
-		!strings.Contains(err.Error(), "line 13 of the page: it says that it prints") {
+		!strings.Contains(err.Error(), "line 13 of the page: want the output") {
 		t.Errorf("other output: %v", err)
 	}
 	failed := errors.New("exit status 1")

@@ -8,8 +8,8 @@ import (
 	cyclonedx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// bom returns the bill of materials of a published file, in CycloneDX's JSON: the
-// programs in it, and for each what is linked.
+// bom returns the bill of materials of a published file in CycloneDX JSON: its
+// programs, and the modules linked into each.
 func (r *release) bom(kind cyclonedx.ComponentType, name, sha256 string, l *linked) ([]byte, error) {
 	sum := func(hex string) *[]cyclonedx.Hash {
 		return &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex}}
@@ -57,7 +57,7 @@ func spdx(license string) *cyclonedx.Licenses {
 	return &cyclonedx.Licenses{{License: &cyclonedx.License{ID: license}}}
 }
 
-// purl is how scanners look the module up.
+// purl returns the package URL with which scanners find the module.
 func purl(path, version string) string {
 	return "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")
 }

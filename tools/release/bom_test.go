@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestBOM: each program in a published file depends on the modules that `go
-// version -m` shows, and on no other.
+// TestBOM checks that each program in a published file depends on exactly the modules
+// that `go version -m` shows.
 func TestBOM(t *testing.T) {
 	_, files, _ := image(t)
 	for bom, programs := range map[string]map[string]file{
@@ -48,7 +48,7 @@ func checkBOM(t *testing.T, data []byte, programs map[string]file) {
 		depends[d.Ref] = *d.Dependencies
 	}
 	if got := depends[bom.Metadata.Component.BOMRef]; len(got) != len(programs) {
-		t.Errorf("it is made of %v", got)
+		t.Errorf("its programs are %v", got)
 	}
 	for name, f := range programs {
 		if got := (*components[name].Hashes)[0].Value; got != hash(f.data) {
@@ -68,7 +68,7 @@ func checkBOM(t *testing.T, data []byte, programs map[string]file) {
 	}
 }
 
-// modulesOf asks the go command what is linked.
+// modulesOf returns the linked modules according to the go command.
 func modulesOf(t *testing.T, f file) []string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "program")
@@ -108,7 +108,7 @@ func TestLicenses(t *testing.T) {
 		"unknown": {[]file{{name: "LICENSE", data: []byte("all rights reserved")}}, "read it"},
 		"unknown added": {[]file{{name: "LICENSE", data: gorootLicense},
 			{name: "LICENSE.more", data: []byte("all rights reserved")}}, "read it"},
-		"none": {nil, "no file"},
+		"none": {nil, "no license file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := licenseOf(test.texts)

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// fipsModule is which version of Go's cryptographic module a FIPS build links: the
-// newest that has a certificate, as the toolchain knows it.
+// fipsModule is the version of Go's cryptographic module in a FIPS build: the newest
+// certified one that the toolchain knows.
 const fipsModule = "certified"
 
-// ldflags stamp version and commit, and leave out what only a debugger reads.
+// ldflags set version and commit, and omit debug information.
 func (r *release) ldflags() string {
 	const at = "github.com/secretmanager-io/secretmanager/internal/version."
 	return "-s -w -X " + at + "version=" + r.version + " -X " + at + "commit=" + r.commit
@@ -42,13 +42,13 @@ func (r *release) build(ctx context.Context, p platform, names ...string) ([]str
 	return paths, nil
 }
 
-// goCommand runs the go command in the repository, for the platform, with nothing
-// in its environment that would change the result. Proxies and caches are kept.
+// goCommand runs the go command in the repository for the platform, without environment
+// variables that would change the result. Proxies and caches are kept.
 func (r *release) goCommand(ctx context.Context, p platform, args ...string) ([]byte, error) {
 	set := map[string]string{
 		"CGO_ENABLED": "0", "GOOS": p.os, "GOARCH": p.arch, "GOAMD64": "v1", "GOARM64": "v8.0",
 		"GOFIPS140": "off", "GOWORK": "off", "PWD": r.root,
-		"GOFLAGS": "-trimpath", // not empty, or what `go env -w` wrote would count
+		"GOFLAGS": "-trimpath", // not empty, or the setting of `go env -w` would apply
 	}
 	if r.fips {
 		set["GOFIPS140"] = fipsModule

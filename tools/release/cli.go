@@ -31,7 +31,7 @@ func (r *release) archives(ctx context.Context, d *dist) error {
 		}
 		packed = append(packed, plugin{platform: p, archive: name, sha256: d.hashes[name]})
 	}
-	if r.fips { // krew has one plugin of a name
+	if r.fips { // krew has only one plugin of each name
 		return nil
 	}
 	manifest, err := krew(r.version, packed)
@@ -41,7 +41,7 @@ func (r *release) archives(ctx context.Context, d *dist) error {
 	return d.write("secretmanager.yaml", manifest)
 }
 
-// commonFiles are those that the archives of all platforms have.
+// commonFiles returns the files that are in the archives of all platforms.
 func (r *release) commonFiles(ctx context.Context) ([]file, error) {
 	var files []file
 	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md"} {

@@ -40,7 +40,7 @@ func TestArchive(t *testing.T) {
 	for name, first := range map[string]string{"_secretmanager": "#compdef", "secretmanager.bash": "# bash completion",
 		"secretmanager.fish": "# fish completion", "secretmanager.ps1": "# powershell completion"} {
 		if !bytes.HasPrefix(files["completions/"+name].data, []byte(first)) {
-			t.Errorf("%s is not what its name says: %.40q", name, files["completions/"+name].data)
+			t.Errorf("%s has unexpected content: %.40q", name, files["completions/"+name].data)
 		}
 	}
 	for _, text := range []string{"std@1.", "github.com/spf13/cobra@v", "Copyright 2009 The Go Authors",
@@ -52,7 +52,7 @@ func TestArchive(t *testing.T) {
 	checkVersionOf(t, files["secretmanager"], "secretmanager")
 }
 
-// checkVersionOf runs a program that was unpacked and looks at what it says of itself.
+// checkVersionOf runs an unpacked program and checks its --version.
 func checkVersionOf(t *testing.T, f file, name string) {
 	t.Helper()
 	if f.mode.Perm() != 0o755 {
@@ -66,12 +66,11 @@ func checkVersionOf(t *testing.T, f file, name string) {
 	want := regexp.MustCompile("^" + name + " " + regexp.QuoteMeta(testVersion) + ` \(commit ` + testCommit +
 		`, go1\.\S+, ` + here.String() + `, FIPS 140-3 off\)\n$`)
 	if err != nil || !want.Match(output) {
-		t.Errorf("%s says %q (%v), want %s", name, output, err, want)
+		t.Errorf("%s printed %q (%v), want %s", name, output, err, want)
 	}
 }
 
-// TestKrew reads the manifest as krew does, and keeps to the rules that krew has
-// for it beyond its types.
+// TestKrew parses the manifest as krew does, and checks krew's further rules.
 func TestKrew(t *testing.T) {
 	dir := released(t)
 	var plugin index.Plugin
@@ -80,7 +79,7 @@ func TestKrew(t *testing.T) {
 	}
 	if plugin.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || plugin.Kind != "Plugin" ||
 		plugin.Name != "secretmanager" {
-		t.Errorf("it is a %s %s called %s", plugin.APIVersion, plugin.Kind, plugin.Name)
+		t.Errorf("got %s %s %s", plugin.APIVersion, plugin.Kind, plugin.Name)
 	}
 	spec := plugin.Spec
 	if spec.Version != testVersion || spec.Homepage == "" || spec.Description == "" || spec.ShortDescription == "" ||
@@ -88,7 +87,7 @@ func TestKrew(t *testing.T) {
 		t.Errorf("version %s, home page %q, short description %q", spec.Version, spec.Homepage, spec.ShortDescription)
 	}
 	if len(spec.Platforms) != 1 {
-		t.Fatalf("%d platforms, want the one that was made", len(spec.Platforms))
+		t.Fatalf("got %d platforms, want 1", len(spec.Platforms))
 	}
 	p := spec.Platforms[0]
 	if diff := cmp.Diff(map[string]string{"os": here.os, "arch": here.arch}, p.Selector.MatchLabels); diff != "" {
@@ -106,7 +105,7 @@ func TestKrew(t *testing.T) {
 		t.Errorf("bin %q is no program of the archive", p.Bin)
 	}
 	if files["LICENSE"].data == nil {
-		t.Error("krew wants a license in the archive")
+		t.Error("the archive has no license, which krew requires")
 	}
 }
 
@@ -139,8 +138,8 @@ func TestZip(t *testing.T) {
 	}
 }
 
-// TestKubectlPlugin unpacks the archive, links the program as krew does, and lets
-// kubectl find it.
+// TestKubectlPlugin unpacks the archive, links the program as krew does, and runs it
+// through kubectl.
 func TestKubectlPlugin(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./test/programs/cmd/programs", "kubectl")
 	cmd.Dir = "../.."
@@ -148,16 +147,16 @@ func TestKubectlPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
+	dir := t.TempDir()
 	archive, err := filepath.Abs(filepath.Join(released(t), "secretmanager_"+testVersion+"_linux_"+here.arch+".tar.gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if output, err := exec.CommandContext(t.Context(), "tar", "-C", folder, "-xzf", archive).CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-xzf", archive).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
 	bin := t.TempDir()
-	if err := os.Symlink(filepath.Join(folder, "secretmanager"), filepath.Join(bin, "kubectl-secretmanager")); err != nil {
+	if err := os.Symlink(filepath.Join(dir, "secretmanager"), filepath.Join(bin, "kubectl-secretmanager")); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))

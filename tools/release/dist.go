@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// dist is the folder that the release is written to.
+// dist is the directory that the release is written to.
 type dist struct {
 	dir    string
 	hashes map[string]string // by name of the file
 }
 
-// newDist makes the folder. What is in it already would look like a part of the
-// release, so there must be nothing.
+// newDist makes the directory. It must be empty, because existing
+// files would look like a part of the release.
 func newDist(dir string) (*dist, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func newDist(dir string) (*dist, error) {
 		return nil, err
 	}
 	if len(entries) > 0 {
-		return nil, fmt.Errorf("%s is not empty: a release goes into a folder of its own", dir)
+		return nil, fmt.Errorf("%s is not empty: a release needs an empty directory", dir)
 	}
 	return &dist{dir: dir, hashes: map[string]string{}}, nil
 }

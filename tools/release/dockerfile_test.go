@@ -25,8 +25,7 @@ var (
 	taken = regexp.MustCompile(`(?i)(?:--from=|[,=]from=)([^\s,]+)`)
 )
 
-// unpinned returns a message for each image that building the Dockerfile pulls and that
-// is not pinned by digest.
+// unpinned returns a message for each image that the Dockerfile uses without a digest.
 func unpinned(dockerfile string) (problems []string) {
 	check := func(line, image string, stages []string) {
 		if image != "scratch" && !slices.Contains(stages, strings.ToLower(image)) && !pinned.MatchString(image) {
@@ -59,8 +58,8 @@ func unpinned(dockerfile string) (problems []string) {
 	return problems
 }
 
-// TestBaseImagesArePinned checks every Dockerfile of the repository: what it builds
-// on cannot be replaced under the same tag.
+// TestBaseImagesArePinned checks that every Dockerfile of the repository pins its base
+// images, so that they cannot be replaced under the same tag.
 func TestBaseImagesArePinned(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "-z")
 	cmd.Dir = "../.."
@@ -110,8 +109,8 @@ func TestUnpinned(t *testing.T) {
 	}
 }
 
-// TestBaseImageHasTheToolchain: Go's image does not download a newer toolchain, so
-// the pinned one has to be as new as each module that is built with it asks for.
+// TestBaseImageHasTheToolchain checks that Go's pinned image is as new as each module
+// requires, because it does not download a newer toolchain.
 func TestBaseImageHasTheToolchain(t *testing.T) {
 	m := regexp.MustCompile(`golang:([\d.]+)@`).FindStringSubmatch(dockerfile(t)[0][0][1])
 	if m == nil {

@@ -26,20 +26,20 @@ func sorted(files []file) []file {
 	return slices.SortedFunc(slices.Values(files), func(a, b file) int { return cmp.Compare(a.name, b.name) })
 }
 
-// tarOf packs the files, and in folders the folders they are in, which an image
+// tarOf packs the files and, if directories is set, their directories, which an image
 // needs and an archive does not.
-func tarOf(files []file, date time.Time, folders bool) ([]byte, error) {
+func tarOf(files []file, date time.Time, directories bool) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	header := tar.Header{ModTime: date, Format: tar.FormatUSTAR} // owned by 0:0
 	done := map[string]bool{".": true}
-	var folder func(name string) error
-	folder = func(name string) error {
-		if done[name] || !folders {
+	var dir func(name string) error
+	dir = func(name string) error {
+		if done[name] || !directories {
 			return nil
 		}
 		done[name] = true
-		if err := folder(path.Dir(name)); err != nil {
+		if err := dir(path.Dir(name)); err != nil {
 			return err
 		}
 		h := header
@@ -47,7 +47,7 @@ func tarOf(files []file, date time.Time, folders bool) ([]byte, error) {
 		return w.WriteHeader(&h)
 	}
 	for _, f := range sorted(files) {
-		if err := folder(path.Dir(f.name)); err != nil {
+		if err := dir(path.Dir(f.name)); err != nil {
 			return nil, err
 		}
 		h := header
@@ -100,10 +100,10 @@ func zipOf(files []file, date time.Time) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// writeAll writes the files below the folder.
-func writeAll(folder string, files []file) error {
+// writeAll writes the files below the directory.
+func writeAll(dir string, files []file) error {
 	for _, f := range files {
-		to := filepath.Join(folder, filepath.FromSlash(f.name))
+		to := filepath.Join(dir, filepath.FromSlash(f.name))
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ const source = "https://github.com/secretmanager-io/secretmanager"
 // inImage are the programs that run in a cluster.
 var inImage = []string{"secretmanager-provider", "secretmanager-rotator"}
 
-// labels says what the image is, in the keys of the OCI. The Dockerfile has the same.
+// labels returns the OCI annotations of the image. The Dockerfile has the same.
 func (r *release) labels() map[string]string {
 	return map[string]string{
 		v1.AnnotationTitle:         "SecretManager",
@@ -43,8 +43,8 @@ func (r *release) runtimeConfig() v1.ImageConfig {
 	}
 }
 
-// imageFiles are the files of the image, and what its programs are made of: static
-// binaries, CA roots and licenses; no shell, no package, no libc.
+// imageFiles returns the files of the image and the modules of its programs: static
+// binaries, CA roots and licenses; no shell, no package manager, no libc.
 func (r *release) imageFiles(ctx context.Context, p platform) ([]file, *linked, error) {
 	paths, err := r.build(ctx, p, inImage...)
 	if err != nil {
@@ -77,21 +77,21 @@ func (r *release) imageFiles(ctx context.Context, p platform) ([]file, *linked, 
 	return files, linked, nil
 }
 
-// layOut writes the files of the image below the folder, for the Dockerfile.
-func (r *release) layOut(ctx context.Context, folder string) error {
+// layOut writes the files of the image below the directory, for the Dockerfile.
+func (r *release) layOut(ctx context.Context, dir string) error {
 	linux := r.linux()
 	if len(linux) != 1 || len(r.platforms) != 1 {
-		return fmt.Errorf("the files of the image are for one platform with Linux, not for %v", r.platforms)
+		return fmt.Errorf("-rootfs requires one platform with Linux, got %v", r.platforms)
 	}
 	files, _, err := r.imageFiles(ctx, linux[0])
 	if err != nil {
 		return err
 	}
-	return writeAll(folder, files)
+	return writeAll(dir, files)
 }
 
-// image makes an OCI archive of the image for all its platforms. `docker load`
-// takes it too, by a file manifest.json of Docker's own.
+// image makes an OCI archive of the image for all its platforms. For `docker load`,
+// the archive also has Docker's manifest.json.
 func (r *release) image(ctx context.Context, d *dist) error {
 	if len(r.linux()) == 0 {
 		return nil

@@ -34,7 +34,7 @@ func decode[T any](t *testing.T, data []byte) (v T) {
 	return v
 }
 
-// image reads the archive as a registry's client does: from the layout down, each
+// image reads the archive as a client of a registry does: from the layout, each
 // blob by its digest.
 func image(t *testing.T) (config v1.Image, files map[string]file, names []string) {
 	t.Helper()
@@ -59,7 +59,7 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 		t.Fatalf("entries %v", entries)
 	}
 	if got := string(read(t, dir, "secretmanager-image_"+testVersion+".digest")); got != entries[0].Digest.String()+"\n" {
-		t.Errorf("the file with the digest says %q, want %s", got, entries[0].Digest)
+		t.Errorf("the file with the digest contains %q, want %s", got, entries[0].Digest)
 	}
 	index := decode[v1.Index](t, blob(entries[0], v1.MediaTypeImageIndex))
 	if len(index.Manifests) != 1 || index.Manifests[0].Platform.OS != "linux" ||
@@ -74,7 +74,7 @@ func image(t *testing.T) (config v1.Image, files map[string]file, names []string
 	files, names = unpack(t, blob(manifest.Layers[0], v1.MediaTypeImageLayerGzip))
 	for name := range layout {
 		if !used[name] {
-			t.Errorf("%s is in the archive and belongs to nothing", name)
+			t.Errorf("nothing refers to %s in the archive", name)
 		}
 	}
 	docker := decode[[]struct {
@@ -125,7 +125,7 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// checkStatic: a kernel starts it with nothing else around.
+// checkStatic checks that the program needs no loader and no libraries.
 func checkStatic(t *testing.T, name string, data []byte) {
 	t.Helper()
 	f, err := elf.NewFile(bytes.NewReader(data))
@@ -142,7 +142,7 @@ func checkStatic(t *testing.T, name string, data []byte) {
 	}
 }
 
-// instruction matches one of a Dockerfile whose lines have been joined.
+// instruction matches an instruction of a Dockerfile after its lines have been joined.
 var instruction = regexp.MustCompile(`(?m)^([A-Z]+) (.+)$`)
 
 // dockerfile returns the instructions of the Dockerfile, stage by stage.
@@ -158,7 +158,7 @@ func dockerfile(t *testing.T) (stages [][][2]string) {
 	return stages
 }
 
-// TestDockerfile: it starts the programs as the released image does, and says the same of itself.
+// TestDockerfile checks that the Dockerfile has the configuration and labels of the released image.
 func TestDockerfile(t *testing.T) {
 	r := &release{version: "$VERSION", commit: "$COMMIT"}
 	want := r.runtimeConfig()
@@ -187,7 +187,7 @@ func TestDockerfile(t *testing.T) {
 			}
 		case "ARG":
 		default:
-			t.Errorf("%s %s: what is that in the released image?", i[0], i[1])
+			t.Errorf("%s %s has no counterpart in the released image", i[0], i[1])
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -195,15 +195,15 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// TestDockerfileMakesTheSameFiles runs the Dockerfile's last command here, in what
-// .dockerignore lets through.
+// TestDockerfileMakesTheSameFiles runs the Dockerfile's last command on the files that
+// .dockerignore includes.
 func TestDockerfileMakesTheSameFiles(t *testing.T) {
 	ignore := strings.Split(strings.TrimSpace(string(read(t, "../..", ".dockerignore"))), "\n")
 	if ignore[0] != "*" {
-		t.Fatalf("the first line of .dockerignore is %q, want everything to be left out first", ignore[0])
+		t.Fatalf("the first line of .dockerignore is %q, which does not exclude everything", ignore[0])
 	}
-	folder := filepath.Join(t.TempDir(), "src")
-	copyRepository(t, folder, func(name string) bool {
+	dir := filepath.Join(t.TempDir(), "src")
+	copyRepository(t, dir, func(name string) bool {
 		return slices.ContainsFunc(ignore[1:], func(line string) bool {
 			pattern := strings.TrimPrefix(line, "!")
 			// A pattern matches a file, or a directory with all that is in it.
@@ -223,7 +223,7 @@ func TestDockerfileMakesTheSameFiles(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	cmd := exec.CommandContext(t.Context(), "sh", "-ec", strings.ReplaceAll(command, "/out", out))
-	cmd.Dir = folder
+	cmd.Dir = dir
 	cmd.Env = append(cmd.Environ(), "TARGETOS="+here.os, "TARGETARCH="+here.arch, "VERSION="+testVersion,
 		"COMMIT="+testCommit)
 	if output, err := cmd.CombinedOutput(); err != nil {

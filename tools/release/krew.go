@@ -15,9 +15,9 @@ type plugin struct {
 	archive, sha256 string
 }
 
-// krew returns the manifest of the plugin. Its shape is that of krew's package
-// pkg/index, which the test reads it with; that package itself would bring
-// Kubernetes' libraries in, and empty fields.
+// krew returns the manifest of the plugin. The test parses it with krew's package
+// pkg/index. That package is not used here, because it would add the libraries of
+// Kubernetes, and empty fields.
 func krew(version string, plugins []plugin) ([]byte, error) {
 	type object = map[string]any
 	var platforms []object
@@ -38,11 +38,11 @@ func krew(version string, plugins []plugin) ([]byte, error) {
 			"homepage":         source,
 			"shortDescription": "Keep Secrets as Vault transit ciphertext",
 			"description": `Writes Kubernetes Secrets that hold only Vault transit ciphertext, shows what
-they are encrypted with, and renews key and ciphertext. Pods get the plaintext
+they are encrypted with, and rotates and rewraps. Pods get the plaintext
 through the Secrets Store CSI driver and the provider of the same project.
 `,
-			"caveats": `Vault is reached as the vault command does it: VAULT_ADDR, VAULT_TOKEN and the
-like. "kubectl secretmanager doctor" says what is missing.
+			"caveats": `The plugin uses the environment variables of the vault command, such as VAULT_ADDR
+and VAULT_TOKEN. "kubectl secretmanager doctor" reports what is missing.
 `,
 			"platforms": platforms,
 		},

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// legal matches the files of a module's root that state its terms. All of these
-// licenses ask for their text, or the notice, to go with the program.
+// legal matches the files of a module's root with its license. All of these
+// licenses require that the program includes their text or notice.
 var legal = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
 func legalTexts(dir string) ([]file, error) {
@@ -34,7 +34,7 @@ func legalTexts(dir string) ([]file, error) {
 	return texts, nil
 }
 
-// licenses are recognised by a sentence that only they have.
+// licenses are recognized by a sentence that only they have.
 var licenses = []struct{ id, sentence string }{
 	{"Apache-2.0", "apache license version 2.0"},
 	{"MPL-2.0", "mozilla public license version 2.0"},
@@ -47,8 +47,8 @@ var licenses = []struct{ id, sentence string }{
 
 var space = regexp.MustCompile(`[\s"'*#/>-]+`)
 
-// licenseOf returns what the texts say as an SPDX expression. One that is not
-// known is an error: somebody has to read it before it is passed on.
+// licenseOf returns the license of the texts as an SPDX expression. An unknown
+// license is an error: a person must read it first.
 func licenseOf(texts []file) (string, error) {
 	var found []string
 	for _, text := range texts {
@@ -73,17 +73,17 @@ func licenseOf(texts []file) (string, error) {
 			}
 		}
 		if !known {
-			return "", fmt.Errorf("%s is none that is known here: read it, and add it to license.go", text.name)
+			return "", fmt.Errorf("%s: unknown license: read it, and add it to license.go", text.name)
 		}
 	}
 	if len(found) == 0 {
-		return "", errors.New("no file states it")
+		return "", errors.New("no license file")
 	}
 	slices.Sort(found)
 	return strings.Join(found, " AND "), nil
 }
 
-// notices are the legal texts of everything that is linked.
+// notices returns the legal texts of all linked modules.
 func (l *linked) notices() []byte {
 	var b bytes.Buffer
 	b.WriteString("What this program is made of, and the terms of each part.\n")

@@ -85,7 +85,7 @@ func (r *release) linked(ctx context.Context, paths []string) (*linked, error) {
 	return l, errors.Join(errs...)
 }
 
-// sources returns the folders that the sources of the modules are in.
+// sources returns the directories that the sources of the modules are in.
 func (r *release) sources(ctx context.Context, keys []string) (map[string]string, error) {
 	here := platform{runtime.GOOS, runtime.GOARCH}
 	goroot, err := r.goCommand(ctx, here, "env", "GOROOT")

@@ -1,22 +1,21 @@
-// Command release makes what is published of a version, byte for byte the same
-// wherever it runs:
+// Command release builds the files of a release, reproducibly byte for byte:
 //
 //   - an archive of the CLI for each platform, with its completions and licenses,
 //   - an OCI archive of the image for all its platforms, and its digest,
-//   - next to each a bill of materials (SBOM), made from what Go notes in the
-//     programs: what is linked, and nothing that merely stands in go.mod,
+//   - a bill of materials (SBOM) for each, from the build information in the
+//     programs: the linked modules, and none that are only in go.mod,
 //   - the manifest with which krew installs the CLI as a kubectl plugin,
-//   - SHA256SUMS over all of it.
+//   - SHA256SUMS of all files.
 //
-// Nothing of the machine gets in: paths are trimmed, times are the commit's,
+// The files do not depend on the machine: paths are trimmed, times are the commit's,
 // owners are 0, entries are sorted, and the CA roots come from a module that go.sum
-// pins. What remains is the version of Go, which each program prints.
+// pins. They depend on the version of Go, which each program prints.
 //
 // The image is written here and not by Docker, which would need a registry and
-// would stamp its own times. The Dockerfile takes its files from -rootfs, so the
-// two hold the same.
+// would add its own times. The Dockerfile takes its files from -rootfs, so both
+// images have the same files.
 //
-// It is a module of its own, so that none of its dependencies is the product's.
+// This is a separate module, so that the product does not depend on its dependencies.
 package main
 
 import (
@@ -35,7 +34,7 @@ import (
 	"time"
 )
 
-// A release is what is made and from what.
+// A release is the input of a release.
 type release struct {
 	root      string // of the repository
 	version   string // v1.2.3
@@ -70,25 +69,25 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	r := &release{}
-	flags.StringVar(&r.root, "root", "../..", "`folder` of the repository")
+	flags.StringVar(&r.root, "root", "../..", "`directory` of the repository")
 	flags.StringVar(&r.version, "version", "", "semantic `version` with its v (default: from git)")
 	flags.StringVar(&r.commit, "commit", "", "`commit` that is built (default: git's HEAD)")
 	date := flags.String("date", os.Getenv("SOURCE_DATE_EPOCH"),
 		"`seconds` since 1970 that everything is dated (default: SOURCE_DATE_EPOCH, else the commit's)")
 	flags.BoolVar(&r.fips, "fips", false, "build with Go's certified FIPS 140-3 module, and in its mode")
 	platforms := flags.String("platforms", "", "comma-separated `list` of GOOS/GOARCH (default: all)")
-	out := flags.String("out", "", "empty or new `folder` for the release")
-	rootfs := flags.String("rootfs", "", "make no release: lay out the files of the image in this `folder`, for "+
+	out := flags.String("out", "", "empty or new `directory` for the release")
+	rootfs := flags.String("rootfs", "", "write only the files of the image to this `directory`, for "+
 		"one platform")
-	imageOnly := flags.Bool("image-only", false, "make the image and nothing else")
+	imageOnly := flags.Bool("image-only", false, "make only the image")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("there are no arguments beside flags: %q", flags.Args())
+		return fmt.Errorf("unexpected arguments: %q", flags.Args())
 	}
 	if (*out == "") == (*rootfs == "") {
-		return errors.New("one of -out and -rootfs says what to make")
+		return errors.New("set either -out or -rootfs")
 	}
 	if err := r.identify(ctx, *date); err != nil {
 		return err
@@ -119,18 +118,18 @@ func run(ctx context.Context, args []string) error {
 	return d.sums()
 }
 
-// semver is what a version must be like: krew and the driver want it so, and an
+// semver matches valid versions: krew and the driver require this format, and an
 // image's tag allows no build metadata.
 var semver = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
 
-// identify finds out what git knows and the flags do not say.
+// identify reads from git what the flags do not set.
 func (r *release) identify(ctx context.Context, date string) (err error) {
 	git := func(what string, args ...string) (text string) {
 		cmd := exec.CommandContext(ctx, "git", args...)
 		cmd.Dir = r.root
 		output, e := cmd.Output()
 		if e != nil && err == nil {
-			err = fmt.Errorf("asking git for the %s: %w: outside of a clone give -version, -commit and -date", what, e)
+			err = fmt.Errorf("reading the %s from git: %w: outside a clone, set -version, -commit and -date", what, e)
 		}
 		return strings.TrimSpace(string(output))
 	}

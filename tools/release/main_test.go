@@ -18,13 +18,13 @@ func TestRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		"nothing to make":    {good, "one of -out and -rootfs"},
-		"argument":           {append(good, out, "now"), "no arguments beside flags"},
+		"nothing to make":    {good, "set either -out or -rootfs"},
+		"argument":           {append(good, out, "now"), "unexpected arguments"},
 		"version without v":  {append(good, out, "-version=1.2.3"), `"1.2.3" is not of the form`},
 		"version for no tag": {append(good, out, "-version=v1.2.3+a"), `"v1.2.3+a" is not of the form`},
 		"date":               {append(good, out, "-date=today"), `"today" is not a number`},
 		"platform":           {append(good, out, "-platforms=plan9/amd64"), "plan9/amd64"},
-		"not a clone":        {[]string{out, "-root=" + t.TempDir()}, "outside of a clone give -version, -commit and -date"},
+		"not a clone":        {[]string{out, "-root=" + t.TempDir()}, "outside a clone, set -version, -commit and -date"},
 		"not empty":          {append(good, "-out="+full), "is not empty"},
 		"image for Windows":  {append(good, "-rootfs="+full, "-platforms=windows/amd64"), "one platform with Linux"},
 		"image for all":      {append(good, "-rootfs="+full), "one platform with Linux"},
@@ -37,7 +37,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestMake: `make build` stamps as a release does, and `make release` passes on what it is asked for.
+// TestMake checks that `make build` stamps as a release does, and `make release` passes its variables on.
 func TestMake(t *testing.T) {
 	r := &release{version: testVersion, commit: testCommit}
 	for target, want := range map[string][]string{

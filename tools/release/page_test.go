@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestPage: docs/release.md names the files that there are, and no others, and
-// its commands and its example are as the programs have them.
+// TestPage checks that docs/release.md names exactly the files of a release, and that
+// its commands and its example are valid.
 func TestPage(t *testing.T) {
 	page := string(read(t, "../..", "docs", "release.md"))
 	entries, err := os.ReadDir(released(t))
@@ -30,7 +30,7 @@ func TestPage(t *testing.T) {
 			}
 		}
 		if !found {
-			t.Errorf("there is no %s", pattern)
+			t.Errorf("the release has no %s", pattern)
 		}
 	}
 	for _, e := range entries {
@@ -41,7 +41,7 @@ func TestPage(t *testing.T) {
 
 	example := regexp.MustCompile(`(?m)^secretmanager v\S+ \(commit [0-9a-f]{40}, go1\.\S+, \w+/\w+, FIPS 140-3 off\)$`)
 	if !example.MatchString(page) {
-		t.Error("the example of --version is not of its form")
+		t.Error("the example of --version has another format")
 	}
 	for _, m := range regexp.MustCompile("(?m)^make .*?(#|$)|`(make [^`]+)`").FindAllString(page, -1) {
 		words := strings.Fields(strings.Trim(m, "`#"))

@@ -11,7 +11,7 @@ type platform struct{ os, arch string }
 
 func (p platform) String() string { return p.os + "/" + p.arch }
 
-// exe is the ending of programs.
+// exe returns the suffix of programs.
 func (p platform) exe() string {
 	if p.os == "windows" {
 		return ".exe"
@@ -19,7 +19,7 @@ func (p platform) exe() string {
 	return ""
 }
 
-// supported are the platforms of the CLI. Those of the image are the ones with Linux.
+// supported are the platforms of the CLI. The image has those with Linux.
 var supported = []platform{
 	{"darwin", "amd64"}, {"darwin", "arm64"},
 	{"linux", "amd64"}, {"linux", "arm64"},
@@ -40,7 +40,7 @@ func choose(list string) ([]platform, error) {
 		}
 	}
 	if len(names) > 0 {
-		return nil, fmt.Errorf("no release is made for %q; there are %v", names, supported)
+		return nil, fmt.Errorf("unsupported platforms %q: must be among %v", names, supported)
 	}
 	return chosen, nil
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -22,11 +23,11 @@ const (
 	testDate    = "1700000000"
 )
 
-// here is the one platform that the tests make a release for, to be quick; the
-// others are made and looked at in test/e2e/images.
+// here is the only platform of the tests' release, to save time. test/e2e/images
+// builds and checks the others.
 var here = platform{"linux", runtime.GOARCH}
 
-var parent string // of what tests share
+var parent string // directory of files that tests share
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -50,13 +51,13 @@ func makeRelease(t *testing.T, root, out string) {
 
 var once sync.Once
 
-// released returns the folder of a release, made once.
+// released returns the directory of a release, made once.
 func released(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(parent, "dist")
 	once.Do(func() { makeRelease(t, "../..", dir) })
 	if _, err := os.Stat(filepath.Join(dir, "SHA256SUMS")); err != nil {
-		t.Fatal("there is no release: ", err)
+		t.Fatal("making the release: ", err)
 	}
 	return dir
 }
@@ -70,7 +71,7 @@ func read(t *testing.T, path ...string) []byte {
 	return data
 }
 
-// unpack reads a tar, and checks what must be so of each entry.
+// unpack reads a tar, and checks owner, time and mode of each entry.
 func unpack(t *testing.T, data []byte) (files map[string]file, names []string) {
 	t.Helper()
 	files = map[string]file{}
@@ -86,7 +87,7 @@ func unpack(t *testing.T, data []byte) (files map[string]file, names []string) {
 	r := tar.NewReader(bytes.NewReader(data))
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -96,7 +97,7 @@ func unpack(t *testing.T, data []byte) (files map[string]file, names []string) {
 			t.Errorf("%s: owner %d:%d %s, time %s, mode %o", h.Name, h.Uid, h.Gid, h.Uname, h.ModTime, h.Mode)
 		}
 		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir {
-			t.Errorf("%s is neither a file nor a folder", h.Name)
+			t.Errorf("%s is neither a file nor a directory", h.Name)
 		}
 		content, err := io.ReadAll(r)
 		if err != nil {
@@ -105,14 +106,14 @@ func unpack(t *testing.T, data []byte) (files map[string]file, names []string) {
 		files[h.Name] = file{h.Name, h.FileInfo().Mode(), content}
 		names = append(names, h.Name)
 	}
-	// GNU tar calls one without its end broken; Go's reader does not mind.
+	// GNU tar requires the end marker; Go's reader does not.
 	if len(data) < 1024 || strings.Trim(string(data[len(data)-1024:]), "\x00") != "" {
 		t.Error("the end of the archive is missing")
 	}
 	return files, names
 }
 
-// TestSums: every file is in SHA256SUMS and as it says.
+// TestSums checks that SHA256SUMS has every file and its hash.
 func TestSums(t *testing.T) {
 	dir := released(t)
 	cmd := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS")
@@ -139,8 +140,8 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// TestSameBytes: another folder and an environment that means to interfere make
-// the same release.
+// TestSameBytes checks that another directory and a hostile environment result in the
+// same release.
 func TestSameBytes(t *testing.T) {
 	first := released(t)
 	other := filepath.Join(t.TempDir(), "a", "clone")
@@ -158,7 +159,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// copyRepository copies what git has, or would have, and the filter lets through.
+// copyRepository copies the files that git tracks or would track, and that the filter accepts.
 func copyRepository(t *testing.T, to string, want func(name string) bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-co", "--exclude-standard", "-z")

@@ -11,9 +11,9 @@ import (
 
 // roots returns the certificate authorities of Mozilla's list in PEM.
 //
-// Those with a condition that PEM cannot express (such as: only for certificates
-// from before some day) are left out: to trust them without it would be more than
-// Mozilla does. A Vault behind one of them is reached with --vault-ca-cert.
+// It omits those with a condition that PEM cannot express (such as: only for
+// certificates issued before a date), because Mozilla does not trust them without it.
+// A Vault with such a CA needs --vault-ca-cert.
 func roots() ([]byte, error) {
 	var b bytes.Buffer
 	for root := range bundle.Roots() {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// source is a repository in which each place calls a function of its own.
+// source is a repository in which each location calls another function.
 var source = map[string]string{
 	"go.mod":                "module example.org/a\n\ngo 1.26.0\n",
 	"main.go":               "package main\n\nimport \"net/url\"\n\nfunc main() { url.Parse(\"\"); elsewhere() }\n",
@@ -23,7 +23,7 @@ var source = map[string]string{
 	"tools/release/main.go": "package main\n\nimport \"path\"\n\nfunc main() { path.Match(\"\", \"\") }\n",
 }
 
-// A vulnerability is one of the standard library.
+// A vulnerability is a vulnerability of the standard library.
 type vulnerability struct{ pkg, symbol, fixed string }
 
 // database writes a vulnerability database in the format of https://go.dev/security/vuln/database,
@@ -83,7 +83,7 @@ func vulncheck(t *testing.T, db string) (string, error) {
 	return string(output), err
 }
 
-// TestVulncheckFinds plants a vulnerability in each place that is released.
+// TestVulncheckFinds plants a vulnerability in each released part.
 func TestVulncheckFinds(t *testing.T) {
 	for place, v := range map[string]vulnerability{
 		"product":           {pkg: "net/url", symbol: "Parse"},
@@ -99,7 +99,7 @@ func TestVulncheckFinds(t *testing.T) {
 	}
 }
 
-// TestVulncheckPasses: what is fixed, is not called, or is only in tests is no finding.
+// TestVulncheckPasses checks that vulnerabilities that are fixed, not called, or only in tests are not reported.
 func TestVulncheckPasses(t *testing.T) {
 	output, err := vulncheck(t, database(t, map[string]vulnerability{
 		"GO-2026-0001": {pkg: "net/url", symbol: "Parse", fixed: "1.2.0"},
@@ -111,7 +111,7 @@ func TestVulncheckPasses(t *testing.T) {
 	}
 }
 
-// TestVulncheckNeedsDatabase: without a database nothing is known, and that is no success.
+// TestVulncheckNeedsDatabase checks that a missing database is a failure.
 func TestVulncheckNeedsDatabase(t *testing.T) {
 	if output, err := vulncheck(t, "file://"+filepath.Join(t.TempDir(), "missing")); fmt.Sprint(err) != "exit status 1" {
 		t.Errorf("got %v, want exit status 1:\n%s", err, output)

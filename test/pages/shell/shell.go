@@ -1,5 +1,5 @@
-// Package shell takes the text of a shell block apart into the commands that it
-// runs, wherever they stand: in a pipe, in a loop, in $(…). Nothing is run.
+// Package shell parses a shell block into its commands, also those in pipes, loops and
+// $(…). It runs nothing.
 package shell
 
 import (
@@ -10,7 +10,7 @@ import (
 )
 
 // A Command is one simple command: its name and arguments without their quotes.
-// What only the shell could know, such as $NAME, stays as it is written.
+// Expansions such as $NAME are unchanged.
 type Command struct {
 	Args []string
 	Line int // in the text
@@ -18,11 +18,11 @@ type Command struct {
 
 func (c Command) String() string { return strings.Join(c.Args, " ") }
 
-// Parse returns the commands of a text that bash has to understand.
+// Parse returns the commands of a text in the syntax of bash.
 func Parse(text string) (commands []Command, err error) {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
 	if err != nil {
-		return nil, fmt.Errorf("no shell takes this: %w", err)
+		return nil, fmt.Errorf("invalid shell syntax: %w", err)
 	}
 	syntax.Walk(file, func(n syntax.Node) bool {
 		call, ok := n.(*syntax.CallExpr)
@@ -56,7 +56,7 @@ func literal(text string, parts []syntax.WordPart) string {
 	return b.String()
 }
 
-// unescape takes away the backslashes that a shell would.
+// unescape removes backslashes as a shell does.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
