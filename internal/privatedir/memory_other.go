@@ -2,5 +2,5 @@
 
 package privatedir
 
-// InMemory returns false: only Linux tells.
+// InMemory returns false, as it is known only on Linux.
 func InMemory(string) bool { return false }

@@ -5,7 +5,6 @@ package encrypt
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -159,8 +158,8 @@ func (o *Options) Validate() error {
 // Run implements cli.Options.
 func (o *Options) Run(ctx context.Context) error {
 	if len(o.from.literals) > 0 && cli.IsTerminal(o.ErrOut) {
-		fmt.Fprintln(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file "+
-			"ENTRY=- reads them from standard input")
+		display.Fprintf(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file "+
+			"ENTRY=- reads them from standard input\n")
 	}
 	spec := secretmanager.Spec{
 		Name: o.name, Entries: o.entries,
