@@ -41,7 +41,7 @@ func client(t *testing.T, v *testenv.Vault, token string) *api.Client {
 	return c
 }
 
-// setup is one of its own in the shared Vault, for the jwt mount.
+// setup returns a unique setup of the shared Vault, for the jwt mount.
 func setup(t *testing.T) (*testenv.Vault, *api.Client, Setup) {
 	t.Helper()
 	v := testenv.SharedVault(t)
@@ -75,8 +75,8 @@ func apply(t *testing.T, c *api.Client, s Setup) map[string]Outcome {
 	return outcomes
 }
 
-// only returns the outcomes that are not Unchanged.
-func only(outcomes map[string]Outcome) map[string]Outcome {
+// changed returns the outcomes that are not Unchanged.
+func changed(outcomes map[string]Outcome) map[string]Outcome {
 	for what, o := range outcomes {
 		if o == Unchanged {
 			delete(outcomes, what)
@@ -107,27 +107,27 @@ func TestApplyTwice(t *testing.T) {
 			if diff := cmp.Diff(want, apply(t, c, s)); diff != "" {
 				t.Errorf("the first time, -want +got:\n%s", diff)
 			}
-			if got := only(apply(t, c, s)); len(got) > 0 {
+			if got := changed(apply(t, c, s)); len(got) > 0 {
 				t.Errorf("the second time: %v", got)
 			}
 			s.Retire = true
 			want = map[string]Outcome{"policy secretmanager-retire-" + name: Created, roles + name + "-rotator": Changed}
-			if diff := cmp.Diff(want, only(apply(t, c, s))); diff != "" {
+			if diff := cmp.Diff(want, changed(apply(t, c, s))); diff != "" {
 				t.Errorf("with retire, -want +got:\n%s", diff)
 			}
-			if got := only(apply(t, c, s)); len(got) > 0 {
-				t.Errorf("and again: %v", got)
+			if got := changed(apply(t, c, s)); len(got) > 0 {
+				t.Errorf("the second time: %v", got)
 			}
 			s.Retire = false
-			if got := only(apply(t, c, s)); len(got) > 0 {
-				t.Errorf("without retire nothing is taken away: %v", got)
+			if got := changed(apply(t, c, s)); len(got) > 0 {
+				t.Errorf("without retire: %v", got)
 			}
 		})
 	}
 }
 
-// What was there before stays: settings of the key, policies of the role,
-// including those that an admin gave it.
+// TestApplyAdds checks that existing settings of the key and policies of the role stay,
+// including those of an administrator.
 func TestApplyAdds(t *testing.T) {
 	v, c, s := setup(t)
 	ctx := t.Context()
@@ -155,7 +155,7 @@ func TestApplyAdds(t *testing.T) {
 		"role auth/jwt/role/" + s.App.RoleName(): Changed, "role auth/jwt/role/" + s.Author.RoleName(): Changed,
 		"role " + role: Changed,
 	}
-	if diff := cmp.Diff(want, only(apply(t, c, second))); diff != "" {
+	if diff := cmp.Diff(want, changed(apply(t, c, second))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	data, err := v.Read(ctx, role)
@@ -169,18 +169,18 @@ func TestApplyAdds(t *testing.T) {
 	if fmt.Sprint(data["token_ttl"]) != "420" ||
 		data["bound_subject"] != testenv.Subject(s.Rotator.Account.Namespace, "rotator") ||
 		data["token_type"] != "batch" || data["bound_claims_type"] != "glob" {
-		t.Errorf("the role lost something: %v", data)
+		t.Errorf("role: %v", data)
 	}
-	if got := only(apply(t, c, s)); len(got) > 0 {
+	if got := changed(apply(t, c, s)); len(got) > 0 {
 		t.Errorf("the first key again: %v", got)
 	}
-	if key, err := v.Read(ctx, s.Key.String()); err != nil || key["deletion_allowed"] != true {
+	if key, err := v.Read(ctx, s.Key.String()); err != nil || !isTrue(key["deletion_allowed"]) {
 		t.Errorf("the key was changed: %v, %v", key, err)
 	}
 }
 
-// A policy of ours that somebody edited is put right.
-func TestApplyMendsPolicy(t *testing.T) {
+// TestApplyFixesPolicy checks that an edited policy is restored.
+func TestApplyFixesPolicy(t *testing.T) {
 	v, c, s := setup(t)
 	apply(t, c, s)
 	p := s.appPolicy()
@@ -188,11 +188,11 @@ func TestApplyMendsPolicy(t *testing.T) {
 		map[string]any{"policy": strings.Replace(p.HCL(), "decrypt", "encrypt", 1)}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]Outcome{"policy " + p.Name: Changed}, only(apply(t, c, s))); diff != "" {
+	if diff := cmp.Diff(map[string]Outcome{"policy " + p.Name: Changed}, changed(apply(t, c, s))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if got := only(apply(t, c, s)); len(got) > 0 {
-		t.Errorf("and again: %v", got)
+	if got := changed(apply(t, c, s)); len(got) > 0 {
+		t.Errorf("the second time: %v", got)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestCompareRefuses(t *testing.T) {
 		}, []string{"is bound to others", "bound_service_account_namespace_selector is"}},
 		{"policy of others", func(s *Setup, write func(string, map[string]any)) {
 			write("sys/policies/acl/"+s.appPolicy().Name, map[string]any{"policy": `path "other" { capabilities = ["read"] }`})
-		}, []string{"is somebody else's"}},
+		}, []string{"has another owner"}},
 		{"other engine", func(s *Setup, _ func(string, map[string]any)) { s.Key.Mount = "cubbyhole" },
 			[]string{`cubbyhole is a secrets engine of type "cubbyhole", not transit`}},
 		{"key that does not encrypt", func(s *Setup, write func(string, map[string]any)) {
@@ -234,7 +234,7 @@ func TestCompareRefuses(t *testing.T) {
 		{"several at once", func(s *Setup, write func(string, map[string]any)) {
 			write(s.Key.String(), map[string]any{"type": "ed25519"})
 			write("sys/policies/acl/"+s.appPolicy().Name, map[string]any{"policy": `path "other" { capabilities = ["read"] }`})
-		}, []string{"does not encrypt", "somebody else's"}},
+		}, []string{"does not encrypt", "has another owner"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v, c, s := setup(t)
@@ -305,7 +305,7 @@ func TestKeyThatIsNotDerived(t *testing.T) {
 	}
 }
 
-// login returns a Vault token of a role, got as a pod gets it.
+// login logs in as a pod does.
 func login(ctx context.Context, t *testing.T, v *testenv.Vault, g *Grant) *testenv.VaultAuth {
 	t.Helper()
 	auth, err := v.Login(ctx, "jwt", g.RoleName(), issuer().Token(g.Account.Namespace, g.Account.Name, "vault", time.Hour))

@@ -12,21 +12,21 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// auditHeadersPath is where Vault keeps the names of the request headers that it
-// writes to its audit devices. It is in the root namespace alone, and needs sudo.
+// auditHeadersPath has the names of the request headers that Vault writes to its audit
+// devices. It exists only in the root namespace and requires sudo.
 const auditHeadersPath = "sys/config/auditing/request-headers"
 
 // CompareAuditHeaders reads which request headers Vault writes to its audit devices, and
-// returns what registering those of [transit.AuditHeaders] changes. The client's
-// namespace must be the root namespace. An error for want of rights wraps [ErrDenied].
+// returns the changes that register those of [transit.AuditHeaders]. The client must use
+// the root namespace. The error wraps [ErrDenied] if the token lacks the rights.
 func CompareAuditHeaders(ctx context.Context, v *api.Client) ([]Change, error) {
-	answer, err := v.Logical().ReadWithContext(ctx, auditHeadersPath)
+	response, err := v.Logical().ReadWithContext(ctx, auditHeadersPath)
 	if err != nil {
 		return nil, explain("reading "+auditHeadersPath, err)
 	}
 	registered := map[string]any{} // by name in lower case
-	if answer != nil {
-		headers, _ := answer.Data["headers"].(map[string]any)
+	if response != nil {
+		headers, _ := response.Data["headers"].(map[string]any)
 		for name, settings := range headers {
 			registered[strings.ToLower(name)] = settings
 		}
@@ -38,7 +38,7 @@ func CompareAuditHeaders(ctx context.Context, v *api.Client) ([]Change, error) {
 		switch {
 		case !found:
 			change.Outcome = Created
-		case settings["hmac"] != false:
+		case !isFalse(settings["hmac"]):
 			change.Outcome, change.Note = Changed, "it was written as a hash"
 		}
 		if change.Outcome != Unchanged {
@@ -51,10 +51,16 @@ func CompareAuditHeaders(ctx context.Context, v *api.Client) ([]Change, error) {
 	return changes, nil
 }
 
+// isFalse reports whether a field of a response is false; a missing one is not.
+func isFalse(v any) bool {
+	b, ok := v.(bool)
+	return ok && !b
+}
+
 // WriteAuditHeaderCommands writes the vault commands that register the headers.
 func WriteAuditHeaderCommands(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, `# Vault writes these request headers to its audit devices. Run it in the root
+	fmt.Fprintf(out, `# Vault writes these request headers to its audit devices. Run this in the root
 # namespace, with a token that has sudo on %s/*.
 `, auditHeadersPath)
 	for _, name := range transit.AuditHeaders() {
@@ -67,7 +73,7 @@ func WriteAuditHeaderCommands(w io.Writer) error {
 func WriteAuditHeaderTerraform(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	out.WriteString(`# Vault writes these request headers to its audit devices. The provider
-# hashicorp/vault needs the root namespace and sudo for it.
+# hashicorp/vault needs the root namespace and sudo.
 
 resource "vault_audit_request_header" "secretmanager" {
   for_each = toset([

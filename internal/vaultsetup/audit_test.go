@@ -19,9 +19,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// The headers are registered once, with their values readable, and those of others stay.
+// TestAuditHeaders checks that the headers are registered once, with readable values, and
+// that other headers stay.
 func TestAuditHeaders(t *testing.T) {
-	v := testenv.NewVault(t) // of its own: the headers are the whole server's
+	v := testenv.NewVault(t) // not shared: the headers are those of the server
 	c := client(t, v, v.RootToken)
 	registered := func() map[string]any {
 		t.Helper()
@@ -66,13 +67,13 @@ func TestAuditHeaders(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(map[string]any{"hmac": true}, headers["x-other"]); diff != "" {
-		t.Errorf("the header of others, -want +got:\n%s", diff)
+		t.Errorf("another header, -want +got:\n%s", diff)
 	}
-	if got := only(applyAll()); len(got) > 0 {
+	if got := changed(applyAll()); len(got) > 0 {
 		t.Errorf("the second time: %v", got)
 	}
 
-	// A token that may administer policies and roles still needs sudo here.
+	// A token that may administer policies and roles needs sudo too.
 	for name, policy := range map[string]string{
 		"no rights": `path "sys/mounts" { capabilities = ["read"] }`,
 		"no sudo":   `path "sys/*" { capabilities = ["create", "read", "update", "delete", "list"] }`,

@@ -9,17 +9,17 @@ import (
 	"strings"
 )
 
-// WriteCommands writes a shell script of vault commands, with the policies in
-// it, that does what [Compare] and [Change.Apply] do: it first checks that what
-// exists belongs to this setup, and stops before the first change if it does not. The
-// setup must have passed [Setup.Check].
+// WriteCommands writes a shell script of vault commands and policies that does the same as
+// [Compare] and [Change.Apply]: it first checks that existing objects belong to the setup,
+// and stops before the first change if one does not. The setup must have passed
+// [Setup.Check].
 func (s Setup) WriteCommands(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, `#!/bin/sh
 # What SecretManager needs in Vault for %s.
-# Read it, and run it with the vault command; or let "secretmanager vault-setup
-# --apply" do the same. A policy or a role of that name that belongs to somebody
-# else stops it before anything is changed.
+# Read it, and run it with the vault command, or run "secretmanager vault-setup
+# --apply", which does the same. It stops before the first change if a policy or a
+# role of that name has another owner.
 set -euf
 export VAULT_FORMAT=table
 `, s.Key)
@@ -36,7 +36,7 @@ exists %s || vault write %[1]s type=aes256-gcm96 derived=true
 `, shellWord(s.Key.String()))
 	for _, r := range roles {
 		path := shellWord(s.rolePath(r))
-		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.who())
+		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.subject())
 		fmt.Fprintf(out, "if exists %s; then\n", path)
 		fmt.Fprintf(out, "    policies %s %s\n", path, shellWords(r.Policies))
 		fmt.Fprintf(out, "    vault write %s", path)
@@ -57,7 +57,7 @@ exists %s || vault write %[1]s type=aes256-gcm96 derived=true
 	return out.Flush()
 }
 
-// shellFunctions are what the commands of a script use.
+// shellFunctions are the functions of the script.
 const shellFunctions = `
 unchanged='nothing was changed: '
 stop() {
@@ -65,11 +65,11 @@ stop() {
     exit 1
 }
 
-# exists PATH: whether there is something. Any other error stops the script.
+# exists PATH: succeeds if the path exists. Other errors stop the script.
 exists() {
-    if answer=$(vault read "$1" 2>&1); then return 0; fi
-    case $answer in *"No value found at $1"*) return 1 ;; esac
-    stop "reading $1: $answer"
+    if output=$(vault read "$1" 2>&1); then return 0; fi
+    case $output in *"No value found at $1"*) return 1 ;; esac
+    stop "reading $1: $output"
 }
 
 # has PATH FIELD VALUE: stops unless the field's first line is the value.
@@ -94,7 +94,7 @@ policies() {
 func (s Setup) writeChecks(out *bufio.Writer) {
 	mount, key := shellWord(s.Key.Mount), shellWord(s.Key.String())
 	fmt.Fprintf(out, `
-# What exists must be part of this setup.
+# Existing objects must be part of this setup.
 engine=$(vault secrets list)
 engine=$(printf '%%s\n' "$engine" | awk '$1 == "%s/" { print $2 }')
 case $engine in
@@ -115,7 +115,8 @@ if [ -n "$engine" ]; then
     *) stop "listing %[1]s/keys: $keys" ;;
     esac
     for key in $(printf '%%s\n' "$keys" | tail -n +3); do
-        exists "sys/policies/acl/%s$key" || stop "%[1]s/keys/$key was not made for a namespace, and the pods of namespace $key would decrypt with it"
+        exists "sys/policies/acl/%s$key" ||
+            stop "%[1]s/keys/$key was not made for a namespace, and the pods of namespace $key would decrypt with it"
     done
 fi
 `, mount, marker)
@@ -134,12 +135,12 @@ fi
 	}
 }
 
-// printed is the value as vault read prints it.
+// printed returns the value as "vault read" prints it.
 func (f field) printed() string { return fmt.Sprint(f.value) }
 
-// needsJSON reports whether the vault command would not take the value as an
-// argument for what it is: it divides lists at commas, reads "@FILE" and "-" from a
-// file or standard input, and has no form for values by name.
+// needsJSON reports whether the vault command would misinterpret the value as an argument:
+// it splits lists at commas, reads "@FILE" and "-" from a file or standard input, and has
+// no syntax for maps.
 func (f field) needsJSON() bool {
 	special := func(s string) bool {
 		return strings.HasPrefix(s, "@") || strings.HasPrefix(s, `\`) || s == "-"
@@ -164,7 +165,7 @@ func (r Role) json() string {
 		}
 		value, err := json.Marshal(f.value)
 		if err != nil {
-			panic(err) // texts and truth values can always be written
+			panic(err) // these types can always be encoded
 		}
 		fmt.Fprintf(&b, "  %q: %s", f.name, value)
 	}
@@ -172,7 +173,7 @@ func (r Role) json() string {
 	return b.String()
 }
 
-// text is the value as an argument of the vault command.
+// text returns the value as an argument of the vault command.
 func (f field) text() string {
 	switch v := f.value.(type) {
 	case []string:
@@ -182,7 +183,7 @@ func (f field) text() string {
 	}
 }
 
-// shellWords joins words, each quoted where it has to be.
+// shellWords joins words, quoted as by shellWord.
 func shellWords(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -191,7 +192,7 @@ func shellWords(words []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// shellWord quotes a word for a shell where it has to be.
+// shellWord quotes a word for a shell if needed.
 func shellWord(s string) string {
 	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@-") == "" {
 		return s

@@ -8,29 +8,31 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/api"
+
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Outcome says how something in Vault compares to the setup.
+// Outcome is the result of comparing an object in Vault with the setup.
 type Outcome string
 
+// All outcomes.
 const (
-	Created   Outcome = "created"   // was not there
-	Changed   Outcome = "changed"   // was there and differed
-	Unchanged Outcome = "unchanged" // is as it should be
+	Created   Outcome = "created"   // did not exist
+	Changed   Outcome = "changed"   // differed
+	Unchanged Outcome = "unchanged" // did not differ
 )
 
-// Change is one thing of a setup.
+// Change is the change of one object of a setup.
 type Change struct {
 	Outcome Outcome
 	Kind    string // secrets engine, transit key, policy or role
 	Name    string // path or name
-	Note    string // what about it differs, or what to know; may be empty
+	Note    string // the difference, or a warning; may be empty
 
-	apply func(context.Context) error // nil when there is nothing to do
+	apply func(context.Context) error // nil for no change
 }
 
-// Apply makes the change.
+// Apply makes the change. It does nothing for [Unchanged].
 func (c Change) Apply(ctx context.Context) error {
 	if c.apply == nil {
 		return nil
@@ -38,27 +40,26 @@ func (c Change) Apply(ctx context.Context) error {
 	return c.apply(ctx)
 }
 
-// ErrNoAuthMount is wrapped by Compare's error when the auth mount is not there.
-// Only an operator can make it: it has to be told how to check tokens.
+// ErrNoAuthMount means that the auth mount does not exist. An operator has to create it,
+// since it must be configured to verify tokens.
 var ErrNoAuthMount = errors.New("there is no such auth mount")
 
-// AuthType asks Vault of which kind an auth mount is. A missing one wraps
-// [ErrNoAuthMount].
+// AuthType returns the type of an auth mount. The error wraps [ErrNoAuthMount] if it does
+// not exist.
 func AuthType(ctx context.Context, v *api.Client, mount string) (string, error) {
 	m, err := authMount(ctx, v, mount)
 	if err != nil {
 		return "", err
 	}
 	if m.Type != AuthKubernetes && m.Type != AuthJWT {
-		return "",
-			fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: name one of type %s or %s",
-				mount, m.Type, AuthKubernetes, AuthJWT)
+		return "", fmt.Errorf("auth/%s is of type %q, which does not log service accounts in: use one of type %s or %s",
+			mount, m.Type, AuthKubernetes, AuthJWT)
 	}
 	return m.Type, nil
 }
 
-// Accessor asks Vault for the name by which policies refer to an auth mount. A
-// missing one wraps [ErrNoAuthMount].
+// Accessor returns the accessor of an auth mount, by which policies refer to it. The error
+// wraps [ErrNoAuthMount] if it does not exist.
 func Accessor(ctx context.Context, v *api.Client, mount string) (string, error) {
 	m, err := authMount(ctx, v, mount)
 	if err != nil {
@@ -79,14 +80,14 @@ func authMount(ctx context.Context, v *api.Client, mount string) (*api.AuthMount
 	return m, nil
 }
 
-// Compare reads what there is and returns what the setup makes of it, in the
-// order in which it has to be done. It changes nothing. The error joins all
-// that stands in the way; then nothing should be applied.
+// Compare returns the changes that the setup makes to a Vault, in the order in which to
+// apply them. It changes nothing itself. The error joins all conflicts; then no change
+// should be applied.
 //
-// What exists is only ever added to: a key is left as it is, and a role that
-// exists keeps its policies and gets the missing ones, provided that it is
-// bound to the very same service account. Vault has no compare-and-swap for
-// roles: of two who add to one role at the same moment, one may lose.
+// The changes only add to existing objects: a key stays as it is, and a role keeps its
+// policies and gets the missing ones, if it is bound to the same service account. Vault
+// has no compare-and-swap for roles: if two processes add to a role at the same time, one
+// addition may be lost.
 func Compare(ctx context.Context, v *api.Client, s Setup) ([]Change, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func Compare(ctx context.Context, v *api.Client, s Setup) ([]Change, error) {
 	if s.PerNamespace && mounted {
 		c.namespaceKeys(ctx)
 	}
-	// Before the key: the policies tell for which namespace it is.
+	// Before the key: a policy marks it as that of its namespace.
 	for _, p := range s.Policies() {
 		c.policy(ctx, p)
 	}
@@ -121,8 +122,7 @@ type comparison struct {
 
 func (c *comparison) fail(err error) { c.errs = append(c.errs, err) }
 
-// engine compares the secrets engine, and returns whether it is mounted, if that
-// could be found out.
+// engine compares the secrets engine, and returns whether it is mounted, if that is known.
 func (c *comparison) engine(ctx context.Context) (mounted, known bool) {
 	mount := c.setup.Key.Mount
 	mounts, err := c.v.Sys().ListMountsWithContext(ctx)
@@ -130,10 +130,10 @@ func (c *comparison) engine(ctx context.Context) (mounted, known bool) {
 		c.fail(explain("listing the secrets engines", err))
 		return false, false
 	}
-	there, found := mounts[mount+"/"]
-	if found && there.Type != "transit" {
-		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: name another path with --transit-mount",
-			mount, there.Type))
+	existing, found := mounts[mount+"/"]
+	if found && existing.Type != "transit" {
+		c.fail(fmt.Errorf("%s is a secrets engine of type %q, not transit: use another path with --transit-mount",
+			mount, existing.Type))
 		return false, false
 	}
 	engine := Change{Outcome: Unchanged, Kind: "secrets engine", Name: mount}
@@ -148,8 +148,8 @@ func (c *comparison) engine(ctx context.Context) (mounted, known bool) {
 	return found, true
 }
 
-// namespaceKeys refuses a mount with a key that was not made for the namespace of its
-// name: the pods of a namespace of that name would decrypt with it.
+// namespaceKeys rejects a mount with a key that is not that of the namespace of its name:
+// the pods of such a namespace would decrypt with it.
 func (c *comparison) namespaceKeys(ctx context.Context) {
 	mount := c.setup.Key.Mount
 	list, err := c.v.Logical().ListWithContext(ctx, mount+"/keys")
@@ -173,77 +173,81 @@ func (c *comparison) namespaceKeys(ctx context.Context) {
 		}
 	}
 	if len(others) > 0 {
-		c.fail(
-			fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name would "+
-				"decrypt with that key. Use another mount with --transit-mount. If a key is a namespace's, restore its policy %s, "+
-				"which vault-setup prints", mount, shorten(others),
-				namespaceMarker(ciphertext.Key{Mount: mount, Name: others[0]}).Name))
+		c.fail(fmt.Errorf("%s holds keys that were not made for a namespace (%s): the pods of a namespace with such a name "+
+			"would decrypt with that key. Use another mount with --transit-mount. If a key is that of a namespace, restore "+
+			"its policy %s, which vault-setup prints", mount, shorten(others),
+			namespaceMarker(ciphertext.Key{Mount: mount, Name: others[0]}).Name))
 	}
 }
 
 func (c *comparison) key(ctx context.Context, mounted bool) {
 	path := c.setup.Key.String()
-	var there *api.Secret
+	var existing *api.Secret
 	if mounted {
 		var err error
-		if there, err = c.v.Logical().ReadWithContext(ctx, path); err != nil {
+		if existing, err = c.v.Logical().ReadWithContext(ctx, path); err != nil {
 			c.fail(explain("reading "+path, err))
 			return
 		}
 	}
 	key := Change{Outcome: Unchanged, Kind: "transit key", Name: path}
 	switch {
-	case there == nil:
+	case existing == nil:
 		key.Outcome = Created
 		key.apply = func(ctx context.Context) error {
 			return write(ctx, c.v, "creating", path, []field{{"type", "aes256-gcm96"}, {"derived", true}})
 		}
-	case there.Data["supports_encryption"] != true:
-		c.fail(fmt.Errorf("%s is a key of type %v, which does not encrypt: name another key", path, there.Data["type"]))
-	case there.Data["derived"] != true:
-		key.Note = "it is not derived, so nothing binds its ciphertext to a place: only scope none works with it. " +
-			"That cannot be changed on a key; for new Secrets use a key of another name"
+	case !isTrue(existing.Data["supports_encryption"]):
+		c.fail(fmt.Errorf("%s is a key of type %v, which does not encrypt: use another key", path, existing.Data["type"]))
+	case !isTrue(existing.Data["derived"]):
+		key.Note = "it is not derived, so its ciphertext is not bound to a location: only scope none works with it. " +
+			"A key cannot be changed into a derived one; for new Secrets use another key"
 	}
 	c.changes = append(c.changes, key)
 }
 
+// isTrue reports whether a field of a response is true.
+func isTrue(v any) bool {
+	b, ok := v.(bool)
+	return ok && b
+}
+
 func (c *comparison) policy(ctx context.Context, p Policy) {
-	// GetPolicy of the API client would answer an empty text for no policy.
+	// GetPolicy of the API client returns an empty text for a missing policy.
 	path := "sys/policies/acl/" + p.Name
-	there, err := c.v.Logical().ReadWithContext(ctx, path)
+	existing, err := c.v.Logical().ReadWithContext(ctx, path)
 	if err != nil {
 		c.fail(explain("reading policy "+p.Name, err))
 		return
 	}
-	want := p.HCL()
+	desired := p.HCL()
 	policy := Change{Outcome: Unchanged, Kind: "policy", Name: p.Name}
-	if there == nil {
+	if existing == nil {
 		policy.Outcome = Created
-	} else if have, _ := there.Data["policy"].(string); have != want {
-		if !p.titles(have) {
-			c.fail(
-				fmt.Errorf("policy %s exists and does not begin with %q, so it is somebody else's: rename it, or use "+
-					"another key", p.Name, p.titleLine()))
+	} else if current, _ := existing.Data["policy"].(string); current != desired {
+		if !p.titles(current) {
+			c.fail(fmt.Errorf("policy %s exists and does not begin with %q, so it has another owner: rename it, or use "+
+				"another key", p.Name, p.titleLine()))
 			return
 		}
 		policy.Outcome = Changed
 	}
 	if policy.Outcome != Unchanged {
 		policy.apply = func(ctx context.Context) error {
-			return write(ctx, c.v, "writing policy", path, []field{{"policy", want}})
+			return write(ctx, c.v, "writing policy", path, []field{{"policy", desired}})
 		}
 	}
 	c.changes = append(c.changes, policy)
 }
 
-// titles reports whether the text of a policy begins with the policy's title.
+// titles reports whether the text of a policy begins with the title of p.
 func (p Policy) titles(text any) bool {
 	s, _ := text.(string)
 	first, _, _ := strings.Cut(s, "\n")
 	return first == p.titleLine()
 }
 
-// shorten joins names, and counts those that would make it too long.
+// shorten joins the first ten names and counts the others.
 func shorten(names []string) string {
 	const most = 10
 	if len(names) <= most {
@@ -254,32 +258,31 @@ func shorten(names []string) string {
 
 func (c *comparison) role(ctx context.Context, r Role) {
 	path := c.setup.rolePath(r)
-	there, err := c.v.Logical().ReadWithContext(ctx, path)
+	existing, err := c.v.Logical().ReadWithContext(ctx, path)
 	if err != nil {
 		c.fail(explain("reading "+path, err))
 		return
 	}
 	role := Change{Outcome: Unchanged, Kind: "role", Name: path}
-	if there == nil {
+	if existing == nil {
 		role.Outcome = Created
 		role.apply = func(ctx context.Context) error { return write(ctx, c.v, "creating", path, r.fields()) }
 		c.changes = append(c.changes, role)
 		return
 	}
-	// A policy added to this role is a right given to all it is bound to.
+	// All service accounts of the role get the rights of an added policy.
 	var differs []string
 	for _, f := range r.binding() {
-		if !slices.Equal(texts(there.Data[f.name]), texts(f.value)) {
-			differs = append(differs, fmt.Sprintf("%s is %q and not %q", f.name, texts(there.Data[f.name]), texts(f.value)))
+		if current := texts(existing.Data[f.name]); !slices.Equal(current, texts(f.value)) {
+			differs = append(differs, fmt.Sprintf("%s is %q and not %q", f.name, current, texts(f.value)))
 		}
 	}
 	if len(differs) > 0 {
-		c.fail(
-			fmt.Errorf("%s exists and is bound to others (%s): choose another role name for the %s, or change the "+
-				"role by hand", path, strings.Join(differs, "; "), r.Who))
+		c.fail(fmt.Errorf("%s exists and is bound to others (%s): choose another role name for the %s, or change the role "+
+			"by hand", path, strings.Join(differs, "; "), r.Who))
 		return
 	}
-	policies := texts(there.Data["token_policies"])
+	policies := texts(existing.Data["token_policies"])
 	var added []string
 	for _, p := range r.Policies {
 		if !slices.Contains(policies, p) {
@@ -290,7 +293,7 @@ func (c *comparison) role(ctx context.Context, r Role) {
 		role.Outcome, role.Note = Changed, "added policy "+strings.Join(added, ", ")
 		role.apply = func(ctx context.Context) error {
 			return write(ctx, c.v, "adding policies to", path,
-				append(r.kept(there.Data), field{"token_policies", append(policies, added...)}))
+				append(r.preserved(existing.Data), field{"token_policies", append(policies, added...)}))
 		}
 	}
 	c.changes = append(c.changes, role)

@@ -7,16 +7,15 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// The roles of an auth mount and the policies of a Vault are shared by all
-// namespaces and keys. Two that differ must never get one name, or what is done
-// for one of them gives rights to the other. That is what the names in this file
-// ensure; TestNamesAreDistinct tests it.
+// All namespaces and keys share the roles of an auth mount and the policies of a Vault.
+// Different accounts or keys must never have the same name, or a change for one of them
+// would grant rights to the other. TestNamesAreDistinct tests this.
 
-// RoleName returns the name of the account's role: NAMESPACE-NAME, and
-// NAMESPACE_NAME where the namespace itself has a hyphen.
+// RoleName returns the name of the account's role: NAMESPACE-NAME, or NAMESPACE_NAME if
+// the namespace has a hyphen.
 //
-// Neither part can contain "_". So a name with "_" divides there, and any other
-// name divides at its first hyphen.
+// Neither part can contain "_". So a name with "_" splits there, and any other name at
+// its first hyphen.
 func (a Account) RoleName() string {
 	if strings.Contains(a.Namespace, "-") {
 		return a.Namespace + "_" + a.Name
@@ -24,13 +23,12 @@ func (a Account) RoleName() string {
 	return a.Namespace + "-" + a.Name
 }
 
-// NamespacesRoleName returns the name of the role that the service accounts of one
-// name share, in all namespaces. It is the role of no [Account]: what precedes
-// "_" in such a name has a hyphen.
+// NamespacesRoleName returns the name of the role that the service accounts of one name
+// share in all namespaces. It is never that of an [Account], which has a hyphen before
+// "_".
 func NamespacesRoleName(serviceAccount string) string { return "namespaces_" + serviceAccount }
 
-// namespacesMount begins the names of the transit mounts in which each namespace
-// has a key of its own.
+// namespacesMount begins the names of the transit mounts with one key per namespace.
 const namespacesMount = "transit-namespaces"
 
 // NamespacesMount returns the transit mount with one key for each namespace of the
@@ -43,18 +41,17 @@ func NamespacesMount(authMount string) string {
 }
 
 // IsNamespacesMount reports whether a transit mount is reserved for one key per
-// namespace, which it is if a part of its path begins with transit-namespaces. In
-// such a mount the name of a key alone decides which namespace decrypts with it,
-// so it must not hold keys that were named for another reason. A rule about
-// the name works for programs that cannot ask Vault.
+// namespace: a part of its path begins with transit-namespaces. The name of a key in such
+// a mount determines the namespace that decrypts with it, so the mount must not hold
+// other keys. The rule depends on the name, as programs without access to Vault use it.
 func IsNamespacesMount(mount string) bool {
 	return slices.ContainsFunc(strings.Split(mount, "/"), func(part string) bool {
 		return strings.HasPrefix(part, namespacesMount)
 	})
 }
 
-// ClassRoleName returns the role that a SecretProviderClass of the account names to
-// decrypt with the key, if the role has its default name.
+// ClassRoleName returns the default role for a SecretProviderClass of the account that
+// decrypts with the key.
 func ClassRoleName(account Account, key ciphertext.Key) string {
 	if IsNamespacesMount(key.Mount) && key.Name == account.Namespace {
 		return NamespacesRoleName(account.Name)
@@ -63,8 +60,8 @@ func ClassRoleName(account Account, key ciphertext.Key) string {
 }
 
 // policyName returns the name of a policy for a key: secretmanager-WHO-KEY, or
-// secretmanager-WHO-MOUNT/KEY for a key that is not in the default mount. A key
-// cannot contain a slash, and who is one word.
+// secretmanager-WHO-MOUNT/KEY for a key outside the default mount. A key cannot contain
+// a slash, and WHO is one word.
 func policyName(who string, key ciphertext.Key) string {
 	name := key.Name
 	if key.Mount != ciphertext.DefaultTransitMount {
@@ -73,9 +70,8 @@ func policyName(who string, key ciphertext.Key) string {
 	return "secretmanager-" + who + "-" + lower(name)
 }
 
-// lower returns a name in lower case, as Vault stores the names of policies, with
-// "~" before each letter that was in upper case. The name of a mount or a key
-// cannot contain "~".
+// lower returns a name in lower case, in which Vault stores the names of policies, with
+// "~" before each upper case letter. Names of mounts and keys cannot contain "~".
 func lower(name string) string {
 	var b strings.Builder
 	for _, r := range name {

@@ -22,13 +22,13 @@ func words(alphabet string, n int) []string {
 	return all
 }
 
-// Two accounts, or two keys, that differ never share a role or a policy: every pair of
-// short names is tried.
+// TestNamesAreDistinct checks all pairs of short names: different accounts never share a
+// role, and different keys never a policy.
 func TestNamesAreDistinct(t *testing.T) {
 	named := map[string]string{}
 	distinct := func(name, what string) {
 		t.Helper()
-		// Vault reads the names of policies, and of roles of kubernetes mounts, so.
+		// Vault compares names of policies, and of roles of kubernetes mounts, in lower case.
 		name = strings.ToLower(name)
 		if other, taken := named[name]; taken && other != what {
 			t.Errorf("%s and %s are both %s", other, what, name)
@@ -102,7 +102,7 @@ func TestNames(t *testing.T) {
 	s := example()
 	s.App.Role = "Demo-matrix"
 	if err := s.Check(); err == nil ||
-		!strings.Contains(err.Error(), `app role: "Demo-matrix" has letters in upper case`) {
+		!strings.Contains(err.Error(), `app role: "Demo-matrix" has upper case letters`) {
 		t.Errorf("a role in upper case: %v", err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// One policy and one role serve two namespaces: each app decrypts with the key of
-// its own namespace and not with the other's, at both kinds of auth mount.
+// TestPerNamespace uses one policy and one role for two namespaces: each app decrypts with
+// the key of its own namespace only, at both types of auth mounts.
 func TestPerNamespace(t *testing.T) {
 	for _, authType := range []string{AuthJWT, AuthKubernetes} {
 		t.Run(authType, func(t *testing.T) {
@@ -42,23 +42,23 @@ func TestPerNamespace(t *testing.T) {
 			}
 			base := s.Key.Name
 			role := base + "-apps"
-			of := func(namespace string) Setup {
+			setupOf := func(namespace string) Setup {
 				one := s
 				one.Key.Name, one.Author, one.Rotator = namespace, nil, nil
 				one.App = &Grant{Account: Account{namespace, "app"}, Role: role}
 				return one
 			}
-			a, b := of("a-"+base), of("b-"+base)
+			a, b := setupOf("a-"+base), setupOf("b-"+base)
 			apply(t, c, a)
 			want := map[string]Outcome{
 				"transit key " + b.Key.String():    Created,
 				"policy " + b.authorPolicy().Name:  Created,
 				"policy " + b.rotatorPolicy().Name: Created,
 			}
-			if diff := cmp.Diff(want, only(apply(t, c, b))); diff != "" {
+			if diff := cmp.Diff(want, changed(apply(t, c, b))); diff != "" {
 				t.Errorf("the second namespace, -want +got:\n%s", diff)
 			}
-			if got := only(apply(t, c, a)); len(got) > 0 {
+			if got := changed(apply(t, c, a)); len(got) > 0 {
 				t.Errorf("the first one again: %v", got)
 			}
 
@@ -110,14 +110,15 @@ func TestPerNamespaceChecks(t *testing.T) {
 		t.Errorf("a wildcard as accessor: %v", err)
 	}
 	s.Accessor, s.Key.Name = "auth_kubernetes_1", "other"
-	if err := s.Check(); err == nil || !strings.Contains(err.Error(), "it has the name of the app's namespace") {
+	if err := s.Check(); err == nil || !strings.Contains(err.Error(), "it must have the name of the app's namespace") {
 		t.Errorf("a key of another name: %v", err)
 	}
 }
 
-// Whoever may create a namespace chooses its name, so its pods must not decrypt
-// with a key of that name which another team made for itself.
-func TestPerNamespaceOfAnotherTeamsKey(t *testing.T) {
+// TestPerNamespaceKeyOfAnotherTeam checks that the pods of a namespace cannot decrypt with
+// a key of the same name that another team made. Its creator chooses the name of a
+// namespace.
+func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 	v, c, s := setup(t)
 	var err error
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
@@ -173,8 +174,8 @@ func TestPerNamespaceOfAnotherTeamsKey(t *testing.T) {
 	mustNotDecrypt()
 }
 
-// A mount with a key that was not made for a namespace is not used for one key per
-// namespace: neither at first nor, when somebody made such a key later, any longer.
+// TestPerNamespaceOtherKeys checks that a mount with another key is not used for one key
+// per namespace, also if the key was created later.
 func TestPerNamespaceOtherKeys(t *testing.T) {
 	v, c, s := setup(t)
 	var err error
@@ -202,7 +203,7 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 	if _, err := Compare(t.Context(), c, s); err != nil {
 		t.Fatalf("a mount without keys: %v", err)
 	}
-	// Also a key of the very namespace: somebody else made it, for another purpose.
+	// Including a key of this namespace that was made for another purpose.
 	for _, name := range []string{s.Key.Name, "payments", "Payments"} {
 		key := s.Key.Mount + "/keys/" + name
 		write(key, map[string]any{"derived": true})
@@ -213,13 +214,13 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 		}
 	}
 	apply(t, c, s)
-	if got := only(apply(t, c, s)); len(got) > 0 {
+	if got := changed(apply(t, c, s)); len(got) > 0 {
 		t.Errorf("the second time: %v", got)
 	}
 	write(s.Key.Mount+"/keys/payments", map[string]any{"derived": true})
 	refused(c, "(payments)")
 
-	// Who cannot list the keys cannot know.
+	// A token that cannot list the keys cannot check them.
 	write("sys/policies/acl/"+s.Key.Name, map[string]any{"policy": `path "sys/*" { capabilities = ["read", "sudo"] }
 		path "auth/*" { capabilities = ["read"] }
 		path "` + s.Key.Mount + `/keys/+" { capabilities = ["read"] }`})
@@ -231,13 +232,13 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 	refused(client(t, v, token.Auth.ClientToken), "holds only keys of namespaces, which needs list on "+s.Key.Mount+
 		"/keys: HTTP 403")
 
-	// Nor is a key of one team made where every namespace has one.
+	// The mount is not used for the key of one team.
 	s.PerNamespace = false
 	refused(c, "is reserved for one key per namespace")
 }
 
-// A namespace of another cluster is somebody else's, whatever its name: what logs in at
-// another auth mount gets no key of this mount.
+// TestPerNamespaceOfTwoClusters checks that another auth mount cannot use the same transit
+// mount: a namespace of the same name in another cluster has another owner.
 func TestPerNamespaceOfTwoClusters(t *testing.T) {
 	_, c, s := setup(t)
 	var err error
@@ -251,12 +252,13 @@ func TestPerNamespaceOfTwoClusters(t *testing.T) {
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "is somebody else's") {
+	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "has another owner") {
 		t.Errorf("two auth mounts share the keys of one mount: %v", err)
 	}
 }
 
-// A role at which two namespaces are one entity lets each decrypt with the other's key.
+// TestPerNamespaceUserClaim checks that a role is rejected that maps two namespaces to one
+// entity: each could decrypt with the key of the other.
 func TestPerNamespaceUserClaim(t *testing.T) {
 	v, c, s := setup(t)
 	var err error

@@ -2,12 +2,12 @@ package vaultsetup
 
 import "testing"
 
-// TestOpenBao does with an OpenBao what the other tests do with a Vault.
+// TestOpenBao runs the other tests with OpenBao.
 func TestOpenBao(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"ApplyTwice":           TestApplyTwice,
 		"ApplyAdds":            TestApplyAdds,
-		"ApplyMendsPolicy":     TestApplyMendsPolicy,
+		"ApplyFixesPolicy":     TestApplyFixesPolicy,
 		"CompareRefuses":       TestCompareRefuses,
 		"KeyThatIsNotDerived":  TestKeyThatIsNotDerived,
 		"PerNamespace":         TestPerNamespace,
@@ -15,7 +15,7 @@ func TestOpenBao(t *testing.T) {
 		"Login":                TestLogin,
 		"LoginWithKubernetes":  TestLoginKubernetes,
 		"PerNamespaceRefusals": TestPerNamespaceChecks,
-		"PerNamespaceOther":    TestPerNamespaceOfAnotherTeamsKey,
+		"PerNamespaceOther":    TestPerNamespaceKeyOfAnotherTeam,
 		"PerNamespaceKeys":     TestPerNamespaceOtherKeys,
 		"AuditHeaders":         TestAuditHeaders,
 	} {

@@ -10,20 +10,20 @@ import (
 // Policy is a Vault ACL policy.
 type Policy struct {
 	Name  string
-	Title string   // its first line, a comment: whose policy it is and for which key
+	Title string   // first line, a comment with the key and its users
 	About []string // more comment lines
 	Rules []Rule
 }
 
-// Rule allows something on one path.
+// Rule grants capabilities on a path.
 type Rule struct {
 	Path         string
 	Capabilities []string
-	Parameters   []string // the only parameters a request may have; nil: any
+	Parameters   []string // allowed parameters; nil: all
 }
 
-// titleLine is the first line of the policy. It tells a policy of ours, for the very
-// same key, from any other policy of that name.
+// titleLine returns the first line of the policy. It distinguishes the policy from others
+// of the same name.
 func (p Policy) titleLine() string { return "# " + p.Title }
 
 // HCL returns the policy as Vault stores it.
@@ -55,8 +55,8 @@ func quoted(words []string) string {
 	return strings.Join(out, ", ")
 }
 
-// Policies returns the policies of the key: of its readers, of its authors, of
-// the rotator, and, if it is to retire or to trim old versions, those for that.
+// Policies returns the policies of the key: for readers, authors and the rotator, and
+// those for retiring and trimming if the rotator does so.
 func (s Setup) Policies() []Policy {
 	policies := []Policy{s.appPolicy(), s.authorPolicy(), s.rotatorPolicy()}
 	if s.Retire {
@@ -92,21 +92,21 @@ func (s Setup) appPolicy() Policy {
 		Rule{Path: s.path("decrypt"), Capabilities: update})
 }
 
-// namespaceMetadata is what a login notes of the service account. A kubernetes
-// mount does it by itself, a jwt mount because the role says so.
+// namespaceMetadata is the metadata of a login with the namespace of the service account.
+// A kubernetes mount always sets it, a jwt mount if the role maps the claim.
 const namespaceMetadata = "service_account_namespace"
 
-// namespacedPolicy is the app's in all namespaces that log in at the auth mount: Vault
-// replaces the path's last part by the namespace of the service account. The policy
-// is named after the transit mount alone, so that two auth mounts cannot share one: a
-// namespace of the same name in another cluster belongs to somebody else.
+// namespacedPolicy returns the policy of the apps in all namespaces that log in at the
+// auth mount: Vault replaces the last part of the path by the namespace of the service
+// account. The policy has the name of the transit mount alone, so that two auth mounts
+// cannot share it: a namespace of the same name in another cluster has another owner.
 func (s Setup) namespacedPolicy() Policy {
 	about := []string{
 		"For pods that read the Secrets, in every namespace: decrypts with the key that has the",
 		"name of the pod's namespace, and nothing else. So " + s.Key.Mount + " must hold no other keys.",
 	}
 	if s.Accessor == AccessorPlaceholder {
-		about = append(about, "Put the accessor of auth/"+s.AuthMount+" in for "+AccessorPlaceholder+
+		about = append(about, "Replace "+AccessorPlaceholder+" by the accessor of auth/"+s.AuthMount+
 			": vault auth list shows it.")
 	}
 	return Policy{
@@ -121,17 +121,17 @@ func (s Setup) namespacedPolicy() Policy {
 	}
 }
 
-// namespaceMarker is the policy by which a key is known to have been made for the
-// namespace of its name: in a mount that is reserved for such keys, only a setup with
-// PerNamespace has it, and it is written before the key.
+// namespaceMarker returns the policy that marks a key as that of the namespace of its
+// name. In a mount that is reserved for such keys, only a setup with PerNamespace writes
+// this policy, before it creates the key.
 func namespaceMarker(key ciphertext.Key) Policy { return Setup{Key: key}.rotatorPolicy() }
 
 func (s Setup) authorPolicy() Policy {
 	return s.policy("author", []string{
-		"For people and pipelines that write the Secrets: encrypts, and cannot read back.",
-		"Reading the key tells whether it binds ciphertext to its place; rewrapping proves",
-		"that what was written opens there. \"create\" is left out on purpose: with it, a",
-		"mistyped key name would make a new key.",
+		"For people and pipelines that write the Secrets: encrypts, and cannot decrypt.",
+		"Reading the key shows whether it binds ciphertext to a location; rewrapping verifies",
+		"that what was written decrypts there. \"create\" is omitted on purpose: with it, a",
+		"mistyped key name would create a new key.",
 	},
 		Rule{Path: s.path("keys"), Capabilities: readOnly},
 		Rule{Path: s.path("encrypt"), Capabilities: update},
@@ -139,7 +139,7 @@ func (s Setup) authorPolicy() Policy {
 }
 
 func (s Setup) rotatorPolicy() Policy {
-	return s.policy("rotator", []string{"For the rotator: renews key and ciphertext, and never sees plaintext."},
+	return s.policy("rotator", []string{"For the rotator: rotates the key and rewraps ciphertext; never sees plaintext."},
 		Rule{Path: s.path("keys"), Capabilities: readOnly},
 		Rule{Path: s.path("keys") + "/rotate", Capabilities: update},
 		Rule{Path: s.path("rewrap"), Capabilities: update})
@@ -148,8 +148,8 @@ func (s Setup) rotatorPolicy() Policy {
 func (s Setup) retirePolicy() Policy {
 	return s.policy("retire", []string{
 		"For the rotator, with --retire: raises the oldest key version that still decrypts.",
-		"Limited to such settings, since the same path can make a key exportable or deletable.",
-		"The oldest version that encrypts has to rise with it where somebody set that.",
+		"Limited to these settings, since the same path can make a key exportable or deletable.",
+		"The oldest version that encrypts must be raised too if it is set.",
 	},
 		Rule{Path: s.path("keys") + "/config", Capabilities: update,
 			Parameters: []string{"min_decryption_version", "min_encryption_version"}})
@@ -157,8 +157,8 @@ func (s Setup) retirePolicy() Policy {
 
 func (s Setup) trimPolicy() Policy {
 	return s.policy("trim", []string{
-		"For the rotator, with --trim: deletes for good the key versions that were retired long ago.",
-		"Vault trims only below the oldest version that encrypts, so that one is set too.",
+		"For the rotator, with --trim: deletes key versions that were retired long ago.",
+		"Vault trims only below the oldest version that encrypts, so that is set too.",
 	},
 		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_encryption_version"}},
 		Rule{Path: s.path("keys") + "/trim", Capabilities: update})

@@ -15,8 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// What each identity may do, found out by doing it: whatever is not listed for
-// it has to be refused.
+// TestRights tries each operation as each identity: only the listed ones are allowed.
 func TestRights(t *testing.T) {
 	v, c, s := setup(t)
 	s.Retire, s.Trim = true, true
@@ -56,7 +55,7 @@ func TestRights(t *testing.T) {
 			map[string]any{"min_encryption_version": 1}},
 		{"trim", "PUT", "transit/keys/" + key + "/trim", map[string]any{"min_available_version": 1}},
 
-		{"encrypt with a key that is not there", "PUT", "transit/encrypt/" + key + "-mistyped",
+		{"encrypt with a missing key", "PUT", "transit/encrypt/" + key + "-mistyped",
 			map[string]any{"plaintext": "aHVudGVyMg=="}},
 		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", ciphertext},
 		{"allow to delete the key", "PUT", "transit/keys/" + key + "/config", map[string]any{"deletion_allowed": true}},
@@ -101,18 +100,18 @@ func TestRights(t *testing.T) {
 				case err == nil:
 					may = append(may, op.name)
 				case !errors.As(err, &refused) || refused.Status != http.StatusForbidden:
-					t.Errorf("%s is not refused for want of rights: %v", op.name, err)
+					t.Errorf("%s: want HTTP 403, got %v", op.name, err)
 				}
 			}
 			slices.Sort(may)
 			if diff := cmp.Diff(identity.may, may); diff != "" {
-				t.Errorf("it may, -want +got:\n%s", diff)
+				t.Errorf("allowed operations, -want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
-// Who is not bound to a role does not get in.
+// TestLogin checks that only the service account of a role can log in.
 func TestLogin(t *testing.T) {
 	v, c, s := setup(t)
 	apply(t, c, s)
@@ -130,7 +129,7 @@ func TestLogin(t *testing.T) {
 	login(t.Context(), t, v, s.App)
 }
 
-// The same at a kubernetes mount, with tokens that a real API server reviews.
+// TestLoginKubernetes does the same at a kubernetes mount, with a real API server.
 func TestLoginKubernetes(t *testing.T) {
 	v, c, s := setup(t)
 	server := testenv.SharedAPIServer(t)

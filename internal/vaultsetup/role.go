@@ -1,7 +1,7 @@
 package vaultsetup
 
-// tokenTTL is how long a Vault token lives. Whoever works longer logs in again;
-// short, because a batch token cannot be revoked.
+// tokenTTL is the lifetime of a Vault token. It is short because a batch token cannot be
+// revoked; a program that runs longer logs in again.
 const tokenTTL = "15m"
 
 // Role is a role of an auth mount, bound to one service account.
@@ -11,13 +11,13 @@ type Role struct {
 	Account  Account
 	Policies []string
 
-	anyNamespace bool // the service account of that name in each namespace
+	anyNamespace bool // bound to the service accounts of that name in all namespaces
 
 	authType string
 	audience string
 }
 
-// Roles returns the roles of the grants that are there.
+// Roles returns the roles of all grants that are set.
 func (s Setup) Roles() []Role {
 	var roles []Role
 	add := func(who string, g *Grant, policies ...Policy) {
@@ -44,17 +44,16 @@ func (s Setup) Roles() []Role {
 	return roles
 }
 
-// rolePath is the path of a role in Vault.
+// rolePath returns the path of a role in Vault.
 func (s Setup) rolePath(r Role) string { return "auth/" + s.AuthMount + "/role/" + r.Name }
 
-// field is one parameter of a role: a text, a list of texts, texts by name or a
-// truth value.
+// field is a parameter of a role: a string, a list, a map or a bool.
 type field struct {
 	name  string
 	value any
 }
 
-// binding returns the fields that say who may log in.
+// binding returns the fields that determine which service accounts may log in.
 func (r Role) binding() []field {
 	if r.authType == AuthJWT && r.anyNamespace {
 		return []field{
@@ -63,8 +62,8 @@ func (r Role) binding() []field {
 			{"bound_subject", ""},
 			{"bound_claims", map[string]string{"/kubernetes.io/serviceaccount/name": r.Account.Name}},
 			{"claim_mappings", map[string]string{"/kubernetes.io/namespace": namespaceMetadata}},
-			// Another claim could be equal in two namespaces. They would be one entity
-			// in Vault then, and have the namespace of whichever logged in last.
+			// Another claim could be equal in two namespaces. Vault would map both to one
+			// entity, with the namespace of the last login.
 			{"user_claim", "sub"},
 		}
 	}
@@ -82,13 +81,13 @@ func (r Role) binding() []field {
 	return []field{
 		{"bound_service_account_names", []string{r.Account.Name}},
 		{"bound_service_account_namespaces", []string{namespace}},
-		{selector, ""}, // it would let in more namespaces
+		{selector, ""}, // it would allow more namespaces
 		{"audience", r.audience},
 	}
 }
 
-// who is the service account, for people.
-func (r Role) who() string {
+// subject returns the service account, for messages.
+func (r Role) subject() string {
 	if r.anyNamespace {
 		return r.Account.Name + " of any namespace"
 	}
@@ -111,17 +110,17 @@ func (r Role) fields() []field {
 	return append(f,
 		field{"token_policies", r.Policies},
 		field{"token_no_default_policy", true},
-		// Batch tokens cost Vault no storage write and leave no lease behind.
+		// Batch tokens need no storage in Vault and have no lease.
 		field{"token_type", "batch"},
 		field{"token_ttl", tokenTTL},
 		field{"token_max_ttl", tokenTTL},
 	)
 }
 
-// kept are fields that Vault resets when a role is written without them.
-func (r Role) kept(there map[string]any) []field {
+// preserved returns the fields that Vault resets when a role is written without them.
+func (r Role) preserved(current map[string]any) []field {
 	if r.authType == AuthJWT {
-		return []field{{"role_type", "jwt"}, {"bound_claims_type", there["bound_claims_type"]}}
+		return []field{{"role_type", "jwt"}, {"bound_claims_type", current["bound_claims_type"]}}
 	}
 	return nil
 }

@@ -24,7 +24,8 @@ func example() Setup {
 	}
 }
 
-// The files are for people who keep their Vault's policies in Git.
+// TestManifestsAreCurrent compares the policies in manifests/vault, for users who keep them
+// in Git.
 func TestManifestsAreCurrent(t *testing.T) {
 	dir := filepath.Join("..", "..", "manifests", "vault")
 	want := map[string]bool{}
@@ -65,9 +66,9 @@ func TestCheck(t *testing.T) {
 		want   []string
 	}{
 		{"no key", func(s *Setup) { s.Key.Name = "" }, []string{"transit key: it is empty"}},
-		// Each of these would give a policy more than the one key.
-		{"glob in key", func(s *Setup) { s.Key.Name = "matrix*" }, []string{`transit key: "matrix*" is not made of`}},
-		{"wildcard in mount", func(s *Setup) { s.Key.Mount = "team/+" }, []string{`transit mount: "+" is not made of`}},
+		// Each of these would grant more than the one key.
+		{"glob in key", func(s *Setup) { s.Key.Name = "matrix*" }, []string{`transit key: "matrix*" must consist of`}},
+		{"wildcard in mount", func(s *Setup) { s.Key.Mount = "team/+" }, []string{`transit mount: "+" must consist of`}},
 		{"template in key", func(s *Setup) { s.Key.Name = "{{identity.entity.id}}" }, []string{"transit key: "}},
 		{"quote in mount", func(s *Setup) { s.Key.Mount = `a" {} path "*` }, []string{"transit mount: "}},
 		{"path in key", func(s *Setup) { s.Key.Name = "a/config" }, []string{"transit key: "}},
@@ -80,7 +81,7 @@ func TestCheck(t *testing.T) {
 		{"star as service account", func(s *Setup) { s.App.Account = Account{"*", "*"} },
 			[]string{`app: namespace "*"`, `service account "*"`}},
 		{"one role for two", func(s *Setup) { s.App.Role = "secretmanager-rotator" },
-			[]string{`rotator role: "secretmanager-rotator" is the app role already`}},
+			[]string{`rotator role: "secretmanager-rotator" is already the app role`}},
 		{"several at once", func(s *Setup) { s.Key.Name, s.Audience, s.Author.Role = "", "", "a/b" },
 			[]string{"transit key", "audience", "author role"}},
 	} {

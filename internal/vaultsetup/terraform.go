@@ -19,7 +19,7 @@ func (s Setup) WriteTerraform(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	mount, key := label(s.Key.Mount), label(s.Key.Name)
 	fmt.Fprintf(out, `# What SecretManager needs in Vault for %s, for the provider hashicorp/vault.
-# What exists already has to be imported, or named in place of the resource.
+# Import existing objects, or replace the resource by their name.
 
 `, s.Key)
 	writeBlock(out, "resource", "vault_mount", mount,
@@ -31,7 +31,7 @@ func (s Setup) WriteTerraform(w io.Writer) error {
 		{"derived", "true"},
 	}, `
   lifecycle {
-    # Without the key nothing opens any more.
+    # Without the key nothing decrypts.
     prevent_destroy = true
     # The rotator raises it; Terraform would lower it again.
     ignore_changes = [min_decryption_version]
@@ -47,9 +47,9 @@ func (s Setup) WriteTerraform(w io.Writer) error {
 			"\n  policy = <<EOT\n"+p.HCL()+"EOT\n")
 	}
 	for _, r := range s.Roles() {
-		fmt.Fprintf(out, "# The %s logs in as service account %s.\n", r.Who, r.who())
+		fmt.Fprintf(out, "# The %s logs in as service account %s.\n", r.Who, r.subject())
 		if r.Who == "rotator" {
-			fmt.Fprint(out, "# For several keys there is one such role, with the policies of all of them.\n")
+			fmt.Fprint(out, "# Several keys share this role, with the policies of all of them.\n")
 		}
 		kind := "vault_kubernetes_auth_backend_role"
 		if s.AuthType == AuthJWT {
@@ -66,7 +66,7 @@ func (s Setup) WriteTerraform(w io.Writer) error {
 
 type attribute struct{ name, value string }
 
-// writeBlock writes a block as terraform fmt would.
+// writeBlock writes a block in the format of terraform fmt.
 func writeBlock(out io.Writer, kind, what, label string, attributes []attribute, rest string) {
 	fmt.Fprintf(out, "%s %q %q {\n", kind, what, label)
 	width := 0
@@ -79,8 +79,8 @@ func writeBlock(out io.Writer, kind, what, label string, attributes []attribute,
 	fmt.Fprintf(out, "%s}\n\n", rest)
 }
 
-// terraform is the value as an expression. Durations are seconds there, and
-// policies are those of this file, so that they are made first.
+// terraform returns the value as an expression. Durations are in seconds, and policies
+// are references, so that Terraform creates them first.
 func (f field) terraform() string {
 	var list []string
 	switch v := f.value.(type) {
@@ -109,20 +109,20 @@ func (f field) terraform() string {
 	return fmt.Sprint(f.value)
 }
 
-// quote makes a text an expression that means just this text.
+// quote returns the expression of a string.
 func quote(s string) string {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(s); err != nil {
-		panic(err) // a text can always be written
+		panic(err) // a string can always be encoded
 	}
 	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strings.TrimSpace(b.String()))
 }
 
 var notInLabel = regexp.MustCompile(`[^A-Za-z0-9_-]`)
 
-// label makes a name one of Terraform's, which begin with a letter.
+// label returns a name as an identifier of Terraform.
 func label(name string) string {
 	name = notInLabel.ReplaceAllString(name, "_")
 	if name[0] >= '0' && name[0] <= '9' || name[0] == '-' {

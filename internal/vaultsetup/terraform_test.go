@@ -11,11 +11,12 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
-	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// terraform is what is written, parsed as Terraform does: blocks by kind and labels.
+// terraform returns the blocks of the setup by type and labels, as Terraform parses them.
 func terraform(t *testing.T, s Setup) map[string]hcl.Attributes {
 	t.Helper()
 	var text bytes.Buffer
@@ -32,8 +33,8 @@ func terraform(t *testing.T, s Setup) map[string]hcl.Attributes {
 	blocks := map[string]hcl.Attributes{}
 	for _, b := range file.Body.(*hclsyntax.Body).Blocks {
 		name := fmt.Sprintf("%s %q", b.Type, b.Labels)
-		if _, twice := blocks[name]; twice {
-			t.Errorf("%s is there twice", name)
+		if _, duplicate := blocks[name]; duplicate {
+			t.Errorf("duplicate block %s", name)
 		}
 		blocks[name] = hcl.Attributes{}
 		for _, a := range b.Body.Attributes {
@@ -43,11 +44,11 @@ func terraform(t *testing.T, s Setup) map[string]hcl.Attributes {
 	return blocks
 }
 
-// value is an attribute's, with what it refers to being its own name.
+// value returns the value of an attribute, with the given variables.
 func value(t *testing.T, a *hcl.Attribute, refers map[string]cty.Value) cty.Value {
 	t.Helper()
 	if a == nil {
-		t.Fatal("the attribute is not there")
+		t.Fatal("attribute is missing")
 	}
 	v, problems := a.Expr.Value(&hcl.EvalContext{Variables: refers})
 	if problems.HasErrors() {

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// texts returns a value, as a role has it or as Vault answers it, as a list.
+// texts returns a value of a [Role] or of a response of Vault as a list.
 func texts(v any) []string {
 	switch v := v.(type) {
 	case nil:
@@ -33,7 +33,7 @@ func texts(v any) []string {
 	return []string{fmt.Sprint(v)}
 }
 
-// ErrDenied is wrapped by errors about what the Vault token may not do.
+// ErrDenied is wrapped by the error of a request that the Vault token does not allow.
 var ErrDenied = errors.New("check that the Vault token is valid and may administer policies, roles and the " +
 	"transit engine")
 
@@ -46,8 +46,8 @@ func write(ctx context.Context, v *api.Client, doing, path string, fields []fiel
 	return explain(doing+" "+path, err)
 }
 
-// explain puts an error of the API client, which takes several lines, into one,
-// and says what to check where the status tells.
+// explain returns an error of the API client, which has several lines, as one line, with
+// what to check after HTTP 403.
 func explain(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -55,17 +55,17 @@ func explain(doing string, err error) error {
 	if inner := (*url.Error)(nil); errors.As(err, &inner) {
 		return fmt.Errorf("%s: Vault cannot be reached: %w", doing, inner.Err)
 	}
-	refused := (*api.ResponseError)(nil)
-	if !errors.As(err, &refused) {
+	response := (*api.ResponseError)(nil)
+	if !errors.As(err, &response) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	// A body that is not Vault's is not repeated: it may be a page of HTML.
-	words := "an answer that is not one of Vault's"
-	if !refused.RawError {
-		words = strings.Join(strings.Fields(strings.Join(refused.Errors, "; ")), " ")
+	// Another server's body is not repeated: it may be a page of HTML.
+	message := "unexpected response, not from Vault's API"
+	if !response.RawError {
+		message = strings.Join(strings.Fields(strings.Join(response.Errors, "; ")), " ")
 	}
-	if refused.StatusCode == http.StatusForbidden {
-		return fmt.Errorf("%s: HTTP %d: %s (%w)", doing, refused.StatusCode, words, ErrDenied)
+	if response.StatusCode == http.StatusForbidden {
+		return fmt.Errorf("%s: HTTP %d: %s (%w)", doing, response.StatusCode, message, ErrDenied)
 	}
-	return fmt.Errorf("%s: HTTP %d: %s", doing, refused.StatusCode, words)
+	return fmt.Errorf("%s: HTTP %d: %s", doing, response.StatusCode, message)
 }

@@ -1,13 +1,12 @@
-// Package vaultsetup knows what SecretManager needs of a Vault: a derived
-// transit key, the policies around it, and the roles through which service
-// accounts get them. [Setup] is that as data. It is shown to people as policies
-// and vault commands ([Setup.WriteCommands]) or put into a Vault ([Compare]).
+// Package vaultsetup has the configuration of Vault that SecretManager needs: a derived
+// transit key, its policies, and the roles that grant them to service accounts. A
+// [Setup] is written as vault commands ([Setup.WriteCommands]), written for Terraform
+// ([Setup.WriteTerraform]), or applied to a Vault ([Compare]).
 //
-// There are four policies to a key, and no two of them share a right that
-// matters: whoever reads Secrets can decrypt and nothing else; whoever writes
-// them can encrypt and cannot read back; the rotator renews both key and
-// ciphertext and never sees plaintext; and raising the oldest version that
-// still decrypts, which makes ciphertext unreadable, is a policy of its own.
+// The policies of a key separate its rights. Readers of Secrets can decrypt and nothing
+// else. Authors can encrypt and cannot decrypt. The rotator rotates the key and rewraps
+// ciphertext and never sees plaintext. Retiring key versions, which makes ciphertext
+// unreadable, and deleting them are separate policies.
 package vaultsetup
 
 import (
@@ -21,10 +20,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// The kinds of auth mount that log a service account in.
+// The types of auth mounts for service accounts.
 const (
-	AuthKubernetes = "kubernetes" // asks the API server about each token
-	AuthJWT        = "jwt"        // checks the token's signature by itself
+	AuthKubernetes = "kubernetes" // lets the API server review each token
+	AuthJWT        = "jwt"        // verifies the signature of the token
 )
 
 // Account is a Kubernetes service account.
@@ -33,10 +32,10 @@ type Account struct {
 	Name      string
 }
 
-// String returns it as NAMESPACE/NAME.
+// String returns NAMESPACE/NAME.
 func (a Account) String() string { return a.Namespace + "/" + a.Name }
 
-// ParseAccount reads NAMESPACE/NAME.
+// ParseAccount parses NAMESPACE/NAME.
 func ParseAccount(s string) (Account, error) {
 	namespace, name, ok := strings.Cut(s, "/")
 	if !ok {
@@ -71,36 +70,36 @@ func (g Grant) RoleName() string {
 	return g.Account.RoleName()
 }
 
-// Setup is everything that one transit key needs.
+// Setup is the configuration of Vault for one transit key.
 type Setup struct {
 	Key       ciphertext.Key
 	AuthMount string // path below auth/
 	AuthType  string // AuthKubernetes or AuthJWT
-	Audience  string // that the service-account tokens must be made for; never empty
+	Audience  string // required audience of the service account tokens; never empty
 
-	App     *Grant // who reads the Secrets
-	Author  *Grant // who writes them
-	Rotator *Grant // who rotates; its role may be shared by several keys
-	Retire  bool   // whether the rotator may also retire old key versions
-	Trim    bool   // and delete them
+	App     *Grant // reads the Secrets
+	Author  *Grant // writes the Secrets
+	Rotator *Grant // rotates; several keys may share its role
+	Retire  bool   // the rotator may retire old key versions
+	Trim    bool   // the rotator may delete retired key versions
 
-	// PerNamespace gives the app of every namespace the same policy and role, by
-	// which it can decrypt with the key of its own namespace's name and no other.
-	// The key of this setup is then that of the app's namespace, in a mount that
-	// holds only such keys: see [IsNamespacesMount].
+	// PerNamespace gives the apps of all namespaces the same policy and role, which
+	// allow each to decrypt with the key that has the name of its namespace. The key of
+	// the setup is that of the app's namespace, in a mount for such keys only: see
+	// [IsNamespacesMount].
 	PerNamespace bool
 	Accessor     string // of the auth mount, for PerNamespace; see [Accessor]
 }
 
-// AccessorPlaceholder stands in what is printed where the accessor of the auth
-// mount is not known. It is never applied.
+// AccessorPlaceholder is printed instead of the accessor of the auth mount if it is not
+// known. It is never applied.
 const AccessorPlaceholder = "AUTH-MOUNT-ACCESSOR"
 
-// What Vault takes as a part of a path. A policy gives the characters that are
-// left out here ("*", "+", "{{") a meaning.
+// plain matches a part of a path without the characters that have a meaning in a policy
+// ("*", "+", "{{").
 var plain = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
 
-// Check reports all that is wrong with the setup, joined.
+// Check reports whether the setup is valid. The error joins all problems.
 func (s Setup) Check() error {
 	var errs []error
 	add := func(what string, err error) {
@@ -119,23 +118,22 @@ func (s Setup) Check() error {
 		add("auth type", fmt.Errorf("%q is neither %s nor %s", s.AuthType, AuthKubernetes, AuthJWT))
 	}
 	if s.Audience == "" {
-		add("audience", errors.New("it is empty: the role would take any service-account token, also those made for others"))
+		add("audience", errors.New("it is empty: the role would accept service account tokens for any audience"))
 	}
 	if s.PerNamespace {
 		if s.App == nil || s.App.Account.Namespace != s.Key.Name {
-			add("transit key", errors.New("with one key per namespace it has the name of the app's namespace"))
+			add("transit key", errors.New("with one key per namespace it must have the name of the app's namespace"))
 		}
 		add("accessor of the auth mount", checkPart(s.Accessor))
 	}
 	switch reserved := IsNamespacesMount(s.Key.Mount); {
 	case s.PerNamespace && !reserved:
-		add("transit mount",
-			fmt.Errorf("%q may hold keys of other teams, and the owner of a namespace with the name of a key "+
-				"would decrypt with that key: with one key per namespace use a mount of its own, whose name begins with %s", s.Key.Mount, namespacesMount))
+		add("transit mount", fmt.Errorf("%q may hold keys of other teams, and the owner of a namespace with the name of "+
+			"a key would decrypt with that key: with one key per namespace use a separate mount, whose name begins with %s",
+			s.Key.Mount, namespacesMount))
 	case !s.PerNamespace && reserved:
-		add("transit mount",
-			fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name of a key "+
-				"may decrypt with that key. Use --per-namespace or another mount", s.Key.Mount))
+		add("transit mount", fmt.Errorf("%q is reserved for one key per namespace: every pod of a namespace with the name "+
+			"of a key may decrypt with that key. Use --per-namespace or another mount", s.Key.Mount))
 	}
 	roles := map[string]string{}
 	for _, r := range []struct {
@@ -149,9 +147,8 @@ func (s Setup) Check() error {
 		name := r.grant.RoleName()
 		add(r.what+" role", checkRoleName(name))
 		if other, taken := roles[name]; taken {
-			add(r.what+" role",
-				fmt.Errorf("%q is the %s role already: one role for both would join rights that are apart for a reason",
-					name, other))
+			add(r.what+" role", fmt.Errorf("%q is already the %s role: a shared role would have the rights of both", name,
+				other))
 		}
 		roles[name] = r.what
 	}
@@ -163,16 +160,16 @@ func checkPart(s string) error {
 		return errors.New("it is empty")
 	}
 	if !plain.MatchString(s) {
-		return fmt.Errorf("%q is not made of letters, digits, and _ . - between them", s)
+		return fmt.Errorf("%q must consist of letters, digits, and _ . - between them", s)
 	}
 	return nil
 }
 
-// checkRoleName refuses upper case: a kubernetes auth mount stores the role in
-// lower case, where it may be the role of others.
+// checkRoleName rejects upper case: a kubernetes auth mount stores role names in lower
+// case, so the name could be that of another role.
 func checkRoleName(s string) error {
 	if s != strings.ToLower(s) {
-		return fmt.Errorf("%q has letters in upper case, which Vault does not tell from those in lower case", s)
+		return fmt.Errorf("%q has upper case letters, which Vault does not distinguish from lower case ones", s)
 	}
 	return checkPart(s)
 }

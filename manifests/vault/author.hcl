@@ -1,8 +1,8 @@
 # SecretManager: author of transit/keys/matrix
-# For people and pipelines that write the Secrets: encrypts, and cannot read back.
-# Reading the key tells whether it binds ciphertext to its place; rewrapping proves
-# that what was written opens there. "create" is left out on purpose: with it, a
-# mistyped key name would make a new key.
+# For people and pipelines that write the Secrets: encrypts, and cannot decrypt.
+# Reading the key shows whether it binds ciphertext to a location; rewrapping verifies
+# that what was written decrypts there. "create" is omitted on purpose: with it, a
+# mistyped key name would create a new key.
 
 path "transit/keys/matrix" {
   capabilities = ["read"]

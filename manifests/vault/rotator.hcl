@@ -1,5 +1,5 @@
 # SecretManager: rotator of transit/keys/matrix
-# For the rotator: renews key and ciphertext, and never sees plaintext.
+# For the rotator: rotates the key and rewraps ciphertext; never sees plaintext.
 
 path "transit/keys/matrix" {
   capabilities = ["read"]

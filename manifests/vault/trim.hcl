@@ -1,6 +1,6 @@
 # SecretManager: trim of transit/keys/matrix
-# For the rotator, with --trim: deletes for good the key versions that were retired long ago.
-# Vault trims only below the oldest version that encrypts, so that one is set too.
+# For the rotator, with --trim: deletes key versions that were retired long ago.
+# Vault trims only below the oldest version that encrypts, so that is set too.
 
 path "transit/keys/matrix/config" {
   capabilities = ["update"]
