@@ -16,10 +16,10 @@ import (
 // Outcome is what [Client.Apply] did.
 type Outcome string
 
-// Apply never finds that there is nothing to do: only somebody who may decrypt can tell
-// whether a value is the one that is stored already.
+// All outcomes. There is none for "unchanged": without the right to decrypt, Apply cannot
+// compare a value with the stored one.
 const (
-	Created Outcome = "created" // there was no Secret of that name
+	Created Outcome = "created" // the Secret did not exist
 	Updated Outcome = "updated" // entries of an existing Secret were set
 )
 
@@ -27,16 +27,16 @@ const (
 // the existing ciphertext Secret, whose other entries stay as they are, byte for byte. It
 // returns the Secret as stored.
 //
-// Apply never changes a Secret that does not fit, and reports all reasons at once: it
-// holds something else, was made with another key or scope ([ErrExists]), or is
-// immutable. From an existing Secret it removes the annotation in which kubectl apply
-// keeps a copy of the Secret as it was, which may contain plaintext.
+// Apply rejects an existing Secret that is not ciphertext, has another key or scope
+// ([ErrExists]), or is immutable, and reports all reasons at once. From an existing Secret
+// it removes the annotation in which kubectl apply keeps a copy of the last applied
+// Secret, which may contain plaintext.
 //
 // The write is a compare-and-swap with up to five attempts ([ErrConflict]). Apply
 // verifies what was stored, as [Verify] does: an error that wraps [ErrNotVerified] comes
 // with the Secret, which has been written.
 func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Secret, Outcome, error) {
-	// Once: the ciphertext depends on names and settings, which no conflict changes.
+	// Encrypt once: the ciphertext depends on names and settings, which no conflict changes.
 	encrypted, err := Encrypt(ctx, c.vault, spec)
 	if err != nil {
 		return nil, "", err
@@ -63,10 +63,10 @@ func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Se
 	return c.verified(ctx, stored, outcome)
 }
 
-// EncryptUpdate encrypts the entries of the spec for an existing ciphertext Secret, and
-// refuses what [Client.Update] refuses. It returns the ciphertext by entry. It is for
-// those who write the Secret elsewhere, such as to a manifest. Namespace, Name and
-// Settings of the spec are those of the Secret if they are empty.
+// EncryptUpdate encrypts the entries of the spec for an existing ciphertext Secret, with
+// the same checks as [Client.Update], and returns the ciphertext by entry. It is for
+// programs that write the Secret themselves, such as to a manifest. Namespace, Name and
+// Settings of the spec default to those of the Secret.
 func EncryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Spec) (map[string][]byte, error) {
 	encrypted, err := encryptUpdate(ctx, vault, old, spec)
 	if err != nil {
@@ -107,11 +107,11 @@ func encryptUpdate(ctx context.Context, vault Vault, old *corev1.Secret, spec Sp
 	return encrypted, nil
 }
 
-// checkUpdate reports whether the entries to set and to remove fit the Secret.
+// checkUpdate reports whether the spec is a valid update of the Secret.
 func (s *Spec) checkUpdate(old *corev1.Secret) error {
 	var errs []error
 	if s.namespacedName() != nameOf(old) {
-		errs = append(errs, fmt.Errorf("the specification is of Secret %s", describe(s.namespacedName())))
+		errs = append(errs, fmt.Errorf("the specification is for Secret %s", describe(s.namespacedName())))
 	}
 	remaining, removed := len(old.Data), map[string]bool{}
 	for entry := range s.Entries {
@@ -140,15 +140,15 @@ func (s *Spec) checkUpdate(old *corev1.Secret) error {
 	return errors.Join(errs...)
 }
 
-// Update sets and removes entries of a ciphertext Secret as it was read, in one batch
-// request to Vault and one write. The write takes effect only if since then neither the
-// Secret was replaced, nor its settings or one of these entries changed; otherwise the
-// error wraps [ErrChanged], and the caller reads the Secret again and decides anew. What
-// happened to other entries meanwhile stays. There is no second attempt.
+// Update sets and removes entries of a ciphertext Secret that was read before, in one batch
+// request to Vault and one write. If the Secret was replaced since it was read, or its
+// settings or one of these entries changed, the error wraps [ErrChanged] and nothing is
+// written: the caller should read the Secret again. Changes of other entries stay. Update
+// makes one attempt.
 //
-// Namespace, Name and Settings of the spec are those of the Secret if they are empty, and
-// must not differ. Otherwise Update refuses, removes and verifies what [Client.Apply]
-// does for an existing Secret, and returns the Secret as stored.
+// Namespace, Name and Settings of the spec default to those of the Secret, and must not
+// differ from them. Otherwise Update checks and verifies as [Client.Apply] does for an
+// existing Secret, and returns the Secret as stored.
 func (c *Client) Update(ctx context.Context, old *corev1.Secret, spec Spec, opts Options) (*corev1.Secret, error) {
 	encrypted, err := encryptUpdate(ctx, c.vault, old, spec)
 	if err != nil {
@@ -171,8 +171,8 @@ func (c *Client) writer(opts Options) secretpatch.Writer {
 	return secretpatch.Writer{Kube: c.kube, DryRun: opts.DryRun}
 }
 
-// explainWrite makes a conflict of the writer the error that this package promises for
-// it, and adds a hint to other errors of the API server.
+// explainWrite wraps a conflict of the writer in the documented error, and adds a hint to
+// other errors of the API server.
 func explainWrite(err, conflict error, hint string) error {
 	var status apierrors.APIStatus
 	switch {
@@ -187,7 +187,7 @@ func explainWrite(err, conflict error, hint string) error {
 // verified verifies a Secret as stored.
 func (c *Client) verified(ctx context.Context, stored *corev1.Secret,
 	outcome Outcome) (*corev1.Secret, Outcome, error) {
-	stored.APIVersion, stored.Kind = "v1", "Secret" // the API server leaves them out
+	stored.APIVersion, stored.Kind = "v1", "Secret" // clientsets drop them
 	if err := Verify(ctx, c.vault, stored); err != nil {
 		return stored, outcome, fmt.Errorf("the Secret was %s, but: %w", outcome, err)
 	}

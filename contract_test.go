@@ -9,18 +9,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestVaultContract does the same with a real Vault and with the one in memory that
-// stands for it in other tests and in the examples.
+// TestVaultContract checks that the Vault in memory of other tests and examples behaves as
+// a real one.
 func TestVaultContract(t *testing.T) {
-	w := newWorld(t)
-	for name, vault := range map[string]secretmanager.Vault{"real": w.root, "in memory": newFakeVault(w.key)} {
+	e := newEnv(t)
+	for name, vault := range map[string]secretmanager.Vault{"real": e.Root, "in memory": newFakeVault(e.Key)} {
 		t.Run(name, func(t *testing.T) {
-			key := ciphertext.Key{Mount: "transit", Name: w.key}
+			key := ciphertext.Key{Mount: "transit", Name: e.Key}
 			info, err := vault.Key(t.Context(), key)
 			if err != nil || !info.Derived || info.Latest != 1 {
 				t.Errorf("%+v, %v", info, err)
 			}
-			missing := ciphertext.Key{Mount: "transit", Name: w.key + "-missing"}
+			missing := ciphertext.Key{Mount: "transit", Name: e.Key + "-missing"}
 			if _, err := vault.Key(t.Context(), missing); !errors.Is(err, transit.ErrNotFound) {
 				t.Errorf("a key that does not exist: %v", err)
 			}

@@ -19,8 +19,8 @@ import (
 // Secret and update on the key's decrypt path.
 //
 // Read is all or nothing: the error names every entry that is missing, is not ciphertext
-// or does not decrypt. Key, mount and scope are those that the Secret states; the policy
-// in Vault decides which keys are accepted.
+// or does not decrypt. Key, mount and scope are those of the Secret's metadata; the policy
+// in Vault determines which keys are allowed.
 func (c *Client) Read(ctx context.Context, namespace, name string, entries ...string) (map[string][]byte, error) {
 	fail := func(err error) (map[string][]byte, error) {
 		return nil, fmt.Errorf("reading Secret %s: %w", describe(types.NamespacedName{Namespace: namespace, Name: name}), err)
@@ -37,7 +37,7 @@ func (c *Client) Read(ctx context.Context, namespace, name string, entries ...st
 }
 
 // Decrypt returns the plaintext of all entries of a ciphertext Secret, such as one from a
-// manifest: the opposite of [Encrypt]. Like [Client.Read] it is all or nothing and needs
+// manifest. It is the inverse of [Encrypt]. Like [Client.Read] it is all or nothing and needs
 // update on the key's decrypt path.
 func Decrypt(ctx context.Context, vault Vault, secret *corev1.Secret) (map[string][]byte, error) {
 	plaintext, err := decrypt(ctx, vault, secret, nil)
@@ -78,7 +78,7 @@ func decrypt(ctx context.Context, vault Vault, secret *corev1.Secret, entries []
 	return collect(entries, results, func(entry string, err error) error { return explain(secret, settings, entry, err) })
 }
 
-// itemsOf returns what Vault needs of the entries.
+// itemsOf returns the entries as items for Vault.
 func itemsOf(secret *corev1.Secret, settings ciphertext.Settings, entries []string) []transit.Item {
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
@@ -89,7 +89,7 @@ func itemsOf(secret *corev1.Secret, settings ciphertext.Settings, entries []stri
 	return items
 }
 
-// explain adds what to do to the error of an entry that does not decrypt.
+// explain adds the cause and the fix to the error of an entry that does not decrypt.
 func explain(secret *corev1.Secret, settings ciphertext.Settings, entry string, err error) error {
 	return transit.ExplainItem(err, settings, display.Line(settings.Scope.Describe(secret.Namespace, secret.Name, entry)))
 }

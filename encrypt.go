@@ -17,10 +17,10 @@ import (
 // needs. It makes two requests to Vault, one for the key and one batch, and none to a
 // cluster.
 //
-// Encrypt reports all problems of the spec at once, before it sends anything, and then
-// those of the key, which has to fit the scope: with a key that is not derived, Vault
-// would silently ignore the location that the ciphertext is bound to. Both wrap
-// [ErrInvalid]. It is all or nothing.
+// Encrypt reports all problems of the spec at once before it sends a request, and then
+// those of the key. The key must match the scope: with a key that is not derived, Vault
+// would silently ignore the location. Both errors wrap [ErrInvalid]. Encrypt is all or
+// nothing.
 func Encrypt(ctx context.Context, vault Vault, spec Spec) (*corev1.Secret, error) {
 	fail := func(err error) (*corev1.Secret, error) {
 		return nil, fmt.Errorf("encrypting Secret %s: %w", describe(spec.namespacedName()), err)
@@ -79,7 +79,7 @@ func collect(entries []string, results []transit.Result, explain func(string, er
 	return data, nil
 }
 
-// checkKey reads the key and reports whether it fits the scope.
+// checkKey reads the key and reports whether it matches the scope.
 func checkKey(ctx context.Context, vault Vault, key ciphertext.Key, scope ciphertext.Scope) error {
 	info, err := vault.Key(ctx, key)
 	switch {

@@ -12,22 +12,23 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestEncrypt(t *testing.T) {
-	w := newWorld(t)
-	w.write("transit/keys/"+w.key+"/rotate", nil)
-	got, err := secretmanager.Encrypt(t.Context(), w.as(author),
-		w.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
+	e := newEnv(t)
+	e.RotateKey()
+	got, err := secretmanager.Encrypt(t.Context(), e.As(author),
+		e.spec("matrix", map[string]string{"a.json": `{"x":1}`, "b": "2"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: w.ns, Name: "matrix",
-			Labels:      map[string]string{"secretmanager.io/transit-key": w.key, "secretmanager.io/key-version": "2"},
+			Namespace: e.Namespace, Name: "matrix",
+			Labels:      map[string]string{"secretmanager.io/transit-key": e.Key, "secretmanager.io/key-version": "2"},
 			Annotations: map[string]string{"secretmanager.io/transit-mount": "transit", "secretmanager.io/scope": "strict"},
 		},
 		Type: "secretmanager.io/ciphertext",
@@ -38,16 +39,16 @@ func TestEncrypt(t *testing.T) {
 	if err := ciphertext.Validate(got); err != nil {
 		t.Error(err)
 	}
-	w.store(got)
-	if diff := cmp.Diff(map[string]string{"a.json": `{"x":1}`, "b": "2"}, w.read("matrix")); diff != "" {
+	e.CreateSecret(got)
+	if diff := cmp.Diff(map[string]string{"a.json": `{"x":1}`, "b": "2"}, e.read("matrix")); diff != "" {
 		t.Errorf("plaintext (-want +got):\n%s", diff)
 	}
 }
 
-func TestEncryptRefuses(t *testing.T) {
-	w := newWorld(t)
-	plainKey := w.key + "-plain"
-	w.write("transit/keys/"+plainKey, map[string]any{})
+func TestEncryptErrors(t *testing.T) {
+	e := newEnv(t)
+	plainKey := e.Key + "-plain"
+	e.Write("transit/keys/"+plainKey, map[string]any{})
 	tests := map[string]struct {
 		change func(*secretmanager.Spec)
 		want   []string
@@ -116,119 +117,120 @@ func TestEncryptRefuses(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			spec := w.spec("matrix", map[string]string{"e": "x"})
+			spec := e.spec("matrix", map[string]string{"e": "x"})
 			test.change(&spec)
-			s, err := secretmanager.Encrypt(t.Context(), w.root, spec)
+			s, err := secretmanager.Encrypt(t.Context(), e.Root, spec)
 			if s != nil || !errors.Is(err, secretmanager.ErrInvalid) {
 				t.Errorf("got %v, %v, want ErrInvalid", s, err)
 			}
-			says(t, err, test.want...)
+			fixture.CheckError(t, err, test.want...)
 		})
 	}
 }
 
-// What is refused for its form is refused before Vault is asked.
+// TestEncryptChecksBeforeItSends checks that an invalid spec causes no request.
 func TestEncryptChecksBeforeItSends(t *testing.T) {
-	nowhere := session(t, "http://127.0.0.1:1", "t")
-	_, err := secretmanager.Encrypt(t.Context(), nowhere,
+	vault := newFakeVault("k")
+	_, err := secretmanager.Encrypt(t.Context(), vault,
 		secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}},
 			Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
-	if !errors.Is(err, secretmanager.ErrInvalid) || errors.Is(err, transit.ErrUnreachable) {
-		t.Errorf("got %v", err)
+	if !errors.Is(err, secretmanager.ErrInvalid) || len(vault.calls) > 0 {
+		t.Errorf("got %v, calls %q", err, vault.calls)
 	}
 }
 
 func TestEncryptScopes(t *testing.T) {
-	w := newWorld(t)
-	plainKey := w.key + "-plain"
-	w.write("transit/keys/"+plainKey, map[string]any{})
+	e := newEnv(t)
+	plainKey := e.Key + "-plain"
+	e.Write("transit/keys/"+plainKey, map[string]any{})
 	tests := map[string]struct {
 		scope     ciphertext.Scope
 		key       string
 		namespace string
 	}{
-		"strict":                     {ciphertext.Strict, w.key, w.ns},
-		"namespace":                  {ciphertext.Namespace, w.key, w.ns},
-		"cluster":                    {ciphertext.Cluster, w.key, w.ns},
-		"cluster, for any namespace": {ciphertext.Cluster, w.key, ""},
-		"none":                       {ciphertext.None, plainKey, w.ns},
+		"strict":                     {ciphertext.Strict, e.Key, e.Namespace},
+		"namespace":                  {ciphertext.Namespace, e.Key, e.Namespace},
+		"cluster":                    {ciphertext.Cluster, e.Key, e.Namespace},
+		"cluster, for any namespace": {ciphertext.Cluster, e.Key, ""},
+		"none":                       {ciphertext.None, plainKey, e.Namespace},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			spec := w.spec("s", map[string]string{"e": "x"})
+			spec := e.spec("s", map[string]string{"e": "x"})
 			spec.Settings.Scope, spec.Settings.Key.Name, spec.Namespace = test.scope, test.key, test.namespace
-			s := w.seal(spec)
+			s := e.encrypt(spec)
 			if s.Namespace != test.namespace {
 				t.Errorf("namespace %q", s.Namespace)
 			}
-			s.Namespace = w.ns
-			if err := secretmanager.Verify(t.Context(), w.root, s); err != nil {
+			s.Namespace = e.Namespace
+			if err := secretmanager.Verify(t.Context(), e.Root, s); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-func TestEncryptWithoutTheRight(t *testing.T) {
-	w := newWorld(t)
-	_, err := secretmanager.Encrypt(t.Context(), w.as(`path "transit/keys/KEY" { capabilities = ["read"] }`),
-		w.spec("s", map[string]string{"e": "hunter2"}))
+func TestEncryptDenied(t *testing.T) {
+	e := newEnv(t)
+	_, err := secretmanager.Encrypt(t.Context(), e.As(`path "transit/keys/KEY" { capabilities = ["read"] }`),
+		e.spec("s", map[string]string{"e": "hunter2"}))
 	if !errors.Is(err, transit.ErrDenied) {
 		t.Errorf("got %v, want ErrDenied", err)
 	}
-	says(t, err, "encrypting Secret "+w.ns+"/s", "check that the policy has update on transit/encrypt/"+w.key)
-	_, err = secretmanager.Encrypt(t.Context(), w.as(`path "transit/encrypt/KEY" { capabilities = ["update"] }`),
-		w.spec("s", map[string]string{"e": "hunter2"}))
-	says(t, err, "check that the policy has read on transit/keys/"+w.key)
+	fixture.CheckError(t, err, "encrypting Secret "+e.Namespace+"/s",
+		"check that the policy has update on transit/encrypt/"+e.Key)
+	_, err = secretmanager.Encrypt(t.Context(), e.As(`path "transit/encrypt/KEY" { capabilities = ["update"] }`),
+		e.spec("s", map[string]string{"e": "hunter2"}))
+	fixture.CheckError(t, err, "check that the policy has read on transit/keys/"+e.Key)
 	if strings.Contains(err.Error(), "hunter2") {
-		t.Error("the error repeats plaintext")
+		t.Error("error contains plaintext")
 	}
 }
 
 func TestVerify(t *testing.T) {
-	w := newWorld(t)
-	spec := w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})
-	elsewhere := w.spec("s", map[string]string{"a": "1"})
+	e := newEnv(t)
+	spec := e.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})
+	elsewhere := e.spec("s", map[string]string{"a": "1"})
 	elsewhere.Namespace = "elsewhere"
-	renamed := w.spec("t", map[string]string{"a": "1"})
-	wide := w.spec("s", map[string]string{"a": "1"})
+	renamed := e.spec("t", map[string]string{"a": "1"})
+	wide := e.spec("s", map[string]string{"a": "1"})
 	wide.Settings.Scope = ciphertext.Cluster
 	tests := map[string]struct {
 		change func(s *corev1.Secret)
-		want   []string // nothing: it is proved
+		want   []string // empty: the Secret is verified
 	}{
-		"as made": {func(s *corev1.Secret) {}, nil},
+		"unchanged": {func(s *corev1.Secret) {}, nil},
 		"entries swapped": {func(s *corev1.Secret) { s.Data["a"], s.Data["b"] = s.Data["b"], s.Data["a"] },
-			[]string{`entry "a"`, `entry "b"`, "for " + w.ns + "/s/b (scope strict)", "may have been copied"}},
-		"from another namespace": {func(s *corev1.Secret) { s.Data["a"] = w.seal(elsewhere).Data["a"] },
+			[]string{`entry "a"`, `entry "b"`, "for " + e.Namespace + "/s/b (scope strict)", "may have been copied"}},
+		"from another namespace": {func(s *corev1.Secret) { s.Data["a"] = e.encrypt(elsewhere).Data["a"] },
 			[]string{`entry "a"`}},
-		"from another Secret": {func(s *corev1.Secret) { s.Data["a"] = w.seal(renamed).Data["a"] }, []string{`entry "a"`}},
-		"of another scope":    {func(s *corev1.Secret) { s.Data["a"] = w.seal(wide).Data["a"] }, []string{`entry "a"`}},
+		"from another Secret": {func(s *corev1.Secret) { s.Data["a"] = e.encrypt(renamed).Data["a"] }, []string{`entry "a"`}},
+		"of another scope":    {func(s *corev1.Secret) { s.Data["a"] = e.encrypt(wide).Data["a"] }, []string{`entry "a"`}},
 		"renamed":             {func(s *corev1.Secret) { s.Name = "u" }, []string{`entry "a"`, `entry "b"`, `entry "c"`}},
 		"moved": {func(s *corev1.Secret) { s.Namespace = "elsewhere" },
 			[]string{`entry "a"`, `entry "b"`, `entry "c"`}},
-		"plaintext in it": {func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") },
+		"plaintext entry": {func(s *corev1.Secret) { s.Data["a"] = []byte("hunter2") },
 			[]string{`entry "a"`, "may be plaintext"}},
-		"of a version to come": {func(s *corev1.Secret) {
+		"future version": {func(s *corev1.Secret) {
 			s.Data["a"] = []byte(strings.Replace(string(s.Data["a"]), "v1", "v9", 1))
 		}, []string{`entry "a"`, "does not have its version"}},
 		"key of another name": {func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "nokey" }, []string{"check"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := w.seal(spec)
+			s := e.encrypt(spec)
 			test.change(s)
-			// An author's rights are enough, and they do not let decrypt.
-			err := secretmanager.Verify(t.Context(), w.as(author), s)
+			// The rights of an author suffice, which do not include decrypt.
+			err := secretmanager.Verify(t.Context(), e.As(author), s)
 			if (err == nil) != (len(test.want) == 0) {
 				t.Fatalf("got %v", err)
 			}
-			says(t, err, test.want...)
+			fixture.CheckError(t, err, test.want...)
 			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "vault:v1")) {
-				t.Error("the error repeats a value")
+				t.Error("error contains a value")
 			}
 			if len(test.want) > 1 && !errors.Is(err, secretmanager.ErrNotVerified) {
-				t.Errorf("got %v, want ErrNotProved", err)
+				t.Errorf("got %v, want ErrNotVerified", err)
 			}
 		})
 	}

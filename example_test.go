@@ -4,16 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/testing"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The examples run without Vault and cluster. Programs use a transit.Session as vault,
@@ -24,7 +29,7 @@ var exampleSpec = secretmanager.Spec{
 	Entries:  map[string][]byte{"password": []byte("hunter2"), "user": []byte("neo")},
 }
 
-// newCluster returns a cluster in memory. As in a real one, Secrets get a uid.
+// newCluster returns a cluster in memory that sets the uid of new Secrets.
 func newCluster(secrets ...runtime.Object) *fake.Clientset {
 	kube := fake.NewClientset(secrets...)
 	kube.PrependReactor("create", "secrets", func(action testing.Action) (bool, runtime.Object, error) {
@@ -33,6 +38,34 @@ func newCluster(secrets ...runtime.Object) *fake.Clientset {
 		return false, nil, nil
 	})
 	return kube
+}
+
+// A program in a pod reads a Secret as its service account.
+func ExampleNew() {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		log.Fatal(err)
+	}
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	vault, err := transit.NewClient(transit.Config{Address: "https://vault.example:8200"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	session := vault.Session("", vault.NewLoginSource(transit.Login{
+		Mount: "kubernetes", Role: "matrix",
+		JWT: func() (string, error) {
+			text, err := os.ReadFile("/var/run/vault/token")
+			return strings.TrimSpace(string(text)), err
+		},
+	}))
+	entries, err := secretmanager.New(session, kube).Read(context.Background(), "demo", "matrix")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(entries))
 }
 
 func ExampleEncrypt() {

@@ -12,7 +12,7 @@ import (
 )
 
 // fakeVault is a Vault in memory, for examples and for tests of this package's own logic.
-// Its ciphertexts are well-formed and bound to key and context, but are not encrypted.
+// Its ciphertexts are well-formed and bound to key and context, but not encrypted.
 // TestVaultContract compares it with a real one.
 type fakeVault struct {
 	keys  map[ciphertext.Key]transit.KeyInfo
@@ -47,12 +47,12 @@ func (v *fakeVault) Encrypt(_ context.Context, key ciphertext.Key, items []trans
 }
 
 func (v *fakeVault) Decrypt(_ context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error) {
-	return v.each("decrypt", key, items, func(it transit.Item, _ int) ([]byte, error) { return v.open(key, it) })
+	return v.each("decrypt", key, items, func(it transit.Item, _ int) ([]byte, error) { return v.decrypt(key, it) })
 }
 
 func (v *fakeVault) Rewrap(_ context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error) {
 	return v.each("rewrap", key, items, func(it transit.Item, latest int) ([]byte, error) {
-		plaintext, err := v.open(key, it)
+		plaintext, err := v.decrypt(key, it)
 		if err != nil {
 			return nil, err
 		}
@@ -76,12 +76,12 @@ func (v *fakeVault) each(
 }
 
 func (v *fakeVault) text(key ciphertext.Key, version int, context, plaintext []byte) []byte {
-	content := strings.Join([]string{"this is no encryption at all", key.String(), string(context),
+	content := strings.Join([]string{"not encrypted at all........", key.String(), string(context),
 		string(plaintext)}, "\x00")
 	return fmt.Appendf(nil, "vault:v%d:%s", version, base64.StdEncoding.EncodeToString([]byte(content)))
 }
 
-func (v *fakeVault) open(key ciphertext.Key, it transit.Item) ([]byte, error) {
+func (v *fakeVault) decrypt(key ciphertext.Key, it transit.Item) ([]byte, error) {
 	version, err := ciphertext.Version(it.Data)
 	if err != nil {
 		return nil, err

@@ -11,18 +11,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 )
 
-// mergeable reports everything that keeps the encrypted entries from being set in an
-// existing Secret, and the others from being removed.
+// mergeable reports whether the encrypted entries can be set in an existing Secret, and
+// others removed.
 func mergeable(existing, encrypted *corev1.Secret, remove []string) error {
 	if existing.Type != ciphertext.Type && existing.Labels[ciphertext.LabelTransitKey] == "" {
-		return fmt.Errorf("%w, of type %s and without the label %s: it is not a ciphertext Secret and stays as it is: "+
+		return fmt.Errorf("%w, of type %s and without the label %s: it is not a ciphertext Secret and was not changed: "+
 			"choose another name, or delete it first", ErrExists, existing.Type, ciphertext.LabelTransitKey)
 	}
 	var errs []error
 	refuse := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrExists}, args...)...))
 	}
-	desired, _ := ciphertext.SettingsOf(encrypted) // well-formed
+	desired, _ := ciphertext.SettingsOf(encrypted) // always valid
 	if current, err := ciphertext.SettingsOf(existing); err != nil {
 		refuse("%w: set what is missing, or choose another name", err)
 	} else {
@@ -62,8 +62,8 @@ func mergeable(existing, encrypted *corev1.Secret, remove []string) error {
 }
 
 // mergePatch returns the patch that sets the encrypted entries of an existing Secret and
-// removes others. It takes effect only if the Secret, its settings and these entries are
-// as they were read.
+// removes others. It takes effect only if the Secret, its settings and these entries did
+// not change since they were read.
 func mergePatch(existing, encrypted *corev1.Secret, remove []string) (*secretpatch.Patch, error) {
 	if err := mergeable(existing, encrypted, remove); err != nil {
 		return nil, err

@@ -3,9 +3,9 @@
 //
 // A ciphertext Secret holds one transit ciphertext per entry, bound by its
 // [ciphertext.Scope] to its location: see package ciphertext. [Encrypt] makes one
-// without a cluster, [Decrypt] decrypts one, and [Verify] finds out whether all of its
-// entries decrypt at their location, which takes no right to decrypt. A [Verifier] does
-// so for many.
+// without a cluster, [Decrypt] decrypts one, and [Verify] reports whether all of its
+// entries decrypt at their location, without the right to decrypt. A [Verifier] does so
+// for many Secrets.
 //
 // A [Client] works on the Secrets of a cluster. [Client.Read] decrypts one,
 // [Client.Apply] creates one or sets entries of an existing one, [Client.Update] changes
@@ -35,8 +35,8 @@ import (
 var (
 	// ErrInvalid means that the [Spec] is invalid. Nothing was encrypted or written.
 	ErrInvalid = errors.New("invalid secret specification")
-	// ErrExists means that a Secret of that name exists and holds something else, or was
-	// made with another key or scope. It was not changed.
+	// ErrExists means that a Secret of that name exists that is not ciphertext, or has
+	// another key or scope. It was not changed.
 	ErrExists = errors.New("another Secret of that name exists")
 	// ErrConflict means that the Secret was changed before each attempt to write it.
 	// Nothing was written.
@@ -54,7 +54,7 @@ var (
 // Vault is what this package needs of Vault. A [*transit.Session] implements it.
 //
 // Encrypt, Decrypt and Rewrap return one result per item, in the order of the items.
-// Their error is one that every item would meet.
+// The error is one that affects every item.
 type Vault interface {
 	Encrypt(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error)
 	Decrypt(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error)
@@ -76,8 +76,8 @@ func New(vault Vault, kube kubernetes.Interface) *Client {
 	return &Client{vault: vault, kube: kube}
 }
 
-// Options are for the methods of [Client] that write. The zero value writes.
+// Options are options of the methods of [Client] that write.
 type Options struct {
-	// DryRun makes the API server check and admit everything and store nothing.
+	// DryRun makes the API server validate and admit the Secret without storing it.
 	DryRun bool
 }

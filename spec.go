@@ -14,10 +14,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// Spec is a ciphertext Secret to make, or the entries to change of an existing one.
+// Spec specifies a ciphertext Secret to create, or the changes of an existing one.
 type Spec struct {
-	// Namespace may be empty if the scope does not bind to it, for a manifest that is
-	// to be applied in any.
+	// Namespace may be empty if the scope does not bind to it, for a manifest that can
+	// be applied in any namespace.
 	Namespace string
 	Name      string
 	// Settings: an empty Key.Mount means [ciphertext.DefaultTransitMount], an empty
@@ -27,8 +27,8 @@ type Spec struct {
 	Entries map[string][]byte
 	// Remove are names of entries to remove, for [Client.Update] and [EncryptUpdate].
 	Remove []string
-	// AllowEmpty accepts empty values, which are refused otherwise: nearly always an
-	// empty value is a file that was not written or a variable that was not set.
+	// AllowEmpty accepts empty values. By default they are errors: an empty value is
+	// nearly always a file that was not written or a variable that was not set.
 	AllowEmpty bool
 }
 
@@ -40,12 +40,12 @@ func nameOf(s *corev1.Secret) types.NamespacedName {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
 
-// describe returns a name for an error. A name from a manifest may be anything, and an
-// error may be printed on a terminal.
+// describe returns a name for an error. A name from a manifest may contain any
+// characters, and an error may be printed on a terminal.
 func describe(name types.NamespacedName) string { return display.Line(name.String()) }
 
-// complete sets the defaults and reports everything that is wrong and can be seen
-// without a request.
+// complete sets the defaults and reports all problems that can be found without a
+// request.
 func (s *Spec) complete() error {
 	if s.Settings.Key.Mount == "" {
 		s.Settings.Key.Mount = ciphertext.DefaultTransitMount

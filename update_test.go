@@ -10,56 +10,49 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-func bytesOf(texts map[string]string) map[string][]byte {
-	data := map[string][]byte{}
-	for name, text := range texts {
-		data[name] = []byte(text)
-	}
-	return data
-}
-
 func TestUpdate(t *testing.T) {
-	w := newWorld(t)
-	was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})))
-	lib := secretmanager.New(w.as(author), w.kube)
+	e := newEnv(t)
+	old := e.CreateSecret(e.encrypt(e.spec("s", map[string]string{"a": "1", "b": "2", "c": "3"})))
+	lib := secretmanager.New(e.As(author), e.Kube)
 	change := secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "two", "d": ""}), Remove: []string{"c"},
 		AllowEmpty: true}
 
-	if _, err := lib.Update(t.Context(), was, change, secretmanager.Options{DryRun: true}); err != nil {
+	if _, err := lib.Update(t.Context(), old, change, secretmanager.Options{DryRun: true}); err != nil {
 		t.Fatal(err)
 	}
-	if w.get("s").ResourceVersion != was.ResourceVersion {
-		t.Error("a dry run changed it")
+	if e.get("s").ResourceVersion != old.ResourceVersion {
+		t.Error("a dry run changed the Secret")
 	}
-	is, err := lib.Update(t.Context(), was, change, secretmanager.Options{})
+	stored, err := lib.Update(t.Context(), old, change, secretmanager.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]string{"a": "1", "b": "two", "d": ""}, w.read("s")); diff != "" {
+	if diff := cmp.Diff(map[string]string{"a": "1", "b": "two", "d": ""}, e.read("s")); diff != "" {
 		t.Errorf("plaintext (-want +got):\n%s", diff)
 	}
-	if string(is.Data["a"]) != string(was.Data["a"]) || is.Kind != "Secret" {
-		t.Error("an entry that was not named was written, or it is not the Secret as stored")
+	if string(stored.Data["a"]) != string(old.Data["a"]) || stored.Kind != "Secret" {
+		t.Error("another entry was changed, or this is not the stored Secret")
 	}
 
-	// Removing alone asks Vault for no encryption, and the version hint follows.
-	w.write("transit/keys/"+w.key+"/rotate", nil)
-	if is, err = lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})},
+	// Removing alone needs no right to encrypt, and updates the key version.
+	e.RotateKey()
+	if stored, err = lib.Update(t.Context(), stored, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})},
 		secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	is, err = secretmanager.New(w.as(`path "transit/rewrap/KEY" { capabilities = ["update"] }`), w.kube).
-		Update(t.Context(), is, secretmanager.Spec{Remove: []string{"a", "d"}}, secretmanager.Options{})
-	if err != nil || is.Labels[ciphertext.LabelKeyVersion] != "2" {
-		t.Errorf("%v, hint %q", err, is.Labels[ciphertext.LabelKeyVersion])
+	stored, err = secretmanager.New(e.As(`path "transit/rewrap/KEY" { capabilities = ["update"] }`), e.Kube).
+		Update(t.Context(), stored, secretmanager.Spec{Remove: []string{"a", "d"}}, secretmanager.Options{})
+	if err != nil || stored.Labels[ciphertext.LabelKeyVersion] != "2" {
+		t.Errorf("%v, label %q", err, stored.Labels[ciphertext.LabelKeyVersion])
 	}
 }
 
-func TestUpdateRefuses(t *testing.T) {
-	w := newWorld(t)
-	was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2"})))
+func TestUpdateErrors(t *testing.T) {
+	e := newEnv(t)
+	old := e.CreateSecret(e.encrypt(e.spec("s", map[string]string{"a": "1", "b": "2"})))
 	for name, test := range map[string]struct {
 		change secretmanager.Spec
 		want   []string
@@ -76,64 +69,66 @@ func TestUpdateRefuses(t *testing.T) {
 			[]string{"a Kubernetes Secret holds"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := w.lib.Update(t.Context(), was, test.change, secretmanager.Options{})
+			_, err := e.lib.Update(t.Context(), old, test.change, secretmanager.Options{})
 			if !errors.Is(err, secretmanager.ErrInvalid) {
 				t.Errorf("got %v", err)
 			}
-			says(t, err, test.want...)
-			if w.get("s").ResourceVersion != was.ResourceVersion {
-				t.Error("it was written")
+			fixture.CheckError(t, err, test.want...)
+			if e.get("s").ResourceVersion != old.ResourceVersion {
+				t.Error("the Secret was written")
 			}
 		})
 	}
 }
 
-// TestUpdateWhatChanged has somebody change the Secret after it was read.
-func TestUpdateWhatChanged(t *testing.T) {
-	edit := func(f func(w *world, s *corev1.Secret)) func(*world) {
-		return func(w *world) {
-			s := w.get("s")
-			f(w, s)
-			if _, err := w.kube.CoreV1().Secrets(w.ns).Update(w.t.Context(), s, metav1.UpdateOptions{}); err != nil {
-				w.t.Fatal(err)
+// TestUpdateChangedSecret changes the Secret after it was read.
+func TestUpdateChangedSecret(t *testing.T) {
+	edit := func(f func(e *env, s *corev1.Secret)) func(*env) {
+		return func(e *env) {
+			s := e.get("s")
+			f(e, s)
+			if _, err := e.Kube.CoreV1().Secrets(e.Namespace).Update(e.T.Context(), s, metav1.UpdateOptions{}); err != nil {
+				e.T.Fatal(err)
 			}
 		}
 	}
-	fresh := func(w *world, entry string) []byte {
-		return w.seal(w.spec("s", map[string]string{entry: "theirs"})).Data[entry]
+	fresh := func(e *env, entry string) []byte {
+		return e.encrypt(e.spec("s", map[string]string{entry: "theirs"})).Data[entry]
 	}
 	for name, test := range map[string]struct {
-		act  func(w *world)
+		act  func(e *env)
 		want map[string]string // nil: ErrChanged
 	}{
-		"another entry": {edit(func(w *world, s *corev1.Secret) { s.Data["z"] = fresh(w, "z") }),
+		"another entry": {edit(func(e *env, s *corev1.Secret) { s.Data["z"] = fresh(e, "z") }),
 			map[string]string{"a": "ours", "n": "new", "z": "theirs"}},
-		"the one that is set": {edit(func(w *world, s *corev1.Secret) { s.Data["a"] = fresh(w, "a") }), nil},
-		"the one that goes":   {edit(func(w *world, s *corev1.Secret) { s.Data["b"] = fresh(w, "b") }), nil},
-		"it is gone":          {edit(func(w *world, s *corev1.Secret) { delete(s.Data, "b") }), nil},
-		"the one that comes":  {edit(func(w *world, s *corev1.Secret) { s.Data["n"] = fresh(w, "n") }), nil},
-		"the key":             {edit(func(w *world, s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "other" }), nil},
-		"the scope":           {edit(func(w *world, s *corev1.Secret) { s.Annotations[ciphertext.AnnotationScope] = "cluster" }), nil},
-		"the Secret": {func(w *world) {
-			s := w.get("s")
-			if err := w.kube.CoreV1().Secrets(w.ns).Delete(w.t.Context(), "s", metav1.DeleteOptions{}); err != nil {
-				w.t.Fatal(err)
+		"an entry to set":    {edit(func(e *env, s *corev1.Secret) { s.Data["a"] = fresh(e, "a") }), nil},
+		"an entry to remove": {edit(func(e *env, s *corev1.Secret) { s.Data["b"] = fresh(e, "b") }), nil},
+		"a removed entry":    {edit(func(e *env, s *corev1.Secret) { delete(s.Data, "b") }), nil},
+		"a new entry":        {edit(func(e *env, s *corev1.Secret) { s.Data["n"] = fresh(e, "n") }), nil},
+		"key":                {edit(func(_ *env, s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "other" }), nil},
+		"scope": {edit(func(_ *env, s *corev1.Secret) {
+			s.Annotations[ciphertext.AnnotationScope] = "cluster"
+		}), nil},
+		"replaced": {func(e *env) {
+			s := e.get("s")
+			if err := e.Kube.CoreV1().Secrets(e.Namespace).Delete(e.T.Context(), "s", metav1.DeleteOptions{}); err != nil {
+				e.T.Fatal(err)
 			}
 			s.UID, s.ResourceVersion = "", ""
-			w.store(s)
+			e.CreateSecret(s)
 		}, nil},
-		"nothing any more": {func(w *world) {
-			if err := w.kube.CoreV1().Secrets(w.ns).Delete(w.t.Context(), "s", metav1.DeleteOptions{}); err != nil {
-				w.t.Fatal(err)
+		"deleted": {func(e *env) {
+			if err := e.Kube.CoreV1().Secrets(e.Namespace).Delete(e.T.Context(), "s", metav1.DeleteOptions{}); err != nil {
+				e.T.Fatal(err)
 			}
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			was := w.store(w.seal(w.spec("s", map[string]string{"a": "1", "b": "2"})))
-			test.act(w)
+			e := newEnv(t)
+			old := e.CreateSecret(e.encrypt(e.spec("s", map[string]string{"a": "1", "b": "2"})))
+			test.act(e)
 			writes := 0
-			_, err := secretmanager.New(w.root, w.client(func(int) { writes++ })).Update(t.Context(), was,
+			_, err := secretmanager.New(e.Root, e.clientBefore(func(int) { writes++ })).Update(t.Context(), old,
 				secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "ours", "n": "new"}), Remove: []string{"b"}},
 				secretmanager.Options{})
 			if test.want == nil {
@@ -145,44 +140,30 @@ func TestUpdateWhatChanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, w.read("s")); diff != "" {
+			if diff := cmp.Diff(test.want, e.read("s")); diff != "" {
 				t.Errorf("plaintext (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// What the API server refuses for what it is is not taken for a conflict.
-func TestUpdateRefusedByTheServer(t *testing.T) {
-	w := newWorld(t)
-	was := w.seal(w.spec("s", map[string]string{"a": "1"}))
-	was.Immutable = new(bool)
-	was = w.store(was)
+// TestUpdateRejected checks that a write that the API server rejects is not a conflict.
+func TestUpdateRejected(t *testing.T) {
+	e := newEnv(t)
+	old := e.encrypt(e.spec("s", map[string]string{"a": "1"}))
+	old.Immutable = new(bool)
+	old = e.CreateSecret(old)
 	yes := true
-	was.Immutable = &yes
-	is, err := w.kube.CoreV1().Secrets(w.ns).Update(t.Context(), was, metav1.UpdateOptions{})
+	old.Immutable = &yes
+	immutable, err := e.Kube.CoreV1().Secrets(e.Namespace).Update(t.Context(), old, metav1.UpdateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	is.Immutable = nil // as if we did not know
-	_, err = w.lib.Update(t.Context(), is, secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "2"})},
+	immutable.Immutable = nil // so that the client does not refuse the update
+	_, err = e.lib.Update(t.Context(), immutable, secretmanager.Spec{Entries: bytesOf(map[string]string{"a": "2"})},
 		secretmanager.Options{})
 	if err == nil || errors.Is(err, secretmanager.ErrChanged) {
 		t.Errorf("got %v", err)
 	}
-	says(t, err, "check what admits Secrets")
-}
-
-func TestDecrypt(t *testing.T) {
-	w := newWorld(t)
-	s := w.seal(w.spec("s", map[string]string{"a": "1", "b": "2"}))
-	plain, err := secretmanager.Decrypt(t.Context(), w.root, s)
-	if diff := cmp.Diff(bytesOf(map[string]string{"a": "1", "b": "2"}), plain); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
-	}
-	s.Data["b"] = s.Data["a"]
-	_, err = secretmanager.Decrypt(t.Context(), w.root, s)
-	says(t, err, "decrypting Secret "+w.ns+"/s", `entry "b"`)
-	_, err = secretmanager.Decrypt(t.Context(), w.as(author), s)
-	says(t, err, "check that the policy has update on transit/decrypt/")
+	fixture.CheckError(t, err, "check what admits Secrets")
 }

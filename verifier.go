@@ -11,9 +11,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Entries of several Secrets share a request, as far as they fit into one; package
-// transit splits longer ones. No more than maxWaiting bytes of ciphertext wait for
-// others of their key.
+// Entries of several Secrets share a request up to these limits; package transit splits
+// the entries of a larger Secret. At most maxWaiting bytes of ciphertext wait for more
+// entries of their key.
 const (
 	maxBatchItems = 100
 	maxBatchBytes = 1 << 20
@@ -26,31 +26,29 @@ type VerifyResult struct {
 	Entries int
 	// Failed are the entries that do not decrypt at their location, and why.
 	Failed []EntryError
-	// Err is why the result is not known; nil if it is. If it is not nil, Failed may
-	// be incomplete.
+	// Err is not nil if the result is not known. Failed may be incomplete then.
 	Err error
 }
 
-// EntryError is why an entry does not decrypt. Without an entry it is why none does.
+// EntryError is the error of an entry that does not decrypt, or of all if Entry is empty.
 type EntryError struct {
 	Entry string
 	Err   error
 }
 
-// Verifier does what [Verify] does for many Secrets, in batches that span them. It keeps
-// some megabytes of ciphertext at most, however many Secrets there are. It is not safe
-// for concurrent use.
+// Verifier verifies many Secrets as [Verify] does, in batches that span them. It keeps at
+// most 9 MiB of ciphertext, for any number of Secrets. It is not safe for concurrent use.
 type Verifier struct {
 	vault  Vault
 	report func(VerifyResult)
 
-	open    map[verifyGroup]*verifyBatch
-	waiting int // bytes in all of them
+	batches map[verifyGroup]*verifyBatch
+	waiting int // bytes in all batches
 	denied  map[verifyGroup]error
 }
 
-// verifyGroup is what may share a request: Vault wants a context for every item or for
-// none.
+// verifyGroup is a group of entries that may share a request. Either all items of a
+// request have a context or none has.
 type verifyGroup struct {
 	key   ciphertext.Key
 	bound bool
@@ -72,12 +70,14 @@ type verifyPart struct {
 // NewVerifier returns a Verifier that calls report once for every Secret that was added,
 // in no particular order, as soon as its result is known.
 func NewVerifier(vault Vault, report func(VerifyResult)) *Verifier {
-	return &Verifier{vault: vault, report: report, open: map[verifyGroup]*verifyBatch{}, denied: map[verifyGroup]error{}}
+	return &Verifier{
+		vault: vault, report: report, batches: map[verifyGroup]*verifyBatch{}, denied: map[verifyGroup]error{},
+	}
 }
 
-// Add adds a Secret, which belongs to the Verifier until it is reported. The error is
-// one that all others would meet too, as when Vault cannot be reached: everything that
-// waits then, this Secret included, is reported with that error.
+// Add adds a Secret, which the caller must not change until it is reported. The error is
+// one that affects all Secrets, such as an unreachable Vault: all waiting Secrets,
+// including this one, are reported with it.
 func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
 	part := &verifyPart{result: VerifyResult{Secret: secret, Entries: len(secret.Data)}}
 	var err error
@@ -102,7 +102,7 @@ func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
 		return nil
 	}
 	g := verifyGroup{part.settings.Key, part.settings.Scope != ciphertext.None}
-	b := v.open[g]
+	b := v.batches[g]
 	if b != nil && (b.items+len(part.entries) > maxBatchItems || b.bytes+size > maxBatchBytes) {
 		if err := v.send(ctx, g); err != nil {
 			part.result.Err = err
@@ -113,7 +113,7 @@ func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
 	}
 	if b == nil {
 		b = &verifyBatch{}
-		v.open[g] = b
+		v.batches[g] = b
 	}
 	b.parts, b.items, b.bytes = append(b.parts, part), b.items+len(part.entries), b.bytes+size
 	if v.waiting += size; v.waiting > maxWaiting {
@@ -122,9 +122,9 @@ func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
 	return nil
 }
 
-// Flush verifies everything that waits. The error is as for [Verifier.Add].
+// Flush verifies all waiting Secrets. The error is as for [Verifier.Add].
 func (v *Verifier) Flush(ctx context.Context) error {
-	for g := range v.open {
+	for g := range v.batches {
 		if err := v.send(ctx, g); err != nil {
 			return err
 		}
@@ -132,22 +132,23 @@ func (v *Verifier) Flush(ctx context.Context) error {
 	return nil
 }
 
-// send verifies a batch. If it fails as every other one would, nothing waits any more.
+// send verifies a batch. If it fails with an error that affects all batches, send reports
+// all waiting Secrets.
 func (v *Verifier) send(ctx context.Context, g verifyGroup) error {
-	err := v.verify(ctx, g, v.open[g].parts)
-	v.close(g, err)
+	err := v.verify(ctx, g, v.batches[g].parts)
+	v.finish(g, err)
 	if err != nil {
-		for g := range v.open {
-			v.close(g, err)
+		for g := range v.batches {
+			v.finish(g, err)
 		}
 	}
 	return err
 }
 
-// close reports the parts of a batch; err is why their result is not known.
-func (v *Verifier) close(g verifyGroup, err error) {
-	b := v.open[g]
-	delete(v.open, g)
+// finish reports the parts of a batch. If err is not nil, their result is not known.
+func (v *Verifier) finish(g verifyGroup, err error) {
+	b := v.batches[g]
+	delete(v.batches, g)
 	v.waiting -= b.bytes
 	for _, part := range b.parts {
 		if err != nil {
@@ -157,7 +158,7 @@ func (v *Verifier) close(g verifyGroup, err error) {
 	}
 }
 
-// verify makes the request for the parts. The error is one that all others would meet.
+// verify sends the request for the parts. The error is one that affects all batches.
 func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPart) error {
 	err := v.denied[g]
 	var results []transit.Result
@@ -187,7 +188,7 @@ func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPar
 			}
 		}
 	case errors.Is(err, transit.ErrDenied):
-		// The next request with this key would be denied too, one with another key may not.
+		// Further requests with this key would be denied, unlike those with other keys.
 		if v.denied[g] == nil {
 			v.denied[g] = transit.WithUpdateHint(err, g.key, transit.OpRewrap)
 		}

@@ -2,277 +2,233 @@ package secretmanager_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// batches is a real Vault that notes how many items each rewrap request has, and
-// refuses those for which refuse returns a status.
-type batches struct {
-	token  string // the root token if empty
-	sizes  []int
-	refuse func(items []map[string]string) int
-}
-
-func (w *world) through(b *batches) *transit.Session {
-	w.t.Helper()
-	proxy, err := relay.New(w.vault.Address, nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		var in struct {
-			Items []map[string]string `json:"batch_input"`
+// countRewraps returns a session at a proxy of the Vault, and the number of items of each
+// request.
+func (e *env) countRewraps(token string) (*transit.Session, *[]int) {
+	e.T.Helper()
+	sizes := &[]int{}
+	address := e.VaultProxy(func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			e.T.Error(err)
 		}
-		json.Unmarshal(body, &in)
-		b.sizes = append(b.sizes, len(in.Items))
-		if b.refuse != nil {
-			if status := b.refuse(in.Items); status != 0 {
-				rw.WriteHeader(status)
-				fmt.Fprint(rw, `{"errors": ["as asked"]}`)
-				return
-			}
-		}
+		*sizes = append(*sizes, strings.Count(string(body), `"ciphertext"`))
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		proxy.ServeHTTP(rw, r)
-	}))
-	w.t.Cleanup(server.Close)
-	if b.token == "" {
-		b.token = w.vault.RootToken
-	}
-	return session(w.t, server.URL, b.token)
+		vault.ServeHTTP(w, r)
+	})
+	return e.Session(address, token), sizes
 }
 
-// prove returns what is said of each Secret, by name: "" if it opens.
-func prove(t *testing.T, vault *transit.Session, secrets ...*corev1.Secret) (said map[string]string, err error) {
+// verify returns the failures of each Secret, by its name.
+func verify(t *testing.T, vault secretmanager.Vault, secrets ...*corev1.Secret) (map[string]string, error) {
 	t.Helper()
-	said = map[string]string{}
-	prover := secretmanager.NewVerifier(vault, func(p secretmanager.VerifyResult) {
-		if _, again := said[p.Secret.Name]; again {
-			t.Errorf("%s is done twice", p.Secret.Name)
+	failures := map[string]string{}
+	verifier := secretmanager.NewVerifier(vault, func(r secretmanager.VerifyResult) {
+		if _, reported := failures[r.Secret.Name]; reported {
+			t.Errorf("%s is reported twice", r.Secret.Name)
 		}
 		text := ""
-		for _, f := range p.Failed {
+		for _, f := range r.Failed {
 			text += fmt.Sprintf("%s: %v\n", f.Entry, f.Err)
 		}
-		if p.Err != nil {
-			text += "unknown: " + p.Err.Error()
+		if r.Err != nil {
+			text += "unknown: " + r.Err.Error()
 		}
-		said[p.Secret.Name] = text
+		failures[r.Secret.Name] = text
 	})
 	for _, s := range secrets {
-		if err = prover.Add(t.Context(), s); err != nil {
-			return said, err
+		if err := verifier.Add(t.Context(), s); err != nil {
+			return failures, err
 		}
 	}
-	return said, prover.Flush(t.Context())
+	return failures, verifier.Flush(t.Context())
 }
 
-// Entries of many Secrets, of several keys, go to Vault together, and each is
-// told apart: those that do not open are named with the reason.
+// TestVerifier verifies Secrets of several keys in shared requests, and checks the result
+// of each.
 func TestVerifier(t *testing.T) {
-	w := newWorld(t)
-	w.write("transit/keys/"+w.key+"-plain", nil)
+	e := newEnv(t)
+	e.Write("transit/keys/"+e.Key+"-plain", nil)
 	var secrets []*corev1.Secret
 	want := map[string]string{}
 	add := func(s *corev1.Secret, failure string) {
 		secrets, want[s.Name] = append(secrets, s), failure
 	}
 	for i := range 60 {
-		add(w.seal(w.spec(fmt.Sprintf("good-%d", i), map[string]string{"a": "x", "b": "y", "c": "z"})), "")
+		add(e.encrypt(e.spec(fmt.Sprintf("good-%d", i), map[string]string{"a": "x", "b": "y", "c": "z"})), "")
 		if i%20 == 10 {
-			moved := w.seal(w.spec("a", map[string]string{"a": "x", "b": "y"}))
+			moved := e.encrypt(e.spec("a", map[string]string{"a": "x", "b": "y"}))
 			moved.Name = fmt.Sprintf("moved-%d", i)
-			moved.Data["b"] = w.seal(w.spec(moved.Name, map[string]string{"b": "y"})).Data["b"]
+			moved.Data["b"] = e.encrypt(e.spec(moved.Name, map[string]string{"b": "y"})).Data["b"]
 			add(moved, "a: ")
 		}
 	}
-	other := w.spec("other", map[string]string{"a": "x"})
-	other.Settings = ciphertext.Settings{Key: ciphertext.Key{Name: w.key + "-plain"}, Scope: ciphertext.None}
-	add(w.seal(other), "")
-	gone := w.seal(w.spec("gone", map[string]string{"a": "x"}))
-	gone.Labels[ciphertext.LabelTransitKey] = "nowhere"
-	add(gone, "a: ")
-	damaged := w.seal(w.spec("damaged", map[string]string{"a": "x", "b": "y"}))
+	other := e.spec("other", map[string]string{"a": "x"})
+	other.Settings = ciphertext.Settings{Key: ciphertext.Key{Name: e.Key + "-plain"}, Scope: ciphertext.None}
+	add(e.encrypt(other), "")
+	missing := e.encrypt(e.spec("missing", map[string]string{"a": "x"}))
+	missing.Labels[ciphertext.LabelTransitKey] = "nowhere"
+	add(missing, "a: ")
+	damaged := e.encrypt(e.spec("damaged", map[string]string{"a": "x", "b": "y"}))
 	damaged.Data["a"] = []byte("hunter2")
 	add(damaged, "a: ")
-	empty := w.seal(w.spec("empty", map[string]string{"a": "x"}))
+	empty := e.encrypt(e.spec("empty", map[string]string{"a": "x"}))
 	empty.Data = nil
 	add(empty, ": the Secret has no entries")
-	unlabelled := w.seal(w.spec("unlabelled", map[string]string{"a": "x"}))
-	delete(unlabelled.Labels, ciphertext.LabelTransitKey)
-	add(unlabelled, ": label")
-	odd := w.seal(w.spec("odd", map[string]string{"a": "x"}))
+	unlabeled := e.encrypt(e.spec("unlabeled", map[string]string{"a": "x"}))
+	delete(unlabeled.Labels, ciphertext.LabelTransitKey)
+	add(unlabeled, ": label")
+	odd := e.encrypt(e.spec("odd", map[string]string{"a": "x"}))
 	odd.Labels[ciphertext.LabelTransitKey] = "a b"
 	add(odd, ": label secretmanager.io/transit-key is not the name of a transit key")
 
-	unbound := w.seal(w.spec("unbound", map[string]string{"a": "x"}))
+	unbound := e.encrypt(e.spec("unbound", map[string]string{"a": "x"}))
 	unbound.Annotations[ciphertext.AnnotationScope] = string(ciphertext.None)
 	add(unbound, "a: missing 'context' for key derivation")
 
-	b := &batches{}
-	said, err := prove(t, w.through(b), secrets...)
+	vault, sizes := e.countRewraps(e.Vault.RootToken)
+	failures, err := verify(t, vault, secrets...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, failure := range want {
-		got, done := said[name]
-		if !done || (failure == "") != (got == "") || !strings.HasPrefix(got, failure) || strings.Count(got, "\n") > 1 {
-			t.Errorf("%s: done %t: %q, not %q", name, done, got, failure)
+		got, reported := failures[name]
+		if !reported || (failure == "") != (got == "") || !strings.HasPrefix(got, failure) || strings.Count(got, "\n") > 1 {
+			t.Errorf("%s: reported %t: %q, want %q", name, reported, got, failure)
 		}
 	}
-	if len(said) != len(want) || strings.Contains(fmt.Sprint(said), "hunter2") {
-		t.Errorf("%d of %d are done: %v", len(said), len(want), said)
+	if len(failures) != len(want) || strings.Contains(fmt.Sprint(failures), "hunter2") {
+		t.Errorf("%d of %d are reported: %v", len(failures), len(want), failures)
 	}
 	for name, text := range map[string]string{"moved-10": "it may have been copied from elsewhere",
-		"gone": "check the label and annotation that name key and mount"} {
-		if !strings.Contains(said[name], text) {
-			t.Errorf("%q is not in %s", text, said[name])
+		"missing": "check the label and annotation that name key and mount"} {
+		if !strings.Contains(failures[name], text) {
+			t.Errorf("%q is not in %s", text, failures[name])
 		}
 	}
-	// 188 entries of the first key: two requests. One each of the others.
+	// Two requests for the 188 entries of the first key, and one for each of the others.
 	total := 0
-	for _, n := range b.sizes {
+	for _, n := range *sizes {
 		if total += n; n > 100 {
 			t.Errorf("a request of %d items", n)
 		}
 	}
-	if len(b.sizes) != 5 || total != 190 {
-		t.Errorf("requests of %v items", b.sizes)
+	if len(*sizes) != 5 || total != 190 {
+		t.Errorf("requests of %v items", *sizes)
 	}
 }
 
-// A request that is refused as a whole is made again in parts, so that one entry
-// does not speak for the others.
-func TestVerifierBisects(t *testing.T) {
-	w := newWorld(t)
-	bad := w.seal(w.spec("bad", map[string]string{"a": "x", "b": "y"}))
-	b := &batches{refuse: func(items []map[string]string) int {
-		for _, i := range items {
-			if i["ciphertext"] == string(bad.Data["b"]) {
-				return http.StatusBadRequest
-			}
-		}
-		return 0
-	}}
-	said, err := prove(t, w.through(b), w.seal(w.spec("one", map[string]string{"a": "x"})), bad,
-		w.seal(w.spec("two", map[string]string{"a": "x"})))
-	if err != nil || len(said) != 3 || said["one"] != "" || said["two"] != "" ||
-		!strings.HasPrefix(said["bad"], "b: ") || strings.Count(said["bad"], "\n") != 1 {
-		t.Errorf("%q (%v)", said, err)
-	}
-	if diff := cmp.Diff([]int{4, 2, 2, 1, 1}, b.sizes); diff != "" {
-		t.Errorf("items of each request, -want +got:\n%s", diff)
-	}
-}
-
-// A key that one may not use says nothing of the others, and is asked about once.
-func TestVerifierWithoutTheRight(t *testing.T) {
-	w := newWorld(t)
-	w.write("transit/keys/"+w.key+"-2", map[string]any{"derived": true})
-	b := &batches{token: w.token(`path "transit/rewrap/KEY" { capabilities = ["update"] }`)}
-	vault := w.through(b)
+// TestVerifierDenied checks that a denied key does not affect others, and causes one request.
+func TestVerifierDenied(t *testing.T) {
+	e := newEnv(t)
+	e.Write("transit/keys/"+e.Key+"-2", map[string]any{"derived": true})
+	vault, sizes := e.countRewraps(e.Token(`path "transit/rewrap/KEY" { capabilities = ["update"] }`))
 	var secrets []*corev1.Secret
 	large := strings.Repeat("x", 600_000)
 	for i := range 3 {
-		spec := w.spec(fmt.Sprintf("denied-%d", i), map[string]string{"a": large})
+		spec := e.spec(fmt.Sprintf("denied-%d", i), map[string]string{"a": large})
 		spec.Settings.Key.Name += "-2"
-		secrets = append(secrets, w.seal(spec))
+		secrets = append(secrets, e.encrypt(spec))
 	}
-	secrets = append(secrets, w.seal(w.spec("allowed", map[string]string{"a": "x"})))
-	said, err := prove(t, vault, secrets...)
-	if err != nil || said["allowed"] != "" {
-		t.Errorf("%q (%v)", said["allowed"], err)
+	secrets = append(secrets, e.encrypt(e.spec("allowed", map[string]string{"a": "x"})))
+	failures, err := verify(t, vault, secrets...)
+	if err != nil || failures["allowed"] != "" {
+		t.Errorf("%q (%v)", failures["allowed"], err)
 	}
 	for i := range 3 {
-		if got := said[fmt.Sprintf("denied-%d", i)]; !strings.HasPrefix(got, "unknown: ") ||
-			!strings.Contains(got, "check that the policy has update on transit/rewrap/"+w.key+"-2") {
+		if got := failures[fmt.Sprintf("denied-%d", i)]; !strings.HasPrefix(got, "unknown: ") ||
+			!strings.Contains(got, "check that the policy has update on transit/rewrap/"+e.Key+"-2") {
 			t.Errorf("denied-%d: %s", i, got)
 		}
 	}
-	if len(b.sizes) != 2 {
-		t.Errorf("requests of %v items", b.sizes)
+	if len(*sizes) != 2 {
+		t.Errorf("requests of %v items", *sizes)
 	}
 }
 
-// A Vault that is not there ends it: every Secret is done, and unknown.
-func TestVerifierWithoutVault(t *testing.T) {
-	w := newWorld(t)
+// TestVerifierUnreachableVault checks that every Secret is reported with the error.
+func TestVerifierUnreachableVault(t *testing.T) {
+	e := newEnv(t)
 	var secrets []*corev1.Secret
-	for i, key := range []string{w.key, w.key + "-2", w.key + "-3"} {
-		s := w.seal(w.spec(fmt.Sprint("s", i), map[string]string{"a": "x"}))
+	for i, key := range []string{e.Key, e.Key + "-2", e.Key + "-3"} {
+		s := e.encrypt(e.spec(fmt.Sprint("s", i), map[string]string{"a": "x"}))
 		s.Labels[ciphertext.LabelTransitKey] = key
 		secrets = append(secrets, s)
 	}
-	said, err := prove(t, session(t, "http://127.0.0.1:1", "x"), secrets...)
-	if !errors.Is(err, transit.ErrUnreachable) || len(said) != len(secrets) {
-		t.Errorf("%v: %q", err, said)
+	unreachable := e.Session("http://127.0.0.1:1", "x")
+	failures, err := verify(t, unreachable, secrets...)
+	if !errors.Is(err, transit.ErrUnreachable) || len(failures) != len(secrets) {
+		t.Errorf("%v: %q", err, failures)
 	}
-	for name, s := range said {
+	for name, s := range failures {
 		if !strings.HasPrefix(s, "unknown: ") {
 			t.Errorf("%s: %q", name, s)
 		}
 	}
 	// The same when the request is made while Secrets are added.
-	long := w.seal(w.spec("long", map[string]string{"a": strings.Repeat("x", 700_000)}))
-	longer := w.seal(w.spec("longer", map[string]string{"a": strings.Repeat("x", 700_000)}))
-	said, err = prove(t, session(t, "http://127.0.0.1:1", "x"), secrets[1], long, longer)
-	if !errors.Is(err, transit.ErrUnreachable) || len(said) != 3 {
-		t.Errorf("%v: %d are done", err, len(said))
+	long := e.encrypt(e.spec("long", map[string]string{"a": strings.Repeat("x", 700_000)}))
+	longer := e.encrypt(e.spec("longer", map[string]string{"a": strings.Repeat("x", 700_000)}))
+	failures, err = verify(t, unreachable, secrets[1], long, longer)
+	if !errors.Is(err, transit.ErrUnreachable) || len(failures) != 3 {
+		t.Errorf("%v: %d are reported", err, len(failures))
 	}
 }
 
-// What waits is bounded, and what is sent together is not torn apart for that.
-func TestVerifierBoundsWhatWaits(t *testing.T) {
-	w := newWorld(t)
+// TestVerifierLimits checks how many Secrets a Verifier keeps, and how many requests it
+// makes.
+func TestVerifierLimits(t *testing.T) {
 	for _, test := range []struct {
 		name                     string
 		secrets, entries, length int
-		keys                     bool // one for each Secret
-		waits, requests          int
+		keys                     bool // one per Secret
+		waiting, requests        int
 	}{
 		{"many entries", 100, 3, 10, false, 33, 4},
-		{"long ones", 40, 1, 300_000, false, 2, 20},
-		{"a key each", 20, 1, 700_000, true, 9, 20},
+		{"long entries", 40, 1, 300_000, false, 2, 20},
+		{"many keys", 20, 1, 700_000, true, 9, 20},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			texts := map[string]string{}
+			vault := newFakeVault("k")
+			spec := secretmanager.Spec{Namespace: "ns", Name: "s", Entries: map[string][]byte{},
+				Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}}}
 			for i := range test.entries {
-				texts[fmt.Sprint("e", i)] = strings.Repeat("x", test.length)
+				spec.Entries[fmt.Sprint("e", i)] = bytes.Repeat([]byte("x"), test.length)
 			}
-			sealed := w.seal(w.spec("s", texts))
-			b := &batches{}
-			done := 0
-			prover := secretmanager.NewVerifier(w.through(b), func(secretmanager.VerifyResult) { done++ })
+			encrypted, err := secretmanager.Encrypt(t.Context(), vault, spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			vault.calls = nil
+			reported := 0
+			verifier := secretmanager.NewVerifier(vault, func(secretmanager.VerifyResult) { reported++ })
 			for i := range test.secrets {
-				s := sealed.DeepCopy()
+				s := encrypted.DeepCopy()
 				if test.keys {
-					s.Labels[ciphertext.LabelTransitKey] = fmt.Sprint(w.key, "-", i)
+					s.Labels[ciphertext.LabelTransitKey] = fmt.Sprint("k-", i)
 				}
-				if err := prover.Add(t.Context(), s); err != nil {
+				if err := verifier.Add(t.Context(), s); err != nil {
 					t.Fatal(err)
 				}
-				if waits := i + 1 - done; waits > test.waits {
-					t.Fatalf("%d Secrets wait, more than %d", waits, test.waits)
+				if waiting := i + 1 - reported; waiting > test.waiting {
+					t.Fatalf("%d Secrets wait, more than %d", waiting, test.waiting)
 				}
 			}
-			if err := prover.Flush(t.Context()); err != nil || done != test.secrets || len(b.sizes) != test.requests {
-				t.Errorf("%d are done, in requests of %v items (%v)", done, b.sizes, err)
+			if err := verifier.Flush(t.Context()); err != nil || reported != test.secrets || len(vault.calls) != test.requests {
+				t.Errorf("%d Secrets are reported, after %d requests (%v)", reported, len(vault.calls), err)
 			}
 		})
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Verify reports whether every entry of a ciphertext Secret decrypts at its location,
-// which is the namespace and name of the Secret: Vault rewraps the entries, and Verify
-// drops the results. It needs update on the key's rewrap path and no right to decrypt.
-// The error wraps [ErrNotVerified] and names every entry that does not decrypt. An error
-// that does not wrap it means that the answer is not known.
+// Verify reports whether every entry of a ciphertext Secret decrypts at its location, which
+// is the namespace and name of the Secret. It needs update on the key's rewrap path and no
+// right to decrypt: Vault rewraps the entries, and Verify drops the results. The error
+// wraps [ErrNotVerified] and names every entry that does not decrypt. Any other error
+// means that the result is not known.
 func Verify(ctx context.Context, vault Vault, secret *corev1.Secret) error {
 	fail := func(err error) error { return fmt.Errorf("verifying Secret %s: %w", describe(nameOf(secret)), err) }
 	if err := ciphertext.Validate(secret); err != nil {
