@@ -34,7 +34,7 @@ func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 	return p.vaultFailure(r, what, err)
 }
 
-// decryptFailure returns the failure of a batch as a whole.
+// decryptFailure returns the failure of a whole batch.
 func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("decrypting %s with %s at %s as role %s of auth/%s",
 		r.describeSecret(), r.Key, r.VaultAddress, failure.Quote(r.Role), r.AuthMount)
@@ -58,28 +58,26 @@ func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 const keyCheck = "transitKey and scope in the class: scope none is for a key that is not derived, the others for " +
 	"one that is"
 
-// vaultFailure returns the failure of a Vault without a usable response. Its code is Internal for every reason:
-// Unavailable would let the pod start without its files.
+// vaultFailure returns the failure when Vault returned no usable response. The code of each reason is Internal: after
+// Unavailable, the pod could start without its files.
 func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Error {
 	const reach = "that Vault is up and that its address, network policies and firewalls let the provider's pod " +
 		"on this node reach it"
 	cause := vaultCause(err)
-	at := fmt.Sprintf("Vault at %s ", r.VaultAddress)
+	vault := "Vault at " + r.VaultAddress
 	timeout := p.config.MountTimeout
 	switch {
 	case errors.Is(err, transit.ErrSealed):
-		return failure.VaultSealed.New(what, fmt.Sprintf("%sis sealed and was not unsealed within %s: %s", at,
-			timeout, cause),
-			"`vault status`; an operator has to unseal it")
+		return failure.VaultSealed.New(what, fmt.Sprintf("%s is sealed and was not unsealed within %s: %s", vault,
+			timeout, cause), "`vault status`; an operator has to unseal it")
 	case errors.Is(err, transit.ErrTLS):
-		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to Vault at %s is not trusted: %s",
-			r.VaultAddress, cause),
+		return failure.VaultUntrusted.New(what, fmt.Sprintf("the connection to %s is not trusted: %s", vault, cause),
 			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and "+
 				"--vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
-		return failure.VaultUnreachable.New(what, fmt.Sprintf("%scannot be reached within %s: %s", at, timeout, cause), reach)
+		return failure.VaultUnreachable.New(what, fmt.Sprintf("%s cannot be reached within %s: %s", vault, timeout, cause), reach)
 	case errors.Is(err, transit.ErrBusy):
-		return failure.VaultRateLimited.New(what, fmt.Sprintf("%srefused requests for all of %s: %s", at, timeout, cause),
+		return failure.VaultRateLimited.New(what, fmt.Sprintf("%s refused requests for %s: %s", vault, timeout, cause),
 			"the rate-limit quotas of Vault: `vault list sys/quotas/rate-limit`")
 	case errors.Is(err, transit.ErrNotVault):
 		return failure.NotVault.New(what, cause,
@@ -95,7 +93,7 @@ func (p *Provider) timeoutFailure(r *request, step string) *failure.Error {
 		"the load of the node, of the API server and of Vault; --mount-timeout of the provider")
 }
 
-// vaultCause returns the words of Vault, with the HTTP status and the number of attempts.
+// vaultCause returns the error of Vault, with the HTTP status and the number of attempts.
 func vaultCause(err error) string {
 	var e *transit.Error
 	if !errors.As(err, &e) {

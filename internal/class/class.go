@@ -1,10 +1,9 @@
-// Package class reads and validates the parameters of a SecretProviderClass: the
-// Vault role, the ciphertext Secret, the transit key, and the files to make.
+// Package class parses and validates the parameters of a SecretProviderClass: the Vault role, the ciphertext Secret, the
+// transit key, and the files of the volume.
 //
-// The provider, doctor, lint and the mount command share it. All problems of a class
-// are reported at once, each with the path of its field, such as
-// objects[2].filePermission, and never with a value: a value may be a secret in the
-// wrong place. Limits are checked before anything is built from a text.
+// The provider, doctor, lint and the mount command share it. It reports all problems of a class at once, each with the
+// path of its field, such as objects[2].filePermission. An error never contains a value, which may be a misplaced secret.
+// Limits are checked before a text is parsed.
 package class
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Provider is the value of spec.provider in a class of ours.
+// Provider is the value of spec.provider in a class for this provider.
 const Provider = "secretmanager"
 
 // Attributes that the kubelet and the driver add to the parameters.
@@ -44,23 +43,23 @@ const (
 	DefaultAudience  = "vault"
 )
 
-// MaxParameter bounds each parameter but objects.
+// MaxParameter bounds each parameter except objects, in bytes.
 const MaxParameter = 4 << 10
 
-// Class is a valid set of parameters, with defaults for those that are not set.
+// Class is the parsed parameters, with defaults for those that are not set.
 type Class struct {
 	Role           string
 	Secret         string // name of the ciphertext Secret
 	Key            ciphertext.Key
 	Scope          ciphertext.Scope
-	Objects        []Object // nil: every entry, as a file of its name
+	Objects        []Object // nil: a file for each entry, with its name
 	AuthMount      string
 	Audience       string
 	VaultNamespace string
 	VaultAddress   string
 }
 
-// Entries returns the entry of each object, in their order; nil for every entry.
+// Entries returns the entry of each object, in order; nil means all entries of the Secret.
 func (c *Class) Entries() (entries []string) {
 	for _, o := range c.Objects {
 		entries = append(entries, o.Entry)
@@ -68,8 +67,8 @@ func (c *Class) Entries() (entries []string) {
 	return entries
 }
 
-// Settings are what the operator of the provider sets: the defaults of a class, and
-// what a class may name besides. The pod's token goes to whatever a class may name.
+// Settings are the provider's defaults for a class, and the values that a class may name instead. The provider sends the
+// pod's token to any allowed address and auth mount.
 type Settings struct {
 	VaultAddress      string
 	AllowedAddresses  []string
@@ -80,7 +79,7 @@ type Settings struct {
 	Audience          string
 }
 
-// Normalize returns the settings with addresses and paths as a class has them.
+// Normalize returns the settings with addresses and paths in the same form as in a parsed class.
 func (s Settings) Normalize() Settings {
 	each := func(list []string, normalize func(string) string) []string {
 		normalized := make([]string, len(list))
@@ -98,14 +97,14 @@ func (s Settings) Normalize() Settings {
 	return s
 }
 
-// parameter is a parameter that a class may have.
+// parameter is a parameter of a class.
 type parameter struct {
 	name     string
 	required bool
 	set      func(p *parser, path *field.Path, value string)
 }
 
-// parameters are all of them. docs/reference/parameters.md has them too.
+// parameters are all parameters. docs/reference/parameters.md lists them too.
 var parameters = []parameter{
 	{"roleName", true, func(p *parser, path *field.Path, v string) {
 		p.class.Role = v
@@ -133,22 +132,17 @@ var parameters = []parameter{
 	}},
 	{"objects", false, func(p *parser, path *field.Path, v string) { p.parseObjects(path, v) }},
 	{"vaultAuthMountPath", false, func(p *parser, path *field.Path, v string) {
-		p.class.AuthMount = strings.TrimSuffix(v, "/") // the tools of Vault show a slash
-		if p.check(path, ciphertext.CheckPath(p.class.AuthMount), pathDetail) && p.settings != nil {
-			p.allow(path, p.class.AuthMount, p.settings.AuthMount, p.settings.AllowedAuthMounts, "vault-allowed-auth-mounts")
-		}
+		p.class.AuthMount = p.parsePath(path, v, p.settings.AuthMount, p.settings.AllowedAuthMounts,
+			"vault-allowed-auth-mounts")
 	}},
 	{"audience", false, func(p *parser, _ *field.Path, v string) { p.class.Audience = v }},
 	{"vaultNamespace", false, func(p *parser, path *field.Path, v string) {
-		p.class.VaultNamespace = strings.TrimSuffix(v, "/")
-		if p.check(path, ciphertext.CheckPath(p.class.VaultNamespace), pathDetail) && p.settings != nil {
-			p.allow(path, p.class.VaultNamespace, p.settings.VaultNamespace, p.settings.AllowedNamespaces,
-				"vault-allowed-namespaces")
-		}
+		p.class.VaultNamespace = p.parsePath(path, v, p.settings.VaultNamespace, p.settings.AllowedNamespaces,
+			"vault-allowed-namespaces")
 	}},
 	{"vaultAddress", false, func(p *parser, path *field.Path, v string) {
 		p.class.VaultAddress = transit.NormalizeAddress(v)
-		if p.settings != nil {
+		if p.restricted {
 			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
 		} else {
 			p.check(path, transit.CheckAddress(p.class.VaultAddress),
@@ -163,23 +157,22 @@ const (
 	pathDetail = "must be a Vault path: printable ASCII without empty parts, parts of dots, quotes, ?, # and %"
 )
 
-// Parse reads the parameters of a class, and the volumeAttributes of a pod that
-// override them. Attributes of the kubelet may be among them. With settings it also checks what the operator
-// allows, and applies the defaults. The target is the directory of the volume, which counts towards the length of a
-// path; it may be empty.
+// Parse parses the parameters of a class, merged with the volumeAttributes of a pod, which override them. It ignores
+// attributes of the kubelet. If settings is not nil, it also applies their defaults and refuses values that they do not
+// allow. The target is the directory of the volume, which counts towards the length of a path; it may be empty.
 func Parse(attributes map[string]string, settings *Settings, target string) (Class, field.ErrorList) {
 	p := &parser{target: target, class: Class{Key: ciphertext.Key{Mount: ciphertext.DefaultTransitMount},
 		Scope: ciphertext.Strict}}
 	if settings != nil {
 		s := settings.Normalize()
-		p.settings = &s
+		p.settings, p.restricted = s, true
 		p.class.AuthMount, p.class.Audience = s.AuthMount, s.Audience
 		p.class.VaultNamespace, p.class.VaultAddress = s.VaultNamespace, s.VaultAddress
 	}
 	for _, param := range parameters {
 		value, path := attributes[param.name], field.NewPath(param.name)
 		switch {
-		case strings.TrimSpace(value) == "": // left by a template for a value that is not set
+		case strings.TrimSpace(value) == "": // as a template leaves it for a value that is not set
 			if param.required {
 				p.add(field.Required(path, ""))
 			}
@@ -193,15 +186,16 @@ func Parse(attributes map[string]string, settings *Settings, target string) (Cla
 	return p.class, p.errs
 }
 
-// parser collects the class and its problems, of which the first [failure.MaxProblems] are reported.
+// parser collects the class and its first [failure.MaxProblems] problems.
 type parser struct {
-	settings *Settings // nil if unknown
-	target   string
-	class    Class
-	errs     field.ErrorList
+	settings   Settings
+	restricted bool // to what the settings allow
+	target     string
+	class      Class
+	errs       field.ErrorList
 }
 
-// omitted stands for a value in an error. No value is ever in one.
+// omitted replaces the value in every error.
 var omitted = field.OmitValueType{}
 
 func (p *parser) full() bool { return len(p.errs) >= failure.MaxProblems }
@@ -216,12 +210,22 @@ func (p *parser) invalid(path *field.Path, detail string) {
 	p.add(field.Invalid(path, omitted, detail))
 }
 
-// check reports whether there is no error. The error itself may contain the value.
+// check adds a problem if there is an error, and reports whether there is none. It drops the error, which may contain the
+// value.
 func (p *parser) check(path *field.Path, err error, detail string) bool {
 	if err != nil {
 		p.invalid(path, detail)
 	}
 	return err == nil
+}
+
+// parsePath returns a Vault path without the trailing slash that Vault's tools show.
+func (p *parser) parsePath(path *field.Path, value, configured string, allowed []string, flag string) string {
+	value = strings.TrimSuffix(value, "/")
+	if p.check(path, ciphertext.CheckPath(value), pathDetail) && p.restricted {
+		p.allow(path, value, configured, allowed, flag)
+	}
+	return value
 }
 
 // allow refuses a value that the operator neither configured nor allowed.
@@ -231,7 +235,7 @@ func (p *parser) allow(path *field.Path, value, configured string, allowed []str
 	}
 }
 
-// checkUnknown reports parameters that do not exist, with the nearest one that does.
+// checkUnknown refuses unknown parameters, and suggests the most similar name.
 func (p *parser) checkUnknown(attributes map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		if p.full() {
@@ -244,8 +248,7 @@ func (p *parser) checkUnknown(attributes map[string]string) {
 		path := field.NewPath(failure.Quote(name))
 		switch {
 		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
-			p.add(
-				field.Forbidden(path, "unknown parameter; the operator configures TLS to Vault, with the flags of the provider"))
+			p.add(field.Forbidden(path, "unknown parameter; the operator configures TLS with the flags of the provider"))
 		default:
 			p.add(field.Forbidden(path, "unknown parameter; did you mean "+nearest(name)+"?"))
 		}

@@ -20,29 +20,29 @@ import (
 
 // Limits of objects.
 const (
-	MaxObjectsBytes = 512 << 10 // room for MaxObjects items with all of their fields
-	MaxObjects      = 2000      // a Secret of one megabyte has as many entries only if they are nearly empty
+	MaxObjectsBytes = 512 << 10 // room for MaxObjects items with all fields
+	MaxObjects      = 2000      // the entries of a Secret of 1 MiB with that many are nearly empty
 )
 
 const objectsName = "objects"
 
-// DefaultMode is the mode of a file without filePermission. The driver writes files as
-// root and does not apply fsGroup: with less, pods that do not run as root could not read them.
+// DefaultMode is the mode of a file without filePermission. The driver writes files as root and does not apply fsGroup,
+// so pods that do not run as root could not read files with a stricter mode.
 const DefaultMode os.FileMode = 0o644
 
 // Object is one file of the volume.
 type Object struct {
-	Path     string   // in the volume
-	Entry    string   // of the Secret
+	Path     string   // path in the volume
+	Entry    string   // entry of the Secret
 	Field    []string // path into JSON or YAML plaintext; nil for all of it
 	Encoding Encoding
 	Mode     os.FileMode
 }
 
-// Encoding is how the content of a file is encoded in the plaintext.
+// Encoding is the encoding of the plaintext. The file has the decoded content.
 type Encoding string
 
-// Encodings. The empty one is UTF8.
+// Encodings. Empty means UTF8.
 const (
 	UTF8   Encoding = "utf-8" // nothing to decode
 	Base64 Encoding = "base64"
@@ -57,9 +57,9 @@ type objectField struct {
 	set  func(p *parser, path *field.Path, o *Object, value string)
 }
 
-// objectFields are all of them. docs/reference/parameters.md has them too.
+// objectFields are all fields. docs/reference/parameters.md lists them too.
 var objectFields = []objectField{
-	// checked with those of the other objects
+	// parseObjects checks the path with those of the other objects.
 	{"objectName", func(_ *parser, _ *field.Path, o *Object, v string) { o.Path = v }},
 	{"secretKey", func(p *parser, path *field.Path, o *Object, v string) {
 		o.Entry = v
@@ -110,32 +110,32 @@ func (p *parser) parseObjects(path *field.Path, text string) {
 		if p.full() {
 			return
 		}
-		at := path.Index(i)
+		itemPath := path.Index(i)
 		if item.Kind != yaml.MappingNode {
-			p.invalid(at, "must be fields such as \"objectName: …\", not "+kindOf(item))
+			p.invalid(itemPath, "must be fields such as \"objectName: …\", not "+kindOf(item))
 			continue
 		}
-		o := p.parseObject(at, item)
-		name := at.Child("objectName")
+		o := p.parseObject(itemPath, item)
+		name := itemPath.Child("objectName")
 		if o.Path == "" {
 			p.add(field.Required(name, "the path of the file in the volume"))
-		} else if err := paths.Add(o.Path, at.String()); err != nil {
+		} else if err := paths.Add(o.Path, itemPath.String()); err != nil {
 			p.invalid(name, err.Error())
 		}
 		if o.Entry == "" {
 			o.Entry = o.Path
 			if o.Path != "" && CheckEntry(o.Path) != nil {
-				p.add(field.Required(at.Child("secretKey"), "objectName is not the name of an entry"))
+				p.add(field.Required(itemPath.Child("secretKey"), "objectName is not the name of an entry"))
 			}
 		}
 		p.class.Objects = append(p.class.Objects, o)
 	}
 }
 
-// parserLine is the line in an error of the YAML parser, whose text may quote the document.
+// parserLine matches the line number in an error of the YAML parser. The rest of the error may quote the document.
 var parserLine = regexp.MustCompile(`^yaml: (line \d+)`)
 
-// parseList returns the one YAML list that the text contains.
+// parseList parses a text that is one YAML list.
 func parseList(text string) (*yaml.Node, error) {
 	if err := document.CheckYAML(text); err != nil {
 		return nil, err
@@ -165,18 +165,18 @@ func (p *parser) parseObject(path *field.Path, item *yaml.Node) Object {
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(item.Content) && !p.full(); i += 2 {
 		key, value := item.Content[i], item.Content[i+1]
-		at := path.Child(failure.Clip(key.Value, 120))
+		fieldPath := path.Child(failure.Clip(key.Value, 120))
 		f := slices.IndexFunc(objectFields, func(f objectField) bool { return f.name == key.Value })
 		switch {
 		case key.Kind != yaml.ScalarNode || f < 0:
-			p.add(field.Forbidden(at, "unknown field; the fields are "+fieldNames()))
+			p.add(field.Forbidden(fieldPath, "unknown field; the fields are "+fieldNames()))
 		case seen[key.Value]:
-			p.add(field.Duplicate(at, omitted))
+			p.add(field.Duplicate(fieldPath, omitted))
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
-			p.add(field.TypeInvalid(at, omitted, "must be a string, not "+kindOf(value)))
+			p.add(field.TypeInvalid(fieldPath, omitted, "must be a string, not "+kindOf(value)))
 		default:
-			// The text as written: to YAML, 0440 without quotes is the number 288.
-			objectFields[f].set(p, at, &o, value.Value)
+			// Use the text as written: YAML reads 0440 without quotes as the number 288.
+			objectFields[f].set(p, fieldPath, &o, value.Value)
 		}
 		seen[key.Value] = true
 	}
@@ -207,8 +207,8 @@ func kindOf(n *yaml.Node) string {
 
 const entryDetail = `must be a name of letters, digits, "-", "_" and "." that does not begin with ".."`
 
-// CheckEntry reports whether s can be the name of an entry of a Secret. Nothing else
-// may become part of the context of a ciphertext.
+// CheckEntry returns an error if s cannot be the name of an entry of a Secret. Nothing else may become part of the
+// context of a ciphertext.
 func CheckEntry(s string) error {
 	if len(validation.IsConfigMapKey(s)) > 0 {
 		return errors.New(entryDetail)

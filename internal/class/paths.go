@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// Limits of Linux, which the driver checks too. MaxPath is that of the whole path: the
-// driver writes to a directory of its own in the target directory.
+// Limits of a path. The driver also checks the limits of Linux. MaxPath, in bytes, is the limit of the whole path: the
+// driver writes to driverDirectory in the target directory.
 const (
 	maxComponent   = 255
 	MaxPath        = 4095
-	MaxDirectories = 32 // above a file
+	MaxDirectories = 32 // in the path of a file
 )
 
-// driverDirectory is the form of the driver's own directory.
+// driverDirectory has the length of the driver's directory.
 const driverDirectory = "/..2006_01_02_15_04_05.1234567890/"
 
-// PathSet is the files of one volume.
+// PathSet is the set of file paths of a volume.
 type PathSet struct {
-	target string            // directory that the driver writes to
+	target string            // directory of the volume
 	files  map[string]string // owner by path, for messages
 	dirs   map[string]string // owner by directory
 }
@@ -28,7 +28,8 @@ type PathSet struct {
 // NewPathSet returns an empty set for the target directory of a volume.
 func NewPathSet(target string) *PathSet { return &PathSet{target: target} }
 
-// Add adds the path of a file, or says why the driver could not write it. The error has no path in it.
+// Add adds the path of a file. It returns an error if the driver cannot write the file. The error does not quote the
+// path, but may name the owner of another file.
 func (s *PathSet) Add(p, owner string) error {
 	if err := checkPath(p, s.target); err != nil {
 		return err
@@ -59,13 +60,13 @@ func (s *PathSet) Add(p, owner string) error {
 	return nil
 }
 
-// checkPath reports whether the driver can write a file of that path.
+// checkPath returns an error if the driver cannot write a file with that path.
 func checkPath(p, target string) error {
 	switch {
 	case p == "":
 		return errors.New("must not be empty")
 	case strings.HasPrefix(p, "/"):
-		return errors.New("must be a path in the volume, without a slash at its beginning")
+		return errors.New("must be a path in the volume, without a leading slash")
 	case strings.ContainsRune(p, 0):
 		return errors.New("must not contain a zero byte")
 	case len(target)+len(driverDirectory)+len(p) > MaxPath:
@@ -88,7 +89,7 @@ func checkPath(p, target string) error {
 		// The driver would empty the volume.
 		return errors.New("must be a file in the volume, not the volume itself")
 	case path.Clean(p) != p:
-		return errors.New("must be a clean path, without empty parts, parts of one dot, and a slash at its end")
+		return errors.New("must be a clean path, without empty parts, parts that are a dot, or a trailing slash")
 	}
 	return nil
 }
