@@ -1,4 +1,4 @@
-// Package auditlog writes audit records to a stream without ever waiting for it.
+// Package auditlog writes audit records to a stream, and never blocks the caller.
 package auditlog
 
 import (
@@ -17,39 +17,37 @@ import (
 )
 
 const (
-	// MaxQueue bounds the bytes of queued records: about 3,000 mounts of a few entries, or
-	// one of the longest.
+	// MaxQueue bounds the bytes of queued records: about 3,000 mounts of a few entries, or one of the longest.
 	MaxQueue = 2 << 20
 	// reportInterval is the minimum time between two reports of lost records.
 	reportInterval = time.Minute
-	// flushTimeout bounds how long the end of the process waits for queued records.
+	// flushTimeout bounds the wait for queued records when the process ends.
 	flushTimeout = 2 * time.Second
 )
 
-// auditLog writes records to a stream. No mount waits for that: records queue, and
-// a goroutine that lasts as long as there are any writes them. A stream that does
-// not take them fast enough, or at all, costs records and never a pod its files;
-// each lost record is counted. Vault's audit devices are what no request gets past.
+// Log writes records to a stream. It queues each record; a goroutine writes them and ends when the queue is empty. So no
+// mount waits for the stream. A stream that is too slow or fails loses records, which are counted, but never blocks a
+// pod. Only the audit devices of Vault are complete.
 //
-// A nil *Log writes nothing.
+// A nil *Log writes nothing. A Log is safe for concurrent use.
 type Log struct {
 	out           io.Writer
 	log           *slog.Logger
 	written, lost prometheus.Counter
 	now           func() clock.Reading
 
-	torn bool // the last line was written in part; the goroutine's
+	torn bool // the last line was written in part; only the goroutine uses this
 
 	mu           sync.Mutex
 	queue        [][]byte
-	bytes        int           // of the queue, and of what is being written
-	done         chan struct{} // closed when the goroutine has ended; nil while none runs
-	missing      int           // records lost since the log mentioned them
-	reported     clock.Reading // when that was
+	bytes        int           // of the queue and of the line that is being written
+	done         chan struct{} // closed when the goroutine ends; nil while none runs
+	unreported   int           // lost records since the last report
+	reported     clock.Reading // time of the last report
 	everReported bool
 }
 
-// New returns a log that writes to a stream; nil if there is none.
+// New returns a log that writes to a stream; nil for a nil stream. The counters count written and lost records.
 func New(out io.Writer, log *slog.Logger, written, lost prometheus.Counter) *Log {
 	if out == nil {
 		return nil
@@ -110,15 +108,15 @@ func (a *Log) run(done chan struct{}) {
 // drop counts a record that will not be written; a.mu is held.
 func (a *Log) drop(cause error) {
 	a.lost.Inc()
-	a.missing++
+	a.unreported++
 	if now := a.now(); !a.everReported || now.Since(a.reported) >= reportInterval {
-		// Not while the lock is held: the log may be as slow.
-		go a.log.Error("audit records lost", "records", a.missing, "error", cause)
-		a.missing, a.reported, a.everReported = 0, now, true
+		// In a goroutine, because the log may be slow too and the lock is held.
+		go a.log.Error("audit records lost", "records", a.unreported, "error", cause)
+		a.unreported, a.reported, a.everReported = 0, now, true
 	}
 }
 
-// Flush waits until what is queued now is written, for a while.
+// Flush waits until the queue is empty, for two seconds at most.
 func (a *Log) Flush(ctx context.Context) {
 	if a == nil {
 		return
@@ -138,8 +136,8 @@ func (a *Log) Flush(ctx context.Context) {
 	}
 }
 
-// File returns a stream that appends to a file. When the file has been renamed or removed,
-// as logrotate does, the next record makes a new one. It is for one goroutine at a time.
+// File returns a stream that appends to a file. After the file was renamed or removed, as logrotate does, the next write
+// creates a new one. The stream is not safe for concurrent use.
 func File(path string) (io.Writer, error) {
 	f := &file{path: path}
 	return f, f.open()

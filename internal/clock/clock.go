@@ -1,12 +1,11 @@
-// Package clock tells how old a thing in memory is on a machine whose clocks
-// cannot be relied on. The wall clock jumps when somebody sets it; the
-// monotonic one, which package time compares by, stands still while the machine
-// is suspended. What must not grow older than it may goes by both.
+// Package clock measures the age of cached data on a machine with unreliable clocks. The wall clock jumps when it is set.
+// The monotonic clock, which package time compares by, stops while the machine is suspended. Data with a maximum age is
+// compared by both clocks.
 package clock
 
 import "time"
 
-// Reading is a moment by both clocks.
+// Reading is a reading of both clocks.
 type Reading struct {
 	Wall time.Time // without a monotonic part
 	Mono time.Duration
@@ -20,13 +19,13 @@ func Now() Reading {
 	return Reading{now.Round(0), now.Sub(start)}
 }
 
-// Since returns the time since then by the clock that says more: a wall clock
-// set forward makes things old too soon, and none makes them old too late.
+// Since returns the longer of the times that the two clocks measured since then. So data can expire too early, when the
+// wall clock is set forward, but never too late.
 func (r Reading) Since(then Reading) time.Duration {
 	return max(r.Wall.Sub(then.Wall), r.Mono-then.Mono)
 }
 
-// Add returns the moment after d has passed on both clocks.
+// Add returns the reading after both clocks have advanced by d.
 func (r Reading) Add(d time.Duration) Reading {
 	return Reading{r.Wall.Add(d), r.Mono + d}
 }

@@ -1,11 +1,9 @@
-// Package display makes text that somebody else wrote fit for a terminal and for
-// the log of a CI job: names in manifests, labels, annotations, messages of events,
-// file names, what a server answered.
+// Package display escapes untrusted text for a terminal and for the log of a CI job: names in manifests, labels,
+// annotations, messages of events, file names, responses of servers.
 //
-// Such text must not begin a line of its own, move the cursor, change what is
-// shown already, or be taken for a command by a CI system. GitHub's runner obeys
-// lines that begin with "::", whatever space is before that, and "##[" anywhere in a
-// line; Azure Pipelines obeys "##vso[" anywhere.
+// Such text must not begin a new line, move the cursor, change earlier output, or be a command of a CI system. GitHub's
+// runner executes lines that begin with "::", after any white space, and "##[" anywhere in a line; Azure Pipelines
+// executes "##vso[" anywhere.
 package display
 
 import (
@@ -19,17 +17,17 @@ import (
 	"unicode/utf8"
 )
 
-// maxName bounds names. Kubernetes takes none that is longer.
+// maxName is the maximum length of a name in Kubernetes.
 const maxName = 253
 
-// Line returns the text as part of one line: what is not printable is escaped as in
-// Go, and so is what a CI system would obey. Text without any of that is unchanged.
+// Line returns the text as part of one line. It escapes characters that are not printable, and commands of CI systems, as
+// in Go strings. Other text is unchanged.
 func Line(s string) string {
 	if isHarmless(s) {
 		return s
 	}
 	var b strings.Builder
-	start := true // nothing but space so far
+	start := true // only white space so far
 	previous := rune(0)
 	for i, size := 0, 0; i < len(s); i += size {
 		var r rune
@@ -50,7 +48,7 @@ func Line(s string) string {
 	return b.String()
 }
 
-// isHarmless reports whether the text is plain, as nearly all of it is.
+// isHarmless reports whether the text needs no escape. It is the fast path.
 func isHarmless(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '#' {
@@ -60,7 +58,7 @@ func isHarmless(s string) bool {
 	return !strings.HasPrefix(strings.TrimLeft(s, " "), ":")
 }
 
-// Name is Line for a name, of which no more is shown than Kubernetes would take.
+// Name is Line for a name, which it shortens to the maximum length in Kubernetes.
 func Name(s string) string {
 	if len(s) > maxName {
 		n := maxName
@@ -72,7 +70,7 @@ func Name(s string) string {
 	return Line(s)
 }
 
-// ShellWord quotes a word for a POSIX shell where it has to be.
+// ShellWord quotes a word for a POSIX shell, if necessary.
 func ShellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@=-"
 	if s != "" && strings.Trim(s, plain) == "" {
@@ -81,8 +79,7 @@ func ShellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// Lines makes each line of a text fit, for what may have several, such as an error
-// that joins others.
+// Lines escapes each line of a text with Line. Use it for a text that may have several lines, such as a joined error.
 func Lines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
@@ -91,9 +88,8 @@ func Lines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// JSON returns an encoded document that says the same and is as harmless: what
-// encoding/json leaves as it is in strings, and a terminal or a CI system acts on, is
-// escaped as JSON has it. It does the same for YAML whose texts are in double quotes.
+// JSON returns an equal JSON document that is safe to print: it escapes in strings what encoding/json does not, and a
+// terminal or a CI system would act on. It also works for YAML with all strings in double quotes.
 func JSON(text []byte) []byte {
 	if !bytes.Contains(text, []byte("##")) && !bytes.ContainsFunc(text, isHiddenInJSON) {
 		return text
@@ -111,12 +107,12 @@ func JSON(text []byte) []byte {
 	return b.Bytes()
 }
 
-// isHiddenInJSON reports whether a terminal would act on the character instead of
-// showing it. Those below the space are between the strings alone. What JSON writes as
-// two escapes stays: no terminal acts on any, and parsers of YAML do not read them.
+// isHiddenInJSON reports whether a terminal would act on the character instead of showing it. Control characters below the
+// space occur only between strings. Characters that need two escapes in JSON are not changed: no terminal acts on them,
+// and YAML parsers do not read such escapes.
 func isHiddenInJSON(r rune) bool { return r > '~' && r <= 0xffff && !unicode.IsPrint(r) }
 
-// Strings returns a decoded JSON document with each string in it made fit by Line.
+// Strings returns a decoded JSON document with each string escaped by Line.
 func Strings(document any) any {
 	switch d := document.(type) {
 	case string:
@@ -150,64 +146,63 @@ type lineError struct{ error }
 func (e lineError) Error() string { return Line(e.error.Error()) }
 func (e lineError) Unwrap() error { return e.error }
 
-// Sprintf formats as fmt.Sprintf does, with each text among the arguments made fit
-// by Line. Only the format itself may begin a line.
-func Sprintf(format string, args ...any) string { return fmt.Sprintf(format, fit(args)...) }
+// Sprintf is fmt.Sprintf with each text in the arguments escaped by Line. So only the format can begin a line.
+func Sprintf(format string, args ...any) string { return fmt.Sprintf(format, escape(args)...) }
 
-// Fprintf writes as fmt.Fprintf does, with each text among the arguments made fit by
-// Line. Only the format itself may begin a line.
+// Fprintf is fmt.Fprintf with each text in the arguments escaped by Line. So only the format can begin a line.
 func Fprintf(w io.Writer, format string, args ...any) (int, error) {
-	return fmt.Fprintf(w, format, fit(args)...)
+	return fmt.Fprintf(w, format, escape(args)...)
 }
 
-// Errorf makes an error as fmt.Errorf does, with each text among the arguments made
-// fit by Line. Errors among them stay as they are, with their lines.
+// Errorf is fmt.Errorf with each text in the arguments escaped by Line. It does not change errors in the arguments, which
+// may have several lines.
 func Errorf(format string, args ...any) error {
-	clean := fit(args)
+	escaped := escape(args)
 	for i, arg := range args {
 		if err, ok := arg.(error); ok {
-			clean[i] = err
+			escaped[i] = err
 		}
 	}
-	return fmt.Errorf(format, clean...)
+	return fmt.Errorf(format, escaped...)
 }
 
-// Row writes cells to a table: separated by tabs, and with a newline at the end.
+// Row writes the escaped cells of a table, separated by tabs, and a newline.
 func Row(w io.Writer, cells ...string) (int, error) {
-	clean := make([]string, len(cells))
+	escaped := make([]string, len(cells))
 	for i, cell := range cells {
-		clean[i] = Line(cell)
+		escaped[i] = Line(cell)
 	}
-	return fmt.Fprintln(w, strings.Join(clean, "\t"))
+	return fmt.Fprintln(w, strings.Join(escaped, "\t"))
 }
 
-func fit(args []any) []any {
-	clean := make([]any, len(args))
+func escape(args []any) []any {
+	escaped := make([]any, len(args))
 	for i, arg := range args {
 		switch a := arg.(type) {
 		case string:
-			clean[i] = Line(a)
+			escaped[i] = Line(a)
 		case error:
-			clean[i] = Line(a.Error())
+			escaped[i] = Line(a.Error())
 		case fmt.Stringer:
-			clean[i] = Line(a.String())
+			escaped[i] = Line(a.String())
 		default:
-			clean[i] = arg
+			escaped[i] = arg
 			if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
-				clean[i] = Line(v.String())
+				escaped[i] = Line(v.String())
 			}
 		}
 	}
-	return clean
+	return escaped
 }
 
-// Writer makes fit what is written in whole lines by code that knows no better.
+// Writer returns a writer that escapes each line with Line. Each write must consist of whole lines. It is for the output
+// of packages that do not escape.
 func Writer(w io.Writer) io.Writer { return writer{w} }
 
-type writer struct{ to io.Writer }
+type writer struct{ out io.Writer }
 
 func (w writer) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(w.to, Lines(string(p))); err != nil {
+	if _, err := io.WriteString(w.out, Lines(string(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil

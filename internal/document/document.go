@@ -1,7 +1,7 @@
-// Package document reads fields of JSON and YAML that anybody may have written.
+// Package document reads fields of untrusted JSON and YAML.
 //
-// The limits bound memory and time before anything is built from a text. No error repeats a value of the document,
-// because it is the plaintext of a Secret.
+// Limits bound memory and time before a text is parsed. An error never quotes a value, because the document is the
+// plaintext of a Secret.
 package document
 
 import (
@@ -19,7 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// errNotDocument replaces the errors of the parsers, which repeat parts of the text.
+// errNotDocument replaces the errors of the parsers, which quote the text.
 var errNotDocument = errors.New("the plaintext is neither JSON nor YAML")
 
 // Errors of a text that is too large to be parsed.
@@ -28,12 +28,11 @@ var (
 	ErrTooDeep       = fmt.Errorf("the plaintext nests deeper than the limit of %d", MaxDepth)
 )
 
-// document is a plaintext that fields are taken from. JSON is read as the YAML
-// that it is not quite: see Parse.
+// Document is a parsed plaintext. It is not safe for concurrent use.
 type Document struct {
 	json  any // json.Number, string, bool, nil, []any, map[string]any
 	yaml  *yaml.Node
-	index map[*yaml.Node]map[string]yamlValue // of the mappings that were looked into
+	index map[*yaml.Node]map[string]yamlValue // of the mappings that Get has visited
 }
 
 type yamlValue struct {
@@ -41,11 +40,11 @@ type yamlValue struct {
 	duplicate bool // its name occurs more than once
 }
 
-// Parse reads JSON or, failing that, YAML of one document. JSON is not
-// left to the YAML reader, which takes numbers, escapes and tabs differently.
+// Parse parses JSON, or else one YAML document. It does not parse JSON as YAML, which reads numbers, escapes and tabs
+// differently.
 func Parse(plaintext []byte) (*Document, error) {
 	if !utf8.Valid(plaintext) {
-		return nil, errNotDocument // the JSON reader would put something else in place
+		return nil, errNotDocument // the JSON parser would replace invalid bytes
 	}
 	if json.Valid(plaintext) {
 		switch values, depth := JSONSize(plaintext); {
@@ -55,7 +54,7 @@ func Parse(plaintext []byte) (*Document, error) {
 			return nil, ErrTooDeep
 		}
 		decoder := json.NewDecoder(bytes.NewReader(plaintext))
-		decoder.UseNumber() // so that numbers stay as they were written
+		decoder.UseNumber() // keeps numbers as written
 		var d Document
 		if decoder.Decode(&d.json) != nil {
 			return nil, errNotDocument
@@ -73,24 +72,23 @@ func Parse(plaintext []byte) (*Document, error) {
 	if err := lines.Decode(&next); !errors.Is(err, io.EOF) {
 		return nil, errNotDocument
 	}
-	// The parser itself goes no deeper than 10,000.
-	if deeper(doc.Content[0], MaxDepth) {
+	// The recursion is bounded: the parser refuses more than 10,000 levels.
+	if isDeeper(doc.Content[0], MaxDepth) {
 		return nil, ErrTooDeep
 	}
 	return &Document{yaml: doc.Content[0], index: map[*yaml.Node]map[string]yamlValue{}}, nil
 }
 
-// deeper reports whether a node has more levels than depth.
-func deeper(n *yaml.Node, depth int) bool {
+// isDeeper reports whether a node has more levels than depth.
+func isDeeper(n *yaml.Node, depth int) bool {
 	if n.Kind != yaml.MappingNode && n.Kind != yaml.SequenceNode {
 		return false
 	}
-	return depth <= 0 || slices.ContainsFunc(n.Content, func(n *yaml.Node) bool { return deeper(n, depth-1) })
+	return depth <= 0 || slices.ContainsFunc(n.Content, func(n *yaml.Node) bool { return isDeeper(n, depth-1) })
 }
 
-// get returns the content of a field: a scalar as its text, exactly as written
-// where it is a number, and anything else as JSON. The error names the field,
-// never a value.
+// Get returns the content of a field: a scalar as text, with a number exactly as written, and anything else as JSON. It
+// spends the budget. The error names the field, never a value.
 func (d *Document) Get(b *Budget, field []string) ([]byte, error) {
 	if err := b.Spend(len(field)); err != nil {
 		return nil, err
@@ -103,19 +101,19 @@ func (d *Document) Get(b *Budget, field []string) ([]byte, error) {
 
 func jsonField(v any, field []string) ([]byte, error) {
 	for i, name := range field {
-		switch at := v.(type) {
+		switch parent := v.(type) {
 		case map[string]any:
-			next, ok := at[name]
+			child, ok := parent[name]
 			if !ok {
 				return nil, missing(field[:i+1])
 			}
-			v = next
+			v = child
 		case []any:
-			n, err := index(field[:i+1], len(at))
+			n, err := listIndex(field[:i+1], len(parent))
 			if err != nil {
 				return nil, err
 			}
-			v = at[n]
+			v = parent[n]
 		default:
 			return nil, noFields(field[:i+1])
 		}
@@ -142,22 +140,22 @@ func (d *Document) yamlField(b *Budget, field []string) ([]byte, error) {
 				if err := b.Spend(len(n.Content)); err != nil {
 					return nil, err
 				}
-				d.index[n] = indexed(n)
+				d.index[n] = indexMapping(n)
 			}
-			next := d.index[n][name]
+			child := d.index[n][name]
 			switch {
-			case next.node == nil:
+			case child.node == nil:
 				return nil, missing(field[:i+1])
-			case next.duplicate:
+			case child.duplicate:
 				return nil, fmt.Errorf("field %s occurs twice", fieldName(field[:i+1]))
 			}
-			n = next.node
+			n = child.node
 		case yaml.SequenceNode:
-			at, err := index(field[:i+1], len(n.Content))
+			j, err := listIndex(field[:i+1], len(n.Content))
 			if err != nil {
 				return nil, err
 			}
-			n = n.Content[at]
+			n = n.Content[j]
 		case yaml.AliasNode:
 			return nil, alias(field[:i])
 		default:
@@ -166,7 +164,7 @@ func (d *Document) yamlField(b *Budget, field []string) ([]byte, error) {
 	}
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		v, err := plain(b, n, field)
+		v, err := toJSON(b, n, field)
 		if err != nil {
 			return nil, err
 		}
@@ -177,8 +175,8 @@ func (d *Document) yamlField(b *Budget, field []string) ([]byte, error) {
 	return []byte(n.Value), nil
 }
 
-// indexed returns the values of a mapping by name.
-func indexed(mapping *yaml.Node) map[string]yamlValue {
+// indexMapping returns the values of a mapping by name.
+func indexMapping(mapping *yaml.Node) map[string]yamlValue {
 	values := make(map[string]yamlValue, len(mapping.Content)/2)
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if key := mapping.Content[i]; key.Kind == yaml.ScalarNode {
@@ -189,8 +187,8 @@ func indexed(mapping *yaml.Node) map[string]yamlValue {
 	return values
 }
 
-// plain turns YAML into what JSON can hold.
-func plain(b *Budget, n *yaml.Node, field []string) (any, error) {
+// toJSON converts a YAML node to a value that JSON can represent.
+func toJSON(b *Budget, n *yaml.Node, field []string) (any, error) {
 	if err := b.Spend(1); err != nil {
 		return nil, err
 	}
@@ -198,7 +196,7 @@ func plain(b *Budget, n *yaml.Node, field []string) (any, error) {
 	case yaml.SequenceNode:
 		list := make([]any, 0, len(n.Content))
 		for _, item := range n.Content {
-			v, err := plain(b, item, field)
+			v, err := toJSON(b, item, field)
 			if err != nil {
 				return nil, err
 			}
@@ -215,7 +213,7 @@ func plain(b *Budget, n *yaml.Node, field []string) (any, error) {
 			if _, ok := object[key.Value]; ok {
 				return nil, fmt.Errorf("field %s contains a name twice", fieldName(field))
 			}
-			v, err := plain(b, n.Content[i+1], field)
+			v, err := toJSON(b, n.Content[i+1], field)
 			if err != nil {
 				return nil, err
 			}
@@ -223,13 +221,13 @@ func plain(b *Budget, n *yaml.Node, field []string) (any, error) {
 		}
 		return object, nil
 	case yaml.AliasNode:
-		// Followed, a few hundred bytes of them can stand for gigabytes.
+		// Expanding aliases could turn a few hundred bytes into gigabytes.
 		return nil, alias(field)
 	}
-	return plainScalar(n, field)
+	return scalarToJSON(n, field)
 }
 
-func plainScalar(n *yaml.Node, field []string) (any, error) {
+func scalarToJSON(n *yaml.Node, field []string) (any, error) {
 	switch n.ShortTag() {
 	case "!!null":
 		return nil, nil
@@ -239,32 +237,32 @@ func plainScalar(n *yaml.Node, field []string) (any, error) {
 		if json.Valid([]byte(n.Value)) {
 			return json.Number(n.Value), nil
 		}
-		// Such as 0x1f, 1_000 or .5.
+		// A number that only YAML has, such as 0x1f, 1_000 or .5.
 		var v any
 		if err := n.Decode(&v); err != nil {
 			return n.Value, nil
 		}
 		if f, ok := v.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-			return nil, fmt.Errorf("field %s contains a number that JSON does not have", fieldName(field))
+			return nil, fmt.Errorf("field %s contains a number that JSON cannot represent", fieldName(field))
 		}
 		return v, nil
 	}
 	return n.Value, nil
 }
 
-// marshal writes JSON without the escapes that are for browsers.
+// marshal encodes JSON without escapes for HTML.
 func marshal(v any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(v); err != nil {
-		return nil, errors.New("cannot be written as JSON")
+		return nil, errors.New("cannot be encoded as JSON")
 	}
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }
 
-// index reads the last part of the field as a position in a list of n items.
-func index(field []string, n int) (int, error) {
+// listIndex parses the last part of the field as an index into a list of n items.
+func listIndex(field []string, n int) (int, error) {
 	last := field[len(field)-1]
 	i, err := strconv.ParseUint(last, 10, 31)
 	if err != nil || strconv.FormatUint(i, 10) != last {
@@ -293,8 +291,8 @@ func alias(field []string) error {
 	return fmt.Errorf("field %s contains a YAML alias or merge, which is not followed", fieldName(field))
 }
 
-// ParseField splits the path of a field, such as "a.b.0"; a dot that is part of a name is written "\.". The error does
-// not repeat the text.
+// ParseField splits the path of a field, such as "a.b.0". A dot in a name is escaped as "\.". The error does not quote the
+// text.
 func ParseField(s string) ([]string, error) {
 	if len(s) > MaxField {
 		return nil, fmt.Errorf("must have at most %d bytes", MaxField)
@@ -323,7 +321,7 @@ func ParseField(s string) ([]string, error) {
 	return parts, nil
 }
 
-// fieldName writes a field as the class has it.
+// fieldName joins and quotes a field, as ParseField reads it.
 func fieldName(field []string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `.`, `\.`)
 	parts := make([]string, len(field))

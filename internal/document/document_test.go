@@ -2,6 +2,7 @@ package document
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -186,7 +187,7 @@ func TestDocumentLimits(t *testing.T) {
 			if _, err := Parse([]byte(test.document(test.limit))); err != nil {
 				t.Errorf("at the limit: %v", err)
 			}
-			if _, err := Parse([]byte(test.document(test.limit + 1))); err != test.err {
+			if _, err := Parse([]byte(test.document(test.limit + 1))); !errors.Is(err, test.err) {
 				t.Errorf("above the limit: %v, want %v", err, test.err)
 			}
 		})
@@ -266,7 +267,7 @@ func TestBudget(t *testing.T) {
 	if err := NewBudget(t.Context(), 10).Spend(10); err != nil {
 		t.Errorf("at the limit: %v", err)
 	}
-	if err := NewBudget(t.Context(), 10).Spend(11); err != ErrBudget {
+	if err := NewBudget(t.Context(), 10).Spend(11); !errors.Is(err, ErrBudget) {
 		t.Errorf("above the limit: %v", err)
 	}
 }

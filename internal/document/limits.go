@@ -7,17 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a document. Each is checked before anything is built, because a text of one megabyte can become hundreds
-// of megabytes of nodes.
+// Limits of a document. They are checked before a text is parsed, because a text of one megabyte can become hundreds of
+// megabytes of nodes.
 const (
-	MaxNodes = 50_000 // values, see YAMLNodes for what counts in YAML
-	MaxDepth = 100    // levels
-	// MaxField bounds the text of a field. MaxDepth bounds its parts.
-	MaxField = 4 << 10
+	MaxNodes = 50_000  // values; see [YAMLNodes] for YAML
+	MaxDepth = 100     // levels, and parts of a field
+	MaxField = 4 << 10 // bytes of the path of a field
 )
 
-// JSONSize returns how many values a JSON text holds, at least, and how deep it
-// nests. Both are exact for valid JSON; no parser builds anything from other texts.
+// JSONSize returns a lower bound of the number of values of a JSON text, and how deep it nests. Both are exact for valid
+// JSON; a parser refuses other texts.
 func JSONSize(text []byte) (values, depth int) {
 	values = 1
 	level, quoted := 0, false
@@ -41,11 +40,9 @@ func JSONSize(text []byte) (values, depth int) {
 	return values, depth
 }
 
-// YAMLNodes returns an upper bound for the number of nodes that a parser builds from a
-// YAML text. Every node but the first two is introduced by an indicator. So this counts
-// indicators, and some characters that only look like one: a quoted comma counts like
-// any other. A pair has two nodes and an item one; a comment is kept like a node.
-// FuzzYAMLNodes compares the bound with the parser.
+// YAMLNodes returns an upper bound of the number of nodes that a parser builds from a YAML text. An indicator introduces
+// every node except the first two. So YAMLNodes counts indicators, and characters that only look like one, such as a comma
+// in quotes. A pair counts as two nodes, an item or a comment as one. FuzzYAMLNodes compares the bound with the parser.
 func YAMLNodes(text string) int {
 	// Outside of brackets, a character is an indicator only before a blank.
 	flow := strings.ContainsAny(text, "[{")
@@ -67,10 +64,10 @@ func YAMLNodes(text string) int {
 	return nodes
 }
 
-// directiveNodes is the cost of a %TAG directive: the parser compares each with all others.
+// directiveNodes is the cost of a %TAG directive in nodes: the parser compares each directive with all others.
 const directiveNodes = 500
 
-// CheckYAML reports a YAML text that must not be parsed.
+// CheckYAML returns an error for a YAML text that must not be parsed.
 func CheckYAML(text string) error {
 	switch {
 	case !utf8.ValidString(text):

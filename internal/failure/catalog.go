@@ -17,8 +17,8 @@ func All() []*Reason { return slices.Clone(all) }
 // ByName returns the reason of that name, or nil.
 func ByName(name string) *Reason { return byName[name] }
 
-// IsFinal reports whether the kubelet takes a gRPC code for the end of a mount. After the other codes of an error it
-// keeps the directory of the volume, and a pod can start with an empty volume: see docs/failures.md.
+// IsFinal reports whether the kubelet takes a gRPC code of an error as the end of a mount. After other codes it keeps the
+// directory of the volume, and the pod can start with an empty volume: see docs/failures.md.
 func IsFinal(c codes.Code) bool {
 	switch c {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated,
@@ -37,14 +37,14 @@ func define(name string, code codes.Code, cause, check string) *Reason {
 	return r
 }
 
-// What the pod, its class or the driver asks for.
+// The request of the driver, with the parameters of the class.
 var (
 	InvalidParameters = define("InvalidParameters", codes.InvalidArgument,
-		"The class, or the `volumeAttributes` of the pod, is not as [parameters.md](parameters.md) says. "+
+		"The class, or the `volumeAttributes` of the pod, is not valid: see [parameters.md](parameters.md). "+
 			"A `Forbidden` parameter names a Vault address, Vault namespace or auth mount that the operator does not allow.",
 		"Each problem is named with its path, such as `objects[2].filePermission`.")
 	InvalidRequest = define("InvalidRequest", codes.InvalidArgument,
-		"The request is not one that the driver sends.", "The driver must support the provider protocol `v1alpha1`.")
+		"The request is not a valid request of the driver.", "The driver must support the provider protocol `v1alpha1`.")
 	RequestTooLarge = define("RequestTooLarge", codes.InvalidArgument,
 		"The class, the `volumeAttributes` or the Secret in the request exceeds [its limit](parameters.md#limits).",
 		"Make it smaller, as the message says, or use several classes and volumes.")
@@ -56,7 +56,7 @@ var (
 		"The kubelet sent no service account token for that audience.",
 		"Add the line in the message to `tokenRequests` of the CSIDriver.")
 	TokenInvalid = define("TokenInvalid", codes.Unauthenticated,
-		"The token in the request is not one that the API server issues.",
+		"The token in the request is not a service account token of the API server.",
 		"Only the driver may connect to the provider's socket.")
 	TokenMismatch = define("TokenMismatch", codes.PermissionDenied,
 		"The claims of the token do not match the pod that the kubelet names.",
@@ -140,7 +140,7 @@ var (
 	VaultRateLimited = define("VaultRateLimited", codes.Internal,
 		"A rate limit quota of Vault refused the requests.", "Check the quota. The kubelet tries again.")
 	NotVault = define("NotVault", codes.Internal,
-		"Something else than Vault responded.", "Check the address, and any proxy in front of Vault.")
+		"The response is not from Vault's API.", "Check the address, and any proxy in front of Vault.")
 	VaultError = define("VaultError", codes.Internal,
 		"Vault returned an error.", "Check the log of Vault.")
 )

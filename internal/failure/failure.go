@@ -1,11 +1,11 @@
-// Package failure is the catalog of the failures of a mount that users see, and makes their messages.
+// Package failure is the catalog of the failures of a mount, and builds their messages.
 //
-// Each failure has a [Reason]: a stable CamelCase name, as the events of Kubernetes have. The message begins with it,
-// the metric secretmanager_provider_mounts_total has it as a label, and the audit record has it as a field. Tools and
-// tests compare reasons, never texts. docs/reference/errors.md is generated from the catalog.
+// Each failure has a [Reason]: a stable CamelCase name, as events of Kubernetes have. It is the beginning of the message,
+// a label of the metric secretmanager_provider_mounts_total, and a field of the audit record. Tools and tests compare
+// reasons, never texts. docs/reference/errors.md is generated from the catalog.
 //
-// A message has four parts: the reason; what failed, with names; the cause, in the words of Vault or Kubernetes where
-// they have any; and what to check. It never contains a token, plaintext or ciphertext.
+// A message has four parts: the reason; what failed, with names; the cause, with the error of Vault or Kubernetes if
+// there is one; and what to check. It never contains a token, plaintext or ciphertext.
 package failure
 
 import (
@@ -30,17 +30,17 @@ type Reason struct {
 // String returns the name of the reason.
 func (r *Reason) String() string { return r.name }
 
-// Code returns the gRPC code that the driver and the kubelet get.
+// Code returns the gRPC code for the driver and the kubelet.
 func (r *Reason) Code() codes.Code { return r.code }
 
 // New returns a failure: what failed, the cause, and what to check.
 func (r *Reason) New(what, cause, check string) *Error { return &Error{r, what, cause, check} }
 
-// Error is a failed mount. The driver gets its message and the gRPC code of its reason.
+// Error is a failed mount. The driver receives its message and the gRPC code of its reason.
 type Error struct {
 	Reason *Reason
 	What   string // what failed, with names
-	Cause  string // in the words of whoever refused, where there are any
+	Cause  string // with the error of the server that refused, if there is one
 	Check  string // what to check
 }
 
@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 	return e.Reason.name + ": " + e.What + ": " + e.Cause + "; check " + e.Check
 }
 
-// GRPCStatus lets gRPC send the code.
+// GRPCStatus returns the status that gRPC sends.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Reason.code, e.Error()) }
 
 // Of returns the reason of an error: Internal if it has none.
@@ -60,8 +60,8 @@ func Of(err error) *Reason {
 	return Internal
 }
 
-// Parse splits a message that may have passed through the driver and the kubelet. The reason is nil if the message is
-// not one of this package.
+// Parse returns the reason of a message, and the message without the prefixes that the driver and the kubelet add. The
+// reason is nil if the message is not from this package.
 func Parse(message string) (reason *Reason, text string) {
 	if i := strings.LastIndex(message, "desc = "); i >= 0 {
 		message = message[i+len("desc = "):]
@@ -70,11 +70,11 @@ func Parse(message string) (reason *Reason, text string) {
 	return byName[name], message
 }
 
-// MaxMessage bounds a message: it becomes an event of the pod, and travels in a gRPC trailer, whose size is limited.
+// MaxMessage bounds a message in bytes: it becomes an event of the pod, and part of a gRPC trailer of limited size.
 const MaxMessage = 8 << 10
 
-// Final returns the failure to send for any error. Its code is final for the kubelet, as all codes of the catalog are.
-// The given secrets, and texts that look like secrets, are removed from its message.
+// Final returns the failure to send for an error; one that is not an [Error] becomes [Internal]. All codes of the catalog
+// are final for the kubelet. Final removes the given secrets, and texts that look like secrets, from the message.
 func Final(err error, secrets ...string) *Error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -125,10 +125,10 @@ func (p *Problems) Add(problem string) bool {
 // Full reports whether there is no room for more.
 func (p *Problems) Full() bool { return len(*p) >= MaxProblems }
 
-// Quote quotes a text of any length and origin.
+// Quote quotes a text, of which it shows the first 120 bytes.
 func Quote(s string) string { return fmt.Sprintf("%q", Clip(s, 120)) }
 
-// Clip cuts a text after n bytes, between two characters.
+// Clip shortens a text to at most n bytes, at the end of a character, and marks that with an ellipsis.
 func Clip(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -139,8 +139,8 @@ func Clip(s string, n int) string {
 	return s[:n] + "…"
 }
 
-// secretLike matches what looks like a token of Kubernetes or Vault, or like transit ciphertext. No message is made of
-// these; this is for the words of other programs that a message quotes.
+// secretLike matches texts that look like a token of Kubernetes or Vault, or like transit ciphertext. Our messages
+// contain none, but they quote errors of other programs.
 var secretLike = regexp.MustCompile(
 	`eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*){0,2}` + // a JSON web token
 		`|\b(hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}` + // a token of Vault or OpenBao
@@ -149,8 +149,8 @@ var secretLike = regexp.MustCompile(
 // Redact replaces texts that look like secrets.
 func Redact(s string) string { return secretLike.ReplaceAllString(s, "(removed)") }
 
-// minSecret is the minimum length of a secret that is removed from messages. A shorter text is no token that anybody
-// issues, and to replace one or two letters everywhere makes a message unreadable without protecting anything.
+// minSecret is the minimum length of a secret that is removed from messages. No issuer uses shorter tokens, and replacing
+// one or two letters everywhere would make a message unreadable and protect nothing.
 const minSecret = 8
 
 func scrub(s string, secrets []string) string {

@@ -11,28 +11,27 @@ import (
 	"golang.org/x/time/rate"
 )
 
-var errBusy = errors.New("too many requests are waiting for the same answer: try again later")
+var errBusy = errors.New("too many requests are waiting for the same result: try again later")
 
-// Cache keeps the result of something expensive, so that any number of requests
-// cause only as much work as a limit allows.
+// Cache caches the result of an expensive function, so that any number of requests cause only limited work. It is safe
+// for concurrent use.
 type Cache[T any] struct {
-	make       func(context.Context) T
+	compute    func(context.Context) T
 	limit      *rate.Limiter
 	maxWaiting int
 
 	mu      sync.Mutex
 	last    *T
-	pending chan struct{} // closed when the result under way is there; nil without one
+	pending chan struct{} // closed when the call in progress ends; nil without one
 	waiting int
 }
 
-// NewCache returns a cache of what make returns. One call to make may begin each
-// second, up to burst of them in a row after a pause, and never two at a time; the
-// other requests get the last result. So no result is used for longer than a second,
-// and with a burst a client that asks now and then always gets a new one. At most
-// maxWaiting requests wait for a call to end. A call does not end with a request.
-func NewCache[T any](burst, maxWaiting int, make func(context.Context) T) *Cache[T] {
-	return &Cache[T]{make: make, limit: rate.NewLimiter(rate.Every(time.Second), burst), maxWaiting: maxWaiting}
+// NewCache returns a cache of the result of compute. One call may begin each second, or burst calls after a pause, and
+// calls never overlap. Other requests get the last result, so a result is used for at most a second. With a burst, an
+// occasional client always gets a new result. At most maxWaiting requests wait for a call to end. The end of a request
+// does not cancel the call.
+func NewCache[T any](burst, maxWaiting int, compute func(context.Context) T) *Cache[T] {
+	return &Cache[T]{compute: compute, limit: rate.NewLimiter(rate.Every(time.Second), burst), maxWaiting: maxWaiting}
 }
 
 // Get returns a result, or an error if it cannot wait for one.
@@ -69,14 +68,14 @@ func (c *Cache[T]) Get(ctx context.Context) (result T, err error) {
 }
 
 func (c *Cache[T]) refresh(ctx context.Context, done chan struct{}) {
-	result := c.make(ctx)
+	result := c.compute(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last, c.pending = &result, nil
 	close(done)
 }
 
-// current returns the last result while it is the one that Get would return at once.
+// current returns the last result, if Get would return it without waiting.
 func (c *Cache[T]) current() (result T, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,8 +88,7 @@ func (c *Cache[T]) current() (result T, ok bool) {
 // healthy is the response to a probe whose check passes.
 const healthy = "ok\n"
 
-// Health answers a probe: 200 if check returns nil, otherwise 503 with the error. A result
-// is used for a second.
+// Health serves a health probe: 200 if check returns nil, otherwise 503 with the error. It uses each result for a second.
 func Health(check func(context.Context) error) http.Handler {
 	return &health{NewCache(1, maxConns, check)}
 }

@@ -241,7 +241,7 @@ func TestShares(t *testing.T) {
 		if n := flood(2*maxAddresses, 5); n > 5*pagesOfAll+burst {
 			t.Errorf("%d pages in five seconds for very many addresses", n)
 		}
-		if n := len(s.of); n > maxAddresses {
+		if n := len(s.byAddress); n > maxAddresses {
 			t.Errorf("%d addresses are kept", n)
 		}
 	})

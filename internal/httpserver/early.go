@@ -9,23 +9,22 @@ import (
 	"time"
 )
 
-// early answers health probes where connections are accepted, without a goroutine and
-// the rest of net/http for each, so that a flood of them delays other work little. It
-// answers only what it need not wait for: a whole request that has already arrived, for a
-// check that has passed within the last second. Anything else is net/http's.
+// early answers health probes in the goroutine that accepts connections, without the cost of net/http, so that a flood of
+// probes delays other work little. It answers only if it need not wait: the whole request has arrived, and the check has
+// passed within the last second. All other requests go to net/http.
 type early struct {
 	mux *http.ServeMux
 
-	// For the goroutine that accepts.
+	// Buffers of the goroutine that accepts.
 	received [maxEarlyBytes]byte
 	reader   *bufio.Reader
 	response []byte
 }
 
-// maxEarlyBytes is more than a probe has: the kubelet's are of some 120 bytes.
+// maxEarlyBytes bounds the request. The probes of the kubelet have about 120 bytes.
 const maxEarlyBytes = 1024
 
-// newEarly returns nil, which answers nothing, for a handler that is not a mux.
+// newEarly returns nil, which answers no request, for a handler that is not a mux.
 func newEarly(handler http.Handler) *early {
 	mux, ok := handler.(*http.ServeMux)
 	if !ok {
@@ -34,7 +33,7 @@ func newEarly(handler http.Handler) *early {
 	return &early{mux: mux, reader: bufio.NewReader(nil)}
 }
 
-// answer reports whether it answered. Otherwise nothing has been read from the connection.
+// answer reports whether it answered the request. Otherwise it has read nothing from the connection.
 func (e *early) answer(c *net.TCPConn) bool {
 	if e == nil {
 		return false
@@ -43,12 +42,12 @@ func (e *early) answer(c *net.TCPConn) bool {
 	if !e.passes(e.received[:n]) {
 		return false
 	}
-	// The response fits in the socket's buffer, so that writing it does not wait.
+	// The response fits in the socket's buffer, so that writing does not block.
 	if _, err := c.Read(e.received[:n]); err == nil {
 		e.response = fmt.Appendf(e.response[:0], "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 			"Date: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 			time.Now().UTC().Format(http.TimeFormat), len(healthy), healthy)
-		_, _ = c.Write(e.response) // the client may have gone
+		_, _ = c.Write(e.response) // fails if the client has closed the connection
 	}
 	_ = c.Close()
 	return true

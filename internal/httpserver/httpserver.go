@@ -1,17 +1,13 @@
-// Package httpserver makes the HTTP servers of our programs: health, metrics and
-// profiles. Any pod on the network may reach these ports, and the process behind
-// them has more important work, so a server bounds what a stranger can cost it:
+// Package httpserver provides the HTTP servers of the programs: health, metrics and profiles. Any pod on the network may
+// reach these ports, and the process has more important work, so a server bounds the cost of requests:
 //
-//   - Memory. At most 64 connections are open, 8 from one address. A further one
-//     takes the place of the connection that has waited longest for its client, so that idle connections,
-//     however many, keep nobody out. Only a connection for which a handler works has
-//     a right to its place; where all are such, the new one is closed.
-//   - Time. Reading, writing and waiting have timeouts, and a header has 4 KiB.
-//   - CPU. A connection carries one request, and connections are accepted at a
-//     bounded rate, a few at a time, so that other goroutines, such as those of
-//     a mount, run in between. The kernel's queue holds the rest meanwhile. What
-//     is expensive to answer comes from a [Cache], and a [Health] probe is answered
-//     where its connection is accepted.
+//   - Memory. At most 64 connections are open, 8 from one address. A further connection replaces the one that has been
+//     idle longest, so that idle connections cannot block others. A connection whose handler runs is never replaced; if
+//     all are such, the server closes the new one.
+//   - Time. Reading, writing and waiting have timeouts. A header has at most 4 KiB.
+//   - CPU. A connection carries one request. Connections are accepted at a bounded rate, a few at a time, so that other
+//     goroutines, such as those of a mount, run in between; the others wait in the kernel. Expensive results come from a
+//     [Cache], and a [Health] probe is answered by the goroutine that accepts connections.
 package httpserver
 
 import (
@@ -23,16 +19,16 @@ import (
 	"time"
 )
 
-// timeouts are of one connection. Writing includes the handler's time.
+// timeouts are the timeouts of a connection. The write timeout includes the time of the handler.
 type timeouts struct{ read, write, idle time.Duration }
 
 var defaultTimeouts = timeouts{read: 5 * time.Second, write: 15 * time.Second, idle: 5 * time.Second}
 
-// maxHeaderBytes makes the limit on request line and header 4 KiB (and a byte): net/http
-// allows 4096 bytes more than it says, and takes 0 for a megabyte.
+// maxHeaderBytes limits the request line and header to 4 KiB (and a byte): net/http allows 4096 bytes more than the
+// limit, and 0 means a megabyte.
 const maxHeaderBytes = 1
 
-// Server serves a handler on a TCP address of its own.
+// Server serves a handler on a TCP address.
 type Server struct {
 	http     *http.Server
 	listener *listener
@@ -61,8 +57,8 @@ func listenWith(t timeouts, address string, handler http.Handler, log *slog.Logg
 			return context.WithValue(ctx, connKey{}, c)
 		},
 	}
-	// A request costs its sender a connection, so the bound on connections is one on
-	// requests too. Prometheus and the kubelet come a few times a minute.
+	// Each request needs a connection, so that limits on connections also limit requests. Prometheus and the kubelet send
+	// only a few requests a minute.
 	s.SetKeepAlivesEnabled(false)
 	return &Server{s, listener}, nil
 }
@@ -70,16 +66,14 @@ func listenWith(t timeouts, address string, handler http.Handler, log *slog.Logg
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Limit closes connections unread when their address makes more than 5 in a second, or
-// all addresses more than 200: a flood then costs little more than accepting it. It is
-// for ports that nothing depends on. The probes of the kubelet share the address of
-// whatever else runs in the node's own network, and must not be closed for that. Call
-// it before Serve.
+// Limit closes connections unread if their address opens more than 5 in a second, or all addresses together more than
+// 200, so that a flood costs little more than accepting it. Do not use it for health probes: the kubelet shares its
+// address with everything in the host network of the node. Call it before Serve.
 func (s *Server) Limit() {
 	s.listener.limit = newShares(connsOfAddress, connsOfAll, connsBurst)
 }
 
-// Serve answers requests until Close, and then returns nil.
+// Serve serves requests until Close, and then returns nil.
 func (s *Server) Serve() error {
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -87,7 +81,7 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Close ends the server and its connections. It may be called before Serve.
+// Close closes the server and its connections. It may be called before Serve.
 func (s *Server) Close() error { return errors.Join(s.http.Close(), ignoreClosed(s.listener.Close())) }
 
 // ignoreClosed drops the error of a listener that Serve has closed already.
@@ -100,9 +94,8 @@ func ignoreClosed(err error) error {
 
 type connKey struct{}
 
-// inUse gives a connection a right to its place while the handler works for it. A
-// request that is still arriving has none, nor has a response that is on its way: its
-// client may never fetch it.
+// inUse protects a connection from replacement while its handler runs. The connection is not protected while the request
+// arrives or the response is written, because the client may never finish.
 func inUse(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)

@@ -15,22 +15,21 @@ const (
 	maxConns          = 64
 	maxConnsOfAddress = 8
 
-	// acceptRate is well above the rate of a flood that other work must not notice,
-	// and leaves most of a processor to that work.
+	// acceptRate is well above the rate of a flood that must not delay other work, and leaves most of a processor to that
+	// work.
 	acceptRate = 8000 // per second
-	// connsOfAddress and connsOfAll are how many connections a second are read at a
-	// port with [Server.Limit], and connsBurst how many in a row after a pause.
+	// connsOfAddress and connsOfAll are the connections per second that are read with [Server.Limit]; connsBurst is the
+	// number after a pause.
 	connsOfAddress = 5
 	connsOfAll     = 200
 	connsBurst     = 50
 
-	// acceptBurst bounds what other goroutines wait for: Go looks at the network
-	// only when nothing is ready to run.
+	// acceptBurst bounds the wait of other goroutines: Go polls the network only when no goroutine is ready to run.
 	acceptBurst = 10
 )
 
 func listen(address string) (*listener, error) {
-	// A connection ends long before keep-alive probes would say that its client is away.
+	// A connection times out long before keep-alive probes would find that its client has gone.
 	config := net.ListenConfig{KeepAlive: -1, Control: deferAccept}
 	l, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
@@ -43,21 +42,21 @@ func listen(address string) (*listener, error) {
 	}, nil
 }
 
-// listener bounds how many connections are open and how fast new ones come.
+// listener bounds the number of open connections and the rate of new ones.
 type listener struct {
 	net.Listener // of TCP
 	pace         *rate.Limiter
-	limit        *shares // of connections that are read at all; nil: all
+	limit        *shares // of the connections to read; nil: no limit
 	early        *early  // answers health probes; nil: none
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 }
 
-// Accept returns the next connection that there is a place for.
+// Accept returns the next connection that is admitted.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		// The connection accepted before is answered first, so that its place is not taken.
+		// Let the handler of the previous connection start, so that this one does not replace it.
 		runtime.Gosched()
 		time.Sleep(l.pace.Reserve().Delay())
 		accepted, err := l.Listener.Accept()
@@ -73,7 +72,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if allowed && l.admit(c) {
 			return c, nil
 		}
-		_ = tcp.SetLinger(0) // the kernel need not remember it
+		_ = tcp.SetLinger(0) // keeps no state in the kernel
 		_ = tcp.Close()
 	}
 }
@@ -83,8 +82,8 @@ func addressOf(c *net.TCPConn) netip.Addr {
 	return address.AddrPort().Addr().Unmap()
 }
 
-// admit gives the connection a place, if need be that of the one which has been idle
-// for longest: of the same address where that has its share, otherwise of all.
+// admit adds the connection. At a limit it replaces the connection that has been idle longest: of the same address at the
+// limit of an address, otherwise of all. It reports false if all of these are in use.
 func (l *listener) admit(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +115,7 @@ func (l *listener) admit(c *conn) bool {
 	return true
 }
 
-// longerIdle returns the connection that has been idle for longer; one in use is not idle.
+// longerIdle returns the connection that has been idle longer; a connection in use is not idle.
 func longerIdle(a, b *conn) *conn {
 	if b.inUse || a != nil && !b.idleSince.Before(a.idleSince) {
 		return a
@@ -124,7 +123,7 @@ func longerIdle(a, b *conn) *conn {
 	return b
 }
 
-// conn is a connection that has a place. Its fields belong to the listener's mutex.
+// conn is an open connection. The listener's mutex guards its fields.
 type conn struct {
 	*net.TCPConn
 	listener *listener
@@ -140,7 +139,7 @@ func (c *conn) setInUse(inUse bool) {
 	c.inUse, c.idleSince = inUse, time.Now()
 }
 
-// Close also frees the connection's place.
+// Close closes the connection and removes it from the listener.
 func (c *conn) Close() error {
 	c.listener.mu.Lock()
 	delete(c.listener.conns, c)

@@ -10,21 +10,20 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metricsBurst is how often metrics may be asked for in a row and be new each time:
-// more than the Prometheuses that scrape at once.
+// metricsBurst is the number of scrapes in a row that get new metrics. It is more than the Prometheus servers that scrape
+// at the same time.
 const metricsBurst = 5
 
-// Metrics serves what gather returns as text, or in the format with native
-// histograms where Prometheus asks for it. Gathering may take some time: while it
-// does, half of the connections stay free for others.
+// Metrics serves the metrics that gather returns, as text, or in the format with native histograms if Prometheus accepts
+// it. Requests that wait for gather use at most half of the connections.
 func Metrics(gather func(context.Context) ([]*dto.MetricFamily, error)) http.Handler {
 	type page struct {
 		text []byte
 		err  error
 	}
-	// Our names need no escaping, so all clients get them as they are.
+	// Our names need no escaping, so that escaping schemes make no difference.
 	formats := []expfmt.Format{expfmt.NewFormat(expfmt.TypeProtoDelim), expfmt.NewFormat(expfmt.TypeTextPlain)}
-	pages := map[expfmt.FormatType]*Cache[page]{} // by what stays of a format whatever a client adds
+	pages := map[expfmt.FormatType]*Cache[page]{} // by type, without the parameters of the client
 	for _, format := range formats {
 		pages[format.FormatType()] = NewCache(metricsBurst, maxConns/2, func(ctx context.Context) (p page) {
 			families, err := gather(ctx)
@@ -47,7 +46,7 @@ func Metrics(gather func(context.Context) ([]*dto.MetricFamily, error)) http.Han
 			tooMany(w)
 			return
 		}
-		// promhttp would bring compression along, which nobody needs for some KB.
+		// promhttp is not used: it cannot serve a cached result, and it compresses, which costs CPU for a few KB.
 		format := expfmt.NegotiateAccept(r.Header, formats...).FormatType()
 		p, err := pages[format].Get(r.Context())
 		switch {
@@ -58,7 +57,7 @@ func Metrics(gather func(context.Context) ([]*dto.MetricFamily, error)) http.Han
 		default:
 			w.Header().Set("Content-Type", string(expfmt.NewFormat(format)))
 			w.Header().Set("Content-Length", strconv.Itoa(len(p.text)))
-			_, _ = w.Write(p.text) // an error is the client's, which has left
+			_, _ = w.Write(p.text) // fails if the client has closed the connection
 		}
 	})
 }

@@ -5,9 +5,8 @@ import (
 	"syscall"
 )
 
-// deferAccept has the kernel keep a connection to itself until its client has sent
-// something, for a second or more. Silent connections cost this process nothing
-// meanwhile, and the ones that it accepts can be answered at once.
+// deferAccept makes the kernel hold a connection until its client has sent data, for a second or more. So silent
+// connections cost this process nothing, and an accepted connection can be answered at once.
 func deferAccept(_, _ string, c syscall.RawConn) (err error) {
 	if e := c.Control(func(fd uintptr) {
 		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1)
@@ -17,7 +16,7 @@ func deferAccept(_, _ string, c syscall.RawConn) (err error) {
 	return err
 }
 
-// peek copies what has arrived on the connection, without waiting and without taking it.
+// peek copies the bytes that have arrived on the connection. It does not block, and does not consume them.
 func peek(c *net.TCPConn, buffer []byte) (n int) {
 	raw, err := c.SyscallConn()
 	if err != nil {

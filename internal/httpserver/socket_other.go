@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// deferAccept does nothing: the programs serve on Linux.
+// deferAccept does nothing: the programs serve only on Linux.
 func deferAccept(string, string, syscall.RawConn) error { return nil }
 
-// peek sees nothing, so that net/http answers everything.
+// peek returns nothing, so that net/http serves all requests.
 func peek(*net.TCPConn, []byte) int { return 0 }

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Throttle is for what takes long and nobody needs often. It answers the requests
-// beyond one in five seconds, five after a pause, with 429.
+// Throttle limits an expensive handler to one request in five seconds, or five after a pause. It answers others with 429.
 func Throttle(handler http.Handler) http.Handler {
 	limit := rate.NewLimiter(rate.Every(5*time.Second), 5)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,35 +27,34 @@ func tooMany(w http.ResponseWriter) {
 }
 
 const (
-	// pagesOfAddress and pagesOfAll are how many pages a second are sent, and burst how
-	// many in a row after a pause. Sending one takes longer than refusing it.
+	// pagesOfAddress and pagesOfAll are the pages per second, and burst the pages after a pause. Sending a page takes
+	// longer than refusing it.
 	pagesOfAddress = 20
 	pagesOfAll     = 200
 	burst          = 200
 	maxAddresses   = 1024
 )
 
-// shares divides what may be sent among addresses, so that one of them cannot take
-// it from the others.
+// shares limits a rate for each address and for all together, so that one address cannot use up the limit of the others.
+// It is safe for concurrent use.
 type shares struct {
 	all        *rate.Limiter
 	perAddress rate.Limit
 	burst      int
 
-	mu sync.Mutex
-	of map[netip.Addr]*rate.Limiter
+	mu        sync.Mutex
+	byAddress map[netip.Addr]*rate.Limiter
 }
 
-// newShares returns shares of so much a second for one address and for all, and as
-// much as burst in a row after a pause.
+// newShares returns shares with a rate per second for one address and for all, and a burst after a pause.
 func newShares(perAddress, all rate.Limit, burst int) *shares {
 	return &shares{
 		all: rate.NewLimiter(all, burst), perAddress: perAddress, burst: burst,
-		of: map[netip.Addr]*rate.Limiter{},
+		byAddress: map[netip.Addr]*rate.Limiter{},
 	}
 }
 
-// allow reports whether something may be sent to the client of the request.
+// allow reports whether the client of the request is within its share.
 func (s *shares) allow(r *http.Request) bool {
 	var address netip.Addr
 	if c, ok := r.Context().Value(connKey{}).(*conn); ok {
@@ -65,8 +63,7 @@ func (s *shares) allow(r *http.Request) bool {
 	return s.take(address)
 }
 
-// take takes one from the share of an address, and reports whether there was one.
-// Nil shares have no end.
+// take takes one from the share of an address, and reports whether there was one. Nil shares are unlimited.
 func (s *shares) take(address netip.Addr) bool {
 	return s == nil || s.share(address).Allow() && s.all.Allow()
 }
@@ -74,13 +71,13 @@ func (s *shares) take(address netip.Addr) bool {
 func (s *shares) share(address netip.Addr) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	limit := s.of[address]
+	limit := s.byAddress[address]
 	if limit == nil {
-		if len(s.of) >= maxAddresses {
-			clear(s.of) // the limit on all of them remains
+		if len(s.byAddress) >= maxAddresses {
+			clear(s.byAddress) // the limit for all addresses remains
 		}
 		limit = rate.NewLimiter(s.perAddress, s.burst)
-		s.of[address] = limit
+		s.byAddress[address] = limit
 	}
 	return limit
 }

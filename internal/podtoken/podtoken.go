@@ -1,10 +1,8 @@
-// Package podtoken reads what a Kubernetes service account token says about
-// itself: whose it is, which pod it is bound to, and when it expires.
+// Package podtoken reads the claims of a Kubernetes service account token: the service account, the pod that it is bound
+// to, and when it expires.
 //
-// It verifies no signature. Only the server that the token is shown to (Vault, the
-// API server) can tell whether the claims are true. They may be used to refuse a
-// token, or to name it in a log after that server has accepted it, but never to
-// grant anything.
+// It does not verify the signature. Only the server that receives the token (Vault, the API server) can verify the
+// claims. Use them to refuse a token, or in a log after that server has accepted the token, but never to grant anything.
 package podtoken
 
 import (
@@ -15,13 +13,12 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// ErrMalformed means that a text is not a service account token as the API server
-// issues them: a signed JSON web token with the claims of a service account.
+// ErrMalformed means that a text is not a service account token of the API server: a signed JSON web token with the
+// claims of a service account.
 var ErrMalformed = errors.New("not a Kubernetes service account token")
 
-// algorithms are those that a JSON web token can be signed with using a key pair.
-// The API server has used RS256 and ES256 to ES512; an external signer (KEP-740)
-// may use others. "none" and the shared-key algorithms are not among them.
+// algorithms are the signature algorithms with a key pair. The API server uses RS256 and ES256 to ES512; an external
+// signer (KEP-740) may use others. "none" and the algorithms with a shared key are excluded.
 var algorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512,
 	jose.PS256, jose.PS384, jose.PS512, jose.EdDSA,
@@ -34,11 +31,10 @@ type Claims struct {
 	ServiceAccountUID string
 	Pod               string // empty for a token that is bound to no pod
 	PodUID            string
-	Expires           time.Time // zero if the token does not say
+	Expires           time.Time // zero if the token has no expiry
 }
 
-// Parse returns the claims of a token. The error is [ErrMalformed] and repeats
-// nothing of the token.
+// Parse returns the claims of a token. The error is [ErrMalformed], which does not quote the token.
 func Parse(token string) (Claims, error) {
 	parsed, err := jwt.ParseSigned(token, algorithms)
 	if err != nil {

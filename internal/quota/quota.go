@@ -8,22 +8,19 @@ import (
 	"sync"
 )
 
-// ErrNoRoom is the error of a request for which there is no room to wait.
+// ErrNoRoom means that too many bytes of other requests already wait.
 var ErrNoRoom = errors.New("too many large mounts wait on this node")
 
-// Pool grants bytes of memory, fairly among namespaces.
+// Pool grants bytes of memory, and shares them fairly among namespaces. It is safe for concurrent use.
 //
-// A namespace that holds bytes gets more only while it holds no more than is free. So one
-// namespace alone holds half, two hold a third each, and some bytes are always free for the
-// next. Large requests leave an eighth to small ones. A request that has to wait does so in
-// the queue of its namespace, and the queues take turns. A namespace that holds nothing is
-// not overtaken when its turn comes, except by small requests in their eighth, or by a
-// namespace that holds nothing either. So a large request gets its bytes once the requests
-// before it have ended.
+// A namespace that holds bytes gets more only if its new total is no more than what was free before. So one namespace
+// alone holds half, two hold a third each, and some bytes are always free for the next. Large requests leave an eighth of the bytes
+// to small requests. A request waits in the queue of its namespace, and the queues take turns. No other request overtakes
+// the next namespace that holds nothing, except a small request in its eighth, or one of a namespace that also holds
+// nothing. So a large request gets its bytes after the requests before it have ended.
 type Pool struct {
 	capacity int64
-	// maxWaiting bounds the bytes that waiting requests hold elsewhere. Namespaces share
-	// it by the same rule.
+	// maxWaiting bounds the bytes that waiting requests hold elsewhere. Namespaces share it by the same rule.
 	maxWaiting int64
 
 	mu        sync.Mutex
@@ -38,13 +35,13 @@ type Pool struct {
 
 type waiter struct {
 	n     int64
-	ready chan struct{} // closed when it has its bytes
+	ready chan struct{} // closed when the bytes are granted
 }
 
-// isSmall reports whether a request for n bytes is a small one.
+// isSmall reports whether a request for n bytes is small.
 func (p *Pool) isSmall(n int64) bool { return n <= p.capacity/64 }
 
-// New returns a pool of that many bytes. Requests that wait may hold maxWaiting bytes elsewhere.
+// New returns a pool of that many bytes. Waiting requests may hold maxWaiting bytes elsewhere.
 func New(capacity, maxWaiting int64) *Pool {
 	return &Pool{
 		capacity: capacity, maxWaiting: maxWaiting, free: capacity,
@@ -52,10 +49,11 @@ func New(capacity, maxWaiting int64) *Pool {
 	}
 }
 
-// smallHold is a size that may always wait, because it is too small to matter.
+// smallHold is the size in bytes of a request that may always wait.
 const smallHold = 16 << 10
 
-// Acquire waits for n bytes until the context ends. The caller holds held bytes elsewhere while it waits.
+// Acquire waits for n bytes until the context ends. The caller holds held bytes elsewhere meanwhile. It grants at most
+// seven eighths of the pool. The error is that of the context, or [ErrNoRoom].
 func (p *Pool) Acquire(ctx context.Context, namespace string, n, held int64) (*Grant, error) {
 	n = max(min(n, p.capacity-p.capacity/8), 1)
 	p.mu.Lock()
@@ -69,7 +67,7 @@ func (p *Pool) Acquire(ctx context.Context, namespace string, n, held int64) (*G
 		return nil, ErrNoRoom
 	}
 	w := &waiter{n: n, ready: make(chan struct{})}
-	p.wait(namespace, held)
+	p.addWaiting(namespace, held)
 	if len(p.queues[namespace]) == 0 {
 		p.turns = append(p.turns, namespace)
 	}
@@ -84,15 +82,15 @@ func (p *Pool) Acquire(ctx context.Context, namespace string, n, held int64) (*G
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wait(namespace, -held)
+	p.addWaiting(namespace, -held)
 	if err != nil {
 		select {
-		case <-w.ready: // at the same moment
-			p.give(namespace, n, p.isSmall(n))
+		case <-w.ready: // granted concurrently
+			p.putBack(namespace, n, p.isSmall(n))
 		default:
 			p.remove(namespace, slices.Index(p.queues[namespace], w))
 		}
-		p.serve() // what waited behind it
+		p.serve() // later requests of the queue may fit
 		return nil, err
 	}
 	return p.grant(namespace, n), nil
@@ -102,15 +100,14 @@ func (p *Pool) grant(namespace string, n int64) *Grant {
 	return &Grant{pool: p, namespace: namespace, n: n, small: p.isSmall(n)}
 }
 
-// mayWait reports whether there is room for a request that holds so many bytes while it
-// waits; p.mu is held, as in all methods below. A namespace that waits already gets more
-// room only while as much is left for the others.
+// mayWait reports whether a request that holds that many bytes elsewhere may wait; p.mu is held, as in all methods below.
+// A namespace that already waits gets more room only if it then has no more than is left for others.
 func (p *Pool) mayWait(namespace string, held int64) bool {
 	room, waits := p.maxWaiting-p.waiting, p.waitingOf[namespace]
 	return held <= room && (waits == 0 || waits+held <= room)
 }
 
-func (p *Pool) wait(namespace string, held int64) {
+func (p *Pool) addWaiting(namespace string, held int64) {
 	p.waiting += held
 	if p.waitingOf[namespace] += held; p.waitingOf[namespace] == 0 {
 		delete(p.waitingOf, namespace)
@@ -132,8 +129,8 @@ func (p *Pool) fits(namespace string, n int64) bool {
 	return n <= room && (held == 0 || held+n <= p.free)
 }
 
-// first returns the namespace that must not be overtaken: the next one that waits
-// and holds nothing; empty if there is none.
+// first returns the namespace that must not be overtaken: the next one that waits and holds nothing; empty if there is
+// none.
 func (p *Pool) first() string {
 	for _, namespace := range p.turns {
 		if p.held[namespace] == 0 {
@@ -151,8 +148,8 @@ func (p *Pool) take(namespace string, n int64) {
 	}
 }
 
-// give takes back n bytes of a request.
-func (p *Pool) give(namespace string, n int64, small bool) {
+// putBack takes back n bytes of a request.
+func (p *Pool) putBack(namespace string, n int64, small bool) {
 	p.free += n
 	if small {
 		p.small -= n
@@ -179,8 +176,7 @@ func (p *Pool) serve() {
 	}
 }
 
-// remove takes a waiter out of the queue of a namespace, whose next turn comes
-// after those of all others.
+// remove removes a waiter from the queue of a namespace. The next turn of the namespace comes after those of all others.
 func (p *Pool) remove(namespace string, i int) {
 	p.queues[namespace] = slices.Delete(p.queues[namespace], i, i+1)
 	p.turns = slices.DeleteFunc(p.turns, func(other string) bool { return other == namespace })
@@ -196,22 +192,22 @@ type Grant struct {
 	pool      *Pool
 	namespace string
 	n         int64
-	small     bool // when it was given
+	small     bool // when it was granted
 }
 
-// Shrink gives back all but n bytes.
+// Shrink releases all but n bytes.
 func (g *Grant) Shrink(n int64) {
 	if g == nil || n >= g.n {
 		return
 	}
 	g.pool.mu.Lock()
 	defer g.pool.mu.Unlock()
-	g.pool.give(g.namespace, g.n-n, g.small)
+	g.pool.putBack(g.namespace, g.n-n, g.small)
 	g.n = n
 	g.pool.serve()
 }
 
-// Release gives back all bytes.
+// Release releases all bytes. It may be called more than once.
 func (g *Grant) Release() { g.Shrink(0) }
 
 // Size returns the bytes of the grant.
@@ -222,11 +218,11 @@ func (g *Grant) Size() int64 {
 	return g.n
 }
 
-// State is the state of a pool.
+// State is a snapshot of a pool, in bytes.
 type State struct {
 	Capacity, Free      int64
-	MaxWaiting, Waiting int64 // bytes that waiting requests may hold, and hold
-	Waiters             int
+	MaxWaiting, Waiting int64 // limit and sum of the bytes that waiting requests hold elsewhere
+	Waiters             int   // number of waiting requests
 }
 
 // State returns the state of the pool.

@@ -14,18 +14,18 @@ import (
 )
 
 // waits returns how many wait.
-func (a *Pool) waits() (n int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, queue := range a.queues {
+func (p *Pool) waits() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, queue := range p.queues {
 		n += len(queue)
 	}
 	return n
 }
 
-func (a *Pool) must(t *testing.T, namespace string, n int64) *Grant {
+func (p *Pool) must(t *testing.T, namespace string, n int64) *Grant {
 	t.Helper()
-	g, err := a.Acquire(t.Context(), namespace, n, 0)
+	g, err := p.Acquire(t.Context(), namespace, n, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,15 +33,15 @@ func (a *Pool) must(t *testing.T, namespace string, n int64) *Grant {
 }
 
 // later acquires in the background, and returns once that waits.
-func (a *Pool) later(t *testing.T, namespace string, n int64) chan *Grant {
+func (p *Pool) later(t *testing.T, namespace string, n int64) chan *Grant {
 	t.Helper()
-	before, got := a.waits(), make(chan *Grant, 1)
+	before, got := p.waits(), make(chan *Grant, 1)
 	go func() {
-		if g, err := a.Acquire(t.Context(), namespace, n, 0); err == nil {
+		if g, err := p.Acquire(t.Context(), namespace, n, 0); err == nil {
 			got <- g
 		}
 	}()
-	for a.waits() == before {
+	for p.waits() == before {
 		if len(got) > 0 {
 			t.Fatalf("%d bytes for %s did not wait", n, namespace)
 		}

@@ -1,4 +1,4 @@
-// Package unixsocket listens on a unix socket that one process takes over from another, at every moment.
+// Package unixsocket listens on a unix socket, and takes over its path from another process without a gap.
 package unixsocket
 
 import (
@@ -10,17 +10,15 @@ import (
 	"path/filepath"
 )
 
-// Socket is a unix socket that takes over its path from any other process, and removes
-// the path only while it leads to this socket.
+// Socket is a unix socket that has taken over its path, and removes the path only while it leads to this socket.
 type Socket struct {
 	*net.UnixListener
 	path string
-	info os.FileInfo // of the socket, to know it again
+	info os.FileInfo // identifies the socket
 }
 
-// Listen makes a socket at path, over a stale one or that of a process that is being
-// replaced. The path leads to a socket at every moment: the new one is bound beside it
-// and renamed over it. Only the owner can connect.
+// Listen creates a socket at path, and replaces a stale one or that of the process that this one replaces. The path
+// always leads to a socket: the new one is bound to a temporary path and renamed. Only the owner can connect.
 func Listen(path string) (_ *Socket, err error) {
 	defer func() {
 		if err != nil {
@@ -36,7 +34,8 @@ func Listen(path string) (_ *Socket, err error) {
 		return nil, errors.New("the file is not a socket")
 	}
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	// Left by a process that was killed between the two steps: we have the lock.
+	// A process that was killed before its rename has left the file: no process is between the two steps while we have the
+	// lock.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -44,7 +43,7 @@ func Listen(path string) (_ *Socket, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // it would be the temporary name
+	l.SetUnlinkOnClose(false) // it would remove the temporary path
 	info, err := os.Lstat(temporary)
 	if err == nil {
 		err = os.Chmod(temporary, 0o600)
@@ -64,9 +63,8 @@ func (s *Socket) Owned() bool {
 	return err == nil && os.SameFile(info, s.info)
 }
 
-// Close stops listening and removes the path if it is still that of this
-// socket. Without the path the driver fails a first mount at once, and with a
-// final code; with a dead socket there it would wait until its deadline.
+// Close stops listening, and removes the path if it still leads to this socket. Without the path, the driver fails a
+// mount at once with a final code; with a dead socket, it would wait until its deadline.
 func (s *Socket) Close() error {
 	unlock, err := lockDirectory(s.path)
 	if err == nil {

@@ -1,14 +1,11 @@
-// Package version says what a program of ours was built from. A release stamps
-// version and commit with the linker:
+// Package version returns the version and the commit of a program. A release sets them with linker flags:
 //
 //	-X github.com/secretmanager-io/secretmanager/internal/version.version=v1.2.3
 //	-X github.com/secretmanager-io/secretmanager/internal/version.commit=0123456789ab…
 //
-// Go could stamp the commit by itself, but only where the sources are a clone of
-// the repository: a build in a container or from an archive would come out
-// different. So our builds turn that off (-buildvcs=false). What was not stamped
-// is taken from what Go notes by itself, for `go install MODULE@VERSION` and a
-// plain `go build`.
+// Go can also record the commit, but only in a clone of the repository: a build in a container or from an archive would
+// differ. So release builds turn that off (-buildvcs=false). Without linker flags, as after `go install MODULE@VERSION`
+// or a plain `go build`, the package uses what Go has recorded.
 package version
 
 import (
@@ -18,14 +15,13 @@ import (
 	"runtime/debug"
 )
 
-// Stamped by the linker.
+// Set by the linker.
 var version, commit string
 
-// unknown is the version of a build of which nothing is known: semver's form,
-// below every release.
+// unknown is the version of a build without any information. It is a semantic version lower than every release.
 const unknown = "v0.0.0-devel"
 
-// Number returns the version in semver's form, with its v.
+// Number returns the semantic version, with the prefix v.
 func Number() string {
 	info, _ := debug.ReadBuildInfo()
 	return number(version, info)
@@ -47,12 +43,11 @@ func number(stamped string, info *debug.BuildInfo) string {
 	return unknown
 }
 
-// Line returns everything about the build, in a line for people:
+// Line describes the build in one line:
 //
 //	secretmanager v1.2.3 (commit 0123456789ab…, go1.26.8, linux/amd64, FIPS 140-3 off)
 //
-// Of FIPS 140-3 it says whether Go's cryptographic module runs in that mode, and
-// which version of the module it is.
+// If Go's cryptographic module runs in FIPS 140-3 mode, the line has the version of the module.
 func Line(program string) string {
 	info, _ := debug.ReadBuildInfo()
 	from := commit
