@@ -322,8 +322,8 @@ func TestAuditOff(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for at := s.provider.republished.order.Front(); at != nil; at = at.Next() {
-		if a := at.Value.(*answered); a.record != "" {
+	for at := s.provider.responses.order.Front(); at != nil; at = at.Next() {
+		if a := at.Value.(*cachedMount); a.record != "" {
 			t.Errorf("the cache has the record %s", a.record)
 		}
 	}

@@ -14,29 +14,28 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// auditSchema names the form of an audit record. Fields may be added to a form;
-// a field that changes its meaning or goes away makes a new one.
+// auditSchema is the version of the audit record. A new field does not change it; a removed field, or one with another
+// meaning, does.
 const auditSchema = "secretmanager.io/audit/v1"
 
 // Outcomes of a mount.
 const (
 	outcomeDecrypted = "decrypted" // Vault decrypted every entry for this mount
-	outcomeRepeated  = "repeated"  // the response of an earlier mount was given again
+	outcomeRepeated  = "repeated"  // the response came from the cache
 	outcomeDenied    = "denied"    // Vault or Kubernetes refused the pod
 	outcomeFailed    = "failed"
 )
 
-// auditMemory is the source of a response that was given again.
+// auditMemory is the source of a cached response.
 const auditMemory = "memory"
 
-// auditRecord is one line of the audit log. docs/reference/audit-record.md and the
-// JSON schema beside it have its fields. It holds names and versions only: never
-// plaintext, ciphertext, tokens, or the text of an error, which may quote others.
+// auditRecord is one line of the audit log. docs/reference/audit-record.md and its JSON schema describe the fields. It
+// contains names and versions, and never plaintext, ciphertext, tokens, or error texts, which may quote any of them.
 type auditRecord struct {
 	Schema    string    `json:"schema"`
 	Time      time.Time `json:"time"`
 	RequestID string    `json:"requestId"`
-	// DecryptRequestID is the request that a repeated response was decrypted for.
+	// DecryptRequestID is the request whose response was repeated.
 	DecryptRequestID string `json:"decryptRequestId,omitempty"`
 
 	Outcome string `json:"outcome"`
@@ -60,26 +59,26 @@ type auditRecord struct {
 	Entries []auditEntry `json:"entries"`
 }
 
-// auditEntry is one entry of the Secret that the mount asked for.
+// auditEntry is an entry of the Secret that the mount requests.
 type auditEntry struct {
 	Name string `json:"name"`
-	// KeyVersion is from the ciphertext, which Vault decrypts with no other version.
+	// KeyVersion is read from the ciphertext. Vault decrypts it with no other version.
 	KeyVersion int `json:"keyVersion"`
-	// Decrypted is whether Vault returned plaintext for it, also if the mount failed.
+	// Decrypted reports whether Vault returned plaintext for it, even if the mount failed.
 	Decrypted bool `json:"decrypted"`
 }
 
-// auditEntries returns what a mount is about to ask Vault for.
+// auditEntries returns the entries that a mount is about to decrypt.
 func auditEntries(data map[string][]byte, entries []string) []auditEntry {
 	all := make([]auditEntry, len(entries))
 	for i, entry := range entries {
-		version, _ := ciphertext.Version(data[entry]) // entries of another form are refused before
+		version, _ := ciphertext.Version(data[entry]) // selectEntries has refused malformed entries
 		all[i] = auditEntry{Name: entry, KeyVersion: version}
 	}
 	return all
 }
 
-// auditOutcome returns the outcome and the source of a mount. The reason is nil if it succeeded.
+// auditOutcome returns the outcome and the source of a mount. The reason is nil for success.
 func auditOutcome(reason *failure.Reason, source string) (outcome, from string) {
 	switch source {
 	case sourceCache:
@@ -100,15 +99,15 @@ func auditOutcome(reason *failure.Reason, source string) (outcome, from string) 
 	return outcomeFailed, from
 }
 
-// record returns the audit record of a mount whose response was not given before.
+// record returns the audit record of a mount whose response is not cached.
 func (l *mountLog) record(reason *failure.Reason) auditRecord {
 	rec := auditRecord{
-		Schema: auditSchema, Time: l.began.UTC(), RequestID: l.id, Reason: nameOf(reason), Node: l.node,
+		Schema: auditSchema, Time: l.started.UTC(), RequestID: l.id, Reason: nameOf(reason), Node: l.node,
 		Entries: l.decrypting,
 	}
 	rec.Outcome, rec.Source = auditOutcome(reason, l.source)
 	if rec.Entries == nil {
-		rec.Entries = []auditEntry{} // an array in JSON too
+		rec.Entries = []auditEntry{} // an array in JSON, not null
 	}
 	r := l.request
 	if r == nil {
@@ -124,8 +123,8 @@ func (l *mountLog) record(reason *failure.Reason) auditRecord {
 	return rec
 }
 
-// clean drops what is not a name. A request that was refused can have any text
-// there, and a parameter that passes as the name of a role may look like a token.
+// clean removes invalid names, because a refused request can contain any text, and redacts values that look like a
+// token.
 func (rec *auditRecord) clean() {
 	for _, f := range []struct {
 		value *string
@@ -146,41 +145,39 @@ func (rec *auditRecord) clean() {
 func isLabel(s string) bool     { return len(validation.IsDNS1123Label(s)) == 0 }
 func isSubdomain(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// isUID reports whether s can be a uid: the API server makes UUIDs, and static pods
-// have a hash.
+// isUID reports whether s can be a UID: the API server generates UUIDs, and the UID of a static pod is a hash.
 func isUID(s string) bool {
 	return s != "" && len(s) <= 128 && !slices.ContainsFunc([]byte(s), func(c byte) bool {
 		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-')
 	})
 }
 
-// line returns the line of the audit log for a mount with that reason; nil for none,
-// after the first time that a response is given again.
+// line returns the line of the audit log for a mount with that reason. It is nil if the cached response was repeated
+// before.
 func (l *mountLog) line(reason *failure.Reason) []byte {
 	if l.source != sourceCache || reason != nil {
 		return l.record(reason).line()
 	}
 	var rec auditRecord
-	if l.kept == "" || json.Unmarshal([]byte(l.kept), &rec) != nil {
+	if l.cachedRecord == "" || json.Unmarshal([]byte(l.cachedRecord), &rec) != nil {
 		return nil
 	}
-	rec.Time, rec.RequestID, rec.DecryptRequestID = l.began.UTC(), l.id, rec.RequestID
+	rec.Time, rec.RequestID, rec.DecryptRequestID = l.started.UTC(), l.id, rec.RequestID
 	rec.Outcome, rec.Source = auditOutcome(reason, l.source)
 	return rec.line()
 }
 
-// line returns the record as a line of JSON.
+// line encodes the record as a line of JSON.
 func (rec auditRecord) line() []byte {
 	text, err := json.Marshal(rec)
 	if err != nil {
-		return nil // of texts, numbers and a time of this age: it cannot be
+		return nil // impossible: a record has only texts, numbers and a valid time
 	}
 	return append(text, '\n')
 }
 
-// auditHeaders returns what the requests of a mount to Vault say of it. The claims
-// are those of the token that logs in, so Vault has verified them by the time that it
-// decrypts, and equal the pod that the kubelet named.
+// auditHeaders returns the headers that identify a mount in its requests to Vault. The claims are those of the token
+// that logs in: Vault verifies them before it decrypts, and they equal the pod that the kubelet named.
 func (r *request) auditHeaders(c podtoken.Claims, id, node string) transit.Audit {
 	return transit.Audit{
 		Namespace: c.Namespace, Pod: c.Pod, PodUID: c.PodUID, ServiceAccount: c.ServiceAccount,

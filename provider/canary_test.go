@@ -204,11 +204,11 @@ func TestCanary(t *testing.T) {
 	api := func(handler http.HandlerFunc) func(*Config) {
 		server := httptest.NewServer(handler)
 		t.Cleanup(server.Close)
-		k, err := NewKubernetes(&rest.Config{Host: server.URL})
+		k, err := NewSecretReader(&rest.Config{Host: server.URL})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return func(c *Config) { c.Kubernetes = k }
+		return func(c *Config) { c.SecretReader = k }
 	}
 	apiSays := func(code int) func(*Config) {
 		return api(func(w http.ResponseWriter, r *http.Request) {
@@ -302,7 +302,7 @@ func TestCanary(t *testing.T) {
 		{"API server that does not answer", direct, api(func(_ http.ResponseWriter, r *http.Request) { hold(r) }),
 			mount(asPod(), nil), failure.MountTimeout},
 		{"API server without an end", direct, api(func(w http.ResponseWriter, _ *http.Request) {
-			for range maxSecretAnswer/len(good["x"]) + 1 {
+			for range maxSecretResponse/len(good["x"]) + 1 {
 				fmt.Fprint(w, good["x"])
 			}
 		}), mount(asPod(), nil), failure.APIServerUnavailable},

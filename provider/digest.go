@@ -9,12 +9,12 @@ import (
 	"io"
 )
 
-// digest is a keyed digest of what the caches know a mount by. It can be kept
-// where the input, such as a token, must not be.
+// digest is a keyed digest that identifies a mount in the caches. It may be stored where its input, such as a token,
+// must not.
 type digest [sha256.Size]byte
 
-// digester makes digests under a key that never leaves the process: a digest that
-// somebody gets hold of cannot be compared with guesses.
+// digester computes digests with a key that never leaves the process, so that a leaked digest cannot be compared with
+// guesses.
 type digester [sha256.Size]byte
 
 func newDigester() (d digester) {
@@ -22,7 +22,7 @@ func newDigester() (d digester) {
 	return d
 }
 
-// keyed hashes lists of texts so that no two lists are the same bytes.
+// keyed hashes lists of texts. It hashes lengths too, so that different lists are different bytes.
 type keyed struct{ hash.Hash }
 
 func (d *digester) hash(purpose string) keyed {

@@ -37,10 +37,10 @@ func TestParametersPage(t *testing.T) {
 		fmt.Sprintf("| `field` | %s, %d parts |", bytesText(document.MaxField), document.MaxDepth),
 		fmt.Sprintf("%s, %d audiences |", bytesText(maxTokenBytes), maxTokens),
 		fmt.Sprintf("| the Secret | %s entries |", thousands(maxEntries)),
-		fmt.Sprintf("read as the pod | %s |", bytesText(maxSecretAnswer)),
+		fmt.Sprintf("read as the pod | %s |", bytesText(maxSecretResponse)),
 		fmt.Sprintf("%s values, %d levels |", thousands(document.MaxNodes), document.MaxDepth),
 		fmt.Sprintf("| %d,000,000 values |", document.MaxWork/1_000_000),
-		fmt.Sprintf("| all files of a volume | %s |", bytesText(maxAnswer)),
+		fmt.Sprintf("| all files of a volume | %s |", bytesText(maxResponse)),
 		fmt.Sprintf("At most %d problems", failure.MaxProblems),
 		fmt.Sprintf("`GOMEMLIMIT` (%d MiB where", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
 	} {

@@ -62,17 +62,17 @@ func TestMountFailures(t *testing.T) {
 		&tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
 	direct, dead := e.vault.Address, "http://"+deadAddress(t)
 	withKube := withAPIServer(t, kube.Kubeconfig)
-	withoutKube, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
+	withoutKube, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lateKube, err := NewKubernetes(
+	lateKube, err := NewSecretReader(
 		&rest.Config{Host: faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true })})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	manyEntries, err := NewKubernetes(
+	manyEntries, err := NewSecretReader(
 		&rest.Config{Host: faulty(t, e.vault, func(w http.ResponseWriter, _ *http.Request) bool {
 			fmt.Fprint(w, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")
 			return true
@@ -110,8 +110,8 @@ func TestMountFailures(t *testing.T) {
 				tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
 			nil, withKube, nil},
 		failure.APIServerUnavailable: {direct, e.params(asPod...), nil,
-			func(c *Config) { c.Kubernetes, c.MountTimeout = withoutKube, 5*time.Second }, nil},
-		failure.SecretTooLarge:        {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = manyEntries }, nil},
+			func(c *Config) { c.SecretReader, c.MountTimeout = withoutKube, 5*time.Second }, nil},
+		failure.SecretTooLarge:        {direct, e.params(asPod...), nil, func(c *Config) { c.SecretReader = manyEntries }, nil},
 		failure.SecretEmpty:           {direct, e.params(append(asPod, "secretName", "empty")...), nil, withKube, nil},
 		failure.EntryNotFound:         {direct, e.params("objects", "- {objectName: y}"), good, nil, nil},
 		failure.InvalidEntryName:      {direct, e.params(), map[string]string{"..data": x}, nil, nil},
@@ -141,7 +141,7 @@ func TestMountFailures(t *testing.T) {
 		failure.NodeBusy: {direct, e.params(), map[string]string{"x": strings.Repeat("x", 64<<10)}, nil, func(s *served) {
 			s.provider.requests = fullPool(t)
 		}},
-		failure.MountTimeout: {direct, e.params(asPod...), nil, func(c *Config) { c.Kubernetes = lateKube }, nil},
+		failure.MountTimeout: {direct, e.params(asPod...), nil, func(c *Config) { c.SecretReader = lateKube }, nil},
 		failure.Internal: {dead, e.params(), good, nil, func(s *served) {
 			s.provider.vaults[dead] = nil
 		}},

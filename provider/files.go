@@ -18,11 +18,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// maxAnswer is what the driver accepts unless told otherwise. Beyond, its gRPC
-// would say ResourceExhausted, which is one of the codes that must not be.
-const maxAnswer = 4 << 20
+// maxResponse is the default limit of the driver's gRPC client. Beyond it, the client fails with ResourceExhausted, a
+// code that is not final for the kubelet.
+const maxResponse = 4 << 20
 
-// decode returns the content. White space around it comes from the editor. The error repeats none of it.
+// decode returns the content. It ignores surrounding white space, which editors add. The error does not quote the data.
 func decode(e class.Encoding, data []byte) ([]byte, error) {
 	switch e {
 	case class.Base64:
@@ -30,9 +30,9 @@ func decode(e class.Encoding, data []byte) ([]byte, error) {
 		out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 		n, err := base64.StdEncoding.Decode(out, text)
 		if err != nil {
-			return nil, fmt.Errorf("it is not base64: %w", err) // which says where
+			return nil, fmt.Errorf("it is not base64: %w", err) // has only the offset
 		}
-		// White space in the text leaves room that would be held as long as the content.
+		// White space in the text leaves unused capacity.
 		return bytes.Clone(out[:n]), nil
 	case class.Hex:
 		text := bytes.TrimSpace(data)
@@ -45,33 +45,33 @@ func decode(e class.Encoding, data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// files makes the answer from the plaintext of each entry. It goes by entry, so that
-// one document is in memory at a time.
-func (p *Provider) files(ctx context.Context, r *request, objects []class.Object,
+// buildResponse builds the files from the plaintext of each entry. It proceeds by entry, so that one document is in
+// memory at a time.
+func (p *Provider) buildResponse(ctx context.Context, r *request, objects []class.Object,
 	plaintext map[string][]byte) (*v1alpha1.MountResponse, *failure.Error) {
 	what := "making the files of " + r.describeSecret()
 	budget := document.NewBudget(ctx, document.MaxWork)
 	contents := make([][]byte, len(objects))
 	found := map[int]string{} // problems, by object
 	size := 0
-	for _, of := range byEntry(objects) {
-		source := &source{plaintext: plaintext[objects[of[0]].Entry], budget: budget, made: map[string]made{}}
-		for _, i := range of {
+	for _, indexes := range groupByEntry(objects) {
+		source := &source{plaintext: plaintext[objects[indexes[0]].Entry], budget: budget, contents: map[string]content{}}
+		for _, i := range indexes {
 			o := objects[i]
-			content, err := source.content(o)
+			data, err := source.content(o)
 			switch {
 			case ctx.Err() != nil:
 				return nil, p.timeoutFailure(r, "writing the files")
 			case err != nil:
 				found[i] = fmt.Sprintf("file %s from entry %s: %s", failure.Quote(o.Path), failure.Quote(o.Entry), err)
 			}
-			contents[i] = content
-			size += len(content)
-			if len(found) >= failure.MaxProblems || errors.Is(err, document.ErrBudget) || size > maxAnswer {
-				break // before time or memory is spent on what cannot be sent
+			contents[i] = data
+			size += len(data)
+			if len(found) >= failure.MaxProblems || errors.Is(err, document.ErrBudget) || size > maxResponse {
+				break // do not spend time or memory on a response that cannot be sent
 			}
 		}
-		if len(found) >= failure.MaxProblems || budget.Left() < 0 || size > maxAnswer {
+		if len(found) >= failure.MaxProblems || budget.Left() < 0 || size > maxResponse {
 			break
 		}
 	}
@@ -84,7 +84,7 @@ func (p *Provider) files(ctx context.Context, r *request, objects []class.Object
 			"objects in the class, and the plaintext with `secretmanager edit`")
 	}
 	resp := &v1alpha1.MountResponse{}
-	if size <= maxAnswer {
+	if size <= maxResponse {
 		for i, o := range objects {
 			resp.Files = append(resp.Files, &v1alpha1.File{Path: o.Path, Mode: int32(o.Mode.Perm()), Contents: contents[i]})
 			resp.ObjectVersion = append(resp.ObjectVersion, &v1alpha1.ObjectVersion{
@@ -93,56 +93,55 @@ func (p *Provider) files(ctx context.Context, r *request, objects []class.Object
 		}
 		size = proto.Size(resp)
 	}
-	if size > maxAnswer {
+	if size > maxResponse {
 		return nil, failure.VolumeTooLarge.New(what,
-			fmt.Sprintf("they are larger than %d MiB together, the limit of the driver for one volume", maxAnswer>>20),
+			fmt.Sprintf("they are larger than %d MiB together, the limit of the driver for one volume", maxResponse>>20),
 			"objects in the class: use fewer entries, or several classes and volumes")
 	}
 	return resp, nil
 }
 
-// byEntry returns the positions of the objects of each entry, the entries in the
-// order in which they first come.
-func byEntry(objects []class.Object) (all [][]int) {
-	at := map[string]int{}
+// groupByEntry returns the indexes of the objects of each entry, in the order in which the entries first occur.
+func groupByEntry(objects []class.Object) (groups [][]int) {
+	group := map[string]int{}
 	for i, o := range objects {
-		n, ok := at[o.Entry]
+		n, ok := group[o.Entry]
 		if !ok {
-			n = len(all)
-			at[o.Entry] = n
-			all = append(all, nil)
+			n = len(groups)
+			group[o.Entry] = n
+			groups = append(groups, nil)
 		}
-		all[n] = append(all[n], i)
+		groups[n] = append(groups[n], i)
 	}
-	return all
+	return groups
 }
 
-// source is one plaintext that files are made of. It is read as a document once
-// only, and each field and encoding of it is made once only.
+// source is the plaintext of an entry. It parses the plaintext as a document once, and extracts each field and encoding
+// once.
 type source struct {
 	plaintext []byte
 	budget    *document.Budget
 	doc       *document.Document
 	docErr    error
-	made      map[string]made // by field and encoding
+	contents  map[string]content // by field and encoding
 }
 
-type made struct {
-	content []byte
-	err     error
+type content struct {
+	data []byte
+	err  error
 }
 
 func (s *source) content(o class.Object) ([]byte, error) {
 	key := fmt.Sprintf("%q %s", o.Field, o.Encoding)
-	m, ok := s.made[key]
+	c, ok := s.contents[key]
 	if !ok {
-		m.content, m.err = s.make(o)
-		s.made[key] = m
+		c.data, c.err = s.extract(o)
+		s.contents[key] = c
 	}
-	return m.content, m.err
+	return c.data, c.err
 }
 
-func (s *source) make(o class.Object) ([]byte, error) {
+func (s *source) extract(o class.Object) ([]byte, error) {
 	data := s.plaintext
 	if o.Field != nil {
 		if s.doc == nil && s.docErr == nil {

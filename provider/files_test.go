@@ -60,8 +60,8 @@ func TestEntryNames(t *testing.T) {
 func TestFilesAreBounded(t *testing.T) {
 	p := plainProvider(t)
 	r := &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
-	just := map[string][]byte{"x": make([]byte, maxAnswer-16)}
-	_, failed := p.files(t.Context(), r, []class.Object{{Path: "a-long-name-of-a-file", Entry: "x"}}, just)
+	just := map[string][]byte{"x": make([]byte, maxResponse-16)}
+	_, failed := p.buildResponse(t.Context(), r, []class.Object{{Path: "a-long-name-of-a-file", Entry: "x"}}, just)
 	if failed == nil {
 		t.Error("an answer that the driver does not take")
 	} else {
@@ -75,7 +75,7 @@ func TestFilesAreBounded(t *testing.T) {
 	half := map[string][]byte{"x": bytes.Repeat([]byte("00"), 1<<20)}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, failed = p.files(t.Context(), r, objects, half); failed == nil {
+	if _, failed = p.buildResponse(t.Context(), r, objects, half); failed == nil {
 		t.Error("an answer of gigabytes")
 	}
 	runtime.ReadMemStats(&after)
@@ -87,7 +87,7 @@ func TestFilesAreBounded(t *testing.T) {
 func TestFilesEndInTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, failed := plainProvider(t).files(ctx, &request{}, []class.Object{{Path: "x", Entry: "x"}},
+	_, failed := plainProvider(t).buildResponse(ctx, &request{}, []class.Object{{Path: "x", Entry: "x"}},
 		map[string][]byte{"x": nil})
 	if failed == nil {
 		t.Fatal("no failure")

@@ -13,9 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// guard is around every call: a panic becomes an error of that call, and an
-// error, whatever it is, gets one of the codes that the kubelet takes for final.
-// It counts the panics.
+// guard returns an interceptor that turns a panic into an error of the call, and gives every error a code that is final
+// for the kubelet. It counts panics.
 func guard(log *slog.Logger, panics prometheus.Counter) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, in any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (out any, err error) {
 		defer func() {
@@ -35,8 +34,7 @@ func guard(log *slog.Logger, panics prometheus.Counter) grpc.UnaryServerIntercep
 	}
 }
 
-// describePanic describes a panic. Only the runtime's own words are known not to
-// hold what was being worked on.
+// describePanic describes a panic. It quotes only errors of the Go runtime: other values may contain secrets.
 func describePanic(r any) string {
 	if err, ok := r.(runtime.Error); ok {
 		return err.Error()

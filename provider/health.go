@@ -15,17 +15,17 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/httpserver"
 )
 
-// healthTimeout is how long a process that works may take to say its version.
+// healthTimeout bounds the Version call of a health check.
 const healthTimeout = 3 * time.Second
 
-// Health answers the probes of the kubelet.
+// Health serves the probes of the kubelet.
 //
-//	/healthz  200 if a Version call over the socket at endpoint is answered; a
-//	          process that is stuck gets 503, and is then started again
+//	/healthz  200 if a Version call over the socket at endpoint succeeds, otherwise
+//	          503, so that the kubelet restarts a process that hangs
 //	/readyz   200 while ready returns true
 //
-// The body says in a line what is wrong. Results are cached for a second, as each
-// Version call takes a new connection.
+// The body of a failure is one line with the problem. Results are cached for a second, because each Version call opens
+// a new connection.
 func Health(endpoint string, ready func() bool) http.Handler {
 	return health(endpoint, ready, healthTimeout)
 }
@@ -37,7 +37,7 @@ func health(endpoint string, ready func() bool, timeout time.Duration) http.Hand
 	}))
 	mux.Handle("GET /readyz", httpserver.Health(func(context.Context) error {
 		if !ready() {
-			return errors.New("the socket is not served by this process, or not any more")
+			return errors.New("this process does not serve the socket")
 		}
 		return nil
 	}))
@@ -47,8 +47,7 @@ func health(endpoint string, ready func() bool, timeout time.Duration) http.Hand
 func callVersion(ctx context.Context, endpoint string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// A connection of its own each time, as a kept one would still lead to a
-	// socket that has been replaced since.
+	// A reused connection would still lead to a socket that has been replaced.
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"))
 	if err != nil {
@@ -57,7 +56,7 @@ func callVersion(ctx context.Context, endpoint string, timeout time.Duration) er
 	defer conn.Close()
 	if _, err := v1alpha1.NewCSIDriverProviderClient(conn).
 		Version(ctx, &v1alpha1.VersionRequest{Version: apiVersion}); err != nil {
-		return fmt.Errorf("no answer to Version on %s: %s", endpoint, status.Convert(err).Message())
+		return fmt.Errorf("calling Version on %s: %s", endpoint, status.Convert(err).Message())
 	}
 	return nil
 }

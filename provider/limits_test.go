@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -125,7 +126,7 @@ func TestNothingIsBuilt(t *testing.T) {
 // TestProblemsAreBounded: of an input with thousands of problems, the first are
 // reported and the others are not looked for.
 func TestProblemsAreBounded(t *testing.T) {
-	if found := notStrings("secrets", "{"+strings.Repeat(`"a":1,`, 10)+`"b":2}`); len(found) != 2 {
+	if found := stringMapProblems("secrets", "{"+strings.Repeat(`"a":1,`, 10)+`"b":2}`); len(found) != 2 {
 		t.Errorf("problems %q", found)
 	}
 
@@ -140,7 +141,7 @@ func TestProblemsAreBounded(t *testing.T) {
 	for i := range class.MaxObjects {
 		fields[fmt.Sprint(i)] = "not hex"
 	}
-	_, failed := p.files(t.Context(), r, objects, map[string][]byte{"x": []byte(toJSON(fields))})
+	_, failed := p.buildResponse(t.Context(), r, objects, map[string][]byte{"x": []byte(toJSON(fields))})
 	if failed == nil || strings.Count(failed.Cause, "not hex digits") != failure.MaxProblems {
 		t.Errorf("got %v", failed)
 	}
@@ -158,7 +159,7 @@ func TestWorkIsBounded(t *testing.T) {
 	}
 	// One result for all that want the same.
 	budget := document.NewBudget(t.Context(), document.MaxWork)
-	s := &source{plaintext: text, budget: budget, made: map[string]made{}}
+	s := &source{plaintext: text, budget: budget, contents: map[string]content{}}
 	for _, o := range objects(100, "a", class.UTF8) {
 		if _, err := s.content(o); err != nil {
 			t.Fatal(err)
@@ -172,7 +173,7 @@ func TestWorkIsBounded(t *testing.T) {
 		cap(content) > 64 {
 		t.Errorf("%d bytes are held, %v", cap(content), err)
 	}
-	if _, failed := p.files(t.Context(), r, objects(class.MaxObjects, "b", class.Base64),
+	if _, failed := p.buildResponse(t.Context(), r, objects(class.MaxObjects, "b", class.Base64),
 		map[string][]byte{"x": text}); failed != nil {
 		t.Error(failed)
 	}
@@ -186,14 +187,14 @@ func TestWorkIsBounded(t *testing.T) {
 		deep = append(deep, class.Object{Path: fmt.Sprint(i), Entry: "x", Field: field})
 	}
 	budget = document.NewBudget(t.Context(), 1000)
-	s = &source{plaintext: []byte(nested), budget: budget, made: map[string]made{}}
+	s = &source{plaintext: []byte(nested), budget: budget, contents: map[string]content{}}
 	var err error
 	for _, o := range deep {
 		if _, err = s.content(o); err != nil {
 			break
 		}
 	}
-	if err != document.ErrBudget {
+	if !errors.Is(err, document.ErrBudget) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -212,13 +213,13 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(text) }))
 		t.Cleanup(api.Close)
 		p := plainProvider(t)
-		if p.config.Kubernetes, err = NewKubernetes(&rest.Config{Host: api.URL}); err != nil {
+		if p.config.SecretReader, err = NewSecretReader(&rest.Config{Host: api.URL}); err != nil {
 			t.Fatal(err)
 		}
 		r := &request{pod: pod{"demo", "app-0", "uid-0", "app"}, Class: class.Class{Secret: "matrix"},
 			tokens: tokens{"": {canaryToken, time.Time{}}}}
-		var h holds
-		got, _, failed := p.entries(t.Context(), r, &h)
+		var g memoryGrants
+		got, _, failed := p.readEntries(t.Context(), r, &g)
 		if want == nil {
 			if failed != nil || len(got) != n {
 				t.Errorf("%d entries: %d, %v", n, len(got), failed)
@@ -229,9 +230,9 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 			wantError(t, failure.Final(failed), want, "more than the limit of 10000 entries")
 		}
 		// Its answer is longer than what is read without a reservation.
-		if h.work.Size() < p.works.State().Capacity/2 {
-			t.Errorf("%d entries: reserved %+v", n, h.work)
+		if g.work.Size() < p.works.State().Capacity/2 {
+			t.Errorf("%d entries: reserved %+v", n, g.work)
 		}
-		h.release()
+		g.release()
 	}
 }

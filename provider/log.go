@@ -11,33 +11,34 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// Where the answer of a mount came from, for the log.
+// Sources of a response, for the log.
 const (
 	sourceVault = "vault"
 	sourceCache = "cache"
 )
 
-// mountLog is what one mount's line in the log says. Its level is debug for a
-// republish that changes nothing: there is one for each volume every minute.
+// mountLog collects what the log says about a mount. Its level is debug for a cached response, of which there is one
+// for each volume every minute.
 type mountLog struct {
-	id         string // of the mount: in the log, the audit record, and the headers to Vault
+	id         string // request ID: in the log, the audit record, and the headers to Vault
 	node       string
-	began      time.Time
+	started    time.Time
 	took       time.Duration
 	request    *request
-	parsed     bool   // whether the parameters of the request are valid
-	ciphertext string // where it came from
-	source     string // where the answer came from, or would have
+	parsed     bool   // the parameters of the request are valid
+	ciphertext string // source of the ciphertext
+	source     string // source of the response, even if the mount fails
 	entries    int
 
-	decrypting []auditEntry // what Vault was to decrypt; nil if the mount did not get there
-	kept       string       // record of the mount whose response was given again, for the first time
+	decrypting   []auditEntry // entries to decrypt; nil if the mount failed before
+	cachedRecord string       // audit record of the cached response; see [cachedResponse]
 }
 
-// reasonOK stands for success, where a failure has its reason.
+// reasonOK is the reason of a mount that succeeded.
 const reasonOK = "OK"
 
-// reasonOf returns the reason of a failed mount, or nil. A panic has neither a response nor an error: Internal.
+// reasonOf returns the reason of a failed mount, or nil. After a panic, which leaves neither a response nor an error, it
+// is Internal.
 func reasonOf(resp *v1alpha1.MountResponse, err error) *failure.Reason {
 	if resp != nil && err == nil {
 		return nil

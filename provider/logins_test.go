@@ -399,14 +399,14 @@ func TestLoginsAreKeptForMinutes(t *testing.T) {
 				time.Time{}}}))
 	s.mountOne(t, short, entries, "v")
 	c.want(t, "with a token that ends in 7 minutes", 3, 15)
-	if n := s.provider.logins.held(); n != 2 {
+	if n := s.provider.logins.count(); n != 2 {
 		t.Errorf("%d Vault tokens", n)
 	}
 	now = now.Add(7 * time.Minute)
 	_, err := s.Mount(t.Context(), mountRequest(short, entries))
 	wantError(t, err, failure.TokenExpired, "expired at")
 	s.mountOne(t, e.params(), entries, "v") // has it sweep
-	if n := s.provider.logins.held(); n != 1 {
+	if n := s.provider.logins.count(); n != 1 {
 		t.Errorf("%d Vault tokens after the end of one service account token", n)
 	}
 	now.Wall = now.Wall.Add(-time.Hour) // the clock is set back
@@ -422,7 +422,7 @@ func TestAccessTakenAway(t *testing.T) {
 	s := serve(t, e.vault.Address, cached)
 	now := clock.Now()
 	read := func() clock.Reading { return now }
-	s.provider.logins.now, s.provider.republished.now = read, read
+	s.provider.logins.now, s.provider.responses.now = read, read
 	s.provider.now = func() time.Time { return now.Wall }
 	entries := e.entries(t, "old")
 	refused := func(reason *failure.Reason, params, entries map[string]string) {

@@ -18,18 +18,15 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// metrics are what a provider counts, in a registry of its own.
-// docs/reference/metrics.md has all of them.
+// metrics are the metrics of a provider, in a separate registry. docs/reference/metrics.md lists them.
 //
-// The set of series never changes: each is there from the start with 0, so that
-// the first failure is an increase like any other, and no label has a value from
-// outside, such as the name of a pod or of a key. On the way of a mount that is
-// answered from memory no child is looked up by its labels.
+// The set of series is constant. Each series starts at 0, so that the first failure is an increase too, and no label has
+// a value from outside, such as the name of a pod or key. A mount with a cached response looks up no series by label.
 type metrics struct {
 	registry *prometheus.Registry
 
 	inFlight                       prometheus.Gauge
-	mounts                         map[*failure.Reason]prometheus.Counter // nil: success
+	mounts                         map[*failure.Reason]prometheus.Counter // the key of success is nil
 	fromVault, fromCache, fromNone prometheus.Observer
 	newMountsFailed                prometheus.Counter
 
@@ -61,17 +58,17 @@ const (
 	resultDenied  = "denied"
 	resultFailure = "failure"
 
-	sourceNone = "none" // a mount that failed before its source was decided
+	sourceNone = "none" // the mount failed before its source was determined
 )
 
-// vaultOperations are those that a mount has Vault do.
+// vaultOperations are the operations of a mount in Vault.
 var vaultOperations = []transit.Operation{transit.OpLogin, transit.OpDecrypt}
 
-// statusClasses are all that statusClass returns.
+// statusClasses are all results of statusClass.
 var statusClasses = []string{"2xx", "3xx", "4xx", "5xx", "none"}
 
-// statusClass returns the class of an HTTP status; 0 is no answer. What HTTP
-// does not have as the end of a request is the server's mistake.
+// statusClass returns the class of an HTTP status; 0 means no response. A status that cannot end a request counts as an
+// error of the server.
 func statusClass(status int) string {
 	switch {
 	case status == 0:
@@ -86,8 +83,8 @@ func statusClass(status int) string {
 	return "5xx"
 }
 
-// Buckets in seconds. A mount from memory takes less than 0.3 ms, one that is
-// given up a little more than 25 s; few, because there are many nodes.
+// Buckets in seconds. A mount with a cached response takes less than 0.3 ms, one that times out a little more than 25 s.
+// There are few buckets, because there are many nodes.
 var (
 	mountBuckets   = []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10, 30}
 	requestBuckets = mountBuckets[2:]
@@ -97,22 +94,22 @@ func newMetrics(buildVersion string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	m.inFlight = m.gauge("mounts_in_flight", "Mounts under way.")
+	m.inFlight = m.gauge("mounts_in_flight", "Mounts in progress.")
 	mounts := m.counters("mounts_total", "Finished mounts, by the reason of the failure.", "result", "reason")
 	m.mounts = map[*failure.Reason]prometheus.Counter{nil: mounts.WithLabelValues(resultSuccess, reasonOK)}
 	for _, reason := range failure.All() {
 		m.mounts[reason] = mounts.WithLabelValues(resultFailure, reason.String())
 	}
 	m.newMountsFailed = m.counter("new_mounts_failed_total",
-		"Mounts that failed of volumes that this process has never mounted: their pods cannot start.")
-	duration := m.histograms("mount_duration_seconds", "How long mounts took, by where the answer came from.",
+		"Failed mounts of volumes that this process has not mounted before: their pods cannot start.")
+	duration := m.histograms("mount_duration_seconds", "Duration of mounts, by the source of the response.",
 		mountBuckets, "source")
 	m.fromVault, m.fromCache, m.fromNone = duration.WithLabelValues(sourceVault), duration.WithLabelValues(sourceCache),
 		duration.WithLabelValues(sourceNone)
 
 	m.vaultRequests = m.counters("vault_requests_total",
-		"Requests to Vault, each try, by the class of the answer's HTTP status.", "operation", "status_class")
-	m.vaultDuration = m.histograms("vault_request_duration_seconds", "How long requests to Vault took, each try.",
+		"Requests to Vault, including retries, by the class of the HTTP status.", "operation", "status_class")
+	m.vaultDuration = m.histograms("vault_request_duration_seconds", "Duration of requests to Vault, including retries.",
 		requestBuckets, "operation")
 	for _, op := range vaultOperations {
 		for _, class := range statusClasses {
@@ -120,21 +117,21 @@ func newMetrics(buildVersion string) *metrics {
 		}
 		m.vaultDuration.WithLabelValues(string(op))
 	}
-	m.logins = m.counters("logins_total", "Logins to Vault, with all their tries, by what became of them.", "result")
+	m.logins = m.counters("logins_total", "Logins to Vault, each with its retries, by result.", "result")
 	for _, result := range []string{resultSuccess, resultDenied, resultFailure} {
 		m.logins.WithLabelValues(result)
 	}
-	m.loginHits = m.counter("login_cache_hits_total", "Vault tokens that were at hand when a mount needed one.")
+	m.loginHits = m.counter("login_cache_hits_total", "Mounts that found a Vault token in the cache.")
 	m.loginMisses = m.counter("login_cache_misses_total",
-		"Vault tokens that took a login, or waiting for one, when a mount needed one.")
+		"Mounts that had to log in, or to wait for a login.")
 
 	m.kubernetesRequests = m.counters("kubernetes_requests_total",
-		"Reads of Secrets from the API server, each try, by the class of the answer's HTTP status.", "status_class")
+		"Reads of Secrets from the API server, including retries, by the class of the HTTP status.", "status_class")
 	for _, class := range statusClasses {
 		m.kubernetesRequests.WithLabelValues(class)
 	}
 	kubernetesDuration := m.histograms("kubernetes_request_duration_seconds",
-		"How long reads of Secrets from the API server took, each try.", requestBuckets)
+		"Duration of reads of Secrets from the API server, including retries.", requestBuckets)
 	m.kubernetesDuration = kubernetesDuration.WithLabelValues().(prometheus.Histogram)
 
 	audit := m.counters("audit_records_total", "Audit records, by whether they were written or lost.", "result")
@@ -145,14 +142,14 @@ func newMetrics(buildVersion string) *metrics {
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "socket_owned",
-			Help: "1 while the path of the driver's socket leads to this process."}, m.socketOwned))
+			Help: "1 while this process owns the driver's socket."}, m.socketOwned))
 	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").
 		WithLabelValues(buildVersion, runtime.Version()).Set(1)
 	return m
 }
 
-// socketOwned is 0 where another process has put its own socket at the path, and
-// gets the driver's calls with the tokens of pods.
+// socketOwned returns 0 if another process has bound its socket to the path and receives the driver's calls, which
+// contain the tokens of pods.
 func (m *metrics) socketOwned() float64 {
 	if s := m.socket.Load(); s != nil && s.Owned() {
 		return 1
@@ -160,8 +157,8 @@ func (m *metrics) socketOwned() float64 {
 	return 0
 }
 
-// watch adds what is read from the caches when somebody asks for it.
-func (m *metrics) watch(l *logins, c *republished) {
+// registerCaches adds the metrics that are read from the caches at each scrape.
+func (m *metrics) registerCaches(l *logins, c *republishCache) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
@@ -172,19 +169,19 @@ func (m *metrics) watch(l *logins, c *republished) {
 			prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name,
 				Help: help}, value))
 	}
-	gauge("login_cache_entries", "Vault tokens in memory, and logins under way.",
-		func() float64 { return float64(l.held()) })
-	gauge("republish_cache_entries", "Answers kept to be given again.",
+	gauge("login_cache_entries", "Cached Vault tokens, and logins in progress.",
+		func() float64 { return float64(l.count()) })
+	gauge("republish_cache_entries", "Cached responses.",
 		func() float64 { return float64(c.stats().entries) })
-	gauge("republish_cache_bytes", "Memory that they take.", func() float64 { return float64(c.stats().bytes) })
-	gauge("republish_cache_limit_bytes", "Memory that they may take; 0 if none are kept.",
+	gauge("republish_cache_bytes", "Size of the cached responses.", func() float64 { return float64(c.stats().bytes) })
+	gauge("republish_cache_limit_bytes", "Maximum size of the cached responses; 0 if the cache is off.",
 		func() float64 { return float64(c.stats().limit) })
-	counter("republish_cache_hits_total", "Mounts that were answered from memory.",
+	counter("republish_cache_hits_total", "Mounts with a cached response.",
 		func() float64 { return float64(c.stats().hits) })
 	counter("republish_cache_misses_total",
-		"Mounts whose answer was not in memory, or not any more, or with other inputs.",
+		"Mounts without a cached response for their inputs.",
 		func() float64 { return float64(c.stats().misses) })
-	counter("republish_cache_evictions_total", "Answers that were dropped, or not kept, for want of room.",
+	counter("republish_cache_evictions_total", "Responses dropped from the cache, or not cached, because it is full.",
 		func() float64 { return float64(c.stats().evictions) })
 }
 
@@ -210,8 +207,8 @@ func (m *metrics) counters(name, help string, labels ...string) *prometheus.Coun
 	return v
 }
 
-// histograms are of both kinds: a Prometheus that takes native ones gets those
-// besides, in the format that has them.
+// histograms returns histograms with classic buckets and native ones. Prometheus reads the native ones if it is
+// configured to.
 func (m *metrics) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: name, Help: help, Buckets: buckets,
@@ -221,18 +218,18 @@ func (m *metrics) histograms(name, help string, buckets []float64, labels ...str
 	return v
 }
 
-// mountDone counts a mount that is over.
-func (m *metrics) mountDone(reason *failure.Reason, source string, took time.Duration) {
+// mountFinished counts a finished mount.
+func (m *metrics) mountFinished(reason *failure.Reason, source string, took time.Duration) {
 	m.inFlight.Dec()
 	m.mounts[reason].Inc()
-	of := m.fromNone
+	duration := m.fromNone
 	switch source {
 	case sourceCache:
-		of = m.fromCache
+		duration = m.fromCache
 	case sourceVault:
-		of = m.fromVault
+		duration = m.fromVault
 	}
-	of.Observe(took.Seconds())
+	duration.Observe(took.Seconds())
 }
 
 func (m *metrics) vaultRequest(op transit.Operation, status int, took time.Duration) {
@@ -240,7 +237,7 @@ func (m *metrics) vaultRequest(op transit.Operation, status int, took time.Durat
 	m.vaultDuration.WithLabelValues(string(op)).Observe(took.Seconds())
 }
 
-func (m *metrics) loggedIn(err error) {
+func (m *metrics) loginFinished(err error) {
 	result := resultFailure
 	switch {
 	case err == nil:
@@ -251,9 +248,9 @@ func (m *metrics) loggedIn(err error) {
 	m.logins.WithLabelValues(result).Inc()
 }
 
-// vaultToken counts what a mount had to do for a Vault token.
-func (m *metrics) vaultToken(atHand bool) {
-	if atHand {
+// loginLookup counts a lookup of a Vault token in the login cache.
+func (m *metrics) loginLookup(hit bool) {
+	if hit {
 		m.loginHits.Inc()
 		return
 	}
@@ -265,7 +262,7 @@ func (m *metrics) kubernetesRequest(status int, took time.Duration) {
 	m.kubernetesDuration.Observe(took.Seconds())
 }
 
-// Metrics serves /metrics, in whichever of Prometheus' formats is asked for.
+// Metrics serves /metrics, in the Prometheus format that the client accepts.
 func (p *Provider) Metrics() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", httpserver.Metrics(func(context.Context) ([]*dto.MetricFamily, error) {

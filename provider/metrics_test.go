@@ -206,13 +206,13 @@ func TestMetricsOfFaults(t *testing.T) {
 	e := newEnv(t)
 	entries := e.entries(t, "v")
 	dead := "http://" + deadAddress(t)
-	k, err := NewKubernetes(&rest.Config{Host: dead})
+	k, err := NewSecretReader(&rest.Config{Host: dead})
 	if err != nil {
 		t.Fatal(err)
 	}
 	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
 	defer html.Close()
-	page, err := NewKubernetes(&rest.Config{Host: html.URL})
+	page, err := NewSecretReader(&rest.Config{Host: html.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,11 +241,11 @@ func TestMetricsOfFaults(t *testing.T) {
 		}), e.params(), entries, within(time.Second), requests("decrypt", "5xx"),
 			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1,
 				"mounts_total{reason=VaultError,result=failure}": 1}},
-		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.Kubernetes, c.MountTimeout = k, time.Second },
+		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.SecretReader, c.MountTimeout = k, time.Second },
 			counted{"kubernetes_requests_total{status_class=none}": 1, "kubernetes_request_duration_seconds": 1},
 			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
 		{"something else than the API server", e.vault.Address, asPod, nil,
-			func(c *Config) { c.Kubernetes, c.MountTimeout = page, time.Second },
+			func(c *Config) { c.SecretReader, c.MountTimeout = page, time.Second },
 			counted{"kubernetes_requests_total{status_class=none}": 1},
 			counted{"kubernetes_requests_total{status_class=2xx}": 0,
 				"mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
@@ -360,7 +360,7 @@ func TestMetricsOfPanics(t *testing.T) {
 
 func TestRepublishStats(t *testing.T) {
 	const limit = 4 << 10
-	c := newRepublished(limit)
+	c := newRepublishCache(limit)
 	want := func(when string, want republishStats) {
 		t.Helper()
 		got := c.stats()
@@ -370,22 +370,22 @@ func TestRepublishStats(t *testing.T) {
 		}
 	}
 	small, large := answerOf(strings.Repeat("x", 1<<10)), answerOf(strings.Repeat("x", limit))
-	c.put(mountedAs(1, 1), small)
-	c.put(mountedAs(2, 1), small)
+	c.put(keyOf(1, 1), small)
+	c.put(keyOf(2, 1), small)
 	want("two that have room", republishStats{entries: 2, limit: limit})
-	c.put(mountedAs(3, 1), small)
+	c.put(keyOf(3, 1), small)
 	want("one more", republishStats{entries: 2, limit: limit, evictions: 1})
-	c.put(mountedAs(4, 1), large)
+	c.put(keyOf(4, 1), large)
 	want("one that has no room", republishStats{entries: 2, limit: limit, evictions: 2})
-	c.put(mountedAs(3, 2), small)
+	c.put(keyOf(3, 2), small)
 	want("a new answer of the same volume", republishStats{entries: 2, limit: limit, evictions: 2})
-	c.get(mountedAs(3, 2))
+	c.get(keyOf(3, 2))
 	want("one that is there", republishStats{entries: 2, limit: limit, hits: 1, evictions: 2})
-	c.get(mountedAs(1, 1))
+	c.get(keyOf(1, 1))
 	want("one that is gone", republishStats{entries: 2, limit: limit, hits: 1, misses: 1, evictions: 2})
-	c.get(mountedAs(3, 1))
+	c.get(keyOf(3, 1))
 	want("other inputs", republishStats{entries: 1, limit: limit, hits: 1, misses: 2, evictions: 2})
-	if (*republished)(nil).stats() != (republishStats{}) {
+	if (*republishCache)(nil).stats() != (republishStats{}) {
 		t.Error("a cache that is off has something")
 	}
 }
@@ -416,7 +416,7 @@ func page(t testing.TB, p *Provider, accept string) (body, contentType string) {
 // native histograms.
 func TestMetricsPage(t *testing.T) {
 	p := plainProvider(t)
-	p.metrics.mountDone(nil, sourceCache, time.Millisecond)
+	p.metrics.mountFinished(nil, sourceCache, time.Millisecond)
 	for _, test := range []struct {
 		name, accept string
 		native       bool
@@ -434,7 +434,7 @@ func TestMetricsPage(t *testing.T) {
 			for {
 				var f dto.MetricFamily
 				err := decoder.Decode(&f)
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err != nil {
@@ -566,7 +566,7 @@ func BenchmarkMetricsOfAMount(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.inFlight.Inc()
-		m.mountDone(nil, sourceCache, 150*time.Microsecond)
+		m.mountFinished(nil, sourceCache, 150*time.Microsecond)
 	}
 }
 

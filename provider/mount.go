@@ -17,97 +17,94 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// Mount returns all files of the volume and a version of each, or an error with
-// one of the final codes (see the package). It ends within the mount timeout.
+// Mount returns all files of the volume and the version of each, or an error with a final code (see the package
+// comment). It ends within the mount timeout.
 func (p *Provider) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
-	var h holds
-	defer h.release()
-	return p.mountHolding(ctx, in, &h)
+	var g memoryGrants
+	defer g.release()
+	return p.mountReserved(ctx, in, &g)
 }
 
-// mountHolding is Mount with a deadline that has been set. What the mount holds of memory is in h, which the caller
-// releases once the response is no longer needed.
-func (p *Provider) mountHolding(ctx context.Context, in *v1alpha1.MountRequest,
-	h *holds) (resp *v1alpha1.MountResponse, err error) {
+// mountReserved is Mount after the deadline is set. It adds the memory that it reserves to g, which the caller releases
+// when the response is no longer needed.
+func (p *Provider) mountReserved(ctx context.Context, in *v1alpha1.MountRequest,
+	g *memoryGrants) (resp *v1alpha1.MountResponse, err error) {
 	l := p.newMountLog()
 	p.metrics.inFlight.Inc()
-	// In a panic too: then there is neither answer nor error.
+	// It runs after a panic too, with neither a response nor an error.
 	defer func() {
-		p.done(ctx, &l, resp, err)
+		p.finish(ctx, &l, resp, err)
 	}()
 
-	whole := p.republished.whole(in)
-	if namespace, size := p.republished.find(whole); size > 0 && h.admitWork(ctx, p, namespace, sendCost(size)) == nil {
-		if given := p.republished.again(whole); given != nil {
-			l.source, l.ciphertext, l.entries, l.kept = sourceCache, fromKubelet, given.entries, given.record
+	exact := p.responses.requestDigest(in)
+	if namespace, size := p.responses.sizeExact(exact); size > 0 &&
+		g.acquireWork(ctx, p, namespace, sendCost(size)) == nil {
+		if cached := p.responses.getExact(exact); cached != nil {
+			l.source, l.ciphertext, l.entries, l.cachedRecord = sourceCache, fromKubelet, cached.entries, cached.record
 			if p.log.Enabled(ctx, slog.LevelDebug) {
-				// For its names. Room for that is not reserved: there may be a wait for it.
+				// The log needs its names. No memory is reserved for that, because it might wait.
 				var failed *failure.Error
 				l.request, failed = p.parse(in)
 				l.parsed = failed == nil
 			}
-			return given.MountResponse, nil
+			return cached.MountResponse, nil
 		}
-		h.release()
+		g.release()
 	}
-	r, failed := p.open(in)
-	r.whole = whole
+	r, failed := p.readAttributes(in)
+	r.digest = exact
 	l.request = r
 	if failed == nil {
-		failed = p.waited(r, h.admitRequest(ctx, p, r, in))
+		failed = p.acquireFailure(r, g.acquireRequest(ctx, p, r, in))
 	}
 	if failed == nil {
 		failed = p.validate(r, in)
 	}
 	l.parsed = failed == nil
 	if failed == nil {
-		h.request.Shrink(heldCost(r, in)) // without what objects were parsed to
-		resp, failed = p.mount(ctx, r, h, &l)
+		g.request.Shrink(parsedCost(r, in)) // the parsed objects are no longer needed
+		resp, failed = p.mount(ctx, r, g, &l)
 	}
 	if failed != nil {
 		return nil, failure.Final(failed, r.tokens.all()...)
 	}
-	p.remember(r)
+	p.volumes.Add(p.volumeDigest(r), nil)
 	return resp, nil
 }
 
-// maxVolumes bounds the volumes that the provider remembers to have mounted. A node
-// has a few hundred pods at most.
+// maxVolumes bounds the record of mounted volumes. A node has a few hundred pods at most.
 const maxVolumes = 4096
 
-// volume returns what a volume is known by.
-func (p *Provider) volume(r *request) (d digest) {
+// volumeDigest identifies a volume.
+func (p *Provider) volumeDigest(r *request) (d digest) {
 	h := p.digests.hash("volume")
 	h.add(r.pod.uid, r.target)
 	h.sum(&d)
 	return d
 }
 
-// remember notes that a volume has its files.
-func (p *Provider) remember(r *request) { p.volumes.Add(p.volume(r), nil) }
-
-// mounted reports whether a volume has its files, so that a mount that fails costs
-// its pod no more than a new value. After a restart the provider does not know.
-func (p *Provider) mounted(r *request) bool {
+// hasMounted reports whether this process has mounted a volume before, so that its pod runs and only misses an update
+// when a mount fails.
+func (p *Provider) hasMounted(r *request) bool {
 	if r == nil {
-		return false // a panic before the request was read
+		return false // after a panic before the request was read
 	}
-	_, ok := p.volumes.Get(p.volume(r))
+	_, ok := p.volumes.Get(p.volumeDigest(r))
 	return ok
 }
 
 func (p *Provider) newMountLog() mountLog {
-	return mountLog{began: p.now(), id: rand.Text(), node: p.config.Node}
+	return mountLog{started: p.now(), id: rand.Text(), node: p.config.Node}
 }
 
-// done notes what became of a mount.
-func (p *Provider) done(ctx context.Context, l *mountLog, resp *v1alpha1.MountResponse, err error) {
-	l.took = p.now().Sub(l.began)
+// finish logs and counts a finished mount.
+func (p *Provider) finish(ctx context.Context, l *mountLog, resp *v1alpha1.MountResponse, err error) {
+	l.took = p.now().Sub(l.started)
 	reason := reasonOf(resp, err)
-	p.metrics.mountDone(reason, l.source, l.took)
-	if resp == nil && !p.mounted(l.request) {
+	p.metrics.mountFinished(reason, l.source, l.took)
+	if resp == nil && !p.hasMounted(l.request) {
 		p.metrics.newMountsFailed.Inc()
 	}
 	l.write(ctx, p.log, resp, err)
@@ -116,15 +113,14 @@ func (p *Provider) done(ctx context.Context, l *mountLog, resp *v1alpha1.MountRe
 	}
 }
 
-// unreceived notes a mount whose request could not be read.
-func (p *Provider) unreceived(ctx context.Context, err error) {
+// finishUnread logs and counts a mount whose request could not be read.
+func (p *Provider) finishUnread(ctx context.Context, err error) {
 	l := p.newMountLog()
-	p.done(ctx, &l, nil, failure.Final(err))
+	p.finish(ctx, &l, nil, failure.Final(err))
 }
 
-// deadline sets the mount's own deadline. Should the driver's be sooner, ours
-// comes before it: what runs into the driver's is DeadlineExceeded, whatever we
-// answer.
+// deadline sets the deadline of a mount: the mount timeout, or a moment before the driver's deadline if that is earlier.
+// After the driver's deadline its client fails with DeadlineExceeded, whatever the provider returns.
 func (p *Provider) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := p.config.MountTimeout
 	if end, ok := ctx.Deadline(); ok {
@@ -134,33 +130,34 @@ func (p *Provider) deadline(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, timeout)
 }
 
-func (p *Provider) mount(ctx context.Context, r *request, h *holds,
+func (p *Provider) mount(ctx context.Context, r *request, g *memoryGrants,
 	l *mountLog) (*v1alpha1.MountResponse, *failure.Error) {
 	jwt, failed := r.tokens.pick(r.Audience, "log in to Vault", r.pod, p.now())
 	if failed != nil {
 		return nil, failed
 	}
-	data, from, failed := p.entries(ctx, r, h)
+	data, from, failed := p.readEntries(ctx, r, g)
 	l.ciphertext = from
 	if failed != nil {
 		return nil, failed
 	}
-	objects, entries, failed := r.choose(data, from)
+	objects, entries, failed := r.selectEntries(data, from)
 	if failed != nil {
 		return nil, failed
 	}
 	l.entries = len(entries)
-	if failed := p.waited(r, h.admitWork(ctx, p, r.pod.namespace, workCost(objects, data, entries))); failed != nil {
+	err := g.acquireWork(ctx, p, r.pod.namespace, workCost(objects, data, entries))
+	if failed := p.acquireFailure(r, err); failed != nil {
 		return nil, failed
 	}
-	m, keep := p.republished.of(r, jwt, data, entries)
-	if keep {
+	key, cacheable := p.responses.key(r, jwt, data, entries)
+	if cacheable {
 		if from == fromKubelet {
-			m.request = r.whole // elsewhere, the ciphertext is not in it
+			key.request = r.digest // otherwise the request does not contain the ciphertext
 		}
-		if given := p.republished.get(m); given != nil {
-			l.source, l.kept = sourceCache, given.record
-			return given.MountResponse, nil
+		if cached := p.responses.get(key); cached != nil {
+			l.source, l.cachedRecord = sourceCache, cached.record
+			return cached.MountResponse, nil
 		}
 	}
 	l.source, l.decrypting = sourceVault, auditEntries(data, entries)
@@ -169,55 +166,54 @@ func (p *Provider) mount(ctx context.Context, r *request, h *holds,
 	if failed != nil {
 		return nil, failed
 	}
-	resp, failed := p.files(ctx, r, objects, plaintext)
-	if failed == nil && keep {
+	resp, failed := p.buildResponse(ctx, r, objects, plaintext)
+	if failed == nil && cacheable {
 		if p.audit != nil {
-			m.record = string(l.line(nil))
+			key.record = string(l.line(nil))
 		}
-		p.republished.put(m, resp)
+		p.responses.put(key, resp)
 	}
 	return resp, failed
 }
 
-// login returns where the Vault token of a mount comes from. It is shared by the
-// mounts that show the very same service account token: those of one pod.
-func (p *Provider) login(r *request, jwt ownToken) *watched {
-	w := &watched{jwt: jwt.text, metrics: p.metrics}
+// login returns the source of the Vault token of a mount. Mounts with the same service account token, which are those
+// of one pod, share the login.
+func (p *Provider) login(r *request, jwt ownToken) *mountTokenSource {
+	s := &mountTokenSource{jwt: jwt.text, metrics: p.metrics}
 	source := p.logins.get(p.loginKey(r, jwt.text), jwt.expires, func() *transit.LoginSource {
 		return p.vaults[r.VaultAddress].NewLoginSource(transit.Login{
 			Namespace: r.VaultNamespace, Mount: r.AuthMount, Role: r.Role,
 		})
 	})
-	w.TokenSource = source.With(w.show)
-	return w
+	s.TokenSource = source.With(s.serviceAccountToken)
+	return s
 }
 
-// watched is the token source of one mount. It remembers what became of the
-// last login, as a batch can fail for that, and counts whether one was needed.
-type watched struct {
+// mountTokenSource is the token source of one mount. It records the last token and error, to tell a failed login from a
+// failed batch, and counts cache hits.
+type mountTokenSource struct {
 	transit.TokenSource
 	jwt     string
 	metrics *metrics
-	shown   bool
+	used    bool // the last call of Token used the service account token
 	token   string
 	err     error
 }
 
-// show is asked for where there is no Vault token at hand.
-func (w *watched) show() (string, error) {
-	w.shown = true
-	return w.jwt, nil
+// serviceAccountToken is called when no Vault token is cached.
+func (s *mountTokenSource) serviceAccountToken() (string, error) {
+	s.used = true
+	return s.jwt, nil
 }
 
-func (w *watched) Token(ctx context.Context) (string, error) {
-	w.shown = false
-	w.token, w.err = w.TokenSource.Token(ctx)
-	w.metrics.vaultToken(!w.shown)
-	return w.token, w.err
+func (s *mountTokenSource) Token(ctx context.Context) (string, error) {
+	s.used = false
+	s.token, s.err = s.TokenSource.Token(ctx)
+	s.metrics.loginLookup(!s.used)
+	return s.token, s.err
 }
 
-// decrypt logs in, where that is needed, and decrypts the entries in one batch. It
-// marks those that Vault decrypted.
+// decrypt logs in, if needed, and decrypts the entries in one batch. It marks the entries that Vault decrypted.
 func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte,
 	entries []auditEntry) (map[string][]byte, *failure.Error) {
 	source := p.login(r, jwt)
@@ -231,8 +227,8 @@ func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt own
 	case source.err != nil:
 		return nil, p.loginFailure(r, source.err)
 	case errors.Is(err, transit.ErrDenied):
-		// The token has the policies that its role had at the login. Whoever mends
-		// the role shall not have to wait for the end of the token.
+		// The token has the policies that the role had at the login. A fix of the role must take effect at once, not when
+		// the token expires.
 		source.Invalidate(source.token)
 	}
 	if err != nil {

@@ -55,7 +55,7 @@ func TestParseDefaults(t *testing.T) {
 		{Path: "a/b", Entry: "c", Field: []string{"d", "e"}, Encoding: class.Hex, Mode: 0o400},
 		{Path: "f", Entry: "f", Mode: 0o644},
 	}
-	want.handed = map[string][]byte{"entry": []byte("v")}
+	want.delivered = map[string][]byte{"entry": []byte("v")}
 	want.tokens = tokens{"x": {Token: "t"}}
 	want.attributes = params
 	secrets := map[string]string{"entry": "v", class.AttributeTokens: `{"x": {"token": "t"}}`}

@@ -1,30 +1,25 @@
-// Package provider answers the Secrets Store CSI driver: it turns the Mount of
-// a pod's volume into the plaintext files of a ciphertext Secret.
+// Package provider serves the Secrets Store CSI driver: it mounts the entries of a ciphertext Secret as plaintext files
+// in the volume of a pod.
 //
-// A Mount goes one way. The parameters of the SecretProviderClass, which the
-// pod may override, are read and validated (parameters.go, objects.go); the
-// ciphertext comes from the kubelet or is read from the API server as the pod
-// (source.go). If that same volume has had an answer to all that, it is given
-// again (republish.go). Otherwise the pod's own service-account token logs in to
-// Vault, unless the Vault token of its identity is at hand (logins.go), and one
-// batch request decrypts (mount.go); what the plaintext holds becomes files
-// (files.go, field.go), each with a version that gives nothing away
-// (version.go). The provider has no rights of its own: neither Kubernetes nor
-// Vault knows it.
+// A mount has these steps. It validates the parameters of the SecretProviderClass, which the pod may override
+// (request.go, internal/class). It takes the ciphertext from the request of the kubelet, or reads it from the API server
+// as the pod (source.go). If the same volume had the same inputs before, it repeats the response (republish.go).
+// Otherwise it logs in to Vault with the pod's service account token, unless a Vault token is cached (logins.go),
+// decrypts all entries in one batch (mount.go), and builds the files (files.go, internal/document), each with a version
+// that reveals nothing about the content (objectversion.go). The provider has no permissions of its own, in Kubernetes
+// or in Vault.
 //
 // # Errors
 //
-// The gRPC code of an error decides what becomes of the pod. The kubelet takes
-// Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and Aborted for
-// "perhaps it was mounted" and keeps the folder it made; the driver then takes
-// that folder for a finished mount, as long as it is younger than the rotation
-// poll interval, and the pod starts with an empty volume (docs/failures.md).
-// So none of these five is ever sent: InvalidArgument, NotFound,
-// PermissionDenied, Unauthenticated, FailedPrecondition and Internal are the
-// only codes. Mount guarantees it for itself and [Server] for every call.
+// The gRPC code of an error determines what happens to the pod. After Canceled, DeadlineExceeded, Unavailable,
+// ResourceExhausted or Aborted, the kubelet assumes that the volume may be mounted, and keeps its directory. The driver
+// then takes the directory for a finished mount while it is younger than the rotation poll interval, and the pod starts
+// with an empty volume (docs/failures.md). So the provider never returns these five codes. It returns only
+// InvalidArgument, NotFound, PermissionDenied, Unauthenticated, FailedPrecondition and Internal. Mount ensures that for
+// itself, and [Server] for every call.
 //
-// Every message says what failed, why, and what to check. Tokens, plaintext and
-// ciphertext are in no message and in no log, at any level.
+// Every message says what failed, why, and what to check. No message and no log contains tokens, plaintext or
+// ciphertext, at any level.
 package provider
 
 import (
@@ -46,65 +41,59 @@ import (
 )
 
 const (
-	// RuntimeName is what Version calls the provider.
+	// RuntimeName is the runtime name in the response to Version.
 	RuntimeName = "secretmanager-provider"
 
-	// DefaultAuthMount is the Vault auth mount to log in to unless told.
+	// DefaultAuthMount is the default of [Config.AuthMount].
 	DefaultAuthMount = class.DefaultAuthMount
-	// DefaultAudience is the audience of the token to log in with unless told.
+	// DefaultAudience is the default audience of the --audience flag.
 	DefaultAudience = class.DefaultAudience
-	// DefaultMountTimeout ends a mount well before the kubelet's two minutes.
+	// DefaultMountTimeout is the default of [Config.MountTimeout], well below the kubelet's two minutes.
 	DefaultMountTimeout = 25 * time.Second
 
 	// apiVersion is the version of the driver's protocol.
 	apiVersion = "v1alpha1"
 )
 
-// Config is what the operator decides. Vault and VersionKey are required.
+// Config configures a [Provider]. Vault and VersionKey are required.
 type Config struct {
-	// Vault is how to reach Vault. Its address is the one that is used where a
-	// class names none; its TLS settings are those of every address. Observe and
-	// LoggedIn are set by New, for the metrics.
+	// Vault configures the connection to Vault. A class that names no address uses its address. Its TLS settings apply
+	// to all addresses. New sets Observe and LoggedIn, for the metrics.
 	Vault transit.Config
-	// AllowedAddresses are the further Vault addresses that a class may name.
+	// AllowedAddresses are the additional Vault addresses that a class may name.
 	AllowedAddresses []string
-	// VaultNamespace is Vault's, where a class names none; empty for the root.
+	// VaultNamespace is the Vault namespace of a class that names none; empty for the root.
 	VaultNamespace string
-	// AllowedNamespaces are the further Vault namespaces that a class may name.
+	// AllowedNamespaces are the additional Vault namespaces that a class may name.
 	AllowedNamespaces []string
-	// AuthMount is the path of the auth mount below auth/, where a class names
-	// none; DefaultAuthMount if empty.
+	// AuthMount is the path below auth/ of the auth mount of a class that names none; DefaultAuthMount if empty.
 	AuthMount string
-	// AllowedAuthMounts are the further auth mounts that a class may name. All must
-	// be of type kubernetes or jwt: other methods may not look at the token of the
-	// pod at all, but at the provider's client certificate.
+	// AllowedAuthMounts are the additional auth mounts that a class may name. All auth mounts must be of type kubernetes
+	// or jwt: other types may ignore the token of the pod, and check the provider's client certificate instead.
 	AllowedAuthMounts []string
-	// Audience says which of the pod's tokens logs in, where a class names none.
-	// The empty audience is the API server's.
+	// Audience is the audience of the pod's token to log in with, for a class that names none. The empty audience is
+	// that of the API server.
 	Audience string
-	// MountTimeout is how long a mount may take; DefaultMountTimeout if zero.
+	// MountTimeout bounds a mount; DefaultMountTimeout if zero.
 	MountTimeout time.Duration
-	// RepublishCacheBytes bounds the answers that are kept to be given again when
-	// the kubelet repeats a mount; none are if it is zero.
+	// RepublishCacheBytes bounds the cache of responses to repeated mounts, in bytes; zero disables the cache.
 	RepublishCacheBytes int64
-	// VersionKey makes object versions, see [VersionKey].
+	// VersionKey is the key of the object versions, see the function [VersionKey].
 	VersionKey []byte
-	// Kubernetes reads Secrets as the pod; nil where there is no API server, and
-	// then ciphertext comes from the kubelet only.
-	Kubernetes *Kubernetes
-	// Node is the name of the node, for the audit log and the headers to Vault;
-	// may be empty.
+	// SecretReader reads Secrets as the pod. If it is nil, only the kubelet can deliver ciphertext.
+	SecretReader *SecretReader
+	// Node is the name of the node in the audit log and in the headers to Vault; may be empty.
 	Node string
-	// Audit gets the audit records, a line of JSON for each; nil for none. Only one
-	// goroutine writes to it at a time. See package auditlog.
+	// Audit receives the audit records, one line of JSON each; nil for none. One goroutine writes to it at a time. See
+	// package auditlog.
 	Audit io.Writer
-	// Log gets one record for each mount; slog.Default() if nil.
+	// Log receives one record for each mount; slog.Default() if nil.
 	Log *slog.Logger
-	// BuildVersion is what Version answers as the version of the runtime.
+	// BuildVersion is the runtime version in the response to Version.
 	BuildVersion string
 }
 
-// settings returns the part of the configuration that is about classes.
+// settings returns the settings that apply to classes.
 func (c *Config) settings() class.Settings {
 	return class.Settings{
 		VaultAddress: c.Vault.Address, AllowedAddresses: c.AllowedAddresses,
@@ -113,29 +102,26 @@ func (c *Config) settings() class.Settings {
 	}.Normalize()
 }
 
-// Provider is the driver's provider: its methods are the calls of the driver.
-// It is safe for concurrent use.
+// Provider implements the provider protocol of the driver. It is safe for concurrent use.
 type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
-	config   Config
-	settings class.Settings
-	// vaults has one client, and so one pool of connections, for each address.
-	vaults      map[string]*transit.Client
-	digests     digester
-	logins      logins
-	republished *republished // nil: off
-	volumes     *lru.Cache   // digests of the volumes that have their files
-	requests    *quota.Pool  // memory of the requests under way
-	works       *quota.Pool  // and of what they are answered with
-	metrics     *metrics
-	audit       *auditlog.Log // nil: off
-	log         *slog.Logger
-	now         func() time.Time
+	config    Config
+	settings  class.Settings
+	vaults    map[string]*transit.Client // by address
+	digests   digester
+	logins    logins
+	responses *republishCache // nil: off
+	volumes   *lru.Cache      // digests of the mounted volumes
+	requests  *quota.Pool     // memory to parse requests
+	works     *quota.Pool     // memory to decrypt and respond
+	metrics   *metrics
+	audit     *auditlog.Log // nil: off
+	log       *slog.Logger
+	now       func() time.Time
 }
 
-// New checks the configuration. It connects to nothing. The error names all
-// that is wrong.
+// New returns a provider for a valid configuration. It does not connect. The error names all problems.
 func New(c Config) (*Provider, error) {
 	var errs []error
 	if c.MountTimeout == 0 {
@@ -157,15 +143,15 @@ func New(c Config) (*Provider, error) {
 		errs = append(errs, fmt.Errorf("%q is not the name of a node", failure.Clip(c.Node, 120)))
 	}
 	m := newMetrics(c.BuildVersion)
-	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loggedIn
+	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loginFinished
 	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes),
-		vaults: map[string]*transit.Client{}, republished: newRepublished(c.RepublishCacheBytes), metrics: m,
+		vaults: map[string]*transit.Client{}, responses: newRepublishCache(c.RepublishCacheBytes), metrics: m,
 		log: c.Log, now: time.Now}
 	p.audit = auditlog.New(c.Audit, c.Log, m.auditWritten, m.auditLost)
 	memory := mountMemory(c.RepublishCacheBytes)
 	p.requests = quota.New(memory*5/16, memory*3/16)
-	p.works = quota.New(memory/2, memory) // who waits there holds nothing that is not counted
-	m.watch(&p.logins, p.republished)
+	p.works = quota.New(memory/2, memory) // waiting mounts hold only memory that requests counts
+	m.registerCaches(&p.logins, p.responses)
 	for _, address := range append([]string{p.settings.VaultAddress}, p.settings.AllowedAddresses...) {
 		config := c.Vault
 		config.Address = address
@@ -187,7 +173,7 @@ func New(c Config) (*Provider, error) {
 	return p, nil
 }
 
-// Version says which protocol and which build this is.
+// Version returns the protocol version and the build version.
 func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
 	return &v1alpha1.VersionResponse{
 		Version:        apiVersion,

@@ -15,43 +15,36 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 )
 
-// DefaultRepublishCacheBytes is what answers kept for republishing may take,
-// unless told otherwise.
+// DefaultRepublishCacheBytes is the default size of the republish cache in bytes.
 const DefaultRepublishCacheBytes = 64 << 20
 
 const (
-	// republishIdle is when an answer goes that nobody asks for any more. The
-	// kubelet repeats a mount every 60 to 90 seconds.
+	// republishIdle is how long an unused response stays cached. The kubelet repeats a mount every 60 to 90 seconds.
 	republishIdle = 10 * time.Minute
-	// republishLife is when an entry is decrypted afresh at the latest, so that
-	// Vault's no to a pod is heard. Up to republishSpread of it is taken off at
-	// random: pods that were started together do not come back together. What is left
-	// is longer than the kubelet uses a token of an hour, which is 80% of that and up
-	// to an interval of the mounts: so a pod decrypts once for each of its tokens.
+	// republishLife is how long a response is used before Vault must decrypt again, so that Vault can refuse the pod.
+	// Each response gets up to republishSpread less, at random, so that pods that started together do not decrypt
+	// together. The rest is longer than the kubelet uses a token of an hour (80% of it, and up to one interval of the
+	// mounts), so a pod decrypts once for each of its tokens.
 	republishLife   = time.Hour
 	republishSpread = republishLife / 6
-	// republishEntry is what an entry takes beside its answer: itself, and its
-	// places in list and map.
+	// republishEntry is the size in bytes of a cache entry without its response: the entry and its share of the list and
+	// the maps.
 	republishEntry = 640
 )
 
-// republished keeps the answer of each volume's last mount. With rotation on,
-// the kubelet repeats every mount every minute or so; without this, each would
-// be a decrypt.
+// republishCache caches the response to the last mount of each volume. With rotation on, the kubelet repeats every
+// mount about once a minute; without the cache, each of these would decrypt.
 //
-// An answer is given again only to the same volume (pod uid and target path) of
-// a mount with the same inputs and the very service account token that Vault
-// accepted for it: see [republished.of]. It is kept in its wire form, which nobody else has a hand
-// on and which is just as long as it says.
-// The plaintext in it is what the pod has in its own tmpfs; ciphertext,
-// parameters and tokens are not kept.
+// A cached response is used only for the same volume (pod UID and target path), the same inputs, and the same service
+// account token that Vault accepted: see [republishCache.key]. It is cached in its wire form, so that no caller can
+// change it and its size is known. Its plaintext is what the pod has in its tmpfs. Ciphertext, parameters and tokens
+// are not cached.
 //
-// While the kubelet's token for the pod lasts, a republish is the very request
-// that came before, byte for byte. That is known before anything of it is read:
-// see [republished.again].
+// While the kubelet uses the same tokens, a repeated request equals the first one byte for byte. Such a request is
+// recognized before any of it is parsed: see [republishCache.getExact].
 //
-// A nil *republished keeps nothing.
-type republished struct {
+// A nil *republishCache caches nothing.
+type republishCache struct {
 	digester
 	limit int64
 	now   func() clock.Reading
@@ -59,73 +52,69 @@ type republished struct {
 	mu                      sync.Mutex
 	bytes                   int64
 	hits, misses, evictions int64
-	order                   *lru.List // of *answered, the one used last at the front
-	volume                  map[digest]*lru.Element
-	exact                   map[digest]*lru.Element // by the whole request, where it had all
-	timer                   *time.Timer             // of the next sweep; nil while there is nothing to sweep
+	order                   *lru.List // of *cachedMount, the most recently used first
+	byVolume                map[digest]*lru.Element
+	byRequest               map[digest]*lru.Element // by the whole request, where it contains all inputs
+	timer                   *time.Timer             // of the next sweep; nil while the cache is empty
 }
 
-// answered is the answer of a volume's last mount.
-type answered struct {
-	mounted
-	answer     []byte
-	made, used clock.Reading
-	life       time.Duration
-	repeated   bool // the audit log has a record of the answer given again
+// cachedMount is the last mount of a volume.
+type cachedMount struct {
+	mountKey
+	response      []byte
+	created, used clock.Reading
+	life          time.Duration
+	repeated      bool // the audit log has a record of a repeated response
 }
 
-func (a *answered) size() int64 { return int64(cap(a.answer)+len(a.record)) + republishEntry }
+func (m *cachedMount) size() int64 { return int64(cap(m.response)+len(m.record)) + republishEntry }
 
-// given is a copy of an answer that is kept.
-type given struct {
+// cachedResponse is a copy of a cached response.
+type cachedResponse struct {
 	*v1alpha1.MountResponse
 	entries int // that it was made of
-	// record is the audit record of the mount that the answer was decrypted for, the
-	// first time that the answer is given again, and empty after that. An answer is
-	// kept for an hour at most, so a volume has a record in each hour.
+	// record is the audit record of the mount that decrypted. It is set only the first time that a response is repeated.
+	// A response is cached for an hour at most, so each volume gets a record in each hour.
 	record string
 }
 
-// newRepublished returns a cache of so many bytes; nil for none.
-func newRepublished(limit int64) *republished {
+// newRepublishCache returns a cache of that many bytes; nil for none.
+func newRepublishCache(limit int64) *republishCache {
 	if limit <= 0 {
 		return nil
 	}
-	return &republished{
+	return &republishCache{
 		digester: newDigester(), limit: limit, now: clock.Now,
-		order: lru.New(), volume: map[digest]*lru.Element{}, exact: map[digest]*lru.Element{},
+		order: lru.New(), byVolume: map[digest]*lru.Element{}, byRequest: map[digest]*lru.Element{},
 	}
 }
 
-// mounted is one mount as the cache sees it.
-type mounted struct {
+// mountKey identifies a mount in the cache, and has what the cache needs to know of it.
+type mountKey struct {
 	volume, inputs digest
-	request        digest    // zero if the request does not have all that there is to know
-	entries        int       // how many are wanted
+	request        digest    // zero if the request does not contain all inputs
+	entries        int       // number of the requested entries
 	namespace      string    // of the pod
 	expires        time.Time // of the service account token
-	record         string    // audit record of the mount; empty if there is no audit log
+	record         string    // audit record of the mount; empty without an audit log
 }
 
-// of returns the key of a mount, or false if its answer must not be kept.
+// key returns the cache key of a mount, or false if it must not be cached.
 //
-// The inputs are all that the answer is made of: every attribute, whether it is
-// known here or not, which has the parameters, the pod and its service account;
-// name and text of each entry that is wanted; and the service account token that
-// logs in. Tokens for other audiences are left out. The rest is the operator's and
-// stays the same while the process lives.
+// The inputs are everything that determines the response: all attributes, known or not (parameters, pod and service
+// account); the name and ciphertext of each requested entry; and the service account token that logs in. Tokens for
+// other audiences are left out. The rest of the configuration is constant while the process lives.
 //
-// The token is an input because its claims are not verified here: only the one that
-// Vault has accepted may get the answer, and a new one is shown to Vault, so that
-// Vault's no is heard.
-func (c *republished) of(r *request, jwt ownToken, data map[string][]byte, entries []string) (mounted, bool) {
+// The token is an input because its claims are not verified here: only the token that Vault has accepted may get the
+// response. A new token goes to Vault, which can refuse it.
+func (c *republishCache) key(r *request, jwt ownToken, data map[string][]byte, entries []string) (mountKey, bool) {
 	if c == nil || r.pod.uid == "" || r.target == "" {
-		return mounted{}, false
+		return mountKey{}, false
 	}
-	m := mounted{entries: len(entries), namespace: r.pod.namespace, expires: jwt.expires}
+	key := mountKey{entries: len(entries), namespace: r.pod.namespace, expires: jwt.expires}
 	h := c.hash("volume")
 	h.add(r.pod.uid, r.target)
-	h.sum(&m.volume)
+	h.sum(&key.volume)
 
 	h = c.hash("inputs")
 	h.add(jwt.text)
@@ -139,12 +128,12 @@ func (c *republished) of(r *request, jwt ownToken, data map[string][]byte, entri
 		h.add(entry)
 		h.addBytes(data[entry])
 	}
-	h.sum(&m.inputs)
-	return m, true
+	h.sum(&key.inputs)
+	return key, true
 }
 
-// whole returns what tells a request from others to the last byte, tokens and all.
-func (c *republished) whole(in *v1alpha1.MountRequest) (d digest) {
+// requestDigest returns the digest of a whole request, including all tokens.
+func (c *republishCache) requestDigest(in *v1alpha1.MountRequest) (d digest) {
 	if c == nil {
 		return d
 	}
@@ -154,174 +143,172 @@ func (c *republished) whole(in *v1alpha1.MountRequest) (d digest) {
 	return d
 }
 
-// get returns a copy of the answer that a mount with the same inputs had, nil
-// if there is none. Whatever is there for the volume otherwise is dropped:
-// whoever asks goes to Vault now, and should that fail or panic, the answer to
-// other inputs, or an old one, is not left to be found by a later mount.
-func (c *republished) get(m mounted) *given {
+// get returns a copy of the cached response to a mount with the same inputs, or nil. In the latter case it drops any
+// other response of the volume: the caller asks Vault now, and if Vault refuses, no later mount may get an old response.
+func (c *republishCache) get(key mountKey) *cachedResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.volume[m.volume]
+	element, ok := c.byVolume[key.volume]
 	if !ok {
 		c.misses++
 		return nil
 	}
-	if at.Value.(*answered).inputs != m.inputs {
+	if element.Value.(*cachedMount).inputs != key.inputs {
 		c.misses++
-		c.drop(at)
+		c.drop(element)
 		return nil
 	}
-	resp := c.answer(at)
+	resp := c.use(element)
 	if resp == nil {
 		c.misses++
 		return nil
 	}
-	c.index(at, m.request) // another token of the pod has changed
+	c.setRequest(element, key.request) // another token of the pod has changed
 	return resp
 }
 
-// again returns a copy of the answer that this very request had, nil if there
+// getExact returns a copy of the cached response to exactly this request, or nil.
+func (c *republishCache) getExact(request digest) *cachedResponse {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	element, ok := c.byRequest[request]
+	if !ok {
+		return nil
+	}
+	return c.use(element)
+}
+
+// sizeExact returns the size of the cached response to exactly this request, and the namespace of its pod; 0 if there
 // is none.
-func (c *republished) again(request digest) *given {
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, ok := c.exact[request]
-	if !ok {
-		return nil
-	}
-	return c.answer(at)
-}
-
-// find returns whose the answer to this very request is and its size, 0 if there is none.
-func (c *republished) find(request digest) (namespace string, size int64) {
+func (c *republishCache) sizeExact(request digest) (namespace string, size int64) {
 	if c == nil {
 		return "", 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.exact[request]
+	element, ok := c.byRequest[request]
 	if !ok {
 		return "", 0
 	}
-	a := at.Value.(*answered)
-	return a.namespace, int64(len(a.answer))
+	m := element.Value.(*cachedMount)
+	return m.namespace, int64(len(m.response))
 }
 
-// answer returns a copy of an answer, or drops one that may not be given any
-// more; c.mu is held.
-func (c *republished) answer(at *lru.Element) *given {
-	a, now := at.Value.(*answered), c.now()
-	if a.over(now) {
-		c.drop(at)
+// use returns a copy of a response, or drops it if it must no longer be used; c.mu is held.
+func (c *republishCache) use(element *lru.Element) *cachedResponse {
+	m, now := element.Value.(*cachedMount), c.now()
+	if m.expired(now) {
+		c.drop(element)
 		return nil
 	}
 	resp := &v1alpha1.MountResponse{}
-	if err := proto.Unmarshal(a.answer, resp); err != nil || len(resp.Files) == 0 {
-		c.drop(at) // without files it would leave a new volume empty
+	if err := proto.Unmarshal(m.response, resp); err != nil || len(resp.Files) == 0 {
+		c.drop(element) // without files it would leave a new volume empty
 		return nil
 	}
-	a.used = now
-	c.order.MoveToFront(at)
+	m.used = now
+	c.order.MoveToFront(element)
 	c.hits++
-	g := &given{MountResponse: resp, entries: a.entries}
-	if !a.repeated {
-		g.record, a.repeated = a.record, true
+	cached := &cachedResponse{MountResponse: resp, entries: m.entries}
+	if !m.repeated {
+		cached.record, m.repeated = m.record, true
 	}
-	return g
+	return cached
 }
 
-// index makes the request the one that an answer is known by; c.mu is held.
-func (c *republished) index(at *lru.Element, request digest) {
-	a := at.Value.(*answered)
-	delete(c.exact, a.request)
-	if a.request = request; request != (digest{}) {
-		c.exact[request] = at
+// setRequest sets the request that finds a response by getExact; c.mu is held.
+func (c *republishCache) setRequest(element *lru.Element, request digest) {
+	m := element.Value.(*cachedMount)
+	delete(c.byRequest, m.request)
+	if m.request = request; request != (digest{}) {
+		c.byRequest[request] = element
 	}
 }
 
-// put keeps an answer, and drops the ones used longest ago to make room. One
-// that has no room at all is not kept.
-func (c *republished) put(m mounted, resp *v1alpha1.MountResponse) {
-	// Grow says how much the allocator gives, where make would hide it.
-	answer, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(
+// put caches a response, and drops the least recently used ones to make room. It does not cache a response that is
+// larger than the cache.
+func (c *republishCache) put(key mountKey, resp *v1alpha1.MountResponse) {
+	// The capacity that Grow returns is what the allocator has reserved; make would not say.
+	response, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(
 		slices.Grow([]byte(nil), proto.Size(resp)), resp)
 	if err != nil {
 		return
 	}
 	now := c.now()
-	a := &answered{mounted: m, answer: answer, made: now, used: now, life: republishLife - mathrand.N(republishSpread)}
+	m := &cachedMount{mountKey: key, response: response, created: now, used: now,
+		life: republishLife - mathrand.N(republishSpread)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if at, ok := c.volume[a.volume]; ok {
-		c.drop(at) // of a mount at the same time
+	if element, ok := c.byVolume[m.volume]; ok {
+		c.drop(element) // of a concurrent mount
 	}
-	if a.size() > c.limit {
+	if m.size() > c.limit {
 		c.evictions++
 		return
 	}
-	for c.bytes+a.size() > c.limit {
+	for c.bytes+m.size() > c.limit {
 		c.evictions++
 		c.drop(c.order.Back())
 	}
-	at := c.order.PushFront(a)
-	c.volume[a.volume] = at
-	c.index(at, m.request)
-	c.bytes += a.size()
+	element := c.order.PushFront(m)
+	c.byVolume[m.volume] = element
+	c.setRequest(element, key.request)
+	c.bytes += m.size()
 	if c.timer == nil {
 		c.timer = time.AfterFunc(republishIdle, c.sweep)
 	}
 }
 
-func (a *answered) over(now clock.Reading) bool {
-	return now.Since(a.used) >= republishIdle || now.Since(a.made) >= a.life || !now.Wall.Before(a.expires)
+func (m *cachedMount) expired(now clock.Reading) bool {
+	return now.Since(m.used) >= republishIdle || now.Since(m.created) >= m.life || !now.Wall.Before(m.expires)
 }
 
-func (c *republished) drop(at *lru.Element) {
-	a := c.order.Remove(at).(*answered)
-	delete(c.volume, a.volume)
-	delete(c.exact, a.request)
-	c.bytes -= a.size()
+func (c *republishCache) drop(element *lru.Element) {
+	m := c.order.Remove(element).(*cachedMount)
+	delete(c.byVolume, m.volume)
+	delete(c.byRequest, m.request)
+	c.bytes -= m.size()
 }
 
-// sweep drops what is over: the plaintext of pods that are gone does not wait
-// for another mount. It comes again while there is anything.
-func (c *republished) sweep() {
+// sweep drops expired responses, so that the plaintext of deleted pods does not stay in memory until the next mount.
+// It runs by itself while the cache is not empty.
+func (c *republishCache) sweep() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	for at := c.order.Back(); at != nil; {
-		before := at.Prev()
-		if at.Value.(*answered).over(now) {
-			c.drop(at)
+	for element := c.order.Back(); element != nil; {
+		previous := element.Prev()
+		if element.Value.(*cachedMount).expired(now) {
+			c.drop(element)
 		}
-		at = before
+		element = previous
 	}
 	if c.order.Len() == 0 {
 		c.timer = nil
 		return
 	}
-	// Often enough that nothing stays for much longer than it may.
+	// A response may stay in memory this much longer than it is used.
 	c.timer.Reset(republishIdle / 10)
 }
 
-// republishStats are what a cache has and what became of it.
+// republishStats are the size and the counters of a cache.
 type republishStats struct{ entries, bytes, limit, hits, misses, evictions int64 }
 
-func (c *republished) stats() republishStats {
+func (c *republishCache) stats() republishStats {
 	if c == nil {
 		return republishStats{}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return republishStats{int64(len(c.volume)), c.bytes, c.limit, c.hits, c.misses, c.evictions}
+	return republishStats{int64(len(c.byVolume)), c.bytes, c.limit, c.hits, c.misses, c.evictions}
 }
 
-// String tells how full it is.
-func (c *republished) String() string {
+// String returns the size of the cache, for logs: nothing that it contains.
+func (c *republishCache) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprintf("%d answers, %d bytes", len(c.volume), c.bytes)
+	return fmt.Sprintf("%d responses, %d bytes", len(c.byVolume), c.bytes)
 }

@@ -150,7 +150,7 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 			if err == nil {
 				t.Fatalf("files %v", filesOf(resp))
 			}
-			if got := s.provider.republished.String(); got != "0 answers, 0 bytes" {
+			if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
 				t.Errorf("left behind: %s", got)
 			}
 		})
@@ -172,11 +172,11 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 // TestRepublishInputs: nothing of what makes an answer is left out of the
 // comparison, and neither is the token that logs in; tokens for others are.
 func TestRepublishInputs(t *testing.T) {
-	c := newRepublished(1 << 20)
+	c := newRepublishCache(1 << 20)
 	params := map[string]string{class.AttributePodUID: "uid", class.AttributePodNamespace: "demo", "roleName": "r",
 		"secretName": "s", "transitKey": "k"}
 	jwt := ownToken{text: "a.b.c"}
-	of := func(params map[string]string, target string, data map[string][]byte, entries ...string) mounted {
+	of := func(params map[string]string, target string, data map[string][]byte, entries ...string) mountKey {
 		t.Helper()
 		in := mountRequest(merged(params, class.AttributeTokens,
 			tokensJSON(map[string]token{"": {Token: time.Now().String()}})), nil)
@@ -185,7 +185,7 @@ func TestRepublishInputs(t *testing.T) {
 		if failed != nil {
 			t.Fatal(failed)
 		}
-		m, ok := c.of(r, jwt, data, entries)
+		m, ok := c.key(r, jwt, data, entries)
 		if !ok {
 			t.Fatal("not kept")
 		}
@@ -201,7 +201,7 @@ func TestRepublishInputs(t *testing.T) {
 		t.Error("another token for Vault is the same mount, or of another volume")
 	}
 	jwt.text = "a.b.c"
-	other := map[string]mounted{
+	other := map[string]mountKey{
 		"text":                  of(params, "/t", map[string][]byte{"ab": []byte("2")}, "ab"),
 		"entry":                 of(params, "/t", data, "a"), // of which the bytes are the same as those of ab
 		"entry more":            of(params, "/t", data, "ab", "c"),
@@ -230,16 +230,16 @@ func TestRepublishInputs(t *testing.T) {
 	if n := len(other); n != 8+len(class.Parameters()) {
 		t.Errorf("%d cases", n)
 	}
-	c = newRepublished(1 << 20) // as in another process
+	c = newRepublishCache(1 << 20) // as in another process
 	if of(params, "/t", data, "ab") == base {
 		t.Error("another process has the same hashes")
 	}
 	for _, r := range []*request{{target: "/t"}, {pod: pod{uid: "u"}}} {
-		if _, ok := c.of(r, jwt, nil, nil); ok {
+		if _, ok := c.key(r, jwt, nil, nil); ok {
 			t.Errorf("%+v is kept", r.pod)
 		}
 	}
-	if _, ok := (*republished)(nil).of(&request{target: "/t", pod: pod{uid: "u"}}, jwt, nil, nil); ok {
+	if _, ok := (*republishCache)(nil).key(&request{target: "/t", pod: pod{uid: "u"}}, jwt, nil, nil); ok {
 		t.Error("kept by a cache that is off")
 	}
 }
@@ -250,12 +250,12 @@ func TestTheSameRequest(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e.vault)
 	s := serve(t, c.address, cached, within(5*time.Second))
-	cache := s.provider.republished
+	cache := s.provider.responses
 	now := clock.Now()
 	cache.now = func() clock.Reading { return now }
 	entries := e.entries(t, "one")
 	known := func(in *v1alpha1.MountRequest) bool {
-		given := cache.again(cache.whole(in))
+		given := cache.getExact(cache.requestDigest(in))
 		if given != nil && given.entries != 1 {
 			t.Errorf("made of %d entries", given.entries)
 		}
@@ -297,8 +297,8 @@ func TestTheSameRequest(t *testing.T) {
 
 	renewed := mountRequest(e.params(class.AttributeTokens, e.params()[class.AttributeTokens]+" "), entries)
 	mount(renewed, "one")
-	if !known(renewed) || known(first) || len(cache.exact) != 1 {
-		t.Errorf("after another token has changed: %v, before %v, %d", known(renewed), known(first), len(cache.exact))
+	if !known(renewed) || known(first) || len(cache.byRequest) != 1 {
+		t.Errorf("after another token has changed: %v, before %v, %d", known(renewed), known(first), len(cache.byRequest))
 	}
 	c.want(t, "one answer for all", 1, 1)
 
@@ -311,7 +311,7 @@ func TestTheSameRequest(t *testing.T) {
 	c.want(t, "and back", 1, 3)
 
 	now = now.Add(republishIdle)
-	if known(renewed) || len(cache.exact) != 0 {
+	if known(renewed) || len(cache.byRequest) != 0 {
 		t.Error("given after it had been unused for long")
 	}
 	mount(renewed, "one")
@@ -319,7 +319,7 @@ func TestTheSameRequest(t *testing.T) {
 		now = now.Add(time.Minute)
 		known(renewed)
 	}
-	if known(renewed) || len(cache.exact) != 0 {
+	if known(renewed) || len(cache.byRequest) != 0 {
 		t.Error("given for ever")
 	}
 
@@ -336,7 +336,7 @@ func TestTheSameRequest(t *testing.T) {
 		}
 	}
 	now = now.Add(time.Minute)
-	if known(short) || len(cache.exact) != 0 {
+	if known(short) || len(cache.byRequest) != 0 {
 		t.Error("given after the end of the token")
 	}
 }
@@ -379,8 +379,8 @@ func TestRepublishAsPod(t *testing.T) {
 	s.mountOne(t, params, nil, "one")
 	c.want(t, "twice", 1, 1)
 	wantTexts(t, s.log.String(), "ciphertext=api-server source=cache")
-	if in := mountRequest(params, nil); s.provider.republished.whole(in) == (digest{}) ||
-		len(s.provider.republished.exact) != 0 {
+	if in := mountRequest(params, nil); s.provider.responses.requestDigest(in) == (digest{}) ||
+		len(s.provider.responses.byRequest) != 0 {
 		t.Error("a request that does not have the ciphertext is taken for all there is to know")
 	}
 	secret := "/api/v1/namespaces/" + e.namespace + "/secrets/matrix"
@@ -425,7 +425,7 @@ func TestRepublishAfterFailures(t *testing.T) {
 			if resp, err := s.Mount(t.Context(), mountRequest(e.params(), changed)); err == nil {
 				t.Errorf("files %v", filesOf(resp))
 			}
-			if got := s.provider.republished.String(); got != "0 answers, 0 bytes" {
+			if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
 				t.Errorf("left behind: %s", got)
 			}
 		})
@@ -442,7 +442,7 @@ func TestRepublishAfterFailures(t *testing.T) {
 		_, err := s.Mount(t.Context(), mountRequest(e.params(), changed))
 		wantError(t, err, failure.Internal, "bug in the provider")
 		setClock(nil)
-		if got := s.provider.republished.String(); got != "0 answers, 0 bytes" {
+		if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
 			t.Errorf("left behind: %s", got)
 		}
 		s.mountOne(t, e.params(), changed, "two")
@@ -463,7 +463,7 @@ func answerOf(content string) *v1alpha1.MountResponse {
 	}
 }
 
-func mountedAs(volume, inputs int) (m mounted) {
+func keyOf(volume, inputs int) (m mountKey) {
 	m.expires = time.Now().Add(1000 * time.Hour)
 	m.volume[0], m.volume[1], m.inputs[0] = byte(volume), byte(volume>>8), byte(inputs)
 	return m
@@ -472,18 +472,18 @@ func mountedAs(volume, inputs int) (m mounted) {
 // TestRepublishedAnswersAreCopies: what is done to an answer, before or after,
 // does not come back.
 func TestRepublishedAnswersAreCopies(t *testing.T) {
-	c := newRepublished(1 << 20)
+	c := newRepublishCache(1 << 20)
 	given := answerOf("content")
-	c.put(mountedAs(1, 1), given)
+	c.put(keyOf(1, 1), given)
 	for range 2 {
 		copy(given.Files[0].Contents, "CHANGED")
 		given.Files = given.Files[:0]
-		if given = c.get(mountedAs(1, 1)).MountResponse; !proto.Equal(given, answerOf("content")) {
+		if given = c.get(keyOf(1, 1)).MountResponse; !proto.Equal(given, answerOf("content")) {
 			t.Fatalf("given again: %v", given)
 		}
 	}
-	c.put(mountedAs(2, 1), &v1alpha1.MountResponse{ObjectVersion: given.ObjectVersion})
-	if c.get(mountedAs(2, 1)) != nil {
+	c.put(keyOf(2, 1), &v1alpha1.MountResponse{ObjectVersion: given.ObjectVersion})
+	if c.get(keyOf(2, 1)) != nil {
 		t.Error("an answer without files is given")
 	}
 }
@@ -503,19 +503,19 @@ func TestRepublishedGrowOld(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ends := map[int]bool{}
 			for range 50 {
-				c := newRepublished(1 << 20)
+				c := newRepublishCache(1 << 20)
 				now := clock.Now()
 				c.now = func() clock.Reading { return now }
-				c.put(mountedAs(1, 1), answerOf("x"))
+				c.put(keyOf(1, 1), answerOf("x"))
 				n := 0
-				for test.step(&now); n < 1000 && c.get(mountedAs(1, 1)) != nil; test.step(&now) {
+				for test.step(&now); n < 1000 && c.get(keyOf(1, 1)) != nil; test.step(&now) {
 					n++
 				}
 				ends[n] = true
 				if n > test.n || n < test.n*3/4-1 {
 					t.Fatalf("it was there for %d times, of at most %d", n, test.n)
 				}
-				if c.bytes != 0 || c.order.Len() != 0 || len(c.volume) != 0 {
+				if c.bytes != 0 || c.order.Len() != 0 || len(c.byVolume) != 0 {
 					t.Fatalf("left behind: %d bytes, %s", c.bytes, c)
 				}
 			}
@@ -530,17 +530,17 @@ func TestRepublishedGrowOld(t *testing.T) {
 // goroutine that stays (synctest would not return).
 func TestRepublishedAreSweptUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newRepublished(1 << 20)
+		c := newRepublishCache(1 << 20)
 		for round := range 2 {
-			c.put(mountedAs(1, 1), answerOf("x"))
+			c.put(keyOf(1, 1), answerOf("x"))
 			time.Sleep(5 * time.Minute)
-			c.put(mountedAs(2, 1), answerOf("x"))
+			c.put(keyOf(2, 1), answerOf("x"))
 			time.Sleep(6*time.Minute + time.Second)
-			if got := c.String(); !strings.HasPrefix(got, "1 answers") {
+			if got := c.String(); !strings.HasPrefix(got, "1 responses") {
 				t.Errorf("round %d: %s after 11 minutes", round, got)
 			}
 			time.Sleep(6 * time.Minute)
-			if got := c.String(); got != "0 answers, 0 bytes" {
+			if got := c.String(); got != "0 responses, 0 bytes" {
 				t.Errorf("round %d: %s after 17 minutes", round, got)
 			}
 			time.Sleep(24 * time.Hour)
@@ -555,33 +555,33 @@ func TestRepublishedAreSweptUp(t *testing.T) {
 
 func TestRepublishedAreBounded(t *testing.T) {
 	const limit = 100 << 10
-	c := newRepublished(limit)
+	c := newRepublishCache(limit)
 	content := strings.Repeat("x", 9<<10)
 	for i := range 50 {
-		c.put(mountedAs(i, 1), answerOf(content))
-		if c.get(mountedAs(0, 1)) == nil {
+		c.put(keyOf(i, 1), answerOf(content))
+		if c.get(keyOf(0, 1)) == nil {
 			t.Fatalf("the one in use went with the %dth", i)
 		}
 		if c.bytes > limit || c.bytes < min(int64(i), 8)*9<<10 {
 			t.Fatalf("%s", c)
 		}
 	}
-	if c.get(mountedAs(49, 1)) == nil || c.get(mountedAs(1, 1)) != nil {
+	if c.get(keyOf(49, 1)) == nil || c.get(keyOf(1, 1)) != nil {
 		t.Error("not the ones used longest ago went")
 	}
 	before := c.String()
-	c.put(mountedAs(50, 1), answerOf(strings.Repeat("x", limit)))
+	c.put(keyOf(50, 1), answerOf(strings.Repeat("x", limit)))
 	if got := c.String(); got != before {
 		t.Errorf("one that has no room made some: %s, before: %s", got, before)
 	}
-	c.put(mountedAs(0, 2), answerOf(strings.Repeat("x", limit)))
-	if c.get(mountedAs(0, 1)) != nil || c.get(mountedAs(0, 2)) != nil {
+	c.put(keyOf(0, 2), answerOf(strings.Repeat("x", limit)))
+	if c.get(keyOf(0, 1)) != nil || c.get(keyOf(0, 2)) != nil {
 		t.Error("an old answer stays where the new one has no room")
 	}
 	for i := range 60 {
-		c.get(mountedAs(i, 3))
+		c.get(keyOf(i, 3))
 	}
-	if got := c.String(); got != "0 answers, 0 bytes" {
+	if got := c.String(); got != "0 responses, 0 bytes" {
 		t.Errorf("after all have other inputs: %s", got)
 	}
 }
@@ -599,13 +599,13 @@ func TestRepublishedMemory(t *testing.T) {
 	const limit = 8 << 20
 	for _, size := range []int{1, 33, 1025, 9 << 10, 70 << 10, 1<<20 + 1} {
 		before := heap()
-		c := newRepublished(limit)
+		c := newRepublishCache(limit)
 		content := strings.Repeat("x", size)
 		for i := range 40000 {
 			if int64(i)*int64(size) > 4*limit {
 				break
 			}
-			c.put(mountedAs(i, 1), answerOf(content))
+			c.put(keyOf(i, 1), answerOf(content))
 		}
 		if used := heap() - before; used > limit+limit/20 || c.bytes > limit || c.bytes < limit*3/4 {
 			t.Errorf("answers of %d: %s, and really %d", size, c, used)

@@ -16,33 +16,33 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// Limits of a request. docs/reference/parameters.md has them, and those of the class. Each is checked before anything
-// is built from the text.
+// Limits of a request. docs/reference/parameters.md lists them with those of the class. Each is checked before the text
+// is parsed.
 const (
-	// maxRequest bounds the whole request of the driver: a Secret of 1 MiB, and a class and a pod with room to spare.
+	// maxRequest bounds the request of the driver: a Secret of 1 MiB, a class and a pod, with room to spare.
 	maxRequest = 4 << 20
-	// maxAttributes and maxParameters bound the parameters together.
+	// maxAttributes bounds the bytes of all parameters, maxParameters their number.
 	maxAttributes = 1 << 20
 	maxParameters = 200
-	// maxTokenBytes and maxTokens bound the service account tokens of the pod.
+	// maxTokenBytes bounds the bytes of the pod's service account tokens, maxTokens their number.
 	maxTokenBytes = 256 << 10
 	maxTokens     = 100
-	// maxEntries bounds the Secret. The rotator cannot patch one with more.
+	// maxEntries bounds the entries of the Secret. The rotator cannot patch a Secret with more.
 	maxEntries = 10_000
 )
 
-// request is a Mount whose every part has been validated.
+// request is a validated MountRequest.
 type request struct {
 	class.Class
 	pod       pod
 	className string
 	target    string // directory that the driver will write to
 
-	attributes map[string]string // all but the tokens
-	whole      digest            // of the request as it came; see republished
+	attributes map[string]string // without the tokens
+	digest     digest            // of the whole request; see [republishCache.requestDigest]
 
-	tokens tokens
-	handed map[string][]byte // entries of the Secret that the kubelet read; nil without
+	tokens    tokens
+	delivered map[string][]byte // entries of the Secret that the kubelet sent; nil if none
 }
 
 // pod is the pod of the mount, as the kubelet names it.
@@ -50,19 +50,19 @@ type pod struct {
 	namespace, name, uid, serviceAccount string
 }
 
-// parse reads and validates a Mount. The request is never nil: it names in logs
-// what could be read. The failure reports all problems at once, each with its path.
+// parse reads and validates a MountRequest. The request is never nil: logs use the names that could be read. The failure
+// reports all problems at once, each with its path.
 func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure.Error) {
-	r, failed := p.open(in)
+	r, failed := p.readAttributes(in)
 	if failed == nil {
 		failed = p.validate(r, in)
 	}
 	return r, failed
 }
 
-// open reads whose the mount is. That takes no more than the text of the attributes:
-// what more there is of it is built once there is room, by [Provider.validate].
-func (p *Provider) open(in *v1alpha1.MountRequest) (*request, *failure.Error) {
+// readAttributes reads the attributes, and so the pod, of a mount. It parses nothing else, because that takes more
+// memory: [Provider.validate] does that after the memory is reserved.
+func (p *Provider) readAttributes(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 	r := &request{target: in.GetTargetPath()}
 	if err := errors.Join(checkMap("attributes", in.GetAttributes(), maxAttributes, maxParameters),
 		checkMap("secrets", in.GetSecrets(), maxRequest, maxEntries),
@@ -92,13 +92,13 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure.Erro
 		problems = append(problems, class.AttributePodNamespace+
 			": is not the name of a namespace; the CSIDriver needs podInfoOnMount: true")
 	}
-	// These become headers of the requests to Vault, which auditors read.
+	// These become headers of the requests to Vault, for its audit log.
 	for _, named := range []struct {
 		key, value, what string
 		valid            func(string) bool
 	}{
 		{class.AttributePodName, r.pod.name, "the name of a pod", isSubdomain},
-		{class.AttributePodUID, r.pod.uid, "a uid", isUID},
+		{class.AttributePodUID, r.pod.uid, "a UID", isUID},
 		{class.AttributeAccount, r.pod.serviceAccount, "the name of a service account", isSubdomain},
 		{class.AttributeClass, r.className, "the name of a SecretProviderClass", isSubdomain},
 	} {
@@ -107,8 +107,8 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure.Erro
 		}
 	}
 	problems = append(problems, r.readTokens(attributes, secrets)...)
-	r.readHanded(secrets)
-	delete(attributes, class.AttributeTokens) // which have been read
+	r.readDelivered(secrets)
+	delete(attributes, class.AttributeTokens) // in r.tokens now
 
 	parsed, errs := class.Parse(attributes, &p.settings, r.target)
 	r.Class = parsed
@@ -126,7 +126,7 @@ const readingRequest = "reading the driver's request"
 
 func unreadable(problems []string) *failure.Error {
 	return failure.InvalidRequest.New(readingRequest, failure.List(problems),
-		"that the driver is one that knows the provider protocol v1alpha1; its log says what it sent")
+		"that the driver supports the provider protocol v1alpha1, and its log")
 }
 
 func tooLarge(err error) *failure.Error {
@@ -134,7 +134,7 @@ func tooLarge(err error) *failure.Error {
 		"the size of the class's parameters, of the pod's volumeAttributes and of the Secret in nodePublishSecretRef")
 }
 
-// checkMap reports a JSON object that has more bytes or members than it may.
+// checkMap returns an error for a JSON object that has too many bytes or members.
 func checkMap(name, text string, maxBytes, maxMembers int) error {
 	if err := checkLength(name, text, maxBytes); err != nil {
 		return err
@@ -146,8 +146,8 @@ func checkMap(name, text string, maxBytes, maxMembers int) error {
 	return nil
 }
 
-// tooLong reports a text of more than limit bytes.
-func tooLong(text string, limit int) error {
+// checkSize returns an error for a text of more than limit bytes.
+func checkSize(text string, limit int) error {
 	if len(text) <= limit {
 		return nil
 	}
@@ -163,13 +163,13 @@ func bytesText(n int) string {
 }
 
 func checkLength(name, text string, maxBytes int) error {
-	if err := tooLong(text, maxBytes); err != nil {
+	if err := checkSize(text, maxBytes); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
 
-// describe names the mount in a message: "mounting the volume of SecretProviderClass demo/matrix".
+// describe names the mount in a message, such as "mounting the volume of SecretProviderClass demo/matrix".
 func (r *request) describe(prefix string) string {
 	if r.className == "" {
 		return prefix + " the mount"
@@ -178,15 +178,14 @@ func (r *request) describe(prefix string) string {
 		failure.Clip(r.className, 253))
 }
 
-// readTokens takes the tokens from where this kubelet and this driver put them:
-// since Kubernetes 1.35 it may be secrets.
+// readTokens reads the tokens from the attributes, or from the secrets, where Kubernetes 1.35 and later may put them.
 func (r *request) readTokens(attributes, secrets map[string]string) (problems []string) {
 	text := attributes[class.AttributeTokens]
 	if text == "" {
 		text = secrets[class.AttributeTokens]
 	}
 	if text == "" {
-		return nil // whoever needs one says which
+		return nil // tokens.pick fails for an audience that is needed
 	}
 	var err error
 	if r.tokens, err = parseTokens(text); err != nil {
@@ -195,22 +194,21 @@ func (r *request) readTokens(attributes, secrets map[string]string) (problems []
 	return nil
 }
 
-// readHanded takes the entries of the Secret in nodePublishSecretRef. No entry
-// of a Secret has a slash in its name; what has one is the kubelet's own.
-func (r *request) readHanded(secrets map[string]string) {
+// readDelivered reads the entries of the Secret in nodePublishSecretRef. It skips names with the prefix of the kubelet,
+// which contains a slash and so cannot begin the name of an entry.
+func (r *request) readDelivered(secrets map[string]string) {
 	for name, value := range secrets {
 		if strings.HasPrefix(name, class.KubeletPrefix) {
 			continue
 		}
-		if r.handed == nil {
-			r.handed = map[string][]byte{}
+		if r.delivered == nil {
+			r.delivered = map[string][]byte{}
 		}
-		r.handed[name] = []byte(value)
+		r.delivered[name] = []byte(value)
 	}
 }
 
-// stringMap reads a JSON object of strings; null is an empty one. It never
-// repeats a value.
+// stringMap parses a JSON object of strings; null is an empty one. The problems do not quote values.
 func stringMap(path, text string) (map[string]string, []string) {
 	if text == "" {
 		return nil, nil
@@ -226,14 +224,14 @@ func stringMap(path, text string) (map[string]string, []string) {
 	if err == nil && len(values) == len(all) {
 		return values, nil
 	}
-	return values, notStrings(path, text)
+	return values, stringMapProblems(path, text)
 }
 
-// notStrings says what keeps a text from being a JSON object of strings.
-func notStrings(path, text string) (found failure.Problems) {
+// stringMapProblems returns the reasons why a text is not a JSON object of strings.
+func stringMapProblems(path, text string) (found failure.Problems) {
 	var raw map[string]json.RawMessage
 	if json.Unmarshal([]byte(text), &raw) != nil {
-		return []string{path + ": is not a JSON object, as the driver sends it"}
+		return []string{path + ": is not a JSON object"}
 	}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		var s *string

@@ -16,14 +16,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/unixsocket"
 )
 
-// maxStreams is how many calls a connection may have under way; more wait in the
-// driver. It is more than a node has volumes that start at once.
+// maxStreams bounds the concurrent calls of a connection. Further calls wait in the driver. It is more than the volumes
+// that start at once on a node.
 const maxStreams = 512
 
 // Server serves a [Provider] on a unix socket.
 type Server struct {
 	provider  *Provider
-	receiving chan struct{} // one for each request that is being read
+	receiving chan struct{} // semaphore of large requests that are being read
 	socket    *unixsocket.Socket
 	grpc      *grpc.Server
 	log       *slog.Logger
@@ -31,9 +31,8 @@ type Server struct {
 	grace     time.Duration
 }
 
-// Listen makes the socket at endpoint, over a stale one or that of a process
-// that is being replaced, and nobody else's than its owner's. Calls wait until
-// [Server.Serve].
+// Listen creates the socket at endpoint, and replaces a stale one or that of the process that this one replaces. Only
+// the owner of the socket can connect. Calls wait until [Server.Serve].
 func Listen(endpoint string, p *Provider) (*Server, error) {
 	socket, err := unixsocket.Listen(endpoint)
 	if err != nil {
@@ -42,12 +41,12 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 	p.metrics.socket.Store(socket)
 	s := &Server{
 		provider: p, receiving: make(chan struct{}, maxReceiving), socket: socket, log: p.log, audit: p.audit,
-		// Every mount ends by itself before that.
+		// Every mount ends before that.
 		grace: p.config.MountTimeout + 2*time.Second,
 		grpc: grpc.NewServer(
 			grpc.ForceServerCodecV2(newCodec()),
 			grpc.MaxConcurrentStreams(maxStreams),
-			grpc.InitialWindowSize(window), // which also keeps gRPC from raising it
+			grpc.InitialWindowSize(window), // a set window is never raised
 		),
 	}
 	s.grpc.RegisterService(&grpc.ServiceDesc{
@@ -55,7 +54,7 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 		HandlerType: (*v1alpha1.CSIDriverProviderServer)(nil),
 		Streams: []grpc.StreamDesc{
 			s.unary(v1alpha1.CSIDriverProvider_Version_FullMethodName,
-				func(ctx context.Context, stream grpc.ServerStream, _ *holds) (any, error) {
+				func(ctx context.Context, stream grpc.ServerStream, _ *memoryGrants) (any, error) {
 					in := &v1alpha1.VersionRequest{}
 					if err := s.receive(ctx, stream, in); err != nil {
 						return nil, err
@@ -63,13 +62,13 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 					return p.Version(ctx, in)
 				}),
 			s.unary(v1alpha1.CSIDriverProvider_Mount_FullMethodName,
-				func(ctx context.Context, stream grpc.ServerStream, h *holds) (any, error) {
+				func(ctx context.Context, stream grpc.ServerStream, g *memoryGrants) (any, error) {
 					in := &v1alpha1.MountRequest{}
 					if err := s.receive(ctx, stream, in); err != nil {
-						p.unreceived(ctx, err)
+						p.finishUnread(ctx, err)
 						return nil, err
 					}
-					return p.mountHolding(ctx, in, h)
+					return p.mountReserved(ctx, in, g)
 				}),
 		},
 	}, p)
@@ -77,23 +76,23 @@ func Listen(endpoint string, p *Provider) (*Server, error) {
 }
 
 // unary serves a call as a stream; see wire.go.
-func (s *Server) unary(method string, call func(context.Context, grpc.ServerStream, *holds) (
+func (s *Server) unary(method string, call func(context.Context, grpc.ServerStream, *memoryGrants) (
 	any, error)) grpc.StreamDesc {
 	guarded := guard(s.log, s.provider.metrics.panics)
 	return grpc.StreamDesc{
 		StreamName: path.Base(method), ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error {
-			// The wait for a request is part of its time: a drain lasts no longer than that.
+			// The deadline includes the time to receive the request, so that it bounds a drain.
 			ctx, cancel := s.provider.deadline(stream.Context())
 			defer cancel()
-			var h holds
-			defer h.release()
+			var g memoryGrants
+			defer g.release()
 			out, err := guarded(ctx, nil, &grpc.UnaryServerInfo{FullMethod: method},
-				func(ctx context.Context, _ any) (any, error) { return call(ctx, stream, &h) })
+				func(ctx context.Context, _ any) (any, error) { return call(ctx, stream, &g) })
 			if err != nil {
 				return err
 			}
-			if err := send(stream, out.(proto.Message), &h); err != nil {
+			if err := send(stream, out.(proto.Message), &g); err != nil {
 				return failure.Final(err)
 			}
 			return nil
@@ -101,9 +100,8 @@ func (s *Server) unary(method string, call func(context.Context, grpc.ServerStre
 	}
 }
 
-// Serve answers calls until the context ends; then it takes no more of them,
-// finishes those it has, and returns. The socket's path is removed, unless
-// another process has put its own there.
+// Serve serves calls until the context ends. Then it accepts no more calls, finishes those in progress, and returns. It
+// removes the path of the socket, unless another process has replaced it.
 func (s *Server) Serve(ctx context.Context) error {
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -112,7 +110,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	defer s.audit.Flush(context.WithoutCancel(ctx))
 	s.log.Info("serving", "endpoint", s.socket.Path())
-	// ErrServerStopped: the context had ended before.
+	// ErrServerStopped means that the context ended before.
 	if err := s.grpc.Serve(s.socket); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		if stop() {
 			s.grpc.Stop()
@@ -126,16 +124,15 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) drain() {
-	s.log.Info("stopping: finishing the mounts under way", "endpoint", s.socket.Path())
+	s.log.Info("stopping: finishing the mounts in progress", "endpoint", s.socket.Path())
 	timer := time.AfterFunc(s.grace, func() {
-		s.log.Error("mounts under way did not end", "waited", s.grace)
+		s.log.Error("mounts in progress did not end", "waited", s.grace)
 		s.grpc.Stop()
 	})
 	defer timer.Stop()
 	s.grpc.GracefulStop()
 }
 
-// Ready reports whether calls that the driver makes from now on come here: not
-// once another process has taken the socket over, nor after the end of Serve's
-// context.
+// Ready reports whether new calls of the driver reach this server. It is false after another process has replaced the
+// socket, and after Serve's context has ended.
 func (s *Server) Ready() bool { return s.socket.Owned() }

@@ -437,9 +437,9 @@ func TestHealth(t *testing.T) {
 	}{
 		{"served", Health(s.endpoint, s.server.Ready), "/healthz", 200, "ok"},
 		{"served and ready", Health(s.endpoint, s.server.Ready), "/readyz", 200, "ok"},
-		{"stuck", health(stuck, s.server.Ready, 100*time.Millisecond), "/healthz", 503, "no answer to Version on " + stuck},
-		{"gone", Health(gone.socket.Path(), gone.Ready), "/healthz", 503, "no answer to Version"},
-		{"gone and not ready", Health(gone.socket.Path(), gone.Ready), "/readyz", 503, "not served"},
+		{"stuck", health(stuck, s.server.Ready, 100*time.Millisecond), "/healthz", 503, "calling Version on " + stuck},
+		{"gone", Health(gone.socket.Path(), gone.Ready), "/healthz", 503, "calling Version"},
+		{"gone and not ready", Health(gone.socket.Path(), gone.Ready), "/readyz", 503, "does not serve the socket"},
 		{"elsewhere", Health(s.endpoint, s.server.Ready), "/", 404, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

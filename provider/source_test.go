@@ -69,11 +69,11 @@ func withAPIServer(t testing.TB, kubeconfig string) func(*Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := NewKubernetes(config)
+	k, err := NewSecretReader(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(c *Config) { c.Kubernetes = k }
+	return func(c *Config) { c.SecretReader = k }
 }
 
 // TestMountAsPod reads the Secret from a real API server with a real token, and
@@ -201,7 +201,7 @@ func TestAPIServerFaults(t *testing.T) {
 		{"too long", func(w http.ResponseWriter, _ *http.Request) {
 			long.Add(1)
 			fmt.Fprint(w, `{"kind":"Secret","apiVersion":"v1","data":{"x":"`)
-			for range maxSecretAnswer >> 20 {
+			for range maxSecretResponse >> 20 {
 				fmt.Fprint(w, strings.Repeat("A", 1<<20))
 			}
 			fmt.Fprint(w, `"}}`)
@@ -227,11 +227,11 @@ func TestAPIServerFaults(t *testing.T) {
 			t.Parallel()
 			api := httptest.NewServer(http.HandlerFunc(test.serve))
 			t.Cleanup(api.Close)
-			k, err := NewKubernetes(&rest.Config{Host: api.URL})
+			k, err := NewSecretReader(&rest.Config{Host: api.URL})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.Kubernetes = k })
+			s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.SecretReader = k })
 			_, err = s.Mount(t.Context(), mountRequest(params, nil))
 			if test.reason == nil {
 				if err != nil {
@@ -245,20 +245,20 @@ func TestAPIServerFaults(t *testing.T) {
 	}
 
 	t.Run("not there", func(t *testing.T) {
-		k, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
+		k, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.Kubernetes = k })
+		s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.SecretReader = k })
 		_, err = s.Mount(t.Context(), mountRequest(params, nil))
 		wantError(t, err, failure.APIServerUnavailable, "connection refused", "can be reached")
 	})
 	t.Run("expired token", func(t *testing.T) {
-		k, err := NewKubernetes(&rest.Config{Host: "http://" + deadAddress(t)})
+		k, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := serve(t, e.vault.Address, func(c *Config) { c.Kubernetes = k })
+		s := serve(t, e.vault.Address, func(c *Config) { c.SecretReader = k })
 		expired := merged(params, class.AttributeTokens,
 			tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
 		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
@@ -279,7 +279,7 @@ func TestInCluster(t *testing.T) {
 	if InCluster(func(string) string { return "" }) != nil {
 		t.Error("a cluster without an environment")
 	}
-	if _, err := NewKubernetes(&rest.Config{Host: "https://x",
+	if _, err := NewSecretReader(&rest.Config{Host: "https://x",
 		TLSClientConfig: rest.TLSClientConfig{CAFile: "/nowhere/ca.crt"}}); err == nil {
 		t.Error("no error without the CA's file")
 	}
@@ -293,12 +293,12 @@ func TestNoCredentialsOfItsOwn(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	defer api.Close()
-	k, err := NewKubernetes(&rest.Config{Host: api.URL, BearerToken: "mine",
+	k, err := NewSecretReader(&rest.Config{Host: api.URL, BearerToken: "mine",
 		Impersonate: rest.ImpersonationConfig{UserName: "admin"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.secret(t.Context(), "demo", "matrix", "the-pods", func() error { return nil }, func(int, time.Duration) {})
+	k.read(t.Context(), "demo", "matrix", "the-pods", func() error { return nil }, func(int, time.Duration) {})
 	if diff := cmp.Diff("Bearer the-pods", <-got); diff != "" {
 		t.Error(diff)
 	}

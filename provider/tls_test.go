@@ -102,7 +102,7 @@ func TestIPv6(t *testing.T) {
 		return map[string]string{"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}[name]
 	})
 	config.TLSClientConfig = rest.TLSClientConfig{CAFile: kube.CAFile}
-	k, err := NewKubernetes(config)
+	k, err := NewSecretReader(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestIPv6(t *testing.T) {
 			"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
 		}))
 	s := serve(t, e.vault.Address, func(c *Config) {
-		c.Kubernetes, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}
+		c.SecretReader, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}
 	})
 	for _, address := range []string{vault, vault + "/", strings.Replace(vault, "[::1]", "[0:0:0:0:0:0:0:1]", 1),
 		strings.Replace(vault, "https", "HTTPS", 1)} {

@@ -15,13 +15,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
-// token is a service-account token of the pod, as the kubelet hands it over.
+// token is a service account token of the pod, as the kubelet sends it.
 type token struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expirationTimestamp"`
 }
 
-// ownToken is a token whose claims are those of the pod.
+// ownToken is a token whose claims match the pod.
 type ownToken struct {
 	text    string
 	expires time.Time
@@ -34,7 +34,7 @@ func (t ownToken) String() string { return "(token)" }
 // GoString keeps the token out of logs.
 func (t ownToken) GoString() string { return "(token)" }
 
-// tokens are the pod's tokens by audience; the empty one is the API server's.
+// tokens are the pod's tokens by audience; the empty audience is that of the API server.
 type tokens map[string]token
 
 // String keeps the tokens out of logs.
@@ -43,24 +43,24 @@ func (t tokens) String() string { return fmt.Sprintf("(%d tokens)", len(t)) }
 // GoString keeps the tokens out of logs.
 func (t tokens) GoString() string { return t.String() }
 
-// parseTokens reads {"AUDIENCE": {"token": …, "expirationTimestamp": …}}.
+// parseTokens parses {"AUDIENCE": {"token": …, "expirationTimestamp": …}}.
 func parseTokens(text string) (tokens, error) {
-	if err := tooLong(text, maxTokenBytes); err != nil {
+	if err := checkSize(text, maxTokenBytes); err != nil {
 		return nil, err
 	}
-	// A token has three values: itself and its two fields, which have one comma.
+	// JSONSize counts an object and each comma: up to three for a token with two fields.
 	if values, _ := document.JSONSize([]byte(text)); values > 3*maxTokens+1 {
 		return nil, fmt.Errorf("has more than the limit of %d tokens", maxTokens)
 	}
 	var t tokens
-	// The decoder's words may repeat part of what it read.
 	if err := json.Unmarshal([]byte(text), &t); err != nil {
-		return nil, errors.New("is not the JSON object of tokens that the kubelet makes")
+		// The decoder's error may quote the input.
+		return nil, errors.New("is not the JSON object of tokens that the kubelet sends")
 	}
 	return t, nil
 }
 
-// all returns the tokens themselves, for [final].
+// all returns the texts of all tokens, for [failure.Final].
 func (t tokens) all() []string {
 	var all []string
 	for _, token := range t {
@@ -69,10 +69,8 @@ func (t tokens) all() []string {
 	return all
 }
 
-// pick returns the token of an audience, for the purpose that doing names, after
-// it has compared the token's claims with the pod that the kubelet names. The
-// claims are not verified here, so that grants nothing; but a token that says
-// anything else is of another pod, and nothing is done with it.
+// pick returns the token of an audience; doing names its purpose in errors. It refuses a token whose claims do not match
+// the pod that the kubelet names. The claims are not verified here, so a match grants nothing.
 func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, *failure.Error) {
 	found, ok := t[audience]
 	what := fmt.Sprintf("choosing the token to %s", doing)
@@ -94,12 +92,12 @@ func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, 
 	claims, err := podtoken.Parse(found.Token)
 	if err != nil {
 		return ownToken{}, failure.TokenInvalid.New(what,
-			fmt.Sprintf("the token of audience %s is %s", failure.Quote(audience), err), foreignCheck)
+			fmt.Sprintf("the token of audience %s is %s", failure.Quote(audience), err), tokenCheck)
 	}
-	if foreign := pod.compare(claims); len(foreign) > 0 {
+	if differences := pod.compare(claims); len(differences) > 0 {
 		return ownToken{}, failure.TokenMismatch.New(what,
 			fmt.Sprintf("the service account token of audience %s belongs to another pod: %s",
-				failure.Quote(audience), strings.Join(foreign, "; ")), foreignCheck)
+				failure.Quote(audience), strings.Join(differences, "; ")), tokenCheck)
 	}
 	expires := claims.Expires
 	if !found.Expires.IsZero() && found.Expires.Before(expires) {
@@ -114,11 +112,11 @@ func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, 
 	return ownToken{found.Token, expires, claims}, nil
 }
 
-const foreignCheck = "that CSIDriver secrets-store.csi.k8s.io has podInfoOnMount: true and tokenRequests, " +
+const tokenCheck = "that CSIDriver secrets-store.csi.k8s.io has podInfoOnMount: true and tokenRequests, " +
 	"and that nothing but the driver connects to the provider's socket"
 
-// compare returns how the claims of a token differ from what the kubelet says of
-// the pod. It does not repeat the claims, which may be anything.
+// compare returns how the claims of a token differ from the pod that the kubelet names. It does not quote the claims,
+// which may be any text.
 func (p pod) compare(c podtoken.Claims) (differences []string) {
 	for _, claim := range []struct{ name, token, attribute, kubelet string }{
 		{"namespace", c.Namespace, class.AttributePodNamespace, p.namespace},
@@ -137,11 +135,10 @@ func (p pod) compare(c podtoken.Claims) (differences []string) {
 	return differences
 }
 
-// plainAudience is what YAML takes for a text without quotes, whatever it is.
+// plainAudience matches audiences that YAML reads as a string without quotes, except yamlWords.
 var plainAudience = regexp.MustCompile(`^(https?://)?[A-Za-z][A-Za-z0-9._/-]*$`)
 
-// yamlAudience writes an audience as a line of YAML can have it: a reader who copies
-// the line gets this audience, and no more lines than that.
+// yamlAudience encodes an audience as a YAML string of one line, so that a user can copy the line safely.
 func yamlAudience(audience string) string {
 	switch {
 	case audience == "":
@@ -152,5 +149,5 @@ func yamlAudience(audience string) string {
 	return failure.Quote(audience)
 }
 
-// yamlWords are those that YAML, in some version, takes for something else than text.
+// yamlWords are the words that some version of YAML does not read as a string.
 var yamlWords = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}

@@ -16,46 +16,41 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// A unary call of gRPC reads the whole request before it asks anything of this
-// package, refuses one that is too long with ResourceExhausted, and lets go of the
-// response before it is sent. So the calls are served as streams of one message each
-// way, which is the same to the driver.
+// A unary handler of gRPC reads the whole request before it calls this package, refuses a request that is too long with
+// ResourceExhausted, and returns before the response is sent. So the server handles each call as a stream with one
+// message in each direction, which is the same on the wire.
 
 const (
-	// window is what the driver may send of a request before the call reads it.
+	// window is how many bytes of a request the driver may send before the handler reads it.
 	window = 64 << 10
-	// maxReceiving is how many requests that are longer than the window are read at a
-	// time: while one is, there are three copies of it.
+	// maxReceiving bounds the requests longer than the window that are read at a time. Each takes three copies while it is
+	// read.
 	maxReceiving = 2
-	// receiveTimeout is when a request that does not come to its end no longer keeps
-	// others from being read.
+	// receiveTimeout is when an incomplete request no longer prevents others from being read.
 	receiveTimeout = 2 * time.Second
-	// stallTimeout is when a request that does not come to its end is given up, with
-	// what has come of it: until then there can be maxReceiving more of them each
-	// receiveTimeout. The driver has the whole of it at hand, on the same node.
+	// stallTimeout is when an incomplete request fails and its memory is freed. Until then, maxReceiving more requests can
+	// be read in each receiveTimeout. The driver runs on the same node, and has the whole request when it starts to send.
 	stallTimeout = 3 * receiveTimeout
-	// sendTimeout is when a response counts as sent where gRPC does not say so, as it
-	// does not of a connection that broke.
+	// sendTimeout is when a response counts as sent even if gRPC has not reported it, as after a broken connection.
 	sendTimeout = 30 * time.Second
 )
 
-// rawStream is what gRPC's own stream has. There the length of a message can be read
-// before the message.
+// rawStream is the transport stream of gRPC, which can read the length of a message before the message.
 type rawStream interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
 }
 
-// receive reads a request. What is longer than the limit is refused unread. What is
-// longer than a window waits for its turn until the context ends, and no more of it
-// is in memory than that; then it has to come at once.
+// receive reads a request. It refuses a request longer than maxRequest without reading it. A request longer than the
+// window waits for its turn until the context ends, with no more than the window in memory; then it must arrive within
+// stallTimeout.
 func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto.Message) error {
 	raw, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(rawStream)
 	if !ok {
 		return failure.Internal.New(readingRequest, "this version of gRPC does not expose the length of a message",
 			"that the provider was tested, and report it")
 	}
-	var header [5]byte // compressed or not, and the length
+	var header [5]byte // a flag for compression, and the length
 	if err := raw.ReadMessageHeader(header[:]); err != nil {
 		return err
 	}
@@ -72,9 +67,9 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 		case <-ctx.Done():
 			return s.provider.timeoutFailure(&request{}, "waiting to read the request")
 		}
-		next := sync.OnceFunc(func() { <-s.receiving })
-		defer next()
-		defer time.AfterFunc(receiveTimeout, next).Stop()
+		release := sync.OnceFunc(func() { <-s.receiving })
+		defer release()
+		defer time.AfterFunc(receiveTimeout, release).Stop()
 		read = func(n int) (mem.BufferSlice, error) { return readWithin(stallTimeout, raw, n) }
 	}
 	data, err := read(int(length))
@@ -88,8 +83,8 @@ func (s *Server) receive(ctx context.Context, stream grpc.ServerStream, in proto
 	return nil
 }
 
-// readWithin reads n bytes of a stream, or fails when they have not come in time. The
-// read then ends with the stream, which ends when the call does.
+// readWithin reads n bytes of a stream, or fails after the timeout. In that case the read ends with the stream, and the
+// stream ends with the call.
 func readWithin(timeout time.Duration, raw rawStream, n int) (mem.BufferSlice, error) {
 	type result struct {
 		data mem.BufferSlice
@@ -115,22 +110,23 @@ func readWithin(timeout time.Duration, raw rawStream, n int) (mem.BufferSlice, e
 	}
 }
 
-// send sends a response, and releases what it holds once it is sent.
-func send(stream grpc.ServerStream, out proto.Message, h *holds) error {
+// send sends a response. If gRPC reports when a response of that length is sent, send takes over the grants and releases
+// them then.
+func send(stream grpc.ServerStream, out proto.Message, g *memoryGrants) error {
 	data, err := proto.Marshal(out)
 	if err != nil {
 		return err
 	}
 	m := &message{data: data}
 	if mem.IsBelowBufferPoolingThreshold(cap(data)) {
-		return stream.SendMsg(m) // too short for gRPC to say when it is sent
+		return stream.SendMsg(m) // gRPC does not report when a short message is sent
 	}
-	held := *h
-	*h = holds{}
-	timer := time.AfterFunc(sendTimeout, held.release)
+	grants := *g
+	*g = memoryGrants{}
+	timer := time.AfterFunc(sendTimeout, grants.release)
 	m.sent = func() {
 		if timer.Stop() {
-			held.release()
+			grants.release()
 		}
 	}
 	if err := stream.SendMsg(m); err != nil {
@@ -140,8 +136,8 @@ func send(stream grpc.ServerStream, out proto.Message, h *holds) error {
 	return nil
 }
 
-// message is one as it is sent. It is the pool that its own bytes are returned to,
-// which gRPC does when they have been written.
+// message is a marshaled response. It is also the buffer pool of its bytes: gRPC returns them to the pool when it has
+// written them.
 type message struct {
 	data []byte
 	sent func()
@@ -150,7 +146,7 @@ type message struct {
 func (m *message) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
 func (m *message) Put(*[]byte)       { m.sent() }
 
-// codec is gRPC's own, but for a message that is marshaled already.
+// codec is gRPC's codec, except that it passes a message through as it is.
 type codec struct{ grpcencoding.CodecV2 }
 
 func newCodec() codec { return codec{grpcencoding.GetCodecV2(grpcproto.Name)} }

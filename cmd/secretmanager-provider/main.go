@@ -1,6 +1,5 @@
-// Command secretmanager-provider is the provider of the Secrets Store CSI
-// driver that decrypts ciphertext Secrets with Vault's transit engine. It runs
-// once on each node and serves a unix socket; see package provider.
+// Command secretmanager-provider is a provider of the Secrets Store CSI driver that decrypts ciphertext Secrets with
+// Vault's transit engine. It runs on each node and serves a unix socket; see package provider.
 package main
 
 import (
@@ -32,17 +31,15 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	// It waits far more than it works. With more than one processor, Go's scheduler
-	// wakes up threads with each answer: a sixth of the CPU of a mount, and no
-	// sooner for it (docs/performance.md).
+	// The provider mostly waits. With more than one processor, Go's scheduler wakes up threads for each response, which
+	// takes a sixth of the CPU time of a mount and makes it no faster (docs/performance.md).
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is the program. Its log goes to stderr; stdout is for --help, --version and
-// the audit log.
+// run runs the program and returns its exit code. The log goes to stderr; --help, --version and the audit log to stdout.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	o, err := parse(args, getenv, stdout)
 	switch {
@@ -52,11 +49,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(stdout, version.Line("secretmanager-provider"))
 		return 0
 	case err != nil:
-		fmt.Fprintf(stderr, "secretmanager-provider: %v\n--help lists the flags\n", err)
+		fmt.Fprintf(stderr, "secretmanager-provider: %v\nSee --help for the flags.\n", err)
 		return 2
 	}
 	log := o.log.Logger(stderr)
-	klog.SetSlogLogger(log) // client-go's
+	klog.SetSlogLogger(log) // for client-go
 	slog.SetDefault(log)
 	if err := serve(ctx, o, log, stdout); err != nil {
 		log.Error("stopped", "error", err)
@@ -83,7 +80,7 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles()), limited: true},
 	}
 	pages = slices.DeleteFunc(pages, func(p *page) bool { return p.address == "" })
-	// Before the socket of a provider that works is taken over.
+	// If a page cannot listen, a provider that serves the socket keeps it.
 	for _, page := range pages {
 		if page.web, err = httpserver.Listen(page.address, page.handler, log); err != nil {
 			return fmt.Errorf("listening for %s: %w", page.what, err)
@@ -100,7 +97,7 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 	log.Info("secretmanager-provider", "version", config.BuildVersion, "vault", config.Vault.Address, "mount-timeout",
 		config.MountTimeout)
 	group, ctx := errgroup.WithContext(ctx)
-	// Probes and metrics are answered until the last mount is finished.
+	// Health probes and metrics are served until the last mount is finished.
 	served, done := context.WithCancel(context.Background())
 	group.Go(func() error {
 		defer done()
@@ -118,16 +115,16 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 	return group.Wait()
 }
 
-// page is something that is served over HTTP, at an address of its own.
+// page is an HTTP handler with a separate address.
 type page struct {
 	what, address string
 	handler       http.Handler
-	limited       bool // no probe depends on it
+	limited       bool // use [httpserver.Server.Limit]: no probe of the kubelet uses the address
 	web           *httpserver.Server
 }
 
-// profiles serves Go's own. Importing net/http/pprof also puts them on
-// http.DefaultServeMux, which nothing here serves.
+// profiles serves Go's profiles. Importing net/http/pprof also registers them on http.DefaultServeMux, which this program
+// does not serve.
 func profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -32,14 +32,13 @@ const (
 	auditOff    = "off"
 )
 
-// maxMountTimeout is less than the kubelet's two minutes, and than the grace period in the
-// manifest.
+// maxMountTimeout is less than the kubelet's two minutes, and than the grace period in the manifest.
 const maxMountTimeout = 110 * time.Second
 
-// maxRepublishCache is more than any node can spare.
+// maxRepublishCache rejects a wrong unit: it is more than the memory of a node.
 var maxRepublishCache = resource.MustParse("1Ti")
 
-// serveOptions are the flags, and the environment where there is no flag.
+// serveOptions are the values of the flags, and of the environment variables that are their defaults.
 type serveOptions struct {
 	endpoint       string
 	vault          options.Vault
@@ -61,7 +60,7 @@ type serveOptions struct {
 	getenv func(string) string
 }
 
-// parse reads the flags and the environment. The error names all problems.
+// parse parses the flags and the environment. The error names all problems.
 func parse(args []string, getenv func(string) string, stdout io.Writer) (*serveOptions, error) {
 	o := &serveOptions{getenv: getenv}
 	f := pflag.NewFlagSet("secretmanager-provider", pflag.ContinueOnError)
@@ -77,44 +76,46 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (*serveO
 
 // addFlags adds the flags. It returns the text of --republish-cache-bytes, which validate parses.
 func (o *serveOptions) addFlags(f *pflag.FlagSet) (cache *string) {
-	const scope = " where a class names none"
+	const scope = " of a class that names none"
 	f.StringVar(&o.endpoint, "endpoint", defaultEndpoint, "`path` of the unix socket to serve the driver on")
 	o.vault.AddFlags(f, o.getenv, scope)
 	f.StringVar(&o.audience, "audience", provider.DefaultAudience,
-		"`audience` of the pod's token to log in with"+scope+"; empty for the API server's")
+		"`audience` of the pod's token to log in with, for a class that names none; empty for the API server's")
 	f.StringSliceVar(&o.allowed, "vault-allowed-addresses", nil,
-		"further Vault `addresses` that a class may name, separated by commas")
+		"additional Vault `addresses` that a class may name, separated by commas")
 	f.StringSliceVar(&o.authMounts, "vault-allowed-auth-mounts", nil,
-		"further `paths` of auth mounts that a class may name, separated by commas; of type kubernetes or jwt")
+		"additional `paths` of auth mounts that a class may name, separated by commas; of type kubernetes or jwt")
 	f.StringSliceVar(&o.namespaces, "vault-allowed-namespaces", nil,
-		"further Vault `namespaces` that a class may name, separated by commas")
+		"additional Vault `namespaces` that a class may name, separated by commas")
 	f.DurationVar(&o.mountTimeout, "mount-timeout", provider.DefaultMountTimeout,
 		"how long a mount may take, from 1s to 110s")
 	cache = f.String("republish-cache-bytes", fmt.Sprint(provider.DefaultRepublishCacheBytes),
-		"maximum size in `bytes` of the cached responses to repeated mounts of the same pod, as a number or a quantity such as 64Mi; 0 caches none")
+		"maximum size in `bytes` of the cached responses to repeated mounts of the same pod, as a number or a quantity "+
+			"such as 64Mi; 0 caches none")
 	f.StringVar(&o.versionKeyFile, "version-key-file", defaultVersionKey,
-		"`file` of the key that object versions are made with; created if it does not exist")
-	f.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz at (default: not served)")
+		"`file` with the key of the object versions; created if it does not exist")
+	f.StringVar(&o.healthAddr, "health-addr", "", "`host:port` to serve /healthz and /readyz on (default: not served)")
 	f.StringVar(&o.metricsAddr, "metrics-addr", "",
-		"`host:port` to serve Prometheus' /metrics at, in plain HTTP (default: not served)")
+		"`host:port` to serve Prometheus metrics on, in plain HTTP at /metrics (default: not served)")
 	f.StringVar(&o.pprofAddr, "pprof-addr",
-		"", "`IP:port` of the loopback interface to serve Go's profiles at (default: not served)")
+		"", "`IP:port` of the loopback interface to serve Go's profiles on (default: not served)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "",
-		"`file` that names the API server, outside of a cluster; its credentials are not used")
+		"kubeconfig `file` with the API server, outside of a cluster; its credentials are not used")
 	f.StringVar(&o.node, "node-name", o.getenv("NODE_NAME"),
 		"`name` of the node, for the audit logs of the provider and of Vault (NODE_NAME)")
 	f.StringVar(&o.auditLog, "audit-log", auditStdout,
-		"`where` the audit records go, a line of JSON for each mount: stdout, off, or the absolute path of a file to append to")
+		"`destination` of the audit records, one line of JSON for each mount: stdout, off, or the absolute path of a file "+
+			"to append to")
 	o.log.AddFlags(f)
 	return cache
 }
 
-// validate returns all problems.
+// validate returns all problems of the options.
 func (o *serveOptions) validate(cache string) []error {
 	errs := append(o.vault.Validate(), o.log.Validate()...)
 	invalid := func(flag, format string, args ...any) { errs = append(errs, options.Invalid(flag, format, args...)) }
 	if !filepath.IsAbs(o.endpoint) {
-		invalid("endpoint", "%q is not an absolute path", o.endpoint)
+		invalid("endpoint", "invalid value %q: must be an absolute path", o.endpoint)
 	}
 	list := func(flag string, values *[]string, check func(string) error) {
 		*values = slices.DeleteFunc(*values, func(value string) bool { return strings.TrimSpace(value) == "" })
@@ -147,7 +148,7 @@ func (o *serveOptions) validate(cache string) []error {
 		invalid("version-key-file", "must not be empty")
 	}
 	if o.node != "" && len(validation.IsDNS1123Subdomain(o.node)) > 0 {
-		invalid("node-name", "%q is not the name of a node", o.node)
+		invalid("node-name", "invalid value %q: must be the name of a node", o.node)
 	}
 	if o.auditLog != auditStdout && o.auditLog != auditOff && !filepath.IsAbs(o.auditLog) {
 		invalid("audit-log", "invalid value %q: must be stdout, off or an absolute path", o.auditLog)
@@ -155,11 +156,11 @@ func (o *serveOptions) validate(cache string) []error {
 	profiles := options.Listener{Flag: "pprof-addr", Address: o.pprofAddr}
 	errs = append(errs, options.ValidateListeners(options.Listener{Flag: "health-addr", Address: o.healthAddr},
 		options.Listener{Flag: "metrics-addr", Address: o.metricsAddr}, profiles)...)
-	// A profile contains no memory, but takes CPU time, and the port has no authentication.
+	// The port has no authentication. A profile contains no secrets, but takes CPU time.
 	return append(errs, options.ValidateLoopback(profiles))
 }
 
-// config reads the files that the options name.
+// config returns the configuration of the provider. It reads the files that the options name.
 func (o *serveOptions) config(log *slog.Logger, stdout io.Writer) (provider.Config, error) {
 	key, err := provider.VersionKey(o.versionKeyFile)
 	errs := []error{err}
@@ -184,7 +185,7 @@ func (o *serveOptions) config(log *slog.Logger, stdout io.Writer) (provider.Conf
 		errs = append(errs, err)
 	}
 	if server != nil {
-		c.Kubernetes, err = provider.NewKubernetes(server)
+		c.SecretReader, err = provider.NewSecretReader(server)
 		errs = append(errs, err)
 	}
 	return c, errors.Join(errs...)

@@ -134,13 +134,13 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, text := range []string{
-		`["serve"]`, `--endpoint: "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`,
+		`["serve"]`, `--endpoint: invalid value "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`,
 		"--vault-auth-mount: must not be empty", `--vault-allowed-auth-mounts: "a//b"`,
 		`--vault-allowed-namespaces: "../c"`, "--vault-client-cert: must be set together with --vault-client-key",
 		"--mount-timeout: invalid value 3m0s", `--republish-cache-bytes: invalid value "-1"`,
 		"--version-key-file: must not be empty", `--health-addr: invalid address "8080"`,
 		`--metrics-addr: invalid address "9090"`, `--pprof-addr: invalid address ":6060"`,
-		`--log-level: invalid value "debug-8"`, `--log-format: invalid value "xml"`, `--node-name: "a b"`,
+		`--log-level: invalid value "debug-8"`, `--log-format: invalid value "xml"`, `--node-name: invalid value "a b"`,
 		`--audit-log: invalid value "audit"`,
 	} {
 		if !strings.Contains(err.Error(), text) {
@@ -176,7 +176,7 @@ func TestParseReportsAllAtOnce(t *testing.T) {
 		{"--health-addr", "--pprof-addr"}} {
 		_, err := parse([]string{"--vault-addr=https://v", both[0] + "=127.0.0.1:1", both[1] + "=127.0.0.1:1"},
 			getenv(nil), &bytes.Buffer{})
-		if want := both[1] + `: "127.0.0.1:1" is the address of ` + both[0]; err == nil ||
+		if want := both[1] + `: "127.0.0.1:1" is also the address of ` + both[0]; err == nil ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %s", err, want)
 		}

@@ -9,11 +9,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Log is what a program logs.
+// Log has the options of the log.
 type Log struct{ Level, Format string }
 
-// levels are the levels that --log-level takes. Below debug, client-go logs the responses of
-// the API server.
+// levels are the values of --log-level. Below debug, client-go would log the responses of the API server.
 var levels = []string{"debug", "info", "warn", "error"}
 
 // AddFlags adds the flags.
@@ -22,7 +21,7 @@ func (l *Log) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&l.Format, "log-format", "text", "`format` of the log: text or json")
 }
 
-// Validate returns all problems.
+// Validate returns all problems of the options.
 func (l *Log) Validate() (errs []error) {
 	if !slices.Contains(levels, l.Level) {
 		errs = append(errs, Invalid("log-level", "invalid value %q: must be %s", l.Level, strings.Join(levels, ", ")))
@@ -33,7 +32,7 @@ func (l *Log) Validate() (errs []error) {
 	return errs
 }
 
-// Logger returns the log of valid options.
+// Logger returns the logger. The options must be valid.
 func (l *Log) Logger(w io.Writer) *slog.Logger {
 	var o slog.HandlerOptions
 	var level slog.Level

@@ -7,18 +7,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// DefaultAuthMount is the path of the auth mount where no flag names one.
+// DefaultAuthMount is the default of --vault-auth-mount.
 const DefaultAuthMount = "kubernetes"
 
-// Vault is how a program reaches Vault.
+// Vault has the options of the connection to Vault.
 type Vault struct {
 	transit.Config
 	Namespace string
 	AuthMount string
 }
 
-// AddFlags adds the flags, whose defaults are those of the environment. The help of what a
-// class may override ends in scope.
+// AddFlags adds the flags, whose defaults come from the environment. The help of a flag that a class may override ends in
+// scope.
 func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
 	v.Config = transit.FromEnvironment(getenv)
 	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")
@@ -37,7 +37,7 @@ func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope str
 			"tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 }
 
-// Validate returns all problems.
+// Validate returns all problems of the options.
 func (v *Vault) Validate() (errs []error) {
 	if v.Address == "" {
 		errs = append(errs, Invalid("vault-addr", "is required, or VAULT_ADDR in the environment"))
@@ -50,7 +50,7 @@ func (v *Vault) Validate() (errs []error) {
 	return errs
 }
 
-// CheckAddress reports what is wrong with an address of Vault.
+// CheckAddress returns an error for an invalid address of Vault, and for plain HTTP that is not allowed.
 func (v *Vault) CheckAddress(address string) error {
 	if err := transit.CheckAddress(address); err != nil {
 		return err

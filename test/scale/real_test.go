@@ -216,13 +216,13 @@ func TestRealParts(t *testing.T) {
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	kube, err := provider.NewKubernetes(&rest.Config{Host: f.api.URL})
+	kube, err := provider.NewSecretReader(&rest.Config{Host: f.api.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := provider.New(provider.Config{
 		Vault: transit.Config{Address: f.vault.URL}, Audience: provider.DefaultAudience, VersionKey: make([]byte, 32),
-		Kubernetes: kube, Log: slog.New(slog.DiscardHandler), RepublishCacheBytes: provider.DefaultRepublishCacheBytes,
+		SecretReader: kube, Log: slog.New(slog.DiscardHandler), RepublishCacheBytes: provider.DefaultRepublishCacheBytes,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -147,13 +147,13 @@ type node struct {
 func (s *simulation) node(t *testing.T, index int, began time.Time) *node {
 	// A transport of its own: without TLS client-go takes http.DefaultTransport, and
 	// what a bubble leaves in that, closing a server outside of it trips over.
-	kube, err := provider.NewKubernetes(&rest.Config{Host: s.api.URL, Transport: &http.Transport{}})
+	kube, err := provider.NewSecretReader(&rest.Config{Host: s.api.URL, Transport: &http.Transport{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := provider.Config{
 		Vault: transit.Config{Address: s.vault.URL}, Audience: provider.DefaultAudience, VersionKey: make([]byte, 32),
-		Kubernetes: kube, Log: slog.New(slog.DiscardHandler),
+		SecretReader: kube, Log: slog.New(slog.DiscardHandler),
 	}
 	if s.caches.Republish {
 		config.RepublishCacheBytes = provider.DefaultRepublishCacheBytes

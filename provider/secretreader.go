@@ -22,31 +22,29 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
-// inClusterCA is where the DaemonSet mounts kube-root-ca.crt. There is no token
-// beside it: the provider has no identity of its own.
+// inClusterCA is where the DaemonSet mounts kube-root-ca.crt. It mounts no token: the provider has no Kubernetes
+// identity.
 const inClusterCA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
-// maxSecretAnswer bounds what is read of the API server's answer: 1 MiB of data
-// in base64, and metadata. An object in etcd has 1.5 MiB at most.
-const maxSecretAnswer = 4 << 20
+// maxSecretResponse bounds the response of the API server in bytes: 1 MiB of data in base64, and metadata. An object in
+// etcd has 1.5 MiB at most.
+const maxSecretResponse = 4 << 20
 
-// shortSecretAnswer is what is read without being reserved first.
-const shortSecretAnswer = 64 << 10
+// smallSecretResponse is how many bytes are read without a reservation.
+const smallSecretResponse = 64 << 10
 
-// errTooManyEntries is the error of a Secret that has more than its limit.
+// errTooManyEntries means that a Secret has more than maxEntries entries.
 var errTooManyEntries = fmt.Errorf("it has more than the limit of %d entries", maxEntries)
 
-// Kubernetes reads Secrets from an API server, each with the token of whoever
-// asks. It has one pool of connections and no credentials, and it is safe for
-// concurrent use.
-type Kubernetes struct {
+// SecretReader reads Secrets from an API server, with the token of each caller. It has no credentials. It is safe for
+// concurrent use, and shares its connections.
+type SecretReader struct {
 	client rest.Interface
 	host   string
 }
 
-// InCluster returns the API server of the cluster that the process runs in, by
-// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT as getenv gives them and
-// the CA certificates that are mounted; nil if it runs in none.
+// InCluster returns the API server of the cluster that the process runs in, or nil outside a cluster. It reads
+// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT with getenv, and uses the mounted CA certificates.
 func InCluster(getenv func(string) string) *rest.Config {
 	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
@@ -58,8 +56,8 @@ func InCluster(getenv func(string) string) *rest.Config {
 	}
 }
 
-// FromKubeconfig returns the API server of a kubeconfig's current context, with
-// the credentials there, which [NewKubernetes] drops.
+// FromKubeconfig returns the API server of a kubeconfig's current context. The result includes its credentials, which
+// [NewSecretReader] drops.
 func FromKubeconfig(file string) (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", file)
 	if err != nil {
@@ -68,9 +66,9 @@ func FromKubeconfig(file string) (*rest.Config, error) {
 	return config, nil
 }
 
-// NewKubernetes reads the CA certificates. It does not connect. Credentials in
-// the configuration are not used.
-func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
+// NewSecretReader returns a reader for an API server. It reads the CA certificates, does not connect, and does not use
+// credentials in the configuration.
+func NewSecretReader(config *rest.Config) (*SecretReader, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
@@ -80,48 +78,45 @@ func NewKubernetes(config *rest.Config) (*Kubernetes, error) {
 	c.GroupVersion = &corev1.SchemeGroupVersion
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.UserAgent = RuntimeName
-	c.QPS = -1 // the API server has its own limits, and knows of all nodes
+	c.QPS = -1 // the API server has its own limits, for all nodes together
 	c.WarningHandler = rest.NoWarnings{}
-	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return limitedTransport{next} })
 	client, err := rest.RESTClientFor(c)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the client of the API server %s: %w", config.Host, err)
 	}
-	return &Kubernetes{client: client, host: config.Host}, nil
+	return &SecretReader{client: client, host: config.Host}, nil
 }
 
-// secret reads the data of a Secret as the owner of the token. What may be gone in
-// a moment is tried again until the context ends. It calls large before it reads an
-// answer that is not short, and gives up where that has an error. It tells of each
-// try the HTTP status of the answer, 0 if there was none or none of an API server,
-// and how long it took.
-func (k *Kubernetes) secret(ctx context.Context, namespace, name, token string, large func() error,
-	tried func(status int, took time.Duration)) (map[string][]byte, error) {
-	ctx = context.WithValue(ctx, largeKey{}, large)
+// read returns the data of a Secret, as the owner of the token. It retries transient errors until the context ends. It
+// calls reserve before it reads a response of more than smallSecretResponse bytes, and fails if that returns an error.
+// It calls observe after each attempt, with the HTTP status (0 without a response from an API server) and the duration.
+func (k *SecretReader) read(ctx context.Context, namespace, name, token string, reserve func() error,
+	observe func(status int, took time.Duration)) (map[string][]byte, error) {
+	ctx = context.WithValue(ctx, reserveKey{}, reserve)
 	var data map[string][]byte
 	err := retry.Do(ctx, 0, func() *retry.Failure {
-		began := time.Now()
+		start := time.Now()
 		result := k.client.Get().Namespace(namespace).Resource("secrets").Name(name).
 			SetHeader("Authorization", "Bearer "+token).
 			MaxRetries(0).Do(ctx)
 		status := 0
 		result.StatusCode(&status)
-		tried(status, time.Since(began))
+		observe(status, time.Since(start))
 		body, err := result.Raw()
 		if err != nil {
-			err = result.Error() // which has the server's words
+			err = result.Error() // includes the message of the server
 		} else if data, err = secretData(body); err == nil {
 			return nil
 		}
-		wait, again := transient(err)
-		return &retry.Failure{Err: err, Final: !again, After: wait}
+		wait, retryable := transient(err)
+		return &retry.Failure{Err: err, Final: !retryable, After: wait}
 	})
 	return data, err
 }
 
-// transient reports whether an error may be gone in a moment, and how long the
-// API server would like to be left alone.
-func transient(err error) (wait time.Duration, again bool) {
+// transient reports whether a retry may succeed, and how long the API server wants the client to wait.
+func transient(err error) (wait time.Duration, retryable bool) {
 	if isTooLong(err) || errors.Is(err, errTooManyEntries) {
 		return 0, false
 	}
@@ -132,7 +127,7 @@ func transient(err error) (wait time.Duration, again bool) {
 	return wait, code == 0 || code == http.StatusTooManyRequests || code >= 500
 }
 
-// statusOf returns the HTTP status of an error; 0 when there was no answer.
+// statusOf returns the HTTP status of an error; 0 without a response.
 func statusOf(err error) int {
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
 		return int(status.Status().Code)
@@ -145,8 +140,7 @@ func isTooLong(err error) bool {
 	return errors.As(err, &tooLong)
 }
 
-// secretData reads the data out of a Secret as the API server sends it, and nothing
-// else. The error repeats none of it.
+// secretData returns the data of a Secret in JSON. The error does not quote it.
 func secretData(body []byte) (map[string][]byte, error) {
 	var s struct {
 		Kind string          `json:"kind"`
@@ -168,41 +162,40 @@ func secretData(body []byte) (map[string][]byte, error) {
 	return data, nil
 }
 
-// bounded ends an answer that is longer than any Secret with an error.
-type bounded struct{ next http.RoundTripper }
+// limitedTransport fails a response that is longer than any Secret.
+type limitedTransport struct{ next http.RoundTripper }
 
-// largeKey is where the context of a request has what to call before more is read
-// than shortSecretAnswer.
-type largeKey struct{}
+// reserveKey is the context key of the function to call before more than smallSecretResponse bytes are read.
+type reserveKey struct{}
 
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := b.next.RoundTrip(r)
+func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(r)
 	if err == nil && resp.Body != nil {
-		large, _ := r.Context().Value(largeKey{}).(func() error)
+		reserve, _ := r.Context().Value(reserveKey{}).(func() error)
 		resp.Body = http.MaxBytesReader(nil,
-			&reservedBody{ReadCloser: resp.Body, short: shortSecretAnswer, large: large}, maxSecretAnswer)
+			&reservedBody{ReadCloser: resp.Body, unreserved: smallSecretResponse, reserve: reserve}, maxSecretResponse)
 	}
 	return resp, err
 }
 
-// reservedBody calls large before it reads more than short bytes.
+// reservedBody calls reserve before it reads more than the unreserved bytes.
 type reservedBody struct {
 	io.ReadCloser
-	short int
-	large func() error // nil once it was called
+	unreserved int          // bytes left
+	reserve    func() error // nil after the call
 }
 
 func (b *reservedBody) Read(p []byte) (int, error) {
-	if b.short <= 0 && b.large != nil {
-		if err := b.large(); err != nil {
+	if b.unreserved <= 0 && b.reserve != nil {
+		if err := b.reserve(); err != nil {
 			return 0, err
 		}
-		b.large = nil
+		b.reserve = nil
 	}
-	if b.large != nil {
-		p = p[:min(len(p), b.short)]
+	if b.reserve != nil {
+		p = p[:min(len(p), b.unreserved)]
 	}
 	n, err := b.ReadCloser.Read(p)
-	b.short -= n
+	b.unreserved -= n
 	return n, err
 }

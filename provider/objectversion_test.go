@@ -58,7 +58,7 @@ func TestVersionKey(t *testing.T) {
 
 	t.Run("slower than another process", func(t *testing.T) {
 		// It saw no key, and there is one when its own is ready.
-		if err := makeVersionKey(file); err != nil {
+		if err := createVersionKey(file); err != nil {
 			t.Fatal(err)
 		}
 		if again, err := VersionKey(file); err != nil || !bytes.Equal(first, again) {
@@ -69,7 +69,7 @@ func TestVersionKey(t *testing.T) {
 		if err := os.Chmod(file, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := VersionKey(file); err == nil || !strings.Contains(err.Error(), "may be read by others") {
+		if _, err := VersionKey(file); err == nil || !strings.Contains(err.Error(), "can be read by others") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -15,13 +15,12 @@ import (
 
 const versionKeySize = 32
 
-// objectVersion is what the driver, and tools that restart pods, compare to see
-// whether a file has changed. It is a hash of path and content under a key that
-// does not leave the node: a hash without one could be guessed, and one of the
-// ciphertext would change with every rewrap. Namespace and Secret are part of it, so
-// that the same content elsewhere on the node has another version: people may read
-// versions of their own pods, and could try values until two are equal. Lengths
-// come first, so that no two lists of parts are the same bytes.
+// objectVersion returns the version of a file. The driver, and tools that restart pods, compare versions to see whether
+// the file has changed. It is a hash of path and content with a key that does not leave the node: without a key, the
+// content could be guessed, and a hash of the ciphertext would change with every rewrap. Namespace and Secret are
+// included, so that equal content elsewhere on the node has another version: otherwise a user could guess a value until
+// the version equals that of another pod's file. The length of each part is hashed too, so that different lists of parts
+// are different bytes.
 func objectVersion(key []byte, namespace, secret, path string, content []byte) string {
 	mac := hmac.New(sha256.New, key)
 	var n [8]byte
@@ -33,18 +32,16 @@ func objectVersion(key []byte, namespace, secret, path string, content []byte) s
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// VersionKey returns the key in the file, which it makes, of random bytes and
-// readable by its owner only, where there is none. Processes that do so at the
-// same time get the same key. A file of another length, or that others may
-// read, is an error and is left as it is: with another key every object version
-// of the node's pods would change.
+// VersionKey returns the key in the file. If the file does not exist, it creates it with random bytes, readable only by
+// its owner; concurrent processes get the same key. It returns an error for a file of another length, or one that others
+// may read, and does not change it: with another key, every object version on the node would change.
 func VersionKey(file string) ([]byte, error) {
 	key, err := readVersionKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
-	if err := makeVersionKey(file); err != nil {
-		return nil, fmt.Errorf("making the version key: %w", err)
+	if err := createVersionKey(file); err != nil {
+		return nil, fmt.Errorf("creating the version key: %w", err)
 	}
 	return readVersionKey(file)
 }
@@ -56,11 +53,11 @@ func readVersionKey(file string) ([]byte, error) {
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil,
-			fmt.Errorf("version key %s may be read by others (mode %#o): chmod 0600, or delete it to have a new one",
+			fmt.Errorf("version key %s can be read by others (mode %#o): run chmod 0600, or delete it to get a new one",
 				file, info.Mode().Perm())
 	}
 	if info.Size() != versionKeySize {
-		return nil, fmt.Errorf("version key %s has %d bytes, not %d: delete it to have a new one", file, info.Size(),
+		return nil, fmt.Errorf("version key %s has %d bytes, not %d: delete it to get a new one", file, info.Size(),
 			versionKeySize)
 	}
 	key, err := os.ReadFile(file)
@@ -70,9 +67,9 @@ func readVersionKey(file string) ([]byte, error) {
 	return key, nil
 }
 
-// makeVersionKey puts a whole file in place or, if another process has been
-// quicker, leaves that one's. Unlike a rename, a link never replaces.
-func makeVersionKey(file string) error {
+// createVersionKey creates the complete file at once, unless another process has created it. Unlike a rename, a link
+// never replaces a file.
+func createVersionKey(file string) error {
 	dir := filepath.Dir(file)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
