@@ -70,8 +70,8 @@ func (s *served) records(t testing.TB) []auditRecord {
 // TestAuditRecordSchema: the schema refuses what is not a record, and the page, the
 // schema and the code have the same fields.
 func TestAuditRecordSchema(t *testing.T) {
-	good := `{"schema":"secretmanager.io/audit/v1","time":"2026-11-26T14:00:00Z","requestId":"AAAAAAAAAAAAAAAAAAAAAAAAAA",` +
-		`"outcome":"failed","reason":"Internal","source":"none","entries":[]}`
+	good := `{"schema":"secretmanager.io/audit/v1","time":"2026-11-26T14:00:00Z",` +
+		`"requestId":"AAAAAAAAAAAAAAAAAAAAAAAAAA","outcome":"failed","reason":"Internal","source":"none","entries":[]}`
 	if n := len(parseRecords(t, good)); n != 1 {
 		t.Fatal("the schema refuses a record")
 	}

@@ -232,7 +232,7 @@ func TestCanary(t *testing.T) {
 		return &v1alpha1.MountRequest{Attributes: attributes, Secrets: secrets, TargetPath: "/t"}
 	}
 	nothing := func(*Config) {}
-	real := withAPIServer(t, kube.Kubeconfig)
+	apiServer := withAPIServer(t, kube.Kubeconfig)
 	all := func(*http.Request) bool { return true }
 
 	// client-go's log, as cmd/secretmanager-provider has it with --log-level=debug.
@@ -250,8 +250,8 @@ func TestCanary(t *testing.T) {
 		reason  *failure.Reason
 	}{
 		{"mounted", direct, nothing, mount(e.params(), good), nil},
-		{"mounted, read as the pod", direct, real, mount(asPod(), nil), nil},
-		{"mounted, tokens among the secrets", direct, real,
+		{"mounted, read as the pod", direct, apiServer, mount(asPod(), nil), nil},
+		{"mounted, tokens among the secrets", direct, apiServer,
 			mount(asPod(class.AttributeTokens, ""), map[string]string{class.AttributeTokens: both(apiToken, vaultJWT)}), nil},
 
 		{"attributes that are not JSON", direct, nothing, raw(plain+e.jwt, "null"), failure.InvalidRequest},
@@ -285,16 +285,16 @@ func TestCanary(t *testing.T) {
 					tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Hour)}})), good), failure.TokenExpired},
 		{"no ciphertext", direct, nothing, mount(e.params(), nil), failure.CiphertextMissing},
 		{"no API server", direct, nothing, mount(asPod(), nil), failure.CiphertextMissing},
-		{"no such Secret", direct, real, mount(asPod("secretName", "absent"), nil), failure.SecretNotFound},
-		{"Secret that is forbidden", direct, real, mount(asPod("secretName", "forbidden"), nil), failure.SecretForbidden},
-		{"token that the API server refuses", direct, real,
+		{"no such Secret", direct, apiServer, mount(asPod("secretName", "absent"), nil), failure.SecretNotFound},
+		{"Secret that is forbidden", direct, apiServer, mount(asPod("secretName", "forbidden"), nil), failure.SecretForbidden},
+		{"token that the API server refuses", direct, apiServer,
 			mount(asPod(class.AttributeTokens, both(refused, vaultJWT)), nil), failure.APIServerTokenRejected},
 		{"API server that repeats everything", direct, apiSays(403), mount(asPod(), nil), failure.SecretForbidden},
 		{"API server with an error that repeats everything", direct, apiSays(500), mount(asPod(), nil),
 			failure.APIServerUnavailable},
 		{"token of no known form", direct, apiSays(403),
 			mount(asPod(class.AttributeTokens, both(opaque, vaultJWT)), nil), failure.TokenInvalid},
-		{"token of another pod", direct, real, mount(e.params(class.AttributeTokens, both(apiToken, vaultJWT)), nil),
+		{"token of another pod", direct, apiServer, mount(e.params(class.AttributeTokens, both(apiToken, vaultJWT)), nil),
 			failure.TokenMismatch},
 		{"API server that is something else", direct, api(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, "<html>", r.Header.Get("Authorization"), good["x"])

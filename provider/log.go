@@ -37,8 +37,8 @@ type mountLog struct {
 // reasonOK is the reason of a mount that succeeded.
 const reasonOK = "OK"
 
-// reasonOf returns the reason of a failed mount, or nil. After a panic, which leaves neither a response nor an error, it
-// is Internal.
+// reasonOf returns the reason of a failed mount, or nil. After a panic, which leaves neither a response nor an error,
+// it is Internal.
 func reasonOf(resp *v1alpha1.MountResponse, err error) *failure.Reason {
 	if resp != nil && err == nil {
 		return nil

@@ -20,8 +20,9 @@ import (
 
 // metrics are the metrics of a provider, in a separate registry. docs/reference/metrics.md lists them.
 //
-// The set of series is constant. Each series starts at 0, so that the first failure is an increase too, and no label has
-// a value from outside, such as the name of a pod or key. A mount with a cached response looks up no series by label.
+// The set of series is constant. Each series starts at 0, so that the first failure is an increase too, and no label
+// has a value from outside, such as the name of a pod or key. A mount with a cached response looks up no series by
+// label.
 type metrics struct {
 	registry *prometheus.Registry
 
@@ -83,8 +84,8 @@ func statusClass(status int) string {
 	return "5xx"
 }
 
-// Buckets in seconds. A mount with a cached response takes less than 0.3 ms, one that times out a little more than 25 s.
-// There are few buckets, because there are many nodes.
+// Buckets in seconds. A mount with a cached response takes less than 0.3 ms, one that times out a little more than 25
+// s. There are few buckets, because there are many nodes.
 var (
 	mountBuckets   = []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10, 30}
 	requestBuckets = mountBuckets[2:]

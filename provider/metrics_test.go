@@ -424,7 +424,8 @@ func TestMetricsPage(t *testing.T) {
 		{"text", "text/plain", false},
 		{"anything", "", false},
 		{"Prometheus with native histograms",
-			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;version=0.0.4;q=0.3", true},
+			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," +
+				"text/plain;version=0.0.4;q=0.3", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			body, contentType := page(t, p, test.accept)

@@ -119,8 +119,8 @@ func (p *Provider) finishUnread(ctx context.Context, err error) {
 	p.finish(ctx, &l, nil, failure.Final(err))
 }
 
-// deadline sets the deadline of a mount: the mount timeout, or a moment before the driver's deadline if that is earlier.
-// After the driver's deadline its client fails with DeadlineExceeded, whatever the provider returns.
+// deadline sets the deadline of a mount: the mount timeout, or a moment before the driver's deadline if that is
+// earlier. After the driver's deadline its client fails with DeadlineExceeded, whatever the provider returns.
 func (p *Provider) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := p.config.MountTimeout
 	if end, ok := ctx.Deadline(); ok {

@@ -19,8 +19,8 @@ const versionKeySize = 32
 // the file has changed. It is a hash of path and content with a key that does not leave the node: without a key, the
 // content could be guessed, and a hash of the ciphertext would change with every rewrap. Namespace and Secret are
 // included, so that equal content elsewhere on the node has another version: otherwise a user could guess a value until
-// the version equals that of another pod's file. The length of each part is hashed too, so that different lists of parts
-// are different bytes.
+// the version equals that of another pod's file. The length of each part is hashed too, so that different lists of
+// parts are different bytes.
 func objectVersion(key []byte, namespace, secret, path string, content []byte) string {
 	mac := hmac.New(sha256.New, key)
 	var n [8]byte
@@ -33,8 +33,8 @@ func objectVersion(key []byte, namespace, secret, path string, content []byte) s
 }
 
 // VersionKey returns the key in the file. If the file does not exist, it creates it with random bytes, readable only by
-// its owner; concurrent processes get the same key. It returns an error for a file of another length, or one that others
-// may read, and does not change it: with another key, every object version on the node would change.
+// its owner; concurrent processes get the same key. It returns an error for a file of another length, or one that
+// others may read, and does not change it: with another key, every object version on the node would change.
 func VersionKey(file string) ([]byte, error) {
 	key, err := readVersionKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {

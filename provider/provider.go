@@ -2,8 +2,8 @@
 // in the volume of a pod.
 //
 // A mount has these steps. It validates the parameters of the SecretProviderClass, which the pod may override
-// (request.go, internal/class). It takes the ciphertext from the request of the kubelet, or reads it from the API server
-// as the pod (source.go). If the same volume had the same inputs before, it repeats the response (republish.go).
+// (request.go, internal/class). It takes the ciphertext from the request of the kubelet, or reads it from the API
+// server as the pod (source.go). If the same volume had the same inputs before, it repeats the response (republish.go).
 // Otherwise it logs in to Vault with the pod's service account token, unless a Vault token is cached (logins.go),
 // decrypts all entries in one batch (mount.go), and builds the files (files.go, internal/document), each with a version
 // that reveals nothing about the content (objectversion.go). The provider has no permissions of its own, in Kubernetes

@@ -144,7 +144,8 @@ func (c *republishCache) requestDigest(in *v1alpha1.MountRequest) (d digest) {
 }
 
 // get returns a copy of the cached response to a mount with the same inputs, or nil. In the latter case it drops any
-// other response of the volume: the caller asks Vault now, and if Vault refuses, no later mount may get an old response.
+// other response of the volume: the caller asks Vault now, and if Vault refuses, no later mount may get an old
+// response.
 func (c *republishCache) get(key mountKey) *cachedResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -50,8 +50,8 @@ type pod struct {
 	namespace, name, uid, serviceAccount string
 }
 
-// parse reads and validates a MountRequest. The request is never nil: logs use the names that could be read. The failure
-// reports all problems at once, each with its path.
+// parse reads and validates a MountRequest. The request is never nil: logs use the names that could be read. The
+// failure reports all problems at once, each with its path.
 func (p *Provider) parse(in *v1alpha1.MountRequest) (*request, *failure.Error) {
 	r, failed := p.readAttributes(in)
 	if failed == nil {

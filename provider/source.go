@@ -19,7 +19,8 @@ const (
 )
 
 // readEntries returns the entries of the ciphertext Secret and their source.
-func (p *Provider) readEntries(ctx context.Context, r *request, g *memoryGrants) (map[string][]byte, string, *failure.Error) {
+func (p *Provider) readEntries(ctx context.Context, r *request,
+	g *memoryGrants) (map[string][]byte, string, *failure.Error) {
 	if len(r.delivered) > 0 {
 		return r.delivered, fromKubelet, nil
 	}
@@ -66,7 +67,8 @@ func (p *Provider) readFailure(ctx context.Context, r *request, err error) *fail
 		// The message has no command that grants the access: only the class asks for this Secret, and that may be wrong.
 		return failure.SecretForbidden.New(what, why, fmt.Sprintf(
 			"whether the service account is meant to read this Secret: then the pod's volume has under csi the line "+
-				"`nodePublishSecretRef: {name: %s}`, or the owner of the namespace gives the account a Role with `get` on this one", r.Secret))
+				"`nodePublishSecretRef: {name: %s}`, or the owner of the namespace gives the account a Role with `get` "+
+				"on this one", r.Secret))
 	case code == http.StatusUnauthorized:
 		return failure.APIServerTokenRejected.New(what, why,
 			"that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line `- audience: ''`, and the clocks "+

@@ -196,7 +196,8 @@ func TestAPIServerFaults(t *testing.T) {
 		{"asks for patience", func(w http.ResponseWriter, _ *http.Request) {
 			soon.Add(1)
 			answer(w, 429,
-				`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,"details":{"retryAfterSeconds":3600}}`)
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,`+
+					`"details":{"retryAfterSeconds":3600}}`)
 		}, failure.APIServerUnavailable, []string{"busy"}},
 		{"too long", func(w http.ResponseWriter, _ *http.Request) {
 			long.Add(1)

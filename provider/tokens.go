@@ -69,8 +69,8 @@ func (t tokens) all() []string {
 	return all
 }
 
-// pick returns the token of an audience; doing names its purpose in errors. It refuses a token whose claims do not match
-// the pod that the kubelet names. The claims are not verified here, so a match grants nothing.
+// pick returns the token of an audience; doing names its purpose in errors. It refuses a token whose claims do not
+// match the pod that the kubelet names. The claims are not verified here, so a match grants nothing.
 func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, *failure.Error) {
 	found, ok := t[audience]
 	what := fmt.Sprintf("choosing the token to %s", doing)

@@ -75,7 +75,8 @@ func (p *Provider) vaultFailure(r *request, what string, err error) *failure.Err
 			"the operator's --vault-ca-cert (or VAULT_CAPATH), --vault-client-cert, --vault-client-key and "+
 				"--vault-tls-server-name of the provider, what their files hold on this node, and Vault's certificate")
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout):
-		return failure.VaultUnreachable.New(what, fmt.Sprintf("%s cannot be reached within %s: %s", vault, timeout, cause), reach)
+		return failure.VaultUnreachable.New(what,
+			fmt.Sprintf("%s cannot be reached within %s: %s", vault, timeout, cause), reach)
 	case errors.Is(err, transit.ErrBusy):
 		return failure.VaultRateLimited.New(what, fmt.Sprintf("%s refused requests for %s: %s", vault, timeout, cause),
 			"the rate-limit quotas of Vault: `vault list sys/quotas/rate-limit`")

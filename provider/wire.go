@@ -110,8 +110,8 @@ func readWithin(timeout time.Duration, raw rawStream, n int) (mem.BufferSlice, e
 	}
 }
 
-// send sends a response. If gRPC reports when a response of that length is sent, send takes over the grants and releases
-// them then.
+// send sends a response. If gRPC reports when a response of that length is sent, send takes over the grants and
+// releases them then.
 func send(stream grpc.ServerStream, out proto.Message, g *memoryGrants) error {
 	data, err := proto.Marshal(out)
 	if err != nil {

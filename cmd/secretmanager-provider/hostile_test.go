@@ -164,12 +164,11 @@ func (w *hostileWorld) storm(t *testing.T, p *runningProvider,
 		})
 	}
 	var done atomic.Bool
-	finished := make(chan struct{})
+	elapsed := make(chan time.Duration, 1)
 	go func() {
 		sent.Wait()
-		took = time.Since(began)
+		elapsed <- time.Since(began)
 		done.Store(true)
-		close(finished)
 	}()
 	for n := 0; n < 3 || !done.Load(); n++ {
 		if p.exited() {
@@ -184,8 +183,7 @@ func (w *hostileWorld) storm(t *testing.T, p *runningProvider,
 			break
 		}
 	}
-	<-finished
-	return took, slowest, answers
+	return <-elapsed, slowest, answers
 }
 
 // encoded is a request as it is sent.
@@ -503,7 +501,8 @@ func (w *hostileWorld) serveSecrets(t *testing.T) {
 	t.Cleanup(server.Close)
 	w.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	config := fmt.Sprintf(
-		`{"kind": "Config", "apiVersion": "v1", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": %q}}],
+		`{"kind": "Config", "apiVersion": "v1", "current-context": "c",
+			"clusters": [{"name": "c", "cluster": {"server": %q}}],
 "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, server.URL)
 	if err := os.WriteFile(w.kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run runs the program and returns its exit code. The log goes to stderr; --help, --version and the audit log to stdout.
+// run runs the program and returns its exit code. The log goes to stderr; --help, --version and the audit log to
+// stdout.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	o, err := parse(args, getenv, stdout)
 	switch {
@@ -123,8 +124,8 @@ type page struct {
 	web           *httpserver.Server
 }
 
-// profiles serves Go's profiles. Importing net/http/pprof also registers them on http.DefaultServeMux, which this program
-// does not serve.
+// profiles serves Go's profiles. Importing net/http/pprof also registers them on http.DefaultServeMux, which this
+// program does not serve.
 func profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

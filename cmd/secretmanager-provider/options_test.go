@@ -50,7 +50,8 @@ func TestParse(t *testing.T) {
 				ClientKey: "key", TLSServerName: "name", Insecure: true}
 		})},
 		{"flags before environment",
-			"--vault-addr https://v:8200 --vault-namespace a --vault-ca-cert b --vault-client-cert c --vault-client-key d --vault-tls-server-name e",
+			"--vault-addr https://v:8200 --vault-namespace a --vault-ca-cert b --vault-client-cert c " +
+				"--vault-client-key d --vault-tls-server-name e",
 			map[string]string{"VAULT_ADDR": "https://w", "VAULT_NAMESPACE": "w", "VAULT_CACERT": "w",
 				"VAULT_CLIENT_CERT": "w", "VAULT_CLIENT_KEY": "w", "VAULT_TLS_SERVER_NAME": "w"},
 			defaults(func(o *serveOptions) {
@@ -59,9 +60,11 @@ func TestParse(t *testing.T) {
 					TLSServerName: "e"}
 			})},
 		{"all the others",
-			"--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b --vault-auth-mount /x/y/ --audience= " +
+			"--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b " +
+				"--vault-auth-mount /x/y/ --audience= " +
 				"--vault-allowed-auth-mounts jwt,/k/v/ --vault-allowed-namespaces team/a,b " +
-				"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug --log-format json --republish-cache-bytes 1Mi " +
+				"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug " +
+				"--log-format json --republish-cache-bytes 1Mi " +
 				"--metrics-addr :9090 --pprof-addr [::1]:6060 --node-name node-1.example --audit-log /var/log/audit",
 			map[string]string{"NODE_NAME": "w"},
 			defaults(func(o *serveOptions) {

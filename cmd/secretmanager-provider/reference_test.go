@@ -26,9 +26,9 @@ func TestReference(t *testing.T) {
 
 # Flags of the provider
 
-What ` + "`secretmanager-provider --help`" + ` says. A flag counts before the environment variable that it names. What the
-manifests set is in [manifests/provider](../../manifests/provider/daemonset.yaml); what the pages on its port show, in
-[install.md](../install.md#4-seeing-what-happens).
+This is the output of ` + "`secretmanager-provider --help`" + `. A flag overrides the environment variable in its
+description. The manifests set the flags in [manifests/provider](../../manifests/provider/daemonset.yaml).
+[install.md](../install.md#4-seeing-what-happens) describes the pages that the provider serves.
 
 ` + "```text\n" + help.String() + "```\n"
 	if *update {

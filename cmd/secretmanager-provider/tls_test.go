@@ -113,8 +113,9 @@ func TestTLSAndIPv6(t *testing.T) {
 				Attributes: text(map[string]string{
 					"roleName": "app", "secretName": "s", "transitKey": "secured", "csi.storage.k8s.io/pod.namespace": "demo",
 					"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
-					"csi.storage.k8s.io/serviceAccount.name":   "app",
-					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)}}),
+					"csi.storage.k8s.io/serviceAccount.name": "app",
+					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{
+						"token": issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)}}),
 				}),
 				Secrets: text(map[string]string{"x": string(made[0].Data)}),
 			})

@@ -25,9 +25,9 @@ const (
 	flushTimeout = 2 * time.Second
 )
 
-// Log writes records to a stream. It queues each record; a goroutine writes them and ends when the queue is empty. So no
-// mount waits for the stream. A stream that is too slow or fails loses records, which are counted, but never blocks a
-// pod. Only the audit devices of Vault are complete.
+// Log writes records to a stream. It queues each record; a goroutine writes them and ends when the queue is empty. So
+// no mount waits for the stream. A stream that is too slow or fails loses records, which are counted, but never blocks
+// a pod. Only the audit devices of Vault are complete.
 //
 // A nil *Log writes nothing. A Log is safe for concurrent use.
 type Log struct {
@@ -136,8 +136,8 @@ func (a *Log) Flush(ctx context.Context) {
 	}
 }
 
-// File returns a stream that appends to a file. After the file was renamed or removed, as logrotate does, the next write
-// creates a new one. The stream is not safe for concurrent use.
+// File returns a stream that appends to a file. After the file was renamed or removed, as logrotate does, the next
+// write creates a new one. The stream is not safe for concurrent use.
 func File(path string) (io.Writer, error) {
 	f := &file{path: path}
 	return f, f.open()

@@ -1,9 +1,9 @@
-// Package class parses and validates the parameters of a SecretProviderClass: the Vault role, the ciphertext Secret, the
-// transit key, and the files of the volume.
+// Package class parses and validates the parameters of a SecretProviderClass: the Vault role, the ciphertext Secret,
+// the transit key, and the files of the volume.
 //
 // The provider, doctor, lint and the mount command share it. It reports all problems of a class at once, each with the
-// path of its field, such as objects[2].filePermission. An error never contains a value, which may be a misplaced secret.
-// Limits are checked before a text is parsed.
+// path of its field, such as objects[2].filePermission. An error never contains a value, which may be a misplaced
+// secret. Limits are checked before a text is parsed.
 package class
 
 import (
@@ -67,8 +67,8 @@ func (c *Class) Entries() (entries []string) {
 	return entries
 }
 
-// Settings are the provider's defaults for a class, and the values that a class may name instead. The provider sends the
-// pod's token to any allowed address and auth mount.
+// Settings are the provider's defaults for a class, and the values that a class may name instead. The provider sends
+// the pod's token to any allowed address and auth mount.
 type Settings struct {
 	VaultAddress      string
 	AllowedAddresses  []string
@@ -210,8 +210,8 @@ func (p *parser) invalid(path *field.Path, detail string) {
 	p.add(field.Invalid(path, omitted, detail))
 }
 
-// check adds a problem if there is an error, and reports whether there is none. It drops the error, which may contain the
-// value.
+// check adds a problem if there is an error, and reports whether there is none. It drops the error, which may contain
+// the value.
 func (p *parser) check(path *field.Path, err error, detail string) bool {
 	if err != nil {
 		p.invalid(path, detail)

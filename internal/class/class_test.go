@@ -76,9 +76,12 @@ func TestParseErrors(t *testing.T) {
 	}{
 		"all at once": {valid("roleName", "", "secretName", "", "transitKey", " ", "scope", canary, "rolName", canary,
 			"objects", "- {objectName: ., filePermission: 0888}\n- {objectNam: "+canary+"}"),
-			`roleName: FieldValueRequired, secretName: FieldValueRequired, transitKey: FieldValueRequired, scope: FieldValueNotSupported, ` +
-				`objects[0].filePermission: FieldValueInvalid, objects[0].objectName: FieldValueInvalid, objects[0].secretKey: FieldValueRequired, ` +
-				`objects[1].objectNam: FieldValueForbidden, objects[1].objectName: FieldValueRequired, "rolName": FieldValueForbidden`},
+			`roleName: FieldValueRequired, secretName: FieldValueRequired, transitKey: FieldValueRequired, ` +
+				`scope: FieldValueNotSupported, ` +
+				`objects[0].filePermission: FieldValueInvalid, objects[0].objectName: FieldValueInvalid, ` +
+				`objects[0].secretKey: FieldValueRequired, ` +
+				`objects[1].objectNam: FieldValueForbidden, objects[1].objectName: FieldValueRequired, ` +
+				`"rolName": FieldValueForbidden`},
 		"TLS parameter":                 {valid("vaultSkipTLSVerify", canary), `"vaultSkipTLSVerify": FieldValueForbidden`},
 		"auth mount":                    {valid("vaultAuthMountPath", canary), "vaultAuthMountPath: FieldValueForbidden"},
 		"auth mount below allowed":      {valid("vaultAuthMountPath", "jwt/cert"), "vaultAuthMountPath: FieldValueForbidden"},
@@ -140,7 +143,8 @@ func TestParseErrors(t *testing.T) {
 			"objects[0].objectName: FieldValueInvalid"},
 		"long path": {object("- {objectName: " + strings.Repeat("a/", 2000) + "a, secretKey: x}"),
 			"objects[0].objectName: FieldValueInvalid"},
-		"too many directories":   {object("- {objectName: " + strings.Repeat("a/", MaxDirectories+1) + "a, secretKey: x}"), "objects[0].objectName: FieldValueInvalid"},
+		"too many directories": {object("- {objectName: " + strings.Repeat("a/", MaxDirectories+1) + "a, secretKey: x}"),
+			"objects[0].objectName: FieldValueInvalid"},
 		"path without secretKey": {object("- {objectName: a/c4nary}"), "objects[0].secretKey: FieldValueRequired"},
 		"invalid secretKey": {object("- {objectName: a, secretKey: a/c4nary}"),
 			"objects[0].secretKey: FieldValueInvalid"},
@@ -154,9 +158,11 @@ func TestParseErrors(t *testing.T) {
 			"objects[0].filePermission: FieldValueInvalid"},
 		"unknown encoding": {object("- {objectName: a, encoding: c4nary}"),
 			"objects[0].encoding: FieldValueNotSupported"},
-		"empty part of a field":     {object("- {objectName: a, field: a..c4nary}"), "objects[0].field: FieldValueInvalid"},
-		"long field":                {object("- {objectName: a, field: " + strings.Repeat("f", document.MaxField+1) + "}"), "objects[0].field: FieldValueInvalid"},
-		"too many parts of a field": {object("- {objectName: a, field: f" + strings.Repeat(".f", document.MaxDepth) + "}"), "objects[0].field: FieldValueInvalid"},
+		"empty part of a field": {object("- {objectName: a, field: a..c4nary}"), "objects[0].field: FieldValueInvalid"},
+		"long field": {object("- {objectName: a, field: " + strings.Repeat("f", document.MaxField+1) + "}"),
+			"objects[0].field: FieldValueInvalid"},
+		"too many parts of a field": {object("- {objectName: a, field: f" + strings.Repeat(".f", document.MaxDepth) + "}"),
+			"objects[0].field: FieldValueInvalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errs := Parse(test.parameters, &settings, "/var/lib/kubelet")

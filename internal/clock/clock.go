@@ -1,6 +1,6 @@
-// Package clock measures the age of cached data on a machine with unreliable clocks. The wall clock jumps when it is set.
-// The monotonic clock, which package time compares by, stops while the machine is suspended. Data with a maximum age is
-// compared by both clocks.
+// Package clock measures the age of cached data on a machine with unreliable clocks. The wall clock jumps when it is
+// set. The monotonic clock, which package time compares by, stops while the machine is suspended. Data with a maximum
+// age is compared by both clocks.
 package clock
 
 import "time"

@@ -20,8 +20,8 @@ import (
 // maxName is the maximum length of a name in Kubernetes.
 const maxName = 253
 
-// Line returns the text as part of one line. It escapes characters that are not printable, and commands of CI systems, as
-// in Go strings. Other text is unchanged.
+// Line returns the text as part of one line. It escapes characters that are not printable, and commands of CI systems,
+// as in Go strings. Other text is unchanged.
 func Line(s string) string {
 	if isHarmless(s) {
 		return s
@@ -107,9 +107,9 @@ func JSON(text []byte) []byte {
 	return b.Bytes()
 }
 
-// isHiddenInJSON reports whether a terminal would act on the character instead of showing it. Control characters below the
-// space occur only between strings. Characters that need two escapes in JSON are not changed: no terminal acts on them,
-// and YAML parsers do not read such escapes.
+// isHiddenInJSON reports whether a terminal would act on the character instead of showing it. Control characters below
+// the space occur only between strings. Characters that need two escapes in JSON are not changed: no terminal acts on
+// them, and YAML parsers do not read such escapes.
 func isHiddenInJSON(r rune) bool { return r > '~' && r <= 0xffff && !unicode.IsPrint(r) }
 
 // Strings returns a decoded JSON document with each string escaped by Line.
@@ -154,8 +154,8 @@ func Fprintf(w io.Writer, format string, args ...any) (int, error) {
 	return fmt.Fprintf(w, format, escape(args)...)
 }
 
-// Errorf is fmt.Errorf with each text in the arguments escaped by Line. It does not change errors in the arguments, which
-// may have several lines.
+// Errorf is fmt.Errorf with each text in the arguments escaped by Line. It does not change errors in the arguments,
+// which may have several lines.
 func Errorf(format string, args ...any) error {
 	escaped := escape(args)
 	for i, arg := range args {
@@ -195,8 +195,8 @@ func escape(args []any) []any {
 	return escaped
 }
 
-// Writer returns a writer that escapes each line with Line. Each write must consist of whole lines. It is for the output
-// of packages that do not escape.
+// Writer returns a writer that escapes each line with Line. Each write must consist of whole lines. It is for the
+// output of packages that do not escape.
 func Writer(w io.Writer) io.Writer { return writer{w} }
 
 type writer struct{ out io.Writer }

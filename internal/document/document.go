@@ -291,8 +291,8 @@ func alias(field []string) error {
 	return fmt.Errorf("field %s contains a YAML alias or merge, which is not followed", fieldName(field))
 }
 
-// ParseField splits the path of a field, such as "a.b.0". A dot in a name is escaped as "\.". The error does not quote the
-// text.
+// ParseField splits the path of a field, such as "a.b.0". A dot in a name is escaped as "\.". The error does not quote
+// the text.
 func ParseField(s string) ([]string, error) {
 	if len(s) > MaxField {
 		return nil, fmt.Errorf("must have at most %d bytes", MaxField)

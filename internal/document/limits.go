@@ -15,8 +15,8 @@ const (
 	MaxField = 4 << 10 // bytes of the path of a field
 )
 
-// JSONSize returns a lower bound of the number of values of a JSON text, and how deep it nests. Both are exact for valid
-// JSON; a parser refuses other texts.
+// JSONSize returns a lower bound of the number of values of a JSON text, and how deep it nests. Both are exact for
+// valid JSON; a parser refuses other texts.
 func JSONSize(text []byte) (values, depth int) {
 	values = 1
 	level, quoted := 0, false
@@ -40,9 +40,10 @@ func JSONSize(text []byte) (values, depth int) {
 	return values, depth
 }
 
-// YAMLNodes returns an upper bound of the number of nodes that a parser builds from a YAML text. An indicator introduces
-// every node except the first two. So YAMLNodes counts indicators, and characters that only look like one, such as a comma
-// in quotes. A pair counts as two nodes, an item or a comment as one. FuzzYAMLNodes compares the bound with the parser.
+// YAMLNodes returns an upper bound of the number of nodes that a parser builds from a YAML text. An indicator
+// introduces every node except the first two. So YAMLNodes counts indicators, and characters that only look like one,
+// such as a comma in quotes. A pair counts as two nodes, an item or a comment as one. FuzzYAMLNodes compares the bound
+// with the parser.
 func YAMLNodes(text string) int {
 	// Outside of brackets, a character is an indicator only before a blank.
 	flow := strings.ContainsAny(text, "[{")

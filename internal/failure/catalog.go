@@ -17,8 +17,8 @@ func All() []*Reason { return slices.Clone(all) }
 // ByName returns the reason of that name, or nil.
 func ByName(name string) *Reason { return byName[name] }
 
-// IsFinal reports whether the kubelet takes a gRPC code of an error as the end of a mount. After other codes it keeps the
-// directory of the volume, and the pod can start with an empty volume: see docs/failures.md.
+// IsFinal reports whether the kubelet takes a gRPC code of an error as the end of a mount. After other codes it keeps
+// the directory of the volume, and the pod can start with an empty volume: see docs/failures.md.
 func IsFinal(c codes.Code) bool {
 	switch c {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated,

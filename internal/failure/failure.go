@@ -1,8 +1,8 @@
 // Package failure is the catalog of the failures of a mount, and builds their messages.
 //
-// Each failure has a [Reason]: a stable CamelCase name, as events of Kubernetes have. It is the beginning of the message,
-// a label of the metric secretmanager_provider_mounts_total, and a field of the audit record. Tools and tests compare
-// reasons, never texts. docs/reference/errors.md is generated from the catalog.
+// Each failure has a [Reason]: a stable CamelCase name, as events of Kubernetes have. It is the beginning of the
+// message, a label of the metric secretmanager_provider_mounts_total, and a field of the audit record. Tools and tests
+// compare reasons, never texts. docs/reference/errors.md is generated from the catalog.
 //
 // A message has four parts: the reason; what failed, with names; the cause, with the error of Vault or Kubernetes if
 // there is one; and what to check. It never contains a token, plaintext or ciphertext.
@@ -73,8 +73,9 @@ func Parse(message string) (reason *Reason, text string) {
 // MaxMessage bounds a message in bytes: it becomes an event of the pod, and part of a gRPC trailer of limited size.
 const MaxMessage = 8 << 10
 
-// Final returns the failure to send for an error; one that is not an [Error] becomes [Internal]. All codes of the catalog
-// are final for the kubelet. Final removes the given secrets, and texts that look like secrets, from the message.
+// Final returns the failure to send for an error; one that is not an [Error] becomes [Internal]. All codes of the
+// catalog are final for the kubelet. Final removes the given secrets, and texts that look like secrets, from the
+// message.
 func Final(err error, secrets ...string) *Error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -149,8 +150,8 @@ var secretLike = regexp.MustCompile(
 // Redact replaces texts that look like secrets.
 func Redact(s string) string { return secretLike.ReplaceAllString(s, "(removed)") }
 
-// minSecret is the minimum length of a secret that is removed from messages. No issuer uses shorter tokens, and replacing
-// one or two letters everywhere would make a message unreadable and protect nothing.
+// minSecret is the minimum length of a secret that is removed from messages. No issuer uses shorter tokens, and
+// replacing one or two letters everywhere would make a message unreadable and protect nothing.
 const minSecret = 8
 
 func scrub(s string, secrets []string) string {

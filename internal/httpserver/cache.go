@@ -88,7 +88,8 @@ func (c *Cache[T]) current() (result T, ok bool) {
 // healthy is the response to a probe whose check passes.
 const healthy = "ok\n"
 
-// Health serves a health probe: 200 if check returns nil, otherwise 503 with the error. It uses each result for a second.
+// Health serves a health probe: 200 if check returns nil, otherwise 503 with the error. It uses each result for a
+// second.
 func Health(check func(context.Context) error) http.Handler {
 	return &health{NewCache(1, maxConns, check)}
 }

@@ -167,7 +167,8 @@ func TestMetricsAreCached(t *testing.T) {
 		// A flood of the one format costs whoever asks for the other nothing.
 		n = 0
 		if w := ask(
-			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); n != 1 || !strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
+			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); n != 1 ||
+			!strings.Contains(w.Header().Get("Content-Type"), "protobuf") {
 			t.Errorf("gathered %d times, %s", n, w.Header())
 		}
 		refused := 0

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// early answers health probes in the goroutine that accepts connections, without the cost of net/http, so that a flood of
-// probes delays other work little. It answers only if it need not wait: the whole request has arrived, and the check has
-// passed within the last second. All other requests go to net/http.
+// early answers health probes in the goroutine that accepts connections, without the cost of net/http, so that a flood
+// of probes delays other work little. It answers only if it need not wait: the whole request has arrived, and the check
+// has passed within the last second. All other requests go to net/http.
 type early struct {
 	mux *http.ServeMux
 

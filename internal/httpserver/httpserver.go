@@ -1,13 +1,13 @@
-// Package httpserver provides the HTTP servers of the programs: health, metrics and profiles. Any pod on the network may
-// reach these ports, and the process has more important work, so a server bounds the cost of requests:
+// Package httpserver provides the HTTP servers of the programs: health, metrics and profiles. Any pod on the network
+// may reach these ports, and the process has more important work, so a server bounds the cost of requests:
 //
 //   - Memory. At most 64 connections are open, 8 from one address. A further connection replaces the one that has been
 //     idle longest, so that idle connections cannot block others. A connection whose handler runs is never replaced; if
 //     all are such, the server closes the new one.
 //   - Time. Reading, writing and waiting have timeouts. A header has at most 4 KiB.
 //   - CPU. A connection carries one request. Connections are accepted at a bounded rate, a few at a time, so that other
-//     goroutines, such as those of a mount, run in between; the others wait in the kernel. Expensive results come from a
-//     [Cache], and a [Health] probe is answered by the goroutine that accepts connections.
+//     goroutines, such as those of a mount, run in between; the others wait in the kernel. Expensive results come from
+//     a [Cache], and a [Health] probe is answered by the goroutine that accepts connections.
 package httpserver
 
 import (
@@ -94,8 +94,8 @@ func ignoreClosed(err error) error {
 
 type connKey struct{}
 
-// inUse protects a connection from replacement while its handler runs. The connection is not protected while the request
-// arrives or the response is written, because the client may never finish.
+// inUse protects a connection from replacement while its handler runs. The connection is not protected while the
+// request arrives or the response is written, because the client may never finish.
 func inUse(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)

@@ -82,8 +82,8 @@ func addressOf(c *net.TCPConn) netip.Addr {
 	return address.AddrPort().Addr().Unmap()
 }
 
-// admit adds the connection. At a limit it replaces the connection that has been idle longest: of the same address at the
-// limit of an address, otherwise of all. It reports false if all of these are in use.
+// admit adds the connection. At a limit it replaces the connection that has been idle longest: of the same address at
+// the limit of an address, otherwise of all. It reports false if all of these are in use.
 func (l *listener) admit(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,12 +10,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metricsBurst is the number of scrapes in a row that get new metrics. It is more than the Prometheus servers that scrape
-// at the same time.
+// metricsBurst is the number of scrapes in a row that get new metrics. It is more than the Prometheus servers that
+// scrape at the same time.
 const metricsBurst = 5
 
-// Metrics serves the metrics that gather returns, as text, or in the format with native histograms if Prometheus accepts
-// it. Requests that wait for gather use at most half of the connections.
+// Metrics serves the metrics that gather returns, as text, or in the format with native histograms if Prometheus
+// accepts it. Requests that wait for gather use at most half of the connections.
 func Metrics(gather func(context.Context) ([]*dto.MetricFamily, error)) http.Handler {
 	type page struct {
 		text []byte

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Throttle limits an expensive handler to one request in five seconds, or five after a pause. It answers others with 429.
+// Throttle limits an expensive handler to one request in five seconds, or five after a pause. It answers others with
+// 429.
 func Throttle(handler http.Handler) http.Handler {
 	limit := rate.NewLimiter(rate.Every(5*time.Second), 5)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,8 +36,8 @@ const (
 	maxAddresses   = 1024
 )
 
-// shares limits a rate for each address and for all together, so that one address cannot use up the limit of the others.
-// It is safe for concurrent use.
+// shares limits a rate for each address and for all together, so that one address cannot use up the limit of the
+// others. It is safe for concurrent use.
 type shares struct {
 	all        *rate.Limiter
 	perAddress rate.Limit

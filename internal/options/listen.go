@@ -28,8 +28,8 @@ func ValidateListeners(listeners ...Listener) (errs []error) {
 	return errs
 }
 
-// ValidateLoopback returns an error for an address outside the loopback interface. It refuses a host name, because a name
-// server determines its address.
+// ValidateLoopback returns an error for an address outside the loopback interface. It refuses a host name, because a
+// name server determines its address.
 func ValidateLoopback(l Listener) error {
 	if a, err := netip.ParseAddrPort(l.Address); l.Address != "" && (err != nil || !a.Addr().IsLoopback()) {
 		return Invalid(l.Flag, "invalid address %q: must be of the loopback interface, such as 127.0.0.1:6060", l.Address)

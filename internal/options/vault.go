@@ -17,8 +17,8 @@ type Vault struct {
 	AuthMount string
 }
 
-// AddFlags adds the flags, whose defaults come from the environment. The help of a flag that a class may override ends in
-// scope.
+// AddFlags adds the flags, whose defaults come from the environment. The help of a flag that a class may override ends
+// in scope.
 func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
 	v.Config = transit.FromEnvironment(getenv)
 	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")

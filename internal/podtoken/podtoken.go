@@ -1,8 +1,9 @@
-// Package podtoken reads the claims of a Kubernetes service account token: the service account, the pod that it is bound
-// to, and when it expires.
+// Package podtoken reads the claims of a Kubernetes service account token: the service account, the pod that it is
+// bound to, and when it expires.
 //
 // It does not verify the signature. Only the server that receives the token (Vault, the API server) can verify the
-// claims. Use them to refuse a token, or in a log after that server has accepted the token, but never to grant anything.
+// claims. Use them to refuse a token, or in a log after that server has accepted the token, but never to grant
+// anything.
 package podtoken
 
 import (

@@ -14,10 +14,10 @@ var ErrNoRoom = errors.New("too many large mounts wait on this node")
 // Pool grants bytes of memory, and shares them fairly among namespaces. It is safe for concurrent use.
 //
 // A namespace that holds bytes gets more only if its new total is no more than what was free before. So one namespace
-// alone holds half, two hold a third each, and some bytes are always free for the next. Large requests leave an eighth of the bytes
-// to small requests. A request waits in the queue of its namespace, and the queues take turns. No other request overtakes
-// the next namespace that holds nothing, except a small request in its eighth, or one of a namespace that also holds
-// nothing. So a large request gets its bytes after the requests before it have ended.
+// alone holds half, two hold a third each, and some bytes are always free for the next. Large requests leave an eighth
+// of the bytes to small requests. A request waits in the queue of its namespace, and the queues take turns. No other
+// request overtakes the next namespace that holds nothing, except a small request in its eighth, or one of a namespace
+// that also holds nothing. So a large request gets its bytes after the requests before it have ended.
 type Pool struct {
 	capacity int64
 	// maxWaiting bounds the bytes that waiting requests hold elsewhere. Namespaces share it by the same rule.
@@ -100,8 +100,8 @@ func (p *Pool) grant(namespace string, n int64) *Grant {
 	return &Grant{pool: p, namespace: namespace, n: n, small: p.isSmall(n)}
 }
 
-// mayWait reports whether a request that holds that many bytes elsewhere may wait; p.mu is held, as in all methods below.
-// A namespace that already waits gets more room only if it then has no more than is left for others.
+// mayWait reports whether a request that holds that many bytes elsewhere may wait; p.mu is held, as in all methods
+// below. A namespace that already waits gets more room only if it then has no more than is left for others.
 func (p *Pool) mayWait(namespace string, held int64) bool {
 	room, waits := p.maxWaiting-p.waiting, p.waitingOf[namespace]
 	return held <= room && (waits == 0 || waits+held <= room)
@@ -176,7 +176,8 @@ func (p *Pool) serve() {
 	}
 }
 
-// remove removes a waiter from the queue of a namespace. The next turn of the namespace comes after those of all others.
+// remove removes a waiter from the queue of a namespace. The next turn of the namespace comes after those of all
+// others.
 func (p *Pool) remove(namespace string, i int) {
 	p.queues[namespace] = slices.Delete(p.queues[namespace], i, i+1)
 	p.turns = slices.DeleteFunc(p.turns, func(other string) bool { return other == namespace })

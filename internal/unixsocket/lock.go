@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lockDirectory locks the directory of a socket, so that no other process replaces the socket between a check of the path
-// and its removal.
+// lockDirectory locks the directory of a socket, so that no other process replaces the socket between a check of the
+// path and its removal.
 func lockDirectory(path string) (unlock func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
