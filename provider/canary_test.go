@@ -3,8 +3,6 @@ package provider
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +13,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,70 +30,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
-
-// aviary collects what must not come out, and knows it in other clothes too.
-type aviary struct {
-	mu    sync.Mutex
-	birds map[string]string // name by text
-}
-
-func (a *aviary) add(name, text string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.birds == nil {
-		a.birds = map[string]string{}
-	}
-	a.birds[text] = name
-	a.birds[hex.EncodeToString([]byte(text))] = name + " in hex"
-	// In the midst of something longer, base64 has three forms; the first and the
-	// last characters depend on what is around.
-	for shift := range 3 {
-		form := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", shift) + text))
-		a.birds[form[4:len(form)-4]] = fmt.Sprintf("%s in base64 (%d)", name, shift)
-	}
-	if n := len(text); n > 60 {
-		a.birds[text[n/2:n/2+24]] = "a part of " + name
-	}
-}
-
-// quiet checks that none of it is in a text.
-func (a *aviary) quiet(t testing.TB, where, text string) {
-	t.Helper()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for bird, name := range a.birds {
-		if strings.Contains(text, bird) {
-			t.Errorf("%s came out in %s:\n%s", name, where, text)
-		}
-	}
-}
-
-// TestAviary: what is asked of quiet it does see.
-func TestAviary(t *testing.T) {
-	const text = "c4nary-that-is-longer-than-anything-else-and-has-parts-1234567890"
-	for name, leak := range map[string]string{
-		"as it is": text, "hex": hex.EncodeToString([]byte(text)), "a part": text[20:60],
-		"base64":         base64.StdEncoding.EncodeToString([]byte("x" + text)),
-		"base64 of JSON": base64.StdEncoding.EncodeToString([]byte(`{"a": "` + text + `"}`)),
-	} {
-		var a aviary
-		a.add("it", text)
-		var found recorder
-		a.quiet(&found, "here", "before "+leak+" after")
-		if !found.failed {
-			t.Errorf("%s is not seen", name)
-		}
-	}
-}
-
-// recorder is a test that remembers that it failed.
-type recorder struct {
-	testing.TB
-	failed bool
-}
-
-func (r *recorder) Helper()               {}
-func (r *recorder) Errorf(string, ...any) { r.failed = true }
 
 // TestCanary lets plaintext, tokens and ciphertext that can be told from all
 // else pass through a mount that works, and through everything that can go wrong
@@ -116,29 +49,29 @@ func TestCanary(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var birds aviary
+	var leaks leakDetector
 	plain := "c4nary-" + rand.Text()
 	made := func(entry, plaintext string) string {
 		text := e.encrypt(t, ciphertext.Strict, "matrix", entry, plaintext)
-		birds.add("ciphertext of "+entry, strings.TrimPrefix(text, "vault:v1:"))
+		leaks.add("ciphertext of "+entry, strings.TrimPrefix(text, "vault:v1:"))
 		return text
 	}
-	birds.add("plaintext", plain)
+	leaks.add("plaintext", plain)
 	good := map[string]string{"x": made("x", plain), "doc": made("doc", `{"a": {"b": "`+plain+`"}, "c": null}`)}
 	huge := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat(plain+"\n", 20_000))}
 	apiToken, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	vaultJWT, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
 	refused := issuer().PodToken(e.namespace, "app-0", uid, "app", "", time.Hour)
-	birds.add("token that the API server does not know", refused)
-	birds.add("token for the API server", apiToken)
-	birds.add("token for Vault", vaultJWT)
-	birds.add("token of the issuer", e.jwt)
+	leaks.add("token that the API server does not know", refused)
+	leaks.add("token for the API server", apiToken)
+	leaks.add("token for Vault", vaultJWT)
+	leaks.add("token of the issuer", e.jwt)
 	expired := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", -time.Hour)
-	birds.add("expired token", expired)
+	leaks.add("expired token", expired)
 	opaque := "0paque-" + rand.Text()
-	birds.add("token of no known form", opaque)
+	leaks.add("token of no known form", opaque)
 	role := "hvs." + rand.Text() // a token of Vault's in the wrong place
-	birds.add("role that looks like a token", role)
+	leaks.add("role that looks like a token", role)
 	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type, Data: map[string][]byte{"x": []byte(good["x"])},
 	})
@@ -148,7 +81,7 @@ func TestCanary(t *testing.T) {
 	vault := func(fault func(w http.ResponseWriter, r *http.Request) bool) string {
 		return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
 			if token := r.Header.Get("X-Vault-Token"); token != "" {
-				birds.add("Vault token", token)
+				leaks.add("Vault token", token)
 			}
 			return fault(w, r)
 		})
@@ -239,7 +172,7 @@ func TestCanary(t *testing.T) {
 	var words logBuffer
 	klog.SetSlogLogger(slog.New(slog.NewTextHandler(&words, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	t.Cleanup(klog.ClearLogger)
-	t.Cleanup(func() { birds.quiet(t, "client-go's log", words.String()) })
+	t.Cleanup(func() { leaks.check(t, "client-go's log", words.String()) })
 
 	mount := mountRequest
 	for _, test := range []struct {
@@ -387,24 +320,24 @@ func TestCanary(t *testing.T) {
 				case err != nil || len(resp.Files) == 0:
 					t.Fatalf("%d files, %v", len(resp.GetFiles()), err)
 				}
-				birds.quiet(t, "the error", fmt.Sprint(err, status.Convert(err).Details()))
+				leaks.check(t, "the error", fmt.Sprint(err, status.Convert(err).Details()))
 			}
 			log := s.log.String()
 			if n := strings.Count(log, "mount failed") + strings.Count(log, "msg=mounted"); n != 2 {
 				t.Errorf("%d lines of two mounts:\n%s", n, log)
 			}
-			birds.quiet(t, "the log", log)
+			leaks.check(t, "the log", log)
 			s.provider.audit.Flush(t.Context())
 			if audit := s.audit.String(); !strings.Contains(audit, auditSchema) {
 				t.Errorf("the audit log:\n%s", audit)
 			} else {
-				birds.quiet(t, "the audit log", audit)
+				leaks.check(t, "the audit log", audit)
 			}
 			body, _ := page(t, s.provider, "")
 			if !strings.Contains(body, fmt.Sprintf(`%smounts_total{reason=%q,`, ours, nameOf(test.reason))) {
 				t.Errorf("the page does not have what happened:\n%s", body)
 			}
-			birds.quiet(t, "the metrics page", body)
+			leaks.check(t, "the metrics page", body)
 			if diff := cmp.Diff(start, slices.Sorted(maps.Keys(series(t, s.provider)))); diff != "" {
 				t.Errorf("series (-at the start +after):\n%s", diff)
 			}
@@ -433,11 +366,11 @@ func TestCanary(t *testing.T) {
 				t.Errorf("%s: %v panics counted", name, n)
 			}
 			body, _ := page(t, s.provider, "")
-			birds.quiet(t, "the error", fmt.Sprint(err))
-			birds.quiet(t, "the log", s.log.String())
+			leaks.check(t, "the error", fmt.Sprint(err))
+			leaks.check(t, "the log", s.log.String())
 			s.provider.audit.Flush(t.Context())
-			birds.quiet(t, "the audit log", s.audit.String())
-			birds.quiet(t, "the metrics page", body)
+			leaks.check(t, "the audit log", s.audit.String())
+			leaks.check(t, "the metrics page", body)
 			if _, err := s.Mount(t.Context(), mount(e.params(), good)); err != nil {
 				t.Errorf("%s: the mount after it: %v", name, err)
 			}

@@ -42,7 +42,7 @@ func TestParametersPage(t *testing.T) {
 		fmt.Sprintf("| %d,000,000 values |", document.MaxWork/1_000_000),
 		fmt.Sprintf("| all files of a volume | %s |", bytesText(maxResponse)),
 		fmt.Sprintf("At most %d problems", failure.MaxProblems),
-		fmt.Sprintf("`GOMEMLIMIT` (%d MiB where", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
+		fmt.Sprintf("`GOMEMLIMIT` (default %d MiB)", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
 	} {
 		if !strings.Contains(limits, limit) {
 			t.Errorf("the part on limits does not have %q", limit)

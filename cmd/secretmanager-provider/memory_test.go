@@ -29,7 +29,7 @@ type runningProvider struct {
 	err    error         // how; to be read after that
 }
 
-func startProvider(t *testing.T, w *hostileWorld) *runningProvider {
+func startProvider(t *testing.T, w *hostileEnv) *runningProvider {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "provider")
