@@ -1,14 +1,13 @@
-// Command scale prints what a large cluster asks of Vault and of the API server,
-// according to a model: with and without each of the provider's caches, while nothing
-// happens, in a rolling restart of all pods, when nodes reboot, and when a
-// rotation rewraps everything. The tables are those of docs/scale.md.
+// Command scale prints the load of a large cluster on Vault and the API server,
+// according to a model: with and without each of the provider's caches, in the steady
+// state, in a rolling restart of all pods, when nodes reboot, and during a rotation.
+// docs/scale.md has the tables.
 //
-// The model (model.go) is a few formulas. Its tests run the real provider for
-// simulated nodes, each with a Provider of its own, in synthetic time: a volume
-// is mounted and mounted again by what the kubelet and the driver do, and an
-// in-process Vault and API server count the requests. Every figure of the model
-// has to be what they count. A real Vault, a real API server and the real rotator
-// show for one node that it is the same requests.
+// The model (model.go) consists of formulas. Its tests run the real provider for
+// simulated nodes, each with its own Provider, in synthetic time. They simulate the
+// mounts of the kubelet and the driver, and an in-process Vault and API server count the
+// requests. The counts must match every figure of the model. A real Vault, a real API
+// server and the real rotator verify for one node that the requests are the same.
 package main
 
 import (

@@ -6,34 +6,34 @@ import (
 	"time"
 )
 
-// Cluster is what the load depends on.
+// Cluster has the parameters of the load.
 type Cluster struct {
 	Nodes   int
 	Pods    int     // on a node
 	Volumes int     // of a pod
-	AsPod   float64 // share of the volumes whose Secret is read as the pod, and not by the kubelet
+	AsPod   float64 // share of the volumes whose Secret is read as the pod, not by the kubelet
 
-	Republish  Span          // from a mount to its repetition: the kubelet's syncFrequency, and up to half of it more
-	Poll       time.Duration // the driver's rotation-poll-interval: so long after a change of content it asks no provider
-	AnswerLife Span          // of an answer in the republish cache, unless the pod gets a new token before
+	Republish  Span          // interval of repeated mounts: the kubelet's syncFrequency, and up to half of it more
+	Poll       time.Duration // the driver's rotation-poll-interval: time without calls of a provider after a change
+	AnswerLife Span          // of a response in the republish cache, unless the pod gets a new token earlier
 	TokenTTL   time.Duration // of the Vault role
-	LoginLife  time.Duration // for which the provider uses a Vault token at most
-	Reviewed   float64       // share of the logins at a kubernetes mount, which makes a TokenReview of each
+	LoginLife  time.Duration // maximum time for which the provider uses a Vault token
+	Reviewed   float64       // share of the logins at a kubernetes mount, which creates a TokenReview for each
 
 	Audiences int           // tokenRequests of the CSIDriver
-	PodToken  time.Duration // life of a pod's service account token, of which the kubelet uses four fifths
+	PodToken  time.Duration // lifetime of a pod's service account token; the kubelet renews it after four fifths
 
 	RestartWithin time.Duration // in a rolling restart all pods are replaced, evenly over this time
 	Rebooting     float64       // share of the nodes that reboot
-	RebootWithin  time.Duration // they come back evenly over this time, each with all of its pods at once
+	RebootWithin  time.Duration // they return evenly over this time, each with all of its pods at once
 
-	Secrets int     // with ciphertext, over which the volumes are spread evenly
+	Secrets int     // ciphertext Secrets, each with the same number of volumes
 	Entries int     // of a Secret
 	KubeQPS float64 // the rotator's limit, --kube-qps
 }
 
-// Large is the cluster of docs/scale.md. What is not its size is what the
-// programs do by default, and what vault-setup writes.
+// Large is the cluster of docs/scale.md. All but its size are defaults of the programs
+// and of vault-setup.
 var Large = Cluster{
 	Nodes: 5000, Pods: 30, Volumes: 1, AsPod: 0.1,
 
@@ -48,7 +48,7 @@ var Large = Cluster{
 	Secrets: 30000, Entries: 2, KubeQPS: 50,
 }
 
-// Caches are those of the provider that are on.
+// Caches says which caches of the provider are on.
 type Caches struct{ Tokens, Republish bool }
 
 // Load is requests per second.
@@ -60,43 +60,43 @@ type Load struct {
 	ReadByKubelet, PodTokens, PodStatus float64
 }
 
-// Span is a time that is any between two with the same chance.
+// Span is a duration with a uniform distribution.
 type Span struct{ Min, Max time.Duration }
 
 func (s Span) mean() float64 { return (s.Min + s.Max).Seconds() / 2 }
 
-// wait is how long it takes on average from a moment that knows nothing of it
-// to the end of the span that is under way: longer ones are met more often.
+// wait returns the mean time from a random moment to the end of the current span: a
+// random moment is more often in a longer span.
 func (s Span) wait() float64 {
 	a, b := s.Min.Seconds(), s.Max.Seconds()
 	return (a*a + a*b + b*b) / 3 / (2 * s.mean())
 }
 
-// early is by how many mounts a start brings the repetitions of a volume
-// forward: a mount at once, and then as if the last had been this one.
+// early returns how many mounts earlier a start makes the repetitions of a volume: it
+// mounts at once, and the interval restarts.
 func (s Span) early() float64 { return s.wait() / s.mean() }
 
 func (c Cluster) pods() float64 { return float64(c.Nodes * c.Pods) }
 
 func (c Cluster) volumes() float64 { return c.pods() * float64(c.Volumes) }
 
-// mounts are those of the kubelet per second while nothing happens.
+// mounts returns the mounts of the kubelet per second in the steady state.
 func (c Cluster) mounts() float64 { return c.volumes() / c.Republish.mean() }
 
-// due is the age at which a Vault token is not used any more. The last tenth of
-// its lease is left for requests under way.
+// due returns the age in seconds after which a Vault token is not used. The last tenth
+// of its lease is for requests in progress.
 func (c Cluster) due() float64 { return min(c.TokenTTL.Seconds()*0.9, c.LoginLife.Seconds()) }
 
-// usable is the age at which the kubelet replaces a service account token.
+// usable returns the age in seconds at which the kubelet renews a service account token.
 func (c Cluster) usable() float64 { return c.PodToken.Seconds() * 0.8 }
 
-// renewal is the time from one service account token of a pod to the next. The
-// kubelet asks for it when a mount finds the last one too old.
+// renewal returns the time in seconds from one service account token of a pod to the
+// next. The kubelet requests it at the first mount after the old one is due.
 func (c Cluster) renewal() float64 { return c.usable() + c.Republish.wait() }
 
-// load is what follows from mounts and decrypts. The driver skips some of the
-// kubelet's mounts; of those that reach the provider, some are the first of a new
-// pod, and create its status.
+// load returns the load of mounts and decrypts. The driver skips some of the kubelet's
+// mounts. Some of those that reach the provider are the first of a new pod, and create
+// its status.
 func (c Cluster) load(k Caches, login, decrypt, mounts, skipped, created, podTokens float64) Load {
 	l := Load{Login: login, Decrypt: decrypt}
 	if !k.Tokens {
@@ -105,19 +105,18 @@ func (c Cluster) load(k Caches, login, decrypt, mounts, skipped, created, podTok
 	l.Review = l.Login * c.Reviewed
 	reached := mounts - skipped
 	l.ReadAsPod, l.ReadByKubelet = reached*c.AsPod, mounts*(1-c.AsPod)
-	// The driver creates the volume's status. When it is there already, that is
-	// refused and the driver updates it.
+	// The driver creates the volume's status. If it exists, that fails, and the driver
+	// updates it.
 	l.PodStatus = 2*reached - created
 	l.PodTokens = podTokens
 	return l
 }
 
-// podTokens are the kubelet's TokenRequests per second while nothing happens.
+// podTokens returns the kubelet's TokenRequests per second in the steady state.
 func (c Cluster) podTokens() float64 { return c.pods() * float64(c.Audiences) / c.renewal() }
 
-// perToken returns the logins and the decrypts of a pod while nothing happens, from
-// one of its service account tokens to the next. The first mount with a new token
-// is always both.
+// perToken returns the logins and decrypts of a pod in the steady state, from one of its
+// service account tokens to the next. The first mount with a new token needs both.
 func (c Cluster) perToken(k Caches) (logins, decrypts float64) {
 	if !k.Republish {
 		return 1 + math.Floor(c.usable()/c.relogin()), float64(c.Volumes) * c.renewal() / c.Republish.mean()
@@ -130,9 +129,9 @@ func (c Cluster) perToken(k Caches) (logins, decrypts float64) {
 	return logins, decrypts
 }
 
-// decrypts are those of a pod with a service account token that began at some time,
-// until an end. Answers may end before the token does, those of each volume by
-// themselves. Those of before a rewrap, if there are any, end with it.
+// decrypts returns the times of a pod's decrypts with a service account token, from its
+// beginning to an end. A cached response of a volume may expire before the token. A
+// rewrap of the volume's Secret, if any, ends it too.
 func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []float64) (all []float64) {
 	end = min(end, began+c.usable())
 	for volume := range c.Volumes {
@@ -149,7 +148,7 @@ func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []f
 	return all
 }
 
-// random returns what gives the numbers of a set, which are spread evenly.
+// random returns a generator of the numbers of a set, which have an even distribution.
 func (c Cluster) random(set int) func() float64 {
 	lives := 2 + int(c.usable()/c.AnswerLife.Min.Seconds())
 	dimension, dimensions := 0, 1+c.Volumes*(1+lives)
@@ -159,12 +158,12 @@ func (c Cluster) random(set int) func() float64 {
 	}
 }
 
-// relogin is the time from one login of a pod to the next while each of its mounts
-// is a decrypt.
+// relogin returns the time from one login of a pod to the next if each of its mounts
+// decrypts.
 func (c Cluster) relogin() float64 { return c.due() + c.Republish.wait() }
 
-// logins is how many of the decrypts with one service account token log in, from
-// some time on.
+// logins returns how many of the decrypts with one service account token need a login,
+// starting at a time.
 func (c Cluster) logins(decrypts []float64, from float64) (n float64) {
 	last := math.Inf(-1)
 	for _, at := range decrypts {
@@ -178,10 +177,10 @@ func (c Cluster) logins(decrypts []float64, from float64) (n float64) {
 	return n
 }
 
-// sets is of how many sets of moments a mean is taken.
+// sets is the number of sets over which a mean is taken.
 const sets = 1000
 
-// part is a number from 0 to 1. Those of all sets fill the space of so many
+// part returns a number from 0 to 1. The numbers of all sets fill the space of the
 // dimensions evenly: they are multiples of the powers of its golden ratio.
 func part(set, dimension, dimensions int) float64 {
 	ratio := 2.0
@@ -192,29 +191,29 @@ func part(set, dimension, dimensions int) float64 {
 	return part
 }
 
-// Steady is the load while nothing happens.
+// Steady returns the load of the steady state.
 func (c Cluster) Steady(k Caches) Load {
 	logins, decrypts := c.perToken(k)
 	each := c.pods() / c.renewal()
 	return c.load(k, logins*each, decrypts*each, c.mounts(), 0, 0, c.podTokens())
 }
 
-// skips is how many repetitions the driver skips after a start, on average; it
-// holds as long as the second comes after Poll.
+// skips returns the mean number of repetitions that the driver skips after a start. It
+// holds if the second one comes after Poll.
 func (c Cluster) skips() float64 {
 	r := c.Republish
 	return min(max((c.Poll-r.Min).Seconds()/(r.Max-r.Min).Seconds(), 0), 1)
 }
 
-// Restart is the load while all pods are replaced. It takes less time than the
-// kubelet uses a token.
+// Restart returns the load while all pods are replaced, in less time than the kubelet
+// uses a token.
 func (c Cluster) Restart(k Caches) Load {
 	within := c.RestartWithin.Seconds()
 	pods, starts := c.pods()/within, c.volumes()/within
 	mounts := c.mounts() + starts*c.Republish.early()
 	skipped := starts * c.skips()
 	steady := c.Steady(k)
-	// On average half of the pods are old, and go on as ever.
+	// On average half of the pods are old, and in the steady state.
 	decrypt, login := starts+steady.Decrypt/2, pods+steady.Login/2
 	if !k.Republish {
 		decrypt = mounts - skipped
@@ -225,13 +224,12 @@ func (c Cluster) Restart(k Caches) Load {
 	return c.load(k, login, decrypt, mounts, skipped, starts, pods*float64(c.Audiences)+c.podTokens()/2)
 }
 
-// Reboot is the load while nodes come back. Their caches, and the kubelet's
-// tokens, are empty.
+// Reboot returns the load while nodes return. Their caches are empty, and the kubelet
+// has no tokens.
 func (c Cluster) Reboot(k Caches) Load {
 	within := c.RebootWithin.Seconds()
 	pods, starts := c.Rebooting*c.pods()/within, c.Rebooting*c.volumes()/within
-	// All repetitions on the nodes that are back come within Poll, which is no
-	// shorter than this takes.
+	// The driver skips all repetitions, because the reboot takes no longer than Poll.
 	skipped := 0.0
 	if spare := within - c.Republish.mean()*(1-c.Republish.early()); spare > 0 {
 		skipped = starts * spare * spare / (2 * within * c.Republish.mean())
@@ -240,9 +238,8 @@ func (c Cluster) Reboot(k Caches) Load {
 	return sum(boot, 1, c.Steady(k), 1-c.Rebooting)
 }
 
-// Rotation is the load while the rotator rewraps all Secrets: each changed
-// ciphertext is decrypted afresh at the next mount, with the same service account
-// token as before.
+// Rotation returns the load while the rotator rewraps all Secrets. The next mount decrypts
+// each changed ciphertext, with the same service account token.
 func (c Cluster) Rotation(k Caches) Load {
 	l := c.Steady(k)
 	if !k.Republish {
@@ -271,33 +268,34 @@ func (c Cluster) Rotation(k Caches) Load {
 	return c.load(k, login*each, decrypt*each, c.mounts(), 0, 0, c.podTokens())
 }
 
-// Later is the load while the kubelet renews the tokens of a share of the pods,
-// which all started within some time. That comes again each time the tokens are
-// due, and lasts for as long as the starts did and an interval of the mounts more.
+// Later returns the load while the kubelet renews the tokens of a share of the pods, which
+// all started within a time. This repeats each time the tokens are due, and takes
+// [Cluster.LaterTime].
 func (c Cluster) Later(k Caches, share float64, within time.Duration) Load {
-	lasts := c.LaterTime(within).Seconds()
+	duration := c.LaterTime(within).Seconds()
 	decrypt, logins := c.mounts(), 1.0
 	if k.Republish {
-		decrypt = c.volumes() / lasts
+		decrypt = c.volumes() / duration
 	} else {
 		logins = 0
 		for after := 0.0; after < c.usable(); after += c.relogin() {
-			// Those with the new tokens, and those before with the old ones.
-			logins += overlap(after, lasts, within) + overlap(after-c.renewal(), lasts, within)
+			// With the new tokens, and before with the old ones.
+			logins += overlap(after, duration, within) + overlap(after-c.renewal(), duration, within)
 		}
 	}
-	pods := c.pods() / lasts
+	pods := c.pods() / duration
 	later := c.load(k, logins*pods, decrypt, c.mounts(), 0, 0, pods*float64(c.Audiences))
 	return sum(later, share, c.Steady(k), 1-share)
 }
 
-// overlap is the share of the moments spread evenly over some time that come within
-// lasts seconds from its beginning, when each is put off by so many.
-func overlap(by, lasts float64, within time.Duration) float64 {
-	return max(0, min(lasts, by+within.Seconds())-max(0, by)) / within.Seconds()
+// overlap returns the share of moments that are in the first seconds of a duration. The
+// moments have an even distribution over a time, and a delay.
+func overlap(delay, duration float64, within time.Duration) float64 {
+	return max(0, min(duration, delay+within.Seconds())-max(0, delay)) / within.Seconds()
 }
 
-// LaterTime is how long that is.
+// LaterTime returns how long the kubelet renews tokens of pods that started within a time:
+// the same time, and one interval of the mounts.
 func (c Cluster) LaterTime(within time.Duration) time.Duration { return within + c.Republish.Max }
 
 func sum(a Load, times float64, b Load, more float64) Load {
@@ -306,11 +304,11 @@ func sum(a Load, times float64, b Load, more float64) Load {
 		f(a.ReadByKubelet, b.ReadByKubelet), f(a.PodTokens, b.PodTokens), f(a.PodStatus, b.PodStatus)}
 }
 
-// Rotator is what a run of the rotator asks for altogether.
+// Rotator has the number of requests of a run of the rotator.
 type Rotator struct{ Lists, Patches, Rewraps int }
 
-// Limits of the rotator: Secrets of the first page and of the longest, entries of a batch, and how often it
-// lists: to plan, to rewrap and to verify.
+// Limits of the rotator: Secrets of the first and of the longest page, entries of a batch,
+// and the listings of a run: to plan, to rewrap and to recount.
 const (
 	firstPage = 50
 	pageSize  = 500
@@ -318,8 +316,8 @@ const (
 	listings  = 3
 )
 
-// Rotator is what a rotation of the cluster takes. A few requests more are for
-// the key, the login and the state.
+// Rotator returns the requests of a rotation of the cluster, without the few for the key,
+// the login and the state.
 func (c Cluster) Rotator() Rotator {
 	perBatch := batchSize / c.Entries
 	return Rotator{listings * pages(c.Secrets), c.Secrets, ceil(c.Secrets, perBatch)}
@@ -327,8 +325,8 @@ func (c Cluster) Rotator() Rotator {
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
-// pages is how many a listing takes, as the first ones are short: the rotator finds
-// out how much Secrets weigh before it asks for many.
+// pages returns the number of pages of a listing. The first ones are short, because the
+// rotator does not know the size of the Secrets yet.
 func pages(secrets int) (n int) {
 	for size := firstPage; secrets > 0; size = min(4*size, pageSize) {
 		secrets -= size
@@ -337,7 +335,7 @@ func pages(secrets int) (n int) {
 	return n
 }
 
-// RotationTime is how long the rotator writes.
+// RotationTime returns the time that the writes of the rotator take.
 func (c Cluster) RotationTime() time.Duration {
 	return time.Duration(float64(c.Secrets) / c.KubeQPS * float64(time.Second))
 }

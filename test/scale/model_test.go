@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// tolerance of the comparison, as a part of the model's figure. What is left is
-// that the volumes are few, and seen for a short time.
+// tolerance of the comparison, as a share of the model's figure. The simulation differs
+// because it has few volumes and a short time.
 const tolerance = 0.15
 
 // columns are the combinations of caches.
@@ -17,8 +17,8 @@ var columns = map[string]Caches{
 	"no caches": {}, "tokens": {Tokens: true}, "republish": {Republish: true}, "both": {Tokens: true, Republish: true},
 }
 
-// other is a cluster of which nothing is as in Large. Its pods have two volumes
-// each, and their tokens do not live long.
+// other differs from Large in every parameter. Its pods have two volumes each and tokens
+// with a short lifetime.
 var other = Cluster{
 	Nodes: 70, Pods: 8, Volumes: 2, AsPod: 0.25,
 	Republish: Span{2 * time.Minute, 3 * time.Minute}, Poll: time.Minute, AnswerLife: Large.AnswerLife,
@@ -27,7 +27,7 @@ var other = Cluster{
 	Secrets: 3000, Entries: 1, KubeQPS: 4,
 }
 
-// longTokens is a cluster whose pods have tokens that live longer than answers do.
+// longTokens is a cluster whose pods have tokens that live longer than cached responses.
 var longTokens = func() Cluster {
 	c := Large
 	c.Pods, c.Volumes, c.PodToken = 15, 2, 2*time.Hour
@@ -41,7 +41,7 @@ func TestModel(t *testing.T) {
 			k := columns[name]
 			nodes := 1
 			if k.Republish {
-				nodes = 2 // decrypts are few then, and logins fewer
+				nodes = 2 // there are fewer decrypts and logins
 			}
 			compare(t, Large, k, nodes)
 		})
@@ -62,7 +62,7 @@ func TestModel(t *testing.T) {
 func compare(t *testing.T, c Cluster, k Caches, nodes int) {
 	m := newComparison(t, c, k)
 	if !k.Republish {
-		m.reboot(m.withoutAnswers(nodes))
+		m.reboot(m.withoutRepublish(nodes))
 		return
 	}
 	steady := m.rotation(nodes)
@@ -72,7 +72,7 @@ func compare(t *testing.T, c Cluster, k Caches, nodes int) {
 	m.rebootLater(steady)
 }
 
-// comparison is one of the model with what nodes of the cluster do.
+// comparison compares the model with a simulation of the cluster.
 type comparison struct {
 	t       *testing.T
 	cluster Cluster
@@ -80,7 +80,7 @@ type comparison struct {
 	age     func(pod int) time.Duration
 }
 
-// newComparison is of a cluster where the kubelet's tokens are of any age when the
+// newComparison returns a comparison in which the kubelet's tokens have any age when the
 // simulation begins.
 func newComparison(t *testing.T, c Cluster, k Caches) *comparison {
 	return &comparison{t, c, k, spread(0, 1, seconds(c.renewal()))}
@@ -90,15 +90,15 @@ func seconds(n float64) time.Duration {
 	return time.Duration(n * float64(time.Second)).Truncate(time.Second)
 }
 
-// cycle is the longest time from one decrypt of a volume to the next. When all have
-// been, begun evenly over it, that is the steady state.
+// cycle returns the longest time from one decrypt of a volume to the next. If all pods
+// start evenly over it, the steady state follows.
 func (m *comparison) cycle() time.Duration { return seconds(m.cluster.renewal()) }
 
-// late is by how much a request comes later at most than what makes it due.
+// late returns the maximum delay of a request after the event that makes it due.
 func (m *comparison) late() time.Duration { return m.cluster.Republish.Max }
 
-// rotation compares the steady state, which it returns, a rotation after it, and
-// the steady state again: nothing comes back after a rotation.
+// rotation compares the steady state, which it returns, a rotation, and the steady state
+// after it.
 func (m *comparison) rotation(nodes int) Load {
 	m.t.Helper()
 	c, k := m.cluster, m.caches
@@ -132,8 +132,8 @@ func (m *comparison) restart(nodes int) {
 	m.all("restart", c.Restart(k), s.between(restart, end))
 }
 
-// restartLater compares what comes when the tokens of pods that were started in a
-// rolling restart are renewed.
+// restartLater compares the renewal of the tokens of pods that started in a rolling
+// restart.
 func (m *comparison) restartLater() {
 	m.t.Helper()
 	c, k := m.cluster, m.caches
@@ -143,8 +143,8 @@ func (m *comparison) restartLater() {
 	m.all("restart, later", c.Later(k, 1, c.RestartWithin), s.between(later, end))
 }
 
-// reboot compares the load while nodes come back: that of the nodes that do, and
-// of the others, of which the steady state is known.
+// reboot compares the load while nodes return: that of these nodes, and the steady state
+// of the others.
 func (m *comparison) reboot(steady Load) {
 	m.t.Helper()
 	const nodes = 5
@@ -153,7 +153,7 @@ func (m *comparison) reboot(steady Load) {
 	m.all("reboot", c.Reboot(m.caches), sum(s.between(0, c.RebootWithin), c.Rebooting, steady, 1-c.Rebooting))
 }
 
-// rebootLater is the same after a reboot.
+// rebootLater compares the renewal of the tokens after a reboot.
 func (m *comparison) rebootLater(steady Load) {
 	m.t.Helper()
 	const nodes = 5
@@ -165,12 +165,12 @@ func (m *comparison) rebootLater(steady Load) {
 		sum(s.between(later, end), c.Rebooting, steady, 1-c.Rebooting))
 }
 
-// withoutAnswers compares all but the reboot without the republish cache, and
-// returns the steady state. One simulation is enough.
-func (m *comparison) withoutAnswers(nodes int) Load {
+// withoutRepublish compares all but the reboot without the republish cache, in one
+// simulation, and returns the steady state.
+func (m *comparison) withoutRepublish(nodes int) Load {
 	m.t.Helper()
 	c, k := m.cluster, m.caches
-	warm := m.cycle() // all have logged in as ever
+	warm := m.cycle() // every pod has logged in
 	rotation := warm + m.cycle()
 	restart := rotation + c.RotationTime() + m.late()
 	end := restart + c.RestartWithin
@@ -181,7 +181,7 @@ func (m *comparison) withoutAnswers(nodes int) Load {
 	steady := s.between(warm, rotation)
 	m.all("steady state", c.Steady(k), steady)
 	m.vault("rotation", c.Rotation(k), s.between(rotation, restart))
-	m.kubernetes("rotation", c.Rotation(k), steady) // the kubelet renews a token rarely; nothing else changes
+	m.kubernetes("rotation", c.Rotation(k), steady) // only the rare renewals of tokens could differ
 	m.all("restart", c.Restart(k), s.between(restart, end))
 	m.restartLater()
 	m.rebootLater(steady)
@@ -194,12 +194,12 @@ func (m *comparison) all(name string, want, got Load) {
 	m.kubernetes(name, want, got)
 }
 
-// wave compares what is asked of Vault when something makes answers invalid, beside
-// the steady state. The last request for that comes an interval after its end.
+// wave compares the additional requests to Vault when an event invalidates cached
+// responses. The last of them comes one interval after the event.
 func (m *comparison) wave(name string, want Load, s *counts, from, to time.Duration, steady Load) {
 	m.t.Helper()
-	lasts, late := (to - from - m.late()).Seconds(), m.late().Seconds()
-	m.vault(name, want, sum(s.between(from, to), (lasts+late)/lasts, steady, -late/lasts))
+	duration, late := (to - from - m.late()).Seconds(), m.late().Seconds()
+	m.vault(name, want, sum(s.between(from, to), (duration+late)/duration, steady, -late/duration))
 }
 
 func (m *comparison) vault(name string, want, got Load) {
@@ -226,8 +226,8 @@ func (m *comparison) cell(name, kind string, want, got, within float64) {
 	}
 }
 
-// TestNodesAddUp: so many nodes make so many times the requests of one, which is
-// why few of them are enough.
+// TestNodesAddUp verifies that the load is proportional to the number of nodes, so that
+// simulating a few is sufficient.
 func TestNodesAddUp(t *testing.T) {
 	t.Parallel()
 	c := Large

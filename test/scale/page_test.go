@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestPage: the tables of docs/scale.md are those that the model prints.
+// TestPage verifies that docs/scale.md has the tables of the model.
 func TestPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/scale.md")
 	if err != nil {
@@ -19,6 +19,6 @@ func TestPage(t *testing.T) {
 		blocks = append(blocks, m[1])
 	}
 	if diff := cmp.Diff(Tables(Large), blocks); diff != "" {
-		t.Errorf("docs/scale.md has other tables than `go run ./test/scale` prints (-model +page):\n%s", diff)
+		t.Errorf("the tables of docs/scale.md differ from the output of `go run ./test/scale` (-model +page):\n%s", diff)
 	}
 }

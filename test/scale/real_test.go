@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// requests counts what passes on to a real server.
+// requests is a proxy of a real server that counts requests.
 type requests struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -55,7 +55,7 @@ func counting(t *testing.T, address string, transport http.RoundTripper, kind fu
 	return c
 }
 
-// take returns the counts since the last time.
+// take returns the counts since the last call.
 func (c *requests) take() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,8 +64,8 @@ func (c *requests) take() map[string]int {
 	return count
 }
 
-// realFixture is a Vault and an API server, both behind proxies that count. The
-// namespace is also the name of key, role and policy.
+// realFixture has a Vault and an API server behind counting proxies. Key, role and policy
+// have the name of the namespace.
 type realFixture struct {
 	*fixture.Fixture
 	vault, api *requests
@@ -99,13 +99,13 @@ func newRealFixture(t *testing.T) *realFixture {
 		return parts[len(parts)-1]
 	})
 	f.policy = f.Policy(fixture.DecryptPolicy)
-	// Its requests are counted.
+	// Count the requests of Root.
 	f.Root = f.Session(f.vault.URL, f.Vault.RootToken)
 	return f
 }
 
-// allowLogin lets all service accounts of the namespace log in to Vault, which has
-// their tokens reviewed. There is one such mount in the Vault, so one test does it.
+// allowLogin lets all service accounts of the namespace log in to Vault with a TokenReview.
+// The auth mount is shared, so only one test may call it.
 func (f *realFixture) allowLogin() {
 	f.T.Helper()
 	f.Write("auth/kubernetes/config", map[string]any{
@@ -118,7 +118,7 @@ func (f *realFixture) allowLogin() {
 	}
 }
 
-// store encrypts and stores Secrets with a number of entries each.
+// store creates ciphertext Secrets with a number of entries each.
 func (f *realFixture) store(secrets, entries int) (stored []*corev1.Secret) {
 	f.T.Helper()
 	stored = make([]*corev1.Secret, secrets)
@@ -145,7 +145,7 @@ func (f *realFixture) store(secrets, entries int) (stored []*corev1.Secret) {
 	return stored
 }
 
-// rotate lets the real rotator make a new version and rewrap all.
+// rotate runs the real rotator, which creates a new version and rewraps every Secret.
 func (f *realFixture) rotate() {
 	f.T.Helper()
 	kube := f.Client(func(next http.RoundTripper) http.RoundTripper { return direct{f, next} })
@@ -155,8 +155,8 @@ func (f *realFixture) rotate() {
 	}
 }
 
-// direct counts the requests of an administrator, whose certificate a proxy would
-// not hand on.
+// direct counts the requests of an administrator without a proxy, which could not present
+// the client certificate.
 type direct struct {
 	f    *realFixture
 	next http.RoundTripper
@@ -176,9 +176,9 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.next.RoundTrip(r)
 }
 
-// TestRealParts: one node asks a real Vault and a real API server for what it asks
-// the simulation's for: when its pods start, when their mounts are repeated, after a
-// rotation by the real rotator, and when the kubelet has new tokens for the pods.
+// TestRealParts verifies that one node sends the same requests to a real Vault and a real
+// API server as in the simulation: when its pods start, when their mounts are repeated,
+// after a rotation by the real rotator, and after the kubelet renewed the pods' tokens.
 func TestRealParts(t *testing.T) {
 	t.Parallel()
 	f := newRealFixture(t)
@@ -189,7 +189,7 @@ func TestRealParts(t *testing.T) {
 	type pod struct{ uid, tokens string }
 	pods := make([]pod, c.Pods)
 	podName := func(i int) string { return fmt.Sprint("pod-", i) }
-	// renew is what the kubelet does when the tokens of the pods get old.
+	// renew renews the tokens of the pods, as the kubelet does.
 	renew := func() {
 		for i := range pods {
 			all := map[string]any{}
@@ -252,7 +252,7 @@ func TestRealParts(t *testing.T) {
 					Secrets: secrets, TargetPath: fmt.Sprintf("/pods/%s/%d/mount", pod.uid, i), Permission: "420",
 				})
 				if err == nil && string(resp.Files[0].Contents) != plaintext(i) {
-					err = fmt.Errorf("the files of volume %d are others", i)
+					err = fmt.Errorf("volume %d has the wrong files", i)
 				}
 				return err
 			})
@@ -262,7 +262,7 @@ func TestRealParts(t *testing.T) {
 		}
 	}
 
-	// What the simulation counts in the same four steps.
+	// Simulate the same four steps.
 	const started, rewrapped, unchanged = time.Second, 5 * time.Minute, 10 * time.Minute
 	renewed := seconds(c.usable()) - 10*time.Second // the kubelet's jitter
 	end := renewed + c.LaterTime(0) + 10*time.Second
@@ -271,7 +271,7 @@ func TestRealParts(t *testing.T) {
 	})
 	type count struct{ Logins, Decrypts, Reviews, ReadAsPod int }
 	want := func(from, to time.Duration) count {
-		// Each volume's repetitions are several there and one here.
+		// The simulation repeats each mount several times, this test once.
 		return count{s.login.between(from, to), s.decrypt.between(from, to), s.review.between(from, to),
 			int(c.AsPod * float64(len(stored)))}
 	}
@@ -285,7 +285,7 @@ func TestRealParts(t *testing.T) {
 		{"the pods start", func() {}, want(0, started)},
 		{"the mounts are repeated", func() {}, want(started, rewrapped)},
 		{"after a rotation", func() { f.rotate(); f.vault.take(); f.api.take() }, want(rewrapped, unchanged)},
-		{"the kubelet has new tokens", renew, want(renewed, end)},
+		{"the kubelet renewed the tokens", renew, want(renewed, end)},
 	} {
 		step.do()
 		mountAll()
@@ -306,7 +306,7 @@ func TestRealParts(t *testing.T) {
 	}
 }
 
-// TestRotator verifies that the rotator's requests are those of the model, and few more.
+// TestRotator verifies that the rotator sends the requests of the model, and few others.
 func TestRotator(t *testing.T) {
 	t.Parallel()
 	f := newRealFixture(t)
@@ -320,14 +320,14 @@ func TestRotator(t *testing.T) {
 		Rotator{Lists: api["list"], Patches: api[http.MethodPatch], Rewraps: vault["rewrap"]}); diff != "" {
 		t.Errorf("(-model +rotator):\n%s", diff)
 	}
-	besides := -c.Rotator().Lists - c.Rotator().Patches - c.Rotator().Rewraps
+	others := -c.Rotator().Lists - c.Rotator().Patches - c.Rotator().Rewraps
 	for _, n := range vault {
-		besides += n
+		others += n
 	}
 	for _, n := range api {
-		besides += n
+		others += n
 	}
-	if besides > 10 {
-		t.Errorf("%d requests besides: %v %v", besides, vault, api)
+	if others > 10 {
+		t.Errorf("%d other requests: %v %v", others, vault, api)
 	}
 }

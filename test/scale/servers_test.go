@@ -19,9 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
 )
 
-// clock is the synthetic time of a simulation, for servers that do not live in
-// it: whoever is about to ask them sets it. It stands still until they have
-// answered.
+// clock is the synthetic time of a simulation, for servers outside of it. The client sets
+// it before a request, and it does not change until the response.
 type clock struct{ at atomic.Int64 }
 
 func (c *clock) set(at time.Duration) { c.at.Store(int64(at)) }
@@ -43,7 +42,7 @@ func (t *eventsPerSecond) add(at time.Duration, n int) {
 	t.counts[i] += n
 }
 
-// between counts those in a part of the time.
+// between returns the number of events in a time span.
 func (t *eventsPerSecond) between(from, to time.Duration) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -53,16 +52,16 @@ func (t *eventsPerSecond) between(from, to time.Duration) (n int) {
 	return n
 }
 
-// counts are the requests of a simulation: the parts of a Load.
+// counts has the requests of a simulation, as a Load has them.
 type counts struct {
-	times float64 // how many nodes of the cluster each simulated one stands for
+	times float64 // nodes of the cluster for each simulated node
 
 	login, decrypt                      eventsPerSecond
 	readAsPod, review                   eventsPerSecond
 	readByKubelet, podTokens, podStatus eventsPerSecond
 }
 
-// between is the load of the whole cluster in a part of the time.
+// between returns the load of the whole cluster in a time span.
 func (c *counts) between(from, to time.Duration) Load {
 	rate := func(t *eventsPerSecond) float64 {
 		return c.times * float64(t.between(from, to)) / (to - from).Seconds()
@@ -73,18 +72,17 @@ func (c *counts) between(from, to time.Duration) Load {
 	}
 }
 
-// fakeVault answers logins and batch decrypts as Vault does, and refuses a token
-// that has ended. A real Vault knows no time but the machine's, and is too slow for
-// days.
+// fakeVault answers logins and batch decrypts as Vault does, and denies expired tokens. A
+// real Vault has no synthetic time, and would be too slow for days of it.
 type fakeVault struct {
 	*httptest.Server
-	clock   *clock
-	ttl     time.Duration
-	counts  *counts
-	refused atomic.Int64
+	clock  *clock
+	ttl    time.Duration
+	counts *counts
+	denied atomic.Int64
 
 	mu     sync.Mutex
-	tokens map[string]time.Duration // until when each is good
+	tokens map[string]time.Duration // expiry of each
 }
 
 func newFakeVault(t testing.TB, ttl time.Duration, c *clock, n *counts) *fakeVault {
@@ -93,15 +91,14 @@ func newFakeVault(t testing.TB, ttl time.Duration, c *clock, n *counts) *fakeVau
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/auth/kubernetes/login", v.login)
 	mux.HandleFunc("/v1/transit/decrypt/"+transitKey, v.decrypt)
-	v.Server = httptest.NewServer(unkept(mux))
+	v.Server = httptest.NewServer(withoutKeepAlive(mux))
 	t.Cleanup(v.Close)
 	return v
 }
 
-// unkept closes each connection after the answer. Time stands still as long as
-// somebody in the simulation waits for the network, and a connection that is
-// kept does that for ever.
-func unkept(next http.Handler) http.Handler {
+// withoutKeepAlive closes each connection after the response. Synthetic time does not
+// advance while a goroutine waits for the network, as that of an idle connection does.
+func withoutKeepAlive(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		next.ServeHTTP(w, r)
@@ -111,12 +108,12 @@ func unkept(next http.Handler) http.Handler {
 func (v *fakeVault) login(w http.ResponseWriter, r *http.Request) {
 	var in struct{ Role, JWT string }
 	if json.NewDecoder(r.Body).Decode(&in) != nil || in.Role != role {
-		v.refuse(w)
+		v.deny(w)
 		return
 	}
 	claims, err := podtoken.Parse(in.JWT)
 	if err != nil {
-		v.refuse(w)
+		v.deny(w)
 		return
 	}
 	now := v.clock.now()
@@ -144,32 +141,32 @@ func (v *fakeVault) decrypt(w http.ResponseWriter, r *http.Request) {
 		Batch []struct{ Ciphertext, Context string } `json:"batch_input"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || now >= until {
-		v.refuse(w)
+		v.deny(w)
 		return
 	}
 	results := []map[string]any{}
 	for _, item := range in.Batch {
-		results = append(results, map[string]any{"plaintext": base64.StdEncoding.EncodeToString(unseal(item.Ciphertext))})
+		results = append(results, map[string]any{"plaintext": base64.StdEncoding.EncodeToString(decode(item.Ciphertext))})
 	}
 	answer(w, map[string]any{"data": map[string]any{"batch_results": results}})
 }
 
-func (v *fakeVault) refuse(w http.ResponseWriter) {
-	v.refused.Add(1)
+func (v *fakeVault) deny(w http.ResponseWriter) {
+	v.denied.Add(1)
 	w.WriteHeader(http.StatusForbidden)
 	fmt.Fprint(w, `{"errors": ["permission denied", "invalid token"]}`)
 }
 
-// overhead is what a ciphertext has beside the plaintext: nonce and tag.
+// overhead is the size of nonce and tag in a ciphertext.
 const overhead = 28
 
-// seal makes what fakeVault decrypts: anybody could.
-func seal(version int, plaintext string) []byte {
+// encode returns ciphertext for fakeVault, which is not encrypted.
+func encode(version int, plaintext string) []byte {
 	text := append(make([]byte, overhead), plaintext...)
 	return fmt.Appendf(nil, "vault:v%d:%s", version, base64.StdEncoding.EncodeToString(text))
 }
 
-func unseal(ciphertext string) []byte {
+func decode(ciphertext string) []byte {
 	text, err := base64.StdEncoding.DecodeString(ciphertext[strings.LastIndexByte(ciphertext, ':')+1:])
 	if err != nil || len(text) < overhead {
 		return nil
@@ -177,10 +174,10 @@ func unseal(ciphertext string) []byte {
 	return text[overhead:]
 }
 
-// fakeAPI answers the GET of a Secret to whoever shows a token for it.
+// fakeAPI answers the GET of a Secret with any token.
 type fakeAPI struct {
 	*httptest.Server
-	refused atomic.Int64
+	denied atomic.Int64
 }
 
 func newFakeAPI(t testing.TB, c *clock, n *counts,
@@ -192,7 +189,7 @@ func newFakeAPI(t testing.TB, c *clock, n *counts,
 		n.readAsPod.add(c.now(), 1)
 		data := secret(r.PathValue("name"), c.now())
 		if data == nil || !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
-			a.refused.Add(1)
+			a.denied.Add(1)
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -201,7 +198,7 @@ func newFakeAPI(t testing.TB, c *clock, n *counts,
 			ObjectMeta: metav1.ObjectMeta{Name: r.PathValue("name")}, Data: data,
 		})
 	})
-	a.Server = httptest.NewServer(unkept(mux))
+	a.Server = httptest.NewServer(withoutKeepAlive(mux))
 	t.Cleanup(a.Close)
 	return a
 }

@@ -28,25 +28,24 @@ const (
 	entry      = "password"
 )
 
-// plan is what happens to each pod or volume in a simulation, and when. Both are
-// numbered through the nodes.
+// plan has the events of each pod and volume in a simulation. Pods and volumes are
+// numbered across nodes.
 type plan struct {
-	start   func(pod int) time.Duration    // when it starts, or is first looked at
-	age     func(pod int) time.Duration    // of the kubelet's tokens at the start; none yet if nil
-	replace func(pod int) time.Duration    // by another; never if nil
-	rewrap  func(volume int) time.Duration // its Secret; never if nil
+	start   func(pod int) time.Duration    // when it starts, or its first mount
+	age     func(pod int) time.Duration    // of the kubelet's tokens at the start; nil: no tokens
+	replace func(pod int) time.Duration    // when another pod replaces it; nil: never
+	rewrap  func(volume int) time.Duration // when its Secret is rewrapped; nil: never
 	lasts   time.Duration
 }
 
-// spread returns moments evenly over a time, of one of so many sequences. Random
-// ones would do too, but take many more pods to be as even. Sequences have nothing
-// to do with each other.
+// spread returns moments with an even distribution over a time, from one of several
+// independent sequences. Random moments would need many more pods to be as even.
 func spread(sequence, of int, over time.Duration) func(int) time.Duration {
 	return func(i int) time.Duration { return time.Duration(part(i, sequence, of) * float64(over)) }
 }
 
-// spreadVolumes is the same for volumes, those of a pod by themselves. It leaves
-// sequence 0 of [Cluster.spreadPods] for the pods.
+// spreadVolumes does the same for volumes, with a sequence for each volume of a pod.
+// Sequence 0 is for [Cluster.spreadPods].
 func (c Cluster) spreadVolumes(over time.Duration) func(int) time.Duration {
 	return func(volume int) time.Duration {
 		return spread(1+volume%c.Volumes, 1+c.Volumes, over)(volume / c.Volumes)
@@ -57,8 +56,8 @@ func (c Cluster) spreadPods(over time.Duration) func(int) time.Duration {
 	return spread(0, 1+c.Volumes, over)
 }
 
-// boot returns the moments at which nodes come back evenly over a time, each with
-// all of its pods at once.
+// boot returns moments at which nodes return evenly over a time, each with all of its pods
+// at once.
 func (c Cluster) boot(nodes int, over time.Duration) func(int) time.Duration {
 	return func(pod int) time.Duration {
 		return time.Duration((float64(pod/c.Pods) + 0.5) / float64(nodes) * float64(over))
@@ -80,7 +79,7 @@ func simulate(t *testing.T, c Cluster, k Caches, nodes int, p plan) *counts {
 	s.counts.times = float64(c.Nodes) / float64(nodes)
 	ttl := c.TokenTTL
 	if !k.Tokens {
-		// The cache of Vault tokens has no switch. These do not live until the next mount.
+		// The cache of Vault tokens cannot be turned off. These expire before the next mount.
 		ttl = time.Second
 	}
 	s.vault = newFakeVault(t, ttl, &s.clock, &s.counts)
@@ -99,8 +98,8 @@ func simulate(t *testing.T, c Cluster, k Caches, nodes int, p plan) *counts {
 	if s.failed.Load() != nil {
 		t.Fatal(*s.failed.Load())
 	}
-	if n := s.vault.refused.Load() + s.api.refused.Load(); n > 0 {
-		t.Errorf("%d requests were refused", n)
+	if n := s.vault.denied.Load() + s.api.denied.Load(); n > 0 {
+		t.Errorf("%d requests were denied", n)
 	}
 	return &s.counts
 }
@@ -114,13 +113,12 @@ type simulation struct {
 	issuer  *testenv.JWTIssuer
 	vault   *fakeVault
 	api     *fakeAPI
-	failed  atomic.Pointer[error] // the first time, which is enough
+	failed  atomic.Pointer[error] // the first error
 }
 
 func plaintext(volume int) string { return fmt.Sprintf("the password of volume %d", volume) }
 
-// secret is the data of a volume's Secret at some time; nil if there is none of
-// that name.
+// secret returns the data of a volume's Secret at a time, or nil if it does not exist.
 func (s *simulation) secret(name string, at time.Duration) map[string][]byte {
 	var volume int
 	if _, err := fmt.Sscanf(name, "secret-%d", &volume); err != nil {
@@ -130,11 +128,11 @@ func (s *simulation) secret(name string, at time.Duration) map[string][]byte {
 	if s.plan.rewrap != nil && at >= s.plan.rewrap(volume) {
 		version = 2
 	}
-	return map[string][]byte{entry: seal(version, plaintext(volume))}
+	return map[string][]byte{entry: encode(version, plaintext(volume))}
 }
 
-// node is a kubelet and a driver, played by the rules that docs/scale.md names,
-// and a real provider.
+// node simulates a kubelet and a driver by the rules in docs/scale.md, with a real
+// provider.
 type node struct {
 	*simulation
 	provider *provider.Provider
@@ -145,8 +143,8 @@ type node struct {
 }
 
 func (s *simulation) node(t *testing.T, index int, began time.Time) *node {
-	// A transport of its own: without TLS client-go takes http.DefaultTransport, and
-	// what a bubble leaves in that, closing a server outside of it trips over.
+	// Without TLS client-go uses http.DefaultTransport. Idle connections of a synctest
+	// bubble in it would break the Close of a server outside of the bubble.
 	kube, err := provider.NewSecretReader(&rest.Config{Host: s.api.URL, Transport: &http.Transport{}})
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +165,7 @@ func (s *simulation) node(t *testing.T, index int, began time.Time) *node {
 
 func (n *node) now() time.Duration { return time.Since(n.began) }
 
-// next is when the kubelet repeats a mount.
+// next returns the time until the kubelet repeats a mount.
 func (n *node) next() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -175,7 +173,7 @@ func (n *node) next() time.Duration {
 	return r.Min + time.Duration(n.random.Int64N(int64(r.Max-r.Min)))
 }
 
-// pod is one of those that follow each other.
+// pod is one generation of a pod that is replaced.
 type pod struct {
 	number     int
 	generation int
@@ -183,14 +181,14 @@ type pod struct {
 	tokens     map[string]podToken // by audience
 }
 
-// volume is one of a pod.
+// volume is a volume of a pod.
 type volume struct {
 	number  int
-	changed time.Duration // when the driver last wrote content; negative: never
+	changed time.Duration // when the driver last wrote content; negative if never
 	version string        // of the file
 }
 
-// podToken is what the kubelet has of a service account token.
+// podToken is a service account token of the kubelet.
 type podToken struct {
 	got  time.Duration
 	text string
@@ -208,7 +206,7 @@ func (p *pod) name() string { return fmt.Sprint("pod-", p.number) }
 
 func (p *pod) uid() string { return fmt.Sprintf("uid-%d-%d", p.number, p.generation) }
 
-// run is the life of a pod and of those that follow.
+// run simulates a pod and those that replace it.
 func (n *node) run(t *testing.T, number int) {
 	time.Sleep(n.plan.start(number))
 	p := n.pod(number, 0)
@@ -222,7 +220,7 @@ func (n *node) run(t *testing.T, number int) {
 		replace = n.plan.replace(number)
 	}
 	for n.now() < n.plan.lasts && n.failed.Load() == nil {
-		// What happens to a pod makes the kubelet mount all of its volumes again.
+		// The kubelet mounts all volumes of a pod again at each sync.
 		for i := range p.volumes {
 			if !n.publish(t, p, &p.volumes[i]) {
 				return
@@ -237,8 +235,8 @@ func (n *node) run(t *testing.T, number int) {
 	}
 }
 
-// publish is what the kubelet and the driver do of a mount, the first one or
-// another. It reports whether it went well.
+// publish simulates a mount by the kubelet and the driver. It reports whether the mount
+// succeeded.
 func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 	c, now := n.cluster, n.now()
 	onNode := c.Pods * c.Volumes
@@ -268,7 +266,7 @@ func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 	})
 	if err == nil &&
 		(len(resp.Files) != 1 || len(resp.ObjectVersion) != 1 || string(resp.Files[0].Contents) != plaintext(v.number)) {
-		err = fmt.Errorf("the files of volume %d are others", v.number)
+		err = fmt.Errorf("volume %d has the wrong files", v.number)
 	}
 	if err != nil {
 		n.failed.CompareAndSwap(nil, &err)
@@ -277,8 +275,8 @@ func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 	if version := resp.ObjectVersion[0].Version; version != v.version {
 		v.version, v.changed = version, now
 	}
-	// createOrUpdateSecretProviderClassPodStatus: a POST, and a PUT if the status
-	// was there, as it is on a node that has rebooted too.
+	// createOrUpdateSecretProviderClassPodStatus: a POST, and a PUT if the status exists,
+	// also after a reboot of the node.
 	n.counts.podStatus.add(now, 1)
 	if !first || p.generation == 0 {
 		n.counts.podStatus.add(now, 1)
@@ -286,8 +284,8 @@ func (n *node) publish(t *testing.T, p *pod, v *volume) bool {
 	return true
 }
 
-// tokens are what the kubelet's token manager has for the pod: it renews one
-// after four fifths of its life less up to ten seconds.
+// tokens returns the tokens of the kubelet's token manager for the pod. It renews one
+// after four fifths of its lifetime, less up to ten seconds.
 func (n *node) tokens(p *pod, now time.Duration) string {
 	all := map[string]any{}
 	for _, audience := range n.audiences() {
@@ -306,14 +304,14 @@ func (n *node) tokens(p *pod, now time.Duration) string {
 	return text(all)
 }
 
-// token is one that the kubelet got at some time. All pods have the same service
-// account, which is not to make a difference.
+// token returns a token that the kubelet requested at a time. All pods have the same
+// service account, which does not affect the load.
 func (n *node) token(p *pod, audience string, got time.Duration) podToken {
-	left := got + n.cluster.PodToken - n.now()
-	return podToken{got, n.issuer.PodToken(namespace, p.name(), p.uid(), account, audience, left)}
+	rest := got + n.cluster.PodToken - n.now()
+	return podToken{got, n.issuer.PodToken(namespace, p.name(), p.uid(), account, audience, rest)}
 }
 
-// audiences are "vault", "" for the API server, and what else there is.
+// audiences returns "vault", "" for the API server, and others.
 func (n *node) audiences() (names []string) {
 	for i := range n.cluster.Audiences {
 		names = append(names, []string{"vault", "", "other"}[i])

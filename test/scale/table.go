@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// A scenario is something that happens to a cluster.
+// A scenario is an event in a cluster, and its load.
 type scenario struct {
 	name string
 	load func(Caches) Load
 }
 
 func (c Cluster) scenarios() []scenario {
-	name := func(what string, lasts time.Duration) string {
-		return fmt.Sprintf("%s, %.0f min", what, lasts.Minutes())
+	name := func(event string, duration time.Duration) string {
+		return fmt.Sprintf("%s, %.0f min", event, duration.Minutes())
 	}
 	later := func(share float64, within time.Duration) scenario {
 		after := fmt.Sprintf("  and each %.0f min later", c.renewal()/60)
@@ -42,19 +42,19 @@ var caches = []struct {
 	{"both", Caches{Tokens: true, Republish: true}},
 }
 
-// A Vault on the two cores of the machine of docs/performance.md does so many of
-// one kind a second, there beside the client that asks for them.
+// Requests per second of a Vault on the two cores of the machine of
+// docs/performance.md, which also runs the client.
 const (
 	decryptsPerVault = 1300.0
 	mountsPerVault   = 390.0 // a login and a decrypt
 )
 
-// vaults is how many such Vaults a load keeps busy.
+// vaults returns the number of such Vaults that the load needs.
 func (l Load) vaults() float64 {
 	return l.Login*(1/mountsPerVault-1/decryptsPerVault) + l.Decrypt/decryptsPerVault
 }
 
-// Tables returns those of docs/scale.md.
+// Tables returns the tables of docs/scale.md.
 func Tables(c Cluster) []string {
 	return []string{c.vaultTable(), c.apiTable(), c.rotatorTable(), c.knobTable()}
 }
@@ -121,8 +121,7 @@ func (c Cluster) rotatorTable() string {
 	return t.String()
 }
 
-// knobTable shows what becomes of the load on Vault, with both caches, when one
-// thing is otherwise.
+// knobTable has the load with both caches after a change of one parameter.
 func (c Cluster) knobTable() string {
 	var t table
 	k := Caches{Tokens: true, Republish: true}
@@ -152,12 +151,12 @@ func (c Cluster) knobTable() string {
 	return t.String()
 }
 
-// api is all that the API server gets.
+// api is the load on the API server.
 func (l Load) api() float64 {
 	return l.ReadAsPod + l.Review + l.ReadByKubelet + l.PodTokens + l.PodStatus
 }
 
-// number writes a figure with a comma for the thousands.
+// number formats a number with a comma for the thousands.
 func number(x float64) string {
 	n := int(math.Round(x))
 	if n < 1000 {
