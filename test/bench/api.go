@@ -17,7 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// post creates an object as the cluster's administrator; out gets the answer.
+// post creates an object as the cluster's administrator and decodes the response into out.
 func (e *environment) post(ctx context.Context, path string, in, out any) error {
 	text, err := json.Marshal(in)
 	if err != nil {
@@ -31,8 +31,8 @@ func (e *environment) post(ctx context.Context, path string, in, out any) error 
 	return send(e.admin, req, out)
 }
 
-// apiPod makes a pod of the reader, which nothing runs, and returns its uid and a
-// token of its own for the API server.
+// apiPod creates a pod of the reader, which does not run, and returns its uid and a token
+// for the API server.
 func (e *environment) apiPod(ctx context.Context, name string) (uid, token string, err error) {
 	path := "/api/v1/namespaces/" + namespace
 	var made corev1.Pod
@@ -52,8 +52,8 @@ func (e *environment) apiPod(ctx context.Context, name string) (uid, token strin
 	return string(made.UID), granted.Status.Token, err
 }
 
-// send sends a request and reads the JSON of the answer, which must be a good
-// one. The whole body is read, so that the connection is kept.
+// send sends a request and decodes the JSON of the response. It returns an error for a
+// status of 400 and above. It reads the whole body, to reuse the connection.
 func send(client *http.Client, req *http.Request, out any) error {
 	resp, err := client.Do(req)
 	if err != nil {
@@ -76,7 +76,7 @@ func send(client *http.Client, req *http.Request, out any) error {
 	return nil
 }
 
-// A counter stands between the provider and a server and counts the requests.
+// A counter is a proxy of a server that counts requests.
 type counter struct {
 	*httptest.Server
 	requests atomic.Int64

@@ -16,8 +16,8 @@ const (
 	auditCalls = 150 // of each kind in a pair
 )
 
-// auditPair is what login and decrypt took with and without the audit headers: the
-// medians of calls that took turns, so that what else the machine does hits both.
+// auditPair has the medians of login and decrypt with and without the audit headers. The
+// calls alternate, so that other load on the machine affects both.
 type auditPair struct {
 	With    float64 `json:"withP50ms"`
 	Without float64 `json:"withoutP50ms"`
@@ -25,8 +25,8 @@ type auditPair struct {
 
 func (p auditPair) ratio() float64 { return ratio(p.With, p.Without) }
 
-// auditHeaders measures what the audit headers cost where Vault has no audit device:
-// to make them, to send them, and to have Vault read them.
+// auditHeaders measures the cost of the audit headers without an audit device in Vault:
+// to create, send and parse them.
 func auditHeaders(ctx context.Context, e *environment, say func(string, ...any)) (pairs []auditPair, err error) {
 	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
 	if err != nil {
@@ -80,7 +80,7 @@ func median(times []time.Duration) float64 {
 	return milliseconds(percentile(slices.Sorted(slices.Values(times)), 50))
 }
 
-// auditBudget judges the pair in the middle.
+// auditBudget evaluates the median pair.
 func auditBudget(pairs []auditPair) budget {
 	sorted := slices.SortedFunc(slices.Values(pairs),
 		func(a, b auditPair) int { return cmp.Compare(a.ratio(), b.ratio()) })

@@ -53,14 +53,14 @@ func TestRow(t *testing.T) {
 	}
 	c.Kind = kindFloor
 	if got := c.row(); got.CPU != 0 {
-		t.Errorf("the floor is said to take %v ms of the provider", got.CPU)
+		t.Errorf("the floor has %v ms of the provider", got.CPU)
 	}
 	if got := (&cell{}).row(); got.Rate != 0 || got.CPU != 0 || got.P50 != 0 {
-		t.Errorf("of nothing: %+v", got)
+		t.Errorf("empty cell: %+v", got)
 	}
 }
 
-// TestAuditBudget: the pair in the middle decides.
+// TestAuditBudget verifies that the median pair counts.
 func TestAuditBudget(t *testing.T) {
 	pairs := []auditPair{{2, 1}, {1.06, 1}, {1.04, 1}, {0.5, 1}, {1.02, 1}}
 	if b := auditBudget(pairs); !b.Met || b.Ratio != 1.04 {
@@ -101,7 +101,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestReport: each budget finds its figure, and both formats hold all of them.
+// TestReport verifies that each budget has a measurement, and that both formats have all budgets.
 func TestReport(t *testing.T) {
 	r := report{
 		Memory: resident{Start: 10 * mib, Pods110: 40 * mib, Pods1k: 50 * mib},
@@ -152,7 +152,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestFloodBudgets: each port is compared with the bare listener, and all rounds count.
+// TestFloodBudgets verifies that each port is compared with the bare listener, over all rounds.
 func TestFloodBudgets(t *testing.T) {
 	runs := []floodRun{{Port: bareListener}, {Port: "fast"}, {Port: "slow"}}
 	for i, p99 := range []time.Duration{4, 8, 9} {
@@ -189,18 +189,18 @@ func TestProc(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := parseStat("42 (x) S 1"); err == nil {
-		t.Error("half a line is taken")
+		t.Error("an incomplete line is accepted")
 	}
 	if got, err := parseKB("VmHWM:\t  99 kB\nVmRSS:\t   20480 kB\n", "VmRSS:"); err != nil || got != 20*mib {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := parseKB("", "VmRSS:"); err == nil {
-		t.Error("memory from nothing")
+		t.Error("an empty text is accepted")
 	}
 }
 
-// TestWrongAnswers: a benchmark of errors is worth nothing.
-func TestWrongAnswers(t *testing.T) {
+// TestWrongResponses verifies that wrong responses are errors.
+func TestWrongResponses(t *testing.T) {
 	v := &volume{secret: "s", entries: []string{"a", "b"}, plaintext: map[string]string{"a": "1", "b": "2"}}
 	answer := func(files ...string) *v1alpha1.MountResponse {
 		r := &v1alpha1.MountResponse{ObjectVersion: make([]*v1alpha1.ObjectVersion, 2)}
@@ -218,7 +218,7 @@ func TestWrongAnswers(t *testing.T) {
 		"no versions": {Files: answer("a", "1", "b", "2").Files},
 	} {
 		if v.checkAnswer(wrong) == nil {
-			t.Errorf("%s: taken for right", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }

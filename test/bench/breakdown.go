@@ -13,24 +13,23 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// anatomy is where the time of a cold mount goes: one entry, from the kubelet, one
-// mount at a time. Means in milliseconds, so that parts add up.
-type anatomy struct {
-	// Floor is that of the bare client, in the same round.
+// breakdown has the parts of the time of a cold mount with one entry from the kubelet,
+// without concurrency. They are means in milliseconds, so that the parts add up.
+type breakdown struct {
+	// Floor is the time of the bare client, in the same round.
 	Floor float64 `json:"floorMs"`
-	// Whole is what the driver waits for.
-	Whole float64 `json:"wholeMs"`
-	// Call is what the driver waits for before and after the provider works: gRPC,
-	// the switch to the other process and back.
+	// Total is the time that the driver waits.
+	Total float64 `json:"totalMs"`
+	// Call is the time outside of the provider's work: gRPC and the context switches.
 	Call    float64 `json:"callMs"`
 	Login   float64 `json:"loginMs"`
 	Decrypt float64 `json:"decryptMs"`
-	// Own is what the provider does beside waiting for Vault.
+	// Own is the work of the provider without waiting for Vault.
 	Own float64 `json:"ownMs"`
 }
 
-// dissect mounts for new pods, and asks the provider's metrics how long it took.
-func dissect(ctx context.Context, e *environment, f *floor, p *provider) (a anatomy, err error) {
+// measureBreakdown mounts for new pods, and reads the durations from the provider's metrics.
+func measureBreakdown(ctx context.Context, e *environment, f *floor, p *provider) (a breakdown, err error) {
 	mean := func(kind string) (float64, error) {
 		c := &cell{From: fromKubelet, Entries: 1, Parallel: 1, Kind: kind}
 		s, err := c.round(ctx, e, f, p, coldCalls(fromKubelet, 1))
@@ -46,7 +45,7 @@ func dissect(ctx context.Context, e *environment, f *floor, p *provider) (a anat
 	if err != nil {
 		return a, err
 	}
-	if a.Whole, err = mean(kindCold); err != nil {
+	if a.Total, err = mean(kindCold); err != nil {
 		return a, err
 	}
 	after, err := p.scrape(ctx)
@@ -57,7 +56,7 @@ func dissect(ctx context.Context, e *environment, f *floor, p *provider) (a anat
 		sumBefore, countBefore := histogram(before, metric, label, value)
 		sum, count := histogram(after, metric, label, value)
 		if count == countBefore {
-			return 0, fmt.Errorf("metric %s{%s=%q} of the provider has not counted", metric, label, value)
+			return 0, fmt.Errorf("metric %s{%s=%q} of the provider did not change", metric, label, value)
 		}
 		return (sum - sumBefore) / float64(count-countBefore) * 1000, nil
 	}
@@ -71,7 +70,7 @@ func dissect(ctx context.Context, e *environment, f *floor, p *provider) (a anat
 	if a.Decrypt, err = took("secretmanager_provider_vault_request_duration_seconds", "operation", "decrypt"); err != nil {
 		return a, err
 	}
-	a.Call, a.Own = a.Whole-mount, mount-a.Login-a.Decrypt
+	a.Call, a.Own = a.Total-mount, mount-a.Login-a.Decrypt
 	return a, nil
 }
 
@@ -86,9 +85,9 @@ func histogram(families map[string]*dto.MetricFamily, metric, label, value strin
 	return 0, 0
 }
 
-// scrape reads the provider's metrics, as Prometheus does.
+// scrape reads the provider's metrics.
 func (p *provider) scrape(ctx context.Context) (map[string]*dto.MetricFamily, error) {
-	address, err := p.listens("metrics")
+	address, err := p.listenAddress("metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +107,8 @@ func (p *provider) scrape(ctx context.Context) (map[string]*dto.MetricFamily, er
 	return parser.TextToMetricFamilies(resp.Body)
 }
 
-// listens returns the address on which the provider serves something, which it
-// writes into its log.
-func (p *provider) listens(what string) (string, error) {
+// listenAddress returns the address of a listener from the provider's log.
+func (p *provider) listenAddress(listener string) (string, error) {
 	log, err := os.Open(p.logFile)
 	if err != nil {
 		return "", err
@@ -118,24 +116,24 @@ func (p *provider) listens(what string) (string, error) {
 	defer log.Close()
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		var line struct{ Msg, For, Address string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" && line.For == what {
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" && line.For == listener {
 			return line.Address, nil
 		}
 	}
-	return "", fmt.Errorf("the provider does not say where it serves %s", what)
+	return "", fmt.Errorf("the provider's log has no address of %s", listener)
 }
 
-func (a anatomy) table(say func(string, ...any)) {
-	say("\n%-44s %8s", "a cold mount in parts, one at a time", "mean ms")
+func (a breakdown) table(say func(string, ...any)) {
+	say("\n%-44s %8s", "parts of a cold mount, without concurrency", "mean ms")
 	for _, part := range []struct {
 		name string
 		ms   float64
 	}{
-		{"what the driver waits for", a.Whole},
-		{"  logging in to Vault", a.Login},
-		{"  decrypting by Vault", a.Decrypt},
+		{"total", a.Total},
+		{"  login to Vault", a.Login},
+		{"  decryption by Vault", a.Decrypt},
 		{"  the provider's own work", a.Own},
-		{"  gRPC, and from process to process and back", a.Call},
+		{"  gRPC and context switches", a.Call},
 		{"the floor", a.Floor},
 	} {
 		say("%-44s %8.2f", part.name, part.ms)

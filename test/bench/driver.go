@@ -12,10 +12,10 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// A call is one mount, or what is compared with one. It checks the answer.
+// A call is one mount, or the same work of the floor. It checks the response.
 type call func(context.Context) error
 
-// driver plays the driver: one connection to the provider's socket.
+// driver simulates the driver with one connection to the provider's socket.
 type driver struct {
 	conn   *grpc.ClientConn
 	client v1alpha1.CSIDriverProviderClient
@@ -35,13 +35,13 @@ func dial(ctx context.Context, socket string) (*driver, error) {
 	return d, nil
 }
 
-// mount returns the mount of a volume by a pod. The request is made beforehand.
+// mount returns the mount of a volume by a pod, with the request prepared.
 func (d *driver) mount(v *volume, p pod) (call, error) {
 	tokens := map[string]any{"vault": map[string]string{"token": p.vault}}
-	handed := v.ciphertext
+	secrets := v.ciphertext
 	if p.api != "" {
 		tokens[""] = map[string]string{"token": p.api}
-		handed = nil // the driver sends "null" then
+		secrets = nil // the driver sends "null"
 	}
 	text := func(v any, err *error) string {
 		b, e := json.Marshal(v)
@@ -60,7 +60,7 @@ func (d *driver) mount(v *volume, p pod) (call, error) {
 			"csi.storage.k8s.io/ephemeral":             "true",
 			"csi.storage.k8s.io/serviceAccount.tokens": text(tokens, &err),
 		}, &err),
-		Secrets:    text(handed, &err),
+		Secrets:    text(secrets, &err),
 		TargetPath: "/var/lib/kubelet/pods/" + p.uid + "/volumes/kubernetes.io~csi/secrets/mount",
 		Permission: "420",
 	}
@@ -79,16 +79,16 @@ func (v *volume) checkAnswer(answer *v1alpha1.MountResponse) error {
 		got[file.GetPath()] = string(file.GetContents())
 	}
 	if len(answer.GetObjectVersion()) != len(v.entries) {
-		return fmt.Errorf("the provider answered %d object versions for %d entries", len(answer.GetObjectVersion()),
+		return fmt.Errorf("the provider returned %d object versions for %d entries", len(answer.GetObjectVersion()),
 			len(v.entries))
 	}
 	return v.check(got)
 }
 
-// check is for the floor too.
+// check compares entries with the plaintext.
 func (v *volume) check(got map[string]string) error {
 	if !maps.Equal(got, v.plaintext) {
-		return fmt.Errorf("the plaintext of %s that came (%d entries) is not the one that was encrypted (%d)", v.secret,
+		return fmt.Errorf("the plaintext of %s (%d entries) differs from the encrypted one (%d)", v.secret,
 			len(got), len(v.plaintext))
 	}
 	return nil

@@ -28,7 +28,7 @@ const (
 	reader = "reader"
 )
 
-// A volume is a ciphertext Secret and what is in it.
+// A volume is a ciphertext Secret and its contents.
 type volume struct {
 	secret     string
 	entries    []string
@@ -36,9 +36,9 @@ type volume struct {
 	ciphertext map[string]string
 }
 
-// A pod mounts a volume. Pods that read the Secret from the API server exist there
-// and share a service account that may read it. Every other pod has a service
-// account of its own. Each pod has its own tokens.
+// A pod mounts a volume. Pods that read the Secret from the API server exist there and share
+// a service account that may read it. Every other pod has its own service account. Each pod
+// has its own tokens.
 type pod struct {
 	name, uid string
 	account   string
@@ -46,7 +46,7 @@ type pod struct {
 	api       string // token of the API server; empty where the kubelet hands over the ciphertext
 }
 
-// environment is what the provider talks to: a real Vault and a real API server.
+// environment has a real Vault and a real API server.
 type environment struct {
 	vault   *testenv.Vault
 	api     *testenv.APIServer
@@ -98,7 +98,7 @@ func (e *environment) close() {
 	}
 }
 
-// prepareVault makes a derived key and a role in which every service account of
+// prepareVault creates a derived key and a role in which every service account of
 // the namespace may decrypt with it.
 func (e *environment) prepareVault(ctx context.Context) (err error) {
 	if e.issuer, err = testenv.NewJWTIssuer(); err != nil {
@@ -129,7 +129,7 @@ func (e *environment) prepareVault(ctx context.Context) (err error) {
 	return nil
 }
 
-// encrypt makes a Secret of n entries, of the size of a password or of a small file.
+// encrypt returns a Secret of n entries, with the size of a password or of a small file.
 func (e *environment) encrypt(ctx context.Context, n int) (*volume, error) {
 	v := &volume{secret: fmt.Sprintf("entries-%d", n), plaintext: map[string]string{}, ciphertext: map[string]string{}}
 	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
@@ -159,7 +159,7 @@ func (e *environment) encrypt(ctx context.Context, n int) (*volume, error) {
 	return v, nil
 }
 
-// prepareAPI makes the Secrets, and a service account that may read them.
+// prepareAPI creates the Secrets, and a service account that may read them.
 func (e *environment) prepareAPI(ctx context.Context) error {
 	meta := metav1.ObjectMeta{Name: reader}
 	var names []string

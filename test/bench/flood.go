@@ -17,37 +17,37 @@ import (
 )
 
 const (
-	// floodChild is the first argument of a process that floods, or is flooded.
+	// floodChild is the first argument of a child process that floods or is flooded.
 	floodChild = "flood-child"
-	// floodRate is in requests a second, each on a connection of its own.
+	// floodRate is in requests per second, each on a new connection.
 	floodRate = 5000
-	// floodSources are so many that the share of one address is not what limits them.
+	// floodSources is so high that the limit for one address does not apply.
 	floodSources = 250
-	// maxFlood bounds a flood, whatever becomes of the process that started it.
+	// maxFlood bounds a flood, even if its parent process ends.
 	maxFlood = time.Minute
-	// mountEvery leaves time between mounts: the machine has to do with the flood already.
+	// mountEvery leaves time between mounts, because the flood loads the machine.
 	mountEvery = 2 * time.Millisecond
 
 	bareListener = "a bare listener"
 )
 
-// floodRun is what repeated mounts took while a port was flooded.
+// floodRun has the durations of repeated mounts during a flood of a port.
 type floodRun struct {
 	Port      string  `json:"port"`
-	PerSecond float64 `json:"perSecond"` // connections that the flood made
-	OK        float64 `json:"ok"`        // the part of them that was answered with 200
+	PerSecond float64 `json:"perSecond"` // connections of the flood
+	OK        float64 `json:"ok"`        // share of them with a response of 200
 	Mounts    int     `json:"mounts"`
 	P50       float64 `json:"p50ms"`
 	P99       float64 `json:"p99ms"`
-	CPU       float64 `json:"cpu"`           // the part of a processor that the provider used
-	RSS       int64   `json:"residentBytes"` // the provider's, afterwards
+	CPU       float64 `json:"cpu"`           // share of a processor that the provider used
+	RSS       int64   `json:"residentBytes"` // of the provider, afterwards
 
 	target flood.Target
 	samples
 	result flood.Result
 }
 
-// floods measures repeated mounts while each port is flooded in turn.
+// floods measures repeated mounts during a flood of each port.
 func floods(ctx context.Context, e *environment, dir string, o options,
 	say func(string, ...any)) (runs []floodRun, err error) {
 	p, err := startProvider(ctx, dir, "flooded", e.vault.Address, e.api.Kubeconfig, "--pprof-addr=127.0.0.1:0")
@@ -74,13 +74,13 @@ func floods(ctx context.Context, e *environment, dir string, o options,
 	runs = []floodRun{{Port: bareListener, target: flood.Target{Address: address, Path: "/", Sources: floodSources}}}
 	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for _, port := range []struct{ name, log, what, path string }{
+	for _, port := range []struct{ name, log, listener, path string }{
 		{"the provider's health", p.logFile, "health probes", "/healthz"},
 		{"its metrics", p.logFile, "metrics", "/metrics"},
 		{"its profiles", p.logFile, "profiles", "/debug/pprof/heap"},
 		{"the exporter's metrics", exporterLog, "metrics", "/metrics"},
 	} {
-		address, err := flood.Listening(startCtx, port.log, port.what)
+		address, err := flood.Listening(startCtx, port.log, port.listener)
 		if err != nil {
 			return nil, err
 		}
@@ -108,14 +108,14 @@ func floods(ctx context.Context, e *environment, dir string, o options,
 	return runs, nil
 }
 
-// round floods the port from a process of its own, and measures.
+// round floods the port from a child process, and measures.
 func (f *floodRun) round(ctx context.Context, p *provider, repeat call) error {
 	child, err := startChild(exec.Command(os.Args[0], floodChild, "flood", f.target.Address, f.target.Path))
 	if err != nil {
 		return err
 	}
 	defer child.stop()
-	if _, err := child.waitLine(); err != nil { // it floods
+	if _, err := child.waitLine(); err != nil { // until it floods
 		return err
 	}
 	tick := time.NewTicker(mountEvery)
@@ -161,7 +161,7 @@ func floodBudgets(runs []floodRun) (all []budget) {
 	return all
 }
 
-// A child is a process that ends with its standard input, or with this process.
+// A child is a process that ends when its standard input is closed, or with this process.
 type child struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
@@ -196,7 +196,7 @@ func startExporter(dir, logFile, kubeconfig string) (*child, error) {
 	return startChild(cmd)
 }
 
-// waitLine reads a line of what the child prints, a byte at a time so that the rest stays.
+// waitLine reads one line of the child's output, byte by byte to leave the rest.
 func (c *child) waitLine() (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
@@ -210,7 +210,7 @@ func (c *child) waitLine() (string, error) {
 	}
 }
 
-// end tells the child to end and returns the rest of what it prints.
+// end ends the child and returns the rest of its output.
 func (c *child) end() ([]byte, error) {
 	if err := c.stdin.Close(); err != nil {
 		return nil, err
@@ -219,12 +219,12 @@ func (c *child) end() ([]byte, error) {
 }
 
 func (c *child) stop() {
-	_ = c.cmd.Process.Kill() // it may have ended
+	_ = c.cmd.Process.Kill() // it may have ended already
 	_ = c.cmd.Wait()
 }
 
-// runFloodChild is the other process. It ends with its standard input, and a flood
-// after a minute in any case.
+// runFloodChild is the main function of the child. It ends when its standard input is
+// closed, a flood after a minute at most.
 func runFloodChild(args []string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), maxFlood)
 	defer cancel()
@@ -252,7 +252,7 @@ func runFloodChild(args []string) int {
 	return 0
 }
 
-// listenBare answers each connection in as few steps as there can be.
+// listenBare answers each connection with the least possible work.
 func listenBare() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

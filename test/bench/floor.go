@@ -13,16 +13,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// floor makes the requests of a mount and does nothing else.
+// floor sends the requests of a mount and does nothing else.
 type floor struct {
-	w      *environment
+	env    *environment
 	client *http.Client
 }
 
 func newFloor(e *environment) (*floor, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(e.api.CA) {
-		return nil, errors.New("the API server's CA is no certificate")
+		return nil, errors.New("the API server's CA is not a certificate")
 	}
 	return &floor{e, &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
@@ -33,7 +33,7 @@ func newFloor(e *environment) (*floor, error) {
 
 func (f *floor) close() { f.client.CloseIdleConnections() }
 
-// requests returns the requests that the mount of a volume by a pod takes.
+// requests returns a call that sends the requests of a mount.
 func (f *floor) requests(v *volume, p pod) call {
 	return func(ctx context.Context) error {
 		entries, err := f.entries(ctx, v, p)
@@ -45,7 +45,8 @@ func (f *floor) requests(v *volume, p pod) call {
 				Token string `json:"client_token"`
 			} `json:"auth"`
 		}
-		if err := f.ask(ctx, "auth/jwt/login", "", map[string]string{"role": namespace, "jwt": p.vault}, &login); err != nil {
+		err = f.postVault(ctx, "auth/jwt/login", "", map[string]string{"role": namespace, "jwt": p.vault}, &login)
+		if err != nil {
 			return err
 		}
 		type item struct {
@@ -63,12 +64,12 @@ func (f *floor) requests(v *volume, p pod) call {
 				} `json:"batch_results"`
 			} `json:"data"`
 		}
-		if err := f.ask(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch},
+		if err := f.postVault(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch},
 			&answer); err != nil {
 			return err
 		}
 		if len(answer.Data.Results) != len(batch) {
-			return fmt.Errorf("vault answered %d results for %d entries", len(answer.Data.Results), len(batch))
+			return fmt.Errorf("vault returned %d results for %d entries", len(answer.Data.Results), len(batch))
 		}
 		got := make(map[string]string, len(batch))
 		for i, entry := range v.entries {
@@ -78,13 +79,13 @@ func (f *floor) requests(v *volume, p pod) call {
 	}
 }
 
-// entries returns the ciphertext, read as the pod where it comes from there.
+// entries returns the ciphertext, and reads it as the pod if the pod has a token for it.
 func (f *floor) entries(ctx context.Context, v *volume, p pod) (map[string]string, error) {
 	if p.api == "" {
 		return v.ciphertext, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		f.w.api.Address+"/api/v1/namespaces/"+namespace+"/secrets/"+v.secret, nil)
+		f.env.api.Address+"/api/v1/namespaces/"+namespace+"/secrets/"+v.secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -100,12 +101,12 @@ func (f *floor) entries(ctx context.Context, v *volume, p pod) (map[string]strin
 	return entries, nil
 }
 
-func (f *floor) ask(ctx context.Context, path, token string, in, out any) error {
+func (f *floor) postVault(ctx context.Context, path, token string, in, out any) error {
 	text, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.w.vault.Address+"/v1/"+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.env.vault.Address+"/v1/"+path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// machine describes where the figures come from. What cannot be found out is
-// left empty: no measurement depends on it.
+// machine describes the machine of the measurements. Unknown fields are empty.
 type machine struct {
 	Cores      int    `json:"cores"`
 	Processor  string `json:"processor"`

@@ -1,36 +1,34 @@
-// Command bench measures provider and rotator as they are shipped: the stripped
-// binaries, as processes of their own, with a real Vault and a real API server on
-// the loopback interface. The provider is called over its socket as the driver
-// calls it.
+// Command bench measures provider and rotator as they are released: stripped binaries in
+// their own processes, with a real Vault and a real API server on the loopback interface.
+// It calls the provider over its socket, as the driver does.
 //
-// Every figure that depends on the machine stands beside a floor from the same
-// run: the same requests to Vault, and to the API server where the provider
-// makes one, sent by a bare HTTP client with kept-alive connections. Rounds of
-// floor and provider alternate, so that what else the machine does hits both.
+// Every number that depends on the machine has a floor from the same run: the same
+// requests to Vault, and to the API server if the provider sends one, by a bare HTTP client
+// with kept-alive connections. Rounds of floor and provider alternate, so that other load
+// on the machine affects both.
 //
-//   - A cold mount is the first one of a pod and of its service account, so no
-//     cache can help.
-//   - A repeated mount is the same request once more, as the kubelet sends it
-//     every minute or so for each volume of each running pod.
+//   - A cold mount is the first one of a pod and of its service account, so that no cache
+//     has its response.
+//   - A repeated mount is the same request again, as the kubelet sends it about every
+//     minute for each volume of each running pod.
 //
-// The audit headers are measured separately: logins and decrypts with and without
-// them alternate.
+// The audit headers are measured separately: logins and decrypts with and without them
+// alternate.
 //
-// The rotator is measured in the same way, a process of its own that rotates
-// 10,000 and 50,000 Secrets, against the list and the patches that it takes. Its
-// limit on requests per second (--kube-qps, 50 by default, which is what decides
-// in production) is lifted.
+// The rotator is measured in the same way: a process rotates 10,000 and 50,000 Secrets. Its
+// floor is the list and the patches. Its limit on requests per second (--kube-qps, 50 by
+// default, which dominates in production) is lifted.
 //
-// Repeated mounts are also measured while a flood of requests comes to each HTTP port
-// of provider and exporter, against the same flood to a bare listener in another process.
+// Repeated mounts are also measured during a flood of requests to each HTTP port of
+// provider and exporter. Their floor is the same flood of a bare listener in another
+// process.
 //
-// secretmanager status, with 10,000 Secrets, is measured against the list alone.
+// secretmanager status is measured with 10,000 Secrets. Its floor is the list.
 //
-// Every answer is compared with the plaintext; a wrong one ends the run. Exit
-// code 1 means that something does not work. A budget that is missed is a result
-// like any other, and the code is 0.
+// Every response is compared with the plaintext, and a wrong one ends the run. The exit
+// code is 1 if something fails. It is 0 even if a budget is missed.
 //
-// Progress goes to standard error, the report to standard output.
+// Progress is written to standard error, the report to standard output.
 package main
 
 import (
@@ -47,8 +45,8 @@ import (
 	"time"
 )
 
-// The main goroutine starts the children, and on Linux they end with the thread
-// that started them: it stays on the main one.
+// On Linux child processes end with the thread that started them. So the main goroutine,
+// which starts them, stays on the main thread.
 func init() { runtime.LockOSThread() }
 
 type options struct {
@@ -59,7 +57,7 @@ type options struct {
 	small  bool
 }
 
-// measures reports whether the named part is to be measured.
+// measures reports whether to measure the named part.
 func (o options) measures(what string) bool { return o.what == "all" || o.what == what }
 
 func main() {
@@ -68,10 +66,10 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
-	flag.IntVar(&o.rounds, "rounds", 4, "how many `rounds` of all measurements to make, a second or less for each")
-	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "begin no round that would go on for longer than this `time`")
-	flag.StringVar(&o.what, "what", "all", "what to measure: `provider`, audit, flood, rotator, status or all")
-	flag.BoolVar(&o.small, "small", false, "leave out the rotation of 50,000 Secrets, which takes most of the time")
+	flag.IntVar(&o.rounds, "rounds", 4, "`number` of rounds of all measurements, each of at most a second")
+	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "maximum `duration` of the rounds")
+	flag.StringVar(&o.what, "what", "all", "`part` to measure: provider, audit, flood, rotator, status or all")
+	flag.BoolVar(&o.small, "small", false, "omit the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
 	if flag.NArg() > 0 ||
 		!slices.Contains([]string{"all", "provider", "audit", "flood", "rotator", "status"}, o.what) || o.rounds < 1 ||
@@ -85,7 +83,7 @@ func main() {
 	stop()
 	switch {
 	case interrupted:
-		fmt.Fprintln(os.Stderr, "\ninterrupted; everything that was started has ended")
+		fmt.Fprintln(os.Stderr, "\ninterrupted; all started processes have ended")
 		os.Exit(130)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "\nbench:", err)

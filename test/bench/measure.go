@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// What is measured.
+// The kinds of calls, and the sources of ciphertext.
 const (
 	kindFloor  = "floor"
 	kindCold   = "cold"
 	kindRepeat = "repeat"
 
-	fromKubelet = "kubelet" // the ciphertext came with the request
+	fromKubelet = "kubelet" // the request has the ciphertext
 	fromPod     = "as pod"  // the provider reads it from the API server
 )
 
@@ -24,13 +24,14 @@ var (
 	parallels   = []int{1, 16}
 )
 
-// roundTime bounds one round of one measurement, and coldCalls by their number.
+// roundTime bounds one round of one measurement.
 const roundTime = time.Second
 
+// coldCalls returns the number of cold mounts in a round.
 func coldCalls(from string, parallel int) int {
 	n := 150
 	if from == fromPod {
-		n = 60 // a pod and a token of the API server for each take longer than the mount
+		n = 60 // creating the pod and its token takes longer than the mount
 	}
 	if parallel > 1 {
 		n = n * 5 / 2
@@ -38,8 +39,8 @@ func coldCalls(from string, parallel int) int {
 	return n
 }
 
-// A cell is one line of the table: where the ciphertext is from, how many entries
-// it has, how many mounts are under way at once, and what is measured.
+// A cell is one line of the table: the source of the ciphertext, the number of entries and
+// of concurrent mounts, and the kind of call.
 type cell struct {
 	From     string `json:"from"`
 	Entries  int    `json:"entries"`
@@ -47,10 +48,10 @@ type cell struct {
 	Kind     string `json:"kind"`
 
 	samples
-	repeats []call // those of the pods that repeat, one for each worker
+	repeats []call // of the pods that repeat, one for each worker
 }
 
-// samples is what was measured in one or several rounds.
+// samples has the measurements of one or more rounds.
 type samples struct {
 	latencies []time.Duration
 	wall, cpu time.Duration
@@ -76,9 +77,9 @@ func allCells() []*cell {
 	return cells
 }
 
-// measure runs the rounds.
+// measure executes the rounds.
 func measure(ctx context.Context, e *environment, dir string, o options,
-	say func(string, ...any)) (cells []*cell, parts anatomy, err error) {
+	say func(string, ...any)) (cells []*cell, parts breakdown, err error) {
 	p, err := startProvider(ctx, dir, "measured", e.vault.Address, e.api.Kubeconfig)
 	if err != nil {
 		return nil, parts, err
@@ -90,7 +91,7 @@ func measure(ctx context.Context, e *environment, dir string, o options,
 	}
 	defer f.close()
 	cells = allCells()
-	// Connections, and whatever else is made once.
+	// Warm up connections and caches.
 	for _, c := range cells {
 		if c.Parallel > 1 && c.Kind != kindRepeat {
 			if _, err := c.round(ctx, e, f, p, 2*c.Parallel); err != nil {
@@ -101,7 +102,7 @@ func measure(ctx context.Context, e *environment, dir string, o options,
 	began := time.Now()
 	for round := range o.rounds {
 		if used := time.Since(began); round > 0 && used+used/time.Duration(round) > o.limit {
-			say("stopping after %d rounds: another one would go on for longer than %s", round, o.limit)
+			say("stopping after %d rounds: another one would exceed %s", round, o.limit)
 			break
 		}
 		for i := range cells {
@@ -115,17 +116,17 @@ func measure(ctx context.Context, e *environment, dir string, o options,
 			c := cells[i]
 			s, err := c.round(ctx, e, f, p, coldCalls(c.From, c.Parallel))
 			if err != nil {
-				return nil, parts, fmt.Errorf("%s, %s, %d entries, %d at once: %w", c.Kind, c.From, c.Entries, c.Parallel, err)
+				return nil, parts, fmt.Errorf("%s, %s, %d entries, %d concurrent: %w", c.Kind, c.From, c.Entries, c.Parallel, err)
 			}
 			c.add(s)
 		}
 	}
 	say("the parts of a cold mount")
-	parts, err = dissect(ctx, e, f, p)
+	parts, err = measureBreakdown(ctx, e, f, p)
 	return cells, parts, err
 }
 
-// round makes what calls need, measures them, and forgets them.
+// round prepares calls, and measures them.
 func (c *cell) round(ctx context.Context, e *environment, f *floor, p *provider, cold int) (samples, error) {
 	v := e.volumes[c.Entries]
 	if c.Kind == kindRepeat {
@@ -172,8 +173,8 @@ func (c *cell) calls(ctx context.Context, e *environment, f *floor, p *provider,
 	return calls, nil
 }
 
-// runWorkers lets workers make calls, one after the other, until next has no more or
-// the time is over. The first error ends it.
+// runWorkers has workers make calls until next returns nil or roundTime is over. It stops
+// at the first error.
 func runWorkers(ctx context.Context, p *provider, workers int, next func(worker int) call) (s samples, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -13,14 +13,14 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// resident is the provider's memory in bytes.
+// resident is the resident memory of the provider in bytes.
 type resident struct {
 	Start   int64 `json:"start"`
 	Pods110 int64 `json:"pods110"`
 	Pods1k  int64 `json:"pods1000"`
 }
 
-// requests is how many requests a mount makes, on average.
+// requests is the mean number of requests of a mount.
 type requests struct {
 	From  string  `json:"from"`
 	Kind  string  `json:"kind"`
@@ -28,8 +28,8 @@ type requests struct {
 	API   float64 `json:"api"`
 }
 
-// emptyCall returns the median of calls that have the provider do nothing. It is
-// what gRPC and the scheduler of this machine take of each mount.
+// emptyCall returns the median duration of calls without work. It is the share of gRPC and
+// the scheduler in each mount.
 func (d *driver) emptyCall(ctx context.Context) (time.Duration, error) {
 	latencies := make([]time.Duration, 300)
 	for i := range latencies {
@@ -43,8 +43,8 @@ func (d *driver) emptyCall(ctx context.Context) (time.Duration, error) {
 	return percentile(latencies, 50), nil
 }
 
-// memory starts a provider of its own, has it mount for more and more pods, 16 at
-// a time as on a node that comes back, and counts the requests that it makes.
+// memory starts a new provider, mounts for more and more pods, 16 at a time as after a
+// reboot, and counts its requests.
 func memory(ctx context.Context, e *environment, dir string) (m resident, counts []requests, empty time.Duration,
 	err error) {
 	vault, err := newCounter(e.vault.Address, nil)
@@ -70,7 +70,7 @@ func memory(ctx context.Context, e *environment, dir string) (m resident, counts
 	}
 	defer func() { err = errors.Join(p.explain(err), p.stop()) }()
 
-	// It has answered one call; what it does in the background comes to rest.
+	// Let work in the background finish.
 	select {
 	case <-ctx.Done():
 		return m, nil, 0, ctx.Err()

@@ -20,19 +20,19 @@ const (
 	providerName = "secretmanager-provider"
 	rotatorName  = "secretmanager-rotator"
 	cliName      = "secretmanager"
-	// caRoots is what the Dockerfile puts beside the programs.
+	// caRoots is the file that the Dockerfile adds to the programs.
 	caRoots = "/etc/ssl/certs/ca-certificates.crt"
-	// startTimeout and stopTimeout are generous for a busy machine.
+	// startTimeout and stopTimeout are sufficient for a busy machine.
 	startTimeout = 30 * time.Second
 	stopTimeout  = 20 * time.Second
 )
 
-// sizes are in bytes.
+// sizes has sizes in bytes.
 type sizes struct {
 	Provider int64 `json:"provider"`
 	Rotator  int64 `json:"rotator"`
-	// Image is that of its files: both programs and the CA roots, where this
-	// machine has them.
+	// Image is the size of its files: both programs, and the CA roots if this machine
+	// has them.
 	Image int64 `json:"image"`
 }
 
@@ -46,7 +46,7 @@ func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, 
 		"./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	// go build ends its own children when it is asked to end, not when it is killed.
+	// go build ends its children after an interrupt, but not after a kill.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = stopTimeout
 	var output bytes.Buffer
@@ -84,7 +84,7 @@ func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, 
 	return s, nil
 }
 
-// provider is a running one, and the driver that calls it.
+// provider is a running provider, and the driver that calls it.
 type provider struct {
 	*driver
 	cmd     *exec.Cmd
@@ -92,8 +92,8 @@ type provider struct {
 	logFile string
 }
 
-// startProvider starts the built provider as its DaemonSet does, and waits until
-// it answers. It is to be called by the main goroutine.
+// startProvider starts the built provider as its DaemonSet does, and waits until it
+// answers. Only the main goroutine may call it.
 func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, more ...string) (*provider, error) {
 	socket := filepath.Join(dir, name+".sock")
 	args := append([]string{"--endpoint=" + socket, "--version-key-file=" + filepath.Join(dir, name+".key"),
@@ -115,7 +115,7 @@ func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, mor
 		return nil, err
 	}
 	go func() {
-		_ = p.cmd.Wait() // whoever misses it sees it in its log
+		_ = p.cmd.Wait() // its log has the cause
 		close(p.exited)
 	}()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -123,7 +123,7 @@ func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, mor
 	go func() {
 		select {
 		case <-p.exited:
-			cancel() // nobody will answer
+			cancel()
 		case <-ctx.Done():
 		}
 	}()
@@ -142,10 +142,10 @@ func (p *provider) explain(err error) error {
 	if readErr != nil {
 		return errors.Join(err, readErr)
 	}
-	return fmt.Errorf("%w\nthe end of the provider's log:\n%s", err, text[max(0, len(text)-4000):])
+	return fmt.Errorf("%w\nend of the provider's log:\n%s", err, text[max(0, len(text)-4000):])
 }
 
-// stop ends the provider as a DaemonSet does: it finishes its calls.
+// stop ends the provider as a DaemonSet does. The provider finishes its calls.
 func (p *provider) stop() error {
 	var errs []error
 	if p.driver != nil {
@@ -165,8 +165,8 @@ func (p *provider) stop() error {
 	return errors.Join(errs...)
 }
 
-// clockTick is the unit of times in /proc: the kernel's USER_HZ, which is 100 on
-// every platform that Go runs on.
+// clockTick is the unit of times in /proc: USER_HZ of the kernel, which is 100 on every
+// platform of Go.
 const clockTick = 10 * time.Millisecond
 
 // cpu returns the processor time that the provider has used.
@@ -179,11 +179,11 @@ func (p *provider) cpu() (time.Duration, error) {
 }
 
 // parseStat adds utime and stime, the 14th and 15th field of /proc/PID/stat. The
-// second is the name in brackets, which may hold spaces.
+// second is the name in parentheses, which may have spaces.
 func parseStat(text string) (time.Duration, error) {
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/PID/stat has only %d fields behind the name", len(fields))
+		return 0, fmt.Errorf("/proc/PID/stat has only %d fields after the name", len(fields))
 	}
 	user, err1 := strconv.ParseInt(fields[11], 10, 64)
 	system, err2 := strconv.ParseInt(fields[12], 10, 64)

@@ -16,17 +16,17 @@ type report struct {
 	Machine  machine    `json:"machine"`
 	Rows     []row      `json:"mounts"`
 	Requests []requests `json:"requestsPerMount"`
-	// EmptyCall is the median of a call that does nothing, one at a time.
-	EmptyCall float64  `json:"emptyCallP50ms"`
-	ColdMount anatomy  `json:"coldMount"`
-	Memory    resident `json:"residentBytes"`
-	Sizes     sizes    `json:"fileBytes"`
+	// EmptyCall is the median of a call without work and concurrency.
+	EmptyCall float64   `json:"emptyCallP50ms"`
+	ColdMount breakdown `json:"coldMount"`
+	Memory    resident  `json:"residentBytes"`
+	Sizes     sizes     `json:"fileBytes"`
 	// Audit has a pair of measurements for each round.
 	Audit []auditPair `json:"audit,omitempty"`
-	// Rotations are those of the rotator, by number of Secrets.
+	// Rotations has the runs of the rotator, by number of Secrets.
 	Rotations []rotation `json:"rotations,omitempty"`
 	Floods    []floodRun `json:"floods,omitempty"`
-	// Status is nil where it was not measured.
+	// Status is nil if it was not measured.
 	Status  *statusRun `json:"status,omitempty"`
 	Budgets []budget   `json:"budgets"`
 }
@@ -37,10 +37,10 @@ func (r report) find(from string, entries, parallel int, kind string) row {
 			return row
 		}
 	}
-	panic(fmt.Sprintf("nothing was measured of %s %s with %d entries, %d at once", kind, from, entries, parallel))
+	panic(fmt.Sprintf("no measurement of %s %s with %d entries, %d concurrent", kind, from, entries, parallel))
 }
 
-// budgets judges what docs/performance.md promises.
+// budgets evaluates the budgets of docs/performance.md.
 func budgets(r report) []budget {
 	var all []budget
 	add := func(b budget) { all = append(all, b.evaluated()) }
@@ -54,7 +54,7 @@ func budgets(r report) []budget {
 				Measured: cold.Rate, Floor: floor.Rate})
 		}
 	}
-	// Read as the pod, a repeated mount still asks the API server.
+	// If the Secret is read as the pod, a repeated mount sends a request to the API server.
 	for _, entries := range entryCounts {
 		what := fromKubelet + ", " + count(entries)
 		add(budget{Name: "repeated mount p50: " + what, Unit: "ms", Limit: 0.3,
@@ -122,7 +122,7 @@ func (r report) table(out io.Writer) error {
 	return err
 }
 
-// mounts is the provider's part of the table.
+// mounts prints the provider's part of the table.
 func (r report) mounts(say func(string, ...any)) {
 	say("\n%-10s %7s %7s  %-6s %7s %8s %8s %8s %8s %7s", "ciphertext", "entries", "at once", "", "per s", "p50 ms",
 		"p95 ms", "p99 ms", "CPU ms", "count")
@@ -148,7 +148,7 @@ func (r report) mounts(say func(string, ...any)) {
 		"rotator", float64(r.Sizes.Rotator)/mb, "image", float64(r.Sizes.Image)/mb)
 }
 
-// line is a budget's line of the table.
+// line returns the budget's line of the table.
 func (b budget) line() string {
 	sign, verdict := "≤", "MISSED"
 	if b.AtLeast {
@@ -173,7 +173,7 @@ func count(entries int) string {
 	return fmt.Sprintf("%d entries", entries)
 }
 
-// number writes a figure with the digits that mean something.
+// number formats a number with three significant digits.
 func number(x float64) string {
 	switch {
 	case x >= 100:

@@ -28,30 +28,29 @@ import (
 const (
 	rotationKey = "rotation" // also the namespace of its Secrets
 	rotationNS  = "/api/v1/namespaces/" + rotationKey
-	// writers are the floor's, as many as the rotator has by default.
+	// writers is the concurrency of the floor, the default of the rotator.
 	writers = rotator.DefaultConcurrency
 )
 
-// A rotation is the cost of bringing a number of Secrets to a new key version.
+// A rotation is the cost of rewrapping a number of Secrets to a new key version.
 type rotation struct {
 	Secrets int `json:"secrets"`
-	// Floor is one list and the patches, by a bare client; the new ciphertext is
-	// made beforehand.
+	// Floor is one list and the patches by a bare client, with prepared ciphertext.
 	Floor float64 `json:"floorSeconds"`
 	List  float64 `json:"floorListSeconds"` // the list's part of it
-	// Run is that of the rotator, with the start of its process.
+	// Run is the time of the rotator, with the start of its process.
 	Run   float64 `json:"runSeconds"`
 	RSS   int64   `json:"runPeakBytes"`
 	Vault int64   `json:"runVaultRequests"`
-	// Idle is a second run, which has nothing to do.
+	// Idle is the time of a second run, which has no work.
 	Idle      float64 `json:"idleSeconds"`
 	IdleVault int64   `json:"idleVaultRequests"`
-	// Written is how many Secrets the idle run wrote.
+	// Written is the number of Secrets that the idle run wrote.
 	Written int `json:"idleWritten"`
 }
 
-// manySecrets measures the rotator and status with more and more Secrets; status
-// with the fewest only.
+// manySecrets measures the rotator with increasing numbers of Secrets, and status with the
+// lowest.
 func manySecrets(ctx context.Context, e *environment, dir string, o options,
 	say func(string, ...any)) (all []rotation, status *statusRun, err error) {
 	counts := []int{10_000, 50_000}
@@ -83,7 +82,7 @@ func manySecrets(ctx context.Context, e *environment, dir string, o options,
 	}
 	for _, n := range counts {
 		if err := b.grow(ctx, n); err != nil {
-			return nil, nil, fmt.Errorf("making %d Secrets: %w", n, err)
+			return nil, nil, fmt.Errorf("creating %d Secrets: %w", n, err)
 		}
 		if o.measures("rotator") {
 			r, err := b.measure(ctx)
@@ -105,14 +104,13 @@ type rotationBench struct {
 	*environment
 	dir     string
 	say     func(string, ...any)
-	counter *counter // before Vault
+	counter *counter // proxy of Vault
 	session *transit.Session
 	secrets int // number of stored Secrets
 }
 
-// encrypt makes the ciphertext of one entry for the Secrets from the first to
-// the one before the last. That of another version has another text, and the same
-// length.
+// encrypt returns ciphertext of one entry for the Secrets from first to last, exclusively.
+// Ciphertext of another version differs and has the same length.
 func (b *rotationBench) encrypt(ctx context.Context, first, last int) ([]transit.Result, error) {
 	items := make([]transit.Item, 0, last-first)
 	for i := first; i < last; i++ {
@@ -129,14 +127,14 @@ func (b *rotationBench) encrypt(ctx context.Context, first, last int) ([]transit
 
 func secretName(i int) string { return fmt.Sprintf("secret-%06d", i) }
 
-// grow stores Secrets until there are n.
+// grow creates Secrets until there are n.
 func (b *rotationBench) grow(ctx context.Context, n int) error {
 	results, err := b.encrypt(ctx, b.secrets, n)
 	if err != nil {
 		return err
 	}
 	var made atomic.Int64
-	err = b.parallel(ctx, len(results), 16, fmt.Sprintf("making %d Secrets", n), &made,
+	err = b.parallel(ctx, len(results), 16, fmt.Sprintf("creating %d Secrets", n), &made,
 		func(ctx context.Context, i int) error {
 			return b.post(ctx, rotationNS+"/secrets", &corev1.Secret{
 				ObjectMeta: metav1.ObjectMeta{Name: secretName(b.secrets + i),
@@ -148,12 +146,12 @@ func (b *rotationBench) grow(ctx context.Context, n int) error {
 	return err
 }
 
-// parallel calls do n times, with a number of calls at a time, and reports progress.
-func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, done *atomic.Int64,
+// parallel calls do n times with a concurrency, and reports progress.
+func (b *rotationBench) parallel(ctx context.Context, n, concurrency int, title string, done *atomic.Int64,
 	do func(context.Context, int) error) error {
 	finished := make(chan struct{})
 	defer close(finished)
-	b.say("%s", what)
+	b.say("%s", title)
 	go func() {
 		tick := time.NewTicker(10 * time.Second)
 		defer tick.Stop()
@@ -162,13 +160,13 @@ func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, do
 			case <-finished:
 				return
 			case <-tick.C:
-				b.say("%s: %d of %d", what, done.Load(), n)
+				b.say("%s: %d of %d", title, done.Load(), n)
 			}
 		}
 	}()
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range at {
+	for range concurrency {
 		group.Go(func() error {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				if err := do(ctx, i); err != nil {
@@ -182,8 +180,8 @@ func (b *rotationBench) parallel(ctx context.Context, n, at int, what string, do
 	return group.Wait()
 }
 
-// measure rotates the Secrets there are: first by the floor, then by the rotator,
-// then the rotator once more.
+// measure rotates the existing Secrets: by the floor, by the rotator, and again by the
+// rotator without work.
 func (b *rotationBench) measure(ctx context.Context) (r rotation, err error) {
 	r.Secrets = b.secrets
 	if err := b.floor(ctx, &r); err != nil {
@@ -207,8 +205,8 @@ func (b *rotationBench) measure(ctx context.Context) (r rotation, err error) {
 	return r, nil
 }
 
-// floor lists once, and then sends the patches that a rotation would send, which
-// are made between the two, off the clock.
+// floor lists once, and sends the patches of a rotation. It prepares them in between, which
+// is not measured.
 func (b *rotationBench) floor(ctx context.Context, r *rotation) error {
 	if _, err := b.vault.Write(ctx, "transit/keys/"+rotationKey+"/rotate", nil); err != nil {
 		return err
@@ -276,8 +274,8 @@ type listed struct {
 // pointer escapes a name as one part of a JSON pointer.
 func pointer(name string) string { return strings.ReplaceAll(name, "/", "~1") }
 
-// list gets all Secrets in pages of 500, as the API server has them. What the
-// floor needs of them is taken out during the pause.
+// list lists all Secrets in pages of 500, and returns the parts that the floor needs. The
+// pause is the time to extract them, which is not measured.
 func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Duration, err error) {
 	for token := ""; ; {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
@@ -312,8 +310,8 @@ func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Dura
 	}
 }
 
-// run runs the built rotator as its CronJob does, but for the limit on requests
-// per second, and returns its report, its time and its peak of resident memory.
+// run runs the built rotator as its CronJob does, without a limit on requests per second,
+// and returns its report, its duration and its peak of resident memory.
 func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64,
 	err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append(args, "--transit-key="+rotationKey,
@@ -337,7 +335,7 @@ func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator
 	rss = <-peak
 	if err != nil {
 		text := stderr.Bytes()
-		return report, took, 0, fmt.Errorf("%w\nthe end of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
+		return report, took, 0, fmt.Errorf("%w\nend of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
 	}
 	if rss == 0 {
 		return report, took, 0, errors.New("reading the memory of the rotator, which needs Linux")
@@ -345,9 +343,8 @@ func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator
 	return report, took, rss, json.Unmarshal(stdout.Bytes(), &report)
 }
 
-// peakMemory returns the peak of a process' resident memory, read until it has
-// ended. What the kernel tells afterwards (ru_maxrss) would not do: a child
-// begins with the peak of its parent.
+// peakMemory returns the peak of a process's resident memory, read until it has ended. The
+// kernel's ru_maxrss is not suitable, because a child begins with the peak of its parent.
 func peakMemory(pid int, ended <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -365,7 +362,7 @@ func peakMemory(pid int, ended <-chan struct{}) (peak int64) {
 	}
 }
 
-// rotationBudgets judges what docs/performance.md promises of rotations.
+// rotationBudgets evaluates the budgets of docs/performance.md for rotations.
 func rotationBudgets(all []rotation) (budgets []budget) {
 	add := func(b budget) { budgets = append(budgets, b.evaluated()) }
 	for _, r := range all {
@@ -375,7 +372,7 @@ func rotationBudgets(all []rotation) (budgets []budget) {
 		add(budget{Name: "written by a second run" + what, Limit: 0, Measured: float64(r.Written)})
 	}
 	if len(all) > 1 {
-		// The same, but for what garbage the collector happens to leave.
+		// The same, apart from garbage that is not collected yet.
 		first, last := all[0], all[len(all)-1]
 		add(budget{Name: "peak memory, most to fewest Secrets", Unit: "MiB", Limit: 1.15,
 			Measured: float64(last.RSS) / mib, Floor: float64(first.RSS) / mib})

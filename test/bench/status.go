@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// statusRun is what secretmanager status takes, from the start of its process to
-// the end of what it prints.
+// statusRun has the durations of secretmanager status, from the start of its process to the
+// end of its output.
 type statusRun struct {
 	Secrets int `json:"secrets"`
-	// Floor is the list, in pages of 500, by a bare client that reads nothing of it.
+	// Floor is the list in pages of 500 by a bare client that does not parse it.
 	Floor float64 `json:"floorSeconds"`
 	Table float64 `json:"tableSeconds"`
 	JSON  float64 `json:"jsonSeconds"`
 	RSS   int64   `json:"peakBytes"` // of the table
 }
 
-// status measures rounds of floor and status, which alternate; the medians count.
+// status measures alternating rounds of floor and status, and returns the medians.
 func (b *rotationBench) status(ctx context.Context, rounds int) (*statusRun, error) {
 	r := &statusRun{Secrets: b.secrets}
 	var floors, tables, documents []time.Duration
@@ -51,7 +51,7 @@ func (b *rotationBench) status(ctx context.Context, rounds int) (*statusRun, err
 		}
 		for _, s := range document.Secrets {
 			if s.State != "current" {
-				return nil, fmt.Errorf("a Secret is said to be %s", s.State)
+				return nil, fmt.Errorf("a Secret has the state %s", s.State)
 			}
 		}
 		documents = append(documents, took)
@@ -61,7 +61,7 @@ func (b *rotationBench) status(ctx context.Context, rounds int) (*statusRun, err
 	return r, nil
 }
 
-// runStatus runs the built program and returns what it prints.
+// runStatus runs the built program and returns its output.
 func (b *rotationBench) runStatus(ctx context.Context,
 	args ...string) (stdout []byte, took time.Duration, rss int64, err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, cliName),
@@ -90,7 +90,7 @@ func (b *rotationBench) runStatus(ctx context.Context,
 	return out.Bytes(), took, rss, nil
 }
 
-// budgets judges what docs/performance.md promises of status.
+// budgets evaluates the budgets of docs/performance.md for status.
 func (r *statusRun) budgets() []budget {
 	if r == nil {
 		return nil
