@@ -17,14 +17,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// demo is the state of one run: a directory, a Vault and a provider.
+// demo is the state of one run.
 type demo struct {
 	out      io.Writer
 	dir      string
 	vault    *testenv.Vault
 	issuer   *testenv.JWTIssuer
 	provider *exec.Cmd
-	log      bytes.Buffer // the provider's
+	log      bytes.Buffer // of the provider
 	step     int
 }
 
@@ -34,17 +34,17 @@ func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
 
 func (d *demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
-// announce prints the title of a step and why it matters.
-func (d *demo) announce(title, why string) {
+// announce prints the title of a step and an explanation.
+func (d *demo) announce(title, explanation string) {
 	d.step++
 	d.printf("\n%d. %s", d.step, title)
-	for line := range strings.Lines(wrap(why, "")) {
+	for line := range strings.Lines(wrap(explanation, "")) {
 		d.printf("   %s", strings.TrimSuffix(line, "\n"))
 	}
 	d.printf("")
 }
 
-// show prints a text set off from the narration.
+// show prints an indented text.
 func (d *demo) show(text string) {
 	if text == "" {
 		return
@@ -57,13 +57,13 @@ func (d *demo) show(text string) {
 	}
 }
 
-// secretmanager runs the command line as whoever holds the Vault token, shows
-// the command and its output, and returns its standard output.
+// secretmanager runs the command line with a Vault token, shows the command and its
+// standard error, and returns its standard output.
 func (d *demo) secretmanager(ctx context.Context, token string, args ...string) (string, error) {
 	d.printf("   $ secretmanager %s", strings.Join(quoted(args), " "))
 	cmd := exec.CommandContext(ctx, d.path("bin/secretmanager"), args...)
 	cmd.Dir = d.dir
-	// No cluster, and none of the caller's Vault or Kubernetes settings either.
+	// Without a cluster, and without the caller's settings of Vault and Kubernetes.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir, "VAULT_ADDR=" + d.vault.Address,
 		"VAULT_TOKEN=" + token}
 	var stdout, stderr bytes.Buffer
@@ -114,9 +114,9 @@ func quoted(args []string) []string {
 	return out
 }
 
-// build makes the programs that the demo runs.
+// build builds the programs that the demo runs.
 func (d *demo) build(ctx context.Context) error {
-	d.printf("Preparing: the first time this builds Vault from its modules, which takes some minutes.")
+	d.printf("Preparing: the first run builds Vault from its modules, which takes some minutes.")
 	if _, err := programs.Path(ctx, "vault"); err != nil {
 		return err
 	}
@@ -154,12 +154,12 @@ func (d *demo) build(ctx context.Context) error {
 	}
 }
 
-// close ends what was started and removes what was written.
+// close stops all processes and removes all files.
 func (d *demo) close() error {
 	var errs []error
 	if d.provider != nil {
 		errs = append(errs, d.provider.Process.Signal(syscall.SIGTERM))
-		// It drains its calls and ends by itself; how is of no interest any more.
+		// It finishes its calls and ends. Its exit code does not matter.
 		_ = d.provider.Wait()
 	}
 	if d.vault != nil {

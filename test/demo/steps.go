@@ -18,7 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// The author's secrets. In a real life they would never be in a source file.
+// The author's secrets. Real ones do not belong in a source file.
 const (
 	secretsJSON = `{"database": {"user": "neo", "password": "there-is-no-spoon"}}`
 	apiToken    = "follow-the-white-rabbit"
@@ -49,9 +49,8 @@ var key = ciphertext.Key{Mount: "transit", Name: "matrix"}
 
 func (d *demo) startVault(ctx context.Context) error {
 	d.announce("Start a Vault",
-		"A real one, in development mode on a loopback port. In place of a cluster's API server a key "+
-			"pair signs the service-account tokens that pods would have; Vault trusts it as it would trust "+
-			"the cluster.")
+		"It runs in development mode on a loopback port. A key pair signs service account tokens, in "+
+			"place of the API server of a cluster. Vault trusts it as it would trust the cluster.")
 	var err error
 	if d.vault, err = testenv.StartVault(ctx, testenv.VaultOptions{}); err != nil {
 		return err
@@ -67,10 +66,9 @@ func (d *demo) startVault(ctx context.Context) error {
 }
 
 func (d *demo) setup(ctx context.Context) error {
-	d.announce("Give Vault a key, and everybody the least they need",
-		"The app may decrypt and nothing else; the author may encrypt but not decrypt; the rotator may "+
-			"rotate and rewrap but not decrypt. The key is a derived one: each ciphertext is bound to its "+
-			"location.")
+	d.announce("Create a key, and roles with least privilege",
+		"The app may only decrypt. The author may encrypt but not decrypt. The rotator may rotate and "+
+			"rewrap but not decrypt. The key is derived, so each ciphertext is bound to its location.")
 	out, err := d.secretmanager(ctx, d.vault.RootToken, "vault-setup", "--apply", "--auth-mount", "jwt",
 		"--transit-key", "matrix",
 		"-n", "demo", "--service-account", "matrix", "--author-service-account", "demo/author", "--retire")
@@ -78,7 +76,7 @@ func (d *demo) setup(ctx context.Context) error {
 	return err
 }
 
-// login logs in to Vault as a service account would.
+// login logs in to Vault as a service account.
 func (d *demo) login(ctx context.Context, role, namespace, account string) (string, error) {
 	c, err := transit.NewClient(transit.Config{Address: d.vault.Address})
 	if err != nil {
@@ -92,9 +90,9 @@ func (d *demo) login(ctx context.Context, role, namespace, account string) (stri
 
 func (d *demo) encrypt(ctx context.Context) error {
 	d.announce("Encrypt",
-		"The author turns plaintext into the manifest of a Secret. With a cluster it would go there "+
-			"right away; this one could be committed to Git. Before it is printed, Vault has verified that "+
-			"it decrypts at its location.")
+		"The author encrypts plaintext into the manifest of a Secret, which can be committed to Git. "+
+			"With a cluster, the command would apply it. Before it prints the manifest, the command "+
+			"verifies with Vault that the ciphertext belongs to its location.")
 	if err := os.WriteFile(d.path("secrets.json"), []byte(secretsJSON), 0o600); err != nil {
 		return err
 	}
@@ -110,7 +108,7 @@ func (d *demo) encrypt(ctx context.Context) error {
 	d.show(manifest)
 	for _, plain := range []string{apiToken, "there-is-no-spoon"} {
 		if strings.Contains(manifest, plain) {
-			return errors.New("the manifest holds plaintext")
+			return errors.New("the manifest has plaintext")
 		}
 	}
 	return errors.Join(
@@ -122,9 +120,9 @@ func (d *demo) encrypt(ctx context.Context) error {
 }
 
 func (d *demo) mount(ctx context.Context) error {
-	d.announce("Mount, as a pod would",
-		"The provider runs on each node. The kubelet gives it the ciphertext and a token of the pod's "+
-			"own service account; with that token, and with no right of its own, it asks Vault to decrypt.")
+	d.announce("Mount",
+		"The provider runs on each node. The kubelet passes it the ciphertext and a token of the pod's "+
+			"service account. With that token, and without permissions of its own, it has Vault decrypt.")
 	socket := d.path("provider.sock")
 	cmd := exec.Command(d.path("bin/secretmanager-provider"), "--endpoint", socket, "--vault-addr", d.vault.Address,
 		"--vault-allowed-auth-mounts", "jwt", "--version-key-file", d.path("version-key"))
@@ -160,7 +158,7 @@ func (d *demo) mountAs(ctx context.Context, manifest, volume, namespace string) 
 
 func (d *demo) showVolume(volume string) error {
 	d.printf("\n   The pod reads:")
-	// Content is in a directory that the driver's writer swaps in as a whole.
+	// The driver's atomic writer has the files in this directory.
 	return filepath.WalkDir(d.path(volume)+"/..data/", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -176,38 +174,38 @@ func (d *demo) showVolume(volume string) error {
 }
 
 func (d *demo) moveCiphertext(ctx context.Context) error {
-	d.announce("Steal it, in vain",
-		"Somebody copies the ciphertext of one entry to another, to read it under a name of their own. "+
-			"It does not decrypt there: the location is part of the key. The pod would stay in "+
-			"ContainerCreating with this as its event.")
+	d.announce("Try to move ciphertext",
+		"Somebody copies the ciphertext of one entry to another one. It does not decrypt there, because "+
+			"the key is derived from the location. The pod would stay in ContainerCreating, with this "+
+			"error in its events.")
 	manifest, err := os.ReadFile(d.path("secret.yaml"))
 	if err != nil {
 		return err
 	}
 	data := regexp.MustCompile(`(?m)^  (api-token|secrets\.json): (\S+)$`).FindAllSubmatch(manifest, -1)
 	if len(data) != 2 {
-		return fmt.Errorf("the manifest has %d entries that the demo knows, not two", len(data))
+		return fmt.Errorf("the manifest has %d known entries, want two", len(data))
 	}
 	moved := strings.ReplaceAll(string(manifest), string(data[0][2]), string(data[1][2]))
 	if err := os.WriteFile(d.path("moved.yaml"), []byte(moved), 0o600); err != nil {
 		return err
 	}
-	return d.refused(d.mountAs(ctx, "moved.yaml", "stolen", "demo"), "a ciphertext that was moved")
+	return d.mustFail(d.mountAs(ctx, "moved.yaml", "stolen", "demo"), "moved ciphertext")
 }
 
-// refused turns the error that had to come into success.
-func (d *demo) refused(err error, what string) error {
+// mustFail returns nil for the error of a failed mount, and an error for a success.
+func (d *demo) mustFail(err error, ciphertext string) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
 		return nil
 	}
 	if err == nil {
-		return fmt.Errorf("%s was mounted", what)
+		return fmt.Errorf("%s was mounted", ciphertext)
 	}
 	return err
 }
 
-// rotatorSession is a session with exactly the rights of the rotator.
+// rotatorSession returns a session of the rotator, and its token.
 func (d *demo) rotatorSession(ctx context.Context) (*transit.Session, string, error) {
 	token, err := d.login(ctx, "secretmanager-rotator", "secretmanager-system", "secretmanager-rotator")
 	if err != nil {
@@ -222,9 +220,9 @@ func (d *demo) rotatorSession(ctx context.Context) (*transit.Session, string, er
 
 func (d *demo) rotate(ctx context.Context) error {
 	d.announce("Rotate and rewrap",
-		"The key gets a new version, and Vault turns the ciphertext into one of that version. In a "+
-			"cluster the rotator does this each night; here, on the manifest. Its identity cannot decrypt, "+
-			"and does not need to.")
+		"The key gets a new version, and Vault encrypts the ciphertext again with that version. In a "+
+			"cluster the rotator does this each night. This step uses the manifest, and the rotator's "+
+			"identity, which cannot decrypt.")
 	session, token, err := d.rotatorSession(ctx)
 	if err != nil {
 		return err
@@ -241,9 +239,9 @@ func (d *demo) rotate(ctx context.Context) error {
 	d.show(out)
 	if _, err := session.Decrypt(ctx, key,
 		[]transit.Item{{Data: []byte("vault:v1:AAAA"), Context: []byte("x")}}); !errors.Is(err, transit.ErrDenied) {
-		return fmt.Errorf("the rotator's attempt to decrypt was not refused: %w", err)
+		return fmt.Errorf("the rotator's attempt to decrypt was not denied: %w", err)
 	}
-	d.printf("   The rotator, trying to decrypt: %v", transit.ErrDenied)
+	d.printf("   The rotator tries to decrypt: %v", transit.ErrDenied)
 	before, err := d.contents("volume")
 	if err != nil {
 		return err
@@ -258,7 +256,7 @@ func (d *demo) rotate(ctx context.Context) error {
 	if !slices.Equal(before, after) {
 		return errors.New("the files changed with the rotation")
 	}
-	d.printf("\n   Same files, same versions of them: nothing restarts, nobody notices.")
+	d.printf("\n   The files are the same, so nothing restarts.")
 	return nil
 }
 
@@ -277,8 +275,8 @@ func (d *demo) contents(volume string) ([]string, error) {
 
 func (d *demo) retire(ctx context.Context) error {
 	d.announce("Retire the old version",
-		"Nothing uses it any more, so Vault stops accepting it. A ciphertext that leaked last year is "+
-			"now worthless, whoever has it and whatever they may do; the rewrapped one mounts as before.")
+		"Nothing needs it, so Vault stops accepting it. Old ciphertext that leaked is now useless, "+
+			"whatever permissions its owner has. The rewrapped one mounts as before.")
 	session, _, err := d.rotatorSession(ctx)
 	if err != nil {
 		return err
@@ -290,19 +288,19 @@ func (d *demo) retire(ctx context.Context) error {
 	if err := session.SetMinDecryptionVersion(ctx, key, info, info.Latest); err != nil {
 		return err
 	}
-	d.printf("   %s accepts versions from %d on. The manifest from before the rotation:", key, info.Latest)
-	if err := d.refused(d.mountAs(ctx, "before-rotation.yaml", "late", "demo"),
+	d.printf("   %s now needs version %d or newer. The manifest from before the rotation:", key, info.Latest)
+	if err := d.mustFail(d.mountAs(ctx, "before-rotation.yaml", "late", "demo"),
 		"ciphertext of a retired version"); err != nil {
 		return err
 	}
-	d.printf("\n   The rewrapped one, for a new pod:")
+	d.printf("\n   The rewrapped manifest, for a new pod:")
 	if err := d.mountAs(ctx, "secret.yaml", "new-volume", "demo"); err != nil {
 		return err
 	}
 	return d.showVolume("new-volume")
 }
 
-// waitFor waits until a socket is there.
+// waitFor waits until a socket exists.
 func waitFor(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
