@@ -18,12 +18,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// chartStory takes the chart through its life with the real Helm, as a second
-// installation beside the one that the other tests use.
+// chartStory installs, upgrades and uninstalls the chart with the real Helm, next to the
+// installation that the other tests use.
 type chartStory struct {
 	fixture
 	helm    *chart.Helm
-	system  string // the release's namespace, which is also its name and the provider's
+	system  string // name of the release, its namespace and its provider
 	before  []string
 	command []string // the vault-setup of the notes
 }
@@ -83,7 +83,7 @@ func (s *chartStory) install(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s", notes)
-	// --wait has waited.
+	// helm --wait has waited for the pods.
 	set, err := shared.Client.AppsV1().DaemonSets(s.system).Get(t.Context(), s.system+"-provider", metav1.GetOptions{})
 	if err != nil || set.Status.NumberReady == 0 || set.Status.NumberReady != set.Status.DesiredNumberScheduled {
 		t.Errorf("the provider is %+v, %v", set.Status, err)
@@ -114,7 +114,7 @@ func (s *chartStory) rotate(t *testing.T) {
 			t.Errorf("entry %s has version %d, %v", entry, v, err)
 		}
 	}
-	// The test's, not the chart's.
+	// The namespace belongs to the test, not to the chart.
 	background := metav1.DeletePropagationBackground
 	err := shared.Client.BatchV1().Jobs(s.system).
 		DeleteCollection(t.Context(), metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
@@ -149,7 +149,7 @@ func (s *chartStory) upgrade(t *testing.T) {
 	}
 }
 
-// generation counts the changes of the provider's DaemonSet.
+// generation returns the generation of the provider's DaemonSet, which counts its changes.
 func (s *chartStory) generation(t *testing.T) int64 {
 	t.Helper()
 	set, err := shared.Client.AppsV1().DaemonSets(s.system).Get(t.Context(), s.system+"-provider", metav1.GetOptions{})
@@ -159,7 +159,7 @@ func (s *chartStory) generation(t *testing.T) int64 {
 	return set.Generation
 }
 
-// state is what the rotator keeps, of which there is something after a run.
+// state returns the state of the rotator, which is not empty after a run.
 func (s *chartStory) state(t *testing.T) map[string]string {
 	t.Helper()
 	state, err := shared.Client.CoreV1().ConfigMaps(s.system).
@@ -175,7 +175,7 @@ func (s *chartStory) uninstall(t *testing.T) {
 		"4m"); err != nil {
 		t.Fatal(err)
 	}
-	// Pods take their time to end, and what they own goes after them.
+	// Pods end with a delay, and objects that they own are deleted after them.
 	err := cluster.Wait(t.Context(), 3*time.Minute, "nothing of the release to be left",
 		func(context.Context) (bool, string, error) {
 			diff := cmp.Diff(s.before, s.everything(t))
@@ -199,8 +199,8 @@ func (s *chartStory) uninstall(t *testing.T) {
 // skippedKinds are kinds that no client creates, or that the API server warns of.
 var skippedKinds = []string{"events", "endpoints", "componentstatuses"}
 
-// everything is the name of every object in the release's namespace, and of those
-// elsewhere that have its name in theirs.
+// everything returns the names of the objects in the release's namespace, and of
+// others whose names contain the name of the release.
 func (s *chartStory) everything(t *testing.T) (names []string) {
 	t.Helper()
 	lists, err := shared.Client.Discovery().ServerPreferredResources()

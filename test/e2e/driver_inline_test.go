@@ -28,8 +28,8 @@ var (
 
 func base64Text(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// inlineVolume is a pod with a volume, from its start to when nothing is left of
-// it. Its provider has room for one answer.
+// inlineVolume tests a pod with a volume, from its start until all its traces are
+// deleted. Its provider has memory for one response.
 func (d *driverFixture) inlineVolume() []driverCase {
 	return []driverCase{
 		{"install provider", func(t *testing.T) {
@@ -82,7 +82,7 @@ func (d *driverFixture) inlineVolumeV1alpha1() []driverCase {
 }
 
 // checkSecrets checks which Secrets the namespace has: without secretObjects in the
-// class nothing of the plaintext gets to the API server.
+// class, no plaintext is sent to the API server.
 func (d *driverFixture) checkSecrets(t *testing.T, want ...string) {
 	t.Helper()
 	list, err := shared.Client.CoreV1().Secrets(d.namespace).List(t.Context(), metav1.ListOptions{})
@@ -98,8 +98,7 @@ func (d *driverFixture) checkSecrets(t *testing.T, want ...string) {
 	}
 }
 
-// validateMetrics looks at what the driver counts of our provider, and at what that
-// counts itself.
+// validateMetrics checks the driver's metrics of our provider, and the provider's own.
 func (d *driverFixture) validateMetrics(t *testing.T) {
 	pods, err := shared.Client.CoreV1().Pods(cluster.DriverNamespace).
 		List(t.Context(), metav1.ListOptions{LabelSelector: cluster.DriverSelector})
@@ -121,7 +120,7 @@ func (d *driverFixture) validateMetrics(t *testing.T) {
 	}
 }
 
-// metrics reads the metrics of a pod, through the API server.
+// metrics reads the metrics of a pod through the API server.
 func metrics(t *testing.T, namespace, pod string, port int) string {
 	t.Helper()
 	text, err := shared.Client.CoreV1().RESTClient().Get().Namespace(namespace).Resource("pods").
@@ -132,7 +131,7 @@ func metrics(t *testing.T, namespace, pod string, port int) string {
 	return string(text)
 }
 
-// metric reads one of the scenario's own provider.
+// metric reads a metric of the scenario's own provider.
 func (d *driverFixture) metric(t *testing.T, series string) int {
 	t.Helper()
 	pods, err := d.own.pods(t.Context())
@@ -152,9 +151,9 @@ func (d *driverFixture) metric(t *testing.T, series string) int {
 	return 0
 }
 
-// unmount deletes the pod. Its volume is the one place on the node that had the plaintext,
-// and then none has. The provider hears nothing of it: its answer stays in its memory
-// until it is ten minutes old, which its own tests check, or needs the room.
+// unmount deletes the pod. Only its volume had the plaintext on the node, and afterwards
+// nothing has. The provider is not notified: its response stays in memory for ten
+// minutes, which tests of the provider check, or until it is evicted.
 func (d *driverFixture) unmount(t *testing.T) {
 	ctx := t.Context()
 	pod, err := shared.Client.CoreV1().Pods(d.namespace).Get(ctx, "app", getOptions)
@@ -185,7 +184,7 @@ func (d *driverFixture) unmount(t *testing.T) {
 		_, err := shared.Client.CoreV1().Pods(d.namespace).Get(ctx, "app", getOptions)
 		return apierrors.IsNotFound(err), "it is there", nil
 	})
-	// The kubelet takes away the pod's directory when the pod is gone.
+	// The kubelet deletes the directory of the pod after the pod.
 	d.wait(t, "nothing of the volume to be left", func(ctx context.Context) (bool, string, error) {
 		left := slices.Concat(mounts(), files())
 		if _, err := d.podStatus(ctx, "app", "matrix"); !apierrors.IsNotFound(err) {
@@ -206,7 +205,7 @@ func (d *driverFixture) unmount(t *testing.T) {
 		}
 	}
 
-	// Memory: one answer before and after, whichever pod it is of.
+	// The cache has one response before and after, of any pod.
 	const kept, evicted = "secretmanager_provider_republish_cache_entries",
 		"secretmanager_provider_republish_cache_evictions_total"
 	if n, gone := d.metric(t, kept), d.metric(t, evicted); n != 1 || gone != 0 {
@@ -219,20 +218,20 @@ func (d *driverFixture) unmount(t *testing.T) {
 	}
 }
 
-// onNodeLines runs a command on the node and returns what it prints, by lines. One
-// that finds nothing, or meets a file that has just gone, is no error.
+// onNodeLines runs a command on the node and returns the lines of its output. It is no
+// error if the command finds nothing, or a file that was just deleted.
 func onNodeLines(t *testing.T, command ...string) []string {
 	t.Helper()
 	out, err := shared.OnNode(t.Context(), command...).Output()
 	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() >= 125) { // which is Docker's own
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() >= 125) { // an exit code of Docker
 		t.Fatalf("%q on the node: %v", command, err)
 	}
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
 }
 
-// plaintextOnNode returns the files of the node that have the text, wherever
-// a kubelet, a driver, a provider or an API server writes.
+// plaintextOnNode returns the files of the node that contain the text, in all directories
+// to which kubelet, driver, provider or API server write.
 func plaintextOnNode(t *testing.T, text string) []string {
 	t.Helper()
 	return onNodeLines(t, "grep", "-rslF", "-D", "skip", "--", text,

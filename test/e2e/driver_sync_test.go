@@ -21,7 +21,7 @@ const (
 	namespacedTest = "Test Namespaced scope SecretProviderClass - "
 )
 
-// sync is two Deployments that want the same copy in a Kubernetes Secret.
+// sync tests two Deployments that use the same copy in a Kubernetes Secret.
 func (d *driverFixture) sync() []driverCase {
 	return []driverCase{
 		{"Sync with K8s secrets - create deployment", func(t *testing.T) {
@@ -48,8 +48,8 @@ func (d *driverFixture) sync() []driverCase {
 	}
 }
 
-// namespaces is a class in each of two namespaces, of the same name and with other
-// content, and a pod in a third that has none.
+// namespaces tests classes of the same name with different content in two namespaces,
+// and a pod in a third namespace without a class.
 func (d *driverFixture) namespaces() []driverCase {
 	var second *driverFixture
 	return []driverCase{
@@ -83,7 +83,7 @@ func (d *driverFixture) namespaces() []driverCase {
 	}
 }
 
-// severalClasses is a pod with a volume of each of two classes.
+// severalClasses tests a pod with volumes of two classes.
 func (d *driverFixture) severalClasses() []driverCase {
 	return []driverCase{
 		{"deploy multiple secretproviderclass crd", func(t *testing.T) {
@@ -110,7 +110,7 @@ func (d *driverFixture) severalClasses() []driverCase {
 				copied := fmt.Sprintf("copy-%d", n)
 				d.checkSynced(t, "app", n, d.token())
 				d.checkCopy(t, copied, d.token())
-				// A pod that nobody owns is no owner itself; what the driver keeps of its volume is.
+				// A pod without an owner does not own the Secret. The SecretProviderClassPodStatus does.
 				status := d.waitPodStatus(t, "app", fmt.Sprintf("matrix-%d", n))
 				d.waitOwners(t, copied, status.GetKind(), status.GetName())
 			}
@@ -123,7 +123,7 @@ func (d *driverFixture) severalClasses() []driverCase {
 	}
 }
 
-// rotation is a new value in the files and in their copy. Without a copy, it is a case of inlineVolume.
+// rotation tests a new value in the files and in their copy. inlineVolume tests it without a copy.
 func (d *driverFixture) rotation() []driverCase {
 	return []driverCase{
 		{"Test auto rotation of mount contents and K8s secrets - Create deployment", func(t *testing.T) {
@@ -146,11 +146,11 @@ func (d *driverFixture) rotation() []driverCase {
 	}
 }
 
-// syncedClass is a class, and the Secret that its files are copied to.
+// syncedClass is a class, and the Secret to which its files are copied.
 type syncedClass struct{ class, copied string }
 
-// syncedPod is a pod that mounts classes at /secrets-0, /secrets-1, and has
-// what is in the copies in its environment.
+// syncedPod returns a pod that mounts classes at /secrets-0, /secrets-1 and so on, and has
+// the values of the copies in its environment.
 func syncedPod(classes ...syncedClass) corev1.PodSpec {
 	app := corev1.Container{Name: "app", Image: shared.Images.App, Command: []string{"sleep", "infinity"}}
 	spec := corev1.PodSpec{ServiceAccountName: "matrix", AutomountServiceAccountToken: new(false),
@@ -173,7 +173,7 @@ func syncedPod(classes ...syncedClass) corev1.PodSpec {
 	return spec
 }
 
-// deploy makes a Deployment of one such pod.
+// deploy creates a Deployment with one such pod.
 func (d *driverFixture) deploy(t *testing.T, name string, classes ...syncedClass) {
 	t.Helper()
 	labels := map[string]string{"app": name}
@@ -206,7 +206,7 @@ func (d *driverFixture) undeploy(t *testing.T, name string) {
 	}
 }
 
-// podOf returns the name of the one pod of a Deployment.
+// podOf returns the name of the only pod of a Deployment.
 func (d *driverFixture) podOf(t *testing.T, deployment string) (pod string) {
 	t.Helper()
 	d.wait(t, "the pod of "+deployment, func(ctx context.Context) (bool, string, error) {
@@ -231,7 +231,7 @@ func (d *driverFixture) checkSynced(t *testing.T, pod string, n int, token strin
 	}
 }
 
-// checkCopy checks a Secret that the driver has made.
+// checkCopy checks a Secret that the driver created.
 func (d *driverFixture) checkCopy(t *testing.T, name, token string) {
 	t.Helper()
 	secret := d.secret(t, name)
@@ -259,7 +259,7 @@ func (d *driverFixture) waitCopy(t *testing.T, name, token string) {
 	})
 }
 
-// waitOwners waits until a Secret belongs to objects of a kind whose names begin so.
+// waitOwners waits until objects of a kind whose names have the prefixes own a Secret.
 func (d *driverFixture) waitOwners(t *testing.T, name, kind string, prefixes ...string) {
 	t.Helper()
 	d.wait(t, fmt.Sprintf("Secret %s to belong to %q", name, prefixes), func(ctx context.Context) (bool, string, error) {
@@ -281,7 +281,7 @@ func (d *driverFixture) waitOwners(t *testing.T, name, kind string, prefixes ...
 	})
 }
 
-// waitNoSecret waits until a Secret is gone.
+// waitNoSecret waits until a Secret is deleted.
 func (d *driverFixture) waitNoSecret(t *testing.T, name string) {
 	t.Helper()
 	d.wait(t, "Secret "+name+" to be gone", func(ctx context.Context) (bool, string, error) {

@@ -14,17 +14,17 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
 )
 
-// The driver comes with a suite that its providers have to pass, one file of cases for
-// each: test/bats in its sources. TestDriver is that suite for our provider, each case
-// under its title there, less the provider's name.
+// The driver has a test suite for providers, with a file of cases for each: test/bats in
+// its sources. TestDriver is this suite for our provider. Each case has its original
+// title, without the name of the provider.
 
-// A driverCase is one case of the suite.
+// A driverCase is a case of the suite.
 type driverCase struct {
 	title string
 	run   func(*testing.T)
 }
 
-// driverScenarios are the cases that go together. Each builds on those before it.
+// driverScenarios groups the cases. Each case builds on those before it.
 var driverScenarios = []struct {
 	name  string
 	cases func(*driverFixture) []driverCase
@@ -37,14 +37,14 @@ var driverScenarios = []struct {
 	{"rotation", (*driverFixture).rotation},
 }
 
-// sameAs has cases of the suite that go by two titles there: the other one is ours.
+// sameAs maps titles of cases that have two titles in the suite to the title used here.
 var sameAs = map[string]string{
 	"Sync with K8s secrets - delete deployment, check secret is deleted": "Sync with K8s secrets - delete " +
 		"deployment, check owner ref updated, check secret deleted",
 	"configure openbao": "setup vault",
 }
 
-// notOurs has cases that are not about a provider, and why.
+// notOurs has the cases that do not test a provider, with the reason.
 var notOurs = map[string]string{
 	"setup mock provider validation config":             "sets up the provider that the suite brings along",
 	"secretproviderclasses crd is established":          "is of the driver's installation",
@@ -67,8 +67,8 @@ func TestDriver(t *testing.T) {
 	}
 }
 
-// TestDriverTitles compares our cases with those in the sources of the driver that is
-// tested: one that a new version brings is one for us, too.
+// TestDriverTitles compares our cases with the sources of the tested driver, so that it
+// fails if a new version has new cases.
 func TestDriverTitles(t *testing.T) {
 	t.Parallel()
 	dir, err := inputs.ModuleDir(t.Context(), "../driver", "sigs.k8s.io/secrets-store-csi-driver")
@@ -81,7 +81,7 @@ func TestDriverTitles(t *testing.T) {
 			ours[c.title] = true
 		}
 	}
-	// How each file calls its provider. The spelling is its own.
+	// The name of the provider in each file, in its spelling.
 	provider := regexp.MustCompile(` (vault|openbao|e2e-provider v1|e2e-provider|e2e provier) `)
 	theirs := map[string]bool{}
 	for _, file := range []string{"vault.bats", "openbao.bats", "e2e-provider.bats"} {
@@ -124,8 +124,8 @@ func keys(m map[string]string) map[string]bool {
 // driverFixture is the fixture of one scenario of the driver's suite.
 type driverFixture struct {
 	fixture
-	test *testing.T   // the scenario, with which goes what a case makes for those after it
-	own  *ownProvider // where the scenario has one
+	test *testing.T   // the scenario, whose end deletes what its cases created
+	own  *ownProvider // nil if the scenario has none
 }
 
 func newDriverFixture(t *testing.T) *driverFixture {
@@ -133,13 +133,13 @@ func newDriverFixture(t *testing.T) *driverFixture {
 	return &driverFixture{fixture: fixture{namespace: namespace, key: namespace}, test: t}
 }
 
-// providerName is what a class calls the provider.
+// providerName returns the name of the provider for a class.
 func (f *fixture) providerName() string { return cmp.Or(f.provider, "secretmanager") }
 
-// token is a secret that nobody else has.
+// token returns a unique secret.
 func (d *driverFixture) token() string { return "only-in-" + d.namespace }
 
-// key is what no text file holds.
+// key returns binary data.
 var keyBytes = func() []byte {
 	all := make([]byte, 256)
 	for n := range all {
@@ -148,7 +148,7 @@ var keyBytes = func() []byte {
 	return all
 }()
 
-// setUpVault makes key, roles and Secret.
+// setUpVault creates key, roles and Secret.
 func (d *driverFixture) setUpVault(t *testing.T) {
 	t.Helper()
 	d.setUp(t)
@@ -162,8 +162,8 @@ func (d *driverFixture) change(t *testing.T, value string) {
 	command(t, d.author, shared.Kubeconfig, "encrypt", secretName, "-n", d.namespace, "--from-literal", "api-token="+value)
 }
 
-// class is a class of the suite: files, of which two are in a directory, and where a
-// Secret is named, a copy of them in it.
+// class creates a class of the suite: files, two of them in a directory, and if a
+// Secret is given, a copy of them in that Secret.
 func (d *driverFixture) class(version, name, synced string) string {
 	text := fmt.Sprintf(`
 apiVersion: secrets-store.csi.x-k8s.io/%s
@@ -200,7 +200,7 @@ spec:
 `, synced)
 }
 
-// checkClass checks that the API server has the class.
+// checkClass checks that the class exists.
 func (d *driverFixture) checkClass(t *testing.T, name string) {
 	t.Helper()
 	class, err := shared.Dynamic.Resource(classes).Namespace(d.namespace).Get(t.Context(), name, getOptions)
@@ -212,7 +212,7 @@ func (d *driverFixture) checkClass(t *testing.T, name string) {
 	}
 }
 
-// checkText and checkKey check what a pod reads below a directory.
+// checkText and checkKey check the files in a directory of a pod.
 func (d *driverFixture) checkText(t *testing.T, pod, dir, token string) {
 	t.Helper()
 	for file, want := range map[string]string{"api-token": token, "nested/api-token": token,

@@ -22,15 +22,15 @@ import (
 // providerLabel is the label of a test's own provider.
 const providerLabel = "secretmanager.io/e2e-provider"
 
-// ownProvider is a provider of a test's own: the installed DaemonSet with another
-// socket. Its name is that of the test's namespace, and what a class names.
+// ownProvider is the provider of one test: a copy of the installed DaemonSet with another
+// socket. Its name, which a class uses, is that of the test's namespace.
 type ownProvider struct {
 	name string
 	set  *appsv1.DaemonSet
 }
 
-// newProvider describes the provider; start starts it. Arguments come after
-// those of the manifest and win.
+// newProvider returns a provider that start starts. The arguments are appended to those
+// of the manifest, and override them.
 func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 	t.Helper()
 	requireProduct(t)
@@ -49,8 +49,8 @@ func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 	return &ownProvider{name, set}
 }
 
-// start starts the provider and waits until it is ready. It goes with the test; that
-// of a test that failed stays, for a cluster that is kept.
+// start starts the provider and waits until it is ready. It is deleted after the test,
+// unless the test failed.
 func (p *ownProvider) start(t *testing.T) {
 	t.Helper()
 	if _, err := shared.Client.AppsV1().DaemonSets(system).
@@ -72,7 +72,7 @@ func (p *ownProvider) start(t *testing.T) {
 	}
 }
 
-// stop stops the provider and waits until its pod is gone.
+// stop stops the provider and waits until its pod is deleted.
 func (p *ownProvider) stop(t *testing.T) {
 	t.Helper()
 	if err := shared.Client.AppsV1().DaemonSets(system).Delete(t.Context(), p.name, metav1.DeleteOptions{}); err != nil {
@@ -103,8 +103,8 @@ func (p *ownProvider) kill(t *testing.T) {
 	kill(t, system, providerLabel+"="+p.name, "provider")
 }
 
-// kill kills a container of the one pod that is selected with SIGKILL, and waits
-// until the kubelet has started it again.
+// kill kills a container of the only selected pod with SIGKILL, and waits until the
+// kubelet has started it again.
 func kill(t *testing.T, namespace, selector, container string) {
 	t.Helper()
 	status := func(ctx context.Context) (corev1.ContainerStatus, error) {
@@ -142,7 +142,7 @@ func kill(t *testing.T, namespace, selector, container string) {
 	}
 }
 
-// faultProxy is a faultproxy on the node, between a test's own provider and Vault.
+// faultProxy is a faultproxy on the node, between the provider of a test and Vault.
 type faultProxy struct {
 	address string
 	stdin   io.WriteCloser
@@ -156,7 +156,7 @@ var faultProxyOnNode = sync.OnceValues(func() (string, error) {
 	return onNode("faultproxy", "test/e2e", "./cmd/faultproxy")
 })
 
-// newFaultProxy starts a proxy that ends with the test. At first all passes.
+// newFaultProxy starts a proxy that ends with the test. At first it passes all requests.
 func newFaultProxy(t *testing.T) *faultProxy {
 	t.Helper()
 	path, err := faultProxyOnNode()
@@ -167,7 +167,7 @@ func newFaultProxy(t *testing.T) *faultProxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It is ended by its standard input, after what else the test has to clean up.
+	// It ends when its standard input is closed, after all other cleanups of the test.
 	cmd := shared.OnNode(context.WithoutCancel(t.Context()), path, "--listen", node+":0", "--to",
 		shared.Vault.OnNode(node))
 	p := &faultProxy{modes: make(chan string, 1), requests: map[string]int{}}
@@ -214,7 +214,7 @@ func newFaultProxy(t *testing.T) *faultProxy {
 	return p
 }
 
-// set sets the mode, see faultproxy.
+// set sets the mode: see faultproxy.
 func (p *faultProxy) set(t *testing.T, mode string) {
 	t.Helper()
 	if _, err := io.WriteString(p.stdin, mode+"\n"); err != nil {
@@ -230,7 +230,7 @@ func (p *faultProxy) set(t *testing.T, mode string) {
 	}
 }
 
-// count is how many requests came in a mode.
+// count returns the number of requests in a mode.
 func (p *faultProxy) count(mode string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -250,8 +250,8 @@ func (p *faultProxy) wait(t *testing.T, mode string, n int) {
 	}
 }
 
-// newFaultFixture returns the fixture of a namespace of its own with its key and its Secret, whose
-// class names a provider of the same name, on the driver.
+// newFaultFixture returns a fixture with its own namespace, key and Secret, whose class
+// names a provider of the same name, on the driver.
 func newFaultFixture(t *testing.T, driver string) *fixture {
 	t.Helper()
 	namespace := newNamespace(t)
@@ -262,14 +262,14 @@ func newFaultFixture(t *testing.T, driver string) *fixture {
 	return f
 }
 
-// pod makes a pod of the class.
+// pod creates a pod that mounts the class.
 func (f *fixture) pod(t *testing.T, name string) {
 	t.Helper()
 	apply(t, f.podYAML(name, "matrix", "matrix", secretName))
 }
 
-// waitTries waits until the kubelet has said so many times that a mount of the
-// pod failed. A pod that starts meanwhile is what must not be.
+// waitTries waits until the kubelet has reported n failed mounts of the pod. It fails if
+// the pod starts meanwhile.
 func (f *fixture) waitTries(t *testing.T, pod string, n int32) {
 	t.Helper()
 	tries, started := int32(0), false
@@ -296,7 +296,7 @@ func (f *fixture) waitTries(t *testing.T, pod string, n int32) {
 		t.Fatal(err)
 	}
 	if started {
-		f.checkStarted(t, pod, "") // which shows its log
+		f.checkStarted(t, pod, "") // prints its log
 		t.Fatalf("%s started after %d failed mounts", pod, tries)
 	}
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// These tests are about the empty volume: whatever is wrong, no container starts
-// without its files, and once it is right again the pod starts by itself. See
+// These tests are about the empty volume: during any failure, no container starts
+// without its files, and after it the pod starts without intervention. See
 // docs/failures.md.
 
-// TestVaultFaults has a Vault that does not do what it should. The provider's errors
-// are final, so this holds with the driver as it was released.
+// TestVaultFaults tests failures of Vault. The provider's errors are final, so the tests
+// pass with the released driver.
 func TestVaultFaults(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
@@ -53,7 +53,7 @@ func TestVaultFaults(t *testing.T) {
 	}
 }
 
-// TestSealedVault seals the Vault of all tests, so it runs beside none.
+// TestSealedVault seals the Vault of all tests, so it does not run in parallel.
 func TestSealedVault(t *testing.T) {
 	f := newFaultFixture(t, cluster.ThrottledDriver)
 	newProvider(t, f.provider, "--mount-timeout=3s").start(t)
@@ -117,7 +117,7 @@ func TestProviderKilled(t *testing.T) {
 		proxy.set(t, "hold")
 		return f, proxy, provider
 	}
-	// The driver sends a call that broke twice more, then it gives up.
+	// The driver repeats an interrupted call twice, and then fails.
 	untilUnavailable := func(t *testing.T, f *fixture, proxy *faultProxy, provider *ownProvider) {
 		for n := range 3 {
 			proxy.wait(t, "hold", n+1)
@@ -146,7 +146,7 @@ func TestProviderKilled(t *testing.T) {
 		f, proxy, provider := setUp(t, cluster.Driver)
 		f.pod(t, "app")
 		untilUnavailable(t, f, proxy, provider)
-		// The kubelet's next try comes to the provider.
+		// The kubelet's next try reaches the provider.
 		proxy.wait(t, "hold", 4)
 		f.checkWaiting(t, "app")
 		proxy.set(t, "pass")
@@ -154,8 +154,8 @@ func TestProviderKilled(t *testing.T) {
 		f.checkFiles(t, "app", firstToken)
 	})
 
-	// What no provider can help, and why docs/install.md has rotationPollInterval. A
-	// driver that has mended it makes this test fail: then docs/failures.md changes.
+	// No provider can prevent this, so docs/install.md sets rotationPollInterval. If the
+	// driver fixes it, this test fails, and docs/failures.md must be updated.
 	t.Run("until the driver gives up, within its poll interval", func(t *testing.T) {
 		f, proxy, provider := setUp(t, cluster.ThrottledDriver)
 		f.pod(t, "app")
@@ -167,13 +167,13 @@ func TestProviderKilled(t *testing.T) {
 		if n := proxy.count("hold"); n != 3 {
 			t.Errorf("%d logins were tried, want no more than the three before the pod started", n)
 		}
-		// The volume gets its files later. The container that runs does not see them.
+		// The volume gets its files later, but the running container does not see them.
 		proxy.set(t, "pass")
 		mounted := f.waitPodStatus(t, "app", "matrix").GetCreationTimestamp()
 		if got := f.sh(t, "app", "ls -A /secrets"); got != "" {
 			t.Errorf("the container sees %q", got)
 		}
-		// How such a pod is found, when its events are gone.
+		// This finds such a pod after its events have expired.
 		pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "app", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +183,7 @@ func TestProviderKilled(t *testing.T) {
 		}
 	})
 
-	// What an application can do about that.
+	// An application can prevent this with an init container.
 	t.Run("until the driver gives up, and an init container looks", func(t *testing.T) {
 		f, proxy, provider := setUp(t, cluster.ThrottledDriver)
 		apply(t, strings.Replace(f.podYAML("app", "matrix", "matrix", secretName), "  containers:\n", `
@@ -214,11 +214,10 @@ func TestProviderKilled(t *testing.T) {
 	})
 }
 
-// TestDriverKilled kills the driver while it waits for the provider, so it runs beside
-// no other test. The mount that it leaves behind is empty, and counts as a repeat
-// from then on, whose errors it hides: the second pod is what remains with every
-// setting of the driver. One that has mended it makes this test fail: then
-// docs/failures.md changes.
+// TestDriverKilled kills the driver while it waits for the provider, so it does not run in
+// parallel. The mount that remains is empty, and the driver treats the next one as a
+// repeat and hides its errors: no setting of the driver prevents this for the second pod.
+// If the driver fixes it, this test fails, and docs/failures.md must be updated.
 func TestDriverKilled(t *testing.T) {
 	tests := []struct {
 		mode string // of Vault, afterwards
@@ -246,14 +245,14 @@ func TestDriverKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.checkStarted(t, "app", tests[n].want)
-		// The volume was mounted when the container started, so it sees what comes later.
+		// The volume was mounted when the container started, so the container sees later files.
 		proxies[n].set(t, "pass")
 		f.waitPodStatus(t, "app", "matrix")
 		f.checkFiles(t, "app", firstToken)
 	}
 }
 
-// TestNoProvider has pods that start while there is no provider on the node.
+// TestNoProvider starts pods while no provider runs on the node.
 func TestNoProvider(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
@@ -276,7 +275,7 @@ func TestNoProvider(t *testing.T) {
 		f.pod(t, "before")
 		f.waitReady(t, "before")
 		provider.stop(t)
-		// The driver knows the socket, and waits for it as long as the kubelet does.
+		// The driver knows the socket, and waits for it as long as the kubelet waits.
 		f.pod(t, "app")
 		event, err := shared.WaitPodEvent(t.Context(), f.namespace, "app", 3*time.Minute, "code = DeadlineExceeded")
 		if err != nil {
@@ -294,7 +293,7 @@ func TestNoProvider(t *testing.T) {
 	})
 }
 
-// waitCalls waits until the driver has tried so many times to call the provider for the pod.
+// waitCalls waits until the driver has tried n times to call the provider for the pod.
 func (f *fixture) waitCalls(t *testing.T, pod string, n int) {
 	t.Helper()
 	err := cluster.Wait(t.Context(), time.Minute, fmt.Sprintf("%d calls for %s", n, pod),

@@ -27,7 +27,7 @@ type fixture struct {
 	namespace string
 	key       string // transit key, named as the namespace
 	author    string // Vault token of the author
-	provider  string // empty: the one that is installed
+	provider  string // empty: the installed one
 	driver    string // empty: cluster.Driver
 }
 
@@ -39,11 +39,11 @@ const (
 	secondToken = "knock-knock"
 )
 
-// role returns what vault-setup calls the role of a service account, as the namespace
-// has a hyphen.
+// role returns the name that vault-setup gives to the role of a service account in a
+// namespace with a hyphen.
 func (f *fixture) role(account string) string { return f.namespace + "_" + account }
 
-// classYAML is the class of the story, for a Secret of a name.
+// classYAML returns the class of the story for a Secret.
 func (f *fixture) classYAML(name, role, secret string) string {
 	return fmt.Sprintf(`
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -70,15 +70,15 @@ spec:
 `, name, f.namespace, cmp.Or(f.provider, "secretmanager"), role, secret, f.key, name)
 }
 
-// What a pod's container prints when it starts, see podYAML.
+// The output of a container when it starts: see podYAML.
 const (
 	withFiles    = "FILES\n"
 	withoutFiles = "EMPTY\n"
 )
 
-// podYAML is a pod that mounts a class, and prints whether the files existed when
-// it started. With a Secret named the kubelet hands the ciphertext over; without,
-// it is read as the pod.
+// podYAML returns a pod that mounts a class, and prints whether the files existed when
+// it started. If a Secret is given, the kubelet passes the ciphertext; otherwise the
+// provider reads it as the pod.
 func (f *fixture) podYAML(name, account, class, fromKubelet string) string {
 	ref := ""
 	if fromKubelet != "" {
@@ -115,11 +115,11 @@ func apply(t *testing.T, manifests ...string) {
 	}
 }
 
-// setUpLock keeps two vault-setups apart: each adds its policy to the rotator's
-// role, which Vault can only replace as a whole.
+// setUpLock serializes vault-setup: each run adds its policy to the rotator's role, which
+// Vault can only replace as a whole.
 var setUpLock sync.Mutex
 
-// setUp gives Vault what the namespace needs, with the product's own command.
+// setUp runs vault-setup for the namespace.
 func (f *fixture) setUp(t *testing.T) {
 	t.Helper()
 	setUpLock.Lock()
@@ -131,7 +131,7 @@ func (f *fixture) setUp(t *testing.T) {
 	f.author = vaultLogin(t, f.namespace, "author", f.role("author"))
 }
 
-// encryptArgs are the arguments of the command that makes the Secret.
+// encryptArgs returns the arguments of the command that creates the Secret.
 func (f *fixture) encryptArgs(t *testing.T) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secrets.json")
@@ -162,7 +162,7 @@ func (f *fixture) sh(t *testing.T, pod, script string) string {
 	return out
 }
 
-// checkFiles checks what a pod reads.
+// checkFiles checks the files of a pod.
 func (f *fixture) checkFiles(t *testing.T, pod, apiToken string) {
 	t.Helper()
 	for file, want := range map[string]string{"secrets.json": jsonText, "api-token": apiToken, "db/password": password} {
@@ -176,8 +176,7 @@ func (f *fixture) checkFiles(t *testing.T, pod, apiToken string) {
 	}
 }
 
-// waitReady waits for pods to be ready. Each had its files when it started, and
-// started once.
+// waitReady waits until pods are ready, and checks that each started once, with its files.
 func (f *fixture) waitReady(t *testing.T, pods ...string) {
 	t.Helper()
 	for _, pod := range pods {
@@ -188,7 +187,7 @@ func (f *fixture) waitReady(t *testing.T, pods ...string) {
 	}
 }
 
-// checkStarted checks what the pod's container printed when it started.
+// checkStarted checks the output of the pod's container when it started.
 func (f *fixture) checkStarted(t *testing.T, pod, want string) {
 	t.Helper()
 	got, err := shared.Logs(t.Context(), f.namespace, pod, "")
@@ -207,7 +206,7 @@ func (f *fixture) checkStarted(t *testing.T, pod, want string) {
 	}
 }
 
-// podStatus reads what the driver keeps of a pod's volume since its first mount.
+// podStatus reads the SecretProviderClassPodStatus of a pod's volume.
 func (f *fixture) podStatus(ctx context.Context, pod, class string) (*unstructured.Unstructured, error) {
 	resource := schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1",
 		Resource: "secretproviderclasspodstatuses"}
@@ -229,7 +228,7 @@ func (f *fixture) waitPodStatus(t *testing.T, pod, class string) (status *unstru
 	return status
 }
 
-// objectVersions reads what the driver keeps of a pod's volume.
+// objectVersions reads the object versions of a pod's volume from the driver's status.
 func (f *fixture) objectVersions(t *testing.T, pod, class string) map[string]string {
 	t.Helper()
 	status, err := f.podStatus(t.Context(), pod, class)
@@ -256,8 +255,8 @@ func (f *fixture) objectVersions(t *testing.T, pod, class string) map[string]str
 	return versions
 }
 
-// mounts counts the provider's mounts of a pod since it started, by its log,
-// which at debug level has republishes without a change as well.
+// mounts counts the mounts of a pod in the provider's log, which at debug level includes
+// repeated mounts without a change.
 func (f *fixture) mounts(ctx context.Context, pod string) (int, error) {
 	pods, err := shared.Client.CoreV1().Pods(system).
 		List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-provider"})
@@ -288,7 +287,7 @@ func (f *fixture) waitRepublish(t *testing.T, pod string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Two: the first may have begun before what the caller did last.
+	// Two, because the first may have begun before the caller's last action.
 	err = cluster.Wait(t.Context(), 5*time.Minute, "two republishes of "+pod,
 		func(ctx context.Context) (bool, string, error) {
 			now, err := f.mounts(ctx, pod)

@@ -1,7 +1,7 @@
-// Package e2e holds the end-to-end tests: a pod, a SecretProviderClass, a mount, on
-// a cluster of real parts, which package cluster brings up before the first test.
+// Package e2e has the end-to-end tests, which mount a SecretProviderClass in a pod of a
+// real cluster. Package cluster creates the cluster before the first test.
 //
-// See cluster.FromEnvironment for what KEEP, REUSE and E2E_IMAGES do.
+// cluster.FromEnvironment describes the variables KEEP, REUSE and E2E_IMAGES.
 package e2e
 
 import (
@@ -16,12 +16,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// shared is the cluster of all tests. Each test makes a namespace of its own.
+// shared is the cluster of all tests. Each test creates its own namespace.
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	// The tests mostly wait: for the kubelet, for a fault to be noticed. How many run
-	// beside each other is not a matter of processors.
+	// The tests mostly wait, so their number in parallel does not depend on the number of
+	// processors.
 	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-// run brings up the cluster, runs the tests and takes the cluster down, also when
-// it is interrupted.
+// run creates the cluster, runs the tests and deletes the cluster, also when it is
+// interrupted.
 func run(m *testing.M) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()

@@ -24,9 +24,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// TestNeighbours has what other providers' own tests look at, beyond the driver's suite
-// (see TestDriver) and what TestStory and the tests of faults have: a wrong service
-// account, single fields, a provider that was restarted.
+// TestNeighbours tests what other providers' own tests check, and neither the driver's
+// suite (TestDriver) nor TestStory and the tests of faults: a wrong service account, single
+// fields, a provider that was restarted.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
@@ -48,7 +48,7 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
-// classOf is a class with further parameters, each a line of YAML.
+// classOf returns a class with additional parameters, each a line of YAML.
 func (f *fixture) classOf(name, role, objects string, more ...string) string {
 	return fmt.Sprintf(`
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -72,8 +72,8 @@ func (f *fixture) encrypt(t *testing.T) {
 	command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
 }
 
-// checkModes has a pod that is not root. The driver writes files as root and
-// does not apply fsGroup, so that the bits for others are what it has.
+// checkModes tests a pod that does not run as root. The driver writes files as root and
+// does not apply fsGroup, so the mode bits for others determine what the pod can read.
 func checkModes(t *testing.T, f *fixture) {
 	f.encrypt(t)
 	apply(t, f.classYAML("matrix", f.role("matrix"), secretName),
@@ -97,7 +97,7 @@ func checkModes(t *testing.T, f *fixture) {
 	}
 }
 
-// checkAudience has roles that take no tokens but those for another audience.
+// checkAudience tests roles that accept only tokens for another audience.
 func checkAudience(t *testing.T, f *fixture) {
 	f.encrypt(t)
 	role := f.namespace + "-audience"
@@ -115,7 +115,7 @@ func checkAudience(t *testing.T, f *fixture) {
 	f.checkStuck(t, "nobody", "TokenMissing: ", `"nobody"`, "tokenRequests", "check")
 }
 
-// addRole gives the app a further role in Vault.
+// addRole creates another role for the app in Vault.
 func (f *fixture) addRole(t *testing.T, args ...string) {
 	t.Helper()
 	setUpLock.Lock()
@@ -124,8 +124,8 @@ func (f *fixture) addRole(t *testing.T, args ...string) {
 		"--service-account", "matrix", "--rotator-role", f.namespace + "-rotator", "--retire"}, args...)...)
 }
 
-// checkVersions compares the versions of a pod that a provider mounted before it was
-// killed with those of one after it.
+// checkVersions compares the object versions of pods that were mounted before and after
+// the provider was killed.
 func checkVersions(t *testing.T, f *fixture) {
 	f.encrypt(t)
 	f.provider = f.namespace
@@ -143,7 +143,7 @@ func checkVersions(t *testing.T, f *fixture) {
 	}
 }
 
-// checkJWT logs in where Vault checks the tokens by itself, with the API server's keys.
+// checkJWT tests logins at a mount where Vault itself verifies tokens, with the API server's keys.
 func checkJWT(t *testing.T, f *fixture) {
 	f.encrypt(t)
 	mount := f.namespace
@@ -197,8 +197,8 @@ func checkJWT(t *testing.T, f *fixture) {
 	f.checkStuck(t, "agent", "LoginDenied: ", f.role("matrix"), f.namespace+"/smith", "auth/"+mount, "check")
 }
 
-// checkPaths has paths that the driver, or the node, would suffer from: all are
-// named at once, and nothing is written.
+// checkPaths tests paths that are dangerous for the driver or the node: the error names
+// all of them, and nothing is written.
 func checkPaths(t *testing.T, f *fixture) {
 	f.encrypt(t)
 	long, escape := strings.Repeat("x", 255), "escape-"+f.namespace
@@ -241,8 +241,8 @@ func checkPaths(t *testing.T, f *fixture) {
 	}
 }
 
-// checkLarge has a Secret of as much as the API server takes, once and five times in a
-// volume, which the driver takes, and six times, which it would not.
+// checkLarge tests a Secret of the maximum size, once and five times in a volume, which
+// the driver accepts, and six times, which it would not accept.
 func checkLarge(t *testing.T, f *fixture) {
 	size := ciphertext.MaxSecretSize
 	for ciphertext.Size(size) > ciphertext.MaxSecretSize {
@@ -281,6 +281,6 @@ func checkLarge(t *testing.T, f *fixture) {
 		t.Errorf("sha256sum printed %q", got)
 	}
 	f.checkStuck(t, "stuck", "VolumeTooLarge: ", "several classes and volumes")
-	f.waitTries(t, "stuck", 2) // none of which counts as done
+	f.waitTries(t, "stuck", 2) // none of them counts as mounted
 	f.checkWaiting(t, "stuck")
 }

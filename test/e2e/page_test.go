@@ -16,12 +16,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// TestGettingStarted executes docs/getting-started.md as it is written: the
-// shell blocks run in one shell, one after the other, in the directory of a clone; a
-// block of YAML whose first line is "# NAME" is saved as that file first; and a
-// block of text after a shell block is what that one prints, where "…" stands for
-// whatever comes in its place. The one block that is of another kind, console, brings
-// up the cluster, which is up already. The page's test is alone on the cluster: doctor looks at all of it.
+// TestGettingStarted executes docs/getting-started.md in a clone of the repository: see
+// pages.Run. It does not run the console block, which creates the cluster. It does not run
+// in parallel, because doctor checks the whole cluster.
 func TestGettingStarted(t *testing.T) {
 	requireProduct(t)
 	text, err := os.ReadFile("../../docs/getting-started.md")
@@ -29,16 +26,16 @@ func TestGettingStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// The page cleans up at its end; this is for when it does not get there.
+		// The page cleans up at its end, unless it fails before.
 		shared.Client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), "demo", metav1.DeleteOptions{})
 	})
 
 	dir := clone(t)
-	// As `make cluster` leaves it, which does what TestMain and requireProduct did.
+	// The environment of `make cluster`, which does the same as TestMain and requireProduct.
 	if err := shared.WriteEnvironment(filepath.Join(dir, ".cache", "e2e", "env")); err != nil {
 		t.Fatal(err)
 	}
-	state := filepath.Join(t.TempDir(), "environment") // what one block hands to the next
+	state := filepath.Join(t.TempDir(), "environment") // passes variables to the next block
 	shells, checked, err := pages.Run(string(text), dir, func(b pages.Block) (string, error) {
 		return shell(t, dir, state, b)
 	})
@@ -64,7 +61,7 @@ func clone(t *testing.T) string {
 	return dir
 }
 
-// shell runs a block as the next one of a shell that stops at the first failure.
+// shell runs a block with the variables of the previous one, and stops at the first failure.
 func shell(t *testing.T, dir, state string, b pages.Block) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -81,7 +78,7 @@ func shell(t *testing.T, dir, state string, b pages.Block) (string, error) {
 	return out.String(), err
 }
 
-// pathWithKubectl returns the PATH with a kubectl of the cluster's version in it.
+// pathWithKubectl returns the PATH, preceded by the directory of the cluster's kubectl.
 func pathWithKubectl(t *testing.T) string {
 	t.Helper()
 	kubectl, err := programs.Path(t.Context(), "kubectl")

@@ -46,7 +46,7 @@ func build(name, module, pkg string) (string, error) {
 	return path, nil
 }
 
-// onNode builds a program and puts it into the node, and returns its path there.
+// onNode builds a program, copies it to the node, and returns its path there.
 func onNode(name, module, pkg string) (string, error) {
 	path, err := build(name, module, pkg)
 	if err != nil {
@@ -63,8 +63,8 @@ func requireProduct(t *testing.T) {
 	}
 }
 
-// command runs the command line with a Vault token and returns its standard
-// output. Without a kubeconfig it has no cluster.
+// command runs the command line with a Vault token and returns its standard output. An
+// empty kubeconfig means no cluster.
 func command(t *testing.T, vaultToken, kubeconfig string, args ...string) string {
 	t.Helper()
 	path, err := buildSet()
@@ -103,11 +103,11 @@ func vaultLogin(t *testing.T, namespace, account, role string) string {
 	return answer.Auth.Token
 }
 
-// rotating keeps two runs apart, as the CronJob's concurrencyPolicy does.
+// rotating serializes runs, as the CronJob's concurrencyPolicy does.
 var rotating sync.Mutex
 
-// runRotator makes a Job of the CronJob, as `kubectl create job --from` does,
-// with further arguments, waits for its end and returns its log.
+// runRotator creates a Job from the CronJob, as `kubectl create job --from` does, with
+// additional arguments, waits for its end and returns its log.
 func runRotator(t *testing.T, namespace string, args ...string) string {
 	t.Helper()
 	rotating.Lock()
@@ -115,7 +115,7 @@ func runRotator(t *testing.T, namespace string, args ...string) string {
 	return runCronJob(t, system, "secretmanager-rotator", "rotate-"+namespace+"-", args...)
 }
 
-// runCronJob does that with a CronJob in a namespace. The Job's name begins as said.
+// runCronJob does the same with a CronJob in a namespace. The Job's name has the prefix.
 func runCronJob(t *testing.T, system, name, prefix string, args ...string) string {
 	t.Helper()
 	ctx := t.Context()
@@ -129,7 +129,7 @@ func runCronJob(t *testing.T, system, name, prefix string, args ...string) strin
 		Spec: *cron.Spec.JobTemplate.Spec.DeepCopy(),
 	}
 	none := int32(0)
-	job.Spec.BackoffLimit = &none // a failure is one, and is not to be tried away
+	job.Spec.BackoffLimit = &none // report the first failure instead of retrying
 	container := &job.Spec.Template.Spec.Containers[0]
 	container.Args = append(container.Args, args...)
 	job, err = shared.Client.BatchV1().Jobs(system).Create(ctx, job, metav1.CreateOptions{})
@@ -163,7 +163,7 @@ func runCronJob(t *testing.T, system, name, prefix string, args ...string) strin
 	return log
 }
 
-// inNamespace puts the objects of a manifest into a namespace.
+// inNamespace sets the namespace of the objects in a manifest.
 func inNamespace(namespace string) cluster.Edit {
 	return func(object *unstructured.Unstructured) error {
 		object.SetNamespace(namespace)
@@ -171,7 +171,7 @@ func inNamespace(namespace string) cluster.Edit {
 	}
 }
 
-// createServiceAccount makes a service account.
+// createServiceAccount creates a service account.
 func createServiceAccount(t *testing.T, namespace, name string) {
 	t.Helper()
 	_, err := shared.Client.CoreV1().ServiceAccounts(namespace).

@@ -16,18 +16,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// watching is what a watcher does after it has started: it reads its files over
-// and over, prints a word when they are not what they were, and counts.
+// watching is the command of a watcher: it reads its files in a loop, prints a word when
+// they changed, and counts the rounds.
 const watching = `read() { cat /secrets/secrets.json /secrets/api-token /secrets/db/password; }; was=$(read); n=0; ` +
 	`while true; do test \"$(read)\" = \"$was\" || echo LOST; n=$((n+1)); echo $n > /tmp/rounds; sleep 0.05; done`
 
-// watcher is a pod that notices when a file of its is missing, empty or another,
-// be it for a moment.
+// watcher is a pod that detects when one of its files is missing, empty or different, even
+// briefly.
 func (f *fixture) watcher(name string) string {
 	return strings.Replace(f.podYAML(name, "matrix", "matrix", secretName), "exec sleep infinity", watching, 1)
 }
 
-// waitRounds waits until a watcher has read its files some more times.
+// waitRounds waits until a watcher has read its files n more times.
 func (f *fixture) waitRounds(t *testing.T, pod string, more int) {
 	t.Helper()
 	rounds := func(ctx context.Context) (int, error) {
@@ -51,7 +51,7 @@ func (f *fixture) waitRounds(t *testing.T, pod string, more int) {
 	}
 }
 
-// TestRotationOfThreeNamespaces: one Job of the CronJob rotates the keys of three
+// TestRotationOfThreeNamespaces checks that one Job of the CronJob rotates the keys of three
 // namespaces and rewraps their Secrets, while pods in each read their files.
 func TestRotationOfThreeNamespaces(t *testing.T) {
 	t.Parallel()
@@ -105,7 +105,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 			}
 		}
 	}
-	// Prometheus would see the same, from the exporter.
+	// The exporter serves the same.
 	exporters, err := shared.Client.CoreV1().Pods(system).
 		List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=secretmanager-exporter"})
 	if err != nil || len(exporters.Items) == 0 {
@@ -118,14 +118,14 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 			t.Errorf("the exporter does not say %s", want)
 		}
 	}
-	// The kubelet hands the new ciphertext to the provider, and nothing changes.
+	// The kubelet passes the new ciphertext to the provider, and nothing changes.
 	t.Run("republished", func(t *testing.T) {
 		for _, f := range fixtures {
 			t.Run(f.key, func(t *testing.T) {
 				t.Parallel()
 				f.waitRepublish(t, "app")
 				f.waitRounds(t, "app", 10)
-				f.checkStarted(t, "app", withFiles) // once, and nothing was lost since
+				f.checkStarted(t, "app", withFiles) // once, without lost files since
 				f.checkFiles(t, "app", firstToken)
 				if diff := cmp.Diff(versions[f.namespace], f.objectVersions(t, "app", "matrix")); diff != "" {
 					t.Errorf("object versions (-before +after):\n%s", diff)
@@ -133,7 +133,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 			})
 		}
 	})
-	// And a watcher does notice: a file goes for good.
+	// Check the watcher itself: it detects a deleted file.
 	f := fixtures[0]
 	pod, err := shared.Client.CoreV1().Pods(f.namespace).Get(t.Context(), "app", metav1.GetOptions{})
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A class of a provider that is not there: the event shows that kubelet and driver
-// work together, and that the driver's words reach whoever looks at the pod.
+// A class of a missing provider: the event shows that kubelet and driver work together,
+// and that the pod's events have the driver's errors.
 func TestMissingProvider(t *testing.T) {
 	ctx := t.Context()
 	namespace := newNamespace(t)
@@ -52,7 +52,7 @@ spec:
 	t.Logf("event: %s", event.Message)
 }
 
-// A pod runs, and reads the token that the kubelet gives it.
+// A pod runs, and reads its token from the kubelet.
 func TestPodRuns(t *testing.T) {
 	ctx := t.Context()
 	namespace := newNamespace(t)
@@ -81,7 +81,7 @@ spec:
 	t.Logf("Vault, from a pod: %s", health)
 }
 
-// Vault answers the tests, and asks the API server about a service account's token.
+// Vault is reachable, and has the API server review the token of a service account.
 func TestVaultTrustsCluster(t *testing.T) {
 	ctx := t.Context()
 	namespace := newNamespace(t)
@@ -111,8 +111,8 @@ func TestVaultTrustsCluster(t *testing.T) {
 	}
 }
 
-// newNamespace makes a namespace for the test, which is removed after it. One of a
-// test that failed stays, for a cluster that is kept.
+// newNamespace creates a namespace for the test, and deletes it after the test, unless the
+// test failed.
 func newNamespace(t *testing.T) string {
 	t.Helper()
 	namespace, err := shared.NewNamespace(t.Context())

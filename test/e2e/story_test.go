@@ -17,7 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// TestStory is the main job, each step on what the one before has left.
+// TestStory tests the main job. Each step builds on the previous one.
 func TestStory(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
@@ -32,7 +32,7 @@ func TestStory(t *testing.T) {
 		{"3 pods read their files", s.mount},
 		{"4 rotate, rewrap, retire, and nobody notices", s.rotate},
 		{"5 a new value reaches the running pod", s.newValue},
-		{"6 ciphertext that was moved does not open", s.moved},
+		{"6 moved ciphertext does not decrypt", s.moved},
 	} {
 		if !t.Run(step.name, step.run) {
 			t.Fatal("the steps after it need this one")
@@ -126,7 +126,7 @@ func (s *story) waitSynced(t *testing.T, want string) {
 func (s *story) rotate(t *testing.T) {
 	ctx := t.Context()
 	secrets := shared.Client.CoreV1().Secrets(s.namespace)
-	// What has to stay as it is: labels of others, and Secrets of others.
+	// Labels of others, and other Secrets, must not change.
 	if _, err := secrets.Patch(ctx, secretName, types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"zion"}}}`),
 		metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func (s *story) rotate(t *testing.T) {
 	before := s.secret(t, secretName)
 	versions := s.objectVersions(t, "app", "matrix")
 
-	// Namespace by namespace is how the rotator is allowed to work.
+	// The rotator has rights in single namespaces.
 	if err := shared.ApplyKustomization(ctx, "../../manifests/rotator/namespace", inNamespace(s.namespace)); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func (s *story) moved(t *testing.T) {
 	s.checkStuck(t, "swapper", wrongPlace, `"secrets.json"`, "check")
 	s.checkStuck(t, "agent", role, s.namespace+"/smith", `"vault"`, "service account name not authorized", "check")
 
-	// The very same pods start once the ciphertext is right.
+	// The same pods start after the ciphertext is fixed.
 	if err := shared.Client.CoreV1().Secrets(s.namespace).
 		Delete(t.Context(), "swapped", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

@@ -20,9 +20,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
-// restart replaces the pods of a DaemonSet, as `kubectl rollout restart` does, and
-// returns when the new ones serve and the old ones are gone. The stamp is any text
-// that is new.
+// restart replaces the pods of a DaemonSet, as `kubectl rollout restart` does, and returns
+// when the new ones serve and the old ones are deleted. The stamp is any new text.
 func restart(t *testing.T, daemonSet, selector, stamp string) {
 	t.Helper()
 	old, err := shared.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
@@ -63,7 +62,7 @@ func patchTemplate(t *testing.T, daemonSet, stamp string) {
 	}
 }
 
-// mountLoad is what the program mountload takes, and what it reports.
+// mountLoad is the input of the program mountload, and its report.
 type mountLoad struct {
 	Directory string              `json:"directory"`
 	Provider  string              `json:"provider"`
@@ -83,8 +82,8 @@ type mountReport struct {
 var mountloadOnNode = sync.OnceValues(func() (string, error) { return onNode("mountload", "test/mountload", ".") })
 
 // TestReplacementUnderLoad replaces the provider three times while the driver's own client
-// mounts 50 volumes a second: none fails. It runs beside no other test, as these
-// count the provider's mounts.
+// mounts 50 volumes a second, and checks that none fails. It does not run in parallel,
+// because other tests count the provider's mounts.
 func TestReplacementUnderLoad(t *testing.T) {
 	requireProduct(t)
 	f := &fixture{namespace: newNamespace(t)}
@@ -109,8 +108,8 @@ func TestReplacementUnderLoad(t *testing.T) {
 	end().check(t)
 }
 
-// startMountLoad has the driver's own client mount 50 volumes a second of the provider
-// of that name, and returns when the first is mounted. What it returns ends it.
+// startMountLoad has the driver's own client mount 50 volumes a second with the named
+// provider, and returns when the first is mounted. The returned function ends it.
 func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() mountReport) {
 	t.Helper()
 	program, err := mountloadOnNode()
@@ -125,7 +124,7 @@ func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() moun
 	for n := range 20 {
 		load.Pods = append(load.Pods, f.podAttributes(t, fmt.Sprintf("app-%d", n)))
 	}
-	// It ends with its standard input, so also when the test dies.
+	// It ends when its standard input is closed, also if the test is killed.
 	cmd := shared.OnNode(context.WithoutCancel(t.Context()), program)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -171,7 +170,7 @@ func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() moun
 	}
 }
 
-// check checks that no mount failed, and that there were some of each kind.
+// check checks that no mount failed, and that there were mounts of each kind.
 func (report mountReport) check(t *testing.T) {
 	t.Helper()
 	t.Logf("mounts: %d cold, of which %d by a driver that had just started, %d repeated, %d failed; the slowest took %s",
@@ -184,8 +183,8 @@ func (report mountReport) check(t *testing.T) {
 	}
 }
 
-// podAttributes makes a pod that no node takes, and returns what the driver would be
-// given for it, with tokens that the API server makes for this very pod.
+// podAttributes creates a pod that is not scheduled, and returns the attributes that the
+// driver would get for it, with tokens for this pod from the API server.
 func (f *fixture) podAttributes(t *testing.T, name string) map[string]string {
 	t.Helper()
 	pod, err := shared.Client.CoreV1().Pods(f.namespace).Create(t.Context(), &corev1.Pod{
@@ -237,7 +236,7 @@ func (f *fixture) mountedBy(t *testing.T, selector string) map[string]int {
 	for _, pod := range pods.Items {
 		log, err := shared.Logs(t.Context(), system, pod.Name, "")
 		if err != nil {
-			continue // it has just gone
+			continue // the pod was just deleted
 		}
 		mounted[pod.Name] = 0
 		for line := range strings.Lines(log) {
@@ -273,8 +272,8 @@ func (f *fixture) waitMountedBy(t *testing.T, selector string) map[string]int {
 	return mounted
 }
 
-// TestReplacementFinishesItsMounts replaces a provider that is in the middle of a
-// mount: the old one finishes it, and the call is not made again.
+// TestReplacementFinishesItsMounts replaces a provider during a mount, and checks that the
+// old one finishes it, and that the driver does not repeat the call.
 func TestReplacementFinishesItsMounts(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
@@ -286,7 +285,7 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	if err != nil || len(pods) != 1 {
 		t.Fatalf("%d pods, %v", len(pods), err)
 	}
-	// Followed from here on, since the log goes with the pod.
+	// Follow the log, because it is deleted with the pod.
 	log, err := shared.Client.CoreV1().Pods(system).GetLogs(pods[0].Name, &corev1.PodLogOptions{Follow: true}).
 		Stream(t.Context())
 	if err != nil {
@@ -318,7 +317,7 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	if n := proxy.count("hold"); n != 1 {
 		t.Errorf("%d logins were tried, want one", n)
 	}
-	// The new one's socket is not the old one's to remove.
+	// The old provider must not remove the socket of the new one.
 	f.pod(t, "after")
 	f.waitReady(t, "after")
 }
