@@ -49,7 +49,7 @@ func (c *Cluster) ApplyYAML(ctx context.Context, manifest string, edits ...Edit)
 	return c.apply(ctx, objects, edits)
 }
 
-// ApplyKustomization applies what kustomize makes of the directory, as `kubectl apply -k` does.
+// ApplyKustomization builds and applies the kustomization, as `kubectl apply -k` does.
 func (c *Cluster) ApplyKustomization(ctx context.Context, dir string, edits ...Edit) error {
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
@@ -76,8 +76,8 @@ func (c *Cluster) apply(ctx context.Context, objects []*unstructured.Unstructure
 	return nil
 }
 
-// Apply creates or changes the object, by server-side apply. A kind that the API
-// server does not know yet, since its definition was created a moment ago, is waited for.
+// Apply creates or changes the object by server-side apply. It waits for kinds whose
+// definitions were just created.
 func (c *Cluster) Apply(ctx context.Context, object *unstructured.Unstructured) error {
 	resource, err := c.resource(ctx, object)
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *Cluster) Apply(ctx context.Context, object *unstructured.Unstructured) 
 	return nil
 }
 
-// Delete deletes the object and waits until it is gone. It may be gone already.
+// Delete deletes the object, if it exists, and waits until it is deleted.
 func (c *Cluster) Delete(ctx context.Context, object *unstructured.Unstructured) error {
 	resource, err := c.resource(ctx, object)
 	if err != nil {

@@ -1,20 +1,20 @@
-// Package cluster gives the end-to-end tests a cluster of real parts: a kind node
-// with a real kubelet, the Secrets Store CSI driver and a Vault inside.
+// Package cluster creates the cluster of the end-to-end tests: a kind node with a real
+// kubelet, the Secrets Store CSI driver and a Vault.
 //
-// Start brings it up in steps and reports how long each took:
+// Start creates it in steps and reports how long each took:
 //
 //  1. a Docker engine (package engine),
 //  2. the images, pulled or built (package images),
 //  3. the node, with `kind create cluster`,
 //  4. the driver, from its released manifests, and Vault.
 //
-// Where images are pulled the cluster is what users run; where they are built it
-// consists of the same programs. The tests cannot tell which it is.
+// If images are pulled, the cluster has the images that users run. If they are built, it
+// has the same programs. The tests cannot distinguish the two.
 //
-// Everything waits for conditions, and an error reports the last state. After a
-// failure Dump prints what somebody would look at first.
+// Everything waits for conditions, and an error reports the last state. After a failure,
+// Dump prints the most useful information.
 //
-// The kubeconfig lies in the repository's .cache/; the user's own is not touched.
+// The kubeconfig is in the repository's .cache/. The user's own is not changed.
 package cluster
 
 import (
@@ -39,20 +39,19 @@ import (
 // Name is the cluster's name, and that of its kubectl context after "kind-".
 const Name = "secretmanager-e2e"
 
-// Options say how a cluster is started and what becomes of it.
+// Options determine how a cluster is started and stopped.
 type Options struct {
 	// Images is the source of the images. Empty is images.Auto.
 	Images images.Source
-	// Keep leaves the cluster and the Docker engine standing when Stop is called.
+	// Keep leaves the cluster and the Docker engine running when Stop is called.
 	Keep bool
-	// Reuse takes a cluster that stands already, if it is healthy and of the same
-	// node image. Otherwise, and without Reuse, a left-over cluster is deleted.
+	// Reuse uses an existing cluster, if it is healthy and has the same node image.
+	// Otherwise, and without Reuse, an existing cluster is deleted.
 	Reuse bool
 }
 
-// FromEnvironment returns the options that KEEP=1, REUSE=1 and
-// E2E_IMAGES=auto|pull|build ask for. KEEP implies REUSE: somebody who keeps a
-// cluster means to come back to it.
+// FromEnvironment returns the options that the variables KEEP=1, REUSE=1 and
+// E2E_IMAGES=auto|pull|build set. KEEP implies REUSE.
 func FromEnvironment() Options {
 	set := func(name string) bool { value := os.Getenv(name); return value != "" && value != "0" }
 	return Options{
@@ -67,7 +66,7 @@ type Cluster struct {
 	Client  kubernetes.Interface
 	Dynamic dynamic.Interface
 	Config  *rest.Config
-	// Kubeconfig is the path of a file that kubectl and the product's command take.
+	// Kubeconfig is the path of the kubeconfig file.
 	Kubeconfig string
 	Images     *images.Set
 	Vault      Vault
@@ -79,8 +78,8 @@ type Cluster struct {
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 }
 
-// Start brings up the cluster. After an error nothing of it is left, unless
-// options.Keep says so. The caller ends it with Stop.
+// Start creates the cluster. After an error it deletes everything, unless options.Keep
+// is set. The caller ends it with Stop.
 func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	start := time.Now()
 	root, err := programs.Root()
@@ -130,8 +129,7 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	return c, nil
 }
 
-// Stop deletes the cluster, and stops the Docker engine where this package
-// started it. With Options.Keep it prints how to use the cluster and leaves it running.
+// Stop deletes the cluster, and stops the Docker engine if this package started it. With Options.Keep it prints how to use the cluster and leaves it running.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if c.options.Keep {
 		if c.docker != nil {
@@ -151,8 +149,8 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	return errors.Join(failed, c.docker.StopStarted(ctx))
 }
 
-// Clean removes what runs have left behind: the cluster, the images that were built,
-// and a Docker engine that this package started. What is in .cache/ stays.
+// Clean removes what earlier runs did not: the cluster, the images that were built,
+// and a Docker engine that this package started. It keeps .cache/.
 func Clean(ctx context.Context) error {
 	root, err := programs.Root()
 	if err != nil {

@@ -30,7 +30,7 @@ func TestWaitReportsLastState(t *testing.T) {
 	}
 }
 
-// A server that starts refuses at first.
+// A server refuses connections while it starts.
 func TestWaitOutlastsErrors(t *testing.T) {
 	calls := 0
 	err := Wait(t.Context(), 10*time.Second, "the server", func(context.Context) (bool, string, error) {
@@ -53,8 +53,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// The driver's released manifests become what the tests need, with its released
-// images and with ours.
+// The edited manifests of the driver have the settings of the tests, with released images
+// and with ours.
 func TestDriverManifests(t *testing.T) {
 	dir, err := inputs.ModuleDir(t.Context(), filepath.Join("..", "..", "driver"), "sigs.k8s.io/secrets-store-csi-driver")
 	if err != nil {
@@ -67,7 +67,7 @@ func TestDriverManifests(t *testing.T) {
 	}
 }
 
-// The driver that is set up as in docs/install.md is.
+// The settings of the driver are those in docs/install.md.
 func TestDriverIsAsDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "install.md"))
 	if err != nil {
@@ -150,7 +150,7 @@ func testDriverManifests(t *testing.T, dir string, d driver, image string) {
 		if got := strings.Count(strings.Join(container.Args, " "), "--enable-secret-rotation"); got != 1 {
 			t.Errorf("a flag is given %d times: %q", got, container.Args)
 		}
-		// The throttled driver is as it was released.
+		// The throttled driver has the settings of its release.
 		if d.name == ThrottledDriver && !slices.Contains(container.Args, "--rotation-poll-interval=2m") {
 			t.Errorf("the driver's flags are %q", container.Args)
 		}

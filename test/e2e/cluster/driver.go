@@ -21,24 +21,26 @@ import (
 )
 
 const (
-	// Driver is the Secrets Store CSI driver, set up as in docs/install.md, with its
-	// option that Secrets are read as the pod.
+	// Driver is the Secrets Store CSI driver with the settings of docs/install.md,
+	// including those for Secrets that are read as the pod.
 	Driver = "secrets-store.csi.k8s.io"
-	// ThrottledDriver is a second one with the poll interval that it is released
-	// with. Within it the driver takes the directory of a mount that failed for one
-	// that is done: what must hold with any driver is tested with this one. It
-	// has tokens for one more audience, too.
+	// ThrottledDriver is a second driver with the default poll interval. Within this
+	// interval, the driver treats the directory of a failed mount as mounted. Tests of
+	// properties that hold with any driver use it. It also has tokens for another
+	// audience.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
-	// OtherAudience is that audience.
+	// OtherAudience is the other audience of ThrottledDriver.
 	OtherAudience = "https://vault.example.org"
 
-	// DriverNamespace and DriverSelector select the pods of Driver.
+	// DriverNamespace is the namespace of the drivers.
 	DriverNamespace = "kube-system"
-	DriverSelector  = "app=csi-secrets-store"
+	// DriverSelector selects the pods of Driver.
+	DriverSelector = "app=csi-secrets-store"
 )
 
-// sharedManifests and driverManifests are files of the driver's directory deploy/, in
-// the order in which they are applied: what there is once, and of each driver.
+// sharedManifests and driverManifests are files in the driver's directory deploy/, in
+// the order in which they are applied. The drivers share the first, and each has its own
+// copy of the others.
 var (
 	sharedManifests = []string{
 		"secrets-store.csi.x-k8s.io_secretproviderclasses.yaml",
@@ -56,18 +58,18 @@ var (
 type driver struct {
 	name      string
 	daemonSet string
-	flags     map[string]string // in place of the manifest's
-	audiences []string          // whom the kubelet makes tokens of a pod for; the empty one is the API server
+	flags     map[string]string // override those of the manifest
+	audiences []string          // of the pod's tokens; the empty one is the API server
 }
 
-// asPod is the audience of the API server. It is an option of docs/install.md and not
-// its default: some of the tests' volumes have no nodePublishSecretRef.
+// asPod is the audience of the API server, which docs/install.md describes as optional.
+// Some volumes of the tests have no nodePublishSecretRef and need it.
 const asPod = ""
 
 var drivers = []driver{
 	{Driver, "csi-secrets-store", map[string]string{
 		"--enable-secret-rotation": "true",
-		// With the kubelet's syncFrequency a change is seen within a test's patience.
+		// Together with the kubelet's syncFrequency, this shows changes quickly.
 		"--rotation-poll-interval": "0s",
 	}, []string{"vault", asPod}},
 	{ThrottledDriver, "csi-secrets-store-throttled", map[string]string{
@@ -76,7 +78,7 @@ var drivers = []driver{
 	}, []string{"vault", asPod, OtherAudience}},
 }
 
-// renamed is a manifest of the released driver with this one's names.
+// renamed returns a manifest of the released driver with the names of this one.
 func (d driver) renamed(manifest string) string {
 	const name = "csi-secrets-store" // of the DaemonSet; images and roles have it in their names too
 	return strings.NewReplacer(
@@ -159,7 +161,7 @@ func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
 	return log.String(), nil
 }
 
-// editCSIDriver makes the kubelet hand over tokens of the pod, and come back for changes.
+// editCSIDriver makes the kubelet pass tokens of the pod, and repeat mounts.
 func (d driver) editCSIDriver(object *unstructured.Unstructured) error {
 	if object.GetKind() != "CSIDriver" {
 		return nil
@@ -174,8 +176,8 @@ func (d driver) editCSIDriver(object *unstructured.Unstructured) error {
 	return unstructured.SetNestedField(object.Object, true, "spec", "requiresRepublish")
 }
 
-// editDriver sets the driver's flags, and its image where we built one. That image
-// has no livenessprobe, so the probe goes.
+// editDriver sets the driver's flags, and its image if we built one. That image has no
+// livenessprobe, so the probe is removed.
 func (c *Cluster) editDriver(d driver) Edit {
 	return func(object *unstructured.Unstructured) error {
 		if object.GetKind() != "DaemonSet" {
@@ -198,7 +200,7 @@ func (c *Cluster) editDriver(d driver) Edit {
 	}
 }
 
-// editDaemonSet does that to a driver's DaemonSet.
+// editDaemonSet does this with a driver's DaemonSet.
 func (c *Cluster) editDaemonSet(set *appsv1.DaemonSet, d driver) error {
 	pod := &set.Spec.Template.Spec
 	container := slices.IndexFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == "secrets-store" })

@@ -14,17 +14,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// control is what Kubernetes itself runs in kube-system: its logs are long and
-// seldom say what is wrong with a mount.
+// control selects the pods of Kubernetes itself in kube-system: their logs are long, and
+// seldom explain a failed mount.
 var control = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns",
 	"kindnet"}
 
-// dumpLines is how much of each container's log is shown.
+// dumpLines bounds the lines of each container's log.
 const dumpLines = 150
 
-// Dump writes what one looks at when a test has failed: pods, events, the state of
-// pods that are not ready, and the logs of the driver, the provider, the rotator,
-// Vault and the pods of tests. What cannot be read is said in its place.
+// Dump writes information about a failed test: pods, events, the state of pods that are
+// not ready, and the logs of the driver, the provider, the rotator, Vault and the pods of
+// tests. If something cannot be read, Dump writes the error instead.
 func (c *Cluster) Dump(ctx context.Context, w io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -92,7 +92,7 @@ func (c *Cluster) dumpLogs(ctx context.Context, w io.Writer, pod *corev1.Pod) {
 	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		for _, previous := range []bool{true, false} {
 			if container.ContainerID == "" || previous && container.RestartCount == 0 {
-				continue // there is none
+				continue // no log
 			}
 			text, err := c.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
 				Container: container.Name, Previous: previous, TailLines: &lines,

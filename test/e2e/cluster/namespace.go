@@ -9,8 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// NewNamespace makes a namespace in which pods can be created: that takes its
-// service account, which comes a moment later.
+// NewNamespace creates a namespace, and waits for its service account, which pods need.
 func (c *Cluster) NewNamespace(ctx context.Context) (string, error) {
 	namespace, err := c.Client.CoreV1().Namespaces().Create(ctx,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}, metav1.CreateOptions{})

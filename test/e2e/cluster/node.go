@@ -25,13 +25,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// nodeName is how kind calls the container that is the node.
+// nodeName is the name of the node's container.
 const nodeName = Name + "-control-plane"
 
 //go:embed kind.yaml
 var kindConfig string
 
-// createNode makes the node, or takes the one that stands.
+// createNode creates the node, or uses the existing one.
 func (c *Cluster) createNode(ctx context.Context) error {
 	if c.options.Reuse && c.healthy(ctx) {
 		step.Logf("the cluster that stands already is used")
@@ -45,7 +45,7 @@ func (c *Cluster) createNode(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("writing the configuration for kind: %w", err)
 		}
-		// With --retain a node that does not come up is still there to be asked why.
+		// --retain keeps a node that does not start, so that its logs can be read.
 		cmd := c.kindCommand(ctx, "create", "cluster", "--config", config, "--retain", "--wait", "0s")
 		if _, err := step.Run(cmd); err != nil {
 			if ctx.Err() != nil {
@@ -102,8 +102,7 @@ func (c *Cluster) kindCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// healthy reports whether a node stands, of the image that is wanted, and its API
-// server answers.
+// healthy reports whether a node with the image exists, and its API server answers.
 func (c *Cluster) healthy(ctx context.Context) bool {
 	image, err := c.docker.Run(ctx, "inspect", "--format", "{{.Config.Image}}", nodeName)
 	if err != nil || c.Images.Node != "" && image != c.Images.Node {
@@ -127,7 +126,7 @@ func (c *Cluster) connect() error {
 	if err != nil {
 		return err
 	}
-	// Tests wait by asking often; client-go's default of 5 a second would slow them down.
+	// Tests poll often; client-go's default of 5 requests a second would slow them down.
 	config.QPS, config.Burst = 100, 200
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -142,8 +141,8 @@ func (c *Cluster) connect() error {
 	return nil
 }
 
-// loadImages puts the images from the Docker engine into the node, less those that a
-// node that stood already has. The name of the product's image does not identify its content.
+// loadImages loads the images from the Docker engine into the node, except those that an
+// existing node has. The name of the product's image does not identify its content.
 func (c *Cluster) loadImages(ctx context.Context) error {
 	list, err := c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
 	if err != nil {
@@ -161,11 +160,11 @@ func (c *Cluster) loadImages(ctx context.Context) error {
 	return err
 }
 
-// library is what containerd puts before names without a registry.
+// library is the prefix that containerd adds to names without a registry.
 const library = "docker.io/library/"
 
-// LoadImages puts further images from the Docker engine into the node. A pod uses
-// one with imagePullPolicy: Never or IfNotPresent.
+// LoadImages loads additional images from the Docker engine into the node. Pods use them
+// with imagePullPolicy Never or IfNotPresent.
 func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
 	if len(names) == 0 {
 		return nil
@@ -175,7 +174,7 @@ func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
 	return err
 }
 
-// NodeAddress returns the node's address, which its pods reach.
+// NodeAddress returns the node's address, which its pods can reach.
 func (c *Cluster) NodeAddress(ctx context.Context) (string, error) {
 	node, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 	if err != nil {
@@ -189,14 +188,14 @@ func (c *Cluster) NodeAddress(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("node %s has no address of its own", nodeName)
 }
 
-// OnNode returns a command for the node, beside its pods, that is yet to be run. Its
-// standard input ends with that of the command here.
+// OnNode returns a command that runs on the node, outside of pods. Its standard input
+// ends with that of the returned command.
 func (c *Cluster) OnNode(ctx context.Context, command ...string) *exec.Cmd {
 	return c.docker.Command(ctx, append([]string{"exec", "--interactive", nodeName}, command...)...)
 }
 
-// CopyToNode puts a program into the node. Its directory is not one that is a
-// mount there: docker cp would not write into it.
+// CopyToNode copies a program to the node, to a directory that is not a mount, because
+// docker cp does not write to mounts.
 func (c *Cluster) CopyToNode(ctx context.Context, program string) (string, error) {
 	path := "/usr/local/bin/" + filepath.Base(program)
 	_, err := c.docker.Run(ctx, "cp", program, nodeName+":"+path)
@@ -211,8 +210,8 @@ func (c *Cluster) waitNode(ctx context.Context) error {
 	return c.WaitDeployment(ctx, "kube-system", "coredns")
 }
 
-// nodeLogs returns what the node's services last said, for a node whose API server
-// does not answer.
+// nodeLogs returns the last logs of the node's services, for a node whose API server does
+// not answer.
 func (c *Cluster) nodeLogs(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()

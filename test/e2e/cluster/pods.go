@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 )
 
-// Exec runs a command in a container of the pod and returns what it printed on its
-// standard output. container may be empty where the pod has one only.
+// Exec runs a command in a container of the pod and returns its standard output.
+// container can be empty if the pod has only one.
 func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, command ...string) (string, error) {
 	doing := fmt.Sprintf("running %q in Pod %s/%s", strings.Join(command, " "), namespace, pod)
 	request := c.Client.CoreV1().RESTClient().Post().
@@ -33,8 +33,8 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, co
 	return stdout.String(), nil
 }
 
-// Logs returns what a container of the pod has printed. container may be empty
-// where the pod has one only.
+// Logs returns the log of a container of the pod. container can be empty if the pod has
+// only one.
 func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string) (string, error) {
 	text, err := c.Client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(ctx)
 	if err != nil {
@@ -72,8 +72,8 @@ func (c *Cluster) pods(ctx context.Context, namespace string, selector *metav1.L
 	return strings.Join(all, "; ")
 }
 
-// describe returns a short description of the pod: its containers where they do not
-// run, and its last event.
+// describe returns a short description of the pod: containers that do not run, and its
+// last event.
 func (c *Cluster) describe(ctx context.Context, pod *corev1.Pod) string {
 	text := fmt.Sprintf("%s is %s", pod.Name, pod.Status.Phase)
 	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {

@@ -11,15 +11,15 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// ProductNamespace is where provider and rotator run.
+// ProductNamespace is the namespace of provider and rotator.
 const ProductNamespace = "secretmanager-system"
 
 // InstallProduct installs provider and rotator as an operator would, with an
 // overlay over manifests/, and waits for provider and exporter.
 func (c *Cluster) InstallProduct(ctx context.Context) error {
 	return step.Do(ctx, "installing provider and rotator", func(ctx context.Context) error {
-		// The image's name does not identify its content: without this a cluster that
-		// stood already would go on with the provider that it has.
+		// The name of the image does not identify its content: without this, an existing
+		// cluster would keep its provider.
 		renew := func(object *unstructured.Unstructured) error {
 			if object.GetKind() != "DaemonSet" {
 				return nil
@@ -37,8 +37,8 @@ func (c *Cluster) InstallProduct(ctx context.Context) error {
 	})
 }
 
-// WriteEnvironment writes a file for a shell to source, which then has the
-// cluster and its Vault: KUBECONFIG, VAULT_ADDR and VAULT_TOKEN.
+// WriteEnvironment writes a file that a shell can source, with KUBECONFIG, VAULT_ADDR and
+// VAULT_TOKEN of the cluster.
 func (c *Cluster) WriteEnvironment(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Token returns a token of the service account, for the audience. A new namespace's
-// account is waited for.
+// Token returns a token of the service account for the audience. It waits for the account
+// of a new namespace.
 func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string) (string, error) {
 	request := &authenticationv1.TokenRequest{}
 	if audience != "" {

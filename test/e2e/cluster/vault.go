@@ -19,9 +19,9 @@ import (
 
 const (
 	vaultToken = "root"
-	// vaultNodePort is Vault's port on the node. kind makes a port of the loopback
-	// interface lead to it, in the same way as to the API server: that works wherever
-	// kind works, also where the node's own address cannot be reached.
+	// vaultNodePort is Vault's port on the node. kind forwards a port of the loopback
+	// interface to it, as for the API server, so it does not matter whether the node's
+	// own address can be reached.
 	vaultNodePort = 30820
 )
 
@@ -31,7 +31,7 @@ var vaultManifest string
 // Vault is the access to the Vault in the cluster. The engine transit is
 // enabled, and the method kubernetes trusts the cluster's service accounts.
 type Vault struct {
-	// Address is the URL for the tests, outside of the cluster.
+	// Address is the URL for the tests, outside the cluster.
 	Address string
 	// Inside is the URL for pods.
 	Inside string
@@ -39,7 +39,7 @@ type Vault struct {
 	Token string
 }
 
-// OnNode is the URL for programs on the node, whose address that is.
+// OnNode returns the URL for programs on the node.
 func (v Vault) OnNode(node string) string {
 	return fmt.Sprintf("http://%s", net.JoinHostPort(node, strconv.Itoa(vaultNodePort)))
 }
@@ -70,7 +70,7 @@ func (c *Cluster) waitVault(ctx context.Context) error {
 		return fmt.Errorf("looking for the port that leads to Vault: %w", err)
 	}
 	vault := Vault{Address: "http://" + address, Inside: "http://vault.vault.svc:8200", Token: vaultToken}
-	// A new Service refuses until kube-proxy has seen it.
+	// A new Service refuses connections until kube-proxy has seen it.
 	err = Wait(ctx, time.Minute, "Vault to answer at "+vault.Address, func(ctx context.Context) (bool, string, error) {
 		err := vault.Do(ctx, http.MethodGet, "sys/health", nil, nil)
 		return err == nil, "", err
@@ -85,7 +85,7 @@ func (c *Cluster) waitVault(ctx context.Context) error {
 	return nil
 }
 
-// setUp enables what the tests use. A Vault that stood already has it.
+// setUp enables the engine and the auth method of the tests, unless an existing Vault has them.
 func (v Vault) setUp(ctx context.Context) error {
 	for _, mount := range []struct{ path, kind string }{{"sys/mounts/transit", "transit"},
 		{"sys/auth/kubernetes", "kubernetes"}} {
@@ -100,8 +100,8 @@ func (v Vault) setUp(ctx context.Context) error {
 }
 
 // Do sends a request to the path below /v1/ as root, with in as JSON, and reads
-// the answer into out. Either may be nil. An answer other than 2xx is an error that
-// has Vault's own words.
+// the response into out. Either can be nil. A response other than 2xx is an error with
+// Vault's messages.
 func (v Vault) Do(ctx context.Context, method, path string, in, out any) error {
 	doing := fmt.Sprintf("Vault: %s %s", method, path)
 	var body io.Reader

@@ -13,17 +13,16 @@ import (
 )
 
 const (
-	// interval is how often a condition is looked at.
+	// interval is the time between checks of a condition.
 	interval = 250 * time.Millisecond
-	// rollout is how long a workload may take to come up: its images are in the
-	// node, or have to be pulled.
+	// rollout bounds the start of a workload, whose images may have to be pulled.
 	rollout = 4 * time.Minute
 )
 
-// Wait waits until the condition is true, for at most the limit. The condition
-// also says what it saw; an error from it does not end the wait, since a server
-// that starts refuses at first. After the timeout, the error reports what was
-// waited for and what was seen last.
+// Wait waits until the condition is true, for at most the limit. The condition also
+// returns what it observed. An error of the condition does not end the wait, because
+// servers refuse connections while they start. After the timeout, the error has the name
+// of the condition and the last observation.
 func Wait(ctx context.Context, limit time.Duration, what string,
 	condition func(context.Context) (done bool, seen string, err error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))

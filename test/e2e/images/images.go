@@ -1,9 +1,9 @@
-// Package images provides the container images that run in the test cluster. Which
-// they are depends on where images can come from:
+// Package images provides the container images of the test cluster, from one of two
+// sources:
 //
 //   - pull: kind's stock node image, the released driver, the stock Vault. This is
 //     what users run.
-//   - build: the same programs, built from source, in images made from nothing.
+//   - build: the same programs, built from source, in images without a base image.
 //     This needs no registry.
 //
 // The image of the product is built from the repository either way.
@@ -27,12 +27,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// A Source is where images come from.
+// A Source is the source of images.
 type Source string
 
 // Sources of images.
 const (
-	Auto  Source = "auto"  // pull where that works, otherwise build
+	Auto  Source = "auto"  // pull if possible, otherwise build
 	Pull  Source = "pull"  // from public registries
 	Build Source = "build" // from packages and sources
 )
@@ -40,35 +40,34 @@ const (
 // A Set is the images of one cluster.
 type Set struct {
 	Source Source // Pull or Build
-	// Node is the image of a kind node. Empty is kind's own choice.
+	// Node is the image of a kind node. Default: kind's own.
 	Node string
-	// Driver holds the driver and its registrar. Empty is what the driver's
-	// manifest names.
+	// Driver has the driver and its registrar. Default: the image in the driver's
+	// manifest.
 	Driver string
 	Vault  string
 	App    string // a shell and the usual tools, for pods of tests
-	// Product holds the provider and the rotator. Empty while the repository has no
-	// programs for it.
+	// Product has the provider and the rotator. Empty if the repository has no programs
+	// for it.
 	Product string
-	// ProductID is another whenever what is in Product is; the name stays.
+	// ProductID identifies the content of Product, which its name does not.
 	ProductID string
 	// Load are the images that are in the Docker engine and must be loaded into the node.
 	Load []string
 }
 
-// StockApp is the image of the pods in docs/getting-started.md. Where images are
-// built the node has that of [Set.App] under this name too.
+// StockApp is the image of the pods in docs/getting-started.md. If images are built, the
+// node has [Set.App] also under this name.
 const StockApp = "busybox:1.37"
 
 const (
 	stockVault = "hashicorp/vault:1.21"
 
-	// pullLimit is how long the first, small, pull may take until pulling counts
-	// as impossible.
+	// pullLimit bounds the first, small pull. After it, pulling counts as impossible.
 	pullLimit = 45 * time.Second
 )
 
-// prefix begins the names of the images that are built here, but for the product's.
+// prefix is the prefix of the names of built images, except the product's.
 const prefix = "secretmanager-e2e-"
 
 //go:embed Dockerfile
@@ -124,7 +123,7 @@ func canPullImages(ctx context.Context, docker *engine.Engine, source Source) (b
 	return false, fmt.Errorf("images can come from %s, %s or %s, not from %q", Pull, Build, Auto, source)
 }
 
-// buildSet returns a set of images that are made here.
+// buildSet builds a set of images.
 func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, error) {
 	if runtime.GOOS != "linux" {
 		return nil,
@@ -155,8 +154,8 @@ func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, er
 	return s, nil
 }
 
-// ensure returns the name of the image that is the Dockerfile's target, with the
-// programs of the module, and builds it where the engine does not have it.
+// ensure returns the name of the image of the Dockerfile's target with the programs of the
+// module. It builds the image if the engine does not have it.
 func ensure(ctx context.Context, docker *engine.Engine, root, target, module string, names []string) (string, error) {
 	h := inputs.New()
 	if err := h.AddFS(dockerfile); err != nil {
@@ -218,7 +217,7 @@ func busybox(ctx context.Context) (string, error) {
 	}
 }
 
-// Remove removes all images that were built here from the engine.
+// Remove removes all images that this package built from the engine.
 func Remove(ctx context.Context, docker *engine.Engine) error {
 	list, err := docker.Run(ctx, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
 	if err != nil {

@@ -28,8 +28,8 @@ func hasProduct(root string) bool {
 	return true
 }
 
-// buildProduct builds the product's image: from the repository's Dockerfile, or where
-// its base image cannot be pulled, as a release does, which needs none.
+// buildProduct builds the product's image from the repository's Dockerfile. If the base
+// image cannot be pulled, it builds the image of a release, which needs none.
 func buildProduct(ctx context.Context, docker *engine.Engine, root string, source Source) error {
 	if source == Pull {
 		return docker.Build(ctx, root, product, "--build-arg", "VERSION="+productVersion)

@@ -47,7 +47,7 @@ func TestForeignArchitecture(t *testing.T) {
 		}
 		t.Run(config.Architecture, func(t *testing.T) {
 			dir := t.TempDir()
-			if err := os.Chmod(dir, 0o755); err != nil { // user 65532 looks in
+			if err := os.Chmod(dir, 0o755); err != nil { // user 65532 reads it
 				t.Fatal(err)
 			}
 			unpackLayer(t, blobs[image.Layers[0]], dir)
@@ -58,8 +58,8 @@ func TestForeignArchitecture(t *testing.T) {
 	}
 }
 
-// TestForeignSystems: the CLI compiles for the systems that it is released for and
-// that no test runs on, with the flags of a release.
+// TestForeignSystems checks that the CLI compiles, with the flags of a release, for the
+// released systems on which no test runs.
 func TestForeignSystems(t *testing.T) {
 	root, err := programs.Root()
 	if err != nil {
@@ -103,7 +103,7 @@ func checkProgram(t *testing.T, dir, name, arch string) {
 	if err != nil || !strings.HasPrefix(output, want) || !strings.Contains(output, "linux/"+arch+", ") {
 		t.Errorf("%s --version: %v, %s", name, err, output)
 	}
-	// Further than its flags: it finds that there is no cluster, or no Vault, around.
+	// The program gets past its flags: it reports that it has no cluster, or no Vault.
 	output, err = run(t, dir, arch, name, "--vault-addr=https://127.0.0.1:1", "--log-format=json")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() > 2 || strings.Contains(output, "panic") ||
@@ -112,8 +112,8 @@ func checkProgram(t *testing.T, dir, name, arch string) {
 	}
 }
 
-// run runs a program of the image with the directory as its root. One for another
-// architecture than this machine's runs in an emulator.
+// run runs a program of the image with the directory as its root, in an emulator if it is
+// for another architecture than this machine's.
 func run(t *testing.T, dir, arch, name string, args ...string) (string, error) {
 	t.Helper()
 	command := []string{"--userspec=65532:65532", dir, "/bin/" + name}

@@ -1,6 +1,6 @@
-// Package inputs names an image by what it is made from, as it lies in the
-// repository: the sources and the checksums of their dependencies. So it can be
-// told whether a kept image is the right one before anything is built.
+// Package inputs derives the name of an image from its inputs in the repository: the
+// sources and the checksums of their dependencies. So it is known without a build whether
+// an existing image is current.
 package inputs
 
 import (
@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// A Hash takes in inputs. Their order matters.
+// A Hash is a hash of inputs. Their order matters.
 type Hash struct {
 	sum hash.Hash
 }
@@ -22,19 +22,19 @@ type Hash struct {
 // New returns an empty Hash.
 func New() *Hash { return &Hash{sum: sha256.New()} }
 
-// Add takes in one input under a name.
+// Add adds a named input.
 func (h *Hash) Add(name string, content []byte) {
 	fmt.Fprintf(h.sum, "%q %d\n", name, len(content))
 	h.sum.Write(content)
 }
 
-// AddFS takes in every file of a file system.
+// AddFS adds every file of a file system.
 func (h *Hash) AddFS(files fs.FS) error {
 	return h.addFS(files, func(string) bool { return true })
 }
 
-// AddModule takes in what decides how the programs of the Go module in the directory
-// come out: go.mod, go.sum and Go files that are not tests.
+// AddModule adds the inputs of the programs of the Go module in the directory: go.mod,
+// go.sum and Go files that are not tests.
 func (h *Hash) AddModule(dir string) error {
 	return h.addFS(os.DirFS(dir), func(path string) bool {
 		switch filepath.Base(path) {
@@ -59,5 +59,5 @@ func (h *Hash) addFS(files fs.FS, wanted func(path string) bool) error {
 	})
 }
 
-// Key returns a short text, fit for an image's tag, that stands for the inputs.
+// Key returns a short text that identifies the inputs and is valid as an image tag.
 func (h *Hash) Key() string { return hex.EncodeToString(h.sum.Sum(nil))[:12] }

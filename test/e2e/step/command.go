@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// grace is how long an interrupted command may take to clean up.
+	// grace is the time that an interrupted command has to clean up.
 	grace = 10 * time.Second
-	// tailLines is how much of a failed command's output goes into the error.
+	// tailLines bounds the lines of a failed command's output in the error.
 	tailLines = 25
 )
 
 // Command returns the named command, which is interrupted when ctx ends.
 //
-// It gets a process group of its own: Ctrl-C at the terminal reaches only us, so
-// that we decide what is stopped in which order.
+// It has its own process group: Ctrl-C at the terminal interrupts only this process, which
+// stops commands in the right order.
 func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -32,9 +32,8 @@ func Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs the command and returns what it printed on its standard output, less
-// the space around it. The error says which command it was, and ends with the
-// last lines of both its streams.
+// Run runs the command and returns its standard output without leading and trailing
+// space. The error has the command and the last lines of both streams.
 func Run(cmd *exec.Cmd) (string, error) {
 	var stdout, both bytes.Buffer
 	if cmd.Stdout == nil {
@@ -58,8 +57,8 @@ func Run(cmd *exec.Cmd) (string, error) {
 	return strings.TrimSpace(stdout.String()), err
 }
 
-// Install installs Debian packages. It needs root and apt-get; without them the
-// error names the packages to install and what for.
+// Install installs Debian packages. It needs root and apt-get. Without them, the error
+// names the packages and their purpose.
 func Install(ctx context.Context, why string, packages ...string) error {
 	list := strings.Join(packages, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
@@ -69,8 +68,8 @@ func Install(ctx context.Context, why string, packages ...string) error {
 		for _, args := range [][]string{{"update", "-q"},
 			append([]string{"install", "-q", "-y", "--no-install-recommends"}, packages...)} {
 			cmd := Command(ctx, "apt-get", args...)
-			// RUNLEVEL=1 keeps an installed service from being started where no
-			// service manager runs: dockerd may need settings of ours.
+			// RUNLEVEL=1 prevents that an installed service starts if no service manager
+			// runs: dockerd may need other settings.
 			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1")
 			if _, err := Run(cmd); err != nil {
 				return err
@@ -80,7 +79,7 @@ func Install(ctx context.Context, why string, packages ...string) error {
 	})
 }
 
-// commandLine is the command as an error names it: the program and its verb.
+// commandLine returns the name of the command for errors: the program and its verb.
 func commandLine(cmd *exec.Cmd) string {
 	args := cmd.Args[1:]
 	if len(args) > 3 {

@@ -1,8 +1,6 @@
-// Package step runs the long steps of setting up a cluster: it reports which one is
-// going on and how long it took, and runs the commands they consist of.
-//
-// A test run that prints nothing for minutes looks hung, and one that fails in
-// somebody else's CI is understood only from what it printed.
+// Package step runs the long steps of setting up a cluster and their commands. It reports
+// which step runs and how long it took, because a test run that prints nothing for minutes
+// looks hung, and the output explains a failure in CI.
 package step
 
 import (
@@ -15,8 +13,8 @@ import (
 // reminder is the interval at which a long step reports that it is still running.
 const reminder = 15 * time.Second
 
-// Do runs f and reports on the standard error stream when it begins, while it
-// lasts, and how long it took. The error is f's, with the step's name.
+// Do runs f and reports on standard error when it begins, while it runs, and how long it
+// took. The error is that of f, with the name of the step.
 func Do(ctx context.Context, name string, f func(context.Context) error) error {
 	start := time.Now()
 	Logf("%s …", name)

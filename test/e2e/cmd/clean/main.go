@@ -1,6 +1,6 @@
-// Command clean removes what end-to-end tests left standing, as they do with
-// KEEP=1 or when they are killed: the cluster, the images that were built, and the
-// Docker engine if the tests started it. What is in .cache/ stays.
+// Command clean removes what end-to-end tests leave with KEEP=1 or when they are killed:
+// the cluster, the images that were built, and the Docker engine if the tests started it.
+// It keeps .cache/.
 package main
 
 import (

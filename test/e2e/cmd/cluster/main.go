@@ -1,9 +1,8 @@
-// Command cluster brings up a cluster to try things on and leaves it standing:
-// kind with the Secrets Store CSI driver, a Vault, and the product as it is in
-// this clone. A cluster that stands already is taken as it is, with the product
-// brought up to date.
+// Command cluster creates a cluster for manual tests and leaves it running: kind with the
+// Secrets Store CSI driver, a Vault, and the product of this clone. If the cluster exists,
+// it only updates the product.
 //
-// It ends with how to use it, and how to remove it.
+// At its end it prints how to use and how to remove the cluster.
 package main
 
 import (
@@ -35,5 +34,5 @@ func run(ctx context.Context) error {
 	if err := c.InstallProduct(ctx); err != nil {
 		return err
 	}
-	return c.Stop(ctx) // which keeps it, and says how to use it
+	return c.Stop(ctx) // keeps the cluster, and prints how to use it
 }

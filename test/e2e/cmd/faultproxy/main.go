@@ -1,19 +1,19 @@
-// Command faultproxy stands between a provider and Vault and has the faults that
-// a test asks for. It runs on the node, where pods reach it wherever the engine is.
+// Command faultproxy is a proxy between a provider and Vault with faults that a test
+// chooses. It runs on the node, where pods can always reach it.
 //
 //	faultproxy --listen 172.18.0.2:0 --to http://172.18.0.2:30820
 //
-// The first line on its standard output is its URL. Each line on its standard
-// input is a mode, and is answered with one line "mode MODE" once it holds:
+// The first line on its standard output is its URL. Each line on its standard input is a
+// mode. When the mode is set, it prints the line "mode MODE":
 //
-//	pass        requests go to Vault, also those that were held
+//	pass        requests are sent to Vault, also those that were held
 //	refuse      connections are refused
-//	hold        requests get no answer
+//	hold        requests get no response
 //	busy        requests get a 429
-//	busy 3600   and are told to come back in so many seconds
+//	busy 3600   the same, with a Retry-After of that many seconds
 //
-// Each request is one more line, "request MODE PATH". It begins in mode pass and
-// ends when standard input does, as it does when the test dies.
+// For each request it prints the line "request MODE PATH". It begins in mode pass, and
+// ends when its standard input is closed, also if the test is killed.
 package main
 
 import (
@@ -64,7 +64,7 @@ func run(address, to string, in io.Reader, out io.Writer) error {
 
 type proxy struct {
 	vault   http.Handler
-	address string       // once it is known
+	address string       // empty until it is known
 	server  *http.Server // nil while connections are refused
 
 	outMu sync.Mutex
@@ -128,7 +128,7 @@ func (p *proxy) current() (mode string, changed <-chan struct{}) {
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// While the body is unread the server does not notice that the client has gone.
+	// While the body is unread, the server does not notice that the client has disconnected.
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return

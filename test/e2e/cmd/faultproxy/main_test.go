@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestModes: each mode is what it says, and what was held goes on.
+// TestModes checks each mode, and that held requests continue in mode pass.
 func TestModes(t *testing.T) {
 	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
