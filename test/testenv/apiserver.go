@@ -20,28 +20,26 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// portAttempts is how often a start is tried with another port: between choosing
-// a free one and its use by the child, anybody may take it.
+// portAttempts bounds the attempts to start with another port: another process may take
+// a free port before the child uses it.
 const portAttempts = 5
 
-// An APIServer is a running kube-apiserver with an etcd of its own. RBAC is on and
-// anonymous requests are refused.
+// An APIServer is a running kube-apiserver with its own etcd. It uses RBAC and refuses
+// anonymous requests.
 //
-// No controller manager runs beside it, so nothing happens by itself: a namespace
-// does not get its default service account (see [APIServer.CreateServiceAccount]),
-// owned objects are not collected, a deleted namespace never goes.
+// No controller manager runs, so a namespace gets no default service account (see
+// [APIServer.CreateServiceAccount]), owned objects are not collected, and deleted
+// namespaces remain.
 //
-// Its methods may be used from several goroutines at once.
+// Its methods are safe for concurrent use.
 type APIServer struct {
-	// Address is the URL under which it serves. It stays the same after a
-	// [APIServer.Restart].
+	// Address is the URL of the server. [APIServer.Restart] keeps it.
 	Address string
-	// CA is the certificate, in PEM, that its serving certificate is signed with,
-	// and CAFile a file that holds it.
+	// CA is the certificate of its CA in PEM, and CAFile a file with it.
 	CA     []byte
 	CAFile string
-	// Config is a cluster administrator's, by client certificate, without a limit
-	// on requests per second. Copy it before changing it.
+	// Config is the configuration of a cluster administrator with a client certificate,
+	// without a limit on requests per second. Copy it before changing it.
 	Config *rest.Config
 	// Kubeconfig is a kubeconfig file with the content of Config.
 	Kubeconfig string
@@ -52,7 +50,7 @@ type APIServer struct {
 	program string
 	client  *http.Client
 
-	mu      sync.Mutex // guards the processes, and lets Stop and Restart take turns
+	mu      sync.Mutex // guards the processes, and serializes Stop and Restart
 	etcd    *process
 	server  *process
 	stopped bool
@@ -70,9 +68,9 @@ func NewAPIServer(t testing.TB) *APIServer {
 	return s
 }
 
-// StartAPIServer starts an etcd and an API server, building them first where that
-// is needed, and returns when the server is ready. ctx is for starting only: they
-// run until [APIServer.Stop], or until this process ends.
+// StartAPIServer starts an etcd and an API server, builds them first if needed, and
+// returns when the server is ready. ctx applies only to the start: they run until
+// [APIServer.Stop], or until this process ends.
 func StartAPIServer(ctx context.Context) (*APIServer, error) {
 	paths, err := programs.Build(ctx, "etcd", "kube-apiserver")
 	if err != nil {
@@ -81,7 +79,7 @@ func StartAPIServer(ctx context.Context) (*APIServer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
-	// The directory's name is short because a socket's path must be.
+	// The name of the directory is short because the path of a socket must be short.
 	dir, err := os.MkdirTemp("", "kube-")
 	if err != nil {
 		return nil, fmt.Errorf("starting an API server: %w", err)
@@ -105,8 +103,8 @@ func StartAPIServer(ctx context.Context) (*APIServer, error) {
 
 func (s *APIServer) file(name string) string { return filepath.Join(s.dir, name) }
 
-// prepare writes the keys and certificates and makes the administrator's Config,
-// but for the address.
+// prepare writes the keys and certificates, and creates the administrator's Config
+// without the address.
 func (s *APIServer) prepare() error {
 	ca, err := newAuthority("kubernetes-test-ca")
 	if err != nil {
@@ -133,7 +131,7 @@ func (s *APIServer) prepare() error {
 	return nil
 }
 
-// startAnywhere starts the server at a free port and completes what depends on it.
+// startAnywhere starts the server on a free port, and sets the address.
 func (s *APIServer) startAnywhere(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		address, err := freeAddress()
@@ -214,8 +212,8 @@ func (s *APIServer) waitReady(ctx context.Context) error {
 	}
 }
 
-// Stop ends the API server and its etcd and removes their data. Calling it again
-// does nothing.
+// Stop ends the API server and its etcd, and removes their data. Further calls do
+// nothing.
 func (s *APIServer) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,9 +235,9 @@ func (s *APIServer) stopProcesses() {
 	}
 }
 
-// Restart kills the API server and starts it again at the same address with the
-// same data; etcd lives on. It returns when the server is ready. ctx is for
-// starting only.
+// Restart kills the API server and starts it again at the same address with the same
+// data, while etcd continues to run. It returns when the server is ready. ctx applies only
+// to the start.
 func (s *APIServer) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -259,7 +257,7 @@ func (s *APIServer) tail() string {
 	return s.etcd.tail() + "\n" + s.server.tail()
 }
 
-// freeAddress returns a loopback address whose port nobody listens on just now.
+// freeAddress returns a loopback address with a currently free port.
 func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// A CA is a certificate authority of a test's own, for what stands in front of a
-// Vault and for its clients.
+// A CA is the certificate authority of one test, for proxies in front of a Vault and for
+// clients.
 type CA struct{ authority *authority }
 
-// NewCA makes one.
+// NewCA creates a CA.
 func NewCA(t testing.TB, name string) *CA {
 	t.Helper()
 	a, err := newAuthority(name)
@@ -25,35 +25,35 @@ func NewCA(t testing.TB, name string) *CA {
 	return &CA{a}
 }
 
-// PEM is its certificate.
+// PEM returns its certificate.
 func (c *CA) PEM() []byte { return c.authority.pem() }
 
-// Pool has its certificate alone.
+// Pool returns a pool with only its certificate.
 func (c *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(c.authority.certificate)
 	return pool
 }
 
-// A Certificate is one for a server or a client, and its key.
+// A Certificate is the certificate of a server or a client, with its key.
 type Certificate struct {
 	Certificate, Key []byte // in PEM
 }
 
-// Serving makes a certificate for a server of these names and of no others. IP
-// addresses are names too.
+// Serving creates a certificate for a server with exactly these names, which can be IP
+// addresses.
 func (c *CA) Serving(t testing.TB, names ...string) Certificate {
 	t.Helper()
 	return c.issue(t, time.Time{}, x509.ExtKeyUsageServerAuth, names...)
 }
 
-// Client makes a certificate for a client.
+// Client creates a certificate for a client.
 func (c *CA) Client(t testing.TB, name string) Certificate {
 	t.Helper()
 	return c.issue(t, time.Time{}, x509.ExtKeyUsageClientAuth, name)
 }
 
-// Expired makes a certificate, for a server or a client, that ended at a time.
+// Expired creates a certificate for a server or a client that expired at the given time.
 func (c *CA) Expired(t testing.TB, at time.Time, names ...string) Certificate {
 	t.Helper()
 	return c.issue(t, at, x509.ExtKeyUsageAny, names...)
@@ -88,7 +88,7 @@ func (c *CA) issue(t testing.TB, end time.Time, usage x509.ExtKeyUsage, names ..
 	return Certificate{certificatePEM(certificate), text}
 }
 
-// TLS returns the certificate as a server or a client takes it.
+// TLS returns the certificate for a TLS configuration.
 func (c Certificate) TLS(t testing.TB) tls.Certificate {
 	t.Helper()
 	pair, err := tls.X509KeyPair(c.Certificate, c.Key)
@@ -98,8 +98,8 @@ func (c Certificate) TLS(t testing.TB) tls.Certificate {
 	return pair
 }
 
-// Write writes the certificate and its key into a directory, over those that are
-// there, and returns their files.
+// Write writes the certificate and its key to a directory, replaces existing ones, and
+// returns their files.
 func (c Certificate) Write(t testing.TB, dir string) (certificate, key string) {
 	t.Helper()
 	certificate, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")

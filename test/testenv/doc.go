@@ -1,10 +1,9 @@
-// Package testenv starts the real parts that integration tests run against: a
-// Vault, and a Kubernetes API server with its etcd. Nothing is a fake, so a
-// test that passes here is evidence about the product.
+// Package testenv starts the real servers that integration tests use: a Vault, and a
+// Kubernetes API server with its etcd.
 //
 // The programs are built on demand (see package programs) and listen on free
-// ports of the loopback interface. Each instance keeps its data and its log in a
-// temporary directory of its own, which its Stop removes.
+// ports of the loopback interface. Each instance has its data and its log in its own
+// temporary directory, which its Stop removes.
 //
 // # In tests
 //
@@ -14,16 +13,15 @@
 //
 //	func TestMain(m *testing.M) { testenv.Main(m) }
 //
-// When a test fails, the last lines of the logs of the instances that it used are
-// part of its output.
+// The output of a failed test includes the last lines of the logs of its instances.
 //
 // # Logins
 //
 // A pod authenticates with a service-account token. Against an API server,
 // [APIServer.ServiceAccountToken] asks for a real one, and
-// [Vault.TrustAPIServer] lets Vault's kubernetes method review it. Where there is
-// no API server a [JWTIssuer] signs tokens of the same shape, which Vault's jwt
-// method checks by itself after [Vault.TrustIssuer]. [Vault.AllowLogin] makes the
+// [Vault.TrustAPIServer] lets Vault's kubernetes method review it. Without an API
+// server, a [JWTIssuer] signs tokens with the same claims, which Vault's jwt
+// method verifies itself after [Vault.TrustIssuer]. [Vault.AllowLogin] creates the
 // roles for both.
 //
 // # Cleanup

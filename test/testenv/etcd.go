@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// etcdSocket is the name of the socket that etcd serves on. A socket in a private
-// directory cannot collide with anything and nobody else can reach it.
+// etcdSocket is the name of etcd's socket. In a private directory, it cannot conflict with
+// another one, and no other user can reach it.
 const etcdSocket = "etcd.sock"
 
 // startEtcd starts an etcd in dir and waits until it accepts connections.
@@ -18,11 +18,11 @@ func startEtcd(ctx context.Context, dir, program string) (*process, error) {
 	p, err := startProcess(dir, "etcd", program, []string{
 		"--data-dir=" + filepath.Join(dir, "etcd"),
 		"--listen-client-urls=unix://" + socket,
-		// It must have a port and is only read by other members: there are none.
+		// It must have a port. Only other members read it, and there are none.
 		"--advertise-client-urls=http://127.0.0.1:1",
-		// It is the only member and talks to nobody; the kernel picks the port.
+		// It is the only member, and connects to none. The kernel chooses the port.
 		"--listen-peer-urls=http://127.0.0.1:0",
-		// The data need not survive a power cut.
+		// The data need not survive a power failure.
 		"--unsafe-no-fsync",
 		"--log-level=warn",
 	}, nil, false)

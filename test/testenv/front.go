@@ -12,9 +12,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// Front serves a Vault with TLS of a test's own, as a load balancer does, at a
-// listener of the test's where there is one. It does not log
-// failed handshakes.
+// Front serves a Vault with the TLS configuration of the test, as a load balancer does, on
+// the listener, or on a new one if it is nil. It does not log failed handshakes.
 func Front(t testing.TB, v *Vault, config *tls.Config, l net.Listener) *httptest.Server {
 	t.Helper()
 	vault, err := relay.New(v.Address, &http.Transport{DisableKeepAlives: true})
@@ -33,8 +32,8 @@ func Front(t testing.TB, v *Vault, config *tls.Config, l net.Listener) *httptest
 	return s
 }
 
-// ListenIPv6 listens at the loopback address of IPv6, which a machine without it
-// does not have: the test fails there, because it would test nothing.
+// ListenIPv6 listens on the IPv6 loopback address. The test fails on a machine without
+// IPv6, because it would test nothing.
 func ListenIPv6(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")

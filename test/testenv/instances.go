@@ -2,14 +2,14 @@ package testenv
 
 import "sync"
 
-// An instance is a started server that has to be stopped.
+// An instance is a running server that must be stopped.
 type instance interface {
 	Stop()
 	// tail returns the last lines of its logs.
 	tail() string
 }
 
-// instances are the running ones, for Main to stop.
+// instances are the running instances, which Main stops.
 var instances = struct {
 	sync.Mutex
 	set map[instance]bool

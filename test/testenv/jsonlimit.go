@@ -13,8 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// maxJSONStrings is how many strings, names and values, OpenBao accepts in a request
-// since 2.4.1.
+// maxJSONStrings is the number of strings, both names and values, that OpenBao accepts in a
+// request since 2.4.1.
 const maxJSONStrings = 1000
 
 // LimitJSON serves a Vault with the limit of OpenBao 2.4.1: a request with more than

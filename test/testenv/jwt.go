@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// A JWTIssuer signs tokens like those that the kubelet gets for a pod, where no
-// API server is there to do so. They have the claims of real ones; only the
-// algorithm is ES256, whereas API servers mostly have an RSA key.
+// A JWTIssuer signs tokens like those that the kubelet gets for a pod, for tests without
+// an API server. They have the claims of real tokens. Their algorithm is ES256, while most
+// API servers have an RSA key.
 //
-// It may be used from several goroutines at once.
+// It is safe for concurrent use.
 type JWTIssuer struct {
 	// Issuer is the "iss" of its tokens.
 	Issuer string
@@ -26,7 +26,7 @@ type JWTIssuer struct {
 	publicKey string
 }
 
-// NewJWTIssuer makes an issuer with a new key.
+// NewJWTIssuer returns an issuer with a new key.
 func NewJWTIssuer() (*JWTIssuer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -43,17 +43,16 @@ func NewJWTIssuer() (*JWTIssuer, error) {
 	}, nil
 }
 
-// PublicKeyPEM is the key that tokens can be checked with.
+// PublicKeyPEM returns the key that verifies the tokens.
 func (i *JWTIssuer) PublicKeyPEM() string { return i.publicKey }
 
-// Token returns a token for a pod of the service account, valid from now on for
-// ttl; a negative ttl gives one that has expired. Tokens for the same service
-// account name the same uid.
+// Token returns a token for a pod of the service account that is valid for ttl. With a
+// negative ttl it has expired. Tokens for the same service account have the same uid.
 func (i *JWTIssuer) Token(namespace, serviceAccount, audience string, ttl time.Duration) string {
 	return i.Sign(i.Claims(namespace, serviceAccount, audience, ttl))
 }
 
-// Claims returns what [JWTIssuer.Token] signs, for tests that change something first.
+// Claims returns the claims of [JWTIssuer.Token], for tests that change them.
 func (i *JWTIssuer) Claims(namespace, serviceAccount, audience string, ttl time.Duration) map[string]any {
 	now := time.Now()
 	issued := now
@@ -78,14 +77,14 @@ func (i *JWTIssuer) Claims(namespace, serviceAccount, audience string, ttl time.
 	}
 }
 
-// PodToken is [JWTIssuer.Token] for a certain pod.
+// PodToken is like [JWTIssuer.Token], for the given pod.
 func (i *JWTIssuer) PodToken(namespace, pod, podUID, serviceAccount, audience string, ttl time.Duration) string {
 	claims := i.Claims(namespace, serviceAccount, audience, ttl)
 	claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": pod, "uid": podUID}
 	return i.Sign(claims)
 }
 
-// Sign returns a token with any claims.
+// Sign returns a token with the claims.
 func (i *JWTIssuer) Sign(claims map[string]any) string {
 	signed := segment(map[string]any{"alg": "ES256", "typ": "JWT"}) + "." + segment(claims)
 	digest := sha256.Sum256([]byte(signed))
@@ -99,7 +98,7 @@ func (i *JWTIssuer) Sign(claims map[string]any) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// Subject is the "sub" of a service account's tokens, and its user name.
+// Subject returns the "sub" of a service account's tokens, which is its user name.
 func Subject(namespace, serviceAccount string) string {
 	return "system:serviceaccount:" + namespace + ":" + serviceAccount
 }

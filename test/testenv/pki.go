@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// An authority is a certificate authority for one instance. Its certificates are
-// valid for a day: no test runs longer.
+// An authority is the certificate authority of one instance. Its certificates are valid
+// for a day, which is longer than any test.
 type authority struct {
 	certificate *x509.Certificate
 	key         crypto.Signer
@@ -79,7 +79,7 @@ func (a *authority) client(user, group string) (certificate, key []byte, err err
 	return certificatePEM(cert), key, nil
 }
 
-// issue completes the template and signs it, with its own key where parent is nil.
+// issue completes the template and signs it, with its own key if parent is nil.
 func issue(template *x509.Certificate, parent *authority) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

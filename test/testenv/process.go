@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// tailBytes of a log are looked at, and tailLines shown, when something fails.
+	// tailBytes of a log are read, and tailLines of them shown, after a failure.
 	tailBytes = 32 << 10
 	tailLines = 40
-	// stopTimeout is what a program that was asked to end gets before it is killed.
+	// stopTimeout is the time that a program has to end before it is killed.
 	stopTimeout = 10 * time.Second
 )
 
@@ -27,16 +27,16 @@ type process struct {
 	name    string
 	cmd     *exec.Cmd
 	stdin   io.Closer     // nil unless the program ends with its standard input
-	logFile string        // its standard error, and output where nobody reads that
+	logFile string        // its standard error, and its standard output unless that is read
 	exited  chan struct{} // closed when the child has ended and its log is complete
 	err     error         // how it ended; to be read after exited is closed
 }
 
-// startProcess runs the program at path. Its log goes to NAME.log in dir, behind
-// what a former run wrote there. Where stdout is nil, standard output goes there too.
+// startProcess runs the program at path. Its log is appended to NAME.log in dir. If stdout
+// is nil, standard output is appended too.
 //
-// If endsWithStdin, the child gets a pipe as its standard input and is trusted to
-// end when this process closes it or dies. Otherwise the kernel kills it.
+// If endsWithStdin is set, the child gets a pipe as its standard input, and must end when
+// this process closes it or dies. Otherwise the kernel kills it.
 func startProcess(dir, name, path string, arguments []string, stdout io.Writer, endsWithStdin bool) (*process, error) {
 	p := &process{
 		name:    name,
@@ -50,7 +50,7 @@ func startProcess(dir, name, path string, arguments []string, stdout io.Writer, 
 	}
 	defer log.Close() // the child has its own copy
 	p.cmd.Dir = dir
-	// Settings for the process under test, such as fips140=only, are not passed on.
+	// Do not pass on settings for the process under test, such as fips140=only.
 	p.cmd.Env = append(os.Environ(), "GODEBUG=")
 	p.cmd.Stderr = log
 	p.cmd.Stdout = log

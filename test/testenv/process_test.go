@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// starter is the variable that makes TestStarter do something.
+// starter is the variable that enables TestStarter.
 const starter = "TESTENV_STARTER"
 
-// TestStarter is run by TestChildrenDieWithThisProcess in a process of its own: it
-// starts one of each, prints the children's process ids and waits to be killed.
+// TestStarter runs in a child process of TestChildrenDieWithThisProcess. It starts one of
+// each server, prints their process ids, and waits until it is killed.
 func TestStarter(t *testing.T) {
 	if os.Getenv(starter) == "" {
 		t.Skip("runs only as a child of TestChildrenDieWithThisProcess")
@@ -80,7 +80,7 @@ func TestChildrenDieWithThisProcess(t *testing.T) {
 	}
 }
 
-// hasEnded reports whether the process has ended; one that nobody has reaped has.
+// hasEnded reports whether the process has ended. A zombie has ended.
 func hasEnded(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

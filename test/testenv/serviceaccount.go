@@ -21,15 +21,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CreateNamespace makes a namespace, with the default service account that a
-// controller manager would give it. An existing one is kept.
+// CreateNamespace creates a namespace with its default service account, which no
+// controller manager creates here. It keeps existing ones.
 func (s *APIServer) CreateNamespace(t testing.TB, namespace string) {
 	t.Helper()
 	s.CreateServiceAccount(t, namespace, "default")
 }
 
-// CreateServiceAccount makes a service account and, where it is missing, its
-// namespace. An existing one is kept.
+// CreateServiceAccount creates a service account and its namespace. It keeps existing
+// ones.
 func (s *APIServer) CreateServiceAccount(t testing.TB, namespace, name string) {
 	t.Helper()
 	if err := s.createServiceAccount(t.Context(), namespace, name); err != nil {
@@ -50,8 +50,8 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 	return nil
 }
 
-// CreateRotatorState makes the ConfigMap and the Lease that the rotator needs and does
-// not create, as the chart does. Existing ones are kept.
+// CreateRotatorState creates the ConfigMap and the Lease that the rotator needs and does
+// not create, as the chart does. It keeps existing ones.
 func (s *APIServer) CreateRotatorState(ctx context.Context, namespace string) error {
 	const name = "secretmanager-rotation" // rotator.StateName
 	err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps",
@@ -67,9 +67,9 @@ func (s *APIServer) CreateRotatorState(ctx context.Context, namespace string) er
 	return nil
 }
 
-// ServiceAccountToken returns a token of the service account, as the kubelet would
-// get it for a pod but bound to no pod. The account must exist. An empty audience
-// means the API server's own. The server grants no less than ten minutes.
+// ServiceAccountToken returns a token of the service account like that of a pod, but bound
+// to no pod. The account must exist. An empty audience means the API server. The lifetime
+// is at least ten minutes.
 func (s *APIServer) ServiceAccountToken(t testing.TB, namespace, name, audience string, ttl time.Duration) string {
 	t.Helper()
 	token, err := s.serviceAccountToken(t.Context(), namespace, name, audience, ttl, nil)
@@ -79,9 +79,9 @@ func (s *APIServer) ServiceAccountToken(t testing.TB, namespace, name, audience 
 	return token
 }
 
-// PodToken returns a token of the service account that is bound to a pod, as the
-// kubelet gets it for the pod's volumes, and the pod's uid. It creates the pod,
-// which nothing runs, where it does not exist. The account must exist.
+// PodToken returns a token of the service account that is bound to a pod, as the kubelet
+// gets it for the pod's volumes, and the pod's uid. If the pod does not exist, PodToken
+// creates it; nothing runs it. The account must exist.
 func (s *APIServer) PodToken(t testing.TB, namespace, pod, account, audience string,
 	ttl time.Duration) (token, uid string) {
 	t.Helper()
@@ -125,9 +125,9 @@ func (s *APIServer) serviceAccountToken(ctx context.Context, namespace, name, au
 	return granted.Status.Token, nil
 }
 
-// ReviewerToken returns a token with which Vault's kubernetes method may ask the
-// server about the tokens of others: that of a service account bound to the
-// cluster role system:auth-delegator. It is good for a day.
+// ReviewerToken returns a token with which Vault's kubernetes method can review other
+// tokens: that of a service account bound to the cluster role system:auth-delegator. It is
+// valid for a day.
 func (s *APIServer) ReviewerToken(t testing.TB) string {
 	t.Helper()
 	const namespace, name = "vault", "vault-reviewer"
@@ -143,7 +143,7 @@ func (s *APIServer) ReviewerToken(t testing.TB) string {
 	return s.ServiceAccountToken(t, namespace, name, "", 24*time.Hour)
 }
 
-// writeServiceAccountKey writes the key that service-account tokens are signed with.
+// writeServiceAccountKey writes the key that signs service account tokens.
 func writeServiceAccountKey(path string) error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -156,7 +156,7 @@ func writeServiceAccountKey(path string) error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// A statusError is an answer of the API server with a status of 400 or above.
+// A statusError is a response of the API server with a status of 400 or above.
 type statusError struct {
 	status  int
 	message string
@@ -173,8 +173,8 @@ func (s *APIServer) create(ctx context.Context, path string, object any) error {
 	return err
 }
 
-// call sends a request as the administrator. It does without the typed clients,
-// which would be most of what has to be compiled for a test that imports this package.
+// call sends a request as the administrator. It does not use the typed clients, which
+// would be most of the code that tests with this package compile.
 func (s *APIServer) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -11,9 +11,8 @@ import (
 	"testing"
 )
 
-// Main runs a package's tests, stops every instance that is left then, and exits.
-// It is the TestMain of a package that uses shared instances. Ctrl-C stops the
-// instances, too.
+// Main runs a package's tests, stops all running instances, and exits. It is the TestMain
+// of a package that uses shared instances. Ctrl-C also stops the instances.
 func Main(m *testing.M) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -44,15 +43,14 @@ var (
 	})
 )
 
-// onOpenBao is whether a test is meant for OpenBao: it is, or is below, one whose
-// name begins with TestOpenBao. Such a test runs others of its package once more,
-// which need not know of it.
+// onOpenBao reports whether a test runs on OpenBao: its name, or that of a parent, begins
+// with TestOpenBao. Such a test repeats other tests of its package.
 func onOpenBao(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestOpenBao") }
 
-// SharedVault returns the Vault of this test binary, which the first call starts; in
-// a test whose name begins with TestOpenBao, and below it, the OpenBao.
-// Each test uses keys, roles and policies with names of its own, and neither seals
-// nor restarts it. The package's TestMain must be [Main].
+// SharedVault returns the Vault of this test binary, which the first call starts. In tests
+// whose names begin with TestOpenBao, and their subtests, it returns an OpenBao. Each test
+// must use its own names for keys, roles and policies, and neither seal nor restart it. The
+// package's TestMain must be [Main].
 func SharedVault(t testing.TB) *Vault {
 	t.Helper()
 	shared := sharedVault
@@ -68,7 +66,7 @@ func SharedVault(t testing.TB) *Vault {
 }
 
 // SharedAPIServer returns the API server of this test binary, which the first call
-// starts. Each test uses namespaces of its own and does not restart it.
+// starts. Each test must use its own namespaces, and not restart it.
 // The package's TestMain must be [Main].
 func SharedAPIServer(t testing.TB) *APIServer {
 	t.Helper()
@@ -88,6 +86,6 @@ func showLogOnFailure(t testing.TB, i instance) {
 	})
 }
 
-// UniqueName returns the prefix with a random suffix, as a name for a namespace, a
-// key, a role or a policy of a test's own.
+// UniqueName returns the prefix with a random suffix, as the name of a namespace, a key, a
+// role or a policy of one test.
 func UniqueName(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:10]) }

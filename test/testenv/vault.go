@@ -18,20 +18,20 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// startTimeout is how long a program may take until it serves. It is generous for
-// machines that are busy building something.
+// startTimeout bounds the start of a program. It is long, for machines that are busy with
+// builds.
 const startTimeout = 2 * time.Minute
 
-// VaultOptions say how a Vault is started. The zero value is right for most.
+// VaultOptions are the options of a Vault. The zero value is valid.
 type VaultOptions struct {
-	// OpenBao starts an OpenBao instead, which does the same here in all but a few
-	// things (docs/compatibility.md).
+	// OpenBao starts an OpenBao instead, which differs in a few points
+	// (docs/compatibility.md).
 	OpenBao bool
 	// Mounts are enabled before the Vault serves, each as PATH or PATH=TYPE.
 	// Default: mounts/transit, auth/kubernetes and auth/jwt.
 	Mounts []string
-	// TLS makes the Vault serve HTTPS with a certificate of its own CA, which
-	// [Vault.CAFile] then names. Default: plain HTTP.
+	// TLS makes the Vault serve HTTPS with a certificate of its own CA, which is in
+	// [Vault.CAFile]. Default: plain HTTP.
 	TLS bool
 	// Listen is the host:port to listen on. Default: 127.0.0.1:0, a free port.
 	Listen string
@@ -39,16 +39,15 @@ type VaultOptions struct {
 	LogLevel string
 }
 
-// A Vault is a running Vault server, initialized and unsealed. Its methods may be
-// used from several goroutines at once.
+// A Vault is a running Vault server, initialized and unsealed. Its methods are safe for
+// concurrent use.
 type Vault struct {
-	// Address is the URL under which it serves. It does not change, not even
-	// after a [Vault.Restart].
+	// Address is the URL of the server. [Vault.Restart] keeps it.
 	Address string
-	// RootToken may do everything.
+	// RootToken is the root token.
 	RootToken string
-	// CAFile is the file with the CA that signed the serving certificate; empty
-	// without [VaultOptions.TLS].
+	// CAFile is the file with the CA of the serving certificate; empty without
+	// [VaultOptions.TLS].
 	CAFile string
 
 	options   VaultOptions
@@ -57,7 +56,7 @@ type Vault struct {
 	unsealKey string
 	client    *http.Client
 
-	mu      sync.Mutex // guards process, and lets Stop and Restart take turns
+	mu      sync.Mutex // guards process, and serializes Stop and Restart
 	process *process
 	stopped bool
 }
@@ -81,9 +80,9 @@ func NewVaultWith(t testing.TB, options VaultOptions) *Vault {
 	return v
 }
 
-// StartVault starts a Vault, building it first where that is needed, and returns
-// when it serves. ctx is for starting only: the Vault runs until [Vault.Stop], or
-// until this process ends.
+// StartVault starts a Vault, builds it first if needed, and returns when it serves. ctx
+// applies only to the start: the Vault runs until [Vault.Stop], or until this process
+// ends.
 func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
 	name := "vault"
 	if options.OpenBao {
@@ -118,7 +117,7 @@ func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
 
 // prepare creates the HTTP client and the certificate.
 func (v *Vault) prepare() error {
-	// A connection that is kept would be broken after a Restart.
+	// A keep-alive connection would be broken after a Restart.
 	transport := &http.Transport{DisableKeepAlives: true}
 	v.client = &http.Client{Transport: transport, Timeout: time.Minute}
 	if !v.options.TLS {
@@ -144,7 +143,7 @@ func (v *Vault) prepare() error {
 func (v *Vault) certFile() string { return filepath.Join(v.dir, "tls.crt") }
 func (v *Vault) keyFile() string  { return filepath.Join(v.dir, "tls.key") }
 
-// start runs the program and waits for the line that says it serves. The caller holds v.mu,
+// start runs the program and waits until it prints that it serves. The caller holds v.mu,
 // unless v is not shared yet.
 func (v *Vault) start(ctx context.Context, listen string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -186,7 +185,7 @@ func (v *Vault) start(ctx context.Context, listen string) error {
 	return nil
 }
 
-// Stop ends the Vault and removes its data. Calling it again does nothing.
+// Stop ends the Vault and removes its data. Further calls do nothing.
 func (v *Vault) Stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -199,9 +198,8 @@ func (v *Vault) Stop() {
 	unregister(v)
 }
 
-// Restart ends the Vault and starts it again at the same address with the same
-// data, unsealed, as an operator's restart with auto-unseal does. ctx is for
-// starting only.
+// Restart ends the Vault and starts it again at the same address with the same data,
+// unsealed, like a restart with auto-unseal. ctx applies only to the start.
 func (v *Vault) Restart(ctx context.Context) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -216,7 +214,7 @@ func (v *Vault) Restart(ctx context.Context) error {
 	return v.start(ctx, address.Host)
 }
 
-// Seal seals the Vault: it answers every request with 503 until [Vault.Unseal].
+// Seal seals the Vault: it responds to every request with 503 until [Vault.Unseal].
 func (v *Vault) Seal(ctx context.Context) error {
 	_, err := v.Write(ctx, "sys/seal", nil)
 	return err

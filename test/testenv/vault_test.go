@@ -13,7 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// write, in these tests, is a Write that must succeed.
+// write calls Write, which must succeed.
 func write(t *testing.T, v *testenv.Vault, path string, data map[string]any) map[string]any {
 	t.Helper()
 	answer, err := v.Write(t.Context(), path, data)

@@ -10,16 +10,15 @@ import (
 	"strings"
 )
 
-// A VaultResponse is what Vault answered.
+// A VaultResponse is a response of Vault.
 type VaultResponse struct {
-	// Data is the "data" of the answer; nil where there is none. Numbers are
-	// [json.Number].
+	// Data is the "data" of the response, or nil. Numbers are [json.Number].
 	Data map[string]any
-	// Auth is there after a login.
+	// Auth is set after a login.
 	Auth *VaultAuth
 }
 
-// VaultAuth is what a login gives.
+// VaultAuth is the result of a login.
 type VaultAuth struct {
 	ClientToken   string            `json:"client_token"`
 	TokenType     string            `json:"token_type"`
@@ -29,11 +28,11 @@ type VaultAuth struct {
 	EntityID      string            `json:"entity_id"`
 }
 
-// A VaultError is an answer of Vault's with a status of 400 or above.
+// A VaultError is a response of Vault with a status of 400 or above.
 type VaultError struct {
 	Method, Path string
 	Status       int
-	// Messages are Vault's own words, or the body where it has none.
+	// Messages are Vault's error messages, or the body if it has none.
 	Messages []string
 }
 
@@ -42,8 +41,8 @@ func (e *VaultError) Error() string {
 		strings.Join(e.Messages, "; "))
 }
 
-// Read reads a path with the root token and returns the answer's data. A path
-// that ends in "?list=true" lists. What is not there is a [VaultError] of status 404.
+// Read reads a path with the root token and returns the response's data. A path that ends
+// in "?list=true" lists. A missing path is a [VaultError] with status 404.
 func (v *Vault) Read(ctx context.Context, path string) (map[string]any, error) {
 	response, err := v.Do(ctx, http.MethodGet, path, v.RootToken, nil)
 	if err != nil {
@@ -52,8 +51,8 @@ func (v *Vault) Read(ctx context.Context, path string) (map[string]any, error) {
 	return response.Data, nil
 }
 
-// Write writes to a path with the root token and returns the answer's data, which
-// is nil for paths that answer nothing. A nil data sends no body.
+// Write writes to a path with the root token and returns the response's data, which is nil
+// if the response has none. A nil data sends no body.
 func (v *Vault) Write(ctx context.Context, path string, data map[string]any) (map[string]any, error) {
 	var body any
 	if data != nil {
@@ -86,8 +85,8 @@ func (v *Vault) Login(ctx context.Context, mount, role, jwt string) (*VaultAuth,
 	return response.Auth, nil
 }
 
-// Do sends any request: path is what follows /v1/, an empty token sends none, and
-// a nil body sends none. Answers of 400 and above are returned as a [VaultError].
+// Do sends a request to the path below /v1/. An empty token or a nil body is not sent.
+// A response with a status of 400 or above is returned as a [VaultError].
 func (v *Vault) Do(ctx context.Context, method, path, token string, body any) (*VaultResponse, error) {
 	var content io.Reader
 	if body != nil {

@@ -6,9 +6,8 @@ import (
 	"fmt"
 )
 
-// TrustAPIServer makes the kubernetes auth method at mount (such as "kubernetes")
-// ask server about the tokens that pods log in with. reviewerToken is what it asks
-// with: see [APIServer.ReviewerToken].
+// TrustAPIServer makes the kubernetes auth method at mount (such as "kubernetes") review
+// tokens at the server, with the reviewerToken: see [APIServer.ReviewerToken].
 func (v *Vault) TrustAPIServer(ctx context.Context, mount string, server *APIServer, reviewerToken string) error {
 	_, err := v.Write(ctx, "auth/"+mount+"/config", map[string]any{
 		"kubernetes_host":      server.Address,
@@ -19,8 +18,8 @@ func (v *Vault) TrustAPIServer(ctx context.Context, mount string, server *APISer
 	return err
 }
 
-// TrustIssuer makes the jwt auth method at mount (such as "jwt") accept what
-// issuer signs.
+// TrustIssuer makes the jwt auth method at mount (such as "jwt") accept tokens of the
+// issuer.
 func (v *Vault) TrustIssuer(ctx context.Context, mount string, issuer *JWTIssuer) error {
 	_, err := v.Write(ctx, "auth/"+mount+"/config", map[string]any{
 		"jwt_validation_pubkeys": []string{issuer.PublicKeyPEM()},
@@ -35,17 +34,17 @@ type Role struct {
 	Mount string
 	// Name of the role. Default: the name of the service account.
 	Name string
-	// Namespace and ServiceAccount of the pods that may. Required.
+	// Namespace and ServiceAccount of the pods that can log in. Required.
 	Namespace, ServiceAccount string
 	// Audience that their tokens must have. Default: vault.
 	Audience string
-	// Policies of the tokens that the logins return.
+	// Policies of the Vault tokens.
 	Policies []string
 }
 
-// AllowLogin makes a role, whose logins give batch tokens: nothing is stored for
-// them. Either kind of mount records the namespace of the service account in the
-// metadata of the login, as service_account_namespace.
+// AllowLogin creates a role with batch tokens, which Vault does not store. Both kinds of
+// mounts record the namespace of the service account in the metadata of the login, as
+// service_account_namespace.
 func (v *Vault) AllowLogin(ctx context.Context, role Role) error {
 	if role.Namespace == "" || role.ServiceAccount == "" {
 		return errors.New("making a role: it needs a namespace and a service account")
