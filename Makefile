@@ -1,4 +1,4 @@
-# Each target is one line over a tool; what it does is in that tool.
+# Each target calls a tool, which does the work.
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-audit test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
 
@@ -12,8 +12,8 @@ DIST     = dist$(if $(FIPS),-fips)
 STAMP    = github.com/secretmanager-io/secretmanager/internal/version
 GO_BUILD = CGO_ENABLED=0 GOFIPS140=$(if $(FIPS),certified,off) go build -buildvcs=false -trimpath -ldflags '-s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT)'
 
-# The race detector needs a C compiler on Linux. Without one the tests run
-# without it, and say so.
+# The race detector needs a C compiler on Linux. Without one, the tests run
+# without it, and report that.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null && echo -race)
 
 # With the race detector a program sleeps for a second before it ends, in case
@@ -23,7 +23,7 @@ GORACE ?= atexit_sleep_ms=10
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## the main job from start to end, with a real Vault, on this machine alone
+demo: ## the main job from start to end, with a real Vault, only on this machine
 	@go run ./test/demo
 
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
@@ -45,19 +45,19 @@ FUZZTIME ?= 10m
 fuzz: ## every fuzz target, one after another, for FUZZTIME (10m) each (FUZZ=-run=NAME for some)
 	@go run ./test/fuzz -time '$(FUZZTIME)' $(FUZZ)
 
-e2e: ## the story on a cluster: kind, the real driver, a real Vault (KEEP=1 leaves it standing)
+e2e: ## end-to-end tests on a kind cluster with the real driver and a real Vault (KEEP=1 keeps it)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
 
-cluster: ## a cluster to try things on: kind, the driver, a Vault and the product; it stays until make e2e-clean
+cluster: ## a kind cluster with the driver, a Vault and the product, which stays until make e2e-clean
 	cd test/e2e && go run ./cmd/cluster
 
-e2e-clean: ## remove what make e2e left: cluster, Docker engine, images
+e2e-clean: ## remove the cluster, Docker engine and images of make e2e
 	cd test/e2e && go run ./cmd/clean
 
 bench: ## provider and rotator against bare clients: rates, latencies, CPU, memory, budgets (BENCH=-small for less)
 	@go run ./test/bench $(BENCH)
 
-lint: ## format, golangci-lint and go mod tidy, in every module of ours
+lint: ## format, golangci-lint and go mod tidy, in every module of the repository
 	@tools/lint/run
 
 GOVULNDB ?= https://vuln.go.dev
