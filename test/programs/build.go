@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// tailLines is how much of a failed compiler's output goes into the error.
+// tailLines bounds the lines of a failed compiler's output in the error.
 const tailLines = 30
 
 // arguments are those of `go` that write the program to the file out.
@@ -61,9 +61,9 @@ func build(ctx context.Context, root, name string, p program, path string) error
 	return nil
 }
 
-// environment returns the caller's environment without what would change the result: tests run
-// with -race, with coverage or for another platform must not build other programs.
-// Proxies, caches and the like are kept.
+// environment returns the caller's environment without variables that would change the
+// result: tests with -race, with coverage or for another platform must build the same
+// programs. Proxies and caches are kept.
 func environment(inherited []string, dir string) []string {
 	drop := map[string]bool{
 		"CGO_ENABLED": true, "GOARCH": true, "GOEXPERIMENT": true, "GOFIPS140": true,

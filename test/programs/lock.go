@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// lock takes the file lock at path, waiting until whoever has it is done. The
-// kernel gives it back when a process dies, so a killed build blocks nobody.
+// lock waits for the file lock at path and takes it. The kernel releases it when a process
+// dies, so a killed build does not block others.
 func lock(ctx context.Context, path, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
@@ -23,7 +23,7 @@ func lock(ctx context.Context, path, name string) (unlock func(), err error) {
 
 	report := newProgress("waiting for another process that builds " + name)
 	defer report.stop()
-	// flock cannot be interrupted, so it is polled: a ctx that ends must end the wait.
+	// flock cannot be interrupted, so poll it: the wait must end with ctx.
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	for {

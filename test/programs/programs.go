@@ -1,19 +1,17 @@
 // Package programs builds the real programs that tests run against: Vault, OpenBao,
 // etcd, the parts of Kubernetes, the CSI driver, Prometheus' tool.
 //
-// Each comes from a nested module (test/vault, test/kubernetes, …), so that
-// nothing a test needs becomes a dependency of the product. A program is built
-// on first use and kept in the ignored directory
-// .cache/programs at the root of the repository. Beside it lies a stamp: the hash
-// of everything in the repository that decides what the program is, namely the
-// module's go.mod, go.sum and own sources, and how it is built. While the stamp
-// is right the kept program is used, and asking costs a few milliseconds.
+// Each comes from a nested module (test/vault, test/kubernetes, …), so that the product
+// does not depend on what tests need. A program is built on first use, and stored in
+// .cache/programs at the root of the repository, which Git ignores. Next to it is a stamp:
+// the hash of the module's go.mod, go.sum and own sources, and of the build options. While
+// the stamp is current, the stored program is used, which takes a few milliseconds.
 //
-// Any number of processes may ask at once, as `go test ./...` does: builds take
-// turns under a file lock, and a finished program is renamed into place, so
-// nobody ever runs half of one.
+// Several processes can call this package at once, as `go test ./...` does: a file lock
+// serializes builds, and a finished program is renamed, so that no process runs an
+// incomplete one.
 //
-// All programs are static, so they also run in images made from nothing.
+// All programs are static, so they also run in images without a base image.
 package programs
 
 import (
@@ -27,14 +25,14 @@ import (
 	"sync"
 )
 
-// mainModule is the first line of the go.mod in the repository's root.
+// mainModule is the first line of the go.mod in the root of the repository.
 const mainModule = "module github.com/secretmanager-io/secretmanager"
 
-// Path returns the absolute path of the named program and builds it first where
-// that is needed. A build takes minutes with cold caches; it reports its progress
-// on the standard error stream and ends when ctx does.
+// Path returns the absolute path of the named program, and builds it first if needed. A
+// build takes minutes with cold caches. It reports its progress on standard error, and
+// ends with ctx.
 //
-// Path may be called from several goroutines and processes at once.
+// Path is safe for concurrent use, also by several processes.
 func Path(ctx context.Context, name string) (string, error) {
 	p, err := lookup(name)
 	if err != nil {
@@ -47,9 +45,8 @@ func Path(ctx context.Context, name string) (string, error) {
 	return ensure(ctx, root, name, p)
 }
 
-// Build builds the named programs where needed, one after the other: the compiler
-// itself uses every processor.
-// It returns their paths in the order of the names.
+// Build builds the named programs if needed, one after another, because the compiler uses
+// every processor. It returns their paths in the order of the names.
 func Build(ctx context.Context, names ...string) ([]string, error) {
 	for _, name := range names {
 		if _, err := lookup(name); err != nil {

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// How often a running task is reported: a terminal's line is drawn over, a log
-// grows with each.
+// The intervals of reports: on a terminal a report replaces the line, in a log it adds
+// one.
 const (
 	terminalInterval = time.Second
 	logInterval      = 15 * time.Second
 )
 
-// progress reports on a stream that a long task is still running. On a terminal
-// it is one line that is drawn over; elsewhere it is a line now and then.
+// progress reports on a stream that a long task is still running: on a terminal in one
+// line that is updated, otherwise in a new line from time to time.
 type progress struct {
 	out      io.Writer
 	terminal bool

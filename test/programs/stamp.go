@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// stamp returns the hash of what decides how the program comes out: the
-// line of the table and the files of its modules. The toolchain is not part of it: no
-// test depends on it, and an update of Go is no reason to wait for new builds.
+// stamp returns the hash of the inputs of the program: its line of the table and the files
+// of its modules. It does not include the toolchain, because no test depends on that, and
+// an update of Go need not cause new builds.
 func stamp(root string, p program) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s/%s %q\n", runtime.GOOS, runtime.GOARCH, p.arguments("OUT"))

@@ -1,10 +1,10 @@
-// Command programs builds the named programs that tests run against, where they
-// are not built already, and prints their paths, one a line.
+// Command programs builds the named programs that tests run against, unless they are
+// current, and prints their paths, one on each line.
 //
 //	go run ./test/programs/cmd/programs vault kube-apiserver
 //
-// Paths go to standard output, progress to standard error. With -list it prints
-// the names there are.
+// It prints paths to standard output, and progress to standard error. With -list it prints
+// the names of all programs.
 package main
 
 import (
