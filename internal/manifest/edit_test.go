@@ -30,11 +30,13 @@ func TestEdit(t *testing.T) {
 		{"set one", "data:\n  a: {{b64 old a}} # one\n  b: {{b64 old b}}\n", "a", "",
 			"data:\n  a: {{b64 new a}} # one\n  b: {{b64 old b}}\n"},
 		{"add", "# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n# end\n", "c d", "",
-			"# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n    c: '{{b64 new c}}'\n    d: '{{b64 new d}}'\n# end\n"},
+			"# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n    c: '{{b64 new " +
+				"c}}'\n    d: '{{b64 new d}}'\n# end\n"},
 		{"add to what ends without a newline", "data:\n  a: {{b64 old a}}", "c", "",
 			"data:\n  a: {{b64 old a}}\n  c: {{b64 new c}}\n"},
 		{"remove the first, the last and one between",
-			"data:\n  a: {{b64 old a}}\n  b: {{b64 old b}} # gone\n  # stays\n  c: {{b64 old c}}\n  d: {{b64 old d}}\ntype: x\n", "", "a b d",
+			"data:\n  a: {{b64 old a}}\n  b: {{b64 old b}} # gone\n  # stays\n  c: {{b64 old c}}\n  d: {{b64 old d}}\n" +
+				"type: x\n", "", "a b d",
 			"data:\n  # stays\n  c: {{b64 old c}}\ntype: x\n"},
 		{"all at once", "data:\n  a: {{b64 old a}}\n  b: {{b64 old b}}\n  c: {{b64 old c}}\n", "b d", "a c",
 			"data:\n  b: {{b64 new b}}\n  d: {{b64 new d}}\n"},
@@ -50,7 +52,8 @@ func TestEdit(t *testing.T) {
 		{"the same in both", "stringData:\n  a: {{old a}}\ndata:\n  a: {{b64 old a}}\n", "a", "",
 			"stringData:\n  a: {{new a}}\ndata:\n  a: {{b64 new a}}\n"},
 		{"names that are no texts in YAML", "data:\n  a: {{b64 old a}}\n", "true 1e3 -- .inf x.y", "",
-			"data:\n  a: {{b64 old a}}\n  \"--\": {{b64 new --}}\n  \".inf\": {{b64 new .inf}}\n  \"1e3\": {{b64 new 1e3}}\n  \"true\": {{b64 new true}}\n  x.y: {{b64 new x.y}}\n"},
+			"data:\n  a: {{b64 old a}}\n  \"--\": {{b64 new --}}\n  \".inf\": {{b64 new .inf}}\n  \"1e3\": {{b64 new " +
+				"1e3}}\n  \"true\": {{b64 new true}}\n  x.y: {{b64 new x.y}}\n"},
 		{"flow", "data: {a: {{b64 old a}}, b: {{b64 old b}}, c: {{b64 old c}}}\n", "d", "a c",
 			"data: {b: {{b64 old b}}, d: {{b64 new d}}}\n"},
 		{"flow with one", "data: {a: {{b64 old a}}}\n", "d", "", "data: {a: {{b64 old a}}, d: {{b64 new d}}}\n"},
@@ -98,7 +101,8 @@ func expand2(layout string) string {
 }
 
 func TestEditJSON(t *testing.T) {
-	const start = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix", "labels": {"secretmanager.io/transit-key": "matrix"}}, `
+	const start = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix", ` +
+		`"labels": {"secretmanager.io/transit-key": "matrix"}}, `
 	for _, test := range []struct{ name, before, set, remove, after string }{
 		{"pretty", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "c",
 			"", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\",\n    \"c\": \"{{b64 " +

@@ -117,5 +117,6 @@ func text(version int) []byte {
 
 func manifestOf(version int) []byte {
 	return fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: {a: %s}\n", text(version))
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: "+
+			"{a: %s}\n", text(version))
 }

@@ -89,7 +89,7 @@ func TestEach(t *testing.T) {
 	}
 	// An error of visit ends the list and is returned as it is.
 	stop, calls := errors.New("stop"), 0
-	if err := list(kube, "", func(*corev1.Secret) error { calls++; return stop }); err != stop || calls != 1 {
+	if err := list(kube, "", func(*corev1.Secret) error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
 		t.Errorf("%d calls (%v)", calls, err)
 	}
 	var failed *secretlist.Error

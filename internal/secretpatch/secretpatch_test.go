@@ -254,7 +254,7 @@ func TestWrite(t *testing.T) {
 				}
 				return nil, failed
 			})
-		if err != failed {
+		if !errors.Is(err, failed) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -269,7 +269,8 @@ func TestMarshal(t *testing.T) {
 	p.TestLabel("l")
 	p.SetEntries(map[string][]byte{"a": []byte("new"), "c": []byte("more")})
 	got, err := json.Marshal(p)
-	want := `[{"op":"test","path":"/metadata/uid","value":"u"},{"op":"test","path":"/metadata/annotations","value":null},` +
+	want := `[{"op":"test","path":"/metadata/uid","value":"u"},` +
+		`{"op":"test","path":"/metadata/annotations","value":null},` +
 		`{"op":"test","path":"/metadata/labels/l","value":"1"},` +
 		`{"op":"test","path":"/data/a","value":"b2xk"},{"op":"add","path":"/data/a","value":"bmV3"},` +
 		`{"op":"test","path":"/data/c","value":null},{"op":"add","path":"/data/c","value":"bW9yZQ=="}]`
