@@ -129,7 +129,8 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	return c, nil
 }
 
-// Stop deletes the cluster, and stops the Docker engine if this package started it. With Options.Keep it prints how to use the cluster and leaves it running.
+// Stop deletes the cluster, and stops the Docker engine if this package started it. With
+// Options.Keep it prints how to use the cluster and leaves it running.
 func (c *Cluster) Stop(ctx context.Context) error {
 	if c.options.Keep {
 		if c.docker != nil {
