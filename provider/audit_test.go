@@ -285,8 +285,8 @@ func TestAuditRecords(t *testing.T) {
 	}
 }
 
-// TestAuditRecordOfAPanic: a mount that ends in a panic has a record too.
-func TestAuditRecordOfAPanic(t *testing.T) {
+// TestAuditRecordOfPanic: a mount that ends in a panic has a record too.
+func TestAuditRecordOfPanic(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address)
 	calls := 0

@@ -31,9 +31,9 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.logBuffer.Write(p)
 }
 
-// TestAuditLogThatBlocks: mounts go on while the stream takes nothing, memory is
+// TestBlockedAuditLog: mounts go on while the stream takes nothing, memory is
 // bounded, what is lost is counted, and the rest comes once the stream takes it.
-func TestAuditLogThatBlocks(t *testing.T) {
+func TestBlockedAuditLog(t *testing.T) {
 	e := newEnv(t)
 	g := newGate()
 	s := serve(t, e.vault.Address, func(c *Config) { c.Audit = g })
@@ -69,9 +69,9 @@ func TestAuditLogThatBlocks(t *testing.T) {
 	waitFor(t, func() bool { return strings.Contains(s.log.String(), "audit records lost") })
 }
 
-// TestAuditLogAtTheEnd: the server waits for the last records before it ends, and no
+// TestAuditLogFlush: the server waits for the last records before it ends, and no
 // longer than a moment for a stream that takes nothing.
-func TestAuditLogAtTheEnd(t *testing.T) {
+func TestAuditLogFlush(t *testing.T) {
 	g, log := newGate(), &logBuffer{}
 	p, err := New(Config{
 		Vault: transit.Config{Address: "http://127.0.0.1:1"}, VersionKey: make([]byte, versionKeySize),

@@ -89,8 +89,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestNothingIsBuilt: what is above a limit is refused before anything is built of it.
-func TestNothingIsBuilt(t *testing.T) {
+// TestRefusedBeforeParsing: what is above a limit is refused before anything is built of it.
+func TestRefusedBeforeParsing(t *testing.T) {
 	p := plainProvider(t)
 	unknown := map[string]string{}
 	for i := range 50_000 {

@@ -237,7 +237,7 @@ func TestLoginKey(t *testing.T) {
 	}
 }
 
-func TestLoginsAreBounded(t *testing.T) {
+func TestLoginBound(t *testing.T) {
 	now := clock.Now()
 	l := logins{now: func() clock.Reading { return now }}
 	client, err := transit.NewClient(transit.Config{Address: "http://127.0.0.1:1"})
@@ -270,9 +270,9 @@ func TestLoginsAreBounded(t *testing.T) {
 	}
 }
 
-// TestLoginsAreKeptForMinutes: a Vault token is used for less than 15 minutes, and
+// TestLoginLifetime: a Vault token is used for less than 15 minutes, and
 // not beyond the end of the service account token, whatever its lease says.
-func TestLoginsAreKeptForMinutes(t *testing.T) {
+func TestLoginLifetime(t *testing.T) {
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
 	c := counting(t, e.vault)

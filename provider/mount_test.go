@@ -214,9 +214,9 @@ func TestMountsTogether(t *testing.T) {
 	wait.Wait()
 }
 
-// TestNothingInTheLog: neither a mount that works nor one that does not leaves
+// TestLogHasNoSecrets: neither a mount that works nor one that does not leaves
 // plaintext, tokens or ciphertext in the log, at debug level.
-func TestNothingInTheLog(t *testing.T) {
+func TestLogHasNoSecrets(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address)
 	made := e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)

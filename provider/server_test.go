@@ -41,7 +41,7 @@ func TestPanicInMount(t *testing.T) {
 
 // The driver's deadline may come before the mount timeout: the answer has to be
 // there earlier, or the client makes DeadlineExceeded of it.
-func TestDriversDeadline(t *testing.T) {
+func TestDriverDeadline(t *testing.T) {
 	e := newEnv(t)
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
 	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }))
@@ -69,7 +69,7 @@ func TestCancel(t *testing.T) {
 	<-left
 }
 
-func TestAnswerTooLong(t *testing.T) {
+func TestResponseTooLong(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.vault.Address)
 	big := strings.Repeat("x", 700_000)
@@ -116,9 +116,9 @@ func TestLongRequest(t *testing.T) {
 	}
 }
 
-// TestTimeoutOfALongRequest: the wait for its turn to be read is part of the mount
+// TestLongRequestTimeout: the wait for its turn to be read is part of the mount
 // timeout, which the end of the process waits for and no longer.
-func TestTimeoutOfALongRequest(t *testing.T) {
+func TestLongRequestTimeout(t *testing.T) {
 	const timeout = 2 * time.Second
 	e := newEnv(t)
 	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }),
@@ -326,7 +326,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-func TestServeAfterTheEnd(t *testing.T) {
+func TestServeAfterContextEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	endpoint := filepath.Join(t.TempDir(), "p.sock")

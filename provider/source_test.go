@@ -286,8 +286,8 @@ func TestInCluster(t *testing.T) {
 	}
 }
 
-// TestNoCredentialsOfItsOwn checks that what a configuration has of them is dropped.
-func TestNoCredentialsOfItsOwn(t *testing.T) {
+// TestReaderHasNoCredentials checks that what a configuration has of them is dropped.
+func TestReaderHasNoCredentials(t *testing.T) {
 	got := make(chan string, 1)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got <- r.Header.Get("Authorization") + r.Header.Get("Impersonate-User")

@@ -9,7 +9,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-func TestVaultTokenNearItsEnd(t *testing.T) {
+func TestVaultTokenNearExpiry(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "5s"})

@@ -252,9 +252,9 @@ func get(address, path string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestAnswersUntilTheLastMount: while the program finishes its mounts, probes and
+// TestServesUntilLastMount: while the program finishes its mounts, probes and
 // metrics are answered; then nothing is.
-func TestAnswersUntilTheLastMount(t *testing.T) {
+func TestServesUntilLastMount(t *testing.T) {
 	reached, release := make(chan struct{}), make(chan struct{})
 	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(reached)

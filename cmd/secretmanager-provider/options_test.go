@@ -124,7 +124,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestParseReportsAllAtOnce(t *testing.T) {
+func TestParseReportsAllProblems(t *testing.T) {
 	_, err := parse([]string{
 		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok",
 		"--vault-auth-mount=/", "--vault-allowed-auth-mounts=jwt,a//b", "--vault-allowed-namespaces=../c",
