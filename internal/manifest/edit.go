@@ -13,19 +13,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Edit returns the file with entries of one of its Secrets set, to ciphertext, and
-// others removed. Entries that are new come after the last one, written as that
-// is. Comments stay where they are, but for what stands behind a removed entry on
-// its line. The file itself does not change.
+// Edit returns the file with entries of one of its Secrets set to ciphertext and others
+// removed. New entries follow the last one, in the same style. Comments stay, except those
+// on the line of a removed entry. Edit does not change f.
 func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, error) {
 	fail := func(err error) ([]byte, error) {
-		return nil, fmt.Errorf("line %d: %s: %w", s.Line, place(s), err)
+		return nil, fmt.Errorf("line %d: %s: %w", s.Line, describe(s), err)
 	}
 	p := plan{texts: map[*Entry][]byte{}, removed: map[*Entry]bool{}, more: map[string][]byte{},
 		content: map[*yaml.Node][]*yaml.Node{}}
-	there := map[string]bool{}
+	existing := map[string]bool{}
 	for _, e := range s.Entries { // an entry may be in data and in stringData
-		there[e.Name] = true
+		existing[e.Name] = true
 		if text, ok := set[e.Name]; ok {
 			p.texts[e] = text
 		}
@@ -34,12 +33,12 @@ func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, 
 		}
 	}
 	for _, name := range remove {
-		if !there[name] {
-			return fail(fmt.Errorf("entry %q: it is not there", name))
+		if !existing[name] {
+			return fail(fmt.Errorf("entry %q: it does not exist", name))
 		}
 	}
 	for name, text := range set {
-		if !there[name] {
+		if !existing[name] {
 			p.added, p.more[name] = s, text
 		}
 	}
@@ -48,7 +47,7 @@ func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, 
 			p.to = s.string
 		}
 		if p.to == nil {
-			return fail(errors.New(`it has no entries that show where more go: write "data: {}" in it first`))
+			return fail(errors.New(`it has neither data nor stringData: write "data: {}" in it first`))
 		}
 	}
 	var splices []splice
@@ -56,7 +55,7 @@ func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, 
 		if m == nil {
 			continue
 		}
-		more, err := f.respell(s, m, &p)
+		more, err := f.editMapping(s, m, &p)
 		if err != nil {
 			return fail(err)
 		}
@@ -68,12 +67,12 @@ func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, 
 // pair is an entry in its mapping.
 type pair struct {
 	*Entry
-	start, end int // from its name to the end of its value
+	start, end int // offsets of its name and of the end of its value
 	err        error
 }
 
-// respell plans what happens to one mapping: what it will hold, and the splices.
-func (f *File) respell(s *Secret, m *yaml.Node, p *plan) ([]splice, error) {
+// editMapping plans the changes of a mapping: its new content, and the splices.
+func (f *File) editMapping(s *Secret, m *yaml.Node, p *plan) ([]splice, error) {
 	var pairs []pair
 	var content []*yaml.Node
 	removed := 0
@@ -104,23 +103,23 @@ func (f *File) respell(s *Secret, m *yaml.Node, p *plan) ([]splice, error) {
 	for _, name := range more {
 		e := Entry{encoded: m == s.data}
 		for _, value := range []string{name, e.encode(p.more[name])} {
-			// Line 0 says that it is not from the file.
+			// Line 0 marks a node that is not from the file.
 			fresh = append(fresh, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value})
 		}
 	}
 	if len(pairs) > 0 && pairs[len(pairs)-1].err != nil {
-		p.content[m] = append(fresh, content...) // where the last one ends is not known
+		p.content[m] = append(fresh, content...) // the end of the last entry is unknown
 	} else {
 		p.content[m] = append(content, fresh...)
 	}
 	if m.Style&yaml.FlowStyle != 0 {
-		return f.respellFlow(s, m, pairs, more, p)
+		return f.editFlow(s, m, pairs, more, p)
 	}
-	return f.respellBlock(s, m, pairs, more, p)
+	return f.editBlock(s, m, pairs, more, p)
 }
 
-// extent is where an entry stands: from its name to the end of its value, with
-// the quotes.
+// extent returns the offsets of an entry: from its name to the end of its value, with the
+// quotes.
 func (f *File) extent(e *Entry) (start, end int, err error) {
 	start, ok := f.offset(e.key.Line, e.key.Column)
 	if !ok {
@@ -137,8 +136,8 @@ func (f *File) extent(e *Entry) (start, end int, err error) {
 	return start, end, nil
 }
 
-// respellBlock is for entries on lines of their own.
-func (f *File) respellBlock(s *Secret, m *yaml.Node, pairs []pair, more []string, p *plan) ([]splice, error) {
+// editBlock edits entries on separate lines.
+func (f *File) editBlock(s *Secret, m *yaml.Node, pairs []pair, more []string, p *plan) ([]splice, error) {
 	var splices []splice
 	for _, one := range pairs {
 		if !p.removed[one.Entry] {
@@ -146,7 +145,7 @@ func (f *File) respellBlock(s *Secret, m *yaml.Node, pairs []pair, more []string
 		}
 		line := f.lines[one.key.Line-1]
 		if strings.TrimSpace(string(f.source[line:one.start])) != "" {
-			return nil, fmt.Errorf("entry %q: it does not begin its line: write it as NAME: VALUE to have it removed", one.Name)
+			return nil, fmt.Errorf("entry %q: it does not begin its line: write it as NAME: VALUE to remove it", one.Name)
 		}
 		splices = append(splices, splice{start: line, end: f.lineEnd(one.end)})
 	}
@@ -172,20 +171,20 @@ func (f *File) respellBlock(s *Secret, m *yaml.Node, pairs []pair, more []string
 	}
 	for _, name := range more {
 		e := Entry{Name: name, encoded: m == s.data}
-		b.WriteString(indent + spell(name, last.key.Style) + ": " + quote(e.encode(p.more[name]), last.node.Style) +
+		b.WriteString(indent + writeName(name, last.key.Style) + ": " + writeValue(e.encode(p.more[name]), last.node.Style) +
 			f.newline())
 	}
 	return append(splices, splice{at, at, b.String()}), nil
 }
 
-// respellFlow is for entries between braces, such as those of JSON.
-func (f *File) respellFlow(s *Secret, m *yaml.Node, pairs []pair, more []string, p *plan) ([]splice, error) {
+// editFlow edits entries between braces, such as those of JSON.
+func (f *File) editFlow(s *Secret, m *yaml.Node, pairs []pair, more []string, p *plan) ([]splice, error) {
 	for _, one := range pairs {
 		if one.err != nil {
 			return nil, fmt.Errorf("entry %q: %w", one.Name, one.err)
 		}
 	}
-	kept := -1 // the last one that stays
+	kept := -1 // the last entry that stays
 	for i, one := range pairs {
 		if !p.removed[one.Entry] {
 			kept = i
@@ -205,7 +204,7 @@ func (f *File) respellFlow(s *Secret, m *yaml.Node, pairs []pair, more []string,
 	}
 	for _, one := range splices {
 		if bytes.ContainsAny(f.source[one.start:one.end], "#") {
-			return nil, errors.New("there is a comment between its entries: put them on lines of their own to have one removed")
+			return nil, errors.New("there is a comment between its entries: put them on separate lines to remove one")
 		}
 	}
 	if len(more) == 0 {
@@ -224,7 +223,7 @@ func (f *File) respellFlow(s *Secret, m *yaml.Node, pairs []pair, more []string,
 	} else {
 		last := pairs[len(pairs)-1]
 		at, style, keyStyle = last.end, last.node.Style, last.key.Style
-		// As the last one is set apart from what is before it.
+		// Separate new entries as the last one is separated from the previous one.
 		gap := string(f.source[open+1 : last.start])
 		if len(pairs) > 1 {
 			gap = string(f.source[pairs[len(pairs)-2].end:last.start])
@@ -243,12 +242,12 @@ func (f *File) respellFlow(s *Secret, m *yaml.Node, pairs []pair, more []string,
 			b.WriteString("," + between)
 		}
 		e := Entry{Name: name, encoded: m == s.data}
-		b.WriteString(spell(name, keyStyle) + colon + quote(e.encode(p.more[name]), style))
+		b.WriteString(writeName(name, keyStyle) + colon + writeValue(e.encode(p.more[name]), style))
 	}
 	return append(splices, splice{at, at, b.String()}), nil
 }
 
-// lineEnd is where the line after an offset begins.
+// lineEnd returns the offset of the line after an offset.
 func (f *File) lineEnd(offset int) int {
 	for _, line := range f.lines {
 		if line > offset {
@@ -258,7 +257,7 @@ func (f *File) lineEnd(offset int) int {
 	return len(f.source)
 }
 
-// newline is how lines end in the file.
+// newline returns the line ending of the file.
 func (f *File) newline() string {
 	if i := bytes.IndexByte(f.source, '\n'); i > 0 && f.source[i-1] == '\r' {
 		return "\r\n"
@@ -271,22 +270,21 @@ func (f *File) isJSON() bool {
 	return len(text) > 0 && text[0] == '{'
 }
 
-// plain are names that no reader of YAML takes for anything but a text, except
-// for the words below.
+// plain matches names that are strings in YAML without quotes, except for reserved words.
 var plain = regexp.MustCompile(`^[A-Za-z_][-._A-Za-z0-9]*$`)
 
-var words = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+var reserved = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
-// spell writes the name of an entry.
-func spell(name string, like yaml.Style) string {
-	if like&yaml.DoubleQuotedStyle == 0 && plain.MatchString(name) && !slices.Contains(words, strings.ToLower(name)) {
+// writeName returns the name of an entry, quoted if needed.
+func writeName(name string, like yaml.Style) string {
+	if like&yaml.DoubleQuotedStyle == 0 && plain.MatchString(name) && !slices.Contains(reserved, strings.ToLower(name)) {
 		return name
 	}
 	return `"` + name + `"`
 }
 
-// quote writes ciphertext, or the base64 of it, which is a text without quotes.
-func quote(text string, like yaml.Style) string {
+// writeValue returns ciphertext or base64, which contain no quotes, in a style.
+func writeValue(text string, like yaml.Style) string {
 	switch {
 	case like&yaml.DoubleQuotedStyle != 0:
 		return `"` + text + `"`
@@ -296,11 +294,11 @@ func quote(text string, like yaml.Style) string {
 	return text
 }
 
-// Append returns the file with one more document, which is given as YAML that
-// ends in a newline. JSON holds one only.
+// Append returns the file with another document, which must be YAML that ends in a
+// newline. A JSON file has one object only.
 func (f *File) Append(document []byte) ([]byte, error) {
 	if f.isJSON() {
-		return nil, errors.New("it is JSON, which holds one object: add the Secret to a file of its own")
+		return nil, errors.New("it is JSON, which has one object: add the Secret to another file")
 	}
 	more, err := documents(document)
 	if err != nil {
@@ -317,9 +315,8 @@ func (f *File) Append(document []byte) ([]byte, error) {
 	want := *f
 	want.docs = append(slices.Clip(f.docs), more...)
 	if err := want.check(out, nil, plan{}); err != nil {
-		return nil,
-			fmt.Errorf("nothing was written, as the result would not say what it should (%w): end the file with "+
-				"a newline, or add the Secret to another", err)
+		return nil, fmt.Errorf("nothing was written, as the result would have other changes (%w): end the file with a "+
+			"newline, or add the Secret to another", err)
 	}
 	return out, nil
 }

@@ -141,8 +141,8 @@ func TestEditJSON(t *testing.T) {
 
 func TestEditErrors(t *testing.T) {
 	for _, test := range []struct{ name, source, set, remove, want string }{
-		{"no data", "type: x\n", "a", "", `it has no entries that show where more go: write "data: {}" in it first`},
-		{"absent", "data: {a: {{b64 old a}}}\n", "", "x", `line 1: Secret demo/matrix: entry "x": it is not there`},
+		{"no data", "type: x\n", "a", "", `it has neither data nor stringData: write "data: {}" in it first`},
+		{"absent", "data: {a: {{b64 old a}}}\n", "", "x", `line 1: Secret demo/matrix: entry "x": it does not exist`},
 		{"anchor", "data:\n  a: &x {{b64 old a}}\n  b: {{b64 old b}}\n", "", "a", `entry "a": its value is an anchor`},
 		{"comment between", "data: {a: {{b64 old a}}, # of b\n b: {{b64 old b}}}\n", "", "a",
 			"there is a comment between its entries"},

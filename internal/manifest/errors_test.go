@@ -38,11 +38,11 @@ func TestParseErrors(t *testing.T) {
 		{"no name", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {secretmanager.io/transit-key: matrix}}\n",
 			[]string{"line 1: a ciphertext Secret without a name"}},
 		{"the same entry twice", expand(head+"data: {a: {{b64 old a}}, a: {{b64 old b}}}\n", false),
-			[]string{"line 4: Secret demo/matrix: entry \"a\" is there twice"}},
+			[]string{"line 4: Secret demo/matrix: duplicate entry \"a\" in data"}},
 		{"the same label twice", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {a: b, a: c}}\n",
-			[]string{"line 1: a Secret that the API server would not take"}},
+			[]string{"line 1: invalid Secret: check its type"}},
 		{"alias for data", expand("x: 1\n---\n"+head+"other: &d {a: {{b64 old a}}}\ndata: *d\n", false),
-			[]string{"Secret demo/matrix: data is not a mapping of its own"}},
+			[]string{"Secret demo/matrix: data is not a plain mapping"}},
 		{"merge in data", expand(head+"other: &d {a: {{b64 old a}}}\ndata: {<<: *d}\n", false),
 			[]string{"data has a key that is not a plain name"}},
 	} {
@@ -180,7 +180,7 @@ func FuzzReplace(f *testing.F) {
 		for i, s := range file.Secrets {
 			for j, e := range s.Entries {
 				if got := again.Secrets[i].Entries[j]; got.Name != e.Name || string(got.Text) != string(texts[e]) {
-					t.Errorf("%s: entry %q is not what was written", place(s), e.Name)
+					t.Errorf("%s: entry %q is not what was written", describe(s), e.Name)
 				}
 			}
 		}

@@ -12,26 +12,26 @@ import (
 
 const bom = "\ufeff"
 
-// span is where the text of a scalar is in the source, without its quotes or
-// its block header.
+// span is the location of the text of a scalar in the source, without quotes or block
+// header.
 type span struct {
 	start, end int
-	// Of a block scalar: what each line begins with, what it ends with, and how
-	// long it is in between. Empty for others, which are on one line.
+	// Of a block scalar: the indentation, and the ending and length of each line. Empty
+	// for other scalars, which are on one line.
 	indent   string
 	newlines []string
 	widths   []int
 }
 
-// What a value can be written as and still be found and replaced.
+// Errors for values that cannot be replaced.
 var (
-	errAlias = errors.New("its value is an anchor, an alias or has a tag: write it out to have it rewritten")
-	errLines = errors.New("its value is spread over several lines: put it on one to have it rewritten")
-	errLost  = errors.New("its value cannot be found again in the file: write it in quotes, on one line")
+	errAlias = errors.New("its value is an anchor, an alias or has a tag: write it out to rewrite it")
+	errLines = errors.New("its value is spread over several lines: put it on one to rewrite it")
+	errLost  = errors.New("its value cannot be located in the file: write it in quotes, on one line")
 )
 
-// locate finds the text of a scalar. The parser tells where it begins; where it
-// ends follows from how it is written.
+// locate finds the text of a scalar. The parser reports its start; its style determines
+// the end.
 func (f *File) locate(n *yaml.Node) (span, error) {
 	if n.Kind != yaml.ScalarNode || n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
 		return span{}, errAlias
@@ -62,7 +62,7 @@ func (f *File) locate(n *yaml.Node) (span, error) {
 		}
 		return span{}, errLost
 	case n.Style&yaml.SingleQuotedStyle != 0:
-		// Ciphertext has no quotes in it that would be written twice.
+		// Ciphertext has no quotes to escape.
 		if bytes.HasPrefix(rest, []byte("'"+n.Value+"'")) {
 			return span{start: start + 1, end: start + 1 + len(n.Value)}, nil
 		}
@@ -76,8 +76,8 @@ func (f *File) locate(n *yaml.Node) (span, error) {
 func (f *File) locateBlock(n *yaml.Node, start int) (span, error) {
 	content := strings.TrimRight(n.Value, "\r\n")
 	want := strings.Split(content, "\n")
-	line := n.Line // the one after the header's, counted from 0
-	// The value of a key may stand on a line below it, and so may its header.
+	line := n.Line // after the header, counted from 0
+	// The header may be on a line below the key.
 	if c := f.source[start]; c != '|' && c != '>' {
 		return span{}, errLost
 	}
@@ -91,8 +91,8 @@ func (f *File) locateBlock(n *yaml.Node, start int) (span, error) {
 		if line+i+1 < len(f.lines) {
 			end = f.lines[line+i+1]
 		}
-		whole := string(f.source[begin:end])
-		trimmed := strings.TrimRight(whole, "\r\n")
+		full := string(f.source[begin:end])
+		trimmed := strings.TrimRight(full, "\r\n")
 		indent := trimmed[:len(trimmed)-len(strings.TrimLeft(trimmed, " "))]
 		if trimmed != indent+w || (i > 0 && indent != s.indent) {
 			return span{}, errLines
@@ -101,13 +101,12 @@ func (f *File) locateBlock(n *yaml.Node, start int) (span, error) {
 			s = span{start: begin, indent: indent}
 		}
 		s.end = begin + len(trimmed)
-		s.newlines, s.widths = append(s.newlines, whole[len(trimmed):]), append(s.widths, len(w))
+		s.newlines, s.widths = append(s.newlines, full[len(trimmed):]), append(s.widths, len(w))
 	}
 	return s, nil
 }
 
-// write returns the text as it is to stand in the span: in lines as long as the
-// old ones, so that a text as long as the old one ends where that did.
+// write returns the text for the span, in lines as long as the old ones.
 func (s span) write(text string) string {
 	var b strings.Builder
 	b.WriteString(s.indent)
@@ -126,17 +125,17 @@ func (s span) write(text string) string {
 	return b.String()
 }
 
-// lineStarts returns where the lines begin, as the YAML parser counts them.
+// lineStarts returns the offsets of the lines, as the YAML parser counts them.
 func lineStarts(source []byte) []int {
 	starts := []int{0}
 	if bytes.HasPrefix(source, []byte(bom)) {
-		starts[0] = len(bom) // the parser does not count it as a column
+		starts[0] = len(bom) // not a column for the parser
 	}
 	for i := 0; i < len(source); {
 		r, n := utf8.DecodeRune(source[i:])
 		i += n
 		if r == '\r' && i < len(source) && source[i] == '\n' {
-			continue // the pair counts once
+			continue // CRLF is one line ending
 		}
 		switch r {
 		case '\n', '\r', '\u0085', '\u2028', '\u2029':
@@ -146,7 +145,7 @@ func lineStarts(source []byte) []int {
 	return starts
 }
 
-// offset turns line and column, counted in characters from 1, into an offset.
+// offset returns the offset of a line and a column, which count characters from 1.
 func (f *File) offset(line, column int) (int, bool) {
 	if line < 1 || line > len(f.lines) {
 		return 0, false

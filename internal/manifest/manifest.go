@@ -1,18 +1,16 @@
-// Package manifest finds the ciphertext in Kubernetes manifests, YAML or JSON,
-// and puts other ciphertext in its place without touching another byte: not a
-// comment, not the order, the indentation, the quotes or the line endings, so
-// that a diff in Git shows what was rewrapped and nothing else.
+// Package manifest finds the ciphertext in Kubernetes manifests, YAML or JSON, and
+// replaces it without changing another byte. Comments, order, indentation, quotes and line
+// endings stay, so that a diff in Git shows only what was rewrapped.
 //
-// [Parse] reads a file, which may hold several documents and lists of objects,
-// and returns its ciphertext Secrets; everything else is passed over. [File.Replace]
-// writes the new texts where the old ones were, [File.Edit] adds and removes entries
-// too, and [File.Append] adds a Secret. They read their own result before they
-// return it, and fail rather than return a file that says anything else.
+// [Parse] reads a file, which may have several documents and lists of objects, and returns
+// its ciphertext Secrets; it skips everything else. [File.Replace] replaces ciphertext,
+// [File.Edit] also adds and removes entries, and [File.Append] adds a Secret. They parse
+// their result before they return it, and fail if it has any other change.
 //
-// The one other thing that is rewritten is the label with the oldest key version
-// ([ciphertext.LabelKeyVersion]), where it is there.
+// Only the label with the oldest key version ([ciphertext.LabelKeyVersion]) is also
+// updated, if it exists.
 //
-// [Objects] is for those who look at more than well-formed ciphertext.
+// [Objects] returns all objects of a file.
 package manifest
 
 import (
@@ -32,37 +30,37 @@ import (
 
 // File is a parsed manifest.
 type File struct {
-	// Secrets are the ciphertext Secrets in it, in their order.
+	// Secrets are the ciphertext Secrets, in the order of the file.
 	Secrets []*Secret
-	// Plain are its other Secrets: name, namespace and line, and no entries.
+	// Plain are the other Secrets: name, namespace and line, without entries.
 	Plain []*Secret
 
 	source []byte
-	lines  []int // where each line begins
+	lines  []int // offset of each line
 	docs   []*yaml.Node
 }
 
 // Secret is a ciphertext Secret in a file.
 type Secret struct {
-	Namespace string // empty where the manifest has none
+	Namespace string // empty if the manifest has none
 	Name      string
 	Settings  ciphertext.Settings
-	Line      int // where it begins, counted from 1
+	Line      int // first line, counted from 1
 	Entries   []*Entry
 
-	hint         *yaml.Node // the value of the version label; nil if there is none to be kept
-	data, string *yaml.Node // the mappings; nil where there are none
+	hint         *yaml.Node // the value of the version label; nil if there is none
+	data, string *yaml.Node // the mappings; nil if there are none
 }
 
 // Entry is one ciphertext.
 type Entry struct {
 	Name string
-	Text []byte // the ciphertext: of data, after base64
+	Text []byte // the ciphertext; in data, base64-decoded
 	Line int    // of its value
 
 	key     *yaml.Node
 	node    *yaml.Node
-	encoded bool // in base64, being in data
+	encoded bool // in data, as base64
 }
 
 // Version returns the key version of the entry.
@@ -71,8 +69,8 @@ func (e *Entry) Version() int {
 	return v
 }
 
-// Parse reads a manifest. The error joins everything that is wrong with it or
-// its ciphertext Secrets, with the line; it repeats no values.
+// Parse reads a manifest. The error joins all problems of the file and its ciphertext
+// Secrets, with their lines; it contains no values.
 func Parse(source []byte) (*File, error) {
 	f := &File{source: source}
 	docs, err := documents(source)
@@ -93,7 +91,7 @@ func Parse(source []byte) (*File, error) {
 	return f, errors.Join(p.errs...)
 }
 
-// documents parses a file as a stream of YAML documents, which JSON is too.
+// documents parses a file as a stream of YAML documents; JSON is YAML too.
 func documents(source []byte) ([]*yaml.Node, error) {
 	if !utf8.Valid(source) {
 		return nil, errors.New("it is not UTF-8 text")
@@ -106,10 +104,9 @@ func documents(source []byte) ([]*yaml.Node, error) {
 			return docs, nil
 		}
 		if err != nil {
-			// A value that begins with * is an alias to YAML, and the only one it repeats.
-			return nil,
-				fmt.Errorf("it is not YAML: %s", anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "),
-					"anchor (removed)"))
+			// The error contains a value that begins with *, which is an alias in YAML.
+			return nil, fmt.Errorf("it is not YAML: %s",
+				anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "anchor (removed)"))
 		}
 		docs = append(docs, doc)
 	}
@@ -117,7 +114,8 @@ func documents(source []byte) ([]*yaml.Node, error) {
 
 var anchor = regexp.MustCompile("(?s)anchor '.*'")
 
-func place(s *Secret) string {
+// describe returns the name of a Secret, for errors.
+func describe(s *Secret) string {
 	if s.Namespace == "" {
 		return "Secret " + display.Name(s.Name)
 	}

@@ -9,11 +9,11 @@ import (
 // Object is a Kubernetes object in a file.
 type Object struct {
 	APIVersion, Kind string
-	Node             *yaml.Node // the mapping that it is
+	Node             *yaml.Node // its mapping
 }
 
-// Objects returns the objects of a manifest in their order, in lists or not. The
-// error says why it cannot be read, and repeats no values.
+// Objects returns the objects of a manifest in their order, including those of lists. The
+// error contains no values.
 func Objects(source []byte) (all []Object, err error) {
 	docs, err := documents(source)
 	for _, doc := range docs {
@@ -24,8 +24,8 @@ func Objects(source []byte) (all []Object, err error) {
 	return all, err
 }
 
-// eachObject calls found for an object, or for those of a list. The items of a
-// SecretList need not say what they are.
+// eachObject calls found for an object, or for each object of a list. The items of a
+// SecretList need no kind.
 func eachObject(n *yaml.Node, inSecretList bool, found func(Object)) {
 	if n.Kind != yaml.MappingNode {
 		return

@@ -22,7 +22,7 @@ func (p *parser) fail(n *yaml.Node, format string, args ...any) {
 }
 
 func (p *parser) secret(n *yaml.Node) {
-	// Decoding resolves aliases and merge keys, as kubectl does.
+	// Decode resolves aliases and merge keys, as kubectl does.
 	var head struct {
 		Type     string `yaml:"type"`
 		Metadata struct {
@@ -33,8 +33,8 @@ func (p *parser) secret(n *yaml.Node) {
 		} `yaml:"metadata"`
 	}
 	if err := n.Decode(&head); err != nil {
-		// What exactly is not repeated: it may be a value.
-		p.fail(n, "a Secret that the API server would not take: check its type and metadata, and that no key is there twice")
+		// The error of the decoder may contain a value.
+		p.fail(n, "invalid Secret: check its type and metadata, and that it has no duplicate keys")
 		return
 	}
 	meta := corev1.Secret{Type: corev1.SecretType(head.Type)}
@@ -50,7 +50,7 @@ func (p *parser) secret(n *yaml.Node) {
 	}
 	var err error
 	if s.Settings, err = ciphertext.SettingsOf(&meta); err != nil {
-		p.fail(n, "%s: %w", place(s), err)
+		p.fail(n, "%s: %w", describe(s), err)
 	}
 	s.data = p.values(s, n, "data", true)
 	s.string = p.values(s, n, "stringData", false)
@@ -69,7 +69,7 @@ func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) *ya
 		return nil
 	}
 	if values.Kind != yaml.MappingNode {
-		p.fail(values, "%s: %s is not a mapping of its own: write its entries out", place(s), field)
+		p.fail(values, "%s: %s is not a plain mapping: write its entries out", describe(s), field)
 		return nil
 	}
 	seen := map[string]bool{}
@@ -78,16 +78,16 @@ func (p *parser) values(s *Secret, n *yaml.Node, field string, encoded bool) *ya
 		name := key.Value
 		switch {
 		case key.Kind != yaml.ScalarNode || key.Tag == "!!merge":
-			p.fail(key, "%s: %s has a key that is not a plain name: write its entries out", place(s), field)
+			p.fail(key, "%s: %s has a key that is not a plain name: write its entries out", describe(s), field)
 			continue
 		case seen[name]:
-			p.fail(key, "%s: entry %q is there twice in %s", place(s), name, field)
+			p.fail(key, "%s: duplicate entry %q in %s", describe(s), name, field)
 			continue
 		}
 		seen[name] = true
 		e, err := entry(name, value, encoded)
 		if err != nil {
-			p.fail(value, "%s: entry %q: %w", place(s), name, err)
+			p.fail(value, "%s: entry %q: %w", describe(s), name, err)
 			continue
 		}
 		e.key = key
@@ -111,7 +111,7 @@ func entry(name string, value *yaml.Node, encoded bool) (*Entry, error) {
 	return e, nil
 }
 
-// decode is what the API server does with the text of a value.
+// decode returns the bytes of a value, as the API server does.
 func (e *Entry) decode(text string) ([]byte, error) {
 	if !e.encoded {
 		return []byte(text), nil
@@ -123,7 +123,7 @@ func (e *Entry) decode(text string) ([]byte, error) {
 	return data, nil
 }
 
-// encode is its opposite.
+// encode is the inverse of decode.
 func (e *Entry) encode(ciphertext []byte) string {
 	if !e.encoded {
 		return string(ciphertext)
@@ -131,7 +131,7 @@ func (e *Entry) encode(ciphertext []byte) string {
 	return base64.StdEncoding.EncodeToString(ciphertext)
 }
 
-// child returns the value of a key of a mapping, nil if it is not there.
+// child returns the value of a key of a mapping, or nil.
 func child(n *yaml.Node, key string) *yaml.Node {
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == key {

@@ -13,29 +13,29 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Replace returns the file with new ciphertext for the given entries, which
-// must be the file's own. The file itself does not change.
+// Replace returns the file with new ciphertext for the given entries of f. It does not
+// change f.
 func (f *File) Replace(texts map[*Entry][]byte) ([]byte, error) {
 	return f.rewrite(plan{texts: texts})
 }
 
-// plan is what is to be done to a file.
+// plan is the changes of a file.
 type plan struct {
-	texts   map[*Entry][]byte           // entries that get another text
-	removed map[*Entry]bool             // entries that go
-	added   *Secret                     // where more entries come
-	more    map[string][]byte           // their texts
-	to      *yaml.Node                  // their mapping
-	content map[*yaml.Node][]*yaml.Node // what mappings will hold, if not what they do
+	texts   map[*Entry][]byte           // new texts of entries
+	removed map[*Entry]bool             // entries to remove
+	added   *Secret                     // the Secret with new entries
+	more    map[string][]byte           // texts of the new entries
+	to      *yaml.Node                  // mapping of the new entries
+	content map[*yaml.Node][]*yaml.Node // new content of mappings that change
 }
 
-// splice is a part of the file and what stands there instead.
+// splice replaces a part of the file.
 type splice struct {
 	start, end int
 	text       string
 }
 
-// rewrite carries out a plan, with the splices that it takes beyond new texts.
+// rewrite applies a plan and additional splices.
 func (f *File) rewrite(p plan, splices ...splice) ([]byte, error) {
 	edits, err := f.edits(p)
 	if err != nil {
@@ -49,7 +49,7 @@ func (f *File) rewrite(p plan, splices ...splice) ([]byte, error) {
 	end := 0
 	for _, s := range splices {
 		if s.start < end {
-			return nil, errors.New("two values are in the same place")
+			return nil, errors.New("two values overlap")
 		}
 		out.Write(f.source[end:s.start])
 		out.WriteString(s.text)
@@ -57,9 +57,8 @@ func (f *File) rewrite(p plan, splices ...splice) ([]byte, error) {
 	}
 	out.Write(f.source[end:])
 	if err := f.check(out.Bytes(), edits, p); err != nil {
-		return nil,
-			fmt.Errorf("nothing was written, as the result would not say what it should (%w): please report this, "+
-				"with the manifest's layout", err)
+		return nil, fmt.Errorf("nothing was written, as the result would have other changes (%w): please report this, with "+
+			"the layout of the manifest", err)
 	}
 	return out.Bytes(), nil
 }
@@ -73,26 +72,26 @@ type edit struct {
 	value []byte // of the entry
 }
 
-// edits returns the scalars that get another text.
+// edits returns the scalars to change.
 func (f *File) edits(p plan) ([]edit, error) {
 	var edits []edit
 	for _, s := range f.Secrets {
-		oldest, touched := 0, false
+		oldest, changed := 0, false
 		if s == p.added {
 			for name, value := range p.more {
 				version, err := ciphertext.Version(value)
 				if err != nil {
-					return nil, fmt.Errorf("%s: entry %q: its text %w", place(s), name, err)
+					return nil, fmt.Errorf("%s: entry %q: its text %w", describe(s), name, err)
 				}
 				if oldest == 0 || version < oldest {
 					oldest = version
 				}
-				touched = true
+				changed = true
 			}
 		}
 		for _, e := range s.Entries {
 			if p.removed[e] {
-				touched = true
+				changed = true
 				continue
 			}
 			value, ok := p.texts[e]
@@ -101,7 +100,7 @@ func (f *File) edits(p plan) ([]edit, error) {
 			}
 			version, err := ciphertext.Version(value)
 			if err != nil {
-				return nil, fmt.Errorf("%s: entry %q: its new text %w", place(s), e.Name, err)
+				return nil, fmt.Errorf("%s: entry %q: its new text %w", describe(s), e.Name, err)
 			}
 			if oldest == 0 || version < oldest {
 				oldest = version
@@ -111,14 +110,14 @@ func (f *File) edits(p plan) ([]edit, error) {
 			}
 			at, err := f.locate(e.node)
 			if err != nil {
-				return nil, fmt.Errorf("line %d: %s: entry %q: %w", e.Line, place(s), e.Name, err)
+				return nil, fmt.Errorf("line %d: %s: entry %q: %w", e.Line, describe(s), e.Name, err)
 			}
-			touched = true
+			changed = true
 			edits = append(edits, edit{node: e.node, span: at, text: e.encode(value), entry: e, value: value})
 		}
-		// A hint that is wrong misleads; one that is not there, or written in a
-		// way that cannot be changed, is not worth a failure.
-		if hint := strconv.Itoa(oldest); touched && s.hint != nil && s.hint.Value != hint {
+		// A wrong hint misleads. A missing one, or one in a style that cannot be edited, is
+		// not an error.
+		if hint := strconv.Itoa(oldest); changed && s.hint != nil && s.hint.Value != hint {
 			if at, err := f.locate(s.hint); err == nil && at.indent == "" {
 				edits = append(edits, edit{node: s.hint, span: at, text: hint})
 			}
@@ -127,8 +126,7 @@ func (f *File) edits(p plan) ([]edit, error) {
 	return edits, nil
 }
 
-// check reads the result and reports whether it is the file with what was to be
-// changed, and nothing else.
+// check parses the result and reports whether it has the planned changes and no others.
 func (f *File) check(result []byte, edits []edit, p plan) error {
 	docs, err := documents(result)
 	if err != nil {
@@ -154,31 +152,31 @@ type checker struct {
 	content map[*yaml.Node][]*yaml.Node
 }
 
-func (c checker) same(was, is *yaml.Node) error {
-	content, ok := c.content[was]
+func (c checker) same(old, result *yaml.Node) error {
+	content, ok := c.content[old]
 	if !ok {
-		content = was.Content
-	} else if len(content) == 0 && is.Kind == yaml.ScalarNode && is.Tag == "!!null" {
-		return nil // the last line of a mapping is gone
+		content = old.Content
+	} else if len(content) == 0 && result.Kind == yaml.ScalarNode && result.Tag == "!!null" {
+		return nil // the last entry of a mapping was removed
 	}
-	added := was.Line == 0 && was.Kind == yaml.ScalarNode
-	if was.Kind != is.Kind || was.Tag != is.Tag || !added && was.Style != is.Style || was.Anchor != is.Anchor ||
-		len(content) != len(is.Content) {
-		return fmt.Errorf("line %d", is.Line)
+	added := old.Line == 0 && old.Kind == yaml.ScalarNode
+	if old.Kind != result.Kind || old.Tag != result.Tag || !added && old.Style != result.Style || old.Anchor != result.Anchor ||
+		len(content) != len(result.Content) {
+		return fmt.Errorf("line %d", result.Line)
 	}
-	if e, ok := c.edited[was]; !ok || e.entry == nil {
-		want := was.Value
+	if e, ok := c.edited[old]; !ok || e.entry == nil {
+		want := old.Value
 		if ok {
 			want = e.text
 		}
-		if is.Value != want {
-			return fmt.Errorf("line %d", is.Line)
+		if result.Value != want {
+			return fmt.Errorf("line %d", result.Line)
 		}
-	} else if value, err := e.entry.decode(is.Value); err != nil || !bytes.Equal(value, e.value) {
-		return fmt.Errorf("line %d: entry %q", is.Line, e.entry.Name)
+	} else if value, err := e.entry.decode(result.Value); err != nil || !bytes.Equal(value, e.value) {
+		return fmt.Errorf("line %d: entry %q", result.Line, e.entry.Name)
 	}
 	for i := range content {
-		if err := c.same(content[i], is.Content[i]); err != nil {
+		if err := c.same(content[i], result.Content[i]); err != nil {
 			return err
 		}
 	}
