@@ -30,8 +30,8 @@ func TestEdit(t *testing.T) {
 		{"set one", "data:\n  a: {{b64 old a}} # one\n  b: {{b64 old b}}\n", "a", "",
 			"data:\n  a: {{b64 new a}} # one\n  b: {{b64 old b}}\n"},
 		{"add", "# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n# end\n", "c d", "",
-			"# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n    c: '{{b64 new " +
-				"c}}'\n    d: '{{b64 new d}}'\n# end\n"},
+			"# head\ndata:\n    a: '{{b64 old a}}' # one\n    # two\n    b: '{{b64 old b}}' # three\n" +
+				"    c: '{{b64 new c}}'\n    d: '{{b64 new d}}'\n# end\n"},
 		{"add to what ends without a newline", "data:\n  a: {{b64 old a}}", "c", "",
 			"data:\n  a: {{b64 old a}}\n  c: {{b64 new c}}\n"},
 		{"remove the first, the last and one between",
@@ -52,8 +52,8 @@ func TestEdit(t *testing.T) {
 		{"the same in both", "stringData:\n  a: {{old a}}\ndata:\n  a: {{b64 old a}}\n", "a", "",
 			"stringData:\n  a: {{new a}}\ndata:\n  a: {{b64 new a}}\n"},
 		{"names that are no texts in YAML", "data:\n  a: {{b64 old a}}\n", "true 1e3 -- .inf x.y", "",
-			"data:\n  a: {{b64 old a}}\n  \"--\": {{b64 new --}}\n  \".inf\": {{b64 new .inf}}\n  \"1e3\": {{b64 new " +
-				"1e3}}\n  \"true\": {{b64 new true}}\n  x.y: {{b64 new x.y}}\n"},
+			"data:\n  a: {{b64 old a}}\n  \"--\": {{b64 new --}}\n  \".inf\": {{b64 new .inf}}\n" +
+				"  \"1e3\": {{b64 new 1e3}}\n  \"true\": {{b64 new true}}\n  x.y: {{b64 new x.y}}\n"},
 		{"flow", "data: {a: {{b64 old a}}, b: {{b64 old b}}, c: {{b64 old c}}}\n", "d", "a c",
 			"data: {b: {{b64 old b}}, d: {{b64 new d}}}\n"},
 		{"flow with one", "data: {a: {{b64 old a}}}\n", "d", "", "data: {a: {{b64 old a}}, d: {{b64 new d}}}\n"},
@@ -108,7 +108,8 @@ func TestEditJSON(t *testing.T) {
 			"", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\",\n    \"c\": \"{{b64 " +
 				"new c}}\"\n  }\n}\n"},
 		{"pretty with one", "\"data\": {\n\t\t\"a\": \"{{b64 old a}}\"\n\t}\n}\n", "c d", "",
-			"\"data\": {\n\t\t\"a\": \"{{b64 old a}}\",\n\t\t\"c\": \"{{b64 new c}}\",\n\t\t\"d\": \"{{b64 new d}}\"\n\t}\n}\n"},
+			"\"data\": {\n\t\t\"a\": \"{{b64 old a}}\",\n\t\t\"c\": \"{{b64 new c}}\",\n\t\t\"d\": \"{{b64 new d}}\"\n" +
+				"\t}\n}\n"},
 		{"pretty, first gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "",
 			"a", "\"data\": {\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n"},
 		{"pretty, last gone", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n",

@@ -160,7 +160,8 @@ func (c checker) same(old, result *yaml.Node) error {
 		return nil // the last entry of a mapping was removed
 	}
 	added := old.Line == 0 && old.Kind == yaml.ScalarNode
-	if old.Kind != result.Kind || old.Tag != result.Tag || !added && old.Style != result.Style || old.Anchor != result.Anchor ||
+	if old.Kind != result.Kind || old.Tag != result.Tag ||
+		!added && old.Style != result.Style || old.Anchor != result.Anchor ||
 		len(content) != len(result.Content) {
 		return fmt.Errorf("line %d", result.Line)
 	}
