@@ -1,9 +1,8 @@
-// Command decrypt shows how a program reads its secrets in-process: no volume,
-// no file, the plaintext only in its own memory. It runs in a pod, takes the
-// ciphertext Secret from the API server and lets Vault decrypt it, both as the
-// pod's own service account.
+// Command decrypt shows how a program reads its secrets in-process: without volumes and
+// files, with the plaintext only in its memory. It runs in a pod, reads the ciphertext
+// Secret from the API server and decrypts it with Vault, both as the pod's service account.
 //
-// In the cluster it needs a role that may get that one Secret:
+// In the cluster it needs a role that may get that Secret:
 //
 //	kind: Role
 //	rules:
@@ -26,8 +25,8 @@
 //
 //	decrypt --vault-addr=https://vault:8200 --vault-role=matrix --vault-token-file=/var/run/vault/token matrix-secrets
 //
-// It prints the names of the entries and how long they are. What is done with
-// the values is up to the program that you make of this one.
+// It prints the names and lengths of the entries. Replace that by your own use of the
+// values.
 package main
 
 import (
@@ -51,7 +50,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// namespaceFile is where the kubelet tells a pod its namespace.
+// namespaceFile has the namespace of the pod.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 type options struct {
@@ -102,12 +101,12 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Logs in when a token is first needed, and again when that one ends: a
-	// program that runs for long keeps the session.
+	// The source logs in when it has no token, and again when the token expires. Keep the
+	// session in a program that runs longer.
 	session := vault.Session("", vault.NewLoginSource(transit.Login{
 		Mount: o.authMount, Role: o.role,
 		JWT: func() (string, error) {
-			text, err := os.ReadFile(o.tokenFile) // anew each time: the kubelet renews it
+			text, err := os.ReadFile(o.tokenFile) // read it for each login: the kubelet renews it
 			return strings.TrimSpace(string(text)), err
 		},
 	}))

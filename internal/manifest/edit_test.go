@@ -101,8 +101,8 @@ func expand2(layout string) string {
 }
 
 func TestEditJSON(t *testing.T) {
-	const start = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix", ` +
-		`"labels": {"secretmanager.io/transit-key": "matrix"}}, `
+	const start = `{"apiVersion": "v1", "kind": "Secret", "metadata": ` +
+		`{"name": "matrix", "labels": {"secretmanager.io/transit-key": "matrix"}}, `
 	for _, test := range []struct{ name, before, set, remove, after string }{
 		{"pretty", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\"\n  }\n}\n", "c",
 			"", "\"data\": {\n    \"a\": \"{{b64 old a}}\",\n    \"b\": \"{{b64 old b}}\",\n    \"c\": \"{{b64 " +
