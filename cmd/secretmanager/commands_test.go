@@ -21,7 +21,7 @@ import (
 )
 
 // commands are those of the scripts.
-func (w *world) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		"exits":       exits,
 		"as":          w.as,
@@ -68,7 +68,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // as POLICY... puts a token of just these policies into VAULT_TOKEN; "as root"
 // the root token.
-func (w *world) as(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) as(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "as POLICY...")
 	if args[0] == "root" {
 		ts.Setenv("VAULT_TOKEN", w.vault.RootToken)
@@ -81,7 +81,7 @@ func (w *world) as(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // vault-write PATH [NAME=VALUE]... writes with the root token.
-func (w *world) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "vault-write PATH [NAME=VALUE]...")
 	data := map[string]any{}
 	for _, arg := range args[1:] {
@@ -93,7 +93,7 @@ func (w *world) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // vault-read PATH prints what is there, as JSON.
-func (w *world) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 1, "vault-read PATH")
 	data, err := w.vault.Read(w.t.Context(), args[0])
 	ts.Check(err)
@@ -101,7 +101,7 @@ func (w *world) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // apply FILE [NAMESPACE] creates the Secret of a manifest.
-func (w *world) apply(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) apply(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 1 || len(args) == 2, "apply FILE [NAMESPACE]")
 	var secret corev1.Secret
 	ts.Check(yaml.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &secret))
@@ -115,7 +115,7 @@ func (w *world) apply(ts *testscript.TestScript, neg bool, args []string) {
 
 // admission FOLDER... puts policies of manifests/admission in force in the
 // namespace of the script.
-func (w *world) admission(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) admission(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "admission FOLDER...")
 	for _, folder := range args {
 		p, err := admission.Load(folder)
@@ -125,7 +125,7 @@ func (w *world) admission(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // get NAME prints a Secret as YAML; "! get NAME" wants none.
-func (w *world) get(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) get(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, false, len(args) == 1, "[!] get NAME")
 	secret, err := w.kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.t.Context(), args[0], metav1.GetOptions{})
 	if neg {
@@ -144,7 +144,7 @@ func (w *world) get(ts *testscript.TestScript, neg bool, args []string) {
 
 // token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token as of a pod's,
 // or one that is bound to no pod, to a file.
-func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) token(ts *testscript.TestScript, neg bool, args []string) {
 	bound := len(args) < 6 || args[5] != "unbound"
 	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
 		"token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
@@ -163,7 +163,7 @@ func (w *world) token(ts *testscript.TestScript, neg bool, args []string) {
 
 // provider starts the provider, which ends with the script, and puts its socket
 // into $SOCKET.
-func (w *world) provider(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) provider(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 0, "provider")
 	program, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
 	socket, stop, err := w.serve(program+"/secretmanager-provider", ts.MkAbs("provider.log"))
@@ -173,7 +173,7 @@ func (w *world) provider(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // serve starts a provider and waits for its socket.
-func (w *world) serve(program, logFile string) (socket string, stop func(), err error) {
+func (w *fixture) serve(program, logFile string) (socket string, stop func(), err error) {
 	// Paths of sockets are short, those of tests' folders are not.
 	dir, err := os.MkdirTemp("", "sm")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // examples VERB CODE... runs what the help of a verb shows, as it is printed, in a
 // world with the namespace demo. Each has to end with one of the exit codes. What
 // ends by being interrupted only is left out.
-func (w *world) examples(ts *testscript.TestScript, neg bool, args []string) {
+func (w *fixture) examples(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "examples VERB CODE...")
 	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{})

@@ -45,7 +45,7 @@ spec:
 // class, a real provider mounts it, with the token of the pods' service account, and
 // the files are those that the old way had.
 func TestMigrate(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	page, err := os.ReadFile("../../docs/migrate.md")
 	check(t, err)
 	bin, dir := t.TempDir(), t.TempDir()
@@ -198,7 +198,7 @@ func TestMigrate(t *testing.T) {
 		"matrix-sops": {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two",
 			"secrets.yaml": "{\"api\": {\"key\": \"k3y\"}, \"region\": \"zion\"}\n"},
 	} {
-		u := &user{world: w, t: t, ns: "shop",
+		u := &user{fixture: w, t: t, ns: "shop",
 			env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
 		stored := u.secret(secret)
 		if len(stored.Data) != len(want) {

@@ -31,17 +31,17 @@ func TestMain(m *testing.M) {
 // Every script has a namespace of its own ($NS) there and a derived transit key
 // ($KEY). Its commands, besides those of testscript, are in commands_test.go. The
 // condition openbao is for the few words that differ there.
-func TestScripts(t *testing.T) { newWorld(t).runScripts(t, "script") }
+func TestScripts(t *testing.T) { newFixture(t).runScripts(t, "script") }
 
 // TestAuditHeaderScripts runs testdata/audit with a Vault of its own, as the audit
 // headers are settings of the whole Vault.
 func TestAuditHeaderScripts(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.vault = testenv.NewVault(t)
 	w.runScripts(t, "audit")
 }
 
-func (w *world) runScripts(t *testing.T, dir string) {
+func (w *fixture) runScripts(t *testing.T, dir string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

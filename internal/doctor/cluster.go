@@ -22,22 +22,22 @@ const (
 	driverName = "secrets-store.csi.k8s.io"
 	driverAPI  = "/apis/secrets-store.csi.x-k8s.io/v1"
 
-	// In quotes: to zsh the brackets are a pattern.
+	// Quoted, as the brackets are a pattern in zsh.
 	installDriver = "helm upgrade --install csi-secrets-store secrets-store-csi-driver -n kube-system" +
 		" --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts" +
 		" --set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault'"
 )
 
-// clusterSide is what was found of the cluster.
-type clusterSide struct {
-	daemonSets []appsv1.DaemonSet // of all namespaces, or else of the ones that they usually are in
+// clusterInfo is what the checks found in the cluster.
+type clusterInfo struct {
+	daemonSets []appsv1.DaemonSet // of all namespaces, or else of those where they usually are
 	everywhere bool
 	driver     *appsv1.DaemonSet
 	csi        *storagev1.CSIDriver
 }
 
-// installation looks at what all pods share.
-func (w *run) installation(ctx context.Context) {
+// checkInstallation checks what all pods share.
+func (w *run) checkInstallation(ctx context.Context) {
 	w.check(ctx, "", "cluster", nil, w.checkCluster)
 	w.check(ctx, "", "crds", []string{"cluster"}, w.checkCRDs)
 	w.check(ctx, "", "driver", []string{"cluster"}, w.checkDriver)
@@ -70,30 +70,30 @@ func (w *run) checkCluster(ctx context.Context) finding {
 	case err == nil && json.Unmarshal(raw, &version) == nil && version.Git != "":
 		return okf("Kubernetes %s at %s", version.Git, w.KubeHost)
 	case err == nil:
-		return brokenf("what answers at %s is no API server", w.KubeHost).withFix("kubectl cluster-info").withAdvice(advice)
+		return brokenf("the server at %s is not an API server", w.KubeHost).withFix("kubectl cluster-info").withAdvice(advice)
 	case apierrors.IsForbidden(err):
-		return okf("an API server at %s", w.KubeHost)
+		return okf("API server at %s", w.KubeHost)
 	case apierrors.IsUnauthorized(err):
-		return brokenf("the API server at %s does not know you: %s", w.KubeHost, oneLine(err)).
+		return brokenf("the API server at %s does not accept your credentials: %s", w.KubeHost, oneLine(err)).
 			withFix("kubectl auth whoami").withAdvice("log in to the cluster again; " + advice)
 	}
 	return brokenf("%s cannot be reached: %s", w.KubeHost, oneLine(err)).withFix("kubectl cluster-info").withAdvice(advice)
 }
 
-// raw reads what has no typed client.
+// raw reads a path without a typed client.
 func (w *run) raw(ctx context.Context, path string) ([]byte, error) {
 	return w.Kube.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
 }
 
 func (w *run) checkCRDs(ctx context.Context) finding {
-	// Everybody may ask what kinds there are; the definitions are for administrators.
+	// Every user may list the kinds; only administrators may read the definitions.
 	raw, err := w.raw(ctx, driverAPI)
 	if apierrors.IsNotFound(err) {
-		return brokenf("the cluster does not know SecretProviderClasses (secrets-store.csi.x-k8s.io/v1): the driver " +
+		return brokenf("the cluster has no kind SecretProviderClass (secrets-store.csi.x-k8s.io/v1): the driver " +
 			"is not installed").withFix(installDriver)
 	}
 	if err != nil {
-		return unseen("get "+driverAPI, err)
+		return requestFailed("get "+driverAPI, err)
 	}
 	var list metav1.APIResourceList
 	if err := json.Unmarshal(raw, &list); err != nil {
@@ -106,13 +106,13 @@ func (w *run) checkCRDs(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return brokenf("the cluster does not know the kind %s of the driver", strings.Join(missing, " and ")).
+		return brokenf("the cluster lacks the kind %s of the driver", strings.Join(missing, " and ")).
 			withFix(installDriver)
 	}
 	return okf("SecretProviderClass and SecretProviderClassPodStatus")
 }
 
-// listDaemonSets lists them once, for driver and provider.
+// listDaemonSets lists the DaemonSets once, for driver and provider.
 func (w *run) listDaemonSets(ctx context.Context) error {
 	if w.cluster.daemonSets != nil {
 		return nil
@@ -140,12 +140,12 @@ func (w *run) listDaemonSets(ctx context.Context) error {
 
 func (w *run) checkDriver(ctx context.Context) finding {
 	if err := w.listDaemonSets(ctx); err != nil {
-		return unseen("list daemonsets.apps -A", err)
+		return requestFailed("list daemonsets.apps -A", err)
 	}
 	for i := range w.cluster.daemonSets {
 		set := &w.cluster.daemonSets[i]
-		// What its manifest and its chart have in common. On Windows nodes it is a
-		// set of its own, and nothing of ours is.
+		// The driver's manifest and chart both name the container so. Windows nodes have a DaemonSet
+		// of their own, and no provider.
 		if set.Spec.Template.Spec.NodeSelector["kubernetes.io/os"] != "windows" && container(set, "secrets-store") != nil {
 			w.cluster.driver = set
 			break
@@ -156,8 +156,8 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	case set == nil && w.cluster.everywhere:
 		return brokenf("no DaemonSet has the container secrets-store: the driver is not installed").withFix(installDriver)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").
-			withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may read").
+			withAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
 	case set.Status.DesiredNumberScheduled == 0:
 		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).
 			withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
@@ -180,8 +180,8 @@ func container(set *appsv1.DaemonSet, name string) *corev1.Container {
 	return nil
 }
 
-// flagValue finds a flag among arguments, as --name=value or --name value. Of
-// several the last one counts.
+// flagValue returns the value of a flag, given as --name=value or --name value. The last one
+// applies.
 func flagValue(args []string, name string) (value string, found bool) {
 	for i, arg := range args {
 		flag := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
@@ -203,11 +203,11 @@ func flagValue(args []string, name string) (value string, found bool) {
 func (w *run) checkRotation(context.Context) finding {
 	set := w.cluster.driver
 	if set == nil {
-		return unknownf("the driver's flags cannot be seen")
+		return unknownf("the driver's flags could not be read")
 	}
 	c := container(set, "secrets-store")
-	on, there := flagValue(c.Args, "enable-secret-rotation")
-	if !there || on == "false" {
+	on, found := flagValue(c.Args, "enable-secret-rotation")
+	if !found || on == "false" {
 		return okf("off").
 			withWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and " +
 				"--rotation-poll-interval=0s")
@@ -215,23 +215,22 @@ func (w *run) checkRotation(context.Context) finding {
 	text, _ := flagValue(c.Args, "rotation-poll-interval")
 	// Without the flag it is two minutes.
 	if interval, err := time.ParseDuration(cmp.Or(text, "2m")); err == nil && interval == 0 {
-		return okf("on, and each try of a mount comes to the provider")
+		return okf("on, and each attempt of a mount reaches the provider")
 	}
-	patch,
-		index := `{"op":"add","path":"/spec/template/spec/containers/%d/args/-","value":"--rotation-poll-interval=0s"}`,
-		slices.IndexFunc(
-			set.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return c.Name == "secrets-store" })
-	if at := slices.IndexFunc(c.Args, func(arg string) bool {
+	patch := `{"op":"add","path":"/spec/template/spec/containers/%d/args/-","value":"--rotation-poll-interval=0s"}`
+	index := slices.IndexFunc(set.Spec.Template.Spec.Containers,
+		func(c corev1.Container) bool { return c.Name == "secrets-store" })
+	if arg := slices.IndexFunc(c.Args, func(arg string) bool {
 		return strings.HasPrefix(arg, "--rotation-poll-interval=")
-	}); at >= 0 {
+	}); arg >= 0 {
 		patch = strings.ReplaceAll(patch, `"add"`, `"replace"`)
-		patch = strings.ReplaceAll(patch, "/-", fmt.Sprint("/", at))
+		patch = strings.ReplaceAll(patch, "/-", fmt.Sprint("/", arg))
 	}
-	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: a mount that breaks off can leave a "+
+	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: an interrupted mount can leave a "+
 		"pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
 		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p",
 			"["+fmt.Sprintf(patch, index)+"]")).
-		withAdvice("with Helm also: rotationPollInterval: 0s in its values")
+		withAdvice("with Helm, also set rotationPollInterval: 0s in the values")
 }
 
 func (w *run) checkCSIDriver(ctx context.Context) finding {
@@ -240,24 +239,24 @@ func (w *run) checkCSIDriver(ctx context.Context) finding {
 		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName +
 			`"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
-		return brokenf("there is no CSIDriver %s", driverName).
+		return brokenf("CSIDriver %s does not exist", driverName).
 			withFix("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
 	}
 	if err != nil {
-		return unseen("get csidrivers.storage.k8s.io", err)
+		return requestFailed("get csidrivers.storage.k8s.io", err)
 	}
 	w.cluster.csi = driver
-	var wrong, fields []string
+	var problems, fields []string
 	if p := driver.Spec.PodInfoOnMount; p == nil || !*p {
-		wrong, fields = append(wrong, "podInfoOnMount is not true: the provider does not learn whose volume it is"),
+		problems, fields = append(problems, "podInfoOnMount is not true: the provider cannot know the pod of a volume"),
 			append(fields, `"podInfoOnMount":true`)
 	}
 	if r := driver.Spec.RequiresRepublish; r == nil || !*r {
-		wrong, fields = append(wrong, "requiresRepublish is not true: running pods do not see new values"), append(
+		problems, fields = append(problems, "requiresRepublish is not true: running pods do not see new values"), append(
 			fields, `"requiresRepublish":true`)
 	}
-	if len(wrong) > 0 {
-		return brokenf("%s", strings.Join(wrong, "; ")).withFix(patchCSIDriver(strings.Join(fields, ",")))
+	if len(problems) > 0 {
+		return brokenf("%s", strings.Join(problems, "; ")).withFix(patchCSIDriver(strings.Join(fields, ",")))
 	}
 	return okf("%s with podInfoOnMount and requiresRepublish", driverName)
 }
@@ -266,11 +265,11 @@ func patchCSIDriver(fields string) string {
 	return command("kubectl", "patch", "csidriver", driverName, "--type=merge", "-p", `{"spec":{`+fields+`}}`)
 }
 
-// checkTokenRequests looks whether the kubelet makes the tokens: one for Vault, and
-// one for the API server where ciphertext is read as the pod.
+// checkTokenRequests checks whether the kubelet requests the tokens: one for Vault, and one for the
+// API server where ciphertext is read as the pod.
 func (w *run) checkTokenRequests(ctx context.Context) finding {
 	if w.cluster.csi == nil {
-		return unknownf("the CSIDriver cannot be seen")
+		return unknownf("the CSIDriver could not be read")
 	}
 	wanted, asPod := w.audiences(ctx)
 	var missing, foreign, have []string
@@ -291,14 +290,15 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 		}
 	}
 	if len(foreign) > 0 {
-		// No command: the driver would get tokens for that audience of every pod with a
-		// volume, and a class can name any, such as the API server's.
+		// No command: a class can name any audience, such as that of the API server, and the driver
+		// would get tokens for it of every pod with a volume.
 		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
 			"to log in with",
 			strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
 			withAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") +
 				": set its parameter audience to one that the CSIDriver has, " +
-				"or leave it out; the operator of the driver decides about others, for which every pod with a volume would hand over tokens")
+				"or leave it out; the operator of the driver decides about others, as the driver gets tokens " +
+				"for them of every pod with a volume")
 	}
 	if len(missing) > 0 {
 		fields, err := json.Marshal(requests)
@@ -310,14 +310,14 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 			withFix(patchCSIDriver(`"tokenRequests":` + string(fields)))
 	}
 	if asPod && !has("") {
-		// No command: a pod alone is no reason to give the driver tokens for the API
-		// server that every pod with a volume would hand over.
+		// No command: one pod does not justify that the driver gets tokens for the API server of every
+		// pod with a volume.
 		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks "+
 			"the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
-			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; how to let pods read " +
-				"it with their own token instead: docs/install.md")
+			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; docs/install.md " +
+				"describes how pods read it with their own token instead")
 	}
-	return okf("the kubelet makes tokens for %s", strings.Join(have, ", "))
+	return okf("the kubelet requests tokens for %s", strings.Join(have, ", "))
 }
 
 func audienceName(audience string) string {

@@ -1,16 +1,15 @@
-// Package doctor finds out why a pod does not get its secret files. It checks the
-// chain from the cluster to the plaintext: the driver, the provider, Vault, and for
-// each SecretProviderClass the account, the role, the policy, the key and the Secret.
+// Package doctor finds out why a pod does not get its secret files. It checks everything
+// from the cluster to the plaintext: the driver, the provider, Vault, and for each
+// SecretProviderClass the service account, the role, the policy, the key and the Secret.
 //
-// Each [Check] of the chain is ok, broken or unknown. A check that rests on a broken
-// one is not looked at: it is unknown and says on which, so that one fault is
-// reported once. What the one who asks may not see is unknown too; no right is
-// needed, and each that is there shows more.
+// Each [Check] is ok, broken or unknown. A check that depends on a broken one is skipped:
+// it is unknown and names that one, so that each fault is reported once. What the user may
+// not see is unknown too. No right is required; each additional right shows more.
 //
-// Nothing is changed, and nothing is decrypted. Two things leave a trace: with
-// [Options.Login] a token of the pod's service account is made, for ten minutes, and
-// logs in to Vault; and Vault is asked to decrypt a text that is no ciphertext, since
-// its answer tells whether it would.
+// Nothing is changed, and nothing is decrypted. Two things leave traces in audit logs: with
+// [Options.Login] a token of the pod's service account, valid for ten minutes, is requested
+// and used to log in to Vault; and Vault is asked to decrypt invalid ciphertext, as its
+// response tells whether the policy allows it.
 package doctor
 
 import (
@@ -22,77 +21,76 @@ import (
 	"github.com/hashicorp/vault/api"
 	"k8s.io/client-go/kubernetes"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// State is how a check is.
+// State is the outcome of a check.
 type State string
 
 const (
 	OK      State = "ok"
 	Broken  State = "broken"
-	Unknown State = "unknown" // it cannot be told, or it rests on a check that is broken
+	Unknown State = "unknown" // the outcome cannot be determined, or depends on a check that is broken
 )
 
-// Check is one check of the chain. Its JSON is a promise: fields are added and never
-// renamed, and so are names of checks.
+// Check is the result of a check. Its JSON is stable: fields and names of checks are added and
+// never renamed.
 type Check struct {
 	Name string `json:"check"`
-	// "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty: the installation
+	// Subject is "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty for the installation.
 	Subject   string   `json:"subject,omitempty"`
 	State     State    `json:"state"`
 	Detail    string   `json:"detail"`
-	DependsOn string   `json:"dependsOn,omitempty"` // the broken check that keeps this one from being told
-	Warnings  []string `json:"warnings,omitempty"`  // what works and should not be as it is
-	Fixes     []string `json:"fix,omitempty"`       // commands, in their order
-	Advice    string   `json:"advice,omitempty"`    // what no command does
+	DependsOn string   `json:"dependsOn,omitempty"` // the broken check that makes this one unknown
+	Warnings  []string `json:"warnings,omitempty"`  // what works, but should be changed
+	Fixes     []string `json:"fix,omitempty"`       // commands, to be run in this order
+	Advice    string   `json:"advice,omitempty"`    // what to know, or what no command can do
 }
 
-// Options say what to look at and with what.
+// Options are the subject of the checks and the connections to use.
 type Options struct {
-	// Kube is the cluster; if it is nil, KubeError says why.
+	// Kube is the cluster; if it is nil, KubeError is the reason.
 	Kube      kubernetes.Interface
 	KubeError error
-	KubeHost  string // its address, for people
+	KubeHost  string // its address, for messages
 
-	// Vault is how the one who asks reaches Vault. Without an address nothing is sent
-	// to any: the author of the address in a class, or of what looks like the
-	// provider, would get the credentials.
+	// Vault is the user's connection to Vault. Without an address no credentials are sent:
+	// an address in a class, or in what looks like the provider, may be an attacker's.
 	Vault transit.Config
-	// VaultNamespace and AuthMount are what the one who asks configured. Credentials
-	// go to no others, except for those that the settings of the provider allow.
+	// VaultNamespace and AuthMount are those of the user. Credentials are sent only to them and
+	// to those that the settings of the provider allow.
 	VaultNamespace string
 	AuthMount      string
-	// ProviderNamespace is the namespace of the installation, secretmanager-system if
-	// empty. What looks like the provider elsewhere may be made by anybody.
+	// ProviderNamespace is the namespace of the installation; the default is
+	// secretmanager-system. A provider in another namespace is not trusted: anyone with a
+	// namespace can create one.
 	ProviderNamespace string
-	// VaultToken is the token of the one who asks; if it is empty, VaultTokenError
-	// says why.
+	// VaultToken is the user's token; if it is empty, VaultTokenError is the reason.
 	VaultToken      string
 	VaultTokenError error
-	// VaultAPI makes the client for what package transit has no part in.
+	// VaultAPI returns a client for requests that package transit does not make.
 	VaultAPI func(transit.Config) (*api.Client, error)
 
 	Namespace string // of pod and class
-	Pod       string // empty: none
-	Class     string // empty: those of the pod
-	Account   string // service account of the pods, where no pod tells it
+	Pod       string // empty for none
+	Class     string // empty for those of the pod
+	Account   string // service account of the pods, with Class
 	Login     bool   // log in to Vault as the service account
 
-	Program string             // how it is called, for commands; secretmanager if empty
+	Program string             // name of this program in commands; the default is secretmanager
 	Version string             // of this program
-	Found   func(Check)        // is told of each check when it is known
-	Slow    func(check string) // is told of a check that takes more than two seconds
-	Now     func() time.Time   // time.Now if nil
-	Timeout time.Duration      // for a check; four seconds if zero
+	Found   func(Check)        // is called with each result
+	Slow    func(check string) // is called with the name of a check that takes more than two seconds
+	Now     func() time.Time   // the default is time.Now
+	Timeout time.Duration      // of each check; the default is four seconds
 }
 
-// slowAfter is when somebody who waits wants to know what for.
+// slowAfter is the time after which Slow is called.
 const slowAfter = 2 * time.Second
 
-// Run runs the checks and returns them in their order.
+// Run runs the checks and returns their results in order.
 func Run(ctx context.Context, o Options) []Check {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -102,28 +100,28 @@ func Run(ctx context.Context, o Options) []Check {
 	if o.Timeout == 0 {
 		o.Timeout = 4 * time.Second
 	}
-	w := &run{Options: o, broken: map[string]string{}}
-	w.provider.settings = classes.Settings{
-		AuthMount: cmp.Or(o.AuthMount, classes.DefaultAuthMount), Audience: classes.DefaultAudience,
+	w := &run{Options: o, causes: map[string]string{}}
+	w.provider.settings = class.Settings{
+		AuthMount: cmp.Or(o.AuthMount, class.DefaultAuthMount), Audience: class.DefaultAudience,
 		VaultNamespace: o.VaultNamespace,
 	}
-	w.installation(ctx)
+	w.checkInstallation(ctx)
 	if o.Pod != "" || o.Class != "" {
-		w.subjects(ctx)
+		w.checkTarget(ctx)
 	}
 	return w.checks
 }
 
-// run is one run of the checks: their results, and what later checks need of them.
+// run has the results of the checks, and what later checks need of them.
 type run struct {
 	Options
 	checks []Check
-	broken map[string]string // by check that is not ok and blocks others: which one is at fault
+	causes map[string]string // the broken check, by SUBJECT/CHECK for each check that blocks others
 
-	cluster  clusterSide
-	provider providerSide
-	vault    vaultSide
-	subject  subjectSide
+	cluster  clusterInfo
+	provider providerInfo
+	vault    vaultInfo
+	target   targetInfo
 }
 
 // finding is the result of a check.
@@ -134,7 +132,7 @@ type finding struct {
 	fix      []string
 	advice   string
 	cause    string // the check that makes this one unknown
-	blocks   bool   // unknown, and so are the checks that need it
+	blocks   bool   // an unknown result blocks the checks that need this one
 }
 
 func (f finding) withFix(commands ...string) finding {
@@ -152,19 +150,20 @@ func (f finding) withWarning(text string) finding {
 	return f
 }
 
-// check runs a check, unless one that it needs is broken. Needs are names of checks of
-// the installation, or of the same subject.
-func (w *run) check(ctx context.Context, of, name string, needs []string, check func(context.Context) finding) State {
-	l := Check{Name: name, Subject: of}
+// check runs a check, unless one that it needs is broken. The needs are names of checks of the
+// installation or of the same subject.
+func (w *run) check(ctx context.Context, subject, name string, needs []string,
+	check func(context.Context) finding) State {
+	result := Check{Name: name, Subject: subject}
 	for _, need := range needs {
-		fault, blocked := w.broken[of+"/"+need]
+		cause, blocked := w.causes[subject+"/"+need]
 		if !blocked {
-			fault, blocked = w.broken["/"+need]
+			cause, blocked = w.causes["/"+need]
 		}
 		if blocked {
-			l.State, l.DependsOn, l.Detail = Unknown, fault, "depends on "+fault
-			w.found(l, fault)
-			return l.State
+			result.State, result.DependsOn, result.Detail = Unknown, cause, "depends on "+cause
+			w.report(result, cause)
+			return result.State
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -174,28 +173,30 @@ func (w *run) check(ctx context.Context, of, name string, needs []string, check 
 		defer timer.Stop()
 	}
 	f := check(ctx)
-	l.State, l.Detail, l.DependsOn, l.Warnings, l.Fixes, l.Advice = f.state, f.detail, f.cause, f.warnings, f.fix, f.advice
-	fault := f.cause
+	result.State, result.Detail, result.DependsOn = f.state, f.detail, f.cause
+	result.Warnings, result.Fixes, result.Advice = f.warnings, f.fix, f.advice
+	cause := f.cause
 	if f.state == Broken || f.blocks {
-		fault = name
+		cause = name
 	}
-	w.found(l, fault)
-	return l.State
+	w.report(result, cause)
+	return result.State
 }
 
-func (w *run) found(l Check, fault string) {
-	// Words of others may hold what a terminal would take for commands.
-	l.Detail, l.Advice = display.Line(l.Detail), display.Line(l.Advice)
-	for _, list := range [][]string{l.Warnings, l.Fixes} {
+// report records a result, and its cause if it blocks others.
+func (w *run) report(c Check, cause string) {
+	// The texts quote the API server, Vault and authors of classes.
+	c.Detail, c.Advice = display.Line(c.Detail), display.Line(c.Advice)
+	for _, list := range [][]string{c.Warnings, c.Fixes} {
 		for i := range list {
 			list[i] = display.Line(list[i])
 		}
 	}
-	w.checks = append(w.checks, l)
-	if fault != "" {
-		w.broken[l.Subject+"/"+l.Name] = fault
+	w.checks = append(w.checks, c)
+	if cause != "" {
+		w.causes[c.Subject+"/"+c.Name] = cause
 	}
 	if w.Found != nil {
-		w.Found(l)
+		w.Found(c)
 	}
 }

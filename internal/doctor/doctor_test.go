@@ -14,32 +14,32 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 func newRun(o Options) *run {
 	o.Timeout = time.Minute
-	return &run{Options: o, broken: map[string]string{}}
+	return &run{Options: o, causes: map[string]string{}}
 }
 
-// What rests on a broken check names that one, however far it is off.
-func TestOneFaultIsReportedOnce(t *testing.T) {
-	var told []string
-	w := newRun(Options{Found: func(l Check) { told = append(told, l.Name) }})
-	say := func(f finding) func(context.Context) finding {
+// A check that depends on a broken one, directly or not, names that one and does not run.
+func TestBrokenCheckBlocksDependents(t *testing.T) {
+	var reported []string
+	w := newRun(Options{Found: func(c Check) { reported = append(reported, c.Name) }})
+	returns := func(f finding) func(context.Context) finding {
 		return func(context.Context) finding { return f }
 	}
-	never := func(context.Context) finding {
-		t.Error("a check was looked at that rests on a broken one")
+	unreachable := func(context.Context) finding {
+		t.Error("a check ran that depends on a broken one")
 		return finding{}
 	}
-	w.check(t.Context(), "", "a", nil, say(brokenf("no")))
-	w.check(t.Context(), "class x", "b", []string{"a"}, never)
-	w.check(t.Context(), "class x", "c", []string{"b"}, never)
-	w.check(t.Context(), "class y", "c", []string{"b"}, say(okf("another class")))
-	w.check(t.Context(), "", "d", nil, say(unknownf("no right")))
-	w.check(t.Context(), "", "e", []string{"d"}, say(okf("all the same")))
+	w.check(t.Context(), "", "a", nil, returns(brokenf("no")))
+	w.check(t.Context(), "class x", "b", []string{"a"}, unreachable)
+	w.check(t.Context(), "class x", "c", []string{"b"}, unreachable)
+	w.check(t.Context(), "class y", "c", []string{"b"}, returns(okf("another class")))
+	w.check(t.Context(), "", "d", nil, returns(unknownf("no right")))
+	w.check(t.Context(), "", "e", []string{"d"}, returns(okf("all the same")))
 	want := []Check{
 		{Name: "a", State: Broken, Detail: "no"},
 		{Name: "b", Subject: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
@@ -51,12 +51,12 @@ func TestOneFaultIsReportedOnce(t *testing.T) {
 	if diff := cmp.Diff(want, w.checks); diff != "" {
 		t.Errorf("checks (-want +got):\n%s", diff)
 	}
-	if !slices.Equal(told, []string{"a", "b", "c", "c", "d", "e"}) {
-		t.Errorf("told of %q", told)
+	if !slices.Equal(reported, []string{"a", "b", "c", "c", "d", "e"}) {
+		t.Errorf("reported %q", reported)
 	}
 }
 
-func TestSomebodyWhoWaitsIsToldWhatFor(t *testing.T) {
+func TestSlowCheckIsReported(t *testing.T) {
 	waiting := make(chan string, 1)
 	w := newRun(Options{Slow: func(check string) { waiting <- check }})
 	w.check(t.Context(), "", "vault", nil, func(ctx context.Context) finding {
@@ -64,7 +64,7 @@ func TestSomebodyWhoWaitsIsToldWhatFor(t *testing.T) {
 		case check := <-waiting:
 			return okf("%s", check)
 		case <-ctx.Done():
-			return brokenf("nobody said anything")
+			return brokenf("Slow was not called")
 		}
 	})
 	if w.checks[0].Detail != "vault" {
@@ -72,15 +72,15 @@ func TestSomebodyWhoWaitsIsToldWhatFor(t *testing.T) {
 	}
 }
 
-// Words of a server may be written by anybody.
+// Messages of servers may have control characters.
 func TestTerminalIsSafe(t *testing.T) {
 	w := newRun(Options{})
 	w.check(t.Context(), "", "mount", nil, func(context.Context) finding {
 		return brokenf("a\x1b[2Jb").withFix("kubectl \x07").withWarning("\u202ex").withAdvice("\u009b")
 	})
-	if l := w.checks[0]; strings.ContainsAny(l.Detail+l.Fixes[0]+l.Warnings[0]+l.Advice, "\x1b\x07\u202e\u009b") ||
-		!strings.Contains(l.Detail, "b") {
-		t.Errorf("%+q", l)
+	if c := w.checks[0]; strings.ContainsAny(c.Detail+c.Fixes[0]+c.Warnings[0]+c.Advice, "\x1b\x07\u202e\u009b") ||
+		!strings.Contains(c.Detail, "b") {
+		t.Errorf("%+q", c)
 	}
 }
 
@@ -115,11 +115,11 @@ func TestVersion(t *testing.T) {
 		{"v0.2.0", "reg.example:5000/secretmanager:v0.2.7@sha256:abc", OK, "provider v0.2.7, this program v0.2.0", ""},
 		{"v0.2.0", "secretmanager:v0.1.0", OK, "provider v0.1.0", "differ"},
 		{"v1.2.0", "secretmanager:v0.2.0", OK, "provider v0.2.0", "differ"},
-		{"v0.2.0", "reg.example:5000/secretmanager", Unknown, "does not tell", ""},
-		{"v0.2.0", "secretmanager:latest", Unknown, "does not tell", ""},
+		{"v0.2.0", "reg.example:5000/secretmanager", Unknown, "does not have its version", ""},
+		{"v0.2.0", "secretmanager:latest", Unknown, "does not have its version", ""},
 		{"devel", "secretmanager:v0.1.0", OK, "development build", ""},
 		{"v0.2.0", "a:v0.2.0 a:v0.1.0", OK, "a:v0.2.0, a:v0.1.0", "different versions"},
-		{"v0.2.0", "", Unknown, "cannot be seen", ""},
+		{"v0.2.0", "", Unknown, "could not be read", ""},
 	} {
 		w := newRun(Options{Version: c.ours})
 		w.provider.images = strings.Fields(c.image)
@@ -134,10 +134,10 @@ func TestVersion(t *testing.T) {
 func TestBinding(t *testing.T) {
 	type m = map[string]any
 	list := func(words ...any) []any { return words }
-	for name, c := range map[string]struct {
+	for name, test := range map[string]struct {
 		role  m
 		state State
-		says  string
+		want  string
 	}{
 		"bound": {m{"bound_service_account_names": list("web"),
 			"bound_service_account_namespaces": list("demo")}, OK, ""},
@@ -146,7 +146,7 @@ func TestBinding(t *testing.T) {
 		"pattern": {m{"bound_service_account_names": list("we*"),
 			"bound_service_account_namespaces": list("demo")}, OK, ""},
 		"everybody": {m{"bound_service_account_names": list("*"), "bound_service_account_namespaces": list("*")},
-			OK, "it takes others too"},
+			OK, "it also accepts others"},
 		"other name": {m{"bound_service_account_names": list("webs"),
 			"bound_service_account_namespaces": list("demo")}, Broken, `names are ["webs"]`},
 		"other namespace": {m{"bound_service_account_names": list("web"),
@@ -159,20 +159,20 @@ func TestBinding(t *testing.T) {
 		"claims": {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c0 := &class{run: newRun(Options{Namespace: "demo"}), account: "web", role: c.role,
-				Class: classes.Class{Role: "r", AuthMount: "kubernetes"}}
-			f := c0.judgeBinding()
-			if all := f.detail + strings.Join(f.warnings, ""); f.state != c.state || !strings.Contains(all, c.says) ||
-				c.says == "" && len(f.warnings) > 0 {
+			c := &classCheck{run: newRun(Options{Namespace: "demo"}), account: "web", role: test.role,
+				Class: class.Class{Role: "r", AuthMount: "kubernetes"}}
+			f := c.checkBinding()
+			if all := f.detail + strings.Join(f.warnings, ""); f.state != test.state || !strings.Contains(all, test.want) ||
+				test.want == "" && len(f.warnings) > 0 {
 				t.Errorf("%+v", f)
 			}
 		})
 	}
 }
 
-// Vault's words for a refused login, as its plugins have them.
-func TestCulprit(t *testing.T) {
-	for words, want := range map[string]string{
+// The messages are those of Vault's auth plugins.
+func TestDeniedCheck(t *testing.T) {
+	for message, want := range map[string]string{
 		`invalid role name "web"`:                                                           "role",
 		`role "web" could not be found`:                                                     "role",
 		"service account name not authorized":                                               "role",
@@ -182,13 +182,13 @@ func TestCulprit(t *testing.T) {
 		"permission denied":                                                                 "login",
 		"could not load backend configuration":                                              "login",
 	} {
-		if got := causeOf(errors.New(words)); got != want {
-			t.Errorf("%q is about %s", words, got)
+		if got := deniedCheck(errors.New(message)); got != want {
+			t.Errorf("%q: got %s, want %s", message, got, want)
 		}
 	}
 }
 
-// TestExplain: the reasons of the provider, and the messages of the kubelet and the driver.
+// TestExplain covers the reasons of the provider, and the messages of the kubelet and the driver.
 func TestExplain(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0"}, Spec: corev1.PodSpec{NodeName: "node-1"}}
 	messages := []string{"provider not found", "code = DeadlineExceeded desc = x", "code = Unavailable desc = x"}
@@ -203,12 +203,12 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%q is not explained", message)
 		}
 	}
-	for words, want := range map[string]string{
+	for message, want := range map[string]string{
 		"kubernetes.io/csi: driver name secrets-store.csi.k8s.io not found in the list of registered CSI drivers": "does not run on the pod's node",
 		`fetching NodePublishSecretRef demo/x failed: kubernetes.io/csi: failed to find the secret x`:             "nodePublishSecretRef",
 	} {
-		if why, _ := explain(words, "demo", pod); !strings.Contains(why, want) {
-			t.Errorf("%q: %q", words, why)
+		if why, _ := explain(message, "demo", pod); !strings.Contains(why, want) {
+			t.Errorf("%q: %q", message, why)
 		}
 	}
 	why, fix := explain("something else", "demo", pod)
@@ -217,7 +217,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestCommandsAreForAShell(t *testing.T) {
+func TestCommandIsQuoted(t *testing.T) {
 	got := command("kubectl", "-p", `{"a":"it's"}`, "", "a;b", "x=$(y)", "plain/word:1.2,3@x=y")
 	want := `kubectl -p '{"a":"it'\''s"}' '' 'a;b' 'x=$(y)' plain/word:1.2,3@x=y`
 	if got != want {
@@ -225,8 +225,8 @@ func TestCommandsAreForAShell(t *testing.T) {
 	}
 }
 
-// The page has every field. That it has every check is tested where there are some.
-func TestPage(t *testing.T) {
+// TestDoctor in cmd/secretmanager covers the checks of the page.
+func TestPageHasFields(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference/doctor.md")
 	if err != nil {
 		t.Fatal(err)

@@ -24,23 +24,24 @@ func unknownf(format string, args ...any) finding {
 	return finding{state: Unknown, detail: fmt.Sprintf(format, args...)}
 }
 
-// unseen is the finding for a request to the cluster that did not tell. The right
-// is what "kubectl auth can-i" takes, such as "get csidrivers".
-func unseen(right string, err error) finding {
+// requestFailed returns the finding for a request to the cluster that failed. The right is in the
+// syntax of "kubectl auth can-i", such as "get csidrivers".
+func requestFailed(right string, err error) finding {
 	switch {
 	case apierrors.IsForbidden(err):
-		return unknownf("you may not %s", right).withAdvice("somebody who may: kubectl auth can-i " + right)
+		return unknownf("you may not %s", right).withAdvice("ask someone with that right: kubectl auth can-i " + right)
 	case errors.Is(err, context.DeadlineExceeded):
-		return unknownf("%s: the API server did not answer in time", right)
+		return unknownf("%s: the API server did not respond in time", right)
 	}
 	return unknownf("%s: %s", right, oneLine(err))
 }
 
-// oneLine is an error as a detail.
+// oneLine returns the message of an error on one line.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// vaultWords are Vault's, without what the finding says already.
-func vaultWords(err error) string {
+// vaultMessage returns the message of an error of Vault without the request, which the finding
+// describes.
+func vaultMessage(err error) string {
 	var e *transit.Error
 	if !errors.As(err, &e) {
 		return oneLine(err)
@@ -50,7 +51,7 @@ func vaultWords(err error) string {
 	return strings.TrimPrefix(short.Error(), " at : ")
 }
 
-// command joins words to a command line for a shell.
+// command joins words to a command line, quoted for a shell.
 func command(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {

@@ -16,12 +16,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// otherKeysMost bounds how many other keys are tried: each is a line in Vault's audit log.
-const otherKeysMost = 5
+// maxOtherKeys bounds the other keys that are tried: each takes a line in Vault's audit log.
+const maxOtherKeys = 5
 
-// otherKeys are keys of the same mount that Secrets of the cluster name, as far as
-// that can be seen. Of the Secrets only the metadata is asked for.
-func (c *class) otherKeys(ctx context.Context) []string {
+// otherKeys returns keys of the same mount that Secrets of the cluster name, if the user may list
+// them. It requests only the metadata of the Secrets.
+func (c *classCheck) otherKeys(ctx context.Context) []string {
 	raw, err := c.Kube.Discovery().RESTClient().Get().AbsPath("/api/v1/secrets").
 		Param("labelSelector", ciphertext.LabelTransitKey+","+ciphertext.LabelTransitKey+"!="+c.Key.Name).
 		Param("limit", "500").
@@ -32,25 +32,25 @@ func (c *class) otherKeys(ctx context.Context) []string {
 	}
 	var names []string
 	for _, s := range list.Items {
-		mount, there := s.Annotations[ciphertext.AnnotationTransitMount]
-		if !there {
+		mount, found := s.Annotations[ciphertext.AnnotationTransitMount]
+		if !found {
 			mount = ciphertext.DefaultTransitMount
 		}
 		if name := s.Labels[ciphertext.LabelTransitKey]; mount == c.Key.Mount && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	return names[:min(len(names), otherKeysMost)]
+	return names[:min(len(names), maxOtherKeys)]
 }
 
-func (c *class) checkKey(ctx context.Context) finding {
+func (c *classCheck) checkKey(ctx context.Context) finding {
 	if f, refused := c.refuseNamespace(); refused {
 		return f
 	}
 	missing := func() finding {
-		return brokenf("there is no %s", c.Key).
-			withAdvice("check transitKey and transitMount in the class first; what was encrypted with a key that was " +
-				"deleted cannot be decrypted any more; " + c.decides())
+		return brokenf("%s does not exist", c.Key).
+			withAdvice("check transitKey and transitMount in the class first; ciphertext of a deleted key cannot be " +
+				"decrypted any more; " + c.ownerAdvice())
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err == nil {
@@ -58,57 +58,57 @@ func (c *class) checkKey(ctx context.Context) finding {
 		info, err = session.Key(ctx, c.Key)
 		switch {
 		case err == nil && !strings.HasPrefix(info.Type, "aes") && !strings.HasPrefix(info.Type, "chacha"):
-			return brokenf("%s is of type %s: it takes aes256-gcm96", c.Key, info.Type).withAdvice(anotherKey)
+			return brokenf("%s is of type %s: it must be aes256-gcm96", c.Key, info.Type).withAdvice(anotherKey)
 		case err == nil:
-			return c.judgeDerived(info.Derived, fmt.Sprintf("%s, newest version %d", c.Key, info.Latest))
+			return c.checkDerivation(info.Derived, fmt.Sprintf("%s, newest version %d", c.Key, info.Latest))
 		case errors.Is(err, transit.ErrNotFound):
 			return missing()
 		}
 	}
-	why := "there is no Vault token to read " + c.Key.String() + " with (vault login)"
+	why := "no Vault token to read " + c.Key.String() + " (log in with: vault login)"
 	if errors.Is(err, transit.ErrDenied) || errors.Is(err, transit.ErrInvalidToken) {
 		why = "your Vault token may not read " + c.Key.String()
 	} else if !errors.Is(err, errNoToken) {
-		why = vaultWords(err)
+		why = vaultMessage(err)
 	}
-	// The account that may decrypt is told enough by the way.
+	// The responses to a service account that may decrypt are sufficient.
 	if l := c.login; l != nil && l.session != nil {
-		may, words, err := l.mayDecrypt(ctx, c.Key)
+		may, message, err := l.mayDecrypt(ctx, c.Key)
 		switch {
 		case err != nil || !may:
-		case strings.Contains(words, "key not found"), strings.Contains(words, "no handler"):
+		case strings.Contains(message, "key not found"), strings.Contains(message, "no handler"):
 			return missing()
-		case strings.Contains(words, "missing 'context'"):
-			return c.judgeDerived(true, c.Key.String())
-		case strings.Contains(words, "invalid ciphertext length"):
-			return c.judgeDerived(false, c.Key.String())
+		case strings.Contains(message, "missing 'context'"):
+			return c.checkDerivation(true, c.Key.String())
+		case strings.Contains(message, "invalid ciphertext length"):
+			return c.checkDerivation(false, c.Key.String())
 		}
 	}
 	return unknownf("%s", why)
 }
 
-const anotherKey = "that cannot be changed on a key: its owner decides which other key the class may use; " +
+const anotherKey = "a key cannot be changed that way: its owner decides which other key the class may use; " +
 	"then set transitKey in the class and encrypt the values again (secretmanager encrypt)"
 
-// judgeDerived compares the key with the scope.
-func (c *class) judgeDerived(derived bool, detail string) finding {
+// checkDerivation checks whether the key fits the scope.
+func (c *classCheck) checkDerivation(derived bool, detail string) finding {
 	switch {
 	case !derived && c.Scope != ciphertext.None:
-		return brokenf("%s is not derived, so nothing binds ciphertext to its place, and scope %s does not work", c.Key,
+		return brokenf("%s is not derived, so nothing binds ciphertext to its location, and scope %s does not work", c.Key,
 			c.Scope).
 			withAdvice(anotherKey + ". Or, for ciphertext made elsewhere, scope: none in the class")
 	case derived && c.Scope == ciphertext.None:
-		return brokenf("%s is derived, and scope none does not work with that", c.Key).
+		return brokenf("%s is derived, and scope none does not work with a derived key", c.Key).
 			withFix(c.setParameter("scope", string(ciphertext.Strict))).
-			withAdvice("or the scope that annotation " + ciphertext.AnnotationScope + " of the Secret has")
+			withAdvice("or to the scope in annotation " + ciphertext.AnnotationScope + " of the Secret")
 	case derived:
 		return okf("%s, derived", detail)
 	}
 	return okf("%s, not derived, for scope none", detail)
 }
 
-// encrypt is the command that makes the Secret's entries.
-func (c *class) encrypt(entries ...string) string {
+// encrypt returns the command that encrypts entries of the Secret.
+func (c *classCheck) encrypt(entries ...string) string {
 	words := []string{"encrypt", c.Secret, "-n", c.Namespace, "--transit-key", c.Key.Name}
 	if c.Key.Mount != ciphertext.DefaultTransitMount {
 		words = append(words, "--transit-mount", c.Key.Mount)
@@ -125,104 +125,105 @@ func (c *class) encrypt(entries ...string) string {
 	return c.vaultEnv() + c.program() + " " + command(words...)
 }
 
-func (c *class) checkSecret(ctx context.Context) finding {
+func (c *classCheck) checkSecret(ctx context.Context) finding {
 	secret, err := c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, c.Secret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("there is no Secret %s in namespace %s", c.Secret, c.Namespace).withFix(c.encrypt(c.entries...)).
-			withAdvice("FILE being what the entry is to hold; check secretName in the class first")
+		return brokenf("Secret %s does not exist in namespace %s", c.Secret, c.Namespace).withFix(c.encrypt(c.entries...)).
+			withAdvice("FILE has the value of the entry; check secretName in the class first")
 	}
 	if err != nil {
-		return unseen("get secrets -n "+c.Namespace, err)
+		return requestFailed("get secrets -n "+c.Namespace, err)
 	}
 	c.secret = secret
 	entries := c.entries
 	if entries == nil {
 		entries = ciphertext.Entries(secret.Data)
 	}
-	var wrong, again []string
+	var problems, invalid []string
 	for _, entry := range entries {
-		text, there := secret.Data[entry]
-		if !there {
-			wrong, again = append(wrong, fmt.Sprintf("there is no entry %q, which the class names", entry)), append(again, entry)
+		text, found := secret.Data[entry]
+		if !found {
+			problems = append(problems, fmt.Sprintf("entry %q, which the class names, does not exist", entry))
+			invalid = append(invalid, entry)
 		} else if _, err := ciphertext.Version(text); err != nil {
-			wrong, again = append(wrong, fmt.Sprintf("entry %q %s", entry, err)), append(again, entry)
+			problems, invalid = append(problems, fmt.Sprintf("entry %q %s", entry, err)), append(invalid, entry)
 		}
 	}
 	if len(secret.Data) == 0 {
-		wrong = append(wrong, "it has no entries")
+		problems = append(problems, "it has no entries")
 	}
-	if len(wrong) > 0 {
-		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(wrong, "; ")).
-			withFix(c.encrypt(again...)).
-			withAdvice("FILE being what the entry is to hold")
+	if len(problems) > 0 {
+		return brokenf("Secret %s/%s: %s", secret.Namespace, secret.Name, strings.Join(problems, "; ")).
+			withFix(c.encrypt(invalid...)).
+			withAdvice("FILE has the value of the entry")
 	}
 	return okf("Secret %s/%s with entries %s", secret.Namespace, secret.Name,
 		clip(strings.Join(ciphertext.Entries(secret.Data), ", ")))
 }
 
-// checkLabel compares what the Secret says of itself, by which the rotator finds it
-// and rewraps it, with the class.
-func (c *class) checkLabel(context.Context) finding {
+// checkLabel compares the labels and annotations of the Secret, by which the rotator finds and
+// rewraps it, with the class.
+func (c *classCheck) checkLabel(context.Context) finding {
 	if c.secret == nil {
-		return unknownf("the Secret cannot be seen")
+		return unknownf("the Secret could not be read")
 	}
 	have := c.secret.Labels[ciphertext.LabelTransitKey]
 	label := c.kubectl("label", "secret", c.secret.Name, ciphertext.LabelTransitKey+"="+c.Key.Name)
 	if have == "" {
-		return brokenf("label %s is missing: the rotator does not find the Secret, and its key version will be "+
-			"retired under it", ciphertext.LabelTransitKey).withFix(label)
+		return brokenf("label %s is missing: the rotator does not find the Secret, and will retire its key "+
+			"version", ciphertext.LabelTransitKey).withFix(label)
 	}
 	set, err := ciphertext.SettingsOf(c.secret)
 	if err != nil {
 		return brokenf("%s", strings.ReplaceAll(err.Error(), "\n", "; ")).withFix(c.kubectl("edit", "secret", c.secret.Name))
 	}
-	var wrong, fix []string
+	var problems, fix []string
 	for _, s := range []struct{ what, secret, class, parameter string }{
 		{"label " + ciphertext.LabelTransitKey, set.Key.Name, c.Key.Name, "transitKey"},
 		{"annotation " + ciphertext.AnnotationTransitMount, set.Key.Mount, c.Key.Mount, "transitMount"},
 		{"annotation " + ciphertext.AnnotationScope, string(set.Scope), string(c.Scope), "scope"},
 	} {
 		if s.secret != s.class {
-			wrong = append(wrong, fmt.Sprintf("%s of the Secret says %s, and %s of the class %s", s.what, s.secret,
+			problems = append(problems, fmt.Sprintf("%s of the Secret is %s, but %s of the class is %s", s.what, s.secret,
 				s.parameter, s.class))
 			fix = append(fix, c.setParameter(s.parameter, s.secret))
 		}
 	}
-	if len(wrong) > 0 {
-		return brokenf("%s", strings.Join(wrong, "; ")).withFix(fix...).
-			withAdvice("the Secret says what it was encrypted with; a pod's volumeAttributes override the class")
+	if len(problems) > 0 {
+		return brokenf("%s", strings.Join(problems, "; ")).withFix(fix...).
+			withAdvice("the Secret has what it was encrypted with; a pod's volumeAttributes override the class")
 	}
-	return okf("key %s, scope %s, as the class has it", c.Key, set.Scope)
+	return okf("key %s, scope %s, as in the class", c.Key, set.Scope)
 }
 
-// checkOpens lets Vault rewrap the entries as the class has them, and drops the result.
-func (c *class) checkOpens(ctx context.Context) finding {
+// checkDecrypts rewraps the entries with the settings of the class, and discards the result.
+func (c *classCheck) checkDecrypts(ctx context.Context) finding {
 	if c.secret == nil {
-		return unknownf("the Secret cannot be seen")
+		return unknownf("the Secret could not be read")
 	}
 	if f, refused := c.refuseNamespace(); refused {
 		return f
 	}
 	session, err := c.session(c.VaultNamespace)
 	if err != nil {
-		return unknownf("there is no Vault token to rewrap with (vault login)")
+		return unknownf("no Vault token to rewrap with (log in with: vault login)")
 	}
-	as := c.secret.DeepCopy()
-	ciphertext.Settings{Key: ciphertext.Key{Mount: c.Key.Mount, Name: c.Key.Name}, Scope: c.Scope}.Apply(as)
+	secret := c.secret.DeepCopy()
+	ciphertext.Settings{Key: ciphertext.Key{Mount: c.Key.Mount, Name: c.Key.Name}, Scope: c.Scope}.Apply(secret)
 	if c.entries != nil {
-		for entry := range as.Data {
+		for entry := range secret.Data {
 			if !slices.Contains(c.entries, entry) {
-				delete(as.Data, entry)
+				delete(secret.Data, entry)
 			}
 		}
 	}
-	err = secretmanager.Verify(ctx, session, as)
+	err = secretmanager.Verify(ctx, session, secret)
 	switch {
 	case err == nil:
-		return okf("%d of its entries open in their place (rewrapped and dropped, not decrypted)", len(as.Data))
+		return okf("%d of its entries decrypt at their location (verified by a rewrap)", len(secret.Data))
 	case errors.Is(err, secretmanager.ErrNotVerified):
-		return brokenf("%s", oneLine(err)).withFix(c.encrypt(ciphertext.Entries(as.Data)...)).
-			withAdvice("FILE being what the entry is to hold")
+		return brokenf("%s", oneLine(err)).withFix(c.encrypt(ciphertext.Entries(secret.Data)...)).
+			withAdvice("FILE has the value of the entry")
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return unknownf("your Vault token may not rewrap with %s", c.Key)
 	}

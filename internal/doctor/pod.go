@@ -14,11 +14,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// podNode is the node of the pod that was asked about, if there is one.
+// podNode returns the node of the pod to check; empty for none.
 func (w *run) podNode(ctx context.Context) string {
 	if pod := w.load(ctx).pod; pod != nil {
 		return pod.Spec.NodeName
@@ -33,88 +33,88 @@ func (w *run) kubectl(words ...string) string {
 func (w *run) checkPod(ctx context.Context) finding {
 	s := w.load(ctx)
 	if apierrors.IsNotFound(s.podErr) {
-		return brokenf("there is no pod %s in namespace %s", w.Pod, w.Namespace).withFix(w.kubectl("get", "pods"))
+		return brokenf("pod %s does not exist in namespace %s", w.Pod, w.Namespace).withFix(w.kubectl("get", "pods"))
 	}
 	if s.podErr != nil {
-		f := unseen("get pods -n "+w.Namespace, s.podErr)
-		f.detail += "; --class and --service-account do without it"
+		f := requestFailed("get pods -n "+w.Namespace, s.podErr)
+		f.detail += "; --class and --service-account do not need it"
 		return f
 	}
-	var wrong []string
+	var problems []string
 	ours := 0
 	for _, v := range s.pod.Spec.Volumes {
 		if v.CSI == nil || v.CSI.Driver != driverName {
 			continue
 		}
 		ours++
-		if v.CSI.VolumeAttributes[classes.AttributeClass] == "" {
-			wrong = append(wrong, "volume "+v.Name+" has no volumeAttributes.secretProviderClass")
+		if v.CSI.VolumeAttributes[class.AttributeClass] == "" {
+			problems = append(problems, "volume "+v.Name+" has no volumeAttributes.secretProviderClass")
 		}
 		if v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {
-			wrong = append(wrong, "volume "+v.Name+" is not readOnly: true, which the driver asks for")
+			problems = append(problems, "volume "+v.Name+" is not readOnly: true, which the driver requires")
 		}
 	}
 	switch {
 	case ours == 0:
 		return brokenf("it has no volume of the driver %s", driverName).
-			withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to a pod that is there")
-	case len(wrong) > 0:
-		return brokenf("%s", strings.Join(wrong, "; ")).
-			withAdvice("fix it in what makes the pod: volumes of a pod that is there cannot be changed")
+			withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to an existing pod")
+	case len(problems) > 0:
+		return brokenf("%s", strings.Join(problems, "; ")).
+			withAdvice("fix it in the template of the pod: volumes of an existing pod cannot be changed")
 	case len(s.classes) == 0:
 		return brokenf("its volumes of the driver are of other providers")
 	case s.pod.Spec.NodeName == "":
-		return brokenf("it is on no node yet, so nothing has been mounted").withFix(w.kubectl("describe", "pod", w.Pod))
+		return brokenf("it has not been scheduled to a node yet, so nothing has been mounted").withFix(w.kubectl("describe", "pod", w.Pod))
 	}
 	return okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
 }
 
-// checkMountAfterOthers looks at what became of the mounts. Whatever is broken before explains
-// it well enough.
-func (w *run) checkMountAfterOthers(ctx context.Context, of string) {
-	for _, l := range w.checks {
-		// A pod can do without these two.
-		if l.State == Broken && l.Name != "rotation" && l.Name != "vault-clock" && l.Name != "label" {
-			w.broken[of+"/"+l.Name] = l.Name
-			w.check(ctx, of, "mount", []string{l.Name}, nil)
+// checkMountLast checks whether the volumes were mounted, unless another check is broken, which is
+// the cause then.
+func (w *run) checkMountLast(ctx context.Context, subject string) {
+	for _, c := range w.checks {
+		// These do not prevent a mount.
+		if c.State == Broken && c.Name != "rotation" && c.Name != "vault-clock" && c.Name != "label" {
+			w.causes[subject+"/"+c.Name] = c.Name
+			w.check(ctx, subject, "mount", []string{c.Name}, nil)
 			return
 		}
 	}
-	w.check(ctx, of, "mount", nil, w.checkMount)
+	w.check(ctx, subject, "mount", nil, w.checkMount)
 }
 
 func (w *run) checkMount(ctx context.Context) finding {
-	pod := w.subject.pod
+	pod := w.target.pod
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return okf("the pod has ended")
+		return okf("the pod has terminated")
 	}
 	started := firstStart(pod)
 	if started.IsZero() {
 		return w.explainEvents(ctx)
 	}
-	for _, c := range w.subject.classes {
+	for _, c := range w.target.classes {
 		raw, err := w.raw(ctx, driverAPI+"/namespaces/"+w.Namespace+"/secretproviderclasspodstatuses/"+pod.Name+"-"+
 			pod.Namespace+"-"+c.name)
 		var status spcv1.SecretProviderClassPodStatus
 		if err == nil {
 			err = json.Unmarshal(raw, &status)
 		}
-		none := apierrors.IsNotFound(err)
-		if err != nil && !none {
-			return unseen("get secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io -n "+w.Namespace, err)
+		missing := apierrors.IsNotFound(err)
+		if err != nil && !missing {
+			return requestFailed("get secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io -n "+w.Namespace, err)
 		}
 		// Both times are whole seconds.
-		if none || status.CreationTimestamp.After(started) {
-			return brokenf("its containers started before the volume of class %s was mounted: what they see of it is "+
-				"empty (docs/failures.md)", c.name).
+		if missing || status.CreationTimestamp.After(started) {
+			return brokenf("its containers started before the volume of class %s was mounted: the volume that they see "+
+				"is empty (docs/failures.md)", c.name).
 				withFix(w.kubectl("delete", "pod", pod.Name)).
-				withAdvice("its controller makes a new one; a pod without one has to be created again")
+				withAdvice("its controller creates a new one; a pod without a controller must be created again")
 		}
 	}
 	return okf("mounted before its containers started")
 }
 
-// firstStart is when the first of the running containers started.
+// firstStart returns the time when the first of the running containers started.
 func firstStart(pod *corev1.Pod) (first time.Time) {
 	for _, c := range pod.Status.ContainerStatuses {
 		if running := c.State.Running; running != nil && (first.IsZero() || running.StartedAt.Time.Before(first)) {
@@ -124,32 +124,32 @@ func firstStart(pod *corev1.Pod) (first time.Time) {
 	return first
 }
 
-// explainEvents says what the kubelet last said of a mount that failed.
+// explainEvents returns the finding for the last event of a failed mount.
 func (w *run) explainEvents(ctx context.Context) finding {
-	pod := w.subject.pod
+	pod := w.target.pod
 	list, err := w.Kube.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + pod.Name + ",reason=FailedMount",
 	})
 	if err != nil {
-		return unseen("list events -n "+w.Namespace, err)
+		return requestFailed("list events -n "+w.Namespace, err)
 	}
 	events := slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
 		return e.InvolvedObject.UID != "" && e.InvolvedObject.UID != pod.UID // of an older pod of that name
 	})
 	if len(events) == 0 {
-		return unknownf("the kubelet has not said that a mount failed; it may be at its first try").
+		return unknownf("the kubelet has not reported a failed mount; this may be its first attempt").
 			withFix(w.kubectl("describe", "pod", pod.Name))
 	}
 	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 	_, text := failure.Parse(last.Message)
 	why, fix := explain(last.Message, w.Namespace, pod)
 	when := "a mount failed"
-	if at := eventTime(last); !at.IsZero() {
-		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(at), 0).Truncate(time.Second))
+	if last := eventTime(last); !last.IsZero() {
+		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(last), 0).Truncate(time.Second))
 	}
 	return brokenf("%s: %s", when, clip(text)).withFix(fix...).
 		withAdvice(
-			strings.TrimPrefix(why+"; the kubelet tries again within two minutes, so once it is fixed wait for that", "; "))
+			strings.TrimPrefix(why+"; the kubelet retries within two minutes of the fix", "; "))
 }
 
 func eventTime(e corev1.Event) time.Time {
@@ -172,12 +172,12 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 		return "the clock of the pod's node is wrong, or the token of the kubelet was old", []string{onNode}
 	case failure.VaultUnreachable:
 		return "Vault could not be reached from the pod's node: its network policies, firewalls and names differ " +
-				"from those here",
+				"from those of this machine",
 			[]string{logs}
 	case failure.VaultSealed:
 		return "Vault was sealed at that time", []string{"vault status"}
 	case failure.VaultRateLimited:
-		return "a quota of Vault", []string{"vault list sys/quotas/rate-limit"}
+		return "a quota of Vault limits the requests", []string{"vault list sys/quotas/rate-limit"}
 	}
 	// Messages of the kubelet and of the driver.
 	const emptyVolume = "; the pod can start with an empty volume (docs/failures.md): check this pod again when it runs"
@@ -187,9 +187,8 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 	}{
 		{"not found in the list of registered CSI drivers",
 			"the driver does not run on the pod's node, or has not registered with the kubelet yet", []string{onNode}},
-		{"provider not found", "no provider has run on the pod's node since the driver started; once it runs, the " +
-			"driver may take " +
-			"up to two minutes to look again, unless its pod there is deleted", []string{onNode}},
+		{"provider not found", "no provider has run on the pod's node since the driver started; once one runs, the " +
+			"driver may take up to two minutes to find it, unless its pod there is deleted", []string{onNode}},
 		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef does not exist, or did not at that time",
 			[]string{command("kubectl", "-n", namespace, "get", "secrets")}},
 		{"code = DeadlineExceeded", "the provider or the driver did not run, or was killed during a mount" +

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -21,18 +21,18 @@ const (
 	providerLabel   = "app.kubernetes.io/name=secretmanager-provider"
 )
 
-// providerSide is what was found of the provider.
-type providerSide struct {
+// providerInfo is what the checks found of the provider.
+type providerInfo struct {
 	set      *appsv1.DaemonSet
-	settings classes.Settings // with its defaults where nothing was found
-	insecure bool             // the provider accepts plain HTTP
-	seen     bool             // the settings are the provider's own
-	images   []string         // of its pods, or else of the DaemonSet
+	settings class.Settings // the defaults where nothing was found
+	insecure bool           // the provider accepts plain HTTP
+	known    bool           // the settings were read from the provider
+	images   []string       // of its pods, or else of the DaemonSet
 }
 
 func (w *run) checkProvider(ctx context.Context) finding {
 	if err := w.listDaemonSets(ctx); err != nil {
-		return unseen("list daemonsets.apps -A", err)
+		return requestFailed("list daemonsets.apps -A", err)
 	}
 	var elsewhere *appsv1.DaemonSet
 	for i := range w.cluster.daemonSets {
@@ -46,20 +46,55 @@ func (w *run) checkProvider(ctx context.Context) finding {
 		}
 	}
 	set := w.provider.set
-	const install = "kubectl apply -k the overlay that docs/install.md shows (3. Provider and rotator)"
+	const install = "apply the overlay in docs/install.md (3. Provider and rotator) with kubectl apply -k"
 	switch {
 	case set == nil && elsewhere != nil:
-		// Its settings would decide where credentials go.
-		return unknownf("DaemonSet %s/%s has the label %s, and is not in namespace %s: anybody who has a namespace "+
-			"can make one that looks like it",
+		// Its settings would determine where credentials go.
+		return unknownf("DaemonSet %s/%s has the label %s, but is not in namespace %s: anyone with a namespace "+
+			"can create such a DaemonSet",
 			elsewhere.Namespace, elsewhere.Name, providerLabel, w.ProviderNamespace).
-			withAdvice("if the installation is in another namespace, name that with --provider-namespace")
+			withAdvice("if the installation is in another namespace, name it with --provider-namespace")
 	case set == nil && w.cluster.everywhere:
 		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).withAdvice(install)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may look into").
-			withAdvice("somebody who may: kubectl auth can-i list daemonsets.apps -A")
+		return unknownf("it is not in the namespaces that you may read").
+			withAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
 	}
+	problem := w.readSettings(ctx)
+	s := w.provider.settings
+	w.provider.known = problem == ""
+	switch {
+	case s.VaultAddress == "" && problem == "":
+		return brokenf("DaemonSet %s/%s has no address of Vault", set.Namespace, set.Name).
+			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name,
+				"VAULT_ADDR=https://HOST:8200")).
+			withAdvice("HOST is that of Vault as the pods reach it; set it in the overlay of docs/install.md instead, " +
+				"so that the next apply keeps it")
+	case problem != "":
+		return okf("DaemonSet %s/%s", set.Namespace, set.Name).
+			withWarning("its address of Vault could not be read: " + problem)
+	}
+	f := okf("DaemonSet %s/%s, which uses the Vault at %s", set.Namespace, set.Name, s.VaultAddress)
+	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
+		if !transit.PlainHTTP(address) {
+			continue
+		}
+		if !w.provider.insecure {
+			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone "+
+				"on the network", address).
+				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, " +
+					"for development only")
+		}
+		f = f.withWarning("plain HTTP to " + address +
+			": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
+	}
+	return f
+}
+
+// readSettings reads the settings of the provider from its DaemonSet. problem is why the address of
+// Vault is unknown.
+func (w *run) readSettings(ctx context.Context) (problem string) {
+	set := w.provider.set
 	c := providerContainer(&set.Spec.Template.Spec)
 	w.provider.images = []string{c.Image}
 	env, secret, problem := w.environment(ctx, set.Namespace, c)
@@ -77,8 +112,8 @@ func (w *run) checkProvider(ctx context.Context) finding {
 	s := &w.provider.settings
 	s.VaultAddress = setting("vault-addr", "VAULT_ADDR", "")
 	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
-	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", classes.DefaultAuthMount), "/")
-	s.Audience = setting("audience", "", classes.DefaultAudience)
+	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", class.DefaultAuthMount), "/")
+	s.Audience = setting("audience", "", class.DefaultAudience)
 	s.AllowedAddresses = list("vault-allowed-addresses")
 	s.AllowedAuthMounts, s.AllowedNamespaces = list("vault-allowed-auth-mounts"), list("vault-allowed-namespaces")
 	insecure, given := flagValue(args, "vault-insecure-http")
@@ -88,36 +123,10 @@ func (w *run) checkProvider(ctx context.Context) finding {
 	if s.VaultAddress == "" && problem == "" && secret != "" {
 		problem = "it may be in Secret " + secret
 	}
-	w.provider.seen = problem == ""
-	switch {
-	case s.VaultAddress == "" && problem == "":
-		return brokenf("DaemonSet %s/%s says nowhere where Vault is", set.Namespace, set.Name).
-			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name,
-				"VAULT_ADDR=https://HOST:8200")).
-			withAdvice("HOST being Vault's, as the pods reach it; better in the overlay that docs/install.md shows, " +
-				"or else the next apply undoes it")
-	case problem != "":
-		return okf("DaemonSet %s/%s", set.Namespace, set.Name).
-			withWarning("where it looks for Vault cannot be seen: " + problem)
-	}
-	f := okf("DaemonSet %s/%s, which looks for Vault at %s", set.Namespace, set.Name, s.VaultAddress)
-	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
-		if !transit.PlainHTTP(address) {
-			continue
-		}
-		if !w.provider.insecure {
-			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone "+
-				"on the network", address).
-				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, " +
-					"for development only")
-		}
-		f = f.withWarning("plain HTTP to " + address +
-			": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
-	}
-	return f
+	return problem
 }
 
-// providerContainer is the provider's among those that others may have added.
+// providerContainer returns the container of the provider; others may have been injected.
 func providerContainer(spec *corev1.PodSpec) corev1.Container {
 	if i := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == "provider" }); i >= 0 {
 		return spec.Containers[i]
@@ -125,8 +134,9 @@ func providerContainer(spec *corev1.PodSpec) corev1.Container {
 	return spec.Containers[0]
 }
 
-// environment is that of a container, as far as it does not come from Secrets, which
-// are not read. The problem is what of it is not known.
+// environment returns the environment of a container without the values from Secrets, which it does
+// not read. secret is the Secret that may have the address of Vault; problem is why a ConfigMap
+// could not be read.
 func (w *run) environment(ctx context.Context, namespace string,
 	c corev1.Container) (env map[string]string, secret, problem string) {
 	env = map[string]string{}
@@ -163,27 +173,27 @@ func (w *run) environment(ctx context.Context, namespace string,
 	return env, secret, problem
 }
 
-// checkNodes looks for nodes that have the driver and no provider.
+// checkNodes checks that each node with the driver has a ready provider.
 func (w *run) checkNodes(ctx context.Context) finding {
 	if w.cluster.driver == nil || w.provider.set == nil {
-		return unknownf("the DaemonSets of driver and provider cannot be seen")
+		return unknownf("the DaemonSets of driver and provider could not be read")
 	}
-	drivers, err := w.podsOf(ctx, w.cluster.driver)
+	drivers, err := w.listPods(ctx, w.cluster.driver)
 	if err != nil {
-		return unseen("list pods -n "+w.cluster.driver.Namespace, err)
+		return requestFailed("list pods -n "+w.cluster.driver.Namespace, err)
 	}
-	providers, err := w.podsOf(ctx, w.provider.set)
+	providers, err := w.listPods(ctx, w.provider.set)
 	if err != nil {
-		return unseen("list pods -n "+w.provider.set.Namespace, err)
+		return requestFailed("list pods -n "+w.provider.set.Namespace, err)
 	}
-	serving, ailing, images := map[string]bool{}, map[string]*corev1.Pod{}, map[string]bool{}
+	serving, notReady, images := map[string]bool{}, map[string]*corev1.Pod{}, map[string]bool{}
 	for i := range providers {
 		p := &providers[i]
 		if ready(p) {
 			serving[p.Spec.NodeName] = true
 			images[providerContainer(&p.Spec).Image] = true
 		} else {
-			ailing[p.Spec.NodeName] = p
+			notReady[p.Spec.NodeName] = p
 		}
 	}
 	if len(images) > 0 {
@@ -206,7 +216,7 @@ func (w *run) checkNodes(ctx context.Context) finding {
 	}
 	slices.Sort(without)
 	for i, node := range without {
-		p := ailing[node]
+		p := notReady[node]
 		if p == nil {
 			without[i] = node + " (none)"
 			fix = []string{command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
@@ -219,14 +229,14 @@ func (w *run) checkNodes(ctx context.Context) finding {
 		}
 	}
 	if len(without) > 0 {
-		return brokenf("no provider that is ready on %d of %d nodes with the driver: %s", len(without), len(onDriver),
+		return brokenf("no ready provider on %d of %d nodes with the driver: %s", len(without), len(onDriver),
 			clip(strings.Join(without, ", "))).withFix(fix...)
 	}
 	if node := w.podNode(ctx); node != "" && !onDriver[node] {
 		return brokenf("the driver does not run on node %s, where the pod is", node).
 			withFix(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset",
 				w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
-			withAdvice("its node selector and tolerations have to fit that node")
+			withAdvice("its node selector and tolerations must match that node")
 	}
 	return okf("a ready provider on each of %d nodes with the driver", len(onDriver))
 }
@@ -238,7 +248,7 @@ func clip(s string) string {
 	return s
 }
 
-func (w *run) podsOf(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
+func (w *run) listPods(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
 	list, err := w.Kube.CoreV1().Pods(set.Namespace).
 		List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(set.Spec.Selector)})
 	if err != nil {
@@ -267,28 +277,28 @@ func whyNotReady(p *corev1.Pod) string {
 // checkVersion compares the provider with this program.
 func (w *run) checkVersion(context.Context) finding {
 	if len(w.provider.images) == 0 {
-		return unknownf("the provider's image cannot be seen")
+		return unknownf("the image of the provider could not be read")
 	}
 	images := strings.Join(w.provider.images, ", ")
 	if len(w.provider.images) > 1 {
-		return okf("%s", images).withWarning("the nodes run different versions: is an update under way?")
+		return okf("%s", images).withWarning("the nodes run different versions: an update may be in progress")
 	}
 	theirs, ours := imageVersion(images), w.Version
-	t, terr := version.ParseGeneric(theirs)
-	o, oerr := version.ParseGeneric(ours)
+	t, theirErr := version.ParseGeneric(theirs)
+	o, ourErr := version.ParseGeneric(ours)
 	switch {
-	case oerr != nil || o.Major() == 0 && o.Minor() == 0 && o.Patch() == 0: // v0.0.0-devel, v0.0.0-gCOMMIT
-		return okf("%s; this program is a development build, so there is nothing to compare", images)
-	case terr != nil:
-		return unknownf("the provider's image %s does not tell its version", images)
+	case ourErr != nil || o.Major() == 0 && o.Minor() == 0 && o.Patch() == 0: // v0.0.0-devel, v0.0.0-gCOMMIT
+		return okf("%s; not compared, as this program is a development build", images)
+	case theirErr != nil:
+		return unknownf("the image %s of the provider does not have its version", images)
 	case t.Major() == o.Major() && t.Minor() == o.Minor():
 		return okf("provider %s, this program %s", theirs, ours)
 	}
 	return okf("provider %s, this program %s", theirs, ours).
-		withWarning("the versions differ: parameters that one of them knows may be unknown to the other")
+		withWarning("the versions differ: one may not support a parameter of the other")
 }
 
-// imageVersion is the tag of an image, without a digest.
+// imageVersion returns the tag of an image; empty for none.
 func imageVersion(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	slash := strings.LastIndex(image, "/")

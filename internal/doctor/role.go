@@ -17,28 +17,28 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// tokenSeconds is the life of the service-account token; the API server gives no less.
+// tokenSeconds is the lifetime of the service account token, the shortest that the API server allows.
 const tokenSeconds = 600
 
-// login is a login to Vault as the service account. It is tried once.
+// login is the result of the one login to Vault as the service account.
 type login struct {
 	session *transit.Session // nil if it failed
-	err     error            // why
-	refused bool             // it was Vault that refused
+	err     error            // why it failed
+	refused bool             // Vault refused the login
 }
 
-// rolePath is the path of the role.
-func (c *class) rolePath() string { return "auth/" + c.AuthMount + "/role/" + c.Class.Role }
+// rolePath returns the path of the role in Vault.
+func (c *classCheck) rolePath() string { return "auth/" + c.AuthMount + "/role/" + c.Class.Role }
 
-// asPod logs in to Vault as the provider would do it for the pod.
-func (c *class) asPod(ctx context.Context) *login {
+// loginAsPod logs in to Vault once, as the provider does for the pod.
+func (c *classCheck) loginAsPod(ctx context.Context) *login {
 	if c.login != nil {
 		return c.login
 	}
 	c.login = &login{}
 	switch {
 	case !c.Login:
-		c.login.err = errors.New("it is not tried, with --login=false")
+		c.login.err = errors.New("not tried: --login=false")
 		return c.login
 	case c.account == "":
 		c.login.err = errNoAccount
@@ -49,15 +49,15 @@ func (c *class) asPod(ctx context.Context) *login {
 	if c.Audience != "" {
 		request.Spec.Audiences = []string{c.Audience}
 	}
-	if pod := c.subject.pod; pod != nil {
-		// As the kubelet does it: the token ends with the pod.
+	if pod := c.target.pod; pod != nil {
+		// As the kubelet requests it: the token is valid as long as the pod exists.
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod",
 			Name: pod.Name, UID: pod.UID}
 	}
 	granted, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).
 		CreateToken(ctx, c.account, request, metav1.CreateOptions{})
 	if err != nil {
-		c.login.err = errors.New(unseen("create serviceaccounts --subresource=token -n "+c.Namespace, err).detail)
+		c.login.err = errors.New(requestFailed("create serviceaccounts --subresource=token -n "+c.Namespace, err).detail)
 		return c.login
 	}
 	token, err := c.vault.client.Login(ctx, transit.Login{
@@ -66,7 +66,7 @@ func (c *class) asPod(ctx context.Context) *login {
 	})
 	if err != nil {
 		var e *transit.Error
-		// A kubernetes mount says some of its refusals with a 500.
+		// A kubernetes mount refuses some logins with status 500.
 		c.login.err, c.login.refused = err, errors.As(err, &e) && e.Status >= 400 &&
 			!errors.Is(err, transit.ErrSealed) && !errors.Is(err, transit.ErrBusy)
 		return c.login
@@ -75,101 +75,105 @@ func (c *class) asPod(ctx context.Context) *login {
 	return c.login
 }
 
-// causeOf is the check that a refused login speaks of, in the words of Vault's two
-// kinds of auth mount.
-func causeOf(err error) string {
-	words := err.Error()
-	for _, of := range []struct{ text, check string }{
+// deniedCheck returns the check that a refused login is about, by the messages of Vault's two types of
+// auth mount.
+func deniedCheck(err error) string {
+	message := err.Error()
+	for _, known := range []struct{ text, check string }{
 		{"invalid role name", "role"}, {"could not be found", "role"}, {"not authorized", "role"},
 		{"subject (sub) claim", "role"}, {"sub claim", "role"}, {"bound claim", "role"},
 		{"audience", "audience"}, {"(aud)", "audience"},
 	} {
-		if strings.Contains(words, of.text) {
-			return of.check
+		if strings.Contains(message, known.text) {
+			return known.check
 		}
 	}
 	return "login"
 }
 
-func (c *class) checkRole(ctx context.Context) finding {
+func (c *classCheck) checkRole(ctx context.Context) finding {
 	data, err := c.read(ctx, c.VaultNamespace, c.rolePath())
 	switch {
 	case err == nil && data == nil:
-		return c.noRole()
+		return c.roleMissing()
 	case err == nil:
 		c.role = data
-		return c.judgeBinding()
+		return c.checkBinding()
 	}
-	// Without the right to read it, Vault's answer to a login tells.
-	l := c.asPod(ctx)
+	// A login reports whether the role exists, without the right to read it.
+	l := c.loginAsPod(ctx)
 	switch {
 	case l.session != nil:
-		return okf("%s takes service account %s", c.rolePath(), c.account)
-	case l.refused && causeOf(l.err) == "role":
-		if strings.Contains(l.err.Error(), "invalid role name") || strings.Contains(l.err.Error(), "could not be found") {
-			return c.noRole()
+		return okf("%s accepts service account %s", c.rolePath(), c.account)
+	case l.refused && deniedCheck(l.err) == "role":
+		if isRoleMissing(l.err) {
+			return c.roleMissing()
 		}
-		return c.otherRole(vaultWords(l.err))
-	case l.refused && causeOf(l.err) == "audience":
-		return okf("%s is there", c.rolePath())
+		return c.roleRejects(vaultMessage(l.err))
+	case l.refused && deniedCheck(l.err) == "audience":
+		return okf("%s exists", c.rolePath())
 	case l.refused:
-		return unknownf("%s, and the login does not tell", unread(c.rolePath(), err))
+		return unknownf("%s, and the login failed for another reason", readError(c.rolePath(), err))
 	}
-	_, none := c.vault.client.Login(ctx, transit.Login{Namespace: c.VaultNamespace, Mount: c.AuthMount, Role: c.Class.Role,
-		JWT: func() (string, error) { return "none", nil }}) // the role is looked for before the token is looked at
-	if none != nil &&
-		(strings.Contains(none.Error(), "invalid role name") || strings.Contains(none.Error(), "could not be found")) {
-		return c.noRole()
+	_, loginErr := c.vault.client.Login(ctx, transit.Login{Namespace: c.VaultNamespace, Mount: c.AuthMount, Role: c.Class.Role,
+		JWT: func() (string, error) { return "none", nil }}) // Vault looks up the role before it reads the token
+	if loginErr != nil && isRoleMissing(loginErr) {
+		return c.roleMissing()
 	}
-	return unknownf("%s; a login would tell, but %s", unread(c.rolePath(), err), oneLine(l.err))
+	return unknownf("%s; a login would determine it, but: %s", readError(c.rolePath(), err), oneLine(l.err))
 }
 
-func (c *class) noRole() finding {
-	return brokenf("there is no %s; if it is mistyped in the class, correct roleName there", c.rolePath()).
-		withAdvice(c.decides())
+// isRoleMissing reports whether a login failed because the role does not exist.
+func isRoleMissing(err error) bool {
+	return strings.Contains(err.Error(), "invalid role name") || strings.Contains(err.Error(), "could not be found")
 }
 
-// otherRole is the finding for a role that does not take the account.
-func (c *class) otherRole(why string) finding {
-	return brokenf("%s does not take service account %s/%s: %s", c.rolePath(), c.Namespace, c.account, why).
-		withAdvice("if there is a role for the service account, set roleName in the class to it; otherwise " + c.decides())
+func (c *classCheck) roleMissing() finding {
+	return brokenf("%s does not exist; if it is mistyped in the class, correct roleName there", c.rolePath()).
+		withAdvice(c.ownerAdvice())
 }
 
-// judgeBinding looks whether the role takes the service account.
-func (c *class) judgeBinding() finding {
+// roleRejects returns the finding for a role that does not accept the service account.
+func (c *classCheck) roleRejects(why string) finding {
+	return brokenf("%s does not accept service account %s/%s: %s", c.rolePath(), c.Namespace, c.account, why).
+		withAdvice("if the service account has another role, set roleName in the class to it; otherwise " + c.ownerAdvice())
+}
+
+// checkBinding checks whether the role accepts the service account.
+func (c *classCheck) checkBinding() finding {
 	if c.account == "" {
-		return unknownf("%s is there; %s, to see whether it takes it", c.rolePath(), errNoAccount)
+		return unknownf("%s exists; to check whether it accepts the service account, %s", c.rolePath(), errNoAccount)
 	}
 	subject := "system:serviceaccount:" + c.Namespace + ":" + c.account
 	if _, jwt := c.role["role_type"]; jwt {
-		bound := texts(c.role["bound_subject"])
+		bound := stringList(c.role["bound_subject"])
 		claims, _ := c.role["bound_claims"].(map[string]any)
 		switch {
 		case len(bound) > 0 && bound[0] != subject:
-			return c.otherRole("its bound_subject is " + bound[0])
+			return c.roleRejects("its bound_subject is " + bound[0])
 		case len(bound) == 0 && len(claims) > 0:
-			return unknownf("%s is bound by claims, which only a login tells about", c.rolePath())
+			return unknownf("%s is bound by claims, which only a login can check", c.rolePath())
 		}
-		return okf("%s takes service account %s", c.rolePath(), c.account)
+		return okf("%s accepts service account %s", c.rolePath(), c.account)
 	}
-	names, namespaces := texts(c.role["bound_service_account_names"]), texts(c.role["bound_service_account_namespaces"])
-	selector := texts(c.role["bound_service_account_namespace_selector"])
+	names, namespaces := stringList(c.role["bound_service_account_names"]), stringList(c.role["bound_service_account_namespaces"])
+	selector := stringList(c.role["bound_service_account_namespace_selector"])
 	switch {
 	case !slices.ContainsFunc(names, matches(c.account)):
-		return c.otherRole(fmt.Sprintf("its bound_service_account_names are %q", names))
+		return c.roleRejects(fmt.Sprintf("its bound_service_account_names are %q", names))
 	case !slices.ContainsFunc(namespaces, matches(c.Namespace)) && len(selector) > 0:
-		return unknownf("%s is bound to namespaces by a selector, which only a login tells about", c.rolePath())
+		return unknownf("%s is bound to namespaces by a selector, which only a login can check", c.rolePath())
 	case !slices.ContainsFunc(namespaces, matches(c.Namespace)):
-		return c.otherRole(fmt.Sprintf("its bound_service_account_namespaces are %q", namespaces))
+		return c.roleRejects(fmt.Sprintf("its bound_service_account_namespaces are %q", namespaces))
 	}
-	f := okf("%s takes service account %s", c.rolePath(), c.account)
+	f := okf("%s accepts service account %s", c.rolePath(), c.account)
 	if slices.Contains(names, "*") || slices.Contains(namespaces, "*") {
-		f = f.withWarning(fmt.Sprintf("it takes others too: its bound names are %q in namespaces %q", names, namespaces))
+		f = f.withWarning(fmt.Sprintf("it also accepts others: its bound names are %q in namespaces %q", names, namespaces))
 	}
 	return f
 }
 
-// matches is Vault's comparison of a bound name, which may have a * at its ends.
+// matches returns Vault's comparison of a bound name, which may begin or end with *.
 func matches(name string) func(string) bool {
 	return func(bound string) bool {
 		ok, err := path.Match(bound, name)
@@ -177,8 +181,8 @@ func matches(name string) func(string) bool {
 	}
 }
 
-// texts is a list as Vault answers it, or a single text.
-func texts(v any) []string {
+// stringList converts a string or a list in a response of Vault.
+func stringList(v any) []string {
 	switch v := v.(type) {
 	case string:
 		if v != "" {
@@ -194,71 +198,69 @@ func texts(v any) []string {
 	return nil
 }
 
-func (c *class) checkAudience(ctx context.Context) finding {
-	wrong := func(why string) finding {
+func (c *classCheck) checkAudience(ctx context.Context) finding {
+	broken := func(why string) finding {
 		return brokenf("%s", why).
-			withAdvice("set the parameter audience of the class to one that the role takes, which the CSIDriver " +
-				"has to have too; " +
-				"or the owner of " + c.rolePath() + " lets it take that one")
+			withAdvice("set the parameter audience of the class to one that the role accepts and the CSIDriver has; " +
+				"or the owner of " + c.rolePath() + " adds that audience to the role")
 	}
 	if c.role != nil {
 		field := "audience"
 		if _, jwt := c.role["role_type"]; jwt {
 			field = "bound_audiences"
 		}
-		have := texts(c.role[field])
+		have := stringList(c.role[field])
 		switch {
 		case len(have) == 0:
-			return okf("the role takes any").
-				withWarning("the role takes tokens that were made for others than Vault: set its " + field)
+			return okf("the role accepts any").
+				withWarning("the role accepts tokens for audiences other than Vault: set its " + field)
 		case c.Audience != "" && !slices.Contains(have, c.Audience):
-			return wrong(fmt.Sprintf("the role takes tokens for %s, and the pod's is for %s", strings.Join(have, ", "),
+			return broken(fmt.Sprintf("the role accepts tokens for %s, and the pod's is for %s", strings.Join(have, ", "),
 				c.Audience))
 		}
 		return okf("%s", strings.Join(have, ", "))
 	}
-	l := c.asPod(ctx)
+	l := c.loginAsPod(ctx)
 	switch {
 	case l.session != nil:
 		return okf("%s", audienceName(c.Audience))
-	case l.refused && causeOf(l.err) == "audience":
-		return wrong(fmt.Sprintf("the role does not take tokens for %s: %s", audienceName(c.Audience), vaultWords(l.err)))
+	case l.refused && deniedCheck(l.err) == "audience":
+		return broken(fmt.Sprintf("the role does not accept tokens for %s: %s", audienceName(c.Audience), vaultMessage(l.err)))
 	}
-	return unknownf("neither the role can be read nor a login tells")
+	return unknownf("the role could not be read, and no login determined it")
 }
 
-func (c *class) checkLogin(ctx context.Context) finding {
-	l := c.asPod(ctx)
+func (c *classCheck) checkLogin(ctx context.Context) finding {
+	l := c.loginAsPod(ctx)
 	switch {
 	case l.session != nil:
 		return okf("service account %s logs in as role %s", c.account, c.Class.Role)
 	case !l.refused:
-		return unknownf("%s", vaultWords(l.err))
+		return unknownf("%s", vaultMessage(l.err))
 	}
-	if fault := c.broken["/vault-clock"]; fault != "" {
-		f := unknownf("depends on %s: %s", fault, vaultWords(l.err))
-		f.cause = fault
+	if cause := c.causes["/vault-clock"]; cause != "" {
+		f := unknownf("depends on %s: %s", cause, vaultMessage(l.err))
+		f.cause = cause
 		return f
 	}
 	fix := c.vaultEnv() + command("vault", "read", "auth/"+c.AuthMount+"/config")
 	if strings.Contains(l.err.Error(), "could not load backend configuration") {
-		fix = configureAuth(c.VaultNamespace, c.AuthMount) // there is none
+		fix = configureAuth(c.VaultNamespace, c.AuthMount)
 	}
-	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultWords(l.err)).
+	f := brokenf("service account %s cannot log in as role %s: %s", c.account, c.Class.Role, vaultMessage(l.err)).
 		withFix(fix)
-	return f.withAdvice("Vault has to reach the API server at kubernetes_host and may ask it about tokens " +
-		"(ClusterRole system:auth-delegator), or, at a jwt mount, know the cluster's keys")
+	return f.withAdvice("Vault must reach the API server at kubernetes_host and have the right to review tokens " +
+		"(ClusterRole system:auth-delegator), or, at a jwt mount, have the cluster's keys")
 }
 
-// noCiphertext has the form of a ciphertext and is too short for one: Vault looks
-// at policy and key before it finds out.
-var noCiphertext = []transit.Item{{Data: []byte("vault:v1:AAAA")}}
+// invalidCiphertext is too short for a ciphertext. Vault checks policy and key before it decodes it.
+var invalidCiphertext = []transit.Item{{Data: []byte("vault:v1:AAAA")}}
 
-// mayDecrypt asks Vault to decrypt what is no ciphertext. Asking for the
-// capabilities would be simpler, but the role need not have the default policy, which
-// allows that; those that vault-setup makes do not.
-func (l *login) mayDecrypt(ctx context.Context, k ciphertext.Key) (may bool, words string, err error) {
-	results, err := l.session.Decrypt(ctx, k, noCiphertext)
+// mayDecrypt asks Vault to decrypt invalid ciphertext, and returns Vault's message. Reading the
+// capabilities would be simpler, but takes the default policy, which roles of vault-setup do not
+// have.
+func (l *login) mayDecrypt(ctx context.Context, k ciphertext.Key) (may bool, message string, err error) {
+	results, err := l.session.Decrypt(ctx, k, invalidCiphertext)
 	var e *transit.Error
 	switch {
 	case err == nil && results[0].Err != nil:
@@ -268,33 +270,33 @@ func (l *login) mayDecrypt(ctx context.Context, k ciphertext.Key) (may bool, wor
 	case errors.Is(err, transit.ErrDenied):
 		return false, "", nil
 	case errors.Is(err, transit.ErrNotFound), errors.As(err, &e) && e.Status == http.StatusBadRequest:
-		return true, vaultWords(err), nil
+		return true, vaultMessage(err), nil
 	}
 	return false, "", err
 }
 
-func (c *class) checkPolicy(ctx context.Context) finding {
+func (c *classCheck) checkPolicy(ctx context.Context) finding {
 	decrypt := c.Key.Mount + "/decrypt/" + c.Key.Name
 	denied := func() finding {
-		return brokenf("no policy of role %s gives update on %s", c.Class.Role, decrypt).withAdvice(c.decides())
+		return brokenf("no policy of role %s grants update on %s", c.Class.Role, decrypt).withAdvice(c.ownerAdvice())
 	}
-	l := c.asPod(ctx)
+	l := c.loginAsPod(ctx)
 	if l.session == nil {
 		return c.readPolicies(ctx, denied)
 	}
 	may, _, err := l.mayDecrypt(ctx, c.Key)
 	switch {
 	case err != nil:
-		return unknownf("asking for %s: %s", decrypt, vaultWords(err))
+		return unknownf("trying %s: %s", decrypt, vaultMessage(err))
 	case !may:
 		return denied()
 	}
-	f := okf("it may decrypt with %s", c.Key)
-	tell := "one key for each team or namespace is the boundary that counts: give the role the policy of this key alone"
+	f := okf("the role may decrypt with %s", c.Key)
+	const advice = "use one key for each team or namespace, and give the role the policy of this key only"
 	other := c.Key
 	other.Name = "secretmanager-doctor-asks-for-no-key"
 	if may, _, err := l.mayDecrypt(ctx, other); err == nil && may {
-		return f.withWarning("it may decrypt with any key of " + c.Key.Mount + "; " + tell)
+		return f.withWarning("the role may decrypt with any key of " + c.Key.Mount + "; " + advice)
 	}
 	var also []string
 	for _, name := range c.otherKeys(ctx) {
@@ -304,27 +306,27 @@ func (c *class) checkPolicy(ctx context.Context) finding {
 		}
 	}
 	if len(also) > 0 {
-		return f.withWarning("it may also decrypt with " + strings.Join(also, ", ") + "; " + tell)
+		return f.withWarning("the role may also decrypt with " + strings.Join(also, ", ") + "; " + advice)
 	}
 	f.detail += ", and not with others"
 	return f
 }
 
-// readPolicies judges by the text of the policies where a login does not tell. What
-// an unknown policy comes to is not for a second reading of Vault's language.
-func (c *class) readPolicies(ctx context.Context, denied func() finding) finding {
+// readPolicies compares the policies of the role with that of vault-setup, where no login succeeded.
+// It does not interpret other policies.
+func (c *classCheck) readPolicies(ctx context.Context, denied func() finding) finding {
 	if c.role == nil {
-		return unknownf("neither a login nor the role tells")
+		return unknownf("no login succeeded, and the role could not be read")
 	}
 	setup := vaultsetup.Setup{Key: c.Key, AuthMount: c.AuthMount, AuthType: vaultsetup.AuthKubernetes, Audience: "vault"}
 	ours := setup.Policies()[0]
-	names := texts(c.role["token_policies"])
+	names := stringList(c.role["token_policies"])
 	missing := 0
 	for _, name := range names {
 		data, err := c.read(ctx, c.VaultNamespace, "sys/policies/acl/"+name)
 		switch {
 		case err != nil:
-			return unknownf("%s", unread("sys/policies/acl/"+name, err))
+			return unknownf("%s", readError("sys/policies/acl/"+name, err))
 		case data == nil:
 			missing++
 		case data["policy"] == ours.HCL():
@@ -334,5 +336,5 @@ func (c *class) readPolicies(ctx context.Context, denied func() finding) finding
 	if missing == len(names) {
 		return denied()
 	}
-	return unknownf("the role's policies (%s) are not those of vault-setup: a login would tell", strings.Join(names, ", "))
+	return unknownf("the policies of the role (%s) are not those of vault-setup: only a login can check them", strings.Join(names, ", "))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
+// Options are the options of doctor.
 type Options struct {
 	*cli.Factory
 	class, account string
@@ -33,6 +34,7 @@ type Options struct {
 	color bool   // print colors
 }
 
+// NewCommand returns the command doctor.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
@@ -119,17 +121,17 @@ func (o *Options) Run(ctx context.Context) error {
 			options.Kube = nil
 		}
 	}
-	clear := func() {}
+	clearLine := func() {}
 	if o.output == "" {
 		o.color = o.Colored(o.Out)
-		options.Found = func(l doctor.Check) {
-			clear()
-			o.print(l)
+		options.Found = func(c doctor.Check) {
+			clearLine()
+			o.print(c)
 		}
 		if cli.IsTerminal(o.ErrOut) {
-			// A check is printed when it is done; this is for one that takes long.
+			// A check is printed when it is done; a slow one is announced.
 			options.Slow = func(check string) { display.Fprintf(o.ErrOut, "waiting for %s …\r", check) }
-			clear = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
+			clearLine = func() { fmt.Fprint(o.ErrOut, "\x1b[K") }
 		}
 	}
 	checks := doctor.Run(ctx, options)
@@ -160,9 +162,9 @@ func (o *Options) quietClient() (kubernetes.Interface, string, error) {
 	return client, config.Host, nil
 }
 
-// print prints a check for people.
-func (o *Options) print(l doctor.Check) {
-	if group := cmp.Or(l.Subject, "installation"); group != o.group {
+// print prints a check as text.
+func (o *Options) print(c doctor.Check) {
+	if group := cmp.Or(c.Subject, "installation"); group != o.group {
 		if o.group != "" {
 			fmt.Fprintln(o.Out)
 		}
@@ -172,31 +174,31 @@ func (o *Options) print(l doctor.Check) {
 	colors := map[doctor.State]string{doctor.OK: cli.Green, doctor.Broken: cli.Red, doctor.Unknown: cli.Yellow}
 	before, after := "", ""
 	if o.color {
-		before, after = colors[l.State], cli.Plain
+		before, after = colors[c.State], cli.Plain
 	}
-	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", l.State, l.Name, l.Detail)
+	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", c.State, c.Name, c.Detail)
 	line := func(what, text string) { display.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
-	for _, text := range l.Warnings {
+	for _, text := range c.Warnings {
 		line("warning", text)
 	}
-	for _, text := range l.Fixes {
+	for _, text := range c.Fixes {
 		// On its own line, for copying.
 		line("fix", text)
 	}
-	if l.Advice != "" {
-		line("note", l.Advice)
+	if c.Advice != "" {
+		line("note", c.Advice)
 	}
 }
 
-// verdict returns the error that the checks amount to.
+// verdict returns the error for the results.
 func (o *Options) verdict(checks []doctor.Check) error {
 	var broken, unknown []string
-	for _, l := range checks {
-		switch l.State {
+	for _, c := range checks {
+		switch c.State {
 		case doctor.Broken:
-			broken = append(broken, l.Name)
+			broken = append(broken, c.Name)
 		case doctor.Unknown:
-			unknown = append(unknown, l.Name)
+			unknown = append(unknown, c.Name)
 		}
 	}
 	switch {

@@ -32,21 +32,20 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// clinic is a cluster and a Vault that are made to look like a good installation: the
-// objects are those of the driver's release and of ours, and what kubelet and
-// controllers would say of them is written down. Its own, since there is one driver
-// in a cluster, and Vault is sealed.
-type clinic struct {
-	vault  *testenv.Vault
-	server *testenv.APIServer
-	kube   kubernetes.Interface
-	env    map[string]string
-	crds   string // folder of the driver's manifests
+// doctorEnv is a cluster and a Vault with a complete installation, from the manifests of the
+// driver's release and of this repository. The status that kubelet and controllers would set is
+// written. It is not shared with other tests, as it changes the driver and seals Vault.
+type doctorEnv struct {
+	vault     *testenv.Vault
+	server    *testenv.APIServer
+	kube      kubernetes.Interface
+	env       map[string]string
+	driverDir string // directory of the driver's manifests
 }
 
-func newClinic(t *testing.T) *clinic {
+func newDoctorEnv(t *testing.T) *doctorEnv {
 	t.Helper()
-	c := &clinic{vault: testenv.NewVault(t), server: testenv.NewAPIServer(t)}
+	c := &doctorEnv{vault: testenv.NewVault(t), server: testenv.NewAPIServer(t)}
 	self, err := os.Executable()
 	check(t, err)
 	kubectl, err := programs.Path(t.Context(), "kubectl")
@@ -61,10 +60,10 @@ func newClinic(t *testing.T) *clinic {
 	}
 	c.kube, err = kubernetes.NewForConfig(c.server.Config)
 	check(t, err)
-	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
 		"sigs.k8s.io/secrets-store-csi-driver").Output()
 	check(t, err)
-	c.crds = strings.TrimSpace(string(where)) + "/deploy"
+	c.driverDir = strings.TrimSpace(string(dir)) + "/deploy"
 	return c
 }
 
@@ -75,27 +74,29 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// install makes the installation and, in namespace demo, an app that runs.
-func (c *clinic) install(t *testing.T) {
+// install creates the installation and, in namespace demo, a running app.
+func (c *doctorEnv) install(t *testing.T) {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	check(t, err)
-	c.env["ROOT"], c.env["DRIVER"] = root, c.crds
+	c.env["ROOT"], c.env["DRIVER"] = root, c.driverDir
 	c.sh(t, `
 		cd "$DRIVER"
-		kubectl apply -f secrets-store.csi.x-k8s.io_secretproviderclasses.yaml -f secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml
+		kubectl apply -f secrets-store.csi.x-k8s.io_secretproviderclasses.yaml
+		kubectl apply -f secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml
 		kubectl wait --for=condition=Established crd --all
-		# This API server takes no privileged containers; nothing runs them anyway.
-		sed -e 's/rotation=false/rotation=true/' -e 's/rotation-poll-interval=2m/rotation-poll-interval=0s/' -e 's/privileged: true/privileged: false/' -e /mountPropagation/d \
+		# This API server does not accept privileged containers; no kubelet runs them.
+		sed -e 's/rotation=false/rotation=true/' -e 's/rotation-poll-interval=2m/rotation-poll-interval=0s/' \
+			-e 's/privileged: true/privileged: false/' -e /mountPropagation/d \
 			secrets-store-csi-driver.yaml | kubectl apply -f -
 		kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"
 		kubectl apply -k "$ROOT/manifests"
 		kubectl create namespace demo
 		kubectl -n demo create serviceaccount web
 		kubectl -n demo create serviceaccount nobody
-		kubectl -n demo create serviceaccount pauper
+		kubectl -n demo create serviceaccount no-rights
 		kubectl -n kube-system create serviceaccount secrets-store-csi-driver`)
-	c.vaultIs(t, c.vault.Address)
+	c.setVaultAddress(t, c.vault.Address)
 	check(t, c.vault.TrustAPIServer(t.Context(), "kubernetes", c.server, c.server.ReviewerToken(t)))
 	for node := range slices.Values([]string{"node-1", "node-2"}) {
 		c.pod(t, "kube-system", "driver-"+node, "app: csi-secrets-store", node)
@@ -106,35 +107,49 @@ func (c *clinic) install(t *testing.T) {
 		secretmanager vault-setup --transit-key web -n demo --service-account web --apply
 		secretmanager encrypt web -n demo --transit-key web --from-literal password=hunter2 --from-literal token=t0ken`)
 	c.apply(t, webClass+webPod)
-	c.started(t, "web-0")
+	c.setRunning(t, "web-0")
 	c.apply(t, webMounted)
 }
 
-// vaultIs tells the provider where Vault is, as an overlay does.
-func (c *clinic) vaultIs(t *testing.T, address string) {
+// setVaultAddress sets the address of Vault in the ConfigMap of the provider, as an overlay does.
+func (c *doctorEnv) setVaultAddress(t *testing.T, address string) {
 	t.Helper()
-	c.sh(t,
-		`kubectl -n secretmanager-system patch $(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault) -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
+	c.sh(t, `
+		name=$(kubectl -n secretmanager-system get configmap -o name | grep /secretmanager-vault)
+		kubectl -n secretmanager-system patch $name -p '{"data":{"VAULT_ADDR":"`+address+`"}}'`)
 }
 
-// providerLabels are the labels that the DaemonSet of the provider selects its pods by.
+// patchProvider patches the DaemonSet of the provider.
+func (c *doctorEnv) patchProvider(t *testing.T, kind, patch string) {
+	t.Helper()
+	c.run(t, "", "kubectl", "-n", "secretmanager-system", "patch", "daemonset", "secretmanager-provider", kind,
+		"-p", patch)
+}
+
+// providerLabels are the labels by which the DaemonSet of the provider selects its pods.
 const providerLabels = "app.kubernetes.io/name: secretmanager-provider, app.kubernetes.io/instance: secretmanager"
 
-// pod makes a pod that is ready.
-func (c *clinic) pod(t *testing.T, namespace, name, label, node string) {
+// pod creates a ready pod.
+func (c *doctorEnv) pod(t *testing.T, namespace, name, label, node string) {
 	t.Helper()
+	account := map[string]string{"kube-system": "secrets-store-csi-driver",
+		"secretmanager-system": "secretmanager-provider"}[namespace]
 	c.apply(t, `
 apiVersion: v1
 kind: Pod
 metadata: {name: `+name+`, namespace: `+namespace+`, labels: {`+label+`}}
-spec: {nodeName: `+node+`, automountServiceAccountToken: false, serviceAccountName: `+map[string]string{"kube-system": "secrets-store-csi-driver", "secretmanager-system": "secretmanager-provider"}[namespace]+`, containers: [{name: c, image: "secretmanager:v0.1.0"}]}
+spec:
+  nodeName: `+node+`
+  automountServiceAccountToken: false
+  serviceAccountName: `+account+`
+  containers: [{name: c, image: "secretmanager:v0.1.0"}]
 `)
 	c.status(t, namespace, name,
 		corev1.PodStatus{Phase: corev1.PodRunning,
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}})
 }
 
-func (c *clinic) status(t *testing.T, namespace, name string, status corev1.PodStatus) {
+func (c *doctorEnv) status(t *testing.T, namespace, name string, status corev1.PodStatus) {
 	t.Helper()
 	pod, err := c.kube.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	check(t, err)
@@ -143,22 +158,22 @@ func (c *clinic) status(t *testing.T, namespace, name string, status corev1.PodS
 	check(t, err)
 }
 
-// started says of a pod in demo that its container runs: since later, so that every
+// setRunning detail of a pod in demo that its container runs: since later, so that every
 // mount came before.
-func (c *clinic) started(t *testing.T, name string) {
+func (c *doctorEnv) setRunning(t *testing.T, name string) {
 	t.Helper()
-	c.startedAt(t, name, time.Now().Add(24*time.Hour))
+	c.setRunningSince(t, name, time.Now().Add(24*time.Hour))
 }
 
-func (c *clinic) startedAt(t *testing.T, name string, at time.Time) {
+func (c *doctorEnv) setRunningSince(t *testing.T, name string, start time.Time) {
 	t.Helper()
-	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(start)}}
 	c.status(t, "demo", name,
 		corev1.PodStatus{Phase: corev1.PodRunning,
 			ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: running}}})
 }
 
-func (c *clinic) daemonSetReady(t *testing.T, namespace, name string, ready int32) {
+func (c *doctorEnv) daemonSetReady(t *testing.T, namespace, name string, ready int32) {
 	t.Helper()
 	set, err := c.kube.AppsV1().DaemonSets(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	check(t, err)
@@ -167,8 +182,8 @@ func (c *clinic) daemonSetReady(t *testing.T, namespace, name string, ready int3
 	check(t, err)
 }
 
-// failedMount is an event of the kubelet's.
-func (c *clinic) failedMount(t *testing.T, pod, message string) {
+// failedMount creates the event of a failed mount.
+func (c *doctorEnv) failedMount(t *testing.T, pod, message string) {
 	t.Helper()
 	p, err := c.kube.CoreV1().Pods("demo").Get(t.Context(), pod, metav1.GetOptions{})
 	check(t, err)
@@ -180,25 +195,25 @@ func (c *clinic) failedMount(t *testing.T, pod, message string) {
 	check(t, err)
 }
 
-func (c *clinic) apply(t *testing.T, manifest string) {
+func (c *doctorEnv) apply(t *testing.T, manifest string) {
 	t.Helper()
 	c.run(t, manifest, "kubectl", "apply", "-f", "-")
 }
 
-// sh runs a shell script of commands, each of which has to succeed.
-func (c *clinic) sh(t *testing.T, script string) {
+// sh runs a shell script; each command must succeed.
+func (c *doctorEnv) sh(t *testing.T, script string) {
 	t.Helper()
 	c.run(t, "", "sh", "-ec", script)
 }
 
-func (c *clinic) run(t *testing.T, stdin, name string, args ...string) {
+func (c *doctorEnv) run(t *testing.T, stdin, name string, args ...string) {
 	t.Helper()
 	if out, err := c.command(t.Context(), stdin, c.env, name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 }
 
-func (c *clinic) command(ctx context.Context, stdin string, env map[string]string, name string,
+func (c *doctorEnv) command(ctx context.Context, stdin string, env map[string]string, name string,
 	args ...string) *exec.Cmd {
 	path := name
 	if name != "sh" {
@@ -213,21 +228,21 @@ func (c *clinic) command(ctx context.Context, stdin string, env map[string]strin
 }
 
 // vaultDelete deletes something in Vault.
-func (c *clinic) vaultDelete(t *testing.T, path string) {
+func (c *doctorEnv) vaultDelete(t *testing.T, path string) {
 	t.Helper()
 	_, err := c.vault.Do(t.Context(), http.MethodDelete, path, c.vault.RootToken, nil)
 	check(t, err)
 }
 
-// visit is one run of doctor.
-type visit struct {
+// result is the result of a run of doctor.
+type result struct {
 	checks []doctor.Check
 	stderr string
 	code   int
 }
 
-// doctor runs it with -o json. Whatever the state of things is, it shows no secret.
-func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) visit {
+// doctor runs doctor with -o json, and checks that the output has no secret.
+func (c *doctorEnv) doctor(t *testing.T, env map[string]string, args ...string) result {
 	t.Helper()
 	all := maps.Clone(c.env)
 	maps.Copy(all, env)
@@ -235,7 +250,7 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 		append([]string{"doctor", "-n", "demo", "-o", "json"}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	v := visit{}
+	v := result{}
 	if err := cmd.Run(); err != nil {
 		failed := (*exec.ExitError)(nil)
 		if !errors.As(err, &failed) {
@@ -259,17 +274,17 @@ func (c *clinic) doctor(t *testing.T, env map[string]string, args ...string) vis
 }
 
 // check finds a check by its name.
-func (v visit) check(t *testing.T, name string) doctor.Check {
+func (v result) check(t *testing.T, name string) doctor.Check {
 	t.Helper()
-	i := slices.IndexFunc(v.checks, func(l doctor.Check) bool { return l.Name == name })
+	i := slices.IndexFunc(v.checks, func(c doctor.Check) bool { return c.Name == name })
 	if i < 0 {
-		t.Fatalf("there is no check %s in\n%s", name, v)
+		t.Fatalf("no check %s in\n%s", name, v)
 	}
 	return v.checks[i]
 }
 
 // in returns the names of the checks that are in a state.
-func (v visit) in(state doctor.State) []string {
+func (v result) in(state doctor.State) []string {
 	var names []string
 	for _, l := range v.checks {
 		if l.State == state {
@@ -279,7 +294,7 @@ func (v visit) in(state doctor.State) []string {
 	return names
 }
 
-func (v visit) String() string {
+func (v result) String() string {
 	var b strings.Builder
 	for _, l := range v.checks {
 		b.WriteString(string(l.State) + " " + l.Name + ": " + l.Detail + " | " +
@@ -288,9 +303,8 @@ func (v visit) String() string {
 	return b.String() + v.stderr
 }
 
-// issuerKeys are the keys that the API server signs service-account tokens with, as
-// a jwt mount takes them.
-func (c *clinic) issuerKeys(t *testing.T) []string {
+// issuerKeys returns the public keys of service account tokens, as a jwt mount takes them.
+func (c *doctorEnv) issuerKeys(t *testing.T) []string {
 	t.Helper()
 	raw, err := c.kube.Discovery().RESTClient().Get().AbsPath("/openid/v1/jwks").Do(t.Context()).Raw()
 	check(t, err)
@@ -312,8 +326,8 @@ func (c *clinic) issuerKeys(t *testing.T) []string {
 	return keys
 }
 
-// poor is the kubeconfig of a service account in demo.
-func (c *clinic) poor(t *testing.T, account string) map[string]string {
+// kubeconfigOf returns an environment with the kubeconfig of a service account in demo.
+func (c *doctorEnv) kubeconfigOf(t *testing.T, account string) map[string]string {
 	t.Helper()
 	config := rest.AnonymousClientConfig(c.server.Config)
 	file := clientcmdapi.NewConfig()

@@ -21,8 +21,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// world is what all scripts share.
-type world struct {
+// fixture has the servers that all scripts share.
+type fixture struct {
 	t      *testing.T
 	vault  *testenv.Vault
 	server *testenv.APIServer
@@ -30,9 +30,9 @@ type world struct {
 	issuer *testenv.JWTIssuer
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{t: t, vault: testenv.SharedVault(t), server: testenv.SharedAPIServer(t)}
+	w := &fixture{t: t, vault: testenv.SharedVault(t), server: testenv.SharedAPIServer(t)}
 	var err error
 	if w.issuer, err = testenv.NewJWTIssuer(); err != nil {
 		t.Fatal(err)
@@ -46,14 +46,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// place makes a namespace, with what the rotator keeps there, and a derived transit
-// key of the same name.
-func (w *world) place(ctx context.Context) (string, error) {
+// createNamespace creates a namespace with the objects of the rotator, and a derived transit key of
+// the same name.
+func (w *fixture) createNamespace(ctx context.Context) (string, error) {
 	ns := "cli-" + strings.ToLower(rand.Text()[:10])
 	_, err := w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
 		metav1.CreateOptions{})
 	if err != nil {
-		return "", fmt.Errorf("making namespace %s: %w", ns, err)
+		return "", fmt.Errorf("creating namespace %s: %w", ns, err)
 	}
 	if err := w.server.CreateRotatorState(ctx, ns); err != nil {
 		return "", err
@@ -62,10 +62,10 @@ func (w *world) place(ctx context.Context) (string, error) {
 	return ns, err
 }
 
-// setup gives a script its environment: the user of a workstation, with the
-// root token of Vault and the cluster's administrator in its kubeconfig.
-func (w *world) setup(e *testscript.Env) error {
-	ns, err := w.place(w.t.Context())
+// setup sets the environment of a script: the root token of Vault, and a kubeconfig of the cluster's
+// administrator.
+func (w *fixture) setup(e *testscript.Env) error {
+	ns, err := w.createNamespace(w.t.Context())
 	if err != nil {
 		return err
 	}
@@ -83,10 +83,9 @@ func (w *world) setup(e *testscript.Env) error {
 	return nil
 }
 
-// user is a user of a workstation as in the scripts, for commands that are run in
-// this process.
+// user runs commands in this process, with the environment of the scripts.
 type user struct {
-	*world
+	*fixture
 	t   *testing.T
 	ns  string // and key
 	env map[string]string
@@ -94,22 +93,22 @@ type user struct {
 
 func newUser(t *testing.T) *user {
 	t.Helper()
-	w := newWorld(t)
-	ns, err := w.place(t.Context())
+	w := newFixture(t)
+	ns, err := w.createNamespace(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &user{world: w, t: t, ns: ns,
+	return &user{fixture: w, t: t, ns: ns,
 		env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
 }
 
-// run runs a verb, in the user's namespace.
+// run runs a verb in the namespace of the user.
 func (u *user) run(stdin string, args ...string) (code int, stdout, stderr string) {
 	u.t.Helper()
 	return u.runExactly(stdin, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns)...)
 }
 
-// runExactly runs a command line that names the cluster itself.
+// runExactly runs a command line that names the cluster and the namespace.
 func (u *user) runExactly(stdin string, args ...string) (code int, stdout, stderr string) {
 	u.t.Helper()
 	var out, errOut bytes.Buffer
@@ -120,7 +119,7 @@ func (u *user) runExactly(stdin string, args ...string) (code int, stdout, stder
 	return code, out.String(), errOut.String()
 }
 
-// must runs a verb that has to succeed.
+// must runs a verb, which must succeed.
 func (u *user) must(stdin string, args ...string) (stdout string) {
 	u.t.Helper()
 	code, stdout, stderr := u.run(stdin, args...)
