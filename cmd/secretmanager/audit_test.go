@@ -10,8 +10,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// TestAuditHeaders: every request of a verb to Vault says which verb it is, and has
-// one run id.
+// TestAuditHeaders checks that every request to Vault has the verb and one run ID.
 func TestAuditHeaders(t *testing.T) {
 	u := newUser(t)
 	vault, err := relay.New(u.vault.Address, http.DefaultTransport)

@@ -44,7 +44,7 @@ func need(ts *testscript.TestScript, neg bool, ok bool, usage string) {
 	}
 }
 
-// exits CODE PROGRAM ARG... runs a program that has to exit with that code.
+// exits CODE PROGRAM ARG... runs a program, which must exit with that code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "exits CODE PROGRAM ARG...")
 	want, err := strconv.Atoi(args[0])
@@ -60,14 +60,13 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, not %d", got, want)
 	}
-	// Of Go's it is 2, as ours is for usage.
+	// A panic exits with 2, too, as a usage error does.
 	if strings.Contains(ts.ReadFile("stderr"), "goroutine ") {
 		ts.Fatalf("it panicked")
 	}
 }
 
-// as POLICY... puts a token of just these policies into VAULT_TOKEN; "as root"
-// the root token.
+// as POLICY... sets VAULT_TOKEN to a token with these policies, or "as root" to the root token.
 func (w *fixture) as(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "as POLICY...")
 	if args[0] == "root" {
@@ -92,7 +91,7 @@ func (w *fixture) vaultWrite(ts *testscript.TestScript, neg bool, args []string)
 	ts.Check(err)
 }
 
-// vault-read PATH prints what is there, as JSON.
+// vault-read PATH prints the data at a path as JSON.
 func (w *fixture) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 1, "vault-read PATH")
 	data, err := w.vault.Read(w.t.Context(), args[0])
@@ -113,18 +112,17 @@ func (w *fixture) apply(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// admission FOLDER... puts policies of manifests/admission in force in the
-// namespace of the script.
+// admission DIR... applies policies of manifests/admission to the namespace of the script.
 func (w *fixture) admission(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "admission FOLDER...")
-	for _, folder := range args {
-		p, err := admission.Load(folder)
+	for _, dir := range args {
+		p, err := admission.Load(dir)
 		ts.Check(err)
 		ts.Check(p.Only(ts.Getenv("NS")).Enforce(w.t.Context(), w.kube, ts.Getenv("NS")))
 	}
 }
 
-// get NAME prints a Secret as YAML; "! get NAME" wants none.
+// get NAME prints a Secret as YAML; "! get NAME" requires that it does not exist.
 func (w *fixture) get(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, false, len(args) == 1, "[!] get NAME")
 	secret, err := w.kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.t.Context(), args[0], metav1.GetOptions{})
@@ -142,8 +140,8 @@ func (w *fixture) get(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token as of a pod's,
-// or one that is bound to no pod, to a file.
+// token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token to a file, bound to a
+// pod or not.
 func (w *fixture) token(ts *testscript.TestScript, neg bool, args []string) {
 	bound := len(args) < 6 || args[5] != "unbound"
 	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
@@ -161,8 +159,7 @@ func (w *fixture) token(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(w.issuer.Sign(claims)+"\n"), 0o600))
 }
 
-// provider starts the provider, which ends with the script, and puts its socket
-// into $SOCKET.
+// provider starts the provider until the end of the script, and sets $SOCKET.
 func (w *fixture) provider(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 0, "provider")
 	program, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
@@ -174,7 +171,7 @@ func (w *fixture) provider(ts *testscript.TestScript, neg bool, args []string) {
 
 // serve starts a provider and waits for its socket.
 func (w *fixture) serve(program, logFile string) (socket string, stop func(), err error) {
-	// Paths of sockets are short, those of tests' folders are not.
+	// The directory of the test may be too long for the path of a socket.
 	dir, err := os.MkdirTemp("", "sm")
 	if err != nil {
 		return "", nil, err
@@ -209,7 +206,7 @@ func (w *fixture) serve(program, logFile string) (socket string, stop func(), er
 	}
 }
 
-// buildProvider puts the provider into a folder.
+// buildProvider builds the provider into a directory.
 func buildProvider(t *testing.T, dir string) {
 	t.Helper()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "../secretmanager-provider")
@@ -218,7 +215,7 @@ func buildProvider(t *testing.T, dir string) {
 	}
 }
 
-// replace FILE OLD NEW puts one text for another, everywhere in a file.
+// replace FILE OLD NEW replaces a text everywhere in a file.
 func replace(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 3, "replace FILE OLD NEW")
 	before := ts.ReadFile(args[0])

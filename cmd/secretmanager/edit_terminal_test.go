@@ -19,9 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 )
 
-// session is the program in a pseudo-terminal, with an editor that is a script.
-// Before each of its lines the editor keeps what it was given as given.1, given.2
-// and so on, and after that it does what step 1, 2 and so on say.
+// session is the program in a pseudo-terminal with a script as the editor. At its n-th start the
+// editor copies the text to given.n and runs step n.
 type session struct {
 	*user
 	dir     string
@@ -34,7 +33,7 @@ type session struct {
 }
 
 const steps = `n=$(cat n 2>/dev/null || echo 0); n=$((n+1)); echo $n > n.new; mv n.new n
-cp "$1" given.$n; dirname "$1" > folder
+cp "$1" given.$n; dirname "$1" > plaintext-dir
 . ./step.$n
 `
 
@@ -124,8 +123,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// ends waits for the program to end with a code, and looks whether the plaintext
-// has been wiped.
+// ends waits for the program to exit with a code, and checks that the plaintext has been wiped.
 func (tm *session) ends(code int) {
 	t := tm.t
 	t.Helper()
@@ -133,12 +131,12 @@ func (tm *session) ends(code int) {
 	if got := tm.command.ProcessState.ExitCode(); got != code {
 		t.Errorf("exit code %d, want %d:\n%s", got, code, tm.shown())
 	}
-	folder, err := os.ReadFile(filepath.Join(tm.dir, "folder"))
+	dir, err := os.ReadFile(filepath.Join(tm.dir, "plaintext-dir"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path := strings.TrimSpace(string(folder)); path == "" || exists(path) {
-		t.Errorf("folder %q is there", path)
+	if path := strings.TrimSpace(string(dir)); path == "" || exists(path) {
+		t.Errorf("directory %q exists", path)
 	}
 }
 
@@ -150,7 +148,7 @@ func (tm *session) opens(n int) {
 	}
 }
 
-// value is an entry as it is in the Secret now.
+// value returns an entry of the Secret in the cluster.
 func (u *user) value(entry string) string {
 	u.t.Helper()
 	seen := filepath.Join(u.t.TempDir(), "seen")
@@ -174,7 +172,7 @@ func newEditUser(t *testing.T) *user {
 	return u
 }
 
-// The editor has the terminal to itself: what is typed is for it.
+// The editor controls the terminal.
 func TestEditInTerminal(t *testing.T) {
 	u := newEditUser(t)
 	tm := u.start(`printf 'New value? '; read -r v; sed -i "s/one/$v/" "$1"`)
@@ -187,7 +185,7 @@ func TestEditInTerminal(t *testing.T) {
 	}
 }
 
-// What cannot be read is opened again, with the reason on top and the text as it was.
+// Invalid text is opened again, unchanged, with the reason on top.
 func TestEditOpensAgain(t *testing.T) {
 	u := newEditUser(t)
 	tm := u.start(
@@ -224,7 +222,7 @@ func TestEditOpensAgain(t *testing.T) {
 		t.Errorf("it is %q", got)
 	}
 
-	// To leave it so is to give up.
+	// Saving the text unchanged cancels.
 	tm = u.start(`echo 'a: "lost' > "$1"`, ``)
 	tm.ends(cli.ExitFailed)
 	tm.opens(2)
@@ -236,7 +234,7 @@ func TestEditOpensAgain(t *testing.T) {
 		t.Errorf("it is %q", got)
 	}
 
-	// So is what Vault or the cluster refuses.
+	// The same applies to text that Vault or the cluster refuses.
 	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`,
 		`printf 'a: small\nb: two\n' > "$1"`)
 	tm.ends(cli.ExitDone)
@@ -249,8 +247,8 @@ func TestEditOpensAgain(t *testing.T) {
 	}
 }
 
-// When others change the same entry meanwhile, the edit is offered again, on top of
-// what they did elsewhere, and nothing of theirs is overwritten unasked.
+// If others change the same entry meanwhile, the editor opens again with their other changes, and their
+// value is not overwritten without confirmation.
 func TestEditConflict(t *testing.T) {
 	theirs := func(u *user) {
 		u.must("", "encrypt", "matrix", "--from-literal", "a=line 1\nline 2", "--from-literal", "c=theirs too")
@@ -296,8 +294,7 @@ func TestEditConflict(t *testing.T) {
 	}
 }
 
-// However the program is ended, the plaintext is wiped, what the editor left beside
-// it too, and nothing is written.
+// However the program ends, it wipes the plaintext and the files that the editor left, and writes nothing.
 func TestEditBrokenOff(t *testing.T) {
 	u := newEditUser(t)
 	was := u.secret("matrix")
@@ -324,7 +321,8 @@ func TestEditBrokenOff(t *testing.T) {
 			u.t = t
 			if test.edits == nil {
 				test.edits = []string{
-					`sed -i 's/two/lost/' "$1"; cp "$1" "$1~"; mkdir "$TMPDIR/swap"; cp "$1" "$TMPDIR/swap"; echo waits > state; exec sleep 1000`}
+					`sed -i 's/two/lost/' "$1"; cp "$1" "$1~"; mkdir "$TMPDIR/swap"; cp "$1" "$TMPDIR/swap"; ` +
+						`echo waits > state; exec sleep 1000`}
 			}
 			tm := u.start(test.edits...)
 			if len(test.edits) == 1 {
@@ -339,7 +337,7 @@ func TestEditBrokenOff(t *testing.T) {
 	}
 }
 
-// A note on history comes where a person types.
+// The note on the shell history is printed only to a terminal.
 func TestLiteralNote(t *testing.T) {
 	u := newUser(t)
 	self, err := os.Executable()

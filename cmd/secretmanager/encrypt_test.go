@@ -19,8 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// observed puts a proxy between the user and Vault that counts requests by the
-// operation in their path, and may answer one itself.
+// observed puts a proxy before Vault that counts requests by the operation in their path, and may
+// respond to one itself.
 func (u *user) observed(answer func(op string, body []byte) []byte) func() map[string]int {
 	u.t.Helper()
 	proxy, err := relay.New(u.vault.Address, nil)
@@ -58,9 +58,8 @@ func (u *user) observed(answer func(op string, body []byte) []byte) func() map[s
 	}
 }
 
-// However many entries there are, they are encrypted by one request, to whatever
-// they are written.
-func TestEncryptAsksOnce(t *testing.T) {
+// All entries are encrypted in one request, wherever they are written.
+func TestEncryptUsesOneRequest(t *testing.T) {
 	u := newUser(t)
 	asked := u.observed(nil)
 	lines := func(n int) string {
@@ -100,8 +99,7 @@ func TestEncryptAsksOnce(t *testing.T) {
 	}
 }
 
-// One entry that fails, and nothing is written, wherever to: Vault fails items on
-// their own, with HTTP 200 even.
+// If one entry fails, nothing is written: Vault reports errors of items with status 200.
 func TestEncryptAllOrNothing(t *testing.T) {
 	u := newUser(t)
 	manifest := filepath.Join(t.TempDir(), "m.yaml")

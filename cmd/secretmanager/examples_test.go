@@ -16,9 +16,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 )
 
-// examples VERB CODE... runs what the help of a verb shows, as it is printed, in a
-// world with the namespace demo. Each has to end with one of the exit codes. What
-// ends by being interrupted only is left out.
+// examples VERB CODE... runs the examples in the help of a verb in the namespace demo. Each must exit
+// with one of the codes. It skips examples that run until they are interrupted.
 func (w *fixture) examples(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "examples VERB CODE...")
 	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(),

@@ -14,8 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 )
 
-// Neither plaintext nor its base64 is in any output, whatever the format and
-// whatever is wrong. Package lint has the same for many more places.
+// No output format has plaintext or its base64. Package lint tests more kinds of leaks.
 func TestLintShowsNoValues(t *testing.T) {
 	const canary = "hunter2-canary"
 	encoded := base64.StdEncoding.EncodeToString([]byte(canary))

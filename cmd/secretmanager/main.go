@@ -1,14 +1,11 @@
-// Command secretmanager puts secrets into Kubernetes as Vault transit
-// ciphertext and looks after them. Installed as kubectl-secretmanager it is a
-// kubectl plugin.
+// Command secretmanager stores secrets in Kubernetes as Vault transit ciphertext, and manages them.
+// Installed as kubectl-secretmanager it is a kubectl plugin.
 //
-// Every verb keeps to the same rules. What was asked for goes to standard
-// output, everything else to standard error. Errors are lines that begin with
-// "error:", followed by lines that begin with "hint:" where there is something
-// to check. The exit code is 0 when all is done, 1 when something failed, 2 when
-// the command line itself is wrong, and 3 when a verb that looks for something to
-// do has found it. Kubernetes is reached as kubectl does
-// it, Vault as the vault command does it.
+// All verbs follow the same rules. Results go to standard output, everything else to standard error.
+// Errors are lines that begin with "error:", followed by lines that begin with "hint:" if there is
+// something to check. The exit code is 0 on success, 1 if something failed, 2 if the command line is
+// invalid, and 3 if a verb that checks for something to do has found it. The connection to Kubernetes
+// is configured as for kubectl, that to Vault as for the vault command.
 package main
 
 import (
@@ -37,7 +34,7 @@ func main() {
 	os.Exit(code)
 }
 
-// nameOf says how the user calls this program.
+// nameOf returns the name by which the user calls this program.
 func nameOf(arg0 string) string {
 	if strings.HasPrefix(filepath.Base(arg0), "kubectl-") {
 		return "kubectl secretmanager"

@@ -21,13 +21,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// sopsStandIn stands for the sops program, which is not among those that the tests
-// can build: of its command line it looks at the file's name alone, and prints what
-// the test put beside it. What the page says of sops itself is not proved by this.
+// sopsStandIn replaces the program sops, which the tests cannot build: it reads only the name of the
+// file, and prints what the test put beside it. The test does not cover sops itself.
 const sopsStandIn = "#!/bin/sh\nfor file; do :; done\nexec cat \"$file.plain\"\n"
 
-// sealedSecrets is the kind of the sealed-secrets controller, so that kubectl can
-// delete one. The controller is not there: what it does then is not proved either.
+// sealedSecrets is the kind of the sealed-secrets controller, so that kubectl can delete one. The
+// controller does not run, so the test does not cover what it does.
 const sealedSecrets = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -37,13 +36,15 @@ spec:
   scope: Namespaced
   names: {kind: SealedSecret, plural: sealedsecrets, singular: sealedsecret, listKind: SealedSecretList}
   versions:
-  - {name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
-// TestMigrate does what docs/migrate.md says, as it is written, with a real Vault, a
-// real API server, the real kubectl and our own command. Whenever the page applies a
-// class, a real provider mounts it, with the token of the pods' service account, and
-// the files are those that the old way had.
+// TestMigrate runs the commands of docs/migrate.md with real programs: Vault, API server, kubectl and
+// secretmanager. For each class that the page applies, a real provider mounts it with the token of
+// the pods' service account, and the files must be those from before the migration.
 func TestMigrate(t *testing.T) {
 	w := newFixture(t)
 	page, err := os.ReadFile("../../docs/migrate.md")
@@ -79,7 +80,7 @@ func TestMigrate(t *testing.T) {
 		}
 	}
 
-	// Other tests look at the whole of cluster and Vault, or make the same.
+	// Not shared, as other tests list all of the cluster and Vault, or create the same objects.
 	t.Cleanup(func() {
 		script := "vault delete sys/mounts/kv; kubectl -n shop delete secret,secretproviderclass --all; " +
 			"kubectl delete crd sealedsecrets.bitnami.com secretproviderclasses.secrets-store.csi.x-k8s.io"
@@ -90,7 +91,7 @@ func TestMigrate(t *testing.T) {
 		}
 	})
 
-	// What there is before.
+	// The state before the migration.
 	const document = `{"database": {"user": "matrix", "password": "hunter2"}}`
 	check(t, w.vault.TrustAPIServer(t.Context(), "kubernetes", w.server, w.server.ReviewerToken(t)))
 	w.server.CreateNamespace(t, "secretmanager-system")
@@ -98,7 +99,8 @@ func TestMigrate(t *testing.T) {
 	w.server.CreateServiceAccount(t, "shop", "matrix")
 	must(sealedSecrets, `
 		kubectl apply -f - -f "$CRDS/secrets-store.csi.x-k8s.io_secretproviderclasses.yaml"
-		kubectl wait --for=condition=Established crd/sealedsecrets.bitnami.com crd/secretproviderclasses.secrets-store.csi.x-k8s.io
+		kubectl wait --for=condition=Established \
+			crd/sealedsecrets.bitnami.com crd/secretproviderclasses.secrets-store.csi.x-k8s.io
 		vault secrets enable -path=kv kv-v2 || true  # examples.txtar may have been here`)
 	_, err = w.vault.Write(t.Context(), "transit/keys/aes256-key", nil)
 	check(t, err)
@@ -116,7 +118,8 @@ func TestMigrate(t *testing.T) {
 		check(t, err)
 	}
 	must("", `
-		kubectl -n shop create -f - <<< '{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "matrix-sealed"}}'
+		kubectl -n shop create -f - <<< '{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
+			"metadata": {"name": "matrix-sealed"}}'
 		vault kv put kv/matrix user=neo password=trinity
 		echo '{"api": {"key": "k3y"}, "region": "zion"}' > secrets.enc.yaml.plain
 		printf 'A=1\nB=two\n' > app.enc.env.plain`)
@@ -132,8 +135,8 @@ func TestMigrate(t *testing.T) {
 		"class-legacy.yaml": {"secrets.json": document}, "class-strict.yaml": {"secrets.json": document},
 		"class-kv.yaml": {"db-user": "neo", "db-password": "trinity"},
 	}
-	// mount is what the driver would do for a pod of the class. The attribute is
-	// the provider's default, which the one of the scripts does not have.
+	// mount mounts the class as the driver does. The attribute is the provider's default, which the
+	// one of the scripts does not have.
 	mount := func(class string) {
 		t.Helper()
 		secret := regexp.MustCompile(`secretName: (\S+)`).FindStringSubmatch(read(t, filepath.Join(dir, class)))[1]
@@ -174,7 +177,7 @@ func TestMigrate(t *testing.T) {
 			len(mounted))
 	}
 
-	// A class of vault-csi-provider's is refused with all that is of no use in it.
+	// A class of vault-csi-provider is refused with all parameters that are unknown.
 	for _, b := range pages.Blocks(string(page)) {
 		if !strings.Contains(b.Text, "provider: vault") {
 			continue
@@ -192,7 +195,7 @@ func TestMigrate(t *testing.T) {
 		}
 	}
 
-	// What came out of the rest.
+	// The results of the other commands.
 	for secret, want := range map[string]map[string]string{
 		"matrix-unsealed": {"token": "t0ken"},
 		"matrix-sops": {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two",
@@ -226,8 +229,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// TestMigrateNames: what the tables of docs/migrate.md have on our side are names
-// of parameters, of fields and of flags that there are.
+// TestMigrateNames checks that the parameters, fields and flags in the tables of docs/migrate.md exist.
 func TestMigrateNames(t *testing.T) {
 	page := read(t, "../../docs/migrate.md")
 	_, tables, _ := strings.Cut(page, "\n## From vault-csi-provider\n")
@@ -245,7 +247,7 @@ func TestMigrateNames(t *testing.T) {
 				}
 			case name[1] == "tokenRequests":
 			case !strings.Contains(known, "\n| `"+name[1]+"` |"):
-				t.Errorf("there is no parameter and no field %s", name[1])
+				t.Errorf("no parameter and no field %s exists", name[1])
 			}
 		}
 	}

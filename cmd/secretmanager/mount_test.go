@@ -24,7 +24,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// odd is a provider that answers as ours never does.
+// odd is a provider with responses that ours never sends.
 type odd struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 	got    *v1alpha1.MountRequest
@@ -41,7 +41,7 @@ func (o *odd) Mount(ctx context.Context, r *v1alpha1.MountRequest) (*v1alpha1.Mo
 	return o.answer, o.err
 }
 
-// mountWith runs the verb against such a provider.
+// mountWith runs mount with such a provider.
 func mountWith(t *testing.T, o *odd, args ...string) (code int, stdout, stderr, out string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sm") // t.TempDir is too long for a socket
@@ -76,11 +76,13 @@ func file(t *testing.T, content string) string {
 	return path
 }
 
-const class = `{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "matrix", "namespace": "demo"},
- "spec": {"provider": "secretmanager", "parameters": {"roleName": "matrix", "secretName": "overridden", "csi.storage.k8s.io/pod.namespace": "forged"}}}`
+const class = `{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+ "metadata": {"name": "matrix", "namespace": "demo"},
+ "spec": {"provider": "secretmanager", "parameters": {"roleName": "matrix", "secretName": "overridden",
+  "csi.storage.k8s.io/pod.namespace": "forged"}}}`
 
-// The request is the one that kubelet and driver make: what they add overrides
-// what an author of classes or pods wrote.
+// The request is that of kubelet and driver: their attributes override those of authors of classes and
+// pods.
 func TestMountRequest(t *testing.T) {
 	issuer, err := testenv.NewJWTIssuer()
 	if err != nil {
@@ -104,7 +106,8 @@ func TestMountRequest(t *testing.T) {
 				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.namespace": "demo",
 				"csi.storage.k8s.io/pod.uid":             podUID,
 				"csi.storage.k8s.io/serviceAccount.name": "app", "csi.storage.k8s.io/ephemeral": "true",
-				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{"vault": map[string]any{"token": token, "expirationTimestamp": expires}},
+				"csi.storage.k8s.io/serviceAccount.tokens": map[string]any{
+					"vault": map[string]any{"token": token, "expirationTimestamp": expires}},
 			},
 			secrets: "null",
 		},
@@ -116,7 +119,8 @@ func TestMountRequest(t *testing.T) {
 				"--volume-attribute", "secretName=matrix", "--volume-attribute", "csi.storage.k8s.io/pod.uid=forged",
 				"--secret",
 				file(t,
-					`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix"}, "data": {"a": "dmF1bHQ6", "b": "eA=="}, "stringData": {"b": "y"}}`)},
+					`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "matrix"}, `+
+						`"data": {"a": "dmF1bHQ6", "b": "eA=="}, "stringData": {"b": "y"}}`)},
 			want: map[string]any{
 				"roleName": "matrix", "secretName": "matrix", "secretProviderClass": "matrix",
 				"csi.storage.k8s.io/pod.name": "web", "csi.storage.k8s.io/pod.namespace": "demo",
@@ -154,8 +158,8 @@ func TestMountRequest(t *testing.T) {
 	}
 }
 
-// Answers that the driver takes for errors, or does nothing with.
-func TestMountAnswers(t *testing.T) {
+// The driver takes these responses for errors, or ignores them.
+func TestMountResponses(t *testing.T) {
 	args := []string{"--class", file(t, class), "--service-account-token", file(t, "no JWT")}
 	versions := []*v1alpha1.ObjectVersion{{Id: "a", Version: "1"}}
 	files := []*v1alpha1.File{{Path: "a", Mode: 0o640, Contents: []byte("hunter2")}}
@@ -203,7 +207,7 @@ func TestMountAnswers(t *testing.T) {
 	}
 }
 
-// A provider that does not answer is not waited for any longer than asked.
+// --timeout bounds the wait for a provider that does not respond.
 func TestMountTimeout(t *testing.T) {
 	code, _, stderr, _ := mountWith(t, &odd{hang: true}, "--class", file(t, class), "--service-account-token",
 		file(t, "x"), "--timeout", "100ms")

@@ -17,8 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/pages/shell"
 )
 
-// What the help of every verb shows as an example has to be a command line that
-// the verb takes: it is parsed here, and the scripts run the most of them.
+// The examples in the help of every verb must parse. The scripts run most of them.
 func TestExamplesParse(t *testing.T) {
 	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
 	for _, c := range root.NewCommand(p).Commands() {
@@ -50,8 +49,8 @@ func TestExamplesParse(t *testing.T) {
 	}
 }
 
-// So has what any page shows: in its shell blocks, and in the middle of a
-// sentence, where a line may leave out what it does not speak of.
+// Command lines in pages must parse, too: in shell blocks and in sentences, where required arguments
+// may be left out.
 func TestPagesParse(t *testing.T) {
 	files, err := pages.Files("../..")
 	if err != nil {
@@ -95,7 +94,7 @@ func TestPagesParse(t *testing.T) {
 			}
 			args, _ := ourArgs(commands[0].Args)
 			mentioned++
-			// A flag that is only named comes without its value.
+			// A flag in a sentence may have no value.
 			if _, err := parseCommand(args); err != nil && !strings.Contains(err.Error(), "flag needs an argument") {
 				t.Errorf("%s: %s: %v", file, m[1], err)
 			}
@@ -106,7 +105,7 @@ func TestPagesParse(t *testing.T) {
 	}
 }
 
-// ourArgs returns what follows our name, if it is our command.
+// ourArgs returns the arguments if the command is secretmanager.
 func ourArgs(args []string) (rest []string, ours bool) {
 	if len(args) > 1 && args[0] == "kubectl" && args[1] == "secretmanager" {
 		args = args[1:]
@@ -117,7 +116,7 @@ func ourArgs(args []string) (rest []string, ours bool) {
 	return args[1:], true
 }
 
-// parseCommand finds the verb of a command line and has it read its flags.
+// parseCommand finds the verb of a command line and parses its flags.
 func parseCommand(args []string) (*cobra.Command, error) {
 	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
 	root := root.NewCommand(p)
@@ -128,7 +127,7 @@ func parseCommand(args []string) (*cobra.Command, error) {
 		return nil, err
 	}
 	if verb == root && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-		return nil, fmt.Errorf("there is no verb %s", rest[0])
+		return nil, fmt.Errorf("unknown verb %s", rest[0])
 	}
 	if err := verb.ParseFlags(rest); err != nil {
 		return nil, err
@@ -139,7 +138,7 @@ func parseCommand(args []string) (*cobra.Command, error) {
 	return verb, nil
 }
 
-// TestParseCommand has what must not pass.
+// TestParseCommand checks command lines that must fail.
 func TestParseCommand(t *testing.T) {
 	for line, want := range map[string]string{
 		"secretmanager encrypt x --from-fil y": "unknown flag: --from-fil", "secretmanager encrytp x": "unknown command",

@@ -24,7 +24,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/reference/cli instead of comparing with it")
 
-// TestReference: docs/reference/cli is what the commands say of themselves.
+// TestReference checks that docs/reference/cli has the help of the commands.
 func TestReference(t *testing.T) {
 	p := cli.NewFactory(cli.Environment{ProgramName: "secretmanager"})
 	root := root.NewCommand(p)
@@ -61,10 +61,10 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// pageOf is the name of a command's page.
+// pageOf returns the name of the page of a command.
 func pageOf(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "_") + ".md" }
 
-// document writes a page for a command and for each one below it.
+// document writes a page for a command and each subcommand.
 func document(c *cobra.Command, pages map[string]string) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "<!-- Made by go generate ./cmd/secretmanager; do not edit. -->\n\n# %s\n\n%s.\n\n",
@@ -101,8 +101,7 @@ func document(c *cobra.Command, pages map[string]string) {
 	pages[pageOf(c)] = b.String()
 }
 
-// TestStatusReference: docs/reference/status.md names each field of the JSON, in
-// order, and no other.
+// TestStatusReference checks that docs/reference/status.md has exactly the fields of the JSON, in order.
 func TestStatusReference(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "status.md"))
 	if err != nil {
@@ -115,7 +114,7 @@ func TestStatusReference(t *testing.T) {
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
 		if !found {
-			t.Errorf("there is no section %q", heading)
+			t.Errorf("no section %q", heading)
 			continue
 		}
 		section, _, _ = strings.Cut(section, "\n## ")

@@ -18,7 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
-// Values that are easily got wrong are among the random ones in any case.
+// Edge cases, in addition to random values.
 func oddValues() [][]byte {
 	odd := [][]byte{}
 	for _, text := range []string{
@@ -30,8 +30,8 @@ func oddValues() [][]byte {
 	return odd
 }
 
-// Whatever is encrypted and edited is what a pod reads after a rotation, byte for
-// byte: 1,000 values, of which encrypt makes the one half and edit the other.
+// A pod reads after a rotation exactly what was encrypted or edited: 1,000 values, half of them written
+// by encrypt and half by edit.
 func TestRoundTrip(t *testing.T) {
 	u := newUser(t)
 	seed := rand.Uint64()
@@ -60,7 +60,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		secrets = append(secrets, entries)
 	}
-	// One that is as long as a Secret can be, and by each of the ways.
+	// The largest possible value, written in each way.
 	for _, long := range [][]byte{binary, text[:700<<10]} {
 		secrets = append(secrets, map[string][]byte{"e00": long, "e01": []byte("short")},
 			map[string][]byte{"e00": []byte("short"), "e01": long})
@@ -155,7 +155,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// same compares entries, and shows of long ones where they begin to differ.
+// same compares entries, and reports the first difference of long ones.
 func same(t *testing.T, what string, want, got map[string][]byte) {
 	t.Helper()
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got))); diff != "" {

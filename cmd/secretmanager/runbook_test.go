@@ -15,8 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 )
 
-// TestRunbookCommands: what the runbook tells to type is a call that the program
-// takes. Nobody finds out at three in the morning that a flag has another name.
+// TestRunbookCommands checks that the commands of the runbook parse.
 func TestRunbookCommands(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbook.md"))
 	if err != nil {

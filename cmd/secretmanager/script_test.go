@@ -14,9 +14,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestMain makes this binary stand for the programs that the scripts run: under
-// their names it is them, and the vault command that carries out what
-// vault-setup prints.
+// TestMain runs this binary as the programs of the scripts if it is called by their names, also as the
+// vault command, which runs what vault-setup prints.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "secretmanager", "kubectl-secretmanager":
@@ -28,13 +27,12 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script against a real Vault and a real API server.
-// Every script has a namespace of its own ($NS) there and a derived transit key
-// ($KEY). Its commands, besides those of testscript, are in commands_test.go. The
-// condition openbao is for the few words that differ there.
+// Every script has its own namespace ($NS) and derived transit key ($KEY). commands_test.go has the
+// commands in addition to those of testscript. The condition openbao is for messages that differ.
 func TestScripts(t *testing.T) { newFixture(t).runScripts(t, "script") }
 
-// TestAuditHeaderScripts runs testdata/audit with a Vault of its own, as the audit
-// headers are settings of the whole Vault.
+// TestAuditHeaderScripts runs testdata/audit with a separate Vault, as audit headers are settings
+// of the whole Vault.
 func TestAuditHeaderScripts(t *testing.T) {
 	w := newFixture(t)
 	w.vault = testenv.NewVault(t)
@@ -67,16 +65,15 @@ func (w *fixture) runScripts(t *testing.T, dir string) {
 		Cmds: w.commands(),
 		Condition: func(cond string) (bool, error) {
 			if cond != "openbao" {
-				return false, fmt.Errorf("there is no condition %q", cond)
+				return false, fmt.Errorf("unknown condition %q", cond)
 			}
 			return strings.HasPrefix(t.Name(), "TestOpenBao"), nil
 		},
 	})
 }
 
-// countingProxy is where requests of the scripts to any other host than this one
-// would go: there must be none, but for the one that airgapped.txtar makes to show
-// that it would be seen.
+// countingProxy counts requests of the scripts to other hosts. The only one is that of
+// airgapped.txtar, which checks that they are counted.
 func countingProxy(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -89,7 +86,7 @@ func countingProxy(t *testing.T) string {
 	return server.URL
 }
 
-// The names of the commands in the help texts are how they were called.
+// Help texts use the name by which the program was called.
 func TestNameOf(t *testing.T) {
 	for arg0, want := range map[string]string{
 		"secretmanager": "secretmanager", "/usr/bin/secretmanager": "secretmanager",

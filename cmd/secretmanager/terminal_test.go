@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// terminal FILE PROGRAM ARG... runs a program on a terminal, 120 columns wide, and
-// puts what it showed there into a file.
+// terminal FILE PROGRAM ARG... runs a program in a terminal with 120 columns, and writes its output to a
+// file.
 func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "terminal FILE PROGRAM ARG...")
 	var cmd *exec.Cmd
@@ -25,7 +25,7 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	if cmd == nil {
-		ts.Fatalf("there is no program %s", args[1])
+		ts.Fatalf("unknown program %s", args[1])
 	}
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "KUBECONFIG", "VAULT_ADDR", "VAULT_TOKEN", "TERM", "NO_COLOR"} {

@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// vaultMain carries out the vault commands that we print and that the pages show,
-// as the vault command does: it hands them to the API, texts as texts.
+// vaultMain runs the vault commands that verbs print and pages show, as the vault command does: it
+// passes values to the API as strings.
 func vaultMain() {
 	client, err := api.NewClient(nil)
 	if err == nil {
@@ -58,7 +58,7 @@ func vaultCommand(client *api.Client, args []string) error {
 	case line == "secrets list":
 		mounts, err := client.Sys().ListMounts()
 		if err != nil {
-			return fmt.Errorf("Error listing secrets engines: %w", err) //nolint:staticcheck // as the vault command says it
+			return fmt.Errorf("Error listing secrets engines: %w", err)
 		}
 		fmt.Println("Path    Type    Accessor    Description")
 		for _, path := range slices.Sorted(maps.Keys(mounts)) {
@@ -82,7 +82,7 @@ func vaultCommand(client *api.Client, args []string) error {
 		}
 		value := secret.Data[strings.TrimPrefix(args[1], "-field=")]
 		if value == nil {
-			return fmt.Errorf("Field %q not present in secret", strings.TrimPrefix(args[1], "-field=")) //nolint:staticcheck // likewise
+			return fmt.Errorf("Field %q not present in secret", strings.TrimPrefix(args[1], "-field="))
 		}
 		fmt.Println(value)
 		return nil
@@ -126,13 +126,13 @@ func vaultCommand(client *api.Client, args []string) error {
 	return fmt.Errorf("not one of the commands that we print: %s", line)
 }
 
-// nothing is what the vault command says where it does not find something.
+// nothing reports a missing object as the vault command does.
 func nothing(doing, path string, secret *api.Secret, err error) error {
 	if err != nil {
-		return fmt.Errorf("Error %s %s: %w", doing, path, err) //nolint:staticcheck // likewise
+		return fmt.Errorf("Error %s %s: %w", doing, path, err)
 	}
 	if secret == nil {
-		return fmt.Errorf("No value found at %s", path) //nolint:staticcheck // likewise
+		return fmt.Errorf("No value found at %s", path)
 	}
 	return nil
 }

@@ -28,12 +28,12 @@ func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {
 	default:
 		return fmt.Errorf("no printer for %q", format)
 	}
-	text, err := print(printer, secret)
+	text, err := printObject(printer, secret)
 	switch {
 	case format == "json":
 		text = display.JSON(text)
 	case format == "yaml" && (err != nil || !isHarmlessYAML(text)): // the printer does not support every character
-		if text, err = print(&printers.JSONPrinter{}, secret); err == nil {
+		if text, err = printObject(&printers.JSONPrinter{}, secret); err == nil {
 			text, err = quotedYAML(text)
 		}
 	}
@@ -43,8 +43,7 @@ func (p *Factory) PrintSecret(secret *corev1.Secret, format string) error {
 	return err
 }
 
-func print(printer printers.ResourcePrinter, secret *corev1.Secret) ([]byte, error) {
-	// As kubectl does.
+func printObject(printer printers.ResourcePrinter, secret *corev1.Secret) ([]byte, error) {
 	printer = &printers.OmitManagedFieldsPrinter{Delegate: printer}
 	var b bytes.Buffer
 	err := printers.NewTypeSetter(scheme.Scheme).ToPrinter(printer).PrintObj(secret, &b)

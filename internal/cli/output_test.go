@@ -14,7 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
-// A manifest that is printed says the same, whatever is in it, and does nothing else.
+// Printed manifests have the same content, and cannot control a terminal or a CI system.
 func TestPrintedManifestsAreHarmless(t *testing.T) {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{
 		"a": hostile.Text, "b": "x\n::error::PWNED", "c": "##[error]PWNED", "d": "\u202e", "e": "::error::PWNED",

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The token is found where the vault command finds it, and never in the working
-// directory: a repository that was cloned may have one ready.
+// The token is read from where the vault command reads it, and never from the working directory, which
+// may be a cloned repository.
 func TestVaultToken(t *testing.T) {
 	check := func(t *testing.T, err error) {
 		t.Helper()
@@ -82,7 +82,7 @@ func TestVaultToken(t *testing.T) {
 			}
 		})
 	}
-	// In ~/.vault, as most have it.
+	// In ~/.vault, the usual location.
 	write(filepath.Join(home, ".vault"), `token_helper = "`+helper+`"`, 0o600)
 	p := &Factory{
 		Environment: Environment{Getenv: func(name string) string { return map[string]string{"HOME": home}[name] }}}

@@ -205,7 +205,8 @@ func (c *classCheck) checkClass(context.Context) finding {
 	case c.invalid:
 		return brokenf("invalid parameters: %s", oneLine(c.err)).
 			withFix(c.kubectl("edit", "secretproviderclass", c.name)).
-			withAdvice("docs/reference/parameters.md describes the parameters; the pod's volumeAttributes override those of the class")
+			withAdvice("docs/reference/parameters.md describes the parameters; the pod's volumeAttributes override " +
+				"those of the class")
 	case apierrors.IsNotFound(c.err):
 		return brokenf("SecretProviderClass %s does not exist in namespace %s", c.name, c.Namespace).
 			withFix(c.kubectl("get", "secretproviderclasses")).

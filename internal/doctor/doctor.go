@@ -29,6 +29,7 @@ import (
 // State is the outcome of a check.
 type State string
 
+// The outcomes of a check.
 const (
 	OK      State = "ok"
 	Broken  State = "broken"

@@ -204,8 +204,9 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for message, want := range map[string]string{
-		"kubernetes.io/csi: driver name secrets-store.csi.k8s.io not found in the list of registered CSI drivers": "does not run on the pod's node",
-		`fetching NodePublishSecretRef demo/x failed: kubernetes.io/csi: failed to find the secret x`:             "nodePublishSecretRef",
+		"kubernetes.io/csi: driver name secrets-store.csi.k8s.io not found in the list of registered " +
+			"CSI drivers": "does not run on the pod's node",
+		"fetching NodePublishSecretRef demo/x failed: kubernetes.io/csi: failed to find the secret x": "nodePublishSecretRef",
 	} {
 		if why, _ := explain(message, "demo", pod); !strings.Contains(why, want) {
 			t.Errorf("%q: %q", message, why)

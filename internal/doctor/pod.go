@@ -64,7 +64,8 @@ func (w *run) checkPod(ctx context.Context) finding {
 	case len(s.classes) == 0:
 		return brokenf("its volumes of the driver are of other providers")
 	case s.pod.Spec.NodeName == "":
-		return brokenf("it has not been scheduled to a node yet, so nothing has been mounted").withFix(w.kubectl("describe", "pod", w.Pod))
+		return brokenf("it has not been scheduled to a node yet, so nothing has been mounted").
+			withFix(w.kubectl("describe", "pod", w.Pod))
 	}
 	return okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
 }

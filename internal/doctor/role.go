@@ -115,8 +115,9 @@ func (c *classCheck) checkRole(ctx context.Context) finding {
 	case l.refused:
 		return unknownf("%s, and the login failed for another reason", readError(c.rolePath(), err))
 	}
-	_, loginErr := c.vault.client.Login(ctx, transit.Login{Namespace: c.VaultNamespace, Mount: c.AuthMount, Role: c.Class.Role,
-		JWT: func() (string, error) { return "none", nil }}) // Vault looks up the role before it reads the token
+	_, loginErr := c.vault.client.Login(ctx,
+		transit.Login{Namespace: c.VaultNamespace, Mount: c.AuthMount, Role: c.Class.Role,
+			JWT: func() (string, error) { return "none", nil }}) // Vault looks up the role before it reads the token
 	if loginErr != nil && isRoleMissing(loginErr) {
 		return c.roleMissing()
 	}
@@ -156,7 +157,8 @@ func (c *classCheck) checkBinding() finding {
 		}
 		return okf("%s accepts service account %s", c.rolePath(), c.account)
 	}
-	names, namespaces := stringList(c.role["bound_service_account_names"]), stringList(c.role["bound_service_account_namespaces"])
+	names, namespaces := stringList(c.role["bound_service_account_names"]), stringList(
+		c.role["bound_service_account_namespaces"])
 	selector := stringList(c.role["bound_service_account_namespace_selector"])
 	switch {
 	case !slices.ContainsFunc(names, matches(c.account)):
@@ -225,7 +227,8 @@ func (c *classCheck) checkAudience(ctx context.Context) finding {
 	case l.session != nil:
 		return okf("%s", audienceName(c.Audience))
 	case l.refused && deniedCheck(l.err) == "audience":
-		return broken(fmt.Sprintf("the role does not accept tokens for %s: %s", audienceName(c.Audience), vaultMessage(l.err)))
+		return broken(fmt.Sprintf("the role does not accept tokens for %s: %s", audienceName(c.Audience),
+			vaultMessage(l.err)))
 	}
 	return unknownf("the role could not be read, and no login determined it")
 }
@@ -336,5 +339,6 @@ func (c *classCheck) readPolicies(ctx context.Context, denied func() finding) fi
 	if missing == len(names) {
 		return denied()
 	}
-	return unknownf("the policies of the role (%s) are not those of vault-setup: only a login can check them", strings.Join(names, ", "))
+	return unknownf("the policies of the role (%s) are not those of vault-setup: only a login can check them",
+		strings.Join(names, ", "))
 }

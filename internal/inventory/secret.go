@@ -20,6 +20,7 @@ import (
 // State is the state of a ciphertext Secret.
 type State string
 
+// The states.
 const (
 	Current State = "current"
 	Behind  State = "behind"
@@ -54,6 +55,7 @@ type Secret struct {
 	Problems   []string     `json:"problems,omitempty"` // of the Secret as a whole
 }
 
+// Entry is an entry of a Secret, with its key version.
 type Entry struct {
 	Name    string `json:"name"`
 	Version int    `json:"version,omitempty"`
@@ -107,7 +109,7 @@ func (r *Secret) addProblem(entry, format string, args ...any) {
 	}
 }
 
-// problems returns all of them.
+// AllProblems returns the problems of the Secret and of its entries.
 func (r *Secret) AllProblems() []string {
 	all := slices.Clone(r.Problems)
 	for _, e := range r.Entries {
@@ -160,15 +162,17 @@ func (r *Secret) setState(key *transit.KeyInfo) {
 	}
 }
 
+// Sort sorts Secrets by namespace and name.
 func Sort(rows []*Secret) {
 	slices.SortFunc(rows, func(a, b *Secret) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 }
 
-// TransitKey is the key that a Secret names; its name is empty if it names none.
+// TransitKey returns the key that a Secret names; its name is empty if it names none.
 func (r *Secret) TransitKey() ciphertext.Key { return ciphertext.Key{Mount: r.Mount, Name: r.Key} }
 
+// NamespacedName returns namespace and name.
 func (r *Secret) NamespacedName() types.NamespacedName {
 	return types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 }

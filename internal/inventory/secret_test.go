@@ -11,8 +11,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Whoever may annotate a Secret writes nothing of his own to the terminal of the
-// one who looks.
+// Annotations may have control characters.
 func TestRowIsPrintable(t *testing.T) {
 	const evil = "a\n\x1b[31mb"
 	r := NewSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{

@@ -11,7 +11,7 @@ import (
 
 const canary = "hunter2Canary"
 
-// leaks returns which form of the canary is in a text.
+// leaks returns the form of the canary that a text contains.
 func leaks(text string) string {
 	for _, form := range []string{canary, strings.ToLower(canary), b64(canary), b64(b64(canary)),
 		strings.TrimRight(b64("x"+canary+"y"), "=")[2:16]} {
@@ -22,8 +22,8 @@ func leaks(text string) string {
 	return ""
 }
 
-// wrongPlaces are manifests with the canary where no plaintext belongs.
-func wrongPlaces() map[string]string {
+// leakManifests returns manifests with the canary where plaintext must not be.
+func leakManifests() map[string]string {
 	label := "secretmanager.io/transit-key: matrix"
 	all := map[string]string{
 		"data":                 dataOf(b64(canary)),
@@ -86,9 +86,9 @@ func wrongPlaces() map[string]string {
 	return all
 }
 
-// Wherever plaintext is by mistake, it is in no finding and no error.
-func TestNothingRepeatsAValue(t *testing.T) {
-	for name, source := range wrongPlaces() {
+// Plaintext in a manifest is in no finding and no error.
+func TestFindingsHaveNoValues(t *testing.T) {
+	for name, source := range leakManifests() {
 		t.Run(name, func(t *testing.T) {
 			f, err := Read("a.yaml", []byte(source))
 			if err != nil {
@@ -105,8 +105,7 @@ func TestNothingRepeatsAValue(t *testing.T) {
 	}
 }
 
-// onlyNames is whether the canary is the name of an entry that is asked for, and
-// nothing else: names are said.
+// onlyNames reports whether the findings have the canary only as the name of an entry.
 func onlyNames(findings []Finding) bool {
 	for _, f := range findings {
 		if leaks(f.Message) != "" && (f.Rule != "class-object" || f.Entry != canary) {
@@ -116,11 +115,10 @@ func onlyNames(findings []Finding) bool {
 	return true
 }
 
-// FuzzLint: whatever a file holds, the program does not fall over it, places are
-// in the file, and a value of four bytes or more is in no finding unless it is
-// the name of something too.
+// FuzzLint checks that no file causes a panic, that lines are in the file, and that no finding has a
+// value of twelve bytes or more unless it is also a name.
 func FuzzLint(f *testing.F) {
-	for _, source := range wrongPlaces() {
+	for _, source := range leakManifests() {
 		f.Add([]byte(source))
 	}
 	layouts, _ := filepath.Glob("../manifest/testdata/layouts/*")
@@ -151,14 +149,14 @@ func FuzzLint(f *testing.F) {
 			for _, s := range file.Secrets {
 				for _, e := range s.Entries {
 					for _, value := range []string{string(e.Text), b64(string(e.Text))} {
-						// What is in the names, or in the words of the findings, is there for another reason.
+						// Short texts, and those that occur elsewhere, may be in names and messages.
 						if len(value) < 12 || strings.Count(string(source), value) > 1 {
 							continue
 						}
 						for _, finding := range findings {
 							if strings.Contains(finding.Message, value) &&
 								!strings.Contains(finding.Name+finding.Entry+finding.Namespace, value) {
-								t.Errorf("a value is in %+v", finding)
+								t.Errorf("finding with a value: %+v", finding)
 							}
 						}
 					}

@@ -12,53 +12,53 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// class is a SecretProviderClass of ours.
-type class struct {
+// classObject is a SecretProviderClass for this provider.
+type classObject struct {
 	object
-	classes.Class
+	class.Class
 	lines map[string]int // of the parameters
 }
 
 func (f *File) class(n *yaml.Node) {
 	root := pairs(n)
 	spec := pairs(get(root, "spec"))
-	if name, _ := text(get(spec, "provider")); name != classes.Provider {
+	if name, _ := text(get(spec, "provider")); name != class.Provider {
 		return
 	}
-	c := &class{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
+	c := &classObject{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
 	metadata := pairs(get(root, "metadata"))
 	f.findings = append(f.findings, c.head(metadata)...)
 	if c.name == "" {
 		f.findings = append(f.findings, c.finding(ruleName, c.line, "", "metadata.name is missing"))
 	}
-	f.findings = append(f.findings, slices.Concat(c.doubled(root), c.doubled(spec))...)
+	f.findings = append(f.findings, slices.Concat(c.duplicates(root), c.duplicates(spec))...)
 	parameters := pairs(get(spec, "parameters"))
-	f.findings = append(f.findings, c.doubled(parameters)...)
+	f.findings = append(f.findings, c.duplicates(parameters)...)
 	values := map[string]string{}
 	for _, p := range parameters {
 		value, ok := text(p.value)
 		if !ok {
-			f.findings = append(f.findings, c.notText(p.value, "parameter "+display.Name(p.name)))
+			f.findings = append(f.findings, c.notString(p.value, "parameter "+display.Name(p.name)))
 		}
 		values[p.name], c.lines[p.name] = value, p.value.Line
 	}
 	var errs field.ErrorList
-	c.Class, errs = classes.Parse(values, nil, "")
+	c.Class, errs = class.Parse(values, nil, "")
 	for _, err := range errs {
-		f.findings = append(f.findings, c.finding(ruleParameters, c.at(err.Field), "", "%s", err))
+		f.findings = append(f.findings, c.finding(ruleParameters, c.lineOf(err.Field), "", "%s", err))
 	}
 	f.classes = append(f.classes, c)
 }
 
-// at returns the line of the parameter that a field belongs to.
-func (c *class) at(path string) int {
+// lineOf returns the line of the parameter that a field belongs to.
+func (c *classObject) lineOf(path string) int {
 	name := path
 	if unquoted, err := strconv.Unquote(path); err == nil {
-		name = unquoted // a parameter that does not exist
+		name = unquoted // an unknown parameter
 	} else if i := strings.IndexAny(path, ".["); i >= 0 {
 		name = path[:i]
 	}
@@ -68,23 +68,23 @@ func (c *class) at(path string) int {
 	return c.line
 }
 
-// check holds the class against its Secret. There may be several of that name,
-// for other clusters: then it has to fit one of them, and the nearest comes first.
-func (c *class) check(files []*File, o Options) []Finding {
+// check compares the class with its Secret. If there are several of that name, for other clusters, the
+// class must fit one of them; findings are about the one with the fewest, and then the nearest.
+func (c *classObject) check(files []*File, o Options) []Finding {
 	if len(validation.IsDNS1123Subdomain(c.Secret)) > 0 {
-		return nil // and parameters says so
+		return nil // the rule parameters reports it
 	}
 	var all []*Secret
 	for _, f := range files {
 		for _, s := range f.Secrets {
-			if s.name == c.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.in(o)) {
+			if s.name == c.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.targetNamespace(o)) {
 				all = append(all, s)
 			}
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{c.finding(ruleClassSecret, c.at("secretName"), "",
-			"its Secret %s is not among the files: whether they fit is not known", display.Name(c.Secret))}
+		return []Finding{c.finding(ruleClassSecret, c.lineOf("secretName"), "",
+			"its Secret %s is not among the files, so they cannot be compared", display.Name(c.Secret))}
 	}
 	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
 	best := c.compare(all[0])
@@ -96,10 +96,11 @@ func (c *class) check(files []*File, o Options) []Finding {
 	return best
 }
 
-// mayShare is whether two objects may be in one namespace, where not all say it.
+// mayShare reports whether two objects may be in the same namespace; an empty one is unknown.
 func mayShare(a, b string) bool { return a == b || a == "" || b == "" }
 
-func (c *class) distance(s *Secret) int {
+// distance returns how far the file of a Secret is from that of the class.
+func (c *classObject) distance(s *Secret) int {
 	switch {
 	case s.file == c.file:
 		return 0
@@ -109,28 +110,28 @@ func (c *class) distance(s *Secret) int {
 	return 2
 }
 
-func (c *class) compare(s *Secret) (findings []Finding) {
+func (c *classObject) compare(s *Secret) (findings []Finding) {
 	if !s.Ours {
-		return []Finding{c.finding(ruleClassDiffers, c.at("secretName"),
-			"", "its Secret %s (%s:%d) is no ciphertext Secret: it has neither the type %s nor the label %s",
+		return []Finding{c.finding(ruleClassDiffers, c.lineOf("secretName"),
+			"", "its Secret %s (%s:%d) is not a ciphertext Secret: it has neither the type %s nor the label %s",
 			display.Name(s.name), display.Name(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
 	}
-	differs := func(parameter, class, secret string) {
-		if class != "" && secret != "" && class != secret {
+	compare := func(parameter, inClass, inSecret string) {
+		if inClass != "" && inSecret != "" && inClass != inSecret {
 			findings = append(findings,
-				c.finding(ruleClassDiffers, c.at(parameter),
-					"", "%s differs from that of its Secret %s (%s:%d): nothing would open", parameter,
+				c.finding(ruleClassDiffers, c.lineOf(parameter),
+					"", "%s differs from that of its Secret %s (%s:%d): nothing would decrypt", parameter,
 					display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}
-	differs("transitKey", c.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
-	differs("transitMount", c.Key.Mount, s.mount())
-	differs("scope", string(c.Scope), string(s.scope()))
+	compare("transitKey", c.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
+	compare("transitMount", c.Key.Mount, s.mount())
+	compare("scope", string(c.Scope), string(s.scope()))
 	for _, entry := range c.Entries() {
 		if len(validation.IsConfigMapKey(entry)) == 0 &&
 			!slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
 			findings = append(findings,
-				c.finding(ruleClassObject, c.at("objects"), entry, "its Secret %s (%s:%d) does not have it",
+				c.finding(ruleClassObject, c.lineOf("objects"), entry, "its Secret %s (%s:%d) does not have it",
 					display.Name(s.name), display.Name(s.file.Name), s.line))
 		}
 	}

@@ -11,18 +11,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// kustomization is as much of one as decides where a Secret ends up.
+// kustomization has the fields of a kustomization that determine namespace and name of a Secret.
 type kustomization struct {
 	object
-	folder    string
-	resources []string // files and folders
+	dir       string
+	resources []string // files and directories
 	namespace string
 	renames   map[string]int // namePrefix and nameSuffix, with their lines
 }
 
 func (f *File) kustomization(n *yaml.Node) {
 	root := pairs(n)
-	k := &kustomization{object: object{file: f, kind: "Kustomization", line: n.Line}, folder: filepath.Dir(f.Name),
+	k := &kustomization{object: object{file: f, kind: "Kustomization", line: n.Line}, dir: filepath.Dir(f.Name),
 		renames: map[string]int{}}
 	k.name, _ = text(get(pairs(get(root, "metadata")), "name"))
 	if k.name == "" {
@@ -37,7 +37,7 @@ func (f *File) kustomization(n *yaml.Node) {
 	for _, field := range []string{"resources", "bases", "components"} {
 		for _, r := range list(get(root, field)) {
 			if path, _ := text(r); path != "" {
-				k.resources = append(k.resources, filepath.Join(k.folder, path))
+				k.resources = append(k.resources, filepath.Join(k.dir, path))
 			}
 		}
 	}
@@ -48,36 +48,36 @@ func (f *File) kustomization(n *yaml.Node) {
 	}
 }
 
-// generator looks at an item of secretGenerator, which makes Secrets of its own.
+// generator checks an item of secretGenerator.
 func (k *kustomization) generator(n *yaml.Node, general []pair) []Finding {
 	fields := pairs(n)
-	own := pairs(get(fields, "options"))
-	made := &Secret{lines: map[string]int{}}
-	made.Meta.Annotations = map[string]string{}
+	specific := pairs(get(fields, "options"))
+	generated := &Secret{lines: map[string]int{}}
+	generated.Meta.Annotations = map[string]string{}
 	ours := false
-	plain := false // without the hash of the content in its name
+	noHash := false // the name has no hash of the content
 	secretType, _ := text(get(fields, "type"))
-	for _, options := range [][]pair{general, own} {
+	for _, options := range [][]pair{general, specific} {
 		for _, p := range pairs(get(options, "labels")) {
 			ours = ours || p.name == ciphertext.LabelTransitKey
 		}
 		for _, p := range pairs(get(options, "annotations")) {
-			made.Meta.Annotations[p.name], _ = text(p.value)
+			generated.Meta.Annotations[p.name], _ = text(p.value)
 		}
 		if v := resolve(get(options, "disableNameSuffixHash")); v != nil {
-			plain = v.Value == "true"
+			noHash = v.Value == "true"
 		}
 	}
-	if ours = ours || secretType == string(ciphertext.Type); !ours || plain || made.scope() != ciphertext.Strict {
+	if ours = ours || secretType == string(ciphertext.Type); !ours || noHash || generated.scope() != ciphertext.Strict {
 		return nil
 	}
 	name, _ := text(get(fields, "name"))
 	return []Finding{k.finding(ruleKustomize, n.Line, "",
-		"the secretGenerator of %s appends a hash to the name, and scope strict binds ciphertext to the name: set disableNameSuffixHash", display.Name(name))}
+		"the secretGenerator of %s appends a hash to the name, and scope strict binds ciphertext to the name: "+
+			"set disableNameSuffixHash", display.Name(name))}
 }
 
-// has is whether a file is among the resources, directly or by way of another
-// kustomization.
+// has reports whether a file is among the resources, directly or by another kustomization.
 func (k *kustomization) has(f *File, all []*kustomization, seen map[*kustomization]bool) bool {
 	seen[k] = true
 	for _, r := range k.resources {
@@ -85,7 +85,7 @@ func (k *kustomization) has(f *File, all []*kustomization, seen map[*kustomizati
 			return true
 		}
 		for _, other := range all {
-			if !seen[other] && other.folder == r && other.has(f, all, seen) {
+			if !seen[other] && other.dir == r && other.has(f, all, seen) {
 				return true
 			}
 		}
@@ -112,8 +112,8 @@ func (k *kustomization) bound(files []*File) (secrets []*Secret) {
 	return secrets
 }
 
-// place tells the Secrets which namespaces kustomizations put them into.
-func place(files []*File) {
+// setNamespaces sets the namespaces that kustomizations move Secrets to.
+func setNamespaces(files []*File) {
 	for _, f := range files {
 		for _, k := range f.kustomizations {
 			if k.namespace == "" {
@@ -134,7 +134,8 @@ func (k *kustomization) check(files []*File) (findings []Finding) {
 			if s.scope() == ciphertext.Strict {
 				findings = append(findings,
 					k.finding(ruleKustomize, line, "",
-						"%s renames %s (%s:%d), whose ciphertext scope strict binds to its name: it has to be made for the new one", field, &s.object, display.Name(s.file.Name), s.line))
+						"%s renames %s (%s:%d), whose ciphertext scope strict binds to its name: encrypt it for the new name",
+						field, &s.object, display.Name(s.file.Name), s.line))
 			}
 		}
 		others := slices.DeleteFunc(slices.Concat(s.namespaces, []string{s.namespace}),

@@ -1,13 +1,12 @@
-// Package lint finds what is wrong with ciphertext Secrets, and with the
-// SecretProviderClasses that mount them, in manifests: without a cluster, without
-// Vault, and without ever repeating a value.
+// Package lint checks ciphertext Secrets in manifests, and the SecretProviderClasses that mount
+// them: without a cluster, without Vault, and without repeating a value.
 //
-// [Read] takes a file apart, as leniently as it can. [Check] looks at all files
-// together, since a class and its Secret, or a Secret and the kustomization that
-// moves it, are seldom in one. Every [Finding] names the [Rule] that it is of.
+// [Read] parses a file and tolerates what it can. [Check] checks all files together, as a class
+// and its Secret, or a Secret and the kustomization that moves it, are often in different files.
+// Every [Finding] names its [Rule].
 //
-// Nothing of a value gets into a finding: not what it decodes to, not a piece of
-// it, and not what a setting says instead of what it may say. Names do.
+// Findings have no part of a value, decoded or not, and no setting that is invalid, as it may be a
+// value. They have names.
 package lint
 
 import (
@@ -18,16 +17,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// Severity says whether a finding keeps something from working.
+// Severity is Error for what does not work, and Warning for what should be changed.
 type Severity string
 
+// The severities.
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
 )
 
-// Rule is one thing that is looked for. Names are a promise: they are in the
-// output, and people filter by them.
+// Rule is one kind of problem. Names are stable: they are in the output, and users filter by them.
 type Rule struct {
 	Name     string
 	Severity Severity
@@ -35,27 +34,28 @@ type Rule struct {
 }
 
 var (
-	ruleObject       = rule("object", Error, "the API server would not take the object")
-	ruleName         = rule("name", Error, "no name, or one that Kubernetes does not take")
-	ruleKeyLabel     = rule("key-label", Error, "the label with the transit key is missing or not the name of one")
-	ruleTransitMount = rule("transit-mount", Error, "the annotation with the transit mount is not the path of one")
-	ruleScope        = rule("scope", Error, "the annotation with the scope is none there is")
-	ruleNamespace    = rule("namespace", Error, "the scope binds to a namespace, and there is none (see -n)")
+	ruleObject       = rule("object", Error, "the API server would not accept the object")
+	ruleName         = rule("name", Error, "no name, or one that Kubernetes does not accept")
+	ruleKeyLabel     = rule("key-label", Error, "the label with the transit key is missing or invalid")
+	ruleTransitMount = rule("transit-mount", Error, "the annotation with the transit mount is not a valid path")
+	ruleScope        = rule("scope", Error, "the annotation with the scope is invalid")
+	ruleNamespace    = rule("namespace", Error, "the scope binds to a namespace, and the manifest has none (see -n)")
 	ruleEmpty        = rule("empty", Error, "a Secret without entries, or an entry without a value")
 	rulePlaintext    = rule("plaintext", Error, "an entry is not ciphertext")
 	ruleNotBase64    = rule("not-base64", Error, "a value under data is not base64")
-	ruleDoubleBase64 = rule("double-base64", Error, "ciphertext is encoded in base64 once too often")
+	ruleDoubleBase64 = rule("double-base64", Error, "ciphertext is encoded in base64 twice")
 	ruleMalformed    = rule("malformed", Error, "ciphertext is damaged")
-	ruleLastApplied  = rule("last-applied", Error, "kubectl's copy of an earlier manifest holds what is not ciphertext")
-	ruleDuplicate    = rule("duplicate", Error, "an entry is there twice")
-	ruleSize         = rule("size", Error, "the values are more than a Secret holds")
-	ruleMinVersion   = rule("min-version", Error, "an entry is below the key version asked for (see --min-version)")
+	ruleLastApplied  = rule("last-applied", Error,
+		"kubectl's copy of an earlier manifest has entries that are not ciphertext")
+	ruleDuplicate    = rule("duplicate", Error, "an entry is duplicated")
+	ruleSize         = rule("size", Error, "the values are larger than a Secret can be")
+	ruleMinVersion   = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
 	ruleVersionLabel = rule("version-label", Warning, "the label with the key version differs from the oldest entry's")
-	ruleParameters   = rule("parameters", Error, "the provider would not take the parameters of a class")
-	ruleClassObject  = rule("class-object", Error, "a class takes an entry that its Secret does not have")
+	ruleParameters   = rule("parameters", Error, "the provider would not accept the parameters of a class")
+	ruleClassObject  = rule("class-object", Error, "a class uses an entry that its Secret does not have")
 	ruleClassDiffers = rule("class-differs", Error, "key, mount or scope of a class differ from its Secret's")
 	ruleClassSecret  = rule("class-secret", Warning, "the Secret of a class is not among the files")
-	ruleKustomize    = rule("kustomize", Warning, "a kustomization renames or moves what is bound to its place")
+	ruleKustomize    = rule("kustomize", Warning, "a kustomization renames or moves what is bound to its location")
 )
 
 var rules []Rule
@@ -66,11 +66,10 @@ func rule(name string, severity Severity, about string) Rule {
 	return r
 }
 
-// Rules returns all rules there are.
+// Rules returns all rules.
 func Rules() []Rule { return slices.Clone(rules) }
 
-// Finding is something that is wrong. Its JSON is a promise: fields are added and
-// never renamed.
+// Finding is a problem. Its JSON is stable: fields are added and never renamed.
 type Finding struct {
 	File      string   `json:"file"`
 	Line      int      `json:"line"`
@@ -80,18 +79,18 @@ type Finding struct {
 	Namespace string   `json:"namespace,omitempty"`
 	Name      string   `json:"name,omitempty"`
 	Entry     string   `json:"entry,omitempty"`
-	Message   string   `json:"message"` // with the place, on one line
+	Message   string   `json:"message"` // with the object, on one line
 }
 
-// Options is what the files themselves do not say.
+// Options are what the files do not contain.
 type Options struct {
-	Namespace  string // of manifests without one; empty if it is not known
-	MinVersion int    // that every entry has at least; 0: any
+	Namespace  string // of manifests without one; empty if unknown
+	MinVersion int    // lowest key version that is accepted; 0 accepts any
 }
 
-// Check returns what is wrong with the files, file by file and line by line.
+// Check returns the findings, in the order of files and lines.
 func Check(files []*File, o Options) []Finding {
-	place(files)
+	setNamespaces(files)
 	order := map[string]int{}
 	var all []Finding
 	for i, f := range files {
@@ -115,7 +114,7 @@ func Check(files []*File, o Options) []Finding {
 	return all
 }
 
-// object is what findings name.
+// object is an object in a manifest.
 type object struct {
 	file            *File
 	kind            string
@@ -123,10 +122,10 @@ type object struct {
 	line            int
 }
 
-// Line is where the object begins, counted from 1.
+// Line returns the first line of the object, counted from 1.
 func (o *object) Line() int { return o.line }
 
-// String names the object.
+// String returns kind, namespace and name.
 func (o *object) String() string {
 	switch {
 	case o.name == "":
@@ -137,16 +136,16 @@ func (o *object) String() string {
 	return o.kind + " " + display.Name(o.namespace) + "/" + display.Name(o.name)
 }
 
-// finding makes one of the object as a whole, or of an entry.
+// finding returns a finding of the object, or of an entry.
 func (o *object) finding(r Rule, line int, entry, format string, args ...any) Finding {
-	where := o.String() + ": "
+	prefix := o.String() + ": "
 	if entry != "" {
-		where += fmt.Sprintf("entry %s: ", quote(entry))
+		prefix += fmt.Sprintf("entry %s: ", quote(entry))
 	}
 	return Finding{
 		File: o.file.Name, Line: line, Severity: r.Severity, Rule: r.Name,
 		Kind: o.kind, Namespace: display.Name(o.namespace), Name: display.Name(o.name), Entry: display.Name(entry),
-		Message: display.Line(where + fmt.Sprintf(format, args...)),
+		Message: display.Line(prefix + fmt.Sprintf(format, args...)),
 	}
 }
 

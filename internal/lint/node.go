@@ -12,10 +12,10 @@ type pair struct {
 	key, value *yaml.Node
 }
 
-// pairs returns what a mapping says, nil if the node is none: with what is merged
-// into it, as kubectl would see it. Keys that are written twice are there twice.
+// pairs returns the keys and values of a mapping, with those merged into it, as kubectl reads it; nil
+// if the node is not a mapping. It keeps duplicate keys.
 func pairs(n *yaml.Node) (all []pair) {
-	seen := map[*yaml.Node]bool{} // a second time a mapping adds nothing
+	seen := map[*yaml.Node]bool{} // each mapping is merged once
 	known := map[string]bool{}
 	var add func(n *yaml.Node, merged bool)
 	add = func(n *yaml.Node, merged bool) {
@@ -54,19 +54,19 @@ func pairs(n *yaml.Node) (all []pair) {
 	return all
 }
 
-// twice returns the pairs whose key was there before.
-func twice(all []pair) (again []pair) {
+// repeated returns the pairs whose key occurs earlier.
+func repeated(all []pair) (later []pair) {
 	seen := map[string]bool{}
 	for _, p := range all {
 		if seen[p.name] {
-			again = append(again, p)
+			later = append(later, p)
 		}
 		seen[p.name] = true
 	}
-	return again
+	return later
 }
 
-// get returns the value of a key, nil if it is not there.
+// get returns the value of a key; nil if it is missing.
 func get(all []pair, name string) *yaml.Node {
 	i := slices.IndexFunc(all, func(p pair) bool { return p.name == name })
 	if i < 0 {
@@ -82,8 +82,8 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// text returns a scalar where a text is wanted. A node that is not there, and
-// null, are the empty one; a number or a truth value is none.
+// text returns the value of a string. It is empty for a missing node and for null; a number or a
+// boolean is not a string.
 func text(n *yaml.Node) (s string, ok bool) {
 	n = resolve(n)
 	switch {

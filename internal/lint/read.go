@@ -16,12 +16,12 @@ import (
 
 // File is a manifest.
 type File struct {
-	Name    string    // as the user calls it
-	Secrets []*Secret // in their order
+	Name    string    // as the user wrote it
+	Secrets []*Secret // in order
 
-	classes        []*class
+	classes        []*classObject
 	kustomizations []*kustomization
-	findings       []Finding // of reading it
+	findings       []Finding // found by Read
 }
 
 // Counts returns how many ciphertext Secrets and classes are in the file.
@@ -34,17 +34,17 @@ func (f *File) Counts() (secrets, classes int) {
 	return secrets, len(f.classes)
 }
 
-// Secret is a Secret in a file, of ciphertext or not.
+// Secret is a Secret in a file, with ciphertext or not.
 type Secret struct {
 	object
-	// Ours is whether it says of itself that it is a ciphertext Secret: by its
-	// type, or by any label or annotation of ours.
+	// Ours reports whether it is a ciphertext Secret by its type, or by any label or annotation with
+	// our prefix.
 	Ours    bool
 	Meta    corev1.Secret // type and metadata
 	Entries []*Entry
 
 	generateName string
-	namespaces   []string       // where kustomizations put it
+	namespaces   []string       // that kustomizations move it to
 	lines        map[string]int // of the labels and annotations
 }
 
@@ -52,19 +52,18 @@ type Secret struct {
 type Entry struct {
 	Name string
 	Line int
-	Text []byte // what the API server would store; nil if it is not to be had
+	Text []byte // what the API server would store; nil if unknown
 
-	rule    *Rule // what keeps it from being ciphertext
+	rule    *Rule // the rule that it breaks; nil if it is ciphertext
 	problem string
 }
 
-// Problem says what keeps the entry from being ciphertext, as it goes on from
-// "entry NAME: "; empty if nothing does.
+// Problem returns why the entry is not ciphertext, to follow "entry NAME: "; empty if it is.
 func (e *Entry) Problem() string { return e.problem }
 
-func (e *Entry) bad(r Rule, problem string) { e.rule, e.problem = &r, problem }
+func (e *Entry) setProblem(r Rule, problem string) { e.rule, e.problem = &r, problem }
 
-// Read takes a manifest apart. The error is that it cannot be read at all.
+// Read parses a manifest. It fails if the file is not YAML or JSON.
 func Read(name string, source []byte) (*File, error) {
 	objects, err := manifest.Objects(source)
 	if err != nil {
@@ -96,17 +95,17 @@ func (f *File) secret(n *yaml.Node) {
 	metadata := pairs(get(root, "metadata"))
 	var findings []Finding
 	findings = append(findings, s.head(metadata)...)
-	findings = append(findings, s.doubled(root)...)
+	findings = append(findings, s.duplicates(root)...)
 	secretType, ok := text(get(root, "type"))
 	if !ok {
-		findings = append(findings, s.notText(get(root, "type"), "type"))
+		findings = append(findings, s.notString(get(root, "type"), "type"))
 	}
 	s.Meta.Type = corev1.SecretType(secretType)
 	s.generateName, _ = text(get(metadata, "generateName"))
 	var more []Finding
-	s.Meta.Labels, more = s.texts("labels", get(metadata, "labels"))
+	s.Meta.Labels, more = s.stringMap("labels", get(metadata, "labels"))
 	findings = append(findings, more...)
-	s.Meta.Annotations, more = s.texts("annotations", get(metadata, "annotations"))
+	s.Meta.Annotations, more = s.stringMap("annotations", get(metadata, "annotations"))
 	findings = append(findings, more...)
 	s.Meta.Name, s.Meta.Namespace = s.name, s.namespace
 	s.Ours = s.Meta.Type == ciphertext.Type
@@ -123,39 +122,39 @@ func (f *File) secret(n *yaml.Node) {
 	f.findings = append(f.findings, findings...)
 }
 
-// head reads what every object has.
+// head reads name and namespace.
 func (o *object) head(metadata []pair) (findings []Finding) {
 	var ok bool
 	if o.name, ok = text(get(metadata, "name")); !ok {
-		findings = append(findings, o.notText(get(metadata, "name"), "metadata.name"))
+		findings = append(findings, o.notString(get(metadata, "name"), "metadata.name"))
 	}
 	if o.namespace, ok = text(get(metadata, "namespace")); !ok {
-		findings = append(findings, o.notText(get(metadata, "namespace"), "metadata.namespace"))
+		findings = append(findings, o.notString(get(metadata, "namespace"), "metadata.namespace"))
 	}
-	return append(findings, o.doubled(metadata)...)
+	return append(findings, o.duplicates(metadata)...)
 }
 
-func (o *object) notText(n *yaml.Node, what string) Finding {
-	return o.finding(ruleObject, n.Line, "", "%s is not a text to YAML: write it in quotes", what)
+func (o *object) notString(n *yaml.Node, what string) Finding {
+	return o.finding(ruleObject, n.Line, "", "%s is not a string in YAML: write it in quotes", what)
 }
 
-func (o *object) doubled(all []pair) (findings []Finding) {
-	for _, p := range twice(all) {
-		findings = append(findings, o.finding(ruleObject, p.key.Line, "", "%s is there twice", quote(p.name)))
+func (o *object) duplicates(all []pair) (findings []Finding) {
+	for _, p := range repeated(all) {
+		findings = append(findings, o.finding(ruleObject, p.key.Line, "", "%s is duplicated", quote(p.name)))
 	}
 	return findings
 }
 
-// texts reads labels or annotations. What is no text is left out.
-func (s *Secret) texts(field string, n *yaml.Node) (map[string]string, []Finding) {
+// stringMap reads labels or annotations. It leaves out values that are not strings.
+func (s *Secret) stringMap(field string, n *yaml.Node) (map[string]string, []Finding) {
 	all := pairs(n)
-	findings := s.doubled(all)
+	findings := s.duplicates(all)
 	values := make(map[string]string, len(all))
 	for _, p := range all {
 		value, ok := text(p.value)
 		if !ok {
-			findings = append(findings, s.notText(p.value, field+": the value of "+display.Name(p.name)))
-		} else if _, there := values[p.name]; !there {
+			findings = append(findings, s.notString(p.value, field+": the value of "+display.Name(p.name)))
+		} else if _, found := values[p.name]; !found {
 			values[p.name] = value
 		}
 		s.lines[p.name] = p.value.Line
@@ -166,14 +165,14 @@ func (s *Secret) texts(field string, n *yaml.Node) (map[string]string, []Finding
 // values reads data or stringData.
 func (s *Secret) values(field string, n *yaml.Node) (findings []Finding) {
 	if v, ok := text(n); ok && v == "" {
-		return nil // not there
+		return nil // missing
 	}
 	all := pairs(n)
 	if r := resolve(n); r.Kind != yaml.MappingNode {
 		return []Finding{s.finding(ruleObject, n.Line, "", "%s is not a mapping of entries", field)}
 	}
-	for _, p := range twice(all) {
-		findings = append(findings, s.finding(ruleDuplicate, p.key.Line, p.name, "is there twice in %s", field))
+	for _, p := range repeated(all) {
+		findings = append(findings, s.finding(ruleDuplicate, p.key.Line, p.name, "is duplicated in %s", field))
 	}
 	seen := map[string]*Entry{}
 	for _, e := range s.Entries {
@@ -189,39 +188,41 @@ func (s *Secret) values(field string, n *yaml.Node) (findings []Finding) {
 		if other := seen[p.name]; field == "stringData" && other != nil {
 			findings = append(findings,
 				s.finding(ruleDuplicate, p.key.Line, p.name,
-					"is there in data too, on line %d: the API server takes this one", other.Line))
+					"is also in data, on line %d: the API server uses this one", other.Line))
 		}
 		s.Entries = append(s.Entries, e)
 	}
 	return findings
 }
 
-// read finds out what the API server would store, and whether that is ciphertext.
+// read determines what the API server would store, and whether that is ciphertext.
 func (e *Entry) read(n *yaml.Node, encoded bool) {
 	value, ok := text(n)
 	switch {
 	case !ok:
-		e.bad(ruleObject, "its value is not a text to YAML: it is not ciphertext, and the API server would not take it")
+		e.setProblem(ruleObject, "its value is not a string in YAML: it is not ciphertext, and the API server would "+
+			"not accept it")
 		return
 	case !encoded:
-		e.judge([]byte(value), encoded)
+		e.checkStored([]byte(value), encoded)
 		return
 	}
 	decoded, err := base64.StdEncoding.DecodeString(value)
 	switch _, versionErr := ciphertext.Version([]byte(strings.TrimSpace(value))); {
 	case err == nil:
-		e.judge(decoded, encoded)
+		e.checkStored(decoded, encoded)
 	case versionErr == nil:
-		e.bad(ruleNotBase64, "is not base64, as values under data are: it is ciphertext as such, which belongs "+
+		e.setProblem(ruleNotBase64, "is not base64, as values under data must be: ciphertext that is not encoded belongs "+
 			"under stringData")
 	default:
-		e.bad(ruleNotBase64, "is not base64, as values under data are; nor is it ciphertext, so it may be plaintext: "+
+		e.setProblem(ruleNotBase64, "is not base64, as values under data must be; nor is it ciphertext, so it may be "+
+			"plaintext: "+
 			"encrypt it, and change a secret that others may have read")
 	}
 }
 
-// judge looks at what would be stored.
-func (e *Entry) judge(stored []byte, encoded bool) {
+// checkStored checks what the API server would store.
+func (e *Entry) checkStored(stored []byte, encoded bool) {
 	e.Text = stored
 	_, err := ciphertext.Version(stored)
 	if err == nil {
@@ -229,25 +230,27 @@ func (e *Entry) judge(stored []byte, encoded bool) {
 	}
 	trimmed := bytes.TrimSpace(stored)
 	if _, err := ciphertext.Version(trimmed); err == nil {
-		e.bad(ruleMalformed, "has white space around the ciphertext, such as the line feed of a block or of echo without -n")
+		e.setProblem(ruleMalformed, "has white space around the ciphertext, such as the line feed of a block or "+
+			"of echo without -n")
 		return
 	}
 	switch inner, innerErr := base64.StdEncoding.DecodeString(string(trimmed)); {
 	case len(trimmed) == 0:
-		e.bad(ruleEmpty, "is empty, or white space only")
+		e.setProblem(ruleEmpty, "is empty or only white space")
 	case innerErr == nil && isCiphertext(inner) && encoded:
-		e.bad(ruleDoubleBase64, "is in base64 twice: under data it is once, under stringData not at all")
+		e.setProblem(ruleDoubleBase64,
+			"is encoded in base64 twice: encode it once under data, and not at all under stringData")
 	case innerErr == nil && isCiphertext(inner):
-		e.bad(ruleDoubleBase64, "is in base64, as under data: under stringData ciphertext stands as such")
+		e.setProblem(ruleDoubleBase64, "is encoded in base64, as under data: under stringData, write ciphertext as it is")
 	case isCiphertext(trimmed):
-		e.bad(ruleMalformed, err.Error()+": encrypt the value again, or take the manifest from where it was made")
+		e.setProblem(ruleMalformed, err.Error()+": encrypt the value again, or copy the manifest from its source")
 	default:
-		e.bad(rulePlaintext, "is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others "+
+		e.setProblem(rulePlaintext, "is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others "+
 			"may have read")
 	}
 }
 
-// isCiphertext is whether a text is meant to be ciphertext, well-formed or not.
+// isCiphertext reports whether a text looks like ciphertext, well-formed or not.
 func isCiphertext(b []byte) bool {
 	_, err := ciphertext.Version(bytes.TrimSpace(b))
 	return err == nil || bytes.HasPrefix(bytes.TrimSpace(b), []byte("vault:v"))

@@ -10,15 +10,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// ct is well-formed ciphertext of a key version.
+// ct returns well-formed ciphertext of a key version.
 func ct(version int) string {
 	return fmt.Sprintf("vault:v%d:%s", version, b64(strings.Repeat("\x00", 40)))
 }
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// secretOf is a ciphertext Secret in which nothing is wrong but what the body
-// makes so. It has five lines before the body.
+// secretOf returns a ciphertext Secret without findings except those of the body, which begins on line 6.
 func secretOf(body string) string {
 	return `apiVersion: v1
 kind: Secret
@@ -68,15 +67,15 @@ func summaries(findings []Finding) (all []string) {
 	return all
 }
 
-// good is ciphertext that opens where it is, as far as can be seen.
+// good has no findings.
 var good = dataOf(b64(ct(3)))
 
-// With a body that is not data of its own.
-func edited(old, new string) string {
-	if !strings.Contains(good, old) {
-		panic(old)
+// edited returns good with a replacement.
+func edited(from, to string) string {
+	if !strings.Contains(good, from) {
+		panic(from)
 	}
-	return strings.Replace(good, old, new, 1)
+	return strings.Replace(good, from, to, 1)
 }
 
 func TestRules(t *testing.T) {
@@ -103,7 +102,9 @@ func TestRules(t *testing.T) {
 			Options{}, nil},
 		{"good JSON",
 			one(
-				`{"apiVersion": "v1", "kind": "Secret", "type": "secretmanager.io/ciphertext", "metadata": {"name": "a", "namespace": "b", "labels": {"secretmanager.io/transit-key": "k"}}, "data": {"a": "` + b64(ct(1)) + `"}}`), Options{}, nil},
+				`{"apiVersion": "v1", "kind": "Secret", "type": "secretmanager.io/ciphertext", ` +
+					`"metadata": {"name": "a", "namespace": "b", "labels": {"secretmanager.io/transit-key": "k"}}, ` +
+					`"data": {"a": "` + b64(ct(1)) + `"}}`), Options{}, nil},
 		{"good stringData", one(secretOf("stringData: {a: '" + ct(1) + "'}")), Options{}, nil},
 		{"not ours", one("apiVersion: v1\nkind: Secret\nmetadata: {name: x, name: y}\ndata: {a: '***', a: b}\n"),
 			Options{}, nil},
@@ -147,9 +148,9 @@ func TestRules(t *testing.T) {
 		{"no key label", one(edited("labels: {"+label+"}", "labels: {a: b}")), Options{}, []string{"a.yaml:1 key-label"}},
 		{"empty key label", one(edited(label, "secretmanager.io/transit-key: ''")), Options{},
 			[]string{"a.yaml:4 key-label"}},
-		{"key label that is none", one(edited(label, "secretmanager.io/transit-key: a/b")), Options{},
+		{"invalid key label", one(edited(label, "secretmanager.io/transit-key: a/b")), Options{},
 			[]string{"a.yaml:4 key-label"}},
-		{"key label that Kubernetes does not take", one(edited(label, "secretmanager.io/transit-key: 'a:b'")),
+		{"key label that Kubernetes does not accept", one(edited(label, "secretmanager.io/transit-key: 'a:b'")),
 			Options{}, []string{"a.yaml:4 key-label"}},
 		{"bad mount", one(annotated("secretmanager.io/transit-mount: ../sys")), Options{},
 			[]string{"a.yaml:4 transit-mount"}},
@@ -171,7 +172,7 @@ func TestRules(t *testing.T) {
 		{"plaintext", one(dataOf(b64("hunter2"))), Options{}, []string{"a.yaml:6 plaintext"}},
 		{"plaintext in base64 twice", one(dataOf(b64(b64("hunter2")))), Options{}, []string{"a.yaml:6 plaintext"}},
 		{"plaintext under stringData", one(secretOf("stringData:\n  a: hunter2")), Options{}, []string{"a.yaml:7 plaintext"}},
-		{"plaintext by way of an alias", one(secretOf("other: &x aGk=\ndata:\n  a: *x")), Options{},
+		{"plaintext in an alias", one(secretOf("other: &x aGk=\ndata:\n  a: *x")), Options{},
 			[]string{"a.yaml:8 plaintext"}},
 		{"plaintext in merged data", one(secretOf("other: &d {a: aGk=}\ndata:\n  <<: *d\n  b: " + b64(ct(1)))),
 			Options{}, []string{"a.yaml:6 plaintext"}},
@@ -239,7 +240,7 @@ func TestRules(t *testing.T) {
 		{"class that fits the second of that name",
 			m{"a.yaml": edited(label, "secretmanager.io/transit-key: other"), "b.yaml": good, "c.yaml": classOf("")},
 			Options{}, nil},
-		{"class with an entry that is not there",
+		{"class with a missing entry",
 			m{"a.yaml": good, "c.yaml": classOf("    objects: |\n      - objectName: a\n      - objectName: b\n")},
 			Options{}, []string{"c.yaml:10 class-object"}},
 		{"class with bad parameters",
@@ -301,7 +302,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Severity, place and words of a finding, and their order.
+// TestFindings checks the fields and the order of findings.
 func TestFindings(t *testing.T) {
 	findings := checkFiles(t, map[string]string{
 		"b.yaml": dataOf("aGk="),
@@ -310,33 +311,35 @@ func TestFindings(t *testing.T) {
 	want := []Finding{
 		{File: "a.yaml", Line: 9, Severity: Error, Rule: "min-version", Kind: "Secret", Namespace: "demo",
 			Name: "matrix", Entry: "a",
-			Message: `Secret demo/matrix: entry "a": is of key version 2, below 3: secretmanager rewrap brings it to the newest`},
+			Message: `Secret demo/matrix: entry "a": has key version 2, below 3: secretmanager rewrap brings it to the newest`},
 		{File: "a.yaml", Line: 10, Severity: Error, Rule: "plaintext", Kind: "Secret", Namespace: "demo",
 			Name: "matrix", Entry: "b",
-			Message: `Secret demo/matrix: entry "b": is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read`},
+			Message: `Secret demo/matrix: entry "b": is not ciphertext, so it may be plaintext: ` +
+				`encrypt it, and change a secret that others may have read`},
 		{File: "b.yaml", Line: 6, Severity: Error, Rule: "plaintext", Kind: "Secret", Namespace: "demo", Name: "matrix",
-			Entry:   "a",
-			Message: `Secret demo/matrix: entry "a": is not ciphertext, so it may be plaintext: encrypt it, and change a secret that others may have read`},
+			Entry: "a",
+			Message: `Secret demo/matrix: entry "a": is not ciphertext, so it may be plaintext: ` +
+				`encrypt it, and change a secret that others may have read`},
 	}
 	if diff := cmp.Diff(want, findings); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
-// Where one rule has several reasons, the right one is given.
+// TestMessages checks the messages of rules that have several.
 func TestMessages(t *testing.T) {
 	for _, test := range []struct{ source, want string }{
 		{edited("name: matrix, ", ""), "Secret without a name: metadata.name is missing"},
-		{edited("name: matrix", "generateName: matrix"), "with generateName it gets another name each time"},
+		{edited("name: matrix", "generateName: matrix"), "generateName gives it a new name each time"},
 		{edited("labels: {secretmanager.io/transit-key: matrix}", "labels: {secretmanager.io/transit-key: ''}"),
 			"label secretmanager.io/transit-key is missing"},
 		{edited("secretmanager.io/transit-key: matrix", "secretmanager.io/transit-key: a/b"),
 			"is not the name of a transit key"},
 		{dataOf("'" + ct(1) + "'"),
-			`entry "a": is not base64, as values under data are: it is ciphertext as such, which belongs under stringData`},
-		{dataOf("'***'"), `entry "a": is not base64, as values under data are; nor is it ciphertext`},
-		{dataOf(b64(b64(ct(1)))), `entry "a": is in base64 twice`},
-		{secretOf("stringData: {a: " + b64(ct(1)) + "}"), `entry "a": is in base64, as under data`},
+			`entry "a": is not base64, as values under data must be: ciphertext that is not encoded belongs under stringData`},
+		{dataOf("'***'"), `entry "a": is not base64, as values under data must be; nor is it ciphertext`},
+		{dataOf(b64(b64(ct(1)))), `entry "a": is encoded in base64 twice`},
+		{secretOf("stringData: {a: " + b64(ct(1)) + "}"), `entry "a": is encoded in base64, as under data`},
 		{dataOf(b64(ct(1) + "\n")), `entry "a": has white space around the ciphertext`},
 		{dataOf(b64("vault:v1:AAAA")), `entry "a": is damaged ciphertext: it is truncated: encrypt the value again`},
 		{dataOf(b64("vault:v0:AAAA")), `entry "a": is damaged ciphertext: its key version is not a positive number: encrypt`},
@@ -353,7 +356,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// What a name is made of stays on one line of the terminal.
+// Names with control characters are escaped.
 func TestNamesAreClean(t *testing.T) {
 	nasty := "x\\n::error::\\x1b[31m"
 	for _, f := range checkFiles(t, map[string]string{

@@ -12,14 +12,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// check returns what is wrong with a ciphertext Secret, beside what was found
-// while it was read.
+// check returns the findings of a ciphertext Secret that Read has not found.
 func (s *Secret) check(o Options) []Finding {
-	return slices.Concat(s.checkName(), s.checkSettings(), s.checkPlace(o), s.checkEntries(),
+	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
 		s.checkVersions(o.MinVersion), s.checkLastApplied())
 }
 
-func (s *Secret) at(name string) int {
+// lineOf returns the line of a label or annotation.
+func (s *Secret) lineOf(name string) int {
 	if line, ok := s.lines[name]; ok {
 		return line
 	}
@@ -33,22 +33,22 @@ func (s *Secret) checkName() (findings []Finding) {
 	case s.name == "" && s.scope() == ciphertext.Strict:
 		findings = append(findings,
 			s.finding(ruleName, s.line, "",
-				"with generateName it gets another name each time, and scope strict binds its ciphertext to one"))
+				"generateName gives it a new name each time, and scope strict binds its ciphertext to one name"))
 	case s.name != "" && len(validation.IsDNS1123Subdomain(s.name)) > 0:
-		findings = append(findings, s.finding(ruleName, s.line, "", "the name is not one that Kubernetes takes"))
+		findings = append(findings, s.finding(ruleName, s.line, "", "the name is not one that Kubernetes accepts"))
 	}
 	if s.namespace != "" && len(validation.IsDNS1123Label(s.namespace)) > 0 {
-		findings = append(findings, s.finding(ruleName, s.line, "", "the namespace is not one that Kubernetes takes"))
+		findings = append(findings, s.finding(ruleName, s.line, "", "the namespace is not one that Kubernetes accepts"))
 	}
 	for _, e := range s.Entries {
 		if len(validation.IsConfigMapKey(e.Name)) > 0 {
-			findings = append(findings, s.finding(ruleName, e.Line, e.Name, "the name is not one that Kubernetes takes"))
+			findings = append(findings, s.finding(ruleName, e.Line, e.Name, "the name is not one that Kubernetes accepts"))
 		}
 	}
 	return findings
 }
 
-// scope returns the scope, empty if there is none of that name.
+// scope returns the scope; empty if it is invalid.
 func (s *Secret) scope() ciphertext.Scope {
 	scope, _ := ciphertext.ParseScope(s.Meta.Annotations[ciphertext.AnnotationScope])
 	return scope
@@ -61,24 +61,24 @@ func (s *Secret) mount() string {
 	return ciphertext.DefaultTransitMount
 }
 
-// checkSettings does not repeat what it finds: what is no setting may be anything.
+// checkSettings does not repeat invalid settings: they may be values.
 func (s *Secret) checkSettings() (findings []Finding) {
 	key := s.Meta.Labels[ciphertext.LabelTransitKey]
 	switch {
 	case key == "":
-		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "",
+		findings = append(findings, s.finding(ruleKeyLabel, s.lineOf(ciphertext.LabelTransitKey), "",
 			"label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
 	case len(validation.IsValidLabelValue(key)) > 0: // stricter than a name in Vault's paths
-		findings = append(findings, s.finding(ruleKeyLabel, s.at(ciphertext.LabelTransitKey), "",
+		findings = append(findings, s.finding(ruleKeyLabel, s.lineOf(ciphertext.LabelTransitKey), "",
 			"label %s is not the name of a transit key", ciphertext.LabelTransitKey))
 	}
 	if ciphertext.CheckPath(s.mount()) != nil {
-		findings = append(findings, s.finding(ruleTransitMount, s.at(ciphertext.AnnotationTransitMount), "",
+		findings = append(findings, s.finding(ruleTransitMount, s.lineOf(ciphertext.AnnotationTransitMount), "",
 			"annotation %s is not the path of a transit engine", ciphertext.AnnotationTransitMount))
 	}
 	if s.scope() == "" {
 		findings = append(findings,
-			s.finding(ruleScope, s.at(ciphertext.AnnotationScope), "", "annotation %s is none of %s, %s, %s, %s",
+			s.finding(ruleScope, s.lineOf(ciphertext.AnnotationScope), "", "invalid annotation %s: must be %s, %s, %s or %s",
 				ciphertext.AnnotationScope,
 				ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster, ciphertext.None))
 	}
@@ -89,24 +89,25 @@ func (s *Secret) bindsNamespace() bool {
 	return s.scope() == ciphertext.Strict || s.scope() == ciphertext.Namespace
 }
 
-// in returns the namespace that the Secret goes to, empty if it is not known.
-func (s *Secret) in(o Options) string {
+// targetNamespace returns the namespace that the Secret is applied to; empty if unknown.
+func (s *Secret) targetNamespace(o Options) string {
 	if s.namespace == "" && len(s.namespaces) > 0 {
-		return "" // the kustomizations' affair
+		return "" // kustomizations determine it
 	}
 	return cmp.Or(s.namespace, o.Namespace)
 }
 
-func (s *Secret) checkPlace(o Options) []Finding {
-	if s.in(o) != "" || len(s.namespaces) > 0 || !s.bindsNamespace() {
+func (s *Secret) checkNamespace(o Options) []Finding {
+	if s.targetNamespace(o) != "" || len(s.namespaces) > 0 || !s.bindsNamespace() {
 		return nil
 	}
 	return []Finding{s.finding(ruleNamespace, s.line, "",
-		"scope %s binds its ciphertext to a namespace, and the manifest has none: write it into metadata, or say with -n where it goes", s.scope())}
+		"scope %s binds its ciphertext to a namespace, and the manifest has none: set metadata.namespace, or -n",
+		s.scope())}
 }
 
 func (s *Secret) checkEntries() (findings []Finding) {
-	size := map[string]int{} // the API server stores one of two
+	size := map[string]int{} // the API server stores one of two duplicates
 	for _, e := range s.Entries {
 		size[e.Name] = len(e.Text)
 		if e.rule != nil {
@@ -123,13 +124,13 @@ func (s *Secret) checkEntries() (findings []Finding) {
 	if total > ciphertext.MaxSecretSize {
 		findings = append(findings,
 			s.finding(ruleSize, s.line, "",
-				"its values are %d bytes together, and Kubernetes takes %d: split them over several Secrets", total,
+				"its values have %d bytes, and Kubernetes accepts %d: split them over several Secrets", total,
 				ciphertext.MaxSecretSize))
 	}
 	return findings
 }
 
-func (s *Secret) checkVersions(least int) (findings []Finding) {
+func (s *Secret) checkVersions(lowest int) (findings []Finding) {
 	oldest := 0
 	for _, e := range s.Entries {
 		version, err := ciphertext.Version(e.Text)
@@ -139,36 +140,36 @@ func (s *Secret) checkVersions(least int) (findings []Finding) {
 		if oldest == 0 || version < oldest {
 			oldest = version
 		}
-		if version < least {
+		if version < lowest {
 			findings = append(findings,
 				s.finding(ruleMinVersion, e.Line, e.Name,
-					"is of key version %d, below %d: secretmanager rewrap brings it to the newest", version, least))
+					"has key version %d, below %d: secretmanager rewrap brings it to the newest", version, lowest))
 		}
 	}
-	// Not what it says: a label may be anything.
+	// The label is not repeated: it may be a value.
 	if label, ok := s.Meta.Labels[ciphertext.LabelKeyVersion]; ok && oldest > 0 && label != fmt.Sprint(oldest) {
-		findings = append(findings, s.finding(ruleVersionLabel, s.at(ciphertext.LabelKeyVersion),
-			"", "label %s is not the oldest version among the entries, %d: nothing but people go by it",
+		findings = append(findings, s.finding(ruleVersionLabel, s.lineOf(ciphertext.LabelKeyVersion),
+			"", "label %s is not the oldest version of the entries, %d: it only informs users",
 			ciphertext.LabelKeyVersion, oldest))
 	}
 	return findings
 }
 
-// checkLastApplied looks into the copy that kubectl apply keeps of a manifest,
-// which is in files that were made with kubectl get.
+// checkLastApplied checks the copy that kubectl apply keeps of a manifest. Files from kubectl get have
+// it.
 func (s *Secret) checkLastApplied() []Finding {
 	copied, ok := s.Meta.Annotations[ciphertext.AnnotationLastApplied]
 	if !ok {
 		return nil
 	}
-	line := s.at(ciphertext.AnnotationLastApplied)
+	line := s.lineOf(ciphertext.AnnotationLastApplied)
 	var earlier struct {
 		Data       map[string][]byte `json:"data"`
 		StringData map[string]string `json:"stringData"`
 	}
 	if json.Unmarshal([]byte(copied), &earlier) != nil {
 		return []Finding{s.finding(ruleLastApplied, line, "",
-			"annotation %s is a copy of an earlier manifest that cannot be read: remove the annotation",
+			"annotation %s is a copy of an earlier manifest that cannot be parsed: remove the annotation",
 			ciphertext.AnnotationLastApplied)}
 	}
 	var bad []string
@@ -187,6 +188,7 @@ func (s *Secret) checkLastApplied() []Finding {
 	}
 	slices.Sort(bad)
 	return []Finding{s.finding(ruleLastApplied, line, "",
-		"annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, and change a secret that others may have read",
+		"annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, "+
+			"and change a secret that others may have read",
 		ciphertext.AnnotationLastApplied, strings.Join(bad[:min(len(bad), 10)], ", "))}
 }

@@ -27,7 +27,7 @@ type File struct {
 // extensions are those of the files read in a directory, as in kubectl.
 var extensions = []string{".json", ".yaml", ".yml"}
 
-// ErrMixed is a mistake in the arguments of openManifests.
+// ErrMixed reports that standard input and files are combined.
 var ErrMixed = errors.New("- is standard input, which cannot be combined with files")
 
 // Open reads and parses files, with recursive also those in directories. It returns the files

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// A folder that cannot be written to keeps the files elsewhere as they are, and
-// nothing is left beside them.
+// If a directory is not writable, files in other directories stay unchanged, and no temporary file is
+// left.
 func TestWriteAllOrNone(t *testing.T) {
 	source := string(manifestOf(1))
 	open := func(path string) *Editable {
@@ -44,7 +44,7 @@ func TestWriteAllOrNone(t *testing.T) {
 	}
 	check(source)
 
-	// Somebody edited the file while Vault was asked.
+	// The file was edited during the request to Vault.
 	stale := open(good)
 	if err := os.WriteFile(good, []byte(source+"# more\n"), 0o640); err != nil {
 		t.Fatal(err)
@@ -67,9 +67,8 @@ func TestWriteAllOrNone(t *testing.T) {
 	}
 }
 
-// When a rename fails, which renames of real files next to each other hardly do,
-// the error says of each file whether it is written.
-func TestWriteBreaksOff(t *testing.T) {
+// If a rename fails, the error lists which files were written.
+func TestWritePartially(t *testing.T) {
 	dir := t.TempDir()
 	var files []*Editable
 	for _, name := range []string{"a.yaml", "b.yaml", "c.yaml"} {
@@ -117,6 +116,6 @@ func text(version int) []byte {
 
 func manifestOf(version int) []byte {
 	return fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Secret\nmetadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: "+
-			"{a: %s}\n", text(version))
+		"apiVersion: v1\nkind: Secret\n"+
+			"metadata: {name: a, labels: {secretmanager.io/transit-key: k}}\nstringData: {a: %s}\n", text(version))
 }

@@ -32,6 +32,7 @@ const pageSize = 500
 
 var shells = []string{"bash", "zsh", "fish", "powershell"}
 
+// NewCommand returns the command completion.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion " + strings.Join(shells, "|"),
@@ -205,11 +206,11 @@ func (p completer) completeKeys(cmd *cobra.Command, _ []string, prefix string) (
 	defer cancel()
 	inVault := make(chan []string, 1)
 	go func() { inVault <- p.listKeys(ctx, cmd) }()
-	labelled := metav1.ListOptions{LabelSelector: ciphertext.LabelTransitKey}
-	found := p.listMetadata(ctx, *p.KubeFlags.Namespace, labelled)
+	withKey := metav1.ListOptions{LabelSelector: ciphertext.LabelTransitKey}
+	found := p.listMetadata(ctx, *p.KubeFlags.Namespace, withKey)
 	if found == nil && *p.KubeFlags.Namespace == "" {
 		if namespace, err := p.ClusterNamespace(); err == nil {
-			found = p.listMetadata(ctx, namespace, labelled)
+			found = p.listMetadata(ctx, namespace, withKey)
 		}
 	}
 	var keys []string

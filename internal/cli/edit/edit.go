@@ -25,6 +25,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+// Options are the options of edit.
 type Options struct {
 	*cli.Factory
 	file    string
@@ -32,6 +33,7 @@ type Options struct {
 	name    string
 }
 
+// NewCommand returns the command edit.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{

@@ -20,6 +20,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+// Options are the options of encrypt.
 type Options struct {
 	*cli.Factory
 	from              sources
@@ -34,6 +35,7 @@ type Options struct {
 	entries           map[string][]byte // of the sources
 }
 
+// NewCommand returns the command encrypt.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{

@@ -15,6 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 )
 
+// Options are the options of lint.
 type Options struct {
 	*cli.Factory
 	recursive  bool
@@ -24,6 +25,7 @@ type Options struct {
 	args       []string
 }
 
+// NewCommand returns the command lint.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{

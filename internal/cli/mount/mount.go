@@ -21,6 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
+// Options are the options of mount.
 type Options struct {
 	*cli.Factory
 	class, secret        string
@@ -33,6 +34,7 @@ type Options struct {
 	output               string
 }
 
+// NewCommand returns the command mount.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{

@@ -14,7 +14,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
@@ -33,25 +33,25 @@ type secretProviderClass struct {
 }
 
 func (o *Options) readClass(file string) (secretProviderClass, error) {
-	var class secretProviderClass
-	if err := o.readManifest(file, "SecretProviderClass", &class); err != nil {
-		return class, fmt.Errorf("--class: %w", err)
+	var spc secretProviderClass
+	if err := o.readManifest(file, "SecretProviderClass", &spc); err != nil {
+		return spc, fmt.Errorf("--class: %w", err)
 	}
 	switch {
-	case !strings.HasPrefix(class.APIVersion, "secrets-store.csi.x-k8s.io/"):
-		return class, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file,
-			class.APIVersion)
-	case class.Metadata.Name == "":
-		return class, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
-	case class.Spec.Provider != classes.Provider:
-		return class,
+	case !strings.HasPrefix(spc.APIVersion, "secrets-store.csi.x-k8s.io/"):
+		return spc, fmt.Errorf("--class: %s: apiVersion is %q and not one of secrets-store.csi.x-k8s.io", file,
+			spc.APIVersion)
+	case spc.Metadata.Name == "":
+		return spc, fmt.Errorf("--class: %s: the SecretProviderClass has no metadata.name", file)
+	case spc.Spec.Provider != class.Provider:
+		return spc,
 			fmt.Errorf("--class: %s: spec.provider is %q: the driver would not call the provider secretmanager", file,
-				class.Spec.Provider)
+				spc.Spec.Provider)
 	}
-	return class, nil
+	return spc, nil
 }
 
-// readSecrets returns what the kubelet reads for nodePublishSecretRef, nil without --secret.
+// readSecrets returns the data that the kubelet reads for nodePublishSecretRef; nil without --secret.
 func (o *Options) readSecrets(namespace string) (map[string]string, error) {
 	if o.secret == "" {
 		return nil, nil
@@ -76,8 +76,8 @@ func (o *Options) readSecrets(namespace string) (map[string]string, error) {
 }
 
 // readManifest reads the first document of a kind from a file of YAML or JSON.
-func (p *Options) readManifest(file, kind string, into any) error {
-	in := p.In
+func (o *Options) readManifest(file, kind string, into any) error {
+	in := o.In
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
@@ -102,7 +102,7 @@ func (p *Options) readManifest(file, kind string, into any) error {
 		// yaml.Unmarshal would convert the number 17 to a string. The API server would not.
 		text, err := yaml.YAMLToJSON(doc)
 		if err != nil || json.Unmarshal(text, &head) != nil {
-			return fmt.Errorf("%s: document %d: not YAML of a Kubernetes object", file, n)
+			return fmt.Errorf("%s: document %d: not a Kubernetes object", file, n)
 		}
 		if head.Kind != kind {
 			continue

@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
-	classes "github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
@@ -21,7 +21,7 @@ import (
 
 // request returns the request that the driver would send.
 func (o *Options) request() (*v1alpha1.MountRequest, error) {
-	class, err := o.readClass(o.class)
+	spc, err := o.readClass(o.class)
 	if err != nil {
 		return nil, err
 	}
@@ -37,8 +37,8 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 			return nil, fmt.Errorf("--kube-token: %w", err)
 		}
 	}
-	namespace := cmp.Or(*o.KubeFlags.Namespace, class.Metadata.Namespace, claims.Namespace)
-	if err := o.checkNamespace(namespace, class, claims); err != nil {
+	namespace := cmp.Or(*o.KubeFlags.Namespace, spc.Metadata.Namespace, claims.Namespace)
+	if err := o.checkNamespace(namespace, spc, claims); err != nil {
 		return nil, err
 	}
 	o.checkBound("--service-account-token", o.audience, namespace, claims)
@@ -50,23 +50,23 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 		return nil, err
 	}
 
-	// The kubelet's own attributes come last, so that no author of pods can set them.
-	attributes := maps.Clone(class.Spec.Parameters)
+	// The attributes of the kubelet come last: authors of pods cannot override them.
+	attributes := maps.Clone(spc.Spec.Parameters)
 	if attributes == nil {
 		attributes = map[string]string{}
 	}
 	maps.Copy(attributes, o.attributes)
-	attributes[classes.AttributeClass] = class.Metadata.Name
-	attributes[classes.AttributePodName] = cmp.Or(o.pod, claims.Pod, "mount")
-	attributes[classes.AttributePodNamespace] = namespace
-	attributes[classes.AttributePodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
-	attributes[classes.AttributeAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
-	attributes[classes.AttributeEphemeral] = "true"
+	attributes[class.AttributeClass] = spc.Metadata.Name
+	attributes[class.AttributePodName] = cmp.Or(o.pod, claims.Pod, "mount")
+	attributes[class.AttributePodNamespace] = namespace
+	attributes[class.AttributePodUID] = cmp.Or(o.podUID, claims.PodUID, "00000000-0000-0000-0000-000000000000")
+	attributes[class.AttributeAccount] = cmp.Or(o.account, claims.ServiceAccount, "default")
+	attributes[class.AttributeEphemeral] = "true"
 	tokensText, err := json.Marshal(tokens)
 	if err != nil {
 		return nil, err
 	}
-	attributes[classes.AttributeTokens] = string(tokensText)
+	attributes[class.AttributeTokens] = string(tokensText)
 	attributesText, err := json.Marshal(attributes)
 	if err != nil {
 		return nil, err
@@ -83,22 +83,22 @@ func (o *Options) request() (*v1alpha1.MountRequest, error) {
 	}, nil
 }
 
-// checkNamespace reports what cannot happen in a cluster.
-func (o *Options) checkNamespace(namespace string, class secretProviderClass, claims podtoken.Claims) error {
+// checkNamespace returns an error for what cannot happen in a cluster.
+func (o *Options) checkNamespace(namespace string, spc secretProviderClass, claims podtoken.Claims) error {
 	if namespace == "" {
 		return cli.Usagef("no namespace: neither the class nor the token has one; set -n")
 	}
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
 		return cli.Usagef("namespace %q: %s", namespace, problems[0])
 	}
-	if in := class.Metadata.Namespace; in != "" && in != namespace {
+	if in := spc.Metadata.Namespace; in != "" && in != namespace {
 		return fmt.Errorf("the class is in namespace %s and the pod in %s: the driver looks for classes in the pod's "+
 			"namespace only", in, namespace)
 	}
-	if of := claims.Namespace; of != "" && of != namespace {
-		// Not an error: it is worth trying, as an attacker would.
-		display.Fprintf(o.ErrOut, "note: the token is one of namespace %s, the pod is in %s: a kubelet would not "+
-			"send that\n", of, namespace)
+	if issued := claims.Namespace; issued != "" && issued != namespace {
+		// Not an error: an attacker may try it.
+		display.Fprintf(o.ErrOut, "note: the token is of namespace %s, and the pod is in %s: a kubelet would not "+
+			"send that\n", issued, namespace)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+// Options are the options of rewrap.
 type Options struct {
 	*cli.Factory
 	files     []string
@@ -27,6 +28,7 @@ type Options struct {
 	namespace string // of manifests without one; read when first needed
 }
 
+// NewCommand returns the command rewrap.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{

@@ -64,7 +64,8 @@ in the cluster.`,
 	p.KubeFlags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&p.VaultAddress, "vault-addr", "", "address of Vault (default VAULT_ADDR)")
 	root.PersistentFlags().BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,
-		"accept an http address of Vault outside the loopback interface, for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+		"accept an http address of Vault outside the loopback interface, "+
+			"for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 	for _, verb := range []func(*cli.Factory) *cobra.Command{
 		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand,
 		rewrap.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand, completion.NewCommand,

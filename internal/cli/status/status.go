@@ -15,6 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 )
 
+// Options are the options of status.
 type Options struct {
 	*cli.Factory
 	all      bool
@@ -29,6 +30,7 @@ type Options struct {
 // newest is the value of --if-retired without a version.
 const newest = "all-but-newest"
 
+// NewCommand returns the command status.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p, keyPoll: keyPoll}
 	c := &cobra.Command{
@@ -83,7 +85,8 @@ docs/reference/status.md describes the JSON, which is stable.`,
 	f.BoolVarP(&o.follow, "watch", "w", false, "keep running and show each Secret that changes")
 	f.BoolVar(&o.stale, "stale", false, "show only Secrets that are behind or broken; exit code 3 if there are any")
 	f.StringVar(&o.retired, "if-retired", "",
-		"show what would break if this key `version` and all older ones were retired now; without a version, if all but the newest were")
+		"show what would break if this key `version` and all older ones were retired now; without a version, if all "+
+			"but the newest were")
 	f.Lookup("if-retired").NoOptDefVal = newest
 	f.StringVarP(&o.output, "output", "o",
 		"", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")

@@ -47,7 +47,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// namespace makes a namespace, and a derived transit key of the same name.
+// namespace creates a namespace and a derived transit key of the same name.
 func (f *fixture) namespace(t *testing.T) string {
 	t.Helper()
 	ns := "status-" + strings.ToLower(rand.Text()[:10])
@@ -58,7 +58,7 @@ func (f *fixture) namespace(t *testing.T) string {
 	return ns
 }
 
-// watching is a status -w -o json that runs.
+// watching is a running status -w -o json.
 type watching struct {
 	t     *testing.T
 	w     *fixture
@@ -68,8 +68,8 @@ type watching struct {
 	lines chan inventory.Secret
 }
 
-// patience is for conditions that a busy machine takes long to bring about.
-const patience = time.Minute
+// timeout bounds the wait for a condition on a busy machine.
+const timeout = time.Minute
 
 func watchStatus(t *testing.T, w *fixture, kubeconfig string) *watching {
 	t.Helper()
@@ -106,7 +106,7 @@ func watchStatus(t *testing.T, w *fixture, kubeconfig string) *watching {
 	return x
 }
 
-// end interrupts it, which is how it ends.
+// end interrupts the watch.
 func (x *watching) end() {
 	if x.stop == nil {
 		return
@@ -118,8 +118,7 @@ func (x *watching) end() {
 	}
 }
 
-// next waits for the next line, which has to be this one: what has not changed is
-// not shown again.
+// next waits for the next line, which must be this one: unchanged Secrets are not shown again.
 func (x *watching) next(name string, s inventory.State) inventory.Secret {
 	x.t.Helper()
 	select {
@@ -128,7 +127,7 @@ func (x *watching) next(name string, s inventory.State) inventory.Secret {
 			x.t.Fatalf("the next line is of %q, %s; want %q, %s", row.Name, row.State, name, s)
 		}
 		return row
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		x.t.Fatalf("no line says that %q is %s", name, s)
 	}
 	return inventory.Secret{}
@@ -173,7 +172,7 @@ func (x *watching) rotate() {
 func TestStatusWatch(t *testing.T) {
 	w := newFixture(t)
 	x := watchStatus(t, w, w.server.Kubeconfig)
-	// Nothing of what is shown has changed, then something has.
+	// A change that is not shown, then one that is.
 	x.patch("one", `{"metadata":{"labels":{"other":"x"}}}`)
 	x.create("two", "vault:v1:", true)
 	x.next("two", inventory.Current)
@@ -185,7 +184,7 @@ func TestStatusWatch(t *testing.T) {
 	}
 	x.remove("two")
 	x.next("two", inventory.Deleted)
-	// Without the label it is the other selection that has it, by its type.
+	// Without the label, the selection by type has it.
 	x.create("three", "vault:v2:", false)
 	x.next("three", inventory.Broken)
 	x.patch("three", `{"metadata":{"labels":{"secretmanager.io/transit-key":"`+x.ns+`"}}}`)
@@ -202,9 +201,8 @@ func TestStatusWatch(t *testing.T) {
 	x.end()
 }
 
-// A version that the key is not known to have means that the key is asked again,
-// not that the Secret is broken.
-func TestStatusWatchAsksForNewVersions(t *testing.T) {
+// If a Secret has a newer version than the key, the key is read again before the Secret is broken.
+func TestStatusWatchReadsNewVersions(t *testing.T) {
 	w := newFixture(t)
 	x := watchStatus(t, w, w.server.Kubeconfig)
 	x.rotate()
@@ -214,7 +212,7 @@ func TestStatusWatchAsksForNewVersions(t *testing.T) {
 		select {
 		case row := <-x.lines:
 			seen[row.Name] = row.State
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Fatalf("only seen: %v", seen)
 		}
 	}
@@ -223,8 +221,7 @@ func TestStatusWatchAsksForNewVersions(t *testing.T) {
 	}
 }
 
-// When the API server has forgotten where the watch was (410), a new list tells
-// what has happened meanwhile.
+// After an expired resource version (410), a new list has the changes.
 func TestStatusWatchExpired(t *testing.T) {
 	w := newFixture(t)
 	proxy := newWatchProxy(t, w)
@@ -252,14 +249,13 @@ func TestStatusWatchDenied(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "watching Secrets: ") || !strings.Contains(err.Error(), "forbidden") {
 			t.Errorf("error %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal("it goes on")
 	}
 }
 
-// watchProxy stands before the API server and brings about what that does only
-// after minutes, or with other rights: it breaks watches off and answers new ones
-// by itself.
+// watchProxy is a proxy for the API server that causes what takes minutes or other rights: it ends
+// watches, and responds to new ones itself.
 type watchProxy struct {
 	t          *testing.T
 	kubeconfig string
@@ -313,7 +309,7 @@ contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {
 	return p
 }
 
-// set breaks off what watches there are.
+// set ends all watches.
 func (p *watchProxy) set(answer func(http.ResponseWriter)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -322,7 +318,7 @@ func (p *watchProxy) set(answer func(http.ResponseWriter)) {
 	p.cuts, p.cut = context.WithCancel(context.Background())
 }
 
-// hold answers with watches that tell nothing, until they are broken off.
+// hold responds with watches without events, until they are ended.
 func (p *watchProxy) hold() {
 	p.set(func(rw http.ResponseWriter) {
 		p.mu.Lock()
@@ -339,7 +335,7 @@ func (p *watchProxy) hold() {
 	for range 2 {
 		select {
 		case <-p.held:
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			p.t.Fatal("nobody watches")
 		}
 	}
@@ -350,8 +346,8 @@ func status4xx(code int, reason string) string {
 		strings.ToLower(reason), reason, code)
 }
 
-// expire answers each of the two watches once, as an API server does whose window
-// has moved on; then it is the API server's turn.
+// expire responds to each of the two watches once with an expired resource version, then passes them to
+// the API server.
 func (p *watchProxy) expire() {
 	left := 2
 	answer := func(rw http.ResponseWriter) {

@@ -21,6 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 )
 
+// Options are the options of vault-setup.
 type Options struct {
 	*cli.Factory
 	apply                bool
@@ -40,6 +41,7 @@ type Options struct {
 	setup                vaultsetup.Setup
 }
 
+// NewCommand returns the command vault-setup.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
@@ -103,15 +105,14 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 	f.StringVar(&o.mount, "transit-mount",
 		"", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
 	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
-	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes,
-		"kind of the auth mount: kubernetes or jwt; --apply finds out by itself")
-	f.StringVar(&o.audience, "audience", "vault", "audience that the service-account tokens are made for")
+	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kubernetes or jwt; --apply detects it")
+	f.StringVar(&o.audience, "audience", "vault", "audience of the service account tokens")
 	f.StringVar(&o.account, "service-account", "",
 		"service account of the pods that read the Secrets, in the namespace of -n (required)")
 	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, "+
 		"or namespaces_SERVICEACCOUNT with --per-namespace)")
 	f.StringVar(&o.author, "author-service-account", "",
-		"NAMESPACE/NAME of a service account that writes the Secrets; people get the author policy by your own means")
+		"NAMESPACE/NAME of a service account that writes the Secrets; users get the author policy in another way")
 	f.StringVar(&o.authorRole, "author-role", "", "role of the author (default NAMESPACE-SERVICEACCOUNT)")
 	f.StringVar(&o.rotator, "rotator-service-account", "secretmanager-system/secretmanager-rotator",
 		"NAMESPACE/NAME of the rotator's service account")

@@ -17,6 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 )
 
+// Options are the options of verify.
 type Options struct {
 	*cli.Factory
 	all       bool
@@ -31,6 +32,7 @@ type Options struct {
 	bar    *progressbar.ProgressBar         // nil without a terminal
 }
 
+// NewCommand returns the command verify.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p, ofFile: map[*corev1.Secret]*secretResult{}}
 	c := &cobra.Command{
