@@ -99,7 +99,7 @@ func (p *Policy) Enforce(ctx context.Context, kube kubernetes.Interface, namespa
 }
 
 // Await waits until the API server enforces the policy in the namespace. That takes some time after the policy was
-// created or the namespace labelled.
+// created or the namespace labeled.
 func (p *Policy) Await(ctx context.Context, kube kubernetes.Interface, namespace string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute,
 		fmt.Errorf("the API server does not enforce the policy %s in namespace %s after a minute", p.Name, namespace))
