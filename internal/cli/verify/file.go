@@ -13,7 +13,7 @@ import (
 
 // addFiles adds the Secrets of manifests. It returns read errors as unread, and an error that ends
 // the command as err.
-func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) (unread, err error) {
+func (o *Options) addFiles(ctx context.Context, verifier *secretmanager.Verifier) (unread, err error) {
 	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive,
 		func(m manifestfile.File) (*lint.File, error) {
 			f, err := lint.Read(m.Name, m.Source)
@@ -39,7 +39,7 @@ func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) 
 				}
 				s.Meta.Namespace = namespace
 			}
-			if err := o.addFile(ctx, prover, f, s); err != nil {
+			if err := o.addFile(ctx, verifier, f, s); err != nil {
 				return unread, err
 			}
 		}
@@ -48,7 +48,7 @@ func (o *Options) addFiles(ctx context.Context, prover *secretmanager.Verifier) 
 }
 
 // addFile adds a Secret of a manifest, as the API server would store it.
-func (o *Options) addFile(ctx context.Context, prover *secretmanager.Verifier, f *lint.File, s *lint.Secret) error {
+func (o *Options) addFile(ctx context.Context, verifier *secretmanager.Verifier, f *lint.File, s *lint.Secret) error {
 	row := &secretResult{File: f.Name, Line: s.Line(), entries: map[string]*lint.Entry{}}
 	o.rows = append(o.rows, row)
 	secret := s.Meta.DeepCopy()
@@ -62,5 +62,5 @@ func (o *Options) addFile(ctx context.Context, prover *secretmanager.Verifier, f
 			Failed: []secretmanager.EntryError{{Err: errors.New("it has no name, to which its ciphertext is bound")}}})
 		return nil
 	}
-	return prover.Add(ctx, secret)
+	return verifier.Add(ctx, secret)
 }

@@ -48,7 +48,7 @@ type failure struct {
 	Reason string `json:"reason"`
 }
 
-// take makes a row of a proof, and keeps nothing else of it.
+// take makes a row of a result, and keeps nothing else of it.
 func (o *Options) take(p secretmanager.VerifyResult) {
 	row := o.ofFile[p.Secret]
 	delete(o.ofFile, p.Secret)

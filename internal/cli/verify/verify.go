@@ -92,15 +92,15 @@ func (o *Options) Run(ctx context.Context) error {
 		return err
 	}
 	o.bar = o.newBar()
-	prover := secretmanager.NewVerifier(vault, o.take)
+	verifier := secretmanager.NewVerifier(vault, o.take)
 	var unread error
 	if len(o.files) > 0 {
-		unread, err = o.addFiles(ctx, prover)
+		unread, err = o.addFiles(ctx, verifier)
 	} else {
-		unread, err = o.addCluster(ctx, prover, o.names)
+		unread, err = o.addCluster(ctx, verifier, o.names)
 	}
 	if err == nil {
-		err = prover.Flush(ctx)
+		err = verifier.Flush(ctx)
 	}
 	if o.bar != nil {
 		o.bar.Finish()
@@ -116,7 +116,8 @@ func (o *Options) Run(ctx context.Context) error {
 
 // addCluster adds the Secrets of the cluster. It returns read errors as unread, and an error that
 // ends the command as err.
-func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier, names []string) (unread, err error) {
+func (o *Options) addCluster(ctx context.Context, verifier *secretmanager.Verifier,
+	names []string) (unread, err error) {
 	namespace := ""
 	if !o.all {
 		if namespace, err = o.ClusterNamespace(); err != nil {
@@ -129,7 +130,7 @@ func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier
 	}
 	if len(names) == 0 {
 		return inventory.EachCiphertext(ctx, kube, namespace, o.selector,
-			func(s *corev1.Secret) error { return prover.Add(ctx, s) })
+			func(s *corev1.Secret) error { return verifier.Add(ctx, s) })
 	}
 	seen := map[string]bool{}
 	for _, name := range names {
@@ -142,7 +143,7 @@ func (o *Options) addCluster(ctx context.Context, prover *secretmanager.Verifier
 			unread = errors.Join(unread, display.Errorf("reading Secret %s/%s: %w", namespace, name, err))
 			continue
 		}
-		if err := prover.Add(ctx, secret); err != nil {
+		if err := verifier.Add(ctx, secret); err != nil {
 			return unread, err
 		}
 	}
