@@ -57,6 +57,10 @@ const (
 	DefaultTransitMount = "transit"
 )
 
+// RotatorManager is the field manager of the rotator's writes, by which status finds
+// them. The API server takes it from the user agent.
+const RotatorManager = "secretmanager-rotator"
+
 // MaxSecretSize is the limit of the API server for the sum of all values of a Secret,
 // in bytes.
 const MaxSecretSize = corev1.MaxSecretSize

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
@@ -63,7 +64,7 @@ func (p *Provider) buildResponse(ctx context.Context, r *request, objects []clas
 			case ctx.Err() != nil:
 				return nil, p.timeoutFailure(r, "writing the files")
 			case err != nil:
-				found[i] = fmt.Sprintf("file %s from entry %s: %s", failure.Quote(o.Path), failure.Quote(o.Entry), err)
+				found[i] = fmt.Sprintf("file %s from entry %s: %s", display.Quote(o.Path), display.Quote(o.Entry), err)
 			}
 			contents[i] = data
 			size += len(data)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -68,7 +69,7 @@ func (l *mountLog) write(ctx context.Context, log *slog.Logger, resp *v1alpha1.M
 	attrs := []slog.Attr{slog.String("request", l.id)}
 	add := func(name, value string) {
 		if value != "" {
-			attrs = append(attrs, slog.String(name, failure.Clip(value, 253)))
+			attrs = append(attrs, slog.String(name, display.Clip(value, 253)))
 		}
 	}
 	reason := reasonOf(resp, err)

@@ -35,7 +35,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/auditlog"
 	"github.com/secretmanager-io/secretmanager/internal/class"
-	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/quota"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -140,7 +140,7 @@ func New(c Config) (*Provider, error) {
 		c.Log = slog.Default()
 	}
 	if c.Node != "" && !isSubdomain(c.Node) {
-		errs = append(errs, fmt.Errorf("%q is not the name of a node", failure.Clip(c.Node, 120)))
+		errs = append(errs, fmt.Errorf("%q is not the name of a node", display.Clip(c.Node, 120)))
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loginFinished

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
@@ -103,7 +104,7 @@ func (p *Provider) validate(r *request, in *v1alpha1.MountRequest) *failure.Erro
 		{class.AttributeClass, r.className, "the name of a SecretProviderClass", isSubdomain},
 	} {
 		if named.value != "" && !named.valid(named.value) {
-			problems = append(problems, fmt.Sprintf("%s: %s is not %s", named.key, failure.Quote(named.value), named.what))
+			problems = append(problems, fmt.Sprintf("%s: %s is not %s", named.key, display.Quote(named.value), named.what))
 		}
 	}
 	problems = append(problems, r.readTokens(attributes, secrets)...)
@@ -174,8 +175,8 @@ func (r *request) describe(prefix string) string {
 	if r.className == "" {
 		return prefix + " the mount"
 	}
-	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, failure.Clip(r.pod.namespace, 63),
-		failure.Clip(r.className, 253))
+	return fmt.Sprintf("%s SecretProviderClass %s/%s", prefix, display.Clip(r.pod.namespace, 63),
+		display.Clip(r.className, 253))
 }
 
 // readTokens reads the tokens from the attributes, or from the secrets, where Kubernetes 1.35 and later may put them.
@@ -236,7 +237,7 @@ func stringMapProblems(path, text string) (found failure.Problems) {
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		var s *string
 		if json.Unmarshal(raw[name], &s) != nil || s == nil {
-			if !found.Add(fmt.Sprintf("%s[%s]: is not a string", path, failure.Quote(name))) {
+			if !found.Add(fmt.Sprintf("%s[%s]: is not a string", path, display.Quote(name))) {
 				break
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -52,7 +53,7 @@ func (p *Provider) readEntries(ctx context.Context, r *request,
 func (p *Provider) readFailure(ctx context.Context, r *request, err error) *failure.Error {
 	what := fmt.Sprintf("reading %s from %s as service account %s", r.describeSecret(), p.config.SecretReader.host,
 		r.serviceAccount())
-	why := failure.Clip(err.Error(), 500)
+	why := display.Clip(err.Error(), 500)
 	if isTooLong(err) {
 		why = fmt.Sprintf("the response is longer than %d MiB, which is more than any Secret", maxSecretResponse>>20)
 	}
@@ -101,13 +102,13 @@ func (r *request) selectEntries(data map[string][]byte, from string) ([]class.Ob
 		seen[o.Entry] = true
 		text, ok := data[o.Entry]
 		if !ok {
-			if !missing.Add(failure.Quote(o.Entry)) {
+			if !missing.Add(display.Quote(o.Entry)) {
 				break
 			}
 			continue
 		}
 		if _, err := ciphertext.Version(text); err != nil {
-			if !malformed.Add(fmt.Sprintf("entry %s %s", failure.Quote(o.Entry), err)) {
+			if !malformed.Add(fmt.Sprintf("entry %s %s", display.Quote(o.Entry), err)) {
 				break
 			}
 			continue
@@ -120,11 +121,11 @@ func (r *request) selectEntries(data map[string][]byte, from string) ([]class.Ob
 	}
 	if len(missing) > 0 {
 		has := failure.List(quoteSome(ciphertext.Entries(data)))
-		why := fmt.Sprintf("the Secret has no entry %s; it has %s", strings.Join(missing, ", "), failure.Clip(has, 1000))
+		why := fmt.Sprintf("the Secret has no entry %s; it has %s", strings.Join(missing, ", "), display.Clip(has, 1000))
 		if len(malformed) > 0 {
 			why += "; " + failure.List(malformed)
 		}
-		return nil, nil, failure.EntryNotFound.New("reading entries of "+r.describeSecret(), failure.Clip(why, 4000),
+		return nil, nil, failure.EntryNotFound.New("reading entries of "+r.describeSecret(), display.Clip(why, 4000),
 			"secretKey (or objectName) under objects in the class"+hint)
 	}
 	if len(malformed) > 0 {
@@ -150,7 +151,7 @@ func (r *request) defaultObjects(data map[string][]byte) ([]class.Object, *failu
 			err = paths.Add(name, "another entry")
 		}
 		if err != nil {
-			if !found.Add("entry " + failure.Quote(name) + " " + err.Error()) {
+			if !found.Add("entry " + display.Quote(name) + " " + err.Error()) {
 				break
 			}
 			continue
@@ -168,7 +169,7 @@ func (r *request) defaultObjects(data map[string][]byte) ([]class.Object, *failu
 func quoteSome(names []string) []string {
 	var quoted []string
 	for _, name := range names[:min(len(names), 100)] {
-		quoted = append(quoted, failure.Quote(name))
+		quoted = append(quoted, display.Quote(name))
 	}
 	return quoted
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/document"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/podtoken"
@@ -79,25 +80,25 @@ func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, 
 		if len(t) > 0 {
 			var names []string
 			for name := range t {
-				names = append(names, failure.Quote(name))
+				names = append(names, display.Quote(name))
 			}
 			slices.Sort(names)
 			delivered = "it sent those of " + strings.Join(names, ", ")
 		}
 		return ownToken{}, failure.TokenMissing.New(what,
-			fmt.Sprintf("the kubelet sent no service account token for audience %s (%s)", failure.Quote(audience), delivered),
+			fmt.Sprintf("the kubelet sent no service account token for audience %s (%s)", display.Quote(audience), delivered),
 			fmt.Sprintf(`that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line "- audience: %s"`+
 				" (or set the parameter audience to one that it has)", yamlAudience(audience)))
 	}
 	claims, err := podtoken.Parse(found.Token)
 	if err != nil {
 		return ownToken{}, failure.TokenInvalid.New(what,
-			fmt.Sprintf("the token of audience %s is %s", failure.Quote(audience), err), tokenCheck)
+			fmt.Sprintf("the token of audience %s is %s", display.Quote(audience), err), tokenCheck)
 	}
 	if differences := pod.compare(claims); len(differences) > 0 {
 		return ownToken{}, failure.TokenMismatch.New(what,
 			fmt.Sprintf("the service account token of audience %s belongs to another pod: %s",
-				failure.Quote(audience), strings.Join(differences, "; ")), tokenCheck)
+				display.Quote(audience), strings.Join(differences, "; ")), tokenCheck)
 	}
 	expires := claims.Expires
 	if !found.Expires.IsZero() && found.Expires.Before(expires) {
@@ -106,7 +107,7 @@ func (t tokens) pick(audience, doing string, pod pod, now time.Time) (ownToken, 
 	if !now.Before(expires) {
 		return ownToken{}, failure.TokenExpired.New(what,
 			fmt.Sprintf("the pod's service account token of audience %s expired at %s, and it is %s",
-				failure.Quote(audience), expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
+				display.Quote(audience), expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
 			"the clock of the node; the kubelet sends a new token with the next attempt")
 	}
 	return ownToken{found.Token, expires, claims}, nil
@@ -129,7 +130,7 @@ func (p pod) compare(c podtoken.Claims) (differences []string) {
 			differences = append(differences, "it has no claim "+claim.name+" (it is bound to no pod)")
 		case claim.token != claim.kubelet:
 			differences = append(differences, fmt.Sprintf("its claim %s is not the %s %s of the request",
-				claim.name, claim.attribute, failure.Quote(claim.kubelet)))
+				claim.name, claim.attribute, display.Quote(claim.kubelet)))
 		}
 	}
 	return differences
@@ -144,9 +145,9 @@ func yamlAudience(audience string) string {
 	case audience == "":
 		return "''"
 	case plainAudience.MatchString(audience) && !slices.Contains(yamlWords, strings.ToLower(audience)):
-		return failure.Clip(audience, 120)
+		return display.Clip(audience, 120)
 	}
-	return failure.Quote(audience)
+	return display.Quote(audience)
 }
 
 // yamlWords are the words that some version of YAML does not read as a string.

@@ -14,7 +14,7 @@ import (
 // loginFailure returns the failure of a login.
 func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("logging in to Vault at %s as role %s of auth/%s with service account %s (audience %s)",
-		r.VaultAddress, failure.Quote(r.Role), r.AuthMount, r.serviceAccount(), failure.Quote(r.Audience))
+		r.VaultAddress, display.Quote(r.Role), r.AuthMount, r.serviceAccount(), display.Quote(r.Audience))
 	if r.VaultNamespace != "" {
 		what += " in Vault namespace " + r.VaultNamespace
 	}
@@ -22,7 +22,7 @@ func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 	case errors.Is(err, transit.ErrDenied), errors.Is(err, transit.ErrInvalidToken):
 		return failure.LoginDenied.New(what, vaultCause(err), fmt.Sprintf(
 			"that the role exists and has service account %s, its namespace and audience %s bound to it: `vault read %s`",
-			r.pod.serviceAccount, failure.Quote(r.Audience), display.ShellWord("auth/"+r.AuthMount+"/role/"+r.Role)))
+			r.pod.serviceAccount, display.Quote(r.Audience), display.ShellWord("auth/"+r.AuthMount+"/role/"+r.Role)))
 	case errors.Is(err, transit.ErrWrongIdentity):
 		return failure.LoginIdentityMismatch.New(what, vaultCause(err), fmt.Sprintf(
 			"that auth/%s is of type kubernetes or jwt: `vault auth list`", r.AuthMount))
@@ -37,7 +37,7 @@ func (p *Provider) loginFailure(r *request, err error) *failure.Error {
 // decryptFailure returns the failure of a whole batch.
 func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("decrypting %s with %s at %s as role %s of auth/%s",
-		r.describeSecret(), r.Key, r.VaultAddress, failure.Quote(r.Role), r.AuthMount)
+		r.describeSecret(), r.Key, r.VaultAddress, display.Quote(r.Role), r.AuthMount)
 	var e *transit.Error
 	switch {
 	case errors.Is(err, transit.ErrDenied):
@@ -108,7 +108,7 @@ func vaultCause(err error) string {
 
 // entryFailure returns why Vault did not decrypt an entry.
 func (r *request) entryFailure(entry, from string, err error) *failure.Error {
-	what := "entry " + failure.Quote(entry)
+	what := "entry " + display.Quote(entry)
 	switch {
 	case errors.Is(err, transit.ErrMismatch):
 		location := fmt.Sprintf("with scope %s", r.Scope)

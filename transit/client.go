@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 	"golang.org/x/time/rate"
 )
 
@@ -109,7 +110,7 @@ type Client struct {
 // The client reads the certificates again when their files change. It does not use
 // environment variables, except those that name a proxy: see [FromEnvironment].
 func NewClient(c Config) (*Client, error) {
-	if err := CheckAddress(c.Address); err != nil {
+	if err := vaultaddr.Check(c.Address); err != nil {
 		return nil, fmt.Errorf("vault address %w", err)
 	}
 	if err := CheckTransport(c.Address, c.InsecureHTTP); err != nil {

@@ -303,20 +303,6 @@ func ExampleAuditHeaders() {
 	// vault write sys/config/auditing/request-headers/X-SecretManager-Pod hmac=false
 }
 
-func ExampleCheckAddress() {
-	fmt.Println(transit.CheckAddress("https://vault.example:8200"))
-	fmt.Println(transit.CheckAddress("vault.example:8200"))
-	// Output:
-	// <nil>
-	// "vault.example:8200" is not of the form https://HOST:PORT
-}
-
-func ExampleNormalizeAddress() {
-	fmt.Println(transit.NormalizeAddress("https://Vault.Example:8200/"))
-	// Output:
-	// https://vault.example:8200
-}
-
 func ExamplePlainHTTP() {
 	fmt.Println(transit.PlainHTTP("http://vault.example:8200"), transit.PlainHTTP("http://127.0.0.1:8200"))
 	// Output:

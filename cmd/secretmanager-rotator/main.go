@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/rotator"
@@ -84,7 +85,7 @@ func rotate(ctx context.Context, o *runOptions) (*rotator.Report, error) {
 		o.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens", "address",
 			o.vault.Address)
 	}
-	kube, err := o.kube.Client("secretmanager-rotator", o.KubeQPS)
+	kube, err := o.kube.Client(ciphertext.RotatorManager, o.KubeQPS)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
 // Provider is the value of spec.provider in a class for this provider.
@@ -89,8 +90,8 @@ func (s Settings) Normalize() Settings {
 		return normalized
 	}
 	path := func(p string) string { return strings.Trim(p, "/") }
-	s.VaultAddress = transit.NormalizeAddress(s.VaultAddress)
-	s.AllowedAddresses = each(s.AllowedAddresses, transit.NormalizeAddress)
+	s.VaultAddress = vaultaddr.Normalize(s.VaultAddress)
+	s.AllowedAddresses = each(s.AllowedAddresses, vaultaddr.Normalize)
 	s.VaultNamespace, s.AllowedNamespaces = path(s.VaultNamespace), each(s.AllowedNamespaces, path)
 	s.AuthMount = cmp.Or(path(s.AuthMount), DefaultAuthMount)
 	s.AllowedAuthMounts = each(s.AllowedAuthMounts, path)
@@ -141,11 +142,11 @@ var parameters = []parameter{
 			"vault-allowed-namespaces")
 	}},
 	{"vaultAddress", false, func(p *parser, path *field.Path, v string) {
-		p.class.VaultAddress = transit.NormalizeAddress(v)
+		p.class.VaultAddress = vaultaddr.Normalize(v)
 		if p.restricted {
 			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
 		} else {
-			p.check(path, transit.CheckAddress(p.class.VaultAddress),
+			p.check(path, vaultaddr.Check(p.class.VaultAddress),
 				"must be an address such as https://HOST:8200 (an IPv6 address in brackets)")
 		}
 	}},
@@ -245,7 +246,7 @@ func (p *parser) checkUnknown(attributes map[string]string) {
 			slices.ContainsFunc(parameters, func(p parameter) bool { return p.name == name }) {
 			continue
 		}
-		path := field.NewPath(failure.Quote(name))
+		path := field.NewPath(display.Quote(name))
 		switch {
 		case strings.HasPrefix(name, "vaultSkipTLS"), strings.HasPrefix(name, "vaultCA"), strings.HasPrefix(name, "vaultTLS"):
 			p.add(field.Forbidden(path, "unknown parameter; the operator configures TLS with the flags of the provider"))
@@ -256,7 +257,7 @@ func (p *parser) checkUnknown(attributes map[string]string) {
 }
 
 func nearest(name string) string {
-	name = strings.ToLower(failure.Clip(name, 64)) // the time to compute a distance grows with the length
+	name = strings.ToLower(display.Clip(name, 64)) // the time to compute a distance grows with the length
 	distance := func(p parameter) int { return levenshtein.ComputeDistance(name, strings.ToLower(p.name)) }
 	return slices.MinFunc(parameters, func(a, b parameter) int { return distance(a) - distance(b) }).name
 }

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/document"
-	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // Limits of objects.
@@ -165,7 +165,7 @@ func (p *parser) parseObject(path *field.Path, item *yaml.Node) Object {
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(item.Content) && !p.full(); i += 2 {
 		key, value := item.Content[i], item.Content[i+1]
-		fieldPath := path.Child(failure.Clip(key.Value, 120))
+		fieldPath := path.Child(display.Clip(key.Value, 120))
 		f := slices.IndexFunc(objectFields, func(f objectField) bool { return f.name == key.Value })
 		switch {
 		case key.Kind != yaml.ScalarNode || f < 0:

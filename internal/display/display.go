@@ -207,3 +207,17 @@ func (w writer) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// Quote quotes a text, of which it shows the first 120 bytes.
+func Quote(s string) string { return fmt.Sprintf("%q", Clip(s, 120)) }
+
+// Clip shortens a text to at most n bytes, at the end of a character, and marks that with an ellipsis.
+func Clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}

@@ -14,8 +14,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -87,7 +87,7 @@ func Final(err error, secrets ...string) *Error {
 	sent := *e
 	sent.What, sent.Cause, sent.Check = scrub(e.What, secrets), scrub(e.Cause, secrets), scrub(e.Check, secrets)
 	if over := len(sent.Error()) - MaxMessage; over > 0 {
-		sent.Cause = Clip(sent.Cause, max(len(sent.Cause)-over, 200))
+		sent.Cause = display.Clip(sent.Cause, max(len(sent.Cause)-over, 200))
 	}
 	return &sent
 }
@@ -96,7 +96,7 @@ func Final(err error, secrets ...string) *Error {
 func List(problems []string) string {
 	var b strings.Builder
 	for i, p := range problems {
-		p = Clip(p, 1000)
+		p = display.Clip(p, 1000)
 		if b.Len() > 0 && b.Len()+len(p) > MaxMessage-1500 {
 			fmt.Fprintf(&b, "; and %d more", len(problems)-i)
 			break
@@ -125,20 +125,6 @@ func (p *Problems) Add(problem string) bool {
 
 // Full reports whether there is no room for more.
 func (p *Problems) Full() bool { return len(*p) >= MaxProblems }
-
-// Quote quotes a text, of which it shows the first 120 bytes.
-func Quote(s string) string { return fmt.Sprintf("%q", Clip(s, 120)) }
-
-// Clip shortens a text to at most n bytes, at the end of a character, and marks that with an ellipsis.
-func Clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "…"
-}
 
 // secretLike matches texts that look like a token of Kubernetes or Vault, or like transit ciphertext. Our messages
 // contain none, but they quote errors of other programs.

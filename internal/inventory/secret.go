@@ -29,10 +29,6 @@ const (
 	Deleted State = "deleted" // only in a watch
 )
 
-// RotatorManager is the field manager of the rotator's writes: the API server takes it from the
-// user agent.
-const RotatorManager = "secretmanager-rotator"
-
 // Secret is the inventory of a ciphertext Secret. Its JSON is stable: fields are added and never
 // renamed. Unknown values are omitted.
 type Secret struct {
@@ -88,7 +84,7 @@ func NewSecret(s *corev1.Secret) *Secret {
 // is nil if the rotator owns none any more, or if the Secret was created from a copy.
 func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
 	for _, m := range s.ManagedFields {
-		if m.Manager == RotatorManager && m.Time != nil && (last == nil || last.Before(m.Time)) {
+		if m.Manager == ciphertext.RotatorManager && m.Time != nil && (last == nil || last.Before(m.Time)) {
 			last = m.Time
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/pflag"
 
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -52,7 +53,7 @@ func (v *Vault) Validate() (errs []error) {
 
 // CheckAddress returns an error for an invalid address of Vault, and for plain HTTP that is not allowed.
 func (v *Vault) CheckAddress(address string) error {
-	if err := transit.CheckAddress(address); err != nil {
+	if err := vaultaddr.Check(address); err != nil {
 		return err
 	}
 	return transit.CheckTransport(address, v.InsecureHTTP)

@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/printers"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/options/rotation"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
@@ -86,7 +86,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kube, err := o.KubeClientAs(inventory.RotatorManager, o.rotation.KubeQPS) // status finds the writes by this name
+	kube, err := o.KubeClientAs(ciphertext.RotatorManager, o.rotation.KubeQPS)
 	if err != nil {
 		return err
 	}
