@@ -21,6 +21,8 @@ const (
 	floodChild = "flood-child"
 	// floodRate is in requests per second, each on a new connection.
 	floodRate = 5000
+	// minFloodRate is what a flood must reach for its figures to count.
+	minFloodRate = floodRate * 9 / 10
 	// floodSources is so high that the limit for one address does not apply.
 	floodSources = 250
 	// maxFlood bounds a flood, even if its parent process ends.
@@ -104,6 +106,10 @@ func floods(ctx context.Context, e *environment, dir string, o options,
 	}
 	for i := range runs {
 		runs[i].summarize()
+		if f := runs[i]; f.PerSecond < minFloodRate {
+			return nil, fmt.Errorf("the flood of %s made %.0f connections per second, want at least %d: "+
+				"the machine is busy, or out of ports; wait a minute and try again", f.Port, f.PerSecond, minFloodRate)
+		}
 	}
 	return runs, nil
 }
