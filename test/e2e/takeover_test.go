@@ -307,7 +307,7 @@ func TestReplacementFinishesItsMounts(t *testing.T) {
 	f.pod(t, "app")
 	proxy.wait(t, "hold", 1)
 	patchTemplate(t, provider.name, f.namespace)
-	waitLine(`"msg":"stopping: finishing the mounts under way"`)
+	waitLine(`"msg":"stopping: finishing the mounts in progress"`)
 	f.checkWaiting(t, "app")
 	proxy.set(t, "pass")
 	waitLine(`"msg":"mounted"`, fmt.Sprintf(`"namespace":%q`, f.namespace), `"pod":"app"`)
