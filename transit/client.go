@@ -26,8 +26,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 	"golang.org/x/time/rate"
+
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
 // A response is read up to maxResponse bytes, twice the length of the request and

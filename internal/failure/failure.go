@@ -15,9 +15,10 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/secretmanager-io/secretmanager/internal/display"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // Reason is one entry of the catalog. Reasons are compared by pointer.
