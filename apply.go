@@ -16,7 +16,7 @@ import (
 // Outcome is what [Client.Apply] did.
 type Outcome string
 
-// All outcomes. There is none for "unchanged": without the right to decrypt, Apply cannot
+// The outcomes. Apply never reports "unchanged": without the right to decrypt, Apply cannot
 // compare a value with the stored one.
 const (
 	Created Outcome = "created" // the Secret did not exist

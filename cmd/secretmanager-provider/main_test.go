@@ -349,7 +349,7 @@ func TestRunFails(t *testing.T) {
 	}{
 		{"bad flags", []string{"--log-level=loud"}, nil, 2, "--log-level"},
 		{"no folder for the key", []string{"--version-key-file=/proc/nowhere/key"}, nil, 1, "version key"},
-		{"no folder for the socket", []string{"--endpoint=" + filepath.Join(dir, "nowhere", "p.sock")}, nil,
+		{"no directory for the socket", []string{"--endpoint=" + filepath.Join(dir, "nowhere", "p.sock")}, nil,
 			1, "listening on"},
 		{"no kubeconfig", []string{"--kubeconfig=" + filepath.Join(dir, "nowhere")}, nil, 1, "reading kubeconfig"},
 		{"no CA in a cluster", nil, map[string]string{"KUBERNETES_SERVICE_HOST": "h", "KUBERNETES_SERVICE_PORT": "443"},

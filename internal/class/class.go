@@ -211,7 +211,7 @@ func (p *parser) invalid(path *field.Path, detail string) {
 	p.add(field.Invalid(path, omitted, detail))
 }
 
-// check adds a problem if there is an error, and reports whether there is none. It drops the error, which may contain
+// check adds a problem if err is not nil, and reports whether err is nil. It drops the error, which may contain
 // the value.
 func (p *parser) check(path *field.Path, err error, detail string) bool {
 	if err != nil {
