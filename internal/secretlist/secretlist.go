@@ -109,8 +109,12 @@ type page struct {
 // visited, Each requests the next one, so two pages are in memory at most.
 func (l Lister) Each(ctx context.Context, namespace string, s Selection, visit func(*corev1.Secret) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	pages := make(chan page)
+	defer func() { // no request is under way when Each returns
+		cancel()
+		for range pages {
+		}
+	}()
 	go func() {
 		defer close(pages)
 		l.list(ctx, namespace, s, func(p page) bool {
