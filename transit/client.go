@@ -66,6 +66,11 @@ type Config struct {
 	// the error. Both may be nil, and are called from many goroutines.
 	Observe  func(op Operation, status int, took time.Duration)
 	LoggedIn func(error)
+
+	// Waiting is called every five seconds while a request has no result yet, with what
+	// the request does and how long it has taken, including retries. It may be nil, and is
+	// called from many goroutines.
+	Waiting func(doing string, waited time.Duration)
 }
 
 // EnvInsecureHTTP is the environment variable for [Config.InsecureHTTP].
@@ -105,6 +110,9 @@ type Client struct {
 
 	observe  func(Operation, int, time.Duration)
 	loggedIn func(error)
+	waiting  func(string, time.Duration)
+
+	requestTimeout, reportEvery time.Duration
 }
 
 // NewClient checks the configuration and reads the certificates. It does not connect.
@@ -153,6 +161,7 @@ func NewClient(c Config) (*Client, error) {
 	return &Client{
 		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
+		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: reportEvery,
 	}, nil
 }
 

@@ -49,6 +49,12 @@ var (
 	// ErrMismatch means that the ciphertext was made with another key or context, as
 	// for another location.
 	ErrMismatch = errors.New("the ciphertext does not belong to this key and location")
+	// ErrLagging means that a result does not have the requested key version. A server that
+	// has not received the newest version yet is one cause, so a retry may help.
+	ErrLagging = errors.New("the result has another key version")
+	// ErrUnverified means that a rewrapped ciphertext is not the same value as the old one,
+	// or does not decrypt. It must not be stored.
+	ErrUnverified = errors.New("the rewrapped ciphertext cannot be verified")
 )
 
 // Error is a failed request to Vault.
@@ -61,6 +67,7 @@ type Error struct {
 	Transient bool   // whether a later attempt may succeed
 
 	retryAfter time.Duration
+	empty      bool // the response names no error: Vault sends such a 404 for an empty list
 }
 
 func (e *Error) Error() string {
@@ -72,6 +79,9 @@ func (e *Error) Error() string {
 	fmt.Fprint(&b, e.Err)
 	if e.Tries > 1 {
 		fmt.Fprintf(&b, " (tried %d times)", e.Tries)
+	}
+	if e.retryAfter > 0 {
+		fmt.Fprintf(&b, " (Vault asks to retry after %s)", e.retryAfter.Round(time.Second))
 	}
 	return b.String()
 }
@@ -137,6 +147,7 @@ func (c *Client) statusError(r request, resp *api.Response, body *api.ResponseEr
 	if !body.RawError {
 		message = clip(strings.Join(body.Errors, "; "))
 	}
+	e.empty = !body.RawError && len(body.Errors) == 0
 	sentinel := sentinelOf(message)
 	switch status := resp.StatusCode; {
 	case sentinel != nil:

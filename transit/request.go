@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -33,6 +34,7 @@ type request struct {
 
 	failed func(*Error) // is called for each transient failure; may be nil
 	status *int         // for the HTTP status of a response; may be nil
+	header *http.Header // for the headers of a response; may be nil
 }
 
 // do sends a request until there is a response, a final failure, or no time for another
@@ -41,6 +43,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	if err := AuditFrom(ctx).check(); err != nil {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
+	defer c.reportWaiting(r.doing)()
 	tries := 0
 	return retry.Do(ctx, max(c.retryFor, 0), func() *retry.Failure {
 		failure := c.observed(ctx, r)
@@ -57,6 +60,38 @@ func (c *Client) do(ctx context.Context, r request) error {
 	})
 }
 
+// requestTimeout bounds one attempt at a request, so that a server that accepts connections
+// and sends nothing stops nobody for longer, also without a deadline of the caller.
+const requestTimeout = time.Minute
+
+// reportEvery is the interval of the calls of [Config.Waiting].
+const reportEvery = 5 * time.Second
+
+// reportWaiting calls Waiting at intervals until the returned function is called.
+func (c *Client) reportWaiting(doing string) (stop func()) {
+	if c.waiting == nil {
+		return func() {}
+	}
+	began, done := time.Now(), make(chan struct{})
+	var reporter sync.WaitGroup
+	reporter.Go(func() {
+		ticker := time.NewTicker(c.reportEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				c.waiting(doing, time.Since(began))
+			}
+		}
+	})
+	return func() {
+		close(done)
+		reporter.Wait()
+	}
+}
+
 // once makes one attempt at the request.
 func (c *Client) once(ctx context.Context, r request) *Error {
 	fail := func(err error) *Error {
@@ -65,6 +100,8 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	if err := c.limit.Wait(ctx); err != nil {
 		return fail(fmt.Errorf("waiting for the rate limit: %w", err))
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.requestTimeout)
+	defer cancel()
 	client := c.api
 	if r.namespace != "" {
 		client = client.WithNamespace(r.namespace) // shares the connections
@@ -96,6 +133,9 @@ func (c *Client) readResponse(ctx context.Context, r request, resp *api.Response
 	defer resp.Body.Close()
 	if r.status != nil {
 		*r.status = resp.StatusCode
+	}
+	if r.header != nil {
+		*r.header = resp.Header
 	}
 	if redirect := (*Error)(nil); errors.As(err, &redirect) {
 		return redirect

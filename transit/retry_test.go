@@ -46,14 +46,38 @@ func TestRotateIsSentOnce(t *testing.T) {
 	}
 }
 
-func TestTimeout(t *testing.T) {
+// TestRetryAfterExceedsRetryFor has no deadline: RetryFor bounds the wait, and the error
+// names what Vault asked for.
+func TestRetryAfterExceedsRetryFor(t *testing.T) {
+	s := fakeVault(t, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		respond(429, `{"errors":["quota"]}`)(w, r)
+	})
+	if _, err := s.Decrypt(t.Context(), fakeKey, []Item{{}}); !errors.Is(err, ErrBusy) ||
+		!strings.Contains(err.Error(), "retry after 1h0m0s") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSilentVault waits for a server that accepts connections and sends nothing, with and
+// without a deadline.
+func TestSilentVault(t *testing.T) {
 	stop := make(chan struct{})
 	s := fakeVault(t, 0, func(http.ResponseWriter, *http.Request) { <-stop })
 	t.Cleanup(func() { close(stop) }) // before the Close of the server, which waits for the handler
+	waited := make(chan string, 100)
+	s.client.waiting, s.client.reportEvery = func(doing string, _ time.Duration) { waited <- doing }, 20*time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := s.Decrypt(ctx, fakeKey, []Item{{}}); !errors.Is(err, ErrTimeout) {
-		t.Errorf("got %v", err)
+		t.Errorf("with a deadline: %v", err)
+	}
+	if len(waited) == 0 || <-waited != "decrypting with transit/keys/k" {
+		t.Error("the wait was not reported")
+	}
+	s.client.requestTimeout, s.client.retryFor = 100*time.Millisecond, -1
+	if _, err := s.Decrypt(t.Context(), fakeKey, []Item{{}}); !errors.Is(err, ErrTimeout) {
+		t.Errorf("without a deadline: %v", err)
 	}
 }
 

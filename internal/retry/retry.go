@@ -13,19 +13,24 @@ import (
 type Failure struct {
 	Err   error
 	Final bool          // another attempt would not help
-	After time.Duration // wait at least this long before the next attempt
+	After time.Duration // wait at least this long before the next attempt, if the limit allows it
 }
+
+// maxAfter bounds Failure.After where there is no limit: a server may ask for hours.
+const maxAfter = time.Minute
 
 // Do calls attempt until it returns nil, fails finally, or has failed for longer than
 // limit; 0 means no limit. Do waits from 100 milliseconds to 5 seconds between two
-// attempts. It returns the last error of attempt rather than that of the context, and
-// does not wait if the wait would outlast the context's deadline.
+// attempts, or as long as the attempt asks for. It returns the last error of attempt rather
+// than that of the context, and does not wait if the wait would outlast the limit or the
+// context's deadline.
 func Do(ctx context.Context, limit time.Duration, attempt func() *Failure) error {
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second),
 		backoff.WithMaxElapsedTime(limit),
 	)
+	began := time.Now()
 	for {
 		failure := attempt()
 		if failure == nil {
@@ -38,7 +43,13 @@ func Do(ctx context.Context, limit time.Duration, attempt func() *Failure) error
 		if wait == backoff.Stop {
 			return failure.Err
 		}
+		if limit == 0 {
+			failure.After = min(failure.After, maxAfter)
+		}
 		wait = max(wait, failure.After)
+		if limit > 0 && time.Since(began)+wait > limit {
+			return failure.Err
+		}
 		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
 			return failure.Err
 		}
