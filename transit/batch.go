@@ -31,6 +31,10 @@ const maxEncryptItems = 10_000
 type Item struct {
 	Data    []byte
 	Context []byte
+	// KeyVersion is the version of the key to encrypt or rewrap with; 0 is the newest. A
+	// result with another version is an error: a server that lags behind may not have it
+	// yet.
+	KeyVersion int
 }
 
 // Result is the outcome for the Item at the same position: Data, or Err, which wraps
@@ -41,8 +45,8 @@ type Result struct {
 	Err  error
 }
 
-// Encrypt returns the ciphertext of each item, under the newest version of the key, in
-// one request if the server accepts it. The error is an [*Error] that affects every
+// Encrypt returns the ciphertext of each item, under its KeyVersion, in one request if the
+// server accepts it. The error is an [*Error] that affects every
 // item, such as a denied request; other failures are in the Result of their item.
 func (s *Session) Encrypt(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
@@ -53,10 +57,10 @@ func (s *Session) Decrypt(ctx context.Context, k ciphertext.Key, items []Item) (
 	return s.batch(ctx, "decrypt", "decrypting", k, items)
 }
 
-// Rewrap returns each item encrypted under the newest version of the key. The plaintext
-// does not leave Vault. Rewrap also returns a new ciphertext for an item that has that
-// version already, so callers should skip such items. Errors are as for
-// [Session.Encrypt].
+// Rewrap returns each item encrypted under its KeyVersion. The plaintext does not leave
+// Vault. Rewrap also returns a new ciphertext for an item that has that version already,
+// so callers should skip such items. Errors are as for [Session.Encrypt]. Before a result
+// overwrites anything, use [RewrapVerified] instead.
 func (s *Session) Rewrap(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
 	return s.batch(ctx, "rewrap", "rewrapping", k, items)
 }
@@ -65,6 +69,7 @@ type batchItem struct {
 	Plaintext  *string `json:"plaintext,omitempty"`
 	Ciphertext string  `json:"ciphertext,omitempty"`
 	Context    string  `json:"context,omitempty"`
+	KeyVersion int     `json:"key_version,omitempty"`
 }
 
 type batchResult struct {
@@ -182,8 +187,20 @@ func (c *batchCall) send(ctx context.Context, items []batchItem) ([]Result, erro
 	results := make([]Result, len(items))
 	for i, r := range out.Data.Results {
 		results[i] = decodeResult(c.op, r)
+		if v := items[i].KeyVersion; v != 0 && results[i].Err == nil {
+			results[i] = checkVersion(results[i], v)
+		}
 	}
 	return results, nil
+}
+
+// checkVersion returns the result, or an error if it does not have the requested version.
+func checkVersion(r Result, want int) Result {
+	if got, err := ciphertext.Version(r.Data); err != nil || got != want {
+		return Result{Err: fmt.Errorf("%w: version %d of the key was requested, and the result has version %d", ErrLagging,
+			want, got)}
+	}
+	return r
 }
 
 func encodeItems(op string, items []Item) []batchItem {
@@ -209,6 +226,9 @@ func encode(op string, it Item) batchItem {
 		b.Plaintext = &text // present even when empty
 	} else {
 		b.Ciphertext = string(it.Data)
+	}
+	if op != "decrypt" {
+		b.KeyVersion = it.KeyVersion
 	}
 	if it.Context != nil {
 		b.Context = base64.StdEncoding.EncodeToString(it.Context)

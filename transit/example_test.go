@@ -61,6 +61,10 @@ func exampleVault() *httptest.Server {
 			response = map[string]any{"data": map[string]any{
 				"type": "aes256-gcm96", "derived": true, "latest_version": latest, "min_decryption_version": minimum,
 			}}
+		case "LIST transit/keys":
+			response = map[string]any{"data": map[string]any{"keys": []string{"matrix"}}}
+		case "GET sys/seal-status":
+			response = map[string]string{"storage_type": "inmem"}
 		case "POST transit/keys/matrix/rotate":
 			latest++
 		case "POST transit/keys/matrix/config":

@@ -3,8 +3,10 @@ package transit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +23,10 @@ type KeyInfo struct {
 	MinAvailableVersion  int    // versions below it are deleted
 	AutoRotatePeriod     time.Duration
 	Created              map[int]time.Time // of each version from MinDecryptionVersion on
+	// ReadAt is the time of Vault when it sent this state, from the Date header of the
+	// response, in whole seconds. It is zero if the response has none. Compare ages with
+	// it, and not with the clock of this machine.
+	ReadAt time.Time
 }
 
 // Age returns the age of the newest version at the given time, or 0 if Vault did not
@@ -50,11 +56,41 @@ type keyResponse struct {
 // Key reads the state of a key. The error wraps [ErrNotFound] if the key does not exist.
 func (s *Session) Key(ctx context.Context, k ciphertext.Key) (KeyInfo, error) {
 	var out keyResponse
+	var header http.Header
 	doing := "reading " + k.String()
-	if err := s.manage(ctx, k, request{op: OpKeyRead, doing: doing, method: http.MethodGet, out: &out}, ""); err != nil {
+	if err := s.manage(ctx, k, request{
+		op: OpKeyRead, doing: doing, method: http.MethodGet, out: &out, header: &header,
+	}, ""); err != nil {
 		return KeyInfo{}, err
 	}
-	return s.info(doing, out)
+	info, err := s.info(doing, out)
+	if at, dateErr := http.ParseTime(header.Get("Date")); dateErr == nil {
+		info.ReadAt = at
+	}
+	return info, err
+}
+
+// ListKeys returns the names of the keys of a transit engine, sorted. There may be none. It
+// needs list on MOUNT/keys.
+func (s *Session) ListKeys(ctx context.Context, mount string) ([]string, error) {
+	doing := "listing the keys of " + mount
+	if err := ciphertext.CheckPath(mount); err != nil {
+		return nil, &Error{Doing: doing, Address: s.client.address, Err: err}
+	}
+	var out struct {
+		Data struct {
+			Keys []string `json:"keys"`
+		} `json:"data"`
+	}
+	err := s.do(ctx, request{op: OpKeyList, doing: doing, method: "LIST", path: mount + "/keys", out: &out})
+	if failed := (*Error)(nil); errors.As(err, &failed) && failed.Status == http.StatusNotFound && failed.empty {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(out.Data.Keys)
+	return out.Data.Keys, nil
 }
 
 // Rotate adds a version to the key and returns its new state. Rotate never sends the

@@ -17,8 +17,11 @@ const (
 	OpRewrap    Operation = "rewrap"
 	OpRotate    Operation = "rotate"
 	OpKeyRead   Operation = "key_read"
+	OpKeyList   Operation = "key_list"
 	OpKeyConfig Operation = "key_config"
 	OpTrim      Operation = "trim"
+
+	OpSealStatus Operation = "seal_status"
 )
 
 // observed makes one attempt at the request and calls Observe.

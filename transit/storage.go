@@ -1,0 +1,41 @@
+package transit
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// storageTimeout bounds the request of InMemory.
+const storageTimeout = 5 * time.Second
+
+// InMemory reports whether Vault keeps its data in memory, as in dev mode, so that there
+// are no backups of it. It needs no login. Without a response it returns false, which
+// is the safe assumption.
+func (c *Client) InMemory(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	var out struct {
+		StorageType string `json:"storage_type"`
+	}
+	// Without a namespace: the path exists only in the root namespace.
+	if failure := c.observed(ctx, request{op: OpSealStatus, doing: "reading the storage type", method: http.MethodGet,
+		path: "sys/seal-status", out: &out}); failure != nil {
+		return false
+	}
+	return strings.HasPrefix(out.StorageType, "inmem")
+}
+
+// Settle returns the settle time to use: the configured one, or else [DefaultSettle], or 0
+// if Vault keeps its data in memory, because no backup can be restored there. A negative
+// value means that none is configured.
+func (s *Session) Settle(ctx context.Context, configured time.Duration) time.Duration {
+	switch {
+	case configured >= 0:
+		return configured
+	case s.client.InMemory(ctx):
+		return 0
+	}
+	return DefaultSettle
+}

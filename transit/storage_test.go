@@ -1,0 +1,52 @@
+package transit
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSettle(t *testing.T) {
+	for name, c := range map[string]struct {
+		status     int
+		body       string
+		configured time.Duration
+		want       time.Duration
+	}{
+		"in memory":       {200, `{"storage_type":"inmem"}`, -1, 0},
+		"in memory, HA":   {200, `{"storage_type":"inmem_ha"}`, -1, 0},
+		"on disk":         {200, `{"storage_type":"raft"}`, -1, DefaultSettle},
+		"not reported":    {200, `{}`, -1, DefaultSettle},
+		"no response":     {503, `{"errors":["sealed"]}`, -1, DefaultSettle},
+		"configured":      {200, `{"storage_type":"inmem"}`, time.Hour, time.Hour},
+		"configured as 0": {200, `{"storage_type":"raft"}`, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fakeVault(t, -1, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/v1/sys/seal-status" || r.Header.Get("X-Vault-Token") != "" ||
+					r.Header.Get("X-Vault-Namespace") != "" {
+					t.Errorf("request for %s, token %q", r.URL.Path, r.Header.Get("X-Vault-Token"))
+				}
+				respond(c.status, c.body)(w, r)
+			})
+			s.namespace = "team"
+			if got := s.Settle(t.Context(), c.configured); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// An empty list of keys is a 404 without an error, and one of an engine that does not exist
+// is a 404 with one.
+func TestListKeysEmpty(t *testing.T) {
+	s := fakeVault(t, -1, respond(404, `{"errors":[]}`))
+	if names, err := s.ListKeys(t.Context(), "transit"); len(names) > 0 || err != nil {
+		t.Errorf("got %v, %v", names, err)
+	}
+	s = fakeVault(t, -1, respond(404, "<html>not Vault</html>"))
+	if _, err := s.ListKeys(t.Context(), "transit"); err == nil || strings.Contains(err.Error(), "html") {
+		t.Errorf("got %v", err)
+	}
+}
