@@ -46,7 +46,7 @@ type childRun struct {
 }
 
 func (v childRun) options() rotator.Options {
-	return rotator.Options{Keys: []string{v.Key}, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire,
+	return rotator.Options{Keys: []string{v.Key}, Settle: -1, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire,
 		RetireAfter: time.Nanosecond}
 }
 

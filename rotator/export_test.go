@@ -18,10 +18,14 @@ const (
 	MaxEvents     = maxEvents
 )
 
+// Tests rotate many times.
+func init() { rotateInterval = 0 }
+
 // Inside is what only tests change of a run.
 type Inside struct {
-	PageSize int64
-	RetryFor time.Duration
+	PageSize       int64
+	RetryFor       time.Duration
+	RotateInterval time.Duration
 }
 
 // RunInside is Run with changes.
@@ -31,6 +35,9 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 		return nil, err
 	}
 	r := newRun(vault, kube, opts)
+	if in.RotateInterval != 0 {
+		r.rotateInterval = in.RotateInterval
+	}
 	if in.PageSize != 0 {
 		r.pageSize = in.PageSize
 	}

@@ -99,7 +99,7 @@ func (f *testFixture) plain(namespace, name string, entries ...string) map[strin
 
 // options returns options for the fixture's key, with the state in its namespace.
 func (f *testFixture) options(change ...func(*rotator.Options)) rotator.Options {
-	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, StateNamespace: f.Namespace}
+	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, Settle: -1, StateNamespace: f.Namespace}
 	for _, c := range change {
 		c(&o)
 	}

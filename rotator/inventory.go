@@ -59,6 +59,16 @@ func (c *keyCount) below(target int) (n int) {
 	return n
 }
 
+// between counts the entries with a version from first to last.
+func (c *keyCount) between(first, last int) (n int) {
+	for v, count := range c.versions {
+		if v >= first && v <= last {
+			n += count
+		}
+	}
+	return n
+}
+
 // count returns the count of a key. It is empty for a key without Secrets.
 func (inv *inventory) count(k ciphertext.Key) *keyCount {
 	c := inv.keys[k]

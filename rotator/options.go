@@ -13,6 +13,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
+// rotateInterval is the time that must pass between two rotations of a key. So the retry of
+// a Job does not create another version. Tests change it.
+var rotateInterval = 10 * time.Minute
+
 // Defaults of [Options], and of the flags that set them.
 const (
 	DefaultMaxKeyAge      = 24 * time.Hour
@@ -31,7 +35,7 @@ const (
 	// auto_rotate_period, which Vault rotates. Auto is the default.
 	Auto Mode = "auto"
 	// Always creates a version in every run, unless an entry has a version that the
-	// key has lost.
+	// key has lost, or the newest version is only minutes old.
 	Always Mode = "always"
 	// Never creates no version: entries are rewrapped to the newest one.
 	Never Mode = "never"
@@ -43,6 +47,11 @@ type Options struct {
 	// Keys are names of transit keys; empty for every key found in the labels. A
 	// key named here is rotated even if no Secret uses it.
 	Keys []string
+	// Settle is the age of a key version from which stored ciphertext may have it, so that
+	// ciphertext decrypts with every backup of Vault that is not older: see
+	// [transit.TargetVersion]. 0 means [transit.DefaultSettle], or none if Vault keeps its
+	// data in memory. A negative value means none.
+	Settle time.Duration
 	// Mount limits the run to Secrets whose transit engine is mounted there; empty
 	// for no limit.
 	Mount string
@@ -80,7 +89,8 @@ type Options struct {
 	Log *slog.Logger // default: nothing is logged
 	// Progress, if not nil, is called from time to time, never concurrently.
 	Progress func(Progress)
-	Now      func() time.Time // default time.Now
+	// Now replaces the clock of this machine and, for the age of keys, that of Vault.
+	Now func() time.Time
 }
 
 // Validate returns all problems of the options. It sends no requests. [Run] also

@@ -99,7 +99,7 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 			fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
 				"or give --include-managed", ciphertext.ManagedBy(current))
 	}
-	if results, err = w.vault.Rewrap(ctx, set.Key, p.items()); err != nil {
+	if results, err = transit.RewrapVerified(ctx, w.vault, set.Key, target, p.items()); err != nil {
 		return p, nil, err.Error()
 	}
 	return p, results, ""

@@ -67,8 +67,14 @@ type KeyReport struct {
 
 	Before  int  `json:"before"`  // newest version when the run began; 0: could not be read
 	After   int  `json:"after"`   // newest version when the run ended
-	Target  int  `json:"target"`  // version that every entry should have; in a dry run, after the rotation
+	Target  int  `json:"target"`  // oldest version that entries should have, see [transit.TargetVersion]
 	Rotated bool `json:"rotated"` // whether this run created a version
+	// Unsettled is when backups of Vault that have the target version are old enough; nil
+	// if they are already. Until then, take a snapshot of Vault.
+	Unsettled *time.Time `json:"unsettled,omitempty"`
+	// NotCovered counts the entries above the target, which older backups of Vault do not
+	// cover.
+	NotCovered int `json:"notCovered,omitempty"`
 	// RotateReason says why the key was or was not rotated.
 	RotateReason string `json:"rotateReason"`
 

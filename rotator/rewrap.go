@@ -151,7 +151,7 @@ func (r *run) rewrapBatch(ctx context.Context, b *batch) {
 	for _, p := range b.parts {
 		items = append(items, p.items()...)
 	}
-	results, err := r.vault.Rewrap(ctx, b.group.key, items)
+	results, err := transit.RewrapVerified(ctx, r.vault, b.group.key, b.target, items)
 	if err != nil {
 		r.failGroup(b.group, err)
 		return

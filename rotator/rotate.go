@@ -21,14 +21,17 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 	}
 	k.MinDecryption, k.MinAvailable = info.MinDecryptionVersion, info.MinAvailableVersion
 	r.state.history(k.key()).RetiredSince.observeRetired(info, r.Now().UTC())
-	k.Before, k.After, k.Target = info.Latest, info.Latest, info.Latest
-	due, reason := r.due(info, c)
+	k.Before, k.After = info.Latest, info.Latest
+	k.aim(info, r.settle, r.timeOf(info))
+	due, reason := r.due(info, c, k.Target)
 	k.RotateReason = reason
 	if !due {
 		return
 	}
 	if r.DryRun {
-		k.Target++
+		if r.settle <= 0 {
+			k.Target = info.Latest + 1
+		}
 		k.RotateReason = "would be rotated: " + reason
 		return
 	}
@@ -45,17 +48,35 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		r.Log.Warn("rotating returned an error, but succeeded", "key", k.key().String(), "error", err)
 		after = current
 	}
-	k.After, k.Target, k.Rotated = after.Latest, after.Latest, true
+	k.After, k.Rotated = after.Latest, true
+	k.aim(after, r.settle, r.timeOf(after))
 	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", reason)
 }
 
+// timeOf returns the time of Vault, not of this machine, whose clock may be wrong.
+func (r *run) timeOf(info transit.KeyInfo) time.Time {
+	if r.vaultClock == nil {
+		return info.ReadAt
+	}
+	return r.vaultClock()
+}
+
+// aim sets the target version.
+func (k *KeyReport) aim(info transit.KeyInfo, settle time.Duration, now time.Time) {
+	target := transit.TargetVersion(info, settle, now)
+	k.Target, k.Unsettled = target.Version, nil
+	if !target.Unsettled.IsZero() {
+		k.Unsettled = &target.Unsettled
+	}
+}
+
 // due reports whether a key gets a new version, and the reason.
-func (r *run) due(info transit.KeyInfo, c *keyCount) (bool, string) {
-	age := info.Age(r.Now()).Truncate(time.Second)
+func (r *run) due(info transit.KeyInfo, c *keyCount, target int) (bool, string) {
+	age := info.Age(r.timeOf(info)).Truncate(time.Second)
 	below, beyond := 0, 0
 	for v, n := range c.versions {
 		switch {
-		case v < info.Latest:
+		case v < target:
 			below += n
 		case v > info.Latest:
 			beyond += n
@@ -71,14 +92,17 @@ func (r *run) due(info transit.KeyInfo, c *keyCount) (bool, string) {
 		return false,
 			fmt.Sprintf("%d entries have versions that the key does not have: it was restored from an older "+
 				"backup, or they come from another Vault: encrypt them again first", beyond)
+	case info.Latest > 1 && known && age < r.rotateInterval:
+		return false, fmt.Sprintf("version %d was created %s ago, and a key is rotated at most once in %s", info.Latest, age,
+			r.rotateInterval)
 	case r.Rotate == Always:
 		return true, "the rotate mode is always"
 	case info.AutoRotatePeriod > 0:
 		return false, fmt.Sprintf("Vault rotates it every %s (auto_rotate_period)", info.AutoRotatePeriod)
 	case len(r.inventory.unlisted) > 0:
-		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(info.Latest)
+		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(target)
 	case below > 0:
-		return false, fmt.Sprintf("%d entries are still below version %d and must be rewrapped first", below, info.Latest)
+		return false, fmt.Sprintf("%d entries are still below version %d and must be rewrapped first", below, target)
 	case !known:
 		return false, fmt.Sprintf("Vault does not say how old version %d is", info.Latest)
 	case age <= r.MaxKeyAge:

@@ -1,5 +1,6 @@
 // Package rotator rotates transit keys and brings every ciphertext Secret of a
-// cluster to the newest version, without ever seeing plaintext.
+// cluster to its target version, without ever seeing plaintext. The target is the newest
+// version that is old enough to be in the backups of Vault: see [transit.TargetVersion].
 //
 // A run has these phases. Plan lists the Secrets and counts entries by key and
 // version. Rotate gives a key a new version if one is due. Rewrap has Vault
@@ -56,6 +57,10 @@ type run struct {
 	pageSize int64 // maximum number of Secrets in a page; 0: the default
 	lease    lease
 
+	settle         time.Duration // resolved
+	rotateInterval time.Duration
+	vaultClock     func() time.Time // nil: the time of Vault's responses
+
 	report *Report
 	keys   map[ciphertext.Key]*KeyReport // the same as in the report
 	state  *state
@@ -90,23 +95,26 @@ type run struct {
 // The requests to Vault have the run id and the verb of [transit.WithAudit]. Run adds
 // those that the context does not have. The log has the same run id.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
+	vaultClock := opts.Now
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("options of the rotator: %w", err)
 	}
 	audit := transit.AuditFrom(ctx)
 	audit.RunID, audit.Verb = cmp.Or(audit.RunID, rand.Text()), cmp.Or(audit.Verb, "rotator")
 	opts.Log = opts.Log.With("run", audit.RunID)
-	return newRun(vault, kube, opts).run(transit.WithAudit(ctx, audit))
+	r := newRun(vault, kube, opts)
+	r.vaultClock = vaultClock
+	return r.run(transit.WithAudit(ctx, audit))
 }
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
 	return &run{
 		Options:    opts,
 		patcher:    patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
-		lastLogged: opts.Now(),
-		lease:      lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
-		report:     &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:       map[ciphertext.Key]*KeyReport{}, queried: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
+		lastLogged: opts.Now(), rotateInterval: rotateInterval,
+		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
+		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
+		keys:   map[ciphertext.Key]*KeyReport{}, queried: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
 		reasons: map[Location]string{}, failedGroups: map[group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
 	}
 }
@@ -134,6 +142,7 @@ func (r *run) execute(ctx context.Context) (*Report, error) {
 	if err := r.loadState(ctx); err != nil {
 		return nil, err
 	}
+	r.settle = r.vault.Settle(ctx, r.Settle)
 	if err := r.plan(ctx); err != nil {
 		return nil, err
 	}
@@ -164,6 +173,10 @@ func (r *run) runPhases(ctx context.Context) error {
 		}
 		c := r.inventory.count(k.key())
 		r.rotate(ctx, k, c)
+		if k.Unsettled != nil {
+			r.Log.Warn("unsettled: take a snapshot of Vault", "key", k.key().String(), "target", k.Target, "until",
+				k.Unsettled.UTC().Format(time.RFC3339))
+		}
 		n := c.below(k.Target)
 		r.pending += n
 		work = work || n > 0
@@ -239,7 +252,7 @@ func (r *run) plan(ctx context.Context) error {
 func (r *run) atTarget() bool {
 	for _, k := range r.report.Keys {
 		for v := range r.inventory.count(k.key()).versions {
-			if v != k.Target {
+			if v < k.Target || v > k.After {
 				return false
 			}
 		}
@@ -267,7 +280,7 @@ func (r *run) recount(ctx context.Context) {
 	for _, k := range r.report.Keys {
 		c := r.inventory.count(k.key())
 		k.Secrets, k.Versions, k.Pending, k.Unresolved = c.secrets, c.versions, c.pending, c.unresolved
-		k.Oldest, k.Failed = c.oldest(0), c.unresolved.Count-c.skipped
+		k.Oldest, k.Failed, k.NotCovered = c.oldest(0), c.unresolved.Count-c.skipped, c.between(k.Target+1, k.After)
 		r.Log.Info("counted", "key", k.key().String(), "target", k.Target, "secrets", k.Secrets,
 			"rewrapped", k.Rewrapped, "current", k.Current, "failed", k.Failed, "skipped", c.skipped)
 		k.Unresolved.log(r.Log, "unresolved")

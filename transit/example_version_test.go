@@ -85,7 +85,7 @@ func ExampleSession_Settle() {
 	vault := exampleVault()
 	defer vault.Close()
 	session := exampleSession(vault)
-	fmt.Println(session.Settle(context.Background(), -1), session.Settle(context.Background(), time.Hour))
+	fmt.Println(session.Settle(context.Background(), 0), session.Settle(context.Background(), time.Hour))
 	// Output:
 	// 0s 1h0m0s
 }

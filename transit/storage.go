@@ -28,12 +28,12 @@ func (c *Client) InMemory(ctx context.Context) bool {
 }
 
 // Settle returns the settle time to use: the configured one, or else [DefaultSettle], or 0
-// if Vault keeps its data in memory, because no backup can be restored there. A negative
-// value means that none is configured.
+// if Vault keeps its data in memory, because no backup can be restored there. A configured
+// value of 0 means none, and a negative one means 0.
 func (s *Session) Settle(ctx context.Context, configured time.Duration) time.Duration {
 	switch {
-	case configured >= 0:
-		return configured
+	case configured != 0:
+		return max(configured, 0)
 	case s.client.InMemory(ctx):
 		return 0
 	}

@@ -14,13 +14,13 @@ func TestSettle(t *testing.T) {
 		configured time.Duration
 		want       time.Duration
 	}{
-		"in memory":       {200, `{"storage_type":"inmem"}`, -1, 0},
-		"in memory, HA":   {200, `{"storage_type":"inmem_ha"}`, -1, 0},
-		"on disk":         {200, `{"storage_type":"raft"}`, -1, DefaultSettle},
-		"not reported":    {200, `{}`, -1, DefaultSettle},
-		"no response":     {503, `{"errors":["sealed"]}`, -1, DefaultSettle},
+		"in memory":       {200, `{"storage_type":"inmem"}`, 0, 0},
+		"in memory, HA":   {200, `{"storage_type":"inmem_ha"}`, 0, 0},
+		"on disk":         {200, `{"storage_type":"raft"}`, 0, DefaultSettle},
+		"not reported":    {200, `{}`, 0, DefaultSettle},
+		"no response":     {503, `{"errors":["sealed"]}`, 0, DefaultSettle},
 		"configured":      {200, `{"storage_type":"inmem"}`, time.Hour, time.Hour},
-		"configured as 0": {200, `{"storage_type":"raft"}`, 0, 0},
+		"configured as 0": {200, `{"storage_type":"raft"}`, -1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fakeVault(t, -1, func(w http.ResponseWriter, r *http.Request) {

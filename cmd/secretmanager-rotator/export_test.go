@@ -151,10 +151,13 @@ func TestExport(t *testing.T) {
 	}
 	rotate := func(want int) {
 		t.Helper()
+		if _, err := vault.Write(t.Context(), "transit/keys/export/rotate", nil); err != nil {
+			t.Fatal(err)
+		}
 		code, stdout, stderr := call(t.Context(),
 			map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken},
 			"--kubeconfig="+api.Kubeconfig, "--state-namespace="+state, "--transit-key=export", "-n="+app,
-			"--rotate=always", "--retire")
+			"--rotate=never", "--settle=0s", "--retire")
 		if code != want {
 			t.Fatalf("code %d: %s%s", code, stdout, stderr)
 		}

@@ -122,7 +122,7 @@ func TestRun(t *testing.T) {
 	}
 	token := filepath.Join(t.TempDir(), "token")
 	login := []string{"--kubeconfig=" + api.Kubeconfig, "--vault-addr=" + vault.Address, "--vault-role=rotator",
-		"--vault-token-file=" + token}
+		"--vault-token-file=" + token, "--settle=0s"}
 	rootEnv := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken}
 
 	// The token file does not exist.

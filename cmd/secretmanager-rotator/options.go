@@ -40,7 +40,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*runOpt
 	f.StringSliceVarP(&o.Namespaces, "namespace", "n",
 		nil, "`namespace` to list Secrets in; may be repeated (default: the whole cluster)")
 	f.BoolVar(&o.DryRun, "dry-run", false, "report what would be done, and change nothing")
-	o.Rotation.AddFlags(f)
+	o.Rotation.AddFlags(f, getenv)
 	o.vault.AddFlags(f, getenv, "")
 	f.StringVar(&o.role, "vault-role", "", "`role` to log in as (default: no login, VAULT_TOKEN is used)")
 	f.StringVar(&o.tokenFile, "vault-token-file", "",

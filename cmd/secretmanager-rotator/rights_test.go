@@ -150,8 +150,12 @@ func TestRights(t *testing.T) {
 	config.BearerToken = api.ServiceAccountToken(t, rotator.DefaultStateNamespace, account, "", time.Hour)
 	kubeconfig := writeKubeconfig(t, config)
 	env := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": made.Auth.ClientToken}
-	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=rights", "-n=rights-a,rights-b", "--rotate=always"}
+	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=rights", "-n=rights-a,rights-b", "--rotate=never",
+		"--settle=0s"}
 	for run := 1; run <= 2; run++ { // the second run updates the objects of the first
+		if _, err := vault.Write(t.Context(), "transit/keys/rights/rotate", nil); err != nil {
+			t.Fatal(err)
+		}
 		code, stdout, stderr := call(t.Context(), env, args...)
 		var report rotator.Report
 		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 {

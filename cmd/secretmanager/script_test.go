@@ -59,6 +59,7 @@ func (w *fixture) runScripts(t *testing.T, dir string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("HTTP_PROXY", proxy)
+			e.Setenv("SECRETMANAGER_SETTLE", "0s") // no backup of this Vault is ever restored
 			e.Setenv("HTTPS_PROXY", proxy)
 			return w.setup(e)
 		},

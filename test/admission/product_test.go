@@ -61,7 +61,7 @@ func TestProductWrites(t *testing.T) {
 	}
 
 	report, err := rotator.Run(t.Context(), session, w.kube,
-		rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, StateNamespace: w.ns})
+		rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, Settle: -1, StateNamespace: w.ns})
 	if report == nil || len(report.Keys) != 1 {
 		t.Fatalf("rotate: %v", err)
 	}

@@ -54,6 +54,7 @@ var badValues = []struct {
 	{"port out of range", `provider: {metricsPort: 70000}`, []string{"/provider/metricsPort", "65,535"}},
 	{"unknown DNS policy", `rotator: {dnsPolicy: None}`, []string{"/rotator/dnsPolicy"}},
 	{"host network of the exporter", `exporter: {hostNetwork: true}`, []string{"/exporter", "hostNetwork"}},
+	{"settle without a unit", `rotator: {settle: "30"}`, []string{"/rotator/settle"}},
 	{"duration without a unit", `rotator: {maxKeyAge: "23"}`, []string{"/rotator/maxKeyAge"}},
 	{"wildcard namespace", `rotator: {namespaces: ["*"]}`, []string{"/rotator/namespaces/0"}},
 	{"namespace twice", `rotator: {namespaces: [demo, demo]}`, []string{"/rotator/namespaces", "equal"}},

@@ -17,9 +17,10 @@ rotator:
   vaultRole: rotator-prod
   transitKeys: [a, b]
   maxKeyAge: 167h
+  settle: 30h
   activeDeadlineSeconds: 600`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.rotatorPod(), "--namespace=demo", "--namespace=shop", "--vault-role=rotator-prod",
-			"--transit-key=a", "--transit-key=b", "--max-key-age=167h")
+			"--transit-key=a", "--transit-key=b", "--max-key-age=167h", "--settle=30h")
 		for _, namespace := range []string{"demo", "shop"} {
 			b := object[*rbacv1.RoleBinding](t, r, "RoleBinding secretmanager-rotator-secrets in "+namespace)
 			if b.RoleRef.Name != "secretmanager-rotator" || b.RoleRef.Kind != "ClusterRole" ||

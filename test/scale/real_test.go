@@ -150,7 +150,8 @@ func (f *realFixture) rotate() {
 	f.T.Helper()
 	kube := f.Client(func(next http.RoundTripper) http.RoundTripper { return direct{f, next} })
 	if _, err := rotator.Run(f.T.Context(), f.Root, kube,
-		rotator.Options{Keys: []string{f.Namespace}, Rotate: rotator.Always, StateNamespace: f.Namespace}); err != nil {
+		rotator.Options{Keys: []string{f.Namespace}, Rotate: rotator.Always, Settle: -1, StateNamespace: f.Namespace},
+	); err != nil {
 		f.T.Fatal(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ version is retired. The exit code is 0 when every entry has its target version.`
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	o.rotation.AddFlags(f)
+	o.rotation.AddFlags(f, func(name string) string { return p.Getenv(name) })
 	f.StringVar(&o.dryRun, "dry-run", "none",
 		"none, or client, the default without a value: report what would be done, and change nothing")
 	f.Lookup("dry-run").NoOptDefVal = "client"
@@ -135,17 +136,18 @@ func (o *Options) showProgress() (done func()) {
 
 func (o *Options) summary(report *rotator.Report) error {
 	table := printers.GetNewTabWriter(o.Out)
-	fmt.Fprintln(table, "KEY\tVERSION\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tUNRESOLVED\tVERSIONS IN USE")
+	fmt.Fprintln(table, "KEY\tVERSION\tTARGET\tSECRETS\tREWRAPPED\tCURRENT\tPENDING\tUNRESOLVED\tVERSIONS IN USE")
 	for _, k := range report.Keys {
-		version := fmt.Sprint(k.Target)
-		if k.Target != k.Before {
-			version = fmt.Sprintf("%d -> %d", k.Before, k.Target)
+		version := fmt.Sprint(k.Before)
+		if newest := max(k.After, k.Target); newest != k.Before { // in a dry run, After is the same
+			version = fmt.Sprintf("%d -> %d", k.Before, newest)
 		}
 		var inUse []string
 		for _, v := range slices.Sorted(maps.Keys(k.Versions)) {
 			inUse = append(inUse, fmt.Sprintf("%d (%s)", v, cli.Plural(k.Versions[v], "entry", "entries")))
 		}
-		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Secrets, k.Rewrapped,
+		display.Fprintf(table, "%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", k.Mount, k.Name, version, k.Target, k.Secrets,
+			k.Rewrapped,
 			k.Current, k.Pending, k.Unresolved.Count, strings.Join(inUse, ", "))
 	}
 	if err := table.Flush(); err != nil {
@@ -154,6 +156,10 @@ func (o *Options) summary(report *rotator.Report) error {
 	for _, k := range report.Keys {
 		if k.RotateReason != "" {
 			display.Fprintf(o.ErrOut, "%s/%s: %s\n", k.Mount, k.Name, k.RotateReason)
+		}
+		if k.Unsettled != nil {
+			display.Fprintf(o.ErrOut, "%s/%s: version %d is unsettled until %s: take a snapshot of Vault, because older "+
+				"backups do not have it\n", k.Mount, k.Name, k.Target, k.Unsettled.UTC().Format(time.RFC3339))
 		}
 		if r := k.Retire; r != nil {
 			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)

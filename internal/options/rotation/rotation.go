@@ -11,12 +11,13 @@ import (
 // Rotation has the options of a rotation and its limits on requests.
 type Rotation struct {
 	rotator.Options
+	Settle   options.Settle
 	KubeQPS  float32
 	VaultQPS float64
 }
 
 // AddFlags adds all flags but those for namespaces and a dry run.
-func (r *Rotation) AddFlags(f *pflag.FlagSet) {
+func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringSliceVar(&r.Keys, "transit-key", nil,
 		"name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
 	f.StringVar(&r.Mount, "transit-mount",
@@ -26,6 +27,7 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet) {
 		"`when` keys get a new version: auto (when it is due), always, never")
 	f.DurationVar(&r.MaxKeyAge, "max-key-age", rotator.DefaultMaxKeyAge,
 		"age of the newest version at which a new one is due")
+	r.Settle.AddFlags(f, getenv)
 	f.BoolVar(&r.IncludeManaged, "include-managed", false,
 		"also write Secrets that Argo CD or Flux manage, which are otherwise only reported")
 	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs")
@@ -54,5 +56,7 @@ func (r *Rotation) Validate() (errs []error) {
 	if r.Concurrency == 0 {
 		errs = append(errs, options.Invalid("concurrency", "must not be 0"))
 	}
+	errs = append(errs, r.Settle.Validate()...)
+	r.Options.Settle = r.Settle.Duration
 	return append(errs, r.Options.Validate())
 }
