@@ -285,28 +285,6 @@ func TestAuditRecords(t *testing.T) {
 	}
 }
 
-// TestAuditRecordOfPanic: a mount that ends in a panic has a record too.
-func TestAuditRecordOfPanic(t *testing.T) {
-	e := newEnv(t)
-	s := serve(t, e.vault.Address)
-	calls := 0
-	s.provider.now = func() time.Time {
-		if calls++; calls == 2 { // the first is the beginning
-			panic(canaryPlaintext)
-		}
-		return time.Now()
-	}
-	if _, err := s.Mount(t.Context(),
-		mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err == nil {
-		t.Fatal("no error")
-	}
-	records := s.records(t)
-	if len(records) != 1 || records[0].Outcome != outcomeFailed || records[0].Reason != "Internal" ||
-		records[0].Pod != "app-0" {
-		t.Errorf("%+v", records)
-	}
-}
-
 // TestAuditOff: without an audit log there is none, also not in the cache.
 func TestAuditOff(t *testing.T) {
 	e := newEnv(t)

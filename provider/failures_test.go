@@ -1,195 +1,265 @@
 package provider
 
 import (
-	"crypto/tls"
+	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/status"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestMountFailures causes each failure of the catalog, with a real Vault and a real API server; a proxy of Vault does
-// what those do not do on demand. Each has its reason in the message, the code, the metric, the log and the audit
-// record, and leaks nothing.
+// TestMountFailures causes each failure of the catalog in many ways, with a real Vault and a real API server; proxies
+// do what those do not do on demand. See failureEnv.run for what is checked. Each layer has its own part of the table.
 func TestMountFailures(t *testing.T) {
-	e := newEnv(t)
-	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{
-		"policy": fmt.Sprintf(`path "transit/decrypt/%s*" { capabilities = ["update"] }`, e.namespace),
-	})
-	kube := testenv.SharedAPIServer(t)
-	asPod := e.asPod(t, kube)
-	allowGet(t, kube, e.namespace, "absent", "empty")
-	unknown := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour) // to the API server
-	x := e.encrypt(t, ciphertext.Strict, "matrix", "x", `{"a": "`+canaryPlaintext+`"}`)
-	good := map[string]string{"x": x}
-	moved := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "y", "v")}
-
-	sealed := newEnvIn(t, testenv.NewVault(t))
-	if err := sealed.vault.Seal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	retired := newEnv(t)
-	retiredEntries := map[string]string{"x": retired.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
-	retired.write(t, retired.key.String()+"/rotate", nil)
-	retired.write(t, retired.key.String()+"/config", map[string]any{"min_decryption_version": 2})
-	answers := func(status int, text string) string {
-		return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			w.WriteHeader(status)
-			fmt.Fprint(w, text)
-			return true
-		})
-	}
-	decryptAnswers := func(status int, text string) string {
-		return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				w.WriteHeader(status)
-				fmt.Fprint(w, text)
-			}
-			return isDecrypt(r)
-		})
-	}
-	untrusted := testenv.Front(t, e.vault,
-		&tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
-	direct, dead := e.vault.Address, "http://"+deadAddress(t)
-	withKube := withAPIServer(t, kube.Kubeconfig)
-	withoutKube, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lateKube, err := NewSecretReader(
-		&rest.Config{Host: faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true })})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	manyEntries, err := NewSecretReader(
-		&rest.Config{Host: faulty(t, e.vault, func(w http.ResponseWriter, _ *http.Request) bool {
-			fmt.Fprint(w, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")
-			return true
-		})})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	type cause struct {
-		address string
-		params  map[string]string
-		entries map[string]string
-		change  func(*Config)
-		broken  func(*served)
-	}
-	causes := map[*failure.Reason]cause{
-		failure.InvalidParameters: {direct, e.params("scope", "wide"), good, nil, nil},
-		failure.InvalidRequest:    {direct, nil, good, nil, nil},
-		failure.RequestTooLarge: {direct, e.params(),
-			map[string]string{"x": strings.Repeat(canaryPlaintext, maxRequest/len(canaryPlaintext)+1)},
-			nil, nil},
-		failure.TokenMissing: {direct, e.params("audience", "team"), good, nil, nil},
-		failure.TokenInvalid: {direct,
-			e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {"x", time.Time{}}})), good, nil, nil},
-		failure.TokenMismatch: {direct, e.params(class.AttributePodUID, "uid-1", class.AttributeTokens,
-			e.vaultToken(e.namespace, "app", "vault")), good, nil, nil},
-		failure.TokenExpired: {direct,
-			e.params(class.AttributeTokens, tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(-time.Minute)}})), good,
-			nil, nil},
-		failure.CiphertextMissing: {direct, e.params(), nil, nil, nil},
-		failure.SecretNotFound:    {direct, e.params(append(asPod, "secretName", "absent")...), nil, withKube, nil},
-		failure.SecretForbidden:   {direct, e.params(append(asPod, "secretName", "forbidden")...), nil, withKube, nil},
-		failure.APIServerTokenRejected: {direct,
-			e.params(class.AttributeTokens,
-				tokensJSON(map[string]token{"": {unknown, time.Time{}}, "vault": {e.jwt, time.Time{}}})),
-			nil, withKube, nil},
-		failure.APIServerUnavailable: {direct, e.params(asPod...), nil,
-			func(c *Config) { c.SecretReader, c.MountTimeout = withoutKube, 5*time.Second }, nil},
-		failure.SecretTooLarge: {direct, e.params(asPod...), nil,
-			func(c *Config) { c.SecretReader = manyEntries }, nil},
-		failure.SecretEmpty:           {direct, e.params(append(asPod, "secretName", "empty")...), nil, withKube, nil},
-		failure.EntryNotFound:         {direct, e.params("objects", "- {objectName: y}"), good, nil, nil},
-		failure.InvalidEntryName:      {direct, e.params(), map[string]string{"..data": x}, nil, nil},
-		failure.InvalidCiphertext:     {direct, e.params(), map[string]string{"x": canaryPlaintext}, nil, nil},
-		failure.LoginDenied:           {direct, e.params("roleName", "nobody"), good, nil, nil},
-		failure.LoginIdentityMismatch: {answers(200, `{"auth": {"client_token": "t"}}`), e.params(), good, nil, nil},
-		failure.AuthMountNotFound:     {answers(404, "<html>"+canaryPlaintext), e.params(), good, nil, nil},
-		failure.DecryptDenied:         {direct, e.params("transitKey", "another"), good, nil, nil},
-		failure.VaultTokenExpired: {decryptAnswers(403, `{"errors": ["permission denied", "invalid token"]}`),
-			e.params(), good,
-			nil, nil},
-		failure.KeyNotFound:        {direct, e.params("transitKey", e.namespace+"-gone"), good, nil, nil},
-		failure.CiphertextMismatch: {direct, e.params(), moved, nil, nil},
-		failure.KeyVersionRetired:  {direct, retired.params(), retiredEntries, nil, nil},
-		failure.KeyVersionNotFound: {direct, e.params(), map[string]string{"x": "vault:v99:" + x[len("vault:v1:"):]},
-			nil, nil},
-		failure.DecryptFailed:    {direct, e.params("scope", "none"), good, nil, nil},
-		failure.VaultSealed:      {sealed.vault.Address, sealed.params(), good, nil, nil},
-		failure.VaultUnreachable: {dead, e.params(), good, nil, nil},
-		failure.VaultUntrusted:   {untrusted, e.params(), good, nil, nil},
-		failure.VaultRateLimited: {answers(429, `{"errors": ["rate limit quota exceeded"]}`), e.params(), good, nil, nil},
-		failure.NotVault:         {answers(200, "<html>"+canaryPlaintext), e.params(), good, nil, nil},
-		failure.VaultError:       {decryptAnswers(500, `{"errors": ["internal error"]}`), e.params(), good, nil, nil},
-		failure.InvalidContent:   {direct, e.params("objects", "- {objectName: x, field: b}"), good, nil, nil},
-		failure.VolumeTooLarge: {direct, e.params("objects", manyObjects("x", 6)),
-			map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", strings.Repeat("x", 700_000))}, nil, nil},
-		failure.NodeBusy: {direct, e.params(), map[string]string{"x": strings.Repeat("x", 64<<10)}, nil, func(s *served) {
-			s.provider.requests = fullPool(t)
-		}},
-		failure.MountTimeout: {direct, e.params(asPod...), nil, func(c *Config) { c.SecretReader = lateKube }, nil},
-		failure.Internal: {dead, e.params(), good, nil, func(s *served) {
-			s.provider.vaults[dead] = nil
-		}},
-	}
-	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets",
-		corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "empty"}})
-
-	for _, reason := range failure.All() {
-		c, ok := causes[reason]
-		if !ok {
-			t.Errorf("nothing here causes %s", reason)
-			continue
+	e := newFailureEnv(t)
+	// client-go's log, as cmd/secretmanager-provider has it with --log-level=debug.
+	var clientLog logBuffer
+	klog.SetSlogLogger(slog.New(slog.NewTextHandler(&clientLog, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	t.Cleanup(func() {
+		e.leaks.check(t, "client-go's log", clientLog.String())
+		klog.Background().V(4).Info("included") // so the check has something to find
+		klog.Background().V(5).Info("omitted")
+		if text := clientLog.String(); !strings.Contains(text, "msg=included") || strings.Contains(text, "omitted") {
+			t.Errorf("client-go's log:\n%s", text)
 		}
-		t.Run(reason.String(), func(t *testing.T) {
+		klog.ClearLogger()
+	})
+	tests := slices.Concat(e.requestFailures(t), e.readFailures(t), e.vaultFailures(t), e.proxyFailures(t),
+		e.contentFailures(t))
+	for _, reason := range failure.All() {
+		if !slices.ContainsFunc(tests, func(test failureTest) bool { return test.reason == reason }) {
+			t.Errorf("nothing here causes %s", reason)
+		}
+	}
+	e.run(t, tests)
+}
+
+// failureTest is a mount and its failure.
+type failureTest struct {
+	name    string
+	reason  *failure.Reason // nil: it succeeds
+	request *v1alpha1.MountRequest
+	texts   []string // in the message
+
+	configure func(*Config)
+	breaks    func(*served)
+	waits     bool               // until the mount timeout
+	counted   map[string]float64 // series after the mounts; of requests, which may be repeated, at least
+}
+
+func fails(name string, reason *failure.Reason, request *v1alpha1.MountRequest, texts ...string) failureTest {
+	return failureTest{name: name, reason: reason, request: request, texts: texts}
+}
+
+func (f failureTest) with(configure func(*Config)) failureTest {
+	f.configure = configure
+	return f
+}
+
+// at mounts with a Vault at the address.
+func (f failureTest) at(address string) failureTest {
+	return f.with(func(c *Config) { c.Vault.Address = address })
+}
+
+func (f failureTest) breaking(breaks func(*served)) failureTest {
+	f.breaks = breaks
+	return f
+}
+
+func (f failureTest) untilTimeout() failureTest {
+	f.waits = true
+	return f
+}
+
+func (f failureTest) counting(series ...map[string]float64) failureTest {
+	f.counted = sum(series...)
+	return f
+}
+
+// failureEnv is an env whose secrets no failure may reveal.
+type failureEnv struct {
+	*env
+	leaks   leakDetector
+	address string            // of a proxy that adds Vault's tokens to leaks
+	good    map[string]string // entries x and doc, a JSON document
+}
+
+func newFailureEnv(t *testing.T) *failureEnv {
+	t.Helper()
+	e := &failureEnv{env: newEnv(t)}
+	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": fmt.Sprintf(`
+		path "transit/decrypt/%s*" { capabilities = ["update"] }
+		path "nowhere/*" { capabilities = ["update"] }`, e.namespace)})
+	e.address = e.proxy(t, func(*http.Request) bool { return false }, nil)
+	for _, text := range canaries {
+		e.leaks.add("canary", text)
+	}
+	e.leaks.add("token of the pod", e.jwt)
+	e.good = map[string]string{"x": e.encryptSecret(t, "matrix", "x", canaryPlaintext),
+		"doc": e.encryptSecret(t, "matrix", "doc", `{"a": {"b": "`+canaryPlaintext+`"}, "c": null, "`+canaryToken+`": 1}`)}
+	return e
+}
+
+// encryptSecret returns ciphertext that no failure may reveal.
+func (e *failureEnv) encryptSecret(t *testing.T, secret, entry, plaintext string) string {
+	t.Helper()
+	text := e.encrypt(t, ciphertext.Strict, secret, entry, plaintext)
+	e.leaks.add("ciphertext of "+entry, strings.TrimPrefix(text, "vault:v1:"))
+	return text
+}
+
+// proxy serves a proxy of Vault with an answer of its own to some requests.
+func (e *failureEnv) proxy(t *testing.T, when func(*http.Request) bool, answer http.HandlerFunc) string {
+	t.Helper()
+	return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+		if token := r.Header.Get("X-Vault-Token"); token != "" {
+			e.leaks.add("Vault token", token)
+		}
+		if when(r) {
+			answer(w, r)
+			return true
+		}
+		return false
+	})
+}
+
+// mount returns a request with the entries, and with changes of params.
+func (e *failureEnv) mount(entries map[string]string, changes ...string) *v1alpha1.MountRequest {
+	return mountRequest(e.params(changes...), entries)
+}
+
+// run checks the message of each failure, with its reason and code; the end of the mount in time; one line in the log,
+// one audit record and one count of the metric, each with the reason; that no series is new; and that none of it
+// reveals a secret. A mount is repeated, unless it waits, as a cache may have something of the first one.
+func (e *failureEnv) run(t *testing.T, tests []failureTest) {
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			change := c.change
-			if change == nil {
-				change = func(*Config) {}
+			mounts, configure := 2, test.configure
+			if configure == nil {
+				configure = func(*Config) {}
 			}
-			s := serve(t, c.address, within(time.Second), change)
-			if c.broken != nil {
-				c.broken(s)
+			timeout := within(DefaultMountTimeout)
+			if test.waits {
+				mounts, timeout = 1, within(time.Second)
 			}
-			request := mountRequest(c.params, c.entries)
-			if c.params == nil {
-				request.Attributes = "[]"
+			s := serve(t, e.address, cached, timeout, configure)
+			if test.breaks != nil {
+				test.breaks(s)
 			}
-			_, err := s.Mount(t.Context(), request)
-			wantError(t, err, reason)
-			if n := series(t, s.provider)["mounts_total{reason="+reason.String()+",result=failure}"]; n != 1 {
-				t.Errorf("the metric is %v, want 1", n)
+			before := slices.Sorted(maps.Keys(series(t, s.provider)))
+			for range mounts {
+				began := time.Now()
+				resp, err := s.Mount(t.Context(), test.request)
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("the mount took %s", took)
+				}
+				e.leaks.check(t, "the error", fmt.Sprint(err, status.Convert(err).Details()))
+				switch {
+				case test.reason != nil:
+					wantError(t, err, test.reason, test.texts...)
+				case err != nil:
+					t.Fatal(err)
+				}
+				if (resp == nil) != (test.reason != nil) {
+					t.Errorf("response %v, error %v", resp, err)
+				}
 			}
-			if records := s.records(t); len(records) != 1 || records[0].Reason != reason.String() {
-				t.Errorf("audit records: %+v", records)
+			e.checkTraces(t, s, test, mounts)
+			if diff := cmp.Diff(before, slices.Sorted(maps.Keys(series(t, s.provider)))); diff != "" {
+				t.Errorf("series (-before +after):\n%s", diff)
 			}
-			if want := "reason=" + reason.String(); reason != failure.Internal && !strings.Contains(s.log.String(), want) {
-				t.Errorf("the log does not have %s:\n%s", want, s.log)
-			}
-			clean(t, append([]string{e.jwt, x}, canaries...), err.Error(), s.log.String(), s.audit.String())
 		})
 	}
 }
 
-func manyObjects(entry string, n int) string {
-	var b strings.Builder
-	for i := range n {
-		fmt.Fprintf(&b, "- {objectName: f%d, secretKey: %s}\n", i, entry)
+// checkTraces checks the log, the audit log and the metrics page.
+func (e *failureEnv) checkTraces(t *testing.T, s *served, test failureTest, mounts int) {
+	t.Helper()
+	line, result := "msg=mounted ", "success"
+	if test.reason != nil {
+		line, result = `level=ERROR msg="mount failed" `, "failure"
 	}
-	return b.String()
+	log := s.log.String()
+	if n := strings.Count(log, line); n != mounts {
+		t.Errorf("the log has %d lines of %d mounts:\n%s", n, mounts, log)
+	}
+	if test.reason == failure.SecretForbidden && strings.Contains(log, "kubectl") {
+		// The class alone asks for the Secret: what would grant it is not there to copy.
+		t.Errorf("it prints a command:\n%s", log)
+	}
+	if test.reason != nil {
+		if text := fmt.Sprintf("reason=%s code=%s error=", test.reason, test.reason.Code()); !strings.Contains(log, text) {
+			t.Errorf("the log does not have %q:\n%s", text, log)
+		}
+	}
+	records := s.records(t)
+	if len(records) != mounts || records[0].Reason != nameOf(test.reason) {
+		t.Errorf("audit records: %+v", records)
+	}
+	got := series(t, s.provider)
+	for name, want := range sum(test.counted, map[string]float64{
+		"mounts_total{reason=" + nameOf(test.reason) + ",result=" + result + "}": float64(mounts),
+	}) {
+		repeated := strings.Contains(name, "_request") && want > 0
+		if got[name] < want || got[name] > want && !repeated {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	body, _ := page(t, s.provider, "")
+	for where, text := range map[string]string{"the log": log, "the audit log": s.audit.String(),
+		"the metrics page": body} {
+		e.leaks.check(t, where, text)
+	}
+}
+
+// TestPanicInMount: a panic is the failure of its mount alone, with what every failure has, and the provider goes on.
+func TestPanicInMount(t *testing.T) {
+	e := newFailureEnv(t)
+	request := e.mount(e.good)
+	for name, value := range map[string]any{
+		"text": canaryPlaintext, "error": errors.New(e.jwt), "request": request, "nil pointer": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, e.address)
+			calls := 0
+			s.provider.now = func() time.Time {
+				if calls++; calls != 2 { // the first is the beginning
+					return time.Now()
+				}
+				if value == nil {
+					panic((*served)(nil).endpoint)
+				}
+				panic(value)
+			}
+			before := series(t, s.provider)
+			_, err := s.Mount(t.Context(), request)
+			wantError(t, err, failure.Internal, "bug in the provider")
+			want := failed(failure.Internal, "none", map[string]float64{"panics_total": 1})
+			if diff := cmp.Diff(want, since(t, s.provider, before)); diff != "" {
+				t.Errorf("(-want +counted):\n%s", diff)
+			}
+			e.leaks.check(t, "the error", err.Error())
+			e.checkTraces(t, s, failureTest{reason: failure.Internal}, 1)
+			if records := s.records(t); records[0].Outcome != outcomeFailed || records[0].Pod != "app-0" {
+				t.Errorf("%+v", records)
+			}
+			wantTexts(t, s.log.String(), e.logNames(), "error=panic", "failures_test.go")
+			if _, err := s.Mount(t.Context(), request); err != nil {
+				t.Errorf("the next mount: %v", err)
+			}
+		})
+	}
 }

@@ -5,54 +5,54 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
+
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// TestFileFailures: what the plaintext is not fit for is said without saying
+// contentFailures has what the plaintext is not fit for: that is said without saying
 // what it is.
-func TestFileFailures(t *testing.T) {
-	e := newEnv(t)
-	s := serve(t, e.vault.Address)
-	entries := map[string]string{
-		"doc":  e.encrypt(t, ciphertext.Strict, "matrix", "doc", `{"a": {"b": "`+canaryPlaintext+`"}, "`+canaryToken+`": 1}`),
-		"text": e.encrypt(t, ciphertext.Strict, "matrix", "text", canaryPlaintext),
+func (e *failureEnv) contentFailures(t *testing.T) []failureTest {
+	long := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x",
+		strings.Repeat(canaryPlaintext, 700_000/len(canaryPlaintext)))}
+	files := func(n int) *v1alpha1.MountRequest {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "- {objectName: f%d, secretKey: x}\n", i)
+		}
+		return e.mount(long, "objects", b.String())
 	}
-	tests := []struct {
+	tests := []failureTest{
+		// What gRPC takes by default is what the driver takes.
+		fails("files with room", nil, files(5)),
+		fails("files without room", failure.VolumeTooLarge, files(6), "larger than 4 MiB", "fewer entries"),
+		fails("files of gigabytes", failure.VolumeTooLarge, files(class.MaxObjects), "larger than 4 MiB"),
+	}
+	for _, test := range []struct {
 		name, objects string
 		texts         []string
 	}{
 		{"missing field", "- {objectName: f, secretKey: doc, field: a.c}",
 			[]string{`file "f" from entry "doc": field "a.c" does not exist`, "objects in the class"}},
-		{"field of a text", "- {objectName: text, field: a}",
-			[]string{`file "text" from entry "text": field "a" does not exist`}},
-		{"not base64", "- {objectName: text, encoding: base64}", []string{"it is not base64"}},
+		{"null field", "- {objectName: f, secretKey: doc, field: c}", nil},
+		{"field of a text", "- {objectName: x, field: a}",
+			[]string{`file "x" from entry "x": field "a" does not exist`}},
+		{"not base64", "- {objectName: x, encoding: base64}", []string{"it is not base64"}},
 		{"not hex", "- {objectName: f, secretKey: doc, field: a.b, encoding: hex}", []string{"it is not hex digits"}},
-		{"all at once", "- {objectName: text, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, " +
+		{"all at once", "- {objectName: x, encoding: hex}\n- {objectName: doc}\n- {objectName: f, secretKey: doc, " +
 			"field: x}\n- {objectName: g, secretKey: doc, field: a.b.c}",
-			[]string{`file "text"`, `file "f" from entry "doc": field "x" does not exist`,
+			[]string{`file "x"`, `file "f" from entry "doc": field "x" does not exist`,
 				`file "g" from entry "doc": field "a.b.c" does not exist`}},
+	} {
+		tests = append(tests, fails(test.name, failure.InvalidContent, e.mount(e.good, "objects", test.objects),
+			append(test.texts, "making the files of Secret "+e.namespace+"/matrix")...))
 	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			_, err := s.Mount(t.Context(), mountRequest(e.params("objects", test.objects), entries))
-			wantError(t, err, failure.InvalidContent, append(test.texts, "making the files of Secret "+e.namespace+"/matrix")...)
-			clean(t, append([]string{e.jwt}, canaries...), err.Error(), s.log.String())
-		})
-	}
-}
-
-// What the kubelet hands over is trusted to be a Secret's, but the names become
-// paths and contexts.
-func TestEntryNames(t *testing.T) {
-	s := serve(t, "http://127.0.0.1:1")
-	for _, name := range []string{"..data", "a/b", ".", "..", "", "a b"} {
-		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{name: canaryCiphertext}))
-		wantError(t, err, failure.InvalidEntryName, "every entry of Secret demo/matrix", "must be a name of letters")
-	}
+	return tests
 }
 
 // The driver counts the whole answer, names and all, and the provider's memory

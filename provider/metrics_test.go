@@ -5,19 +5,16 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
@@ -193,76 +190,6 @@ func TestMetricsOfMounts(t *testing.T) {
 	}
 }
 
-// TestMetricsOfFaults: what does not come from a real Vault or API server on demand.
-func TestMetricsOfFaults(t *testing.T) {
-	e := newEnv(t)
-	entries := e.entries(t, "v")
-	dead := "http://" + deadAddress(t)
-	k, err := NewSecretReader(&rest.Config{Host: dead})
-	if err != nil {
-		t.Fatal(err)
-	}
-	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
-	defer html.Close()
-	page, err := NewSecretReader(&rest.Config{Host: html.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	asPod := e.params(class.AttributeTokens,
-		tokensJSON(
-			map[string]token{"": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour), time.Time{}},
-				"vault": {e.jwt, time.Time{}}}))
-	type counted = map[string]float64
-	for _, test := range []struct {
-		name    string
-		address string
-		params  map[string]string
-		entries map[string]string
-		change  func(*Config)
-		// of series that grow with each try; more have to be there exactly
-		atLeast counted
-		exactly counted
-	}{
-		{"no Vault", dead, e.params(), entries, within(time.Second), requests("login", "none"),
-			counted{"logins_total{result=failure}": 1, "mounts_total{reason=VaultUnreachable,result=failure}": 1}},
-		{"Vault with an error of its own", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				w.WriteHeader(502)
-			}
-			return isDecrypt(r)
-		}), e.params(), entries, within(time.Second), requests("decrypt", "5xx"),
-			counted{"logins_total{result=success}": 1, "vault_requests_total{operation=login,status_class=2xx}": 1,
-				"mounts_total{reason=VaultError,result=failure}": 1}},
-		{"no API server", e.vault.Address, asPod, nil, func(c *Config) { c.SecretReader, c.MountTimeout = k, time.Second },
-			counted{"kubernetes_requests_total{status_class=none}": 1, "kubernetes_request_duration_seconds": 1},
-			counted{"mount_duration_seconds{source=none}": 1, "mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
-		{"something else than the API server", e.vault.Address, asPod, nil,
-			func(c *Config) { c.SecretReader, c.MountTimeout = page, time.Second },
-			counted{"kubernetes_requests_total{status_class=none}": 1},
-			counted{"kubernetes_requests_total{status_class=2xx}": 0,
-				"mounts_total{reason=APIServerUnavailable,result=failure}": 1}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			s := serve(t, test.address, test.change)
-			if _, err := s.Mount(t.Context(), mountRequest(test.params, test.entries)); err == nil {
-				t.Error("no error")
-			}
-			got := series(t, s.provider)
-			for name, n := range test.atLeast {
-				if got[name] < n {
-					t.Errorf("%s is %v, want at least %v", name, got[name], n)
-				}
-			}
-			for name, n := range test.exactly {
-				if got[name] != n {
-					t.Errorf("%s is %v, want %v", name, got[name], n)
-				}
-			}
-		})
-	}
-}
-
 func TestMountsInFlight(t *testing.T) {
 	e := newEnv(t)
 	reached, release := make(chan struct{}), make(chan struct{})
@@ -335,19 +262,6 @@ func TestMetricOfTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	owned("removed", last, 0)
-}
-
-func TestMetricsOfPanics(t *testing.T) {
-	s := serve(t, "http://127.0.0.1:1")
-	s.provider.vaults["http://127.0.0.1:1"] = nil
-	before := series(t, s.provider)
-	if _, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext})); err == nil {
-		t.Error("no error")
-	}
-	want := failed(failure.Internal, "vault", map[string]float64{"panics_total": 1})
-	if diff := cmp.Diff(want, since(t, s.provider, before)); diff != "" {
-		t.Errorf("(-want +counted):\n%s", diff)
-	}
 }
 
 func TestRepublishStats(t *testing.T) {

@@ -214,34 +214,6 @@ func TestMountsTogether(t *testing.T) {
 	wait.Wait()
 }
 
-// TestLogHasNoSecrets: neither a mount that works nor one that does not leaves
-// plaintext, tokens or ciphertext in the log, at debug level.
-func TestLogHasNoSecrets(t *testing.T) {
-	e := newEnv(t)
-	s := serve(t, e.vault.Address)
-	made := e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)
-	objects := []string{
-		"", "- {objectName: x}", "- {objectName: x, field: a}", "- {objectName: x, encoding: hex}",
-		"- {objectName: x, encoding: base64}", "- {objectName: y}",
-	}
-	for _, objects := range objects {
-		resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects), map[string]string{"x": made}))
-		if err != nil {
-			clean(t, append([]string{made, e.jwt}, canaries...), err.Error())
-		} else if filesOf(resp)["x"].Content != canaryPlaintext {
-			t.Errorf("files %v", filesOf(resp))
-		}
-	}
-	log := s.log.String()
-	clean(t, append([]string{made, e.jwt}, canaries...), log)
-	wantTexts(t, log, "level=INFO msg=mounted request=",
-		e.logNames()+" ciphertext=kubelet source=vault entries=1 duration=",
-		"level=ERROR msg=\"mount failed\"", "code=FailedPrecondition", "code=NotFound")
-	if n := strings.Count(log, "pod=app-0"); n != len(objects) {
-		t.Errorf("%d lines for %d mounts:\n%s", n, len(objects), log)
-	}
-}
-
 // TestLongRequestsTakeTurns: mounts that take much memory are not all in memory at
 // the same time, and they do not hold up those of another namespace.
 func TestLongRequestsTakeTurns(t *testing.T) {

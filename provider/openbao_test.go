@@ -21,18 +21,20 @@ import (
 // and jwt logins, what ends a token, and what is wrong with a key.
 func TestOpenBao(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
-		"MountFromKubelet":         TestMountFromKubelet,
-		"MountAsPod":               TestMountAsPod,
-		"Scopes":                   TestScopes,
-		"OneLoginOneBatch":         TestOneLoginOneBatch,
-		"VaultTokenIsShared":       TestVaultTokenIsShared,
-		"VaultTokenThatIsGone":     TestRevokedVaultToken,
-		"VaultTokenOfFewUses":      TestVaultTokenOfFewUses,
-		"VaultRestarted":           TestVaultRestarted,
-		"MendedRole":               TestFixedRole,
-		"LoginRefusedInTheMiddle":  TestLoginRefusedAfterExpiry,
-		"NoSuchKey":                TestNoSuchKey,
-		"RetiredVersion":           TestRetiredVersion,
+		"MountFromKubelet":        TestMountFromKubelet,
+		"MountAsPod":              TestMountAsPod,
+		"Scopes":                  TestScopes,
+		"OneLoginOneBatch":        TestOneLoginOneBatch,
+		"VaultTokenIsShared":      TestVaultTokenIsShared,
+		"VaultTokenThatIsGone":    TestRevokedVaultToken,
+		"VaultTokenOfFewUses":     TestVaultTokenOfFewUses,
+		"VaultRestarted":          TestVaultRestarted,
+		"MendedRole":              TestFixedRole,
+		"LoginRefusedInTheMiddle": TestLoginRefusedAfterExpiry,
+		"Failures": func(t *testing.T) {
+			e := newFailureEnv(t)
+			e.run(t, e.vaultFailures(t))
+		},
 		"SealedVault":              TestSealedVault,
 		"VaultTokenOfAnother":      TestVaultTokenOfAnotherToken,
 		"AudienceThatIsNotAllowed": TestAudience,

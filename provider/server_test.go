@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -17,27 +16,8 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
-	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
-
-// A panic below Mount is an error of that call, and the next call is answered.
-func TestPanicInMount(t *testing.T) {
-	s := serve(t, "http://127.0.0.1:1")
-	s.provider.vaults["http://127.0.0.1:1"] = nil
-	for range 2 {
-		_, err := s.Mount(t.Context(), mountRequest(plainParams(), map[string]string{"x": canaryCiphertext}))
-		// What is not on the list has no client either.
-		wantError(t, err, failure.Internal, "bug in the provider", "nil pointer")
-	}
-	if _, err := s.Version(t.Context(), &v1alpha1.VersionRequest{}); err != nil {
-		t.Error(err)
-	}
-	if log := s.log.String(); !strings.Contains(log, "pod=app-0") || strings.Count(log, "error=panic") != 2 {
-		t.Errorf("the log does not name the mounts:\n%s", log)
-	}
-	clean(t, canaries, s.log.String())
-}
 
 // The driver's deadline may come before the mount timeout: the answer has to be
 // there earlier, or the client makes DeadlineExceeded of it.
@@ -67,29 +47,6 @@ func TestCancel(t *testing.T) {
 	<-reached
 	cancel()
 	<-left
-}
-
-func TestResponseTooLong(t *testing.T) {
-	e := newEnv(t)
-	s := serve(t, e.vault.Address)
-	big := strings.Repeat("x", 700_000)
-	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", big)}
-	objects := func(n int) string {
-		var b strings.Builder
-		for i := range n {
-			fmt.Fprintf(&b, "- {objectName: f%d, secretKey: x}\n", i)
-		}
-		return b.String()
-	}
-	// What gRPC takes by default is what the driver takes.
-	resp, err := s.Mount(t.Context(), mountRequest(e.params("objects", objects(5)), entries))
-	if err != nil || len(resp.Files) != 5 {
-		t.Fatalf("%d files, %v", len(resp.GetFiles()), err)
-	}
-	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(6)), entries))
-	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB", "fewer entries")
-	_, err = s.Mount(t.Context(), mountRequest(e.params("objects", objects(class.MaxObjects)), entries))
-	wantError(t, err, failure.VolumeTooLarge, "larger than 4 MiB")
 }
 
 // TestLongRequest: gRPC itself says ResourceExhausted to a request that is too long

@@ -2,11 +2,13 @@ package provider
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
@@ -124,27 +127,6 @@ func TestMountAsPod(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("no such Secret", func(t *testing.T) {
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, "secretName", "absent"), nil))
-		wantError(t, err, failure.SecretNotFound, "Secret "+e.namespace+"/absent", `secrets "absent" not found`, "secretName")
-	})
-	t.Run("not allowed", func(t *testing.T) {
-		_, err := s.Mount(t.Context(), mountRequest(merged(params, "secretName", "forbidden"), nil))
-		wantError(t, err, failure.SecretForbidden, e.namespace+"/app", `cannot get resource "secrets"`,
-			"`nodePublishSecretRef: {name: forbidden}`", "the owner of the namespace gives the account a Role")
-		// The class alone asks for the Secret: what would grant it is not there to copy.
-		if strings.Contains(err.Error(), "kubectl") || strings.Contains(err.Error(), "--resource-name") {
-			t.Errorf("it prints a command: %v", err)
-		}
-	})
-	t.Run("refused token", func(t *testing.T) {
-		// The provider has the kubeconfig of an administrator, and must not act as one.
-		podForgery := issuer().PodToken(e.namespace, "app-0", params[class.AttributePodUID], "app", "", time.Hour)
-		_, err := s.Mount(t.Context(),
-			mountRequest(merged(params, class.AttributeTokens,
-				tokensJSON(map[string]token{"": {podForgery, time.Time{}}, "vault": {podForgery, time.Time{}}})), nil))
-		wantError(t, err, failure.APIServerTokenRejected, "Unauthorized", "- audience: ''")
-	})
 	t.Run("wrong service account at Vault", func(t *testing.T) {
 		other := merged(params, podOf("other")...)
 		_, err := s.Mount(t.Context(),
@@ -155,116 +137,156 @@ func TestMountAsPod(t *testing.T) {
 	clean(t, append([]string{params[class.AttributeTokens]}, canaries...), s.log.String())
 }
 
-// TestAPIServerFaults has what a real API server does not do on demand.
-func TestAPIServerFaults(t *testing.T) {
-	e := newEnv(t)
-	var busy, long, soon atomic.Int32
-	secret := toJSON(corev1.Secret{
+// readFailures has what goes wrong when the provider reads the Secret as the pod, from a real API server and from one
+// that does what a real one does not do on demand.
+func (e *failureEnv) readFailures(t *testing.T) []failureTest {
+	kube := testenv.SharedAPIServer(t)
+	asPod := e.asPod(t, kube)
+	tokensText := asPod[len(asPod)-1]
+	var tokens map[string]token
+	if err := json.Unmarshal([]byte(tokensText), &tokens); err != nil {
+		t.Fatal(err)
+	}
+	forgery := issuer().PodToken(e.namespace, "app-0", asPod[1], "app", "", time.Hour)
+	opaque := "0paque-" + rand.Text()
+	for name, text := range map[string]string{"API server": tokens[""].Token, "Vault": tokens["vault"].Token,
+		"nobody": forgery, "an unknown form": opaque} {
+		e.leaks.add("token for "+name, text)
+	}
+	secret := corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace},
-		Data:       map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "value"))},
-	})
-	apiToken := issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "", time.Hour)
-	params := e.params(class.AttributeTokens,
-		tokensJSON(map[string]token{"": {apiToken, time.Time{}}, "vault": {e.jwt, time.Time{}}}))
-	answer := func(w http.ResponseWriter, status int, text string) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		fmt.Fprint(w, text)
+		ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace}, Type: ciphertext.Type,
+		Data: map[string][]byte{"x": []byte(e.good["x"])},
 	}
-	tests := []struct {
-		name   string
-		serve  func(w http.ResponseWriter, r *http.Request)
-		reason *failure.Reason
-		texts  []string
-	}{
-		{"held", func(_ http.ResponseWriter, r *http.Request) { hold(r) }, failure.MountTimeout,
-			[]string{"not finished within 1s", "reading Secret " + e.namespace + "/matrix"}},
-		{"500 for ever", func(w http.ResponseWriter, _ *http.Request) {
-			answer(w, 500, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"etcd is away","code":500}`)
-		}, failure.APIServerUnavailable, []string{"etcd is away", "nodePublishSecretRef"}},
-		{"HTML", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canaryPlaintext) },
-			failure.APIServerUnavailable, []string{"reading Secret"}},
-		{"no data", func(w http.ResponseWriter, _ *http.Request) {
-			answer(w, 200, `{"kind":"Secret","apiVersion":"v1"}`)
-		}, failure.SecretEmpty, []string{"it has no entries"}},
-		{"null", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `null`) }, failure.SecretEmpty,
-			[]string{"it has no entries"}},
-		{"another kind", func(w http.ResponseWriter, _ *http.Request) {
-			answer(w, 200, `{"kind":"Pod","apiVersion":"v1"}`)
-		}, failure.APIServerUnavailable, []string{"reading Secret"}},
-		{"asks for patience", func(w http.ResponseWriter, _ *http.Request) {
-			soon.Add(1)
-			answer(w, 429,
-				`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,`+
-					`"details":{"retryAfterSeconds":3600}}`)
-		}, failure.APIServerUnavailable, []string{"busy"}},
-		{"too long", func(w http.ResponseWriter, _ *http.Request) {
-			long.Add(1)
-			fmt.Fprint(w, `{"kind":"Secret","apiVersion":"v1","data":{"x":"`)
-			for range maxSecretResponse >> 20 {
-				fmt.Fprint(w, strings.Repeat("A", 1<<20))
-			}
-			fmt.Fprint(w, `"}}`)
-		}, failure.APIServerUnavailable, []string{"longer than 4 MiB"}},
-		{"busy, then not", func(w http.ResponseWriter, r *http.Request) {
-			if busy.Add(1) == 1 {
-				answer(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429}`)
-				return
-			}
-			if r.Header.Get("Authorization") != "Bearer "+apiToken {
-				t.Errorf("a request without the pod's token")
-			}
-			answer(w, 200, secret)
-		}, nil, nil},
+	secrets := "/api/v1/namespaces/" + e.namespace + "/secrets"
+	create(t, kube, secrets, secret)
+	create(t, kube, secrets, corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "empty"}})
+	allowGet(t, kube, e.namespace, "matrix", "absent", "empty")
+
+	mount := func(changes ...string) *v1alpha1.MountRequest {
+		return e.mount(nil, append(slices.Clone(asPod), changes...)...)
 	}
-	t.Cleanup(func() {
-		if busy.Load() != 2 || long.Load() != 1 || soon.Load() != 1 {
-			t.Errorf("tries: %d when busy, %d when too long, %d when asked for patience", busy.Load(), long.Load(), soon.Load())
-		}
-	})
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			api := httptest.NewServer(http.HandlerFunc(test.serve))
-			t.Cleanup(api.Close)
-			k, err := NewSecretReader(&rest.Config{Host: api.URL})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.SecretReader = k })
-			_, err = s.Mount(t.Context(), mountRequest(params, nil))
-			if test.reason == nil {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			wantError(t, err, test.reason, test.texts...)
-			clean(t, append([]string{e.jwt, apiToken}, canaries...), err.Error(), s.log.String())
+	withAPIToken := func(jwt string, expires time.Time) *v1alpha1.MountRequest {
+		return mount(class.AttributeTokens, tokensJSON(map[string]token{"": {jwt, expires}, "vault": tokens["vault"]}))
+	}
+	kubeReader := withAPIServer(t, kube.Kubeconfig)
+	dead := readAt(t, "http://"+deadAddress(t))
+	answers := func(code int, text string) func(*Config) {
+		return readFrom(t, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, code, text) })
+	}
+	// repeats says no in words that have everything in them that was sent.
+	repeats := func(code int) func(*Config) {
+		return readFrom(t, func(w http.ResponseWriter, r *http.Request) {
+			answerJSON(w, code, statusJSON(code, "no "+r.Header.Get("Authorization")+" "+e.good["x"]))
 		})
 	}
+	var busy, long, soon atomic.Int32
+	t.Cleanup(func() {
+		if busy.Load() != 3 || long.Load() != 2 || soon.Load() != 2 {
+			t.Errorf("requests of two mounts: %d when busy, %d when too long, %d when asked for patience",
+				busy.Load(), long.Load(), soon.Load())
+		}
+	})
+	read := func(class string) map[string]float64 {
+		return map[string]float64{"kubernetes_requests_total{status_class=" + class + "}": 1,
+			"kubernetes_request_duration_seconds": 1, "mount_duration_seconds{source=none}": 1}
+	}
 
-	t.Run("not there", func(t *testing.T) {
-		k, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := serve(t, e.vault.Address, within(time.Second), func(c *Config) { c.SecretReader = k })
-		_, err = s.Mount(t.Context(), mountRequest(params, nil))
-		wantError(t, err, failure.APIServerUnavailable, "connection refused", "can be reached")
-	})
-	t.Run("expired token", func(t *testing.T) {
-		k, err := NewSecretReader(&rest.Config{Host: "http://" + deadAddress(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := serve(t, e.vault.Address, func(c *Config) { c.SecretReader = k })
-		expired := merged(params, class.AttributeTokens,
-			tokensJSON(map[string]token{"": {apiToken, time.Now().Add(-time.Second)}, "vault": {e.jwt, time.Time{}}}))
-		_, err = s.Mount(t.Context(), mountRequest(expired, nil))
-		wantError(t, err, failure.TokenExpired, `audience "" expired`, "as the pod")
-	})
+	return []failureTest{
+		fails("read as the pod", nil, mount()).with(kubeReader),
+		fails("read as the pod, tokens in the secrets", nil,
+			e.mount(map[string]string{class.AttributeTokens: tokensText}, append(slices.Clone(asPod),
+				class.AttributeTokens, "")...)).with(kubeReader),
+		fails("no such Secret", failure.SecretNotFound, mount("secretName", "absent"),
+			"Secret "+e.namespace+"/absent", `secrets "absent" not found`, "secretName").with(kubeReader),
+		fails("Secret that is forbidden", failure.SecretForbidden, mount("secretName", "forbidden"),
+			e.namespace+"/app", `cannot get resource "secrets"`, "`nodePublishSecretRef: {name: forbidden}`",
+			"the owner of the namespace gives the account a Role").with(kubeReader),
+		// The provider has the kubeconfig of an administrator, and must not act as one.
+		fails("token that the API server refuses", failure.APIServerTokenRejected,
+			withAPIToken(forgery, time.Time{}), "Unauthorized", "- audience: ''").with(kubeReader),
+		fails("token of another pod for the API server", failure.TokenMismatch,
+			e.mount(nil, class.AttributeTokens, tokensText)).with(kubeReader),
+		fails("Secret without entries", failure.SecretEmpty, mount("secretName", "empty"), "it has no entries").
+			with(kubeReader),
+
+		fails("API server that is not there", failure.APIServerUnavailable, mount(),
+			"connection refused", "can be reached").with(dead).untilTimeout().counting(read("none")),
+		fails("expired token for the API server", failure.TokenExpired,
+			withAPIToken(tokens[""].Token, time.Now().Add(-time.Second)), `audience "" expired`, "as the pod").with(dead),
+		fails("token of no known form", failure.TokenInvalid, withAPIToken(opaque, time.Time{})).with(repeats(403)),
+		fails("forbidden with everything in it", failure.SecretForbidden, mount()).with(repeats(403)),
+		fails("error with everything in it", failure.APIServerUnavailable, mount()).with(repeats(500)).untilTimeout(),
+		fails("error for ever", failure.APIServerUnavailable, mount(), "etcd is away", "nodePublishSecretRef").
+			with(answers(500, statusJSON(500, "etcd is away"))).untilTimeout(),
+		fails("API server that is something else", failure.APIServerUnavailable, mount(), "reading Secret").
+			with(readFrom(t, func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(w, "<html>", canaryPlaintext, r.Header.Get("Authorization"), e.good["x"])
+			})).untilTimeout().counting(read("2xx")),
+		fails("another kind", failure.APIServerUnavailable, mount(), "reading Secret").
+			with(answers(200, `{"kind":"Pod","apiVersion":"v1"}`)).untilTimeout(),
+		fails("no data", failure.SecretEmpty, mount(), "it has no entries").
+			with(answers(200, `{"kind":"Secret","apiVersion":"v1"}`)),
+		fails("null", failure.SecretEmpty, mount(), "it has no entries").with(answers(200, "null")),
+		fails("too many entries", failure.SecretTooLarge, mount()).
+			with(answers(200, `{"kind":"Secret","data":{"a":""`+strings.Repeat(`,"a":""`, maxEntries)+"}}")),
+		fails("API server that does not answer", failure.MountTimeout, mount(), "not finished within 1s",
+			"reading Secret "+e.namespace+"/matrix").
+			with(readFrom(t, func(_ http.ResponseWriter, r *http.Request) { hold(r) })).untilTimeout(),
+		fails("answer without an end", failure.APIServerUnavailable, mount(), "longer than 4 MiB").
+			with(readFrom(t, func(w http.ResponseWriter, _ *http.Request) {
+				long.Add(1)
+				fmt.Fprint(w, `{"kind":"Secret","apiVersion":"v1","data":{"x":"`)
+				for range maxSecretResponse/len(e.good["x"]) + 1 {
+					fmt.Fprint(w, e.good["x"])
+				}
+			})),
+		fails("asks for patience", failure.APIServerUnavailable, mount(), "busy").
+			with(readFrom(t, func(w http.ResponseWriter, _ *http.Request) {
+				soon.Add(1)
+				answerJSON(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,`+
+					`"details":{"retryAfterSeconds":3600}}`)
+			})),
+		fails("busy, then not", nil, mount()).with(readFrom(t, func(w http.ResponseWriter, r *http.Request) {
+			if busy.Add(1) == 1 {
+				answerJSON(w, 429, statusJSON(429, "busy"))
+				return
+			}
+			if r.Header.Get("Authorization") != "Bearer "+tokens[""].Token {
+				t.Errorf("a request without the pod's token")
+			}
+			answerJSON(w, 200, toJSON(secret))
+		})),
+	}
+}
+
+// readFrom makes a server with the handler the provider's API server.
+func readFrom(t *testing.T, handler http.HandlerFunc) func(*Config) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return readAt(t, server.URL)
+}
+
+func readAt(t *testing.T, address string) func(*Config) {
+	t.Helper()
+	reader, err := NewSecretReader(&rest.Config{Host: address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *Config) { c.SecretReader = reader }
+}
+
+func answerJSON(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	fmt.Fprint(w, text)
+}
+
+// statusJSON is the API server's answer to a request that fails.
+func statusJSON(code int, message string) string {
+	return toJSON(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status: metav1.StatusFailure, Message: message, Code: int32(code)})
 }
 
 // TestInCluster checks what is made of the environment of a pod.

@@ -1,7 +1,8 @@
 package provider
 
 import (
-	"bytes"
+	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,183 +57,175 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 func isLogin(r *http.Request) bool   { return strings.HasSuffix(r.URL.Path, "/login") }
 func isDecrypt(r *http.Request) bool { return strings.Contains(r.URL.Path, "/decrypt/") }
 
-// TestVaultFailures has what Vault, or something in its place, can answer. Each
-// must be an error with a final code, and give nothing away.
-func TestVaultFailures(t *testing.T) {
-	e := newEnv(t)
-	old := e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)
-	otherEntry := e.encrypt(t, ciphertext.Strict, "matrix", "y", canaryPlaintext)
-	otherSecret := e.encrypt(t, ciphertext.Strict, "trix", "x", canaryPlaintext)
+// vaultFailures has what a real Vault refuses.
+func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
+	old := e.good["x"]
+	one := map[string]string{"x": old}
+	x := func(text string) map[string]string { return map[string]string{"x": text} }
+	otherEntry := e.encryptSecret(t, "matrix", "y", canaryPlaintext)
+	otherSecret := e.encryptSecret(t, "trix", "x", canaryPlaintext)
 	otherNamespace := e.encryptWith(t, e.key, ciphertext.Strict.Context("elsewhere", "matrix", "x"), canaryPlaintext)
 	inNamespace := e.encrypt(t, ciphertext.Namespace, "matrix", "x", canaryPlaintext)
-	good := map[string]string{"x": old}
-	dead := deadAddress(t)
+	retired := ciphertext.Key{Mount: e.key.Mount, Name: e.key.Name + "-retired"}
+	e.write(t, retired.String(), map[string]any{"derived": true})
+	ofRetired := e.encryptWith(t, retired, ciphertext.Strict.Context(e.namespace, "matrix", "x"), canaryPlaintext)
+	e.write(t, retired.String()+"/rotate", nil)
+	e.write(t, retired.String()+"/config", map[string]any{"min_decryption_version": 2})
+	tokenRole := "hvs." + rand.Text() // a token of Vault's in the wrong place
+	e.leaks.add("role that looks like a token", tokenRole)
 
-	html := func(w http.ResponseWriter) { fmt.Fprint(w, "<html>"+canaryPlaintext+"</html>") }
-	direct := e.vault.Address
-	tests := []struct {
-		name    string
-		address string
-		params  map[string]string
-		entries map[string]string
-		reason  *failure.Reason
-		texts   []string
-	}{
-		{"moved to another entry", direct, e.params(), map[string]string{"x": otherEntry}, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted as strict:` + e.namespace + "/matrix/x with transit/keys/" +
-				e.key.Name, "another namespace, Secret or entry", "message authentication failed", "cannot be copied"}},
-		{"moved to another Secret", direct, e.params(), map[string]string{"x": otherSecret}, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted as strict:`, "nodePublishSecretRef names the same Secret as secretName"}},
-		{"moved to another namespace", direct, e.params(), map[string]string{"x": otherNamespace},
-			failure.CiphertextMismatch, []string{`entry "x": cannot be decrypted as strict:`}},
-		{"another scope", direct, e.params("scope", "namespace"), good, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted as namespace:namespace ` + e.namespace}},
-		{"made for another scope", direct, e.params(), map[string]string{"x": inNamespace}, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted as strict:`}},
-		{"cluster scope", direct, e.params("scope", "cluster"), good, failure.CiphertextMismatch,
-			[]string{`entry "x": cannot be decrypted with scope cluster`}},
-		{"no scope with a derived key", direct, e.params("scope", "none"), good, failure.DecryptFailed,
-			[]string{"missing 'context' for key derivation", "scope none is for a key that is not derived"}},
-		{"one bad entry of several", direct, e.params(),
-			map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}, failure.CiphertextMismatch,
-			[]string{`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`}},
-		{"too new version", direct, e.params(), map[string]string{"x": "vault:v99:" + old[len("vault:v1:"):]},
-			failure.KeyVersionNotFound, []string{`entry "x": the key has no such version`, "too new"}},
-		{"key that the policy does not give", direct, e.params("transitKey", "another"), good, failure.DecryptDenied,
-			[]string{"permission denied", `"update" on transit/decrypt/another`, `role "` + e.namespace + `"`}},
-		{"wrong service account", direct, e.params(class.AttributeAccount, "intruder"), good,
-			failure.LoginDenied, []string{`role "` + e.namespace + `"`, e.namespace + "/intruder", `audience "vault"`,
-				"auth/jwt", "HTTP 400"}},
-		{"wrong role", direct, e.params("roleName", "nobody"), good, failure.LoginDenied,
-			[]string{`role "nobody"`, "vault read auth/jwt/role/nobody"}},
-		{"role that a shell would run", direct, e.params("roleName", "x;id$IFS-u"), good, failure.LoginDenied,
-			[]string{"`vault read 'auth/jwt/role/x;id$IFS-u'`"}},
-		{"mount that a shell would run", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				w.WriteHeader(http.StatusNotFound)
-				fmt.Fprint(w, `{"errors":[]}`)
-			}
-			return isDecrypt(r)
-		}), e.params("transitMount", "$(id)"), good, failure.KeyNotFound, []string{"`vault list '$(id)/keys'`"}},
-		{"wrong audience", direct,
-			e.params("audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")), good,
-			failure.LoginDenied, []string{`audience "team"`, "invalid audience"}},
-		{"no such auth mount", direct, e.params("vaultAuthMountPath", "nowhere"), good, failure.LoginDenied,
-			[]string{"auth/nowhere"}},
-		{"not there", "http://" + dead, e.params(), good, failure.VaultUnreachable,
-			[]string{"Vault at http://" + dead + " cannot be reached within 1s", "connection refused", "network policies"}},
-		{"login held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
-			if isLogin(r) {
-				hold(r)
-			}
-			return isLogin(r)
-		}), e.params(), good, failure.VaultUnreachable,
-			[]string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
-		{"decrypt held", faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				hold(r)
-			}
-			return isDecrypt(r)
-		}), e.params(), good, failure.VaultUnreachable,
-			[]string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
-		{"a decrypt that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				trickle(w, r)
-			}
-			return isDecrypt(r)
-		}), e.params(), good, failure.VaultUnreachable,
-			[]string{"decrypting", "cannot be reached within 1s", "did not answer in time"}},
-		{"a login that trickles", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			trickle(w, r)
-			return true
-		}), e.params(), good, failure.VaultUnreachable,
-			[]string{"logging in", "cannot be reached within 1s", "did not answer in time"}},
-		{"HTML instead of a login",
-			faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool { html(w); return true }), e.params(), good,
-			failure.NotVault, []string{"unexpected response, not from Vault's API", "login page"}},
-		{"HTML instead of a decrypt", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				html(w)
-			}
-			return isDecrypt(r)
-		}), e.params(), good, failure.NotVault, []string{"decrypting", "unexpected response, not from Vault's API"}},
-		{"HTML error", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			w.WriteHeader(http.StatusNotFound)
-			html(w)
-			return true
-		}), e.params(), good, failure.AuthMountNotFound, []string{"HTTP 404", "is the address of Vault itself"}},
-		{"200 without auth", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			fmt.Fprint(w, `{"data": null}`)
-			return true
-		}), e.params(), good, failure.NotVault, []string{"it has no token"}},
-		{"fewer results", faulty(t, e.vault, dropResult(t, e.vault)), e.params(),
-			map[string]string{"x": old, "y": otherEntry}, failure.NotVault, []string{"1 results for 2 items"}},
-		{"too many requests", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(http.StatusTooManyRequests)
-			fmt.Fprint(w, `{"errors": ["rate limit quota exceeded"]}`)
-			return true
-		}), e.params(), good, failure.VaultRateLimited, []string{"rate limit quota exceeded", "quotas"}},
-		{"words with a token in them", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			var in struct{ JWT string }
-			json.NewDecoder(r.Body).Decode(&in)
-			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, `{"errors": ["no hvs.CAESIJc4naryc4naryc4nary, no %s, no %s"]}`, canaryCiphertext, in.JWT)
-			return true
-		}), e.params(), good, failure.LoginDenied, []string{"no (removed), no (removed), no (removed)"}},
-		{"token that ends at once", faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
-			if isDecrypt(r) {
-				w.WriteHeader(http.StatusForbidden)
-				fmt.Fprint(w, `{"errors": ["permission denied", "invalid token"]}`)
-			}
-			return isDecrypt(r)
-		}), e.params(), good, failure.VaultTokenExpired, []string{"invalid token", "token_ttl"}},
+	return []failureTest{
+		fails("mounted", nil, e.mount(e.good)),
+		fails("moved to another entry", failure.CiphertextMismatch, e.mount(x(otherEntry)),
+			`entry "x": cannot be decrypted as strict:`+e.namespace+"/matrix/x with transit/keys/"+e.key.Name,
+			"another namespace, Secret or entry", "message authentication failed", "cannot be copied"),
+		fails("moved to another Secret", failure.CiphertextMismatch, e.mount(x(otherSecret)),
+			`entry "x": cannot be decrypted as strict:`, "nodePublishSecretRef names the same Secret as secretName"),
+		fails("moved to another namespace", failure.CiphertextMismatch, e.mount(x(otherNamespace)),
+			`entry "x": cannot be decrypted as strict:`),
+		fails("another scope", failure.CiphertextMismatch, e.mount(one, "scope", "namespace"),
+			`entry "x": cannot be decrypted as namespace:namespace `+e.namespace),
+		fails("made for another scope", failure.CiphertextMismatch, e.mount(x(inNamespace)),
+			`entry "x": cannot be decrypted as strict:`),
+		fails("cluster scope", failure.CiphertextMismatch, e.mount(one, "scope", "cluster"),
+			`entry "x": cannot be decrypted with scope cluster`),
+		fails("no scope with a derived key", failure.DecryptFailed, e.mount(one, "scope", "none"),
+			"missing 'context' for key derivation", "scope none is for a key that is not derived"),
+		fails("one bad entry of several", failure.CiphertextMismatch,
+			e.mount(map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}),
+			`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`),
+		fails("too new version", failure.KeyVersionNotFound, e.mount(x("vault:v99:"+strings.TrimPrefix(old, "vault:v1:"))),
+			`entry "x": the key has no such version`, "too new"),
+		fails("retired version", failure.KeyVersionRetired, e.mount(x(ofRetired), "transitKey", retired.Name),
+			`entry "x": its key version has been retired`, "too old", "min_decryption_version", "rewrapped"),
+		fails("no such key", failure.KeyNotFound, e.mount(one, "transitKey", e.key.Name+"-gone"),
+			"transit/keys/"+e.key.Name+"-gone", "encryption key not found", "transitKey"),
+		fails("no such mount", failure.KeyNotFound, e.mount(one, "transitMount", "nowhere"),
+			"nowhere/keys/", "vault list nowhere/keys"),
+		fails("key that the policy does not give", failure.DecryptDenied, e.mount(one, "transitKey", "another"),
+			"permission denied", `"update" on transit/decrypt/another`, `role "`+e.namespace+`"`),
+		fails("wrong service account", failure.LoginDenied, e.mount(one, class.AttributeAccount, "intruder"),
+			`role "`+e.namespace+`"`, e.namespace+"/intruder", `audience "vault"`, "auth/jwt", "HTTP 400"),
+		fails("wrong role", failure.LoginDenied, e.mount(one, "roleName", "nobody"),
+			`role "nobody"`, "vault read auth/jwt/role/nobody"),
+		fails("role that a shell would run", failure.LoginDenied, e.mount(one, "roleName", "x;id$IFS-u"),
+			"`vault read 'auth/jwt/role/x;id$IFS-u'`"),
+		fails("role that looks like a token", failure.LoginDenied, e.mount(one, "roleName", tokenRole)),
+		fails("wrong audience", failure.LoginDenied,
+			e.mount(one, "audience", "team", class.AttributeTokens, e.vaultToken(e.namespace, "app", "team")),
+			`audience "team"`, "invalid audience"),
+		fails("no such auth mount", failure.LoginDenied, e.mount(one, "vaultAuthMountPath", "nowhere"), "auth/nowhere").
+			with(func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} }),
 	}
-	secrets := append([]string{e.jwt, old, otherEntry, otherSecret, otherNamespace, "c4naryc4nary"}, canaries...)
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			s := serve(t, test.address, within(time.Second),
-				func(c *Config) { c.AllowedAuthMounts = []string{"jwt", "nowhere"} })
-			began := time.Now()
-			resp, err := s.Mount(t.Context(), mountRequest(test.params, test.entries))
-			wantError(t, err, test.reason, test.texts...)
-			if resp != nil {
-				t.Error("an answer beside the error")
-			}
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("it took %s", took)
-			}
-			clean(t, secrets, err.Error(), s.log.String())
-			if n := strings.Count(s.log.String(), "mount failed"); n != 1 {
-				t.Errorf("%d lines in the log of one mount:\n%s", n, s.log)
-			}
+}
+
+// proxyFailures has what something in Vault's place can answer.
+func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
+	one := e.mount(map[string]string{"x": e.good["x"]})
+	all := func(*http.Request) bool { return true }
+	answers := func(when func(*http.Request) bool, code int, text string) string {
+		return e.proxy(t, when, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.WriteHeader(code)
+			fmt.Fprint(w, text)
 		})
 	}
+	results := func(result string) string {
+		return answers(isDecrypt, 200, `{"data": {"batch_results": [`+result+`]}}`)
+	}
+	held := func(_ http.ResponseWriter, r *http.Request) { hold(r) }
+	const html, unexpected = "<html>" + canaryPlaintext + "</html>", "unexpected response, not from Vault's API"
+	const plaintext = `{"plaintext": "` + canaryPlaintext + `"}`
+	dead := deadAddress(t)
+	untrusted := testenv.Front(t, e.vault,
+		&tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
+
+	tests := []failureTest{
+		fails("not there", failure.VaultUnreachable, one, "Vault at http://"+dead+" cannot be reached within 1s",
+			"connection refused", "network policies").at("http://"+dead).untilTimeout().
+			counting(requests("login", "none"), map[string]float64{"logins_total{result=failure}": 1}),
+		fails("login held", failure.VaultUnreachable, one, "logging in", "cannot be reached within 1s",
+			"did not answer in time").at(e.proxy(t, isLogin, held)).untilTimeout(),
+		fails("decrypt held", failure.VaultUnreachable, one, "decrypting", "cannot be reached within 1s",
+			"did not answer in time").at(e.proxy(t, isDecrypt, held)).untilTimeout(),
+		fails("decrypt that trickles", failure.VaultUnreachable, one, "decrypting", "cannot be reached within 1s",
+			"did not answer in time").at(e.proxy(t, isDecrypt, trickle)).untilTimeout(),
+		fails("login that trickles", failure.VaultUnreachable, one, "logging in", "cannot be reached within 1s",
+			"did not answer in time").at(e.proxy(t, all, trickle)).untilTimeout(),
+		fails("sealed", failure.VaultSealed, one).at(answers(all, 503, `{"errors": ["Vault is sealed"]}`)).untilTimeout(),
+		fails("untrusted", failure.VaultUntrusted, one).at(untrusted),
+
+		fails("HTML instead of a login", failure.NotVault, one, unexpected, "login page").at(answers(all, 200, html)),
+		fails("HTML instead of a decrypt", failure.NotVault, one, "decrypting", unexpected).
+			at(answers(isDecrypt, 200, html)),
+		fails("HTML error", failure.AuthMountNotFound, one, "HTTP 404", "is the address of Vault itself").
+			at(answers(all, 404, html)),
+		fails("200 without auth", failure.NotVault, one, "it has no token").
+			at(answers(isLogin, 200, `{"data": "`+canaryPlaintext+`"}`)),
+		fails("login as nobody", failure.LoginIdentityMismatch, one).
+			at(answers(isLogin, 200, `{"auth": {"client_token": "t"}}`)),
+		fails("half an answer", failure.NotVault, one).
+			at(answers(isDecrypt, 200, `{"data": {"batch_results": [{"plaintext": "`+canaryPlaintext)),
+		fails("results of another type", failure.NotVault, one).at(results(`{"plaintext": ["` + canaryPlaintext + `"]}`)),
+		fails("fewer results", failure.NotVault, e.mount(e.good), "1 results for 2 items").at(results(plaintext)),
+		fails("more results", failure.NotVault, one).at(results(plaintext + ", " + plaintext)),
+		fails("result that is not base64", failure.DecryptFailed, one).
+			at(results(`{"plaintext": "` + canaryPlaintext + `-!"}`)),
+		fails("result that is an error with everything in it", failure.DecryptFailed, one).
+			at(results(`{"error": "no ` + e.good["x"] + `"}`)),
+
+		fails("rate limit", failure.VaultRateLimited, one, "rate limit quota exceeded", "quotas").
+			at(answers(all, 429, `{"errors": ["rate limit quota exceeded"]}`)).untilTimeout(),
+		fails("token that ends at once", failure.VaultTokenExpired, one, "invalid token", "token_ttl").
+			at(answers(isDecrypt, 403, `{"errors": ["permission denied", "invalid token"]}`)),
+		fails("mount that a shell would run", failure.KeyNotFound,
+			e.mount(map[string]string{"x": e.good["x"]}, "transitMount", "$(id)"), "`vault list '$(id)/keys'`").
+			at(answers(isDecrypt, 404, `{"errors":[]}`)),
+		fails("bug", failure.Internal, one, "bug in the provider", "nil pointer").at("http://" + dead).
+			breaking(func(s *served) { s.provider.vaults["http://"+dead] = nil }),
+	}
+	for _, test := range []struct {
+		request string
+		when    func(*http.Request) bool
+		code    int
+		reason  *failure.Reason
+	}{
+		{"login", isLogin, 400, failure.LoginDenied}, {"login", isLogin, 403, failure.LoginDenied},
+		{"login", isLogin, 404, failure.AuthMountNotFound},
+		{"decrypt", isDecrypt, 400, failure.DecryptFailed}, {"decrypt", isDecrypt, 403, failure.DecryptDenied},
+		{"decrypt", isDecrypt, 404, failure.KeyNotFound}, {"decrypt", isDecrypt, 429, failure.VaultRateLimited},
+		{"decrypt", isDecrypt, 500, failure.VaultError},
+	} {
+		row := fails(fmt.Sprintf("%s refused with everything in it, HTTP %d", test.request, test.code), test.reason,
+			one).at(e.proxy(t, test.when, repeatRequest(test.code)))
+		if test.code == 429 || test.code == 500 {
+			row = row.untilTimeout().counting(requests("login", "2xx"), map[string]float64{
+				"logins_total{result=success}": 1,
+				fmt.Sprintf("vault_requests_total{operation=decrypt,status_class=%dxx}", test.code/100): 1,
+			})
+		} else {
+			row.texts = []string{"(removed)"}
+		}
+		tests = append(tests, row)
+	}
+	return tests
 }
 
-func TestNoSuchKey(t *testing.T) {
-	e := newEnv(t)
-	e.write(t, "sys/policies/acl/"+e.policy,
-		map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }
-path "nowhere/*" { capabilities = ["update"] }`})
-	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
-	s := serve(t, e.vault.Address)
-	_, err := s.Mount(t.Context(), mountRequest(e.params("transitKey", "gone"), entries))
-	wantError(t, err, failure.KeyNotFound, "transit/keys/gone", "encryption key not found", "transitKey")
-	_, err = s.Mount(t.Context(), mountRequest(e.params("transitMount", "nowhere"), entries))
-	wantError(t, err, failure.KeyNotFound, "nowhere/keys/", "vault list nowhere/keys")
-}
-
-func TestRetiredVersion(t *testing.T) {
-	e := newEnv(t)
-	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
-	e.write(t, e.key.String()+"/rotate", nil)
-	e.write(t, e.key.String()+"/config", map[string]any{"min_decryption_version": 2})
-	s := serve(t, e.vault.Address)
-	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
-	wantError(t, err, failure.KeyVersionRetired, `entry "x": its key version has been retired`, "too old",
-		"min_decryption_version", "rewrapped")
+// repeatRequest refuses a request in words that have everything in them that was sent.
+func repeatRequest(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in struct {
+			JWT   string
+			Batch []struct{ Ciphertext string } `json:"batch_input"`
+		}
+		json.NewDecoder(r.Body).Decode(&in)
+		words := []string{"no " + in.JWT, "no " + r.Header.Get("X-Vault-Token"), "no " + canaryVaultToken}
+		for _, item := range in.Batch {
+			words = append(words, "no "+item.Ciphertext)
+		}
+		w.WriteHeader(code)
+		fmt.Fprint(w, toJSON(map[string]any{"errors": words}))
+	}
 }
 
 func TestSealedVault(t *testing.T) {
@@ -257,40 +250,6 @@ func TestSealedVault(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
-	}
-}
-
-// dropResult takes the last result out of a batch answer of the real Vault.
-func dropResult(t testing.TB, v *testenv.Vault) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, r *http.Request) bool {
-		if !isDecrypt(r) {
-			return false
-		}
-		body, _ := io.ReadAll(r.Body)
-		req, err := http.NewRequest(r.Method, v.Address+r.URL.Path, bytes.NewReader(body))
-		if err != nil {
-			t.Error(err)
-			return false
-		}
-		req.Header = r.Header.Clone()
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Error(err)
-			return false
-		}
-		defer resp.Body.Close()
-		var answer struct {
-			Data struct {
-				Results []json.RawMessage `json:"batch_results"`
-			} `json:"data"`
-		}
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || len(answer.Data.Results) != 2 {
-			t.Errorf("Vault answered %d results, %v", len(answer.Data.Results), err)
-			return false
-		}
-		w.WriteHeader(http.StatusOK)
-		fmt.Fprintf(w, `{"data": {"batch_results": [%s]}}`, answer.Data.Results[0])
-		return true
 	}
 }
 
