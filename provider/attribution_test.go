@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -85,7 +86,7 @@ func attribute(t testing.TB, mounts, pods int) *attributed {
 	t.Helper()
 	v := testenv.NewVault(t)
 	a := &attributed{env: newEnvIn(t, v), vaultAudit: auditVault(t, v)}
-	a.write(t, "auth/jwt/role/"+a.namespace, map[string]any{
+	a.Write("auth/jwt/role/"+a.namespace, map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_subject": testenv.Subject(a.namespace, "app"),
 		"bound_audiences": "vault",
 		"token_type":      "batch", "token_ttl": "20m", "token_policies": []string{a.policy},
@@ -103,10 +104,10 @@ func attribute(t testing.TB, mounts, pods int) *attributed {
 		var jwt string
 		for i := range each {
 			if i%20 == 0 {
-				claims := issuer().Claims(a.namespace, "app", "vault", time.Hour)
+				claims := fixture.Issuer().Claims(a.namespace, "app", "vault", time.Hour)
 				claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": fmt.Sprint("app-", pod),
 					"uid": fmt.Sprint("uid-", pod)}
-				jwt = issuer().Sign(claims)
+				jwt = fixture.Issuer().Sign(claims)
 				a.logins++
 			}
 			secret := []string{"matrix", "mail"}[i%2]

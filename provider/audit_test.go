@@ -159,7 +159,7 @@ func TestAuditRecords(t *testing.T) {
 	e := newEnv(t)
 	var mu sync.Mutex
 	headers := map[string][]string{} // operations by request id
-	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	address := e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		operation := "login"
@@ -179,7 +179,7 @@ func TestAuditRecords(t *testing.T) {
 		return false
 	})
 	x, y := e.encrypt(t, ciphertext.Strict, "matrix", "x", "1"), e.encrypt(t, ciphertext.Strict, "matrix", "y", "2")
-	e.write(t, e.key.String()+"/rotate", nil)
+	e.Write(e.key.String()+"/rotate", nil)
 	z := e.encrypt(t, ciphertext.Strict, "matrix", "z", "3")
 
 	base := auditRecord{
@@ -288,7 +288,7 @@ func TestAuditRecords(t *testing.T) {
 // TestAuditOff: without an audit log there is none, also not in the cache.
 func TestAuditOff(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address, cached, func(c *Config) { c.Audit = nil })
+	s := serve(t, e.Vault.Address, cached, func(c *Config) { c.Audit = nil })
 	for range 2 {
 		if _, err := s.Mount(t.Context(),
 			mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})); err != nil {

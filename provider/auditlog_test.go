@@ -10,6 +10,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/auditlog"
+	"github.com/secretmanager-io/secretmanager/test/async"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -17,7 +18,7 @@ import (
 type gate struct {
 	open    chan struct{}
 	entered chan struct{} // gets something when a write waits
-	logBuffer
+	async.Buffer
 }
 
 func newGate() *gate { return &gate{open: make(chan struct{}), entered: make(chan struct{}, 1)} }
@@ -28,7 +29,7 @@ func (g *gate) Write(p []byte) (int, error) {
 	default:
 	}
 	<-g.open
-	return g.logBuffer.Write(p)
+	return g.Buffer.Write(p)
 }
 
 // TestBlockedAuditLog: mounts go on while the stream takes nothing, memory is
@@ -36,7 +37,7 @@ func (g *gate) Write(p []byte) (int, error) {
 func TestBlockedAuditLog(t *testing.T) {
 	e := newEnv(t)
 	g := newGate()
-	s := serve(t, e.vault.Address, func(c *Config) { c.Audit = g })
+	s := serve(t, e.Vault.Address, func(c *Config) { c.Audit = g })
 	request := mountRequest(e.params(), map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "1")})
 	for range 20 {
 		if _, err := s.Mount(t.Context(), request); err != nil {
@@ -66,13 +67,13 @@ func TestBlockedAuditLog(t *testing.T) {
 	if n := strings.Count(g.String(), "\n"); float64(n) != series(t, s.provider)[`audit_records_total{result=written}`] {
 		t.Errorf("%d lines are not what is counted", n)
 	}
-	waitFor(t, func() bool { return strings.Contains(s.log.String(), "audit records lost") })
+	async.Wait(t, "the log", func() bool { return strings.Contains(s.log.String(), "audit records lost") })
 }
 
 // TestAuditLogFlush: the server waits for the last records before it ends, and no
 // longer than a moment for a stream that takes nothing.
 func TestAuditLogFlush(t *testing.T) {
-	g, log := newGate(), &logBuffer{}
+	g, log := newGate(), &async.Buffer{}
 	p, err := New(Config{
 		Vault: transit.Config{Address: "http://127.0.0.1:1"}, VersionKey: make([]byte, versionKeySize),
 		Audit: g, Log: slog.New(slog.NewTextHandler(log, nil)),

@@ -120,12 +120,12 @@ func TestAuditPage(t *testing.T) {
 	if _, err := a.served.Mount(t.Context(), denied); err == nil {
 		t.Fatal("no error")
 	}
-	client, err := transit.NewClient(transit.Config{Address: a.vault.Address})
+	client, err := transit.NewClient(transit.Config{Address: a.Vault.Address})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx := transit.WithAudit(t.Context(), transit.Audit{RunID: "run-1", Verb: "rotator"})
-	root := client.Session("", transit.StaticToken(a.vault.RootToken))
+	root := client.Session("", transit.StaticToken(a.Vault.RootToken))
 	item := []transit.Item{{Data: []byte("vault:v1:AAAA"), Context: []byte("x")}}
 	if _, err := root.Rewrap(ctx, a.key, item); err != nil {
 		t.Fatal(err)

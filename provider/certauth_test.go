@@ -20,10 +20,10 @@ func TestCertAuthMount(t *testing.T) {
 	}))
 	ca := testenv.NewCA(t, "nodes")
 	node := ca.Client(t, "node-0")
-	e.write(t, "auth/cert/certs/nodes", map[string]any{
+	e.Write("auth/cert/certs/nodes", map[string]any{
 		"certificate": string(ca.PEM()), "token_policies": []string{e.policy},
 	})
-	roots, err := os.ReadFile(e.vault.CAFile)
+	roots, err := os.ReadFile(e.Vault.CAFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestCertAuthMount(t *testing.T) {
 	direct := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
 		RootCAs: pool, Certificates: []tls.Certificate{node.TLS(t)},
 	}}}
-	response, err := direct.Post(e.vault.Address+"/v1/auth/cert/login", "application/json", bytes.NewReader([]byte("{}")))
+	response, err := direct.Post(e.Vault.Address+"/v1/auth/cert/login", "application/json", bytes.NewReader([]byte("{}")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +42,8 @@ func TestCertAuthMount(t *testing.T) {
 	}
 
 	entries := e.entries(t, "v")
-	s := serve(t, e.vault.Address, func(c *Config) {
-		c.Vault.CACert = e.vault.CAFile
+	s := serve(t, e.Vault.Address, func(c *Config) {
+		c.Vault.CACert = e.Vault.CAFile
 		c.Vault.ClientCert, c.Vault.ClientKey = node.Write(t, t.TempDir())
 		c.AllowedAuthMounts = append(c.AllowedAuthMounts, "cert")
 	})

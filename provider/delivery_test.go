@@ -13,7 +13,7 @@ import (
 // log in from there, and are no entry.
 func TestTokensInSecrets(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address, cached)
+	s := serve(t, e.Vault.Address, cached)
 	good := tokensJSON(map[string]token{"vault": {e.jwt, time.Now().Add(time.Hour)}})
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
 	for name, test := range map[string]struct{ inAttributes, inSecrets string }{
@@ -29,7 +29,7 @@ func TestTokensInSecrets(t *testing.T) {
 		})
 	}
 	t.Run("renewed", func(t *testing.T) {
-		c := counting(t, e.vault)
+		c := counting(t, e)
 		s := serve(t, c.address, cached)
 		for _, tokens := range []string{good, good + " ", e.vaultToken(e.namespace, "app", "vault")} {
 			if _, err := s.Mount(t.Context(),

@@ -1,9 +1,8 @@
 package provider
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,31 +17,25 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/test/async"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// issuer signs the tokens of all tests that log in at auth/jwt: the mount of the
-// shared Vault trusts one.
-var issuer = sync.OnceValue(func() *testenv.JWTIssuer {
-	i, err := testenv.NewJWTIssuer()
-	if err != nil {
-		panic(err)
-	}
-	return i
-})
-
 // env is a namespace of its own in a real Vault, with a derived key, and with a
 // role that may decrypt with it.
 type env struct {
-	vault     *testenv.Vault
+	*fixture.Transit
 	namespace string
 	key       ciphertext.Key
 	policy    string
@@ -57,52 +50,44 @@ func newEnv(t testing.TB) *env { return newEnvIn(t, testenv.SharedVault(t)) }
 
 func newEnvIn(t testing.TB, v *testenv.Vault) *env {
 	t.Helper()
-	name := "ns-" + strings.ToLower(rand.Text()[:10])
-	e := &env{vault: v, namespace: name, key: ciphertext.Key{Mount: "transit", Name: name}, policy: name}
-	e.write(t, "transit/keys/"+name, map[string]any{"derived": true})
-	e.write(t, "sys/policies/acl/"+name, map[string]any{
-		"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, name),
-	})
-	if err := v.TrustIssuer(t.Context(), "jwt", issuer()); err != nil {
-		t.Fatal(err)
-	}
-	err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Name: name, Namespace: name, ServiceAccount: "app",
-		Policies: []string{name}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.jwt = issuer().PodToken(name, "app-0", "uid-0", "app", "vault", time.Hour)
+	f := fixture.In(t, v)
+	e := &env{Transit: f, namespace: f.Key, key: ciphertext.Key{Mount: "transit", Name: f.Key}}
+	e.policy = e.Policy(fixture.DecryptPolicy)
+	e.TrustIssuer()
+	e.allowLogin(testenv.Role{Mount: "jwt"})
+	e.jwt = fixture.Issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", time.Hour)
 	return e
 }
 
-func (e *env) write(t testing.TB, path string, data map[string]any) {
-	t.Helper()
-	if _, err := e.vault.Write(t.Context(), path, data); err != nil {
-		t.Fatal(err)
-	}
+// allowLogin lets service account app log in with the role.
+func (e *env) allowLogin(role testenv.Role) {
+	e.T.Helper()
+	role.Name, role.Namespace = cmp.Or(role.Name, e.namespace), e.namespace
+	role.ServiceAccount, role.Policies = "app", []string{e.policy}
+	e.AllowLogin(role)
 }
 
 // encrypt returns plaintext as the entry of a Secret in its place.
 func (e *env) encrypt(t testing.TB, scope ciphertext.Scope, secret, entry, plaintext string) string {
 	t.Helper()
-	return e.encryptWith(t, e.key, scope.Context(e.namespace, secret, entry), plaintext)
+	return e.Encrypt(e.key, scope.Context(e.namespace, secret, entry), plaintext)
 }
 
-func (e *env) encryptWith(t testing.TB, k ciphertext.Key, context []byte, plaintext string) string {
-	t.Helper()
-	client, err := transit.NewClient(transit.Config{Address: e.vault.Address, CACert: e.vault.CAFile})
-	if err != nil {
-		t.Fatal(err)
+// withAPIServer adds the API server with service account app.
+func (e *env) withAPIServer() *fixture.Fixture {
+	e.T.Helper()
+	f := e.With(testenv.SharedAPIServer(e.T))
+	f.API.CreateServiceAccount(e.T, e.namespace, "app")
+	return f
+}
+
+// ciphertextSecret returns Secret matrix with one entry.
+func (e *env) ciphertextSecret(entry, plaintext string) *corev1.Secret {
+	return &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace}, Type: ciphertext.Type,
+		Data: map[string][]byte{entry: []byte(e.encrypt(e.T, ciphertext.Strict, "matrix", entry, plaintext))},
 	}
-	session := client.Session("", transit.StaticToken(e.vault.RootToken))
-	results, err := session.Encrypt(t.Context(), k, []transit.Item{{Data: []byte(plaintext), Context: context}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if results[0].Err != nil {
-		t.Fatal(results[0].Err)
-	}
-	return string(results[0].Data)
 }
 
 // params are those of a class for the env's key and role, with the changes that are
@@ -147,7 +132,7 @@ func (e *env) podJWT(params map[string]string) string {
 		e.tokens = map[[4]string]string{}
 	}
 	if e.tokens[pod] == "" {
-		e.tokens[pod] = issuer().PodToken(pod[0], pod[1], pod[2], pod[3], "vault", time.Hour)
+		e.tokens[pod] = fixture.Issuer().PodToken(pod[0], pod[1], pod[2], pod[3], "vault", time.Hour)
 	}
 	return e.tokens[pod]
 }
@@ -156,18 +141,17 @@ func (e *env) podJWT(params map[string]string) string {
 // one each time.
 func (e *env) vaultToken(namespace, account, audience string) string {
 	return tokensJSON(
-		map[string]token{audience: {issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour),
+		map[string]token{audience: {fixture.Issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour),
 			time.Time{}}})
 }
 
 // asPod returns changes of params for pod app-0 of the API server, with its tokens
 // for Vault (which the issuer signs) and for the API server.
-func (e *env) asPod(t testing.TB, kube *testenv.APIServer) []string {
-	t.Helper()
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+func (e *env) asPod(api *testenv.APIServer) []string {
+	e.T.Helper()
+	jwt, uid := api.PodToken(e.T, e.namespace, "app-0", "app", "", time.Hour)
 	return []string{class.AttributePodUID, uid, class.AttributeTokens, tokensJSON(map[string]token{
-		"": {api, time.Time{}}, "vault": {issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour),
+		"": {jwt, time.Time{}}, "vault": {fixture.Issuer().PodToken(e.namespace, "app-0", uid, "app", "vault", time.Hour),
 			time.Time{}},
 	})}
 }
@@ -191,38 +175,20 @@ func mountRequest(params, entries map[string]string) *v1alpha1.MountRequest {
 	}
 }
 
-// logBuffer is a log that tests can read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // served is a provider on a socket of its own, and a client of it as the driver has.
 type served struct {
 	v1alpha1.CSIDriverProviderClient
 	provider *Provider
 	server   *Server
 	endpoint string
-	log      *logBuffer
-	audit    *logBuffer
+	log      *async.Buffer
+	audit    *async.Buffer
 }
 
 // serve serves a provider for the Vault until the test ends.
 func serve(t testing.TB, address string, change ...func(*Config)) *served {
 	t.Helper()
-	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &logBuffer{}, audit: &logBuffer{}}
+	s := &served{endpoint: filepath.Join(t.TempDir(), "p.sock"), log: &async.Buffer{}, audit: &async.Buffer{}}
 	c := Config{
 		Vault: transit.Config{Address: address}, Audience: DefaultAudience, AllowedAuthMounts: []string{"jwt"},
 		VersionKey:   make([]byte, versionKeySize),

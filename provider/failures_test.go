@@ -18,6 +18,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // TestMountFailures causes each failure of the catalog in many ways, with a real Vault and a real API server; proxies
@@ -25,7 +26,7 @@ import (
 func TestMountFailures(t *testing.T) {
 	e := newFailureEnv(t)
 	// client-go's log, as cmd/secretmanager-provider has it with --log-level=debug.
-	var clientLog logBuffer
+	var clientLog async.Buffer
 	klog.SetSlogLogger(slog.New(slog.NewTextHandler(&clientLog, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	t.Cleanup(func() {
 		e.leaks.check(t, "client-go's log", clientLog.String())
@@ -99,7 +100,7 @@ type failureEnv struct {
 func newFailureEnv(t *testing.T) *failureEnv {
 	t.Helper()
 	e := &failureEnv{env: newEnv(t)}
-	e.write(t, "sys/policies/acl/"+e.policy, map[string]any{"policy": fmt.Sprintf(`
+	e.Write("sys/policies/acl/"+e.policy, map[string]any{"policy": fmt.Sprintf(`
 		path "transit/decrypt/%s*" { capabilities = ["update"] }
 		path "nowhere/*" { capabilities = ["update"] }`, e.namespace)})
 	e.address = e.proxy(t, func(*http.Request) bool { return false }, nil)
@@ -123,7 +124,7 @@ func (e *failureEnv) encryptSecret(t *testing.T, secret, entry, plaintext string
 // proxy serves a proxy of Vault with an answer of its own to some requests.
 func (e *failureEnv) proxy(t *testing.T, when func(*http.Request) bool, answer http.HandlerFunc) string {
 	t.Helper()
-	return faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+	return e.faulty(func(w http.ResponseWriter, r *http.Request) bool {
 		if token := r.Header.Get("X-Vault-Token"); token != "" {
 			e.leaks.add("Vault token", token)
 		}

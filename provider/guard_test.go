@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // TestGuard: a panic is an error of its call, and says nothing that was being worked on.
@@ -21,7 +22,7 @@ func TestGuard(t *testing.T) {
 		"error":         func() { panic(errors.New(canaryToken)) },
 	} {
 		t.Run("panic with a "+name, func(t *testing.T) {
-			var log logBuffer
+			var log async.Buffer
 			_, err := guard(slog.New(slog.NewTextHandler(&log, nil)), metrics.panics)(t.Context(), nil,
 				&grpc.UnaryServerInfo{FullMethod: "/Mount"},
 				func(context.Context, any) (any, error) { panics(); return nil, nil })

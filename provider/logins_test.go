@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -31,10 +32,10 @@ type counter struct {
 	jwts, tokens             []string
 }
 
-func counting(t testing.TB, v *testenv.Vault) *counter {
+func counting(t testing.TB, e *env) *counter {
 	t.Helper()
 	c := &counter{}
-	c.address = faulty(t, v, func(_ http.ResponseWriter, r *http.Request) bool {
+	c.address = e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		c.mu.Lock()
@@ -92,12 +93,12 @@ func (e *env) setRole(t testing.TB, more map[string]any) {
 	for k, v := range more {
 		data[k] = v
 	}
-	e.write(t, "auth/jwt/role/"+e.namespace, data)
+	e.Write("auth/jwt/role/"+e.namespace, data)
 }
 
 func TestVaultTokenIsShared(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	entries := e.entries(t, "v")
 	var wait sync.WaitGroup
@@ -119,21 +120,14 @@ func TestVaultTokenIsShared(t *testing.T) {
 // other one has to ask for, however much its claims are the same.
 func TestVaultTokenOfAnotherToken(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
-	direct := e.vault.Address
+	c := counting(t, e)
+	direct := e.Vault.Address
 	s := serve(t, c.address, cached, func(c *Config) {
 		c.AllowedAddresses, c.AllowedAuthMounts = []string{direct}, []string{"jwt", "kubernetes"}
 	})
 	entries := e.entries(t, "v")
-	for _, role := range []testenv.Role{
-		{Mount: "jwt", Name: e.namespace + "-2", Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}},
-		{Mount: "jwt", Name: e.namespace + "-3", Namespace: e.namespace, ServiceAccount: "app",
-			Policies: []string{e.policy}, Audience: "team"},
-	} {
-		if err := e.vault.AllowLogin(t.Context(), role); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e.allowLogin(testenv.Role{Mount: "jwt", Name: e.namespace + "-2"})
+	e.allowLogin(testenv.Role{Mount: "jwt", Name: e.namespace + "-3", Audience: "team"})
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "the first", 1, 1)
 	s.mountOne(t, e.params("roleName", e.namespace+"-2"), entries, "v")
@@ -275,7 +269,7 @@ func TestLoginBound(t *testing.T) {
 func TestLoginLifetime(t *testing.T) {
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	now := clock.Now()
 	s.provider.logins.now = func() clock.Reading { return now }
@@ -293,7 +287,7 @@ func TestLoginLifetime(t *testing.T) {
 
 	short := e.params(class.AttributeTokens,
 		tokensJSON(
-			map[string]token{"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute),
+			map[string]token{"vault": {fixture.Issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 20*time.Minute),
 				time.Time{}}}))
 	s.mountOne(t, short, entries, "v")
 	c.want(t, "with a token that ends in 7 minutes", 3, 15)
@@ -317,7 +311,7 @@ func TestLoginLifetime(t *testing.T) {
 func TestRevokedAccess(t *testing.T) {
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
-	s := serve(t, e.vault.Address, cached)
+	s := serve(t, e.Vault.Address, cached)
 	now := clock.Now()
 	read := func() clock.Reading { return now }
 	s.provider.logins.now, s.provider.responses.now = read, read
@@ -330,7 +324,7 @@ func TestRevokedAccess(t *testing.T) {
 	}
 	s.mountOne(t, e.params(), entries, "old")
 
-	if err := e.vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
+	if err := e.Vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
 		t.Fatal(err)
 	}
 	refused(failure.LoginDenied, e.params(class.AttributePodUID, "uid-1"), entries) // a new pod, at once
@@ -356,9 +350,9 @@ func TestRevokedAccess(t *testing.T) {
 
 	// A policy counts at once, for the tokens that exist.
 	e = newEnv(t)
-	s = serve(t, e.vault.Address, cached)
+	s = serve(t, e.Vault.Address, cached)
 	s.mountOne(t, e.params(), e.entries(t, "old"), "old")
-	e.write(t, "sys/policies/acl/"+e.policy,
+	e.Write("sys/policies/acl/"+e.policy,
 		map[string]any{"policy": `path "transit/decrypt/nothing" { capabilities = ["update"] }`})
 	refused(failure.DecryptDenied, e.params(), e.entries(t, "new"))
 	refused(failure.DecryptDenied, e.params(class.AttributePodUID, "uid-1"), e.entries(t, "old"))

@@ -13,13 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 const ours = namespace + "_" + subsystem + "_"
@@ -109,17 +105,13 @@ func sum(of ...map[string]float64) map[string]float64 {
 // TestMetricsOfMounts: what each mount counts with a real Vault and a real API
 // server, and that nothing else changes.
 func TestMetricsOfMounts(t *testing.T) {
-	kube := testenv.SharedAPIServer(t)
 	e := newEnv(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type,
-		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"))},
-	})
-	allowGet(t, kube, e.namespace, "matrix", "absent")
-	s := serve(t, e.vault.Address, cached, withAPIServer(t, kube.Kubeconfig))
+	kube := e.withAPIServer()
+	kube.CreateSecret(e.ciphertextSecret("x", "v"))
+	kube.AllowGet("app", "matrix", "absent")
+	s := serve(t, e.Vault.Address, cached, readWith(t, kube.API.Kubeconfig))
 	entries := e.entries(t, "v")
-	asPod := e.asPod(t, kube)
+	asPod := e.asPod(kube.API)
 
 	mountOK := map[string]float64{"mounts_total{reason=OK,result=success}": 1}
 	fromVault := sum(mountOK, map[string]float64{"mount_duration_seconds{source=vault}": 1,
@@ -193,7 +185,7 @@ func TestMetricsOfMounts(t *testing.T) {
 func TestMountsInFlight(t *testing.T) {
 	e := newEnv(t)
 	reached, release := make(chan struct{}), make(chan struct{})
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	s := serve(t, e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		if isLogin(r) {
 			close(reached)
 			<-release

@@ -35,7 +35,7 @@ func TestVersion(t *testing.T) {
 
 func TestMountFromKubelet(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	const doc = `{"database": {"password": "pa55", "port": 5432.10, "hosts": ["a", "b"]}, "blob": "aGVsbG8="}`
 	entries := map[string]string{
 		"secrets.json": e.encrypt(t, ciphertext.Strict, "matrix", "secrets.json", doc),
@@ -86,10 +86,10 @@ func TestMountFromKubelet(t *testing.T) {
 // the failures), and none is for a key that is not derived.
 func TestScopes(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	plain := ciphertext.Key{Mount: "transit", Name: e.key.Name + "-plain"}
-	e.write(t, plain.String(), nil)
-	e.write(t, "sys/policies/acl/"+e.policy,
+	e.Write(plain.String(), nil)
+	e.Write("sys/policies/acl/"+e.policy,
 		map[string]any{"policy": `path "transit/decrypt/` + e.key.Name + `*" { capabilities = ["update"] }`})
 	for _, test := range []struct {
 		name, scope, made string
@@ -98,8 +98,8 @@ func TestScopes(t *testing.T) {
 		{"strict", "strict", e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"), nil},
 		{"strict by default", "", e.encrypt(t, ciphertext.Strict, "matrix", "x", "v"), nil},
 		{"namespace", "namespace", e.encrypt(t, ciphertext.Namespace, "elsewhere", "y", "v"), nil},
-		{"cluster", "cluster", e.encryptWith(t, e.key, ciphertext.Cluster.Context("any", "any", "any"), "v"), nil},
-		{"none", "none", e.encryptWith(t, plain, nil, "v"), []string{"transitKey", plain.Name}},
+		{"cluster", "cluster", e.Encrypt(e.key, ciphertext.Cluster.Context("any", "any", "any"), "v"), nil},
+		{"none", "none", e.Encrypt(plain, nil, "v"), []string{"transitKey", plain.Name}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			params := e.params(append(test.params, "scope", test.scope)...)
@@ -117,7 +117,7 @@ func TestScopes(t *testing.T) {
 // TestVersionsOfFiles: a rewrap changes no version, a new value that of its file.
 func TestVersionsOfFiles(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	mount := func(entries map[string]string) *v1alpha1.MountResponse {
 		t.Helper()
 		resp, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
@@ -130,7 +130,7 @@ func TestVersionsOfFiles(t *testing.T) {
 		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
 	first := mount(entries)
 
-	e.write(t, e.key.String()+"/rotate", nil)
+	e.Write(e.key.String()+"/rotate", nil)
 	rewrapped := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"),
 		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "one")}
 	if !strings.HasPrefix(rewrapped["a"], "vault:v2:") {
@@ -157,7 +157,7 @@ func TestVersionsOfFiles(t *testing.T) {
 func TestOneLoginOneBatch(t *testing.T) {
 	e := newEnv(t)
 	var logins, decrypts, items, others atomic.Int32
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	s := serve(t, e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		switch {
 		case isLogin(r):
 			logins.Add(1)
@@ -220,7 +220,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	e, neighbor := newEnv(t), newEnv(t)
 	var at, most atomic.Int32
 	free := make(chan struct{})
-	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	address := e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		if isDecrypt(r) && r.ContentLength > 64<<10 {
 			now := at.Add(1)
 			for {
@@ -288,7 +288,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 // names, and one that cannot even wait says so at once.
 func TestNoRoom(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address, within(time.Second))
+	s := serve(t, e.Vault.Address, within(time.Second))
 	long := e.entries(t, strings.Repeat("v", 700<<10))
 	for name, a := range map[string]*quota.Pool{"requests": s.provider.requests, "works": s.provider.works} {
 		var all []*quota.Grant

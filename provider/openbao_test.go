@@ -14,6 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -46,9 +47,8 @@ func TestOpenBao(t *testing.T) {
 // TestOpenBaoNamespaces: OpenBao has the namespaces that Vault has in its Enterprise
 // edition. What has the same names in each of them is not the same.
 func TestOpenBaoNamespaces(t *testing.T) {
-	v := testenv.SharedVault(t)
 	e := newEnv(t) // of the root namespace
-	c := counting(t, v)
+	v, c := e.Vault, counting(t, e)
 	all := func(c *Config) {
 		c.AllowedNamespaces = []string{e.namespace, e.namespace + "/sub", e.namespace + "/none"}
 	}
@@ -66,15 +66,15 @@ func TestOpenBaoNamespaces(t *testing.T) {
 		if namespace != top {
 			parent, child = top+"/", "sub"
 		}
-		e.write(t, parent+"sys/namespaces/"+child, map[string]any{})
-		e.write(t, at("sys/mounts/transit"), map[string]any{"type": "transit"})
-		e.write(t, at("sys/auth/jwt"), map[string]any{"type": "jwt"})
-		e.write(t, at("transit/keys/"+e.key.Name), map[string]any{"derived": true})
-		e.write(t, at("sys/policies/acl/"+e.policy),
+		e.Write(parent+"sys/namespaces/"+child, map[string]any{})
+		e.Write(at("sys/mounts/transit"), map[string]any{"type": "transit"})
+		e.Write(at("sys/auth/jwt"), map[string]any{"type": "jwt"})
+		e.Write(at("transit/keys/"+e.key.Name), map[string]any{"derived": true})
+		e.Write(at("sys/policies/acl/"+e.policy),
 			map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, e.key.Name)})
-		e.write(t, at("auth/jwt/config"), map[string]any{"jwt_validation_pubkeys": []string{issuer().PublicKeyPEM()},
-			"bound_issuer": issuer().Issuer})
-		e.write(t, at("auth/jwt/role/"+e.namespace), map[string]any{
+		e.Write(at("auth/jwt/config"), map[string]any{"jwt_validation_pubkeys": []string{fixture.Issuer().PublicKeyPEM()},
+			"bound_issuer": fixture.Issuer().Issuer})
+		e.Write(at("auth/jwt/role/"+e.namespace), map[string]any{
 			"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "token_policies": e.policy,
 			"token_type":    "batch",
 			"bound_subject": testenv.Subject(e.namespace, "app"), "token_ttl": "20m",
@@ -124,37 +124,30 @@ func TestOpenBaoNamespaces(t *testing.T) {
 // TestAudience: the token has to have the audience that the role is bound to; and
 // the class says which of the pod's tokens that is.
 func TestAudience(t *testing.T) {
-	kube := testenv.SharedAPIServer(t)
 	e := newEnv(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
+	kube := e.withAPIServer()
+	kube.TrustAPIServer()
 	own := "https://vault." + e.namespace
 	for _, mount := range []string{"kubernetes", "jwt"} {
-		err := e.vault.AllowLogin(t.Context(), testenv.Role{Mount: mount, Name: e.namespace, Namespace: e.namespace,
-			ServiceAccount: "app", Policies: []string{e.policy}, Audience: own})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e.allowLogin(testenv.Role{Mount: mount, Audience: own})
 	}
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	entries := e.entries(t, "v")
-	_, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+	_, uid := kube.API.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
 	for mount, signed := range map[string]func(audience string) string{
 		"kubernetes": func(audience string) string {
-			jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", audience, time.Hour)
+			jwt, _ := kube.API.PodToken(t, e.namespace, "app-0", "app", audience, time.Hour)
 			return jwt
 		},
 		"jwt": func(audience string) string {
-			return issuer().PodToken(e.namespace, "app-0", uid, "app", audience, time.Hour)
+			return fixture.Issuer().PodToken(e.namespace, "app-0", uid, "app", audience, time.Hour)
 		},
 	} {
 		t.Run(mount, func(t *testing.T) {
 			both := tokensJSON(map[string]token{"vault": {signed("vault"), time.Time{}}, own: {signed(own), time.Time{}}})
 			s.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, "audience", own,
 				class.AttributeTokens, both), entries, "v")
-			byFlag := serve(t, e.vault.Address, func(c *Config) { c.Audience = own })
+			byFlag := serve(t, e.Vault.Address, func(c *Config) { c.Audience = own })
 			byFlag.mountOne(t, e.params("vaultAuthMountPath", mount, class.AttributePodUID, uid, class.AttributeTokens,
 				both), entries, "v")
 			_, err := s.Mount(t.Context(),

@@ -11,16 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // cached turns the republish cache on.
@@ -28,7 +26,7 @@ func cached(c *Config) { c.RepublishCacheBytes = DefaultRepublishCacheBytes }
 
 func TestRepublish(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address, cached)
 	entries := map[string]string{"a": e.encrypt(t, ciphertext.Strict, "matrix", "a", "one"),
 		"b": e.encrypt(t, ciphertext.Strict, "matrix", "b", "two")}
@@ -102,7 +100,7 @@ func TestRepublish(t *testing.T) {
 // Config that says nothing.
 func TestRepublishOff(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	entries := e.entries(t, "v")
 	for range 3 {
@@ -122,8 +120,8 @@ func TestRepublishOff(t *testing.T) {
 // refusal is the answer then, and what was there is forgotten.
 func TestRepublishOfOtherInputs(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
-	direct := e.vault.Address
+	c := counting(t, e)
+	direct := e.Vault.Address
 	s := serve(t, c.address, cached, func(c *Config) { c.AllowedAddresses = []string{direct} })
 	entries := e.entries(t, "v")
 	for name, change := range map[string][]string{
@@ -168,7 +166,7 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 // again without being read, for as long as it is what its volume had last.
 func TestIdenticalRequest(t *testing.T) {
 	e := newEnv(t)
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address, cached, within(5*time.Second))
 	cache := s.provider.responses
 	now := clock.Now()
@@ -246,7 +244,7 @@ func TestIdenticalRequest(t *testing.T) {
 	// Not beyond the end of the token either.
 	now = clock.Now()
 	short := mountRequest(e.params(class.AttributeTokens, tokensJSON(map[string]token{
-		"vault": {issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 5*time.Minute), time.Time{}},
+		"vault": {fixture.Issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 5*time.Minute), time.Time{}},
 	})), entries)
 	mount(short, "one")
 	for range 4 {
@@ -264,37 +262,14 @@ func TestIdenticalRequest(t *testing.T) {
 // TestRepublishAsPod: the Secret is read each time, with the pod's own right to
 // it; Vault is asked when it has changed.
 func TestRepublishAsPod(t *testing.T) {
-	kube := testenv.SharedAPIServer(t)
 	e := newEnv(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type,
-		Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "one"))},
-	})
-	allowGet(t, kube, e.namespace, "matrix")
-	params := e.params(e.asPod(t, kube)...)
-	c := counting(t, e.vault)
-	s := serve(t, c.address, cached, withAPIServer(t, kube.Kubeconfig))
-	admin, err := rest.HTTPClientFor(kube.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	do := func(method, path, body string) {
-		t.Helper()
-		req, err := http.NewRequest(method, kube.Address+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-		resp, err := admin.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if text, _ := io.ReadAll(resp.Body); resp.StatusCode >= 300 {
-			t.Fatalf("%s %s: %s", method, path, text)
-		}
-	}
+	kube := e.withAPIServer()
+	kube.CreateSecret(e.ciphertextSecret("x", "one"))
+	kube.AllowGet("app", "matrix")
+	params := e.params(e.asPod(kube.API)...)
+	c := counting(t, e)
+	s := serve(t, c.address, cached, readWith(t, kube.API.Kubeconfig))
+	secrets := kube.Kube.CoreV1().Secrets(e.namespace)
 	s.mountOne(t, params, nil, "one")
 	s.mountOne(t, params, nil, "one")
 	c.want(t, "twice", 1, 1)
@@ -303,12 +278,11 @@ func TestRepublishAsPod(t *testing.T) {
 		len(s.provider.responses.byRequest) != 0 {
 		t.Error("a request that does not have the ciphertext is taken for all there is to know")
 	}
-	secret := "/api/v1/namespaces/" + e.namespace + "/secrets/matrix"
-	do("PATCH", secret,
-		toJSON(corev1.Secret{Data: map[string][]byte{"x": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "x", "two"))}}))
+	_, err := secrets.Update(t.Context(), e.ciphertextSecret("x", "two"), metav1.UpdateOptions{})
+	e.Must(err)
 	s.mountOne(t, params, nil, "two")
 	c.want(t, "after a change", 1, 2)
-	do("DELETE", secret, "")
+	e.Must(secrets.Delete(t.Context(), "matrix", metav1.DeleteOptions{}))
 	_, err = s.Mount(t.Context(), mountRequest(params, nil))
 	wantError(t, err, failure.SecretNotFound, "Secret "+e.namespace+"/matrix")
 }
@@ -318,7 +292,7 @@ func TestRepublishAsPod(t *testing.T) {
 func TestRepublishAfterFailures(t *testing.T) {
 	e := newEnv(t)
 	var fault atomic.Pointer[http.HandlerFunc]
-	address := faulty(t, e.vault, func(w http.ResponseWriter, r *http.Request) bool {
+	address := e.faulty(func(w http.ResponseWriter, r *http.Request) bool {
 		f := fault.Load()
 		if f == nil || !isDecrypt(r) {
 			return false

@@ -256,7 +256,7 @@ func TestRepublishCacheMemory(t *testing.T) {
 // TestRepublishTogether is for the race detector.
 func TestRepublishTogether(t *testing.T) {
 	e := newEnv(t)
-	s := serve(t, e.vault.Address, cached, func(c *Config) { c.RepublishCacheBytes = 4 << 10 })
+	s := serve(t, e.Vault.Address, cached, func(c *Config) { c.RepublishCacheBytes = 4 << 10 })
 	var wait sync.WaitGroup
 	for i := range 4 {
 		value := fmt.Sprint("value ", i)
@@ -275,7 +275,7 @@ func TestRepublishTogether(t *testing.T) {
 // BenchmarkRepublish is a mount that is answered from memory, without gRPC.
 func BenchmarkRepublish(b *testing.B) {
 	e := newEnv(b)
-	s := serve(b, e.vault.Address, cached, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })
+	s := serve(b, e.Vault.Address, cached, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })
 	for _, n := range []int{1, 20} {
 		b.Run(fmt.Sprint(n, " entries"), func(b *testing.B) {
 			entries := map[string]string{}

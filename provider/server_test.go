@@ -17,6 +17,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // The driver's deadline may come before the mount timeout: the answer has to be
@@ -24,7 +25,7 @@ import (
 func TestDriverDeadline(t *testing.T) {
 	e := newEnv(t)
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }))
+	s := serve(t, e.faulty(func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := s.Mount(ctx, mountRequest(e.params(), entries))
@@ -36,7 +37,7 @@ func TestCancel(t *testing.T) {
 	e := newEnv(t)
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
 	reached, left := make(chan struct{}, 1), make(chan struct{}, 1)
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	s := serve(t, e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		reached <- struct{}{}
 		hold(r)
 		left <- struct{}{}
@@ -78,7 +79,7 @@ func TestLongRequest(t *testing.T) {
 func TestLongRequestTimeout(t *testing.T) {
 	const timeout = 2 * time.Second
 	e := newEnv(t)
-	s := serve(t, faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }),
+	s := serve(t, e.faulty(func(_ http.ResponseWriter, r *http.Request) bool { hold(r); return true }),
 		within(timeout))
 	for range maxReceiving {
 		s.server.receiving <- struct{}{}
@@ -240,7 +241,7 @@ func TestListenRefuses(t *testing.T) {
 func TestDrain(t *testing.T) {
 	e := newEnv(t)
 	reached, release := make(chan struct{}), make(chan struct{})
-	address := faulty(t, e.vault, func(_ http.ResponseWriter, r *http.Request) bool {
+	address := e.faulty(func(_ http.ResponseWriter, r *http.Request) bool {
 		if isLogin(r) {
 			close(reached)
 			<-release
@@ -265,7 +266,7 @@ func TestDrain(t *testing.T) {
 	}()
 	<-reached
 	cancel()
-	waitFor(t, func() bool { _, err := os.Lstat(endpoint); return err != nil })
+	async.Wait(t, "the end of the socket", func() bool { _, err := os.Lstat(endpoint); return err != nil })
 	if s.Ready() {
 		t.Error("ready while it drains")
 	}
@@ -294,18 +295,5 @@ func TestServeAfterContextEnd(t *testing.T) {
 	}
 	if _, err := os.Lstat(endpoint); err == nil {
 		t.Error("the socket is still there")
-	}
-}
-
-func waitFor(t *testing.T, condition func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !condition() {
-		select {
-		case <-ticker.C:
-		case <-t.Context().Done():
-			t.Fatal("it never came true")
-		}
 	}
 }

@@ -1,11 +1,9 @@
 package provider
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -25,48 +22,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// create makes an object in the API server, as its administrator.
-func create(t testing.TB, s *testenv.APIServer, path string, object any) {
-	t.Helper()
-	client, err := rest.HTTPClientFor(s.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := json.Marshal(object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := client.Post(s.Address+path, "application/json", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
-		text, _ := io.ReadAll(resp.Body)
-		t.Fatalf("POST %s: %s: %s", path, resp.Status, text)
-	}
-}
-
-// allowGet lets service account app get the Secrets of these names.
-func allowGet(t testing.TB, s *testenv.APIServer, namespace string, names ...string) {
-	t.Helper()
-	path := "/apis/rbac.authorization.k8s.io/v1/namespaces/" + namespace
-	create(t, s, path+"/roles", rbacv1.Role{
-		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
-		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: names,
-			Verbs: []string{"get"}}},
-	})
-	create(t, s, path+"/rolebindings", rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "reader"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "reader"},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: "app"}},
-	})
-}
-
-// withAPIServer is a provider outside of a cluster.
-func withAPIServer(t testing.TB, kubeconfig string) func(*Config) {
+// readWith is a provider outside of a cluster.
+func readWith(t testing.TB, kubeconfig string) func(*Config) {
 	t.Helper()
 	config, err := FromKubeconfig(kubeconfig)
 	if err != nil {
@@ -82,31 +42,21 @@ func withAPIServer(t testing.TB, kubeconfig string) func(*Config) {
 // TestMountAsPod reads the Secret from a real API server with a real token, and
 // logs in at a kubernetes auth mount that has it reviewed there.
 func TestMountAsPod(t *testing.T) {
-	kube := testenv.SharedAPIServer(t)
 	e := newEnv(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	kube.CreateServiceAccount(t, e.namespace, "other")
-	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
-	err := e.vault.AllowLogin(t.Context(),
-		testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	create(t, kube, "/api/v1/namespaces/"+e.namespace+"/secrets", corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "matrix"}, Type: ciphertext.Type,
-		Data: map[string][]byte{"token": []byte(e.encrypt(t, ciphertext.Strict, "matrix", "token", canaryPlaintext))},
-	})
-	allowGet(t, kube, e.namespace, "matrix", "absent")
+	kube := e.withAPIServer()
+	kube.API.CreateServiceAccount(t, e.namespace, "other")
+	kube.TrustAPIServer()
+	e.allowLogin(testenv.Role{})
+	kube.CreateSecret(e.ciphertextSecret("token", canaryPlaintext))
+	kube.AllowGet("app", "matrix", "absent")
 	podOf := func(account string) []string {
-		api, uid := kube.PodToken(t, e.namespace, account+"-0", account, "", time.Hour)
-		vault, _ := kube.PodToken(t, e.namespace, account+"-0", account, "vault", time.Hour)
+		api, uid := kube.API.PodToken(t, e.namespace, account+"-0", account, "", time.Hour)
+		vault, _ := kube.API.PodToken(t, e.namespace, account+"-0", account, "vault", time.Hour)
 		return []string{class.AttributePodName, account + "-0", class.AttributePodUID, uid, class.AttributeAccount, account,
 			class.AttributeTokens, tokensJSON(map[string]token{"": {api, tokenExpiry}, "vault": {vault, tokenExpiry}})}
 	}
 	params := e.params(append(podOf("app"), "vaultAuthMountPath", "")...)
-	s := serve(t, e.vault.Address, withAPIServer(t, kube.Kubeconfig))
+	s := serve(t, e.Vault.Address, readWith(t, kube.API.Kubeconfig))
 
 	resp, err := s.Mount(t.Context(), mountRequest(params, nil))
 	if err != nil {
@@ -140,28 +90,24 @@ func TestMountAsPod(t *testing.T) {
 // readFailures has what goes wrong when the provider reads the Secret as the pod, from a real API server and from one
 // that does what a real one does not do on demand.
 func (e *failureEnv) readFailures(t *testing.T) []failureTest {
-	kube := testenv.SharedAPIServer(t)
-	asPod := e.asPod(t, kube)
+	kube := e.withAPIServer()
+	asPod := e.asPod(kube.API)
 	tokensText := asPod[len(asPod)-1]
 	var tokens map[string]token
 	if err := json.Unmarshal([]byte(tokensText), &tokens); err != nil {
 		t.Fatal(err)
 	}
-	forgery := issuer().PodToken(e.namespace, "app-0", asPod[1], "app", "", time.Hour)
+	forgery := fixture.Issuer().PodToken(e.namespace, "app-0", asPod[1], "app", "", time.Hour)
 	opaque := "0paque-" + rand.Text()
 	for name, text := range map[string]string{"API server": tokens[""].Token, "Vault": tokens["vault"].Token,
 		"nobody": forgery, "an unknown form": opaque} {
 		e.leaks.add("token for "+name, text)
 	}
-	secret := corev1.Secret{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Name: "matrix", Namespace: e.namespace}, Type: ciphertext.Type,
-		Data: map[string][]byte{"x": []byte(e.good["x"])},
-	}
-	secrets := "/api/v1/namespaces/" + e.namespace + "/secrets"
-	create(t, kube, secrets, secret)
-	create(t, kube, secrets, corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "empty"}})
-	allowGet(t, kube, e.namespace, "matrix", "absent", "empty")
+	secret := e.ciphertextSecret("x", canaryPlaintext)
+	secret.Data["x"] = []byte(e.good["x"])
+	kube.CreateSecret(secret)
+	kube.CreateSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, Name: "empty"}})
+	kube.AllowGet("app", "matrix", "absent", "empty")
 
 	mount := func(changes ...string) *v1alpha1.MountRequest {
 		return e.mount(nil, append(slices.Clone(asPod), changes...)...)
@@ -169,7 +115,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 	withAPIToken := func(jwt string, expires time.Time) *v1alpha1.MountRequest {
 		return mount(class.AttributeTokens, tokensJSON(map[string]token{"": {jwt, expires}, "vault": tokens["vault"]}))
 	}
-	kubeReader := withAPIServer(t, kube.Kubeconfig)
+	kubeReader := readWith(t, kube.API.Kubeconfig)
 	dead := readAt(t, "http://"+deadAddress(t))
 	answers := func(code int, text string) func(*Config) {
 		return readFrom(t, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, code, text) })

@@ -24,7 +24,7 @@ func TestUntrustedVault(t *testing.T) {
 	e := newEnv(t)
 	entries := e.entries(t, "v")
 	ca, other := testenv.NewCA(t, "vault"), testenv.NewCA(t, "other")
-	address := testenv.Front(t, e.vault, &tls.Config{
+	address := testenv.Front(t, e.Vault, &tls.Config{
 		Certificates: []tls.Certificate{ca.Serving(t, "127.0.0.1").TLS(t)}, ClientAuth: tls.RequireAndVerifyClientCert,
 		ClientCAs: ca.Pool(),
 	}, nil).URL
@@ -70,49 +70,40 @@ func TestUntrustedVault(t *testing.T) {
 // TestIPv6: Vault and the API server at addresses of IPv6, as a class may write
 // them too.
 func TestIPv6(t *testing.T) {
-	kube := testenv.SharedAPIServer(t)
 	e := newEnv(t)
-	kube.CreateServiceAccount(t, e.namespace, "app")
-	if err := e.vault.TrustAPIServer(t.Context(), "kubernetes", kube, kube.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
-	err := e.vault.AllowLogin(t.Context(),
-		testenv.Role{Name: e.namespace, Namespace: e.namespace, ServiceAccount: "app", Policies: []string{e.policy}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := "/api/v1/namespaces/" + e.namespace + "/secrets"
-	create(t, kube, path, map[string]any{
-		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "matrix"}, "stringData": e.entries(t, "v"),
-	})
-	allowGet(t, kube, e.namespace, "matrix")
+	kube := e.withAPIServer()
+	kube.TrustAPIServer()
+	e.allowLogin(testenv.Role{})
+	kube.CreateSecret(e.ciphertextSecret("x", "v"))
+	kube.AllowGet("app", "matrix")
 
 	ca := testenv.NewCA(t, "vault")
-	vault := testenv.Front(t, e.vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}},
+	vault := testenv.Front(t, e.Vault, &tls.Config{Certificates: []tls.Certificate{ca.Serving(t, "::1").TLS(t)}},
 		testenv.ListenIPv6(t)).URL
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	if err := os.WriteFile(file, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	host, port, err := net.SplitHostPort(forward(t, testenv.ListenIPv6(t), strings.TrimPrefix(kube.Address, "https://")))
+	address := forward(t, testenv.ListenIPv6(t), strings.TrimPrefix(kube.API.Address, "https://"))
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := InCluster(func(name string) string {
 		return map[string]string{"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}[name]
 	})
-	config.TLSClientConfig = rest.TLSClientConfig{CAFile: kube.CAFile}
+	config.TLSClientConfig = rest.TLSClientConfig{CAFile: kube.API.CAFile}
 	k, err := NewSecretReader(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, uid := kube.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
-	jwt, _ := kube.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
+	api, uid := kube.API.PodToken(t, e.namespace, "app-0", "app", "", time.Hour)
+	jwt, _ := kube.API.PodToken(t, e.namespace, "app-0", "app", "vault", time.Hour)
 	params := e.params("vaultAuthMountPath", "", class.AttributePodUID, uid, class.AttributeTokens,
 		tokensJSON(map[string]token{
 			"": {api, time.Time{}}, "vault": {jwt, time.Time{}},
 		}))
-	s := serve(t, e.vault.Address, func(c *Config) {
+	s := serve(t, e.Vault.Address, func(c *Config) {
 		c.SecretReader, c.Vault.CACert, c.AllowedAddresses = k, file, []string{vault}
 	})
 	for _, address := range []string{vault, vault + "/", strings.Replace(vault, "[::1]", "[0:0:0:0:0:0:0:1]", 1),

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -16,26 +15,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
-	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // faulty is a proxy of a real Vault that answers by itself where fault returns true.
-func faulty(t testing.TB, v *testenv.Vault, fault func(http.ResponseWriter, *http.Request) bool) string {
-	t.Helper()
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	proxy, err := relay.New(v.Address, transport)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func (e *env) faulty(fault func(http.ResponseWriter, *http.Request) bool) string {
+	return e.VaultProxy(func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		if !fault(w, r) {
-			proxy.ServeHTTP(w, r)
+			vault.ServeHTTP(w, r)
 		}
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
+	})
 }
 
 // hold keeps a request until its client gives up.
@@ -64,13 +53,13 @@ func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 	x := func(text string) map[string]string { return map[string]string{"x": text} }
 	otherEntry := e.encryptSecret(t, "matrix", "y", canaryPlaintext)
 	otherSecret := e.encryptSecret(t, "trix", "x", canaryPlaintext)
-	otherNamespace := e.encryptWith(t, e.key, ciphertext.Strict.Context("elsewhere", "matrix", "x"), canaryPlaintext)
+	otherNamespace := e.Encrypt(e.key, ciphertext.Strict.Context("elsewhere", "matrix", "x"), canaryPlaintext)
 	inNamespace := e.encrypt(t, ciphertext.Namespace, "matrix", "x", canaryPlaintext)
 	retired := ciphertext.Key{Mount: e.key.Mount, Name: e.key.Name + "-retired"}
-	e.write(t, retired.String(), map[string]any{"derived": true})
-	ofRetired := e.encryptWith(t, retired, ciphertext.Strict.Context(e.namespace, "matrix", "x"), canaryPlaintext)
-	e.write(t, retired.String()+"/rotate", nil)
-	e.write(t, retired.String()+"/config", map[string]any{"min_decryption_version": 2})
+	e.Write(retired.String(), map[string]any{"derived": true})
+	ofRetired := e.Encrypt(retired, ciphertext.Strict.Context(e.namespace, "matrix", "x"), canaryPlaintext)
+	e.Write(retired.String()+"/rotate", nil)
+	e.Write(retired.String()+"/config", map[string]any{"min_decryption_version": 2})
 	tokenRole := "hvs." + rand.Text() // a token of Vault's in the wrong place
 	e.leaks.add("role that looks like a token", tokenRole)
 
@@ -137,7 +126,7 @@ func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
 	const html, unexpected = "<html>" + canaryPlaintext + "</html>", "unexpected response, not from Vault's API"
 	const plaintext = `{"plaintext": "` + canaryPlaintext + `"}`
 	dead := deadAddress(t)
-	untrusted := testenv.Front(t, e.vault,
+	untrusted := testenv.Front(t, e.Vault,
 		&tls.Config{Certificates: []tls.Certificate{testenv.NewCA(t, "nobody's").Serving(t, "127.0.0.1").TLS(t)}}, nil).URL
 
 	tests := []failureTest{
@@ -231,21 +220,21 @@ func repeatRequest(code int) http.HandlerFunc {
 func TestSealedVault(t *testing.T) {
 	e := newEnvIn(t, testenv.NewVault(t))
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", canaryPlaintext)}
-	if err := e.vault.Seal(t.Context()); err != nil {
+	if err := e.Vault.Seal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, e.vault.Address, within(time.Second))
+	s := serve(t, e.Vault.Address, within(time.Second))
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
 	wantError(t, err, failure.VaultSealed, "is sealed and was not unsealed within 1s", "Vault is sealed", "vault status")
 
 	// While a mount waits, Vault may come back.
-	waiting := serve(t, e.vault.Address, within(time.Minute))
+	waiting := serve(t, e.Vault.Address, within(time.Minute))
 	done := make(chan error, 1)
 	go func() {
 		_, err := waiting.Mount(t.Context(), mountRequest(e.params(), entries))
 		done <- err
 	}()
-	if err := e.vault.Unseal(t.Context()); err != nil {
+	if err := e.Vault.Unseal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

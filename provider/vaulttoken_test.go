@@ -13,7 +13,7 @@ func TestVaultTokenNearExpiry(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "5s"})
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	entries := e.entries(t, "v")
 	s.mountOne(t, e.params(), entries, "v")
@@ -31,11 +31,11 @@ func TestRevokedVaultToken(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_type": "service"})
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	entries := e.entries(t, "v")
 	s.mountOne(t, e.params(), entries, "v")
-	e.write(t, "auth/token/revoke", map[string]any{"token": c.tokens[0]})
+	e.Write("auth/token/revoke", map[string]any{"token": c.tokens[0]})
 	var wait sync.WaitGroup
 	for range 8 {
 		wait.Go(func() { s.mountOne(t, e.params(), entries, "v") })
@@ -53,7 +53,7 @@ func TestVaultTokenOfFewUses(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_type": "service", "token_num_uses": 1})
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	entries := e.entries(t, "v")
 	for range 3 {
 		s.mountOne(t, e.params(), entries, "v")
@@ -66,10 +66,10 @@ func TestVaultRestarted(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			e := newEnvIn(t, testenv.NewVault(t))
 			e.setRole(t, map[string]any{"token_type": kind})
-			s := serve(t, e.vault.Address)
+			s := serve(t, e.Vault.Address)
 			entries := e.entries(t, "v")
 			s.mountOne(t, e.params(), entries, "v")
-			if err := e.vault.Restart(t.Context()); err != nil {
+			if err := e.Vault.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			s.mountOne(t, e.params(), entries, "v")
@@ -81,7 +81,7 @@ func TestVaultRestarted(t *testing.T) {
 func TestFixedRole(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	s := serve(t, e.vault.Address)
+	s := serve(t, e.Vault.Address)
 	entries := e.entries(t, "v")
 	fix := func(reason *failure.Reason, data map[string]any) {
 		t.Helper()
@@ -101,12 +101,12 @@ func TestLoginRefusedAfterExpiry(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_type": "service"})
-	c := counting(t, e.vault)
+	c := counting(t, e)
 	s := serve(t, c.address)
 	entries := e.entries(t, "v")
 	s.mountOne(t, e.params(), entries, "v")
 	e.setRole(t, map[string]any{"bound_subject": "nobody"})
-	e.write(t, "auth/token/revoke", map[string]any{"token": c.tokens[0]})
+	e.Write("auth/token/revoke", map[string]any{"token": c.tokens[0]})
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
 	wantError(t, err, failure.LoginDenied, "logging in to Vault", "bound to it")
 }

@@ -26,13 +26,7 @@ import (
 // newUnsharedFixture starts a Vault and an API server that the test may seal and restart.
 func newUnsharedFixture(t *testing.T) *testFixture {
 	t.Helper()
-	f := &testFixture{&fixture.Fixture{T: t, Vault: testenv.NewVault(t), API: testenv.NewAPIServer(t),
-		Namespace: "ns-own", Key: "key-own"}}
-	f.Root = f.Session(f.Vault.Address, f.Vault.RootToken)
-	f.Kube = f.Client(nil)
-	f.CreateNamespace(f.Namespace)
-	f.CreateKey(f.Key, true)
-	return f
+	return &testFixture{fixture.In(t, testenv.NewVault(t)).With(testenv.NewAPIServer(t))}
 }
 
 // patient returns a session that repeats failed requests.

@@ -1,28 +1,29 @@
 package transit_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // TestBisect checks that only the item fails that makes a server reject the whole request,
 // and that denied requests are not repeated.
 func TestBisect(t *testing.T) {
-	v := testenv.SharedVault(t)
-	k := newKey(t, v, true)
+	f := fixture.NewTransit(t)
+	k := ciphertext.Key{Mount: "transit", Name: f.Key}
 	items := make([]transit.Item, 7)
 	for i := range items {
 		items[i] = transit.Item{Data: []byte("text"), Context: []byte("context")}
 	}
-	results, err := asRoot(t, v, transit.Config{Address: v.Address}).Encrypt(t.Context(), k, items)
+	results, err := f.Root.Encrypt(t.Context(), k, items)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func TestBisect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var sizes []int
-			proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			proxy := f.VaultProxy(func(rw http.ResponseWriter, r *http.Request, vault http.Handler) {
 				text, err := io.ReadAll(r.Body)
 				if err != nil {
 					t.Error(err)
@@ -51,24 +52,10 @@ func TestBisect(t *testing.T) {
 					http.Error(rw, `{"errors":["refused"]}`, test.status)
 					return
 				}
-				copied, err := http.NewRequestWithContext(r.Context(), r.Method, v.Address+r.URL.Path,
-					strings.NewReader(string(text)))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				copied.Header = r.Header
-				resp, err := http.DefaultClient.Do(copied)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer resp.Body.Close()
-				rw.WriteHeader(resp.StatusCode)
-				_, _ = io.Copy(rw, resp.Body)
-			}))
-			defer proxy.Close()
-			got, err := asRoot(t, v, transit.Config{Address: proxy.URL}).Decrypt(t.Context(), k, items)
+				r.Body = io.NopCloser(bytes.NewReader(text))
+				vault.ServeHTTP(rw, r)
+			})
+			got, err := f.Session(proxy, f.Vault.RootToken).Decrypt(t.Context(), k, items)
 			if diff := cmp.Diff(test.sizes, sizes); diff != "" {
 				t.Errorf("items of each request (-want +got):\n%s", diff)
 			}

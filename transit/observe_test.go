@@ -10,6 +10,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -50,16 +51,9 @@ func observed(t *testing.T, address string) (*transit.Client, *observations) {
 // the same for failures.
 func TestObserve(t *testing.T) {
 	v := testenv.NewVault(t)
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app"}); err != nil {
-		t.Fatal(err)
-	}
+	f := fixture.In(t, v)
+	f.TrustIssuer()
+	f.AllowLogin(testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app"})
 	k := newKey(t, v, false)
 	c, h := observed(t, v.Address)
 	root := c.Session("", transit.StaticToken(v.RootToken))
@@ -70,7 +64,7 @@ func TestObserve(t *testing.T) {
 	bad := []byte("vault:v99:" + string(good[0].Data[len("vault:v1:"):]))
 	logIn := func(serviceAccount string) error {
 		_, err := c.Login(t.Context(), transit.Login{Mount: "jwt", Role: "app",
-			JWT: func() (string, error) { return issuer.Token("demo", serviceAccount, "vault", time.Hour), nil }})
+			JWT: func() (string, error) { return fixture.Issuer().Token("demo", serviceAccount, "vault", time.Hour), nil }})
 		return err
 	}
 	for _, test := range []struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -244,26 +245,16 @@ func TestKey(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	v := testenv.NewVault(t)
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
-		t.Fatal(err)
-	}
+	f := fixture.In(t, v)
+	f.TrustIssuer()
 	c, root := client(t, v)
 	k := newKey(t, v, false)
-	if _, err := v.Write(t.Context(), "sys/policies/acl/app",
-		map[string]any{"policy": `path "transit/decrypt/*" { capabilities = ["update"] }`}); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
-		Policies: []string{"app"}}); err != nil {
-		t.Fatal(err)
-	}
+	role := testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{f.Policy(`path "transit/decrypt/*" { capabilities = ["update"] }`)}}
+	f.AllowLogin(role)
 	as := func(serviceAccount, audience string, ttl time.Duration) *transit.Session {
 		return c.Session("", c.NewLoginSource(transit.Login{Mount: "jwt", Role: "app",
-			JWT: func() (string, error) { return issuer.Token("demo", serviceAccount, audience, ttl), nil }}))
+			JWT: func() (string, error) { return fixture.Issuer().Token("demo", serviceAccount, audience, ttl), nil }}))
 	}
 	encrypted, err := root.Encrypt(t.Context(), k, []transit.Item{{Data: []byte("x")}})
 	text, err := one(t, encrypted, err)
@@ -292,24 +283,16 @@ func TestLogin(t *testing.T) {
 	}
 	// The session logs in again if its Vault token was revoked, or lost in a restore of
 	// Vault.
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
-		Policies: []string{"app"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.Write(t.Context(), "auth/jwt/role/app", map[string]any{"role_type": "jwt", "user_claim": "sub",
-		"bound_subject": testenv.Subject("demo", "app"), "bound_audiences": "vault", "token_policies": "app",
-		"token_type": "service"}); err != nil {
-		t.Fatal(err)
-	}
+	f.Write("auth/jwt/role/app", map[string]any{"role_type": "jwt", "user_claim": "sub",
+		"bound_subject": testenv.Subject("demo", "app"), "bound_audiences": "vault", "token_policies": role.Policies,
+		"token_type": "service"})
 	source := c.NewLoginSource(transit.Login{Mount: "jwt", Role: "app",
-		JWT: func() (string, error) { return issuer.Token("demo", "app", "vault", time.Hour), nil }})
+		JWT: func() (string, error) { return fixture.Issuer().Token("demo", "app", "vault", time.Hour), nil }})
 	first, err := source.Token(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Write(t.Context(), "auth/token/revoke", map[string]any{"token": first}); err != nil {
-		t.Fatal(err)
-	}
+	f.Write("auth/token/revoke", map[string]any{"token": first})
 	results, err = c.Session("", source).Decrypt(t.Context(), k, items)
 	if _, err := one(t, results, err); err != nil {
 		t.Errorf("after its token was revoked: %v", err)
