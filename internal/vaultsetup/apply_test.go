@@ -1,13 +1,9 @@
 package vaultsetup
 
 import (
-	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,46 +12,34 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// issuer signs the tokens for the jwt mount of the shared Vault, which trusts one.
-var issuer = sync.OnceValue(func() *testenv.JWTIssuer {
-	i, err := testenv.NewJWTIssuer()
-	if err != nil {
-		panic(err)
-	}
-	return i
-})
-
-func client(t *testing.T, v *testenv.Vault, token string) *api.Client {
-	t.Helper()
+func client(f *fixture.Transit, token string) *api.Client {
+	f.T.Helper()
 	conf := api.DefaultConfig()
-	conf.Address, conf.MaxRetries = v.Address, 0
+	conf.Address, conf.MaxRetries = f.Vault.Address, 0
 	c, err := api.NewClient(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.Must(err)
 	c.SetToken(token)
 	return c
 }
 
 // setup returns a unique setup of the shared Vault, for the jwt mount.
-func setup(t *testing.T) (*testenv.Vault, *api.Client, Setup) {
+func setup(t *testing.T) (*fixture.Transit, *api.Client, Setup) {
 	t.Helper()
-	v := testenv.SharedVault(t)
-	if err := v.TrustIssuer(t.Context(), "jwt", issuer()); err != nil {
-		t.Fatal(err)
-	}
-	name := strings.ToLower(rand.Text()[:10])
+	f := fixture.NewTransit(t)
+	f.TrustIssuer()
+	name := strings.ReplaceAll(f.Key, "-", "") // as the names of roles depend on hyphens
 	s := Setup{
 		Key: ciphertext.Key{Mount: "transit", Name: name}, AuthMount: "jwt", AuthType: AuthJWT, Audience: "vault",
 		App:     &Grant{Account: Account{name, "app"}},
 		Author:  &Grant{Account: Account{name, "author"}},
 		Rotator: &Grant{Account: Account{name, "rotator"}, Role: name + "-rotator"},
 	}
-	return v, client(t, v, v.RootToken), s
+	return f, client(f, f.Vault.RootToken), s
 }
 
 // apply applies the setup and returns the outcomes by kind and name.
@@ -129,21 +113,15 @@ func TestApplyTwice(t *testing.T) {
 // TestApplyAdds checks that existing settings of the key and policies of the role stay,
 // including those of an administrator.
 func TestApplyAdds(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	ctx := t.Context()
-	write := func(path string, data map[string]any) {
-		t.Helper()
-		if _, err := v.Write(ctx, path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
 	s.Key.Mount = "mounted-" + s.Key.Name
 	if got := apply(t, c, s); got["secrets engine "+s.Key.Mount] != Created {
 		t.Errorf("the engine was not enabled: %v", got)
 	}
-	write(s.Key.String()+"/config", map[string]any{"deletion_allowed": true})
+	f.Write(s.Key.String()+"/config", map[string]any{"deletion_allowed": true})
 	role := "auth/jwt/role/" + s.Rotator.RoleName()
-	write(role, map[string]any{"role_type": "jwt", "bound_claims_type": "glob",
+	f.Write(role, map[string]any{"role_type": "jwt", "bound_claims_type": "glob",
 		"token_policies": []string{"of-another-key", s.rotatorPolicy().Name}, "token_ttl": "7m"})
 
 	second := s
@@ -158,7 +136,7 @@ func TestApplyAdds(t *testing.T) {
 	if diff := cmp.Diff(want, changed(apply(t, c, second))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	data, err := v.Read(ctx, role)
+	data, err := f.Vault.Read(ctx, role)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,20 +152,18 @@ func TestApplyAdds(t *testing.T) {
 	if got := changed(apply(t, c, s)); len(got) > 0 {
 		t.Errorf("the first key again: %v", got)
 	}
-	if key, err := v.Read(ctx, s.Key.String()); err != nil || !isTrue(key["deletion_allowed"]) {
+	if key, err := f.Vault.Read(ctx, s.Key.String()); err != nil || !isTrue(key["deletion_allowed"]) {
 		t.Errorf("the key was changed: %v, %v", key, err)
 	}
 }
 
 // TestApplyFixesPolicy checks that an edited policy is restored.
 func TestApplyFixesPolicy(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	apply(t, c, s)
 	p := s.appPolicy()
-	if _, err := v.Write(t.Context(), "sys/policies/acl/"+p.Name,
-		map[string]any{"policy": strings.Replace(p.HCL(), "decrypt", "encrypt", 1)}); err != nil {
-		t.Fatal(err)
-	}
+	f.Write("sys/policies/acl/"+p.Name,
+		map[string]any{"policy": strings.Replace(p.HCL(), "decrypt", "encrypt", 1)})
 	if diff := cmp.Diff(map[string]Outcome{"policy " + p.Name: Changed}, changed(apply(t, c, s))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -237,13 +213,8 @@ func TestCompareRefuses(t *testing.T) {
 		}, []string{"does not encrypt", "has another owner"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			v, c, s := setup(t)
-			test.prepare(&s, func(path string, data map[string]any) {
-				t.Helper()
-				if _, err := v.Write(t.Context(), path, data); err != nil {
-					t.Fatal(err)
-				}
-			})
+			f, c, s := setup(t)
+			test.prepare(&s, f.Write)
 			_, err := Compare(t.Context(), c, s)
 			if err == nil {
 				t.Fatal("no error")
@@ -256,13 +227,9 @@ func TestCompareRefuses(t *testing.T) {
 		})
 	}
 	t.Run("token without rights", func(t *testing.T) {
-		v, _, s := setup(t)
-		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
-			map[string]any{"policies": []string{"default"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = Compare(t.Context(), client(t, v, token.Auth.ClientToken), s)
+		f, _, s := setup(t)
+		token := f.Token(`path "secret/none" { capabilities = ["read"] }`)
+		_, err := Compare(t.Context(), client(f, token), s)
 		if err == nil || !strings.Contains(err.Error(), "HTTP 403") ||
 			!strings.Contains(err.Error(), "check that the Vault token") {
 			t.Errorf("error %v", err)
@@ -278,8 +245,8 @@ func TestCompareRefuses(t *testing.T) {
 		}
 	})
 	t.Run("no Vault", func(t *testing.T) {
-		v, _, s := setup(t)
-		c := client(t, v, "root")
+		f, _, s := setup(t)
+		c := client(f, "root")
 		if err := c.SetAddress("http://127.0.0.1:1"); err != nil {
 			t.Fatal(err)
 		}
@@ -290,10 +257,8 @@ func TestCompareRefuses(t *testing.T) {
 }
 
 func TestKeyThatIsNotDerived(t *testing.T) {
-	v, c, s := setup(t)
-	if _, err := v.Write(t.Context(), s.Key.String(), map[string]any{}); err != nil {
-		t.Fatal(err)
-	}
+	f, c, s := setup(t)
+	f.Write(s.Key.String(), map[string]any{})
 	changes, err := Compare(t.Context(), c, s)
 	if err != nil {
 		t.Fatal(err)
@@ -306,11 +271,10 @@ func TestKeyThatIsNotDerived(t *testing.T) {
 }
 
 // login logs in as a pod does.
-func login(ctx context.Context, t *testing.T, v *testenv.Vault, g *Grant) *testenv.VaultAuth {
-	t.Helper()
-	auth, err := v.Login(ctx, "jwt", g.RoleName(), issuer().Token(g.Account.Namespace, g.Account.Name, "vault", time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
+func login(f *fixture.Transit, g *Grant) *testenv.VaultAuth {
+	f.T.Helper()
+	token := fixture.Issuer().Token(g.Account.Namespace, g.Account.Name, "vault", time.Hour)
+	auth, err := f.Vault.Login(f.T.Context(), "jwt", g.RoleName(), token)
+	f.Must(err)
 	return auth
 }

@@ -3,7 +3,6 @@ package vaultsetup
 import (
 	"bytes"
 	"errors"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -16,17 +15,18 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // TestAuditHeaders checks that the headers are registered once, with readable values, and
 // that other headers stay.
 func TestAuditHeaders(t *testing.T) {
-	v := testenv.NewVault(t) // not shared: the headers are those of the server
-	c := client(t, v, v.RootToken)
+	f := fixture.In(t, testenv.NewVault(t)) // not shared: the headers are those of the server
+	c := client(f, f.Vault.RootToken)
 	registered := func() map[string]any {
 		t.Helper()
-		data, err := v.Read(t.Context(), auditHeadersPath)
+		data, err := f.Vault.Read(t.Context(), auditHeadersPath)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,9 +48,7 @@ func TestAuditHeaders(t *testing.T) {
 		return outcomes
 	}
 	for name, hmac := range map[string]bool{"X-Other": true, "X-SecretManager-Pod": true, "X-SecretManager-Node": false} {
-		if _, err := v.Write(t.Context(), auditHeadersPath+"/"+name, map[string]any{"hmac": hmac}); err != nil {
-			t.Fatal(err)
-		}
+		f.Write(auditHeadersPath+"/"+name, map[string]any{"hmac": hmac})
 	}
 	want := map[string]Outcome{}
 	for _, name := range transit.AuditHeaders() {
@@ -78,15 +76,7 @@ func TestAuditHeaders(t *testing.T) {
 		"no rights": `path "sys/mounts" { capabilities = ["read"] }`,
 		"no sudo":   `path "sys/*" { capabilities = ["create", "read", "update", "delete", "list"] }`,
 	} {
-		if _, err := v.Write(t.Context(), "sys/policies/acl/limited", map[string]any{"policy": policy}); err != nil {
-			t.Fatal(err)
-		}
-		token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
-			map[string]any{"policies": []string{"limited"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := CompareAuditHeaders(t.Context(), client(t, v, token.Auth.ClientToken)); !errors.Is(err, ErrDenied) {
+		if _, err := CompareAuditHeaders(t.Context(), client(f, f.Token(policy))); !errors.Is(err, ErrDenied) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,7 +1,6 @@
 package vaultsetup
 
 import (
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // TestPerNamespace uses one policy and one role for two namespaces: each app decrypts with
@@ -20,17 +20,16 @@ import (
 func TestPerNamespace(t *testing.T) {
 	for _, authType := range []string{AuthJWT, AuthKubernetes} {
 		t.Run(authType, func(t *testing.T) {
-			v, c, s := setup(t)
+			f, c, s := setup(t)
 			s.AuthMount, s.AuthType, s.PerNamespace = authType, authType, true
 			s.Key.Mount = namespacesMount + "-" + s.Key.Name
 			token := func(namespace, account string) string {
-				return issuer().Token(namespace, account, "vault", time.Hour)
+				return fixture.Issuer().Token(namespace, account, "vault", time.Hour)
 			}
 			if authType == AuthKubernetes {
-				server := testenv.SharedAPIServer(t)
-				if err := v.TrustAPIServer(t.Context(), "kubernetes", server, server.ReviewerToken(t)); err != nil {
-					t.Fatal(err)
-				}
+				cluster := f.With(testenv.SharedAPIServer(t))
+				cluster.TrustAPIServer()
+				server := cluster.API
 				token = func(namespace, account string) string {
 					server.CreateServiceAccount(t, namespace, account)
 					return server.ServiceAccountToken(t, namespace, account, "vault", time.Hour)
@@ -63,17 +62,11 @@ func TestPerNamespace(t *testing.T) {
 			}
 
 			ciphertexts := map[string]map[string]any{}
-			context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
 			for _, x := range []Setup{a, b} {
-				data, err := v.Write(t.Context(), x.path("encrypt"),
-					map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
-				if err != nil {
-					t.Fatal(err)
-				}
-				ciphertexts[x.Key.Name] = map[string]any{"ciphertext": data["ciphertext"], "context": context}
+				ciphertexts[x.Key.Name] = ciphertextOf(f, x.Key)
 			}
 			for _, own := range []Setup{a, b} {
-				auth, err := v.Login(t.Context(), authType, role, token(own.Key.Name, "app"))
+				auth, err := f.Vault.Login(t.Context(), authType, role, token(own.Key.Name, "app"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -81,7 +74,8 @@ func TestPerNamespace(t *testing.T) {
 					t.Errorf("%s got a token of type %s with policies %v", own.Key.Name, auth.TokenType, auth.Policies)
 				}
 				for _, key := range []string{a.Key.Name, b.Key.Name} {
-					_, err := v.Do(t.Context(), http.MethodPut, own.Key.Mount+"/decrypt/"+key, auth.ClientToken, ciphertexts[key])
+					path := own.Key.Mount + "/decrypt/" + key
+					_, err := f.Vault.Do(t.Context(), http.MethodPut, path, auth.ClientToken, ciphertexts[key])
 					var refused *testenv.VaultError
 					switch {
 					case key == own.Key.Name && err != nil:
@@ -91,7 +85,7 @@ func TestPerNamespace(t *testing.T) {
 					}
 				}
 			}
-			if _, err := v.Login(t.Context(), authType, role, token(a.Key.Name, "other")); err == nil {
+			if _, err := f.Vault.Login(t.Context(), authType, role, token(a.Key.Name, "other")); err == nil {
 				t.Error("another service account logged in")
 			}
 		})
@@ -119,7 +113,7 @@ func TestPerNamespaceChecks(t *testing.T) {
 // a key of the same name that another team made. Its creator chooses the name of a
 // namespace.
 func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	var err error
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
 		t.Fatal(err)
@@ -129,12 +123,7 @@ func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 	otherTeam.App = &Grant{Account: Account{s.Key.Name, "payments"}}
 	otherTeam.Author, otherTeam.Rotator = nil, nil
 	apply(t, c, otherTeam)
-	context := base64.StdEncoding.EncodeToString([]byte("strict:n/s/e"))
-	data, err := v.Write(t.Context(), "transit/encrypt/"+otherTeam.Key.Name,
-		map[string]any{"plaintext": "aHVudGVyMg==", "context": context})
-	if err != nil {
-		t.Fatal(err)
-	}
+	encrypted := ciphertextOf(f, otherTeam.Key)
 
 	s.PerNamespace = true
 	s.App = &Grant{Account: Account{s.Key.Name, "app"}, Role: s.Key.Name + "-apps"}
@@ -155,13 +144,12 @@ func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 	}
 	mustNotDecrypt := func() {
 		t.Helper()
-		auth, err := v.Login(t.Context(), "jwt", s.App.RoleName(),
-			issuer().Token(otherTeam.Key.Name, "app", "vault", time.Hour))
+		auth, err := f.Vault.Login(t.Context(), "jwt", s.App.RoleName(),
+			fixture.Issuer().Token(otherTeam.Key.Name, "app", "vault", time.Hour))
 		if err != nil {
 			return // no role, no access
 		}
-		_, err = v.Do(t.Context(), http.MethodPut, "transit/decrypt/"+otherTeam.Key.Name, auth.ClientToken,
-			map[string]any{"ciphertext": data["ciphertext"], "context": context})
+		_, err = f.Vault.Do(t.Context(), http.MethodPut, "transit/decrypt/"+otherTeam.Key.Name, auth.ClientToken, encrypted)
 		if refused := (*testenv.VaultError)(nil); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
 			t.Errorf("a pod of namespace %s decrypts with the key of another team: %v", otherTeam.Key.Name, err)
 		}
@@ -177,7 +165,7 @@ func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 // TestPerNamespaceOtherKeys checks that a mount with another key is not used for one key
 // per namespace, also if the key was created later.
 func TestPerNamespaceOtherKeys(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	var err error
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
 		t.Fatal(err)
@@ -193,23 +181,17 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 			}
 		}
 	}
-	write := func(path string, data map[string]any) {
-		t.Helper()
-		if _, err := v.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("sys/mounts/"+s.Key.Mount, map[string]any{"type": "transit"})
+	f.Write("sys/mounts/"+s.Key.Mount, map[string]any{"type": "transit"})
 	if _, err := Compare(t.Context(), c, s); err != nil {
 		t.Fatalf("a mount without keys: %v", err)
 	}
 	// Including a key of this namespace that was made for another purpose.
 	for _, name := range []string{s.Key.Name, "payments", "Payments"} {
 		key := s.Key.Mount + "/keys/" + name
-		write(key, map[string]any{"derived": true})
+		f.Write(key, map[string]any{"derived": true})
 		refused(c, s.Key.Mount+" holds keys that were not made for a namespace ("+name+")")
-		write(key+"/config", map[string]any{"deletion_allowed": true})
-		if _, err := v.Do(t.Context(), http.MethodDelete, key, v.RootToken, nil); err != nil {
+		f.Write(key+"/config", map[string]any{"deletion_allowed": true})
+		if _, err := f.Vault.Do(t.Context(), http.MethodDelete, key, f.Vault.RootToken, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -217,19 +199,14 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 	if got := changed(apply(t, c, s)); len(got) > 0 {
 		t.Errorf("the second time: %v", got)
 	}
-	write(s.Key.Mount+"/keys/payments", map[string]any{"derived": true})
+	f.Write(s.Key.Mount+"/keys/payments", map[string]any{"derived": true})
 	refused(c, "(payments)")
 
 	// A token that cannot list the keys cannot check them.
-	write("sys/policies/acl/"+s.Key.Name, map[string]any{"policy": `path "sys/*" { capabilities = ["read", "sudo"] }
+	token := f.Token(`path "sys/*" { capabilities = ["read", "sudo"] }
 		path "auth/*" { capabilities = ["read"] }
-		path "` + s.Key.Mount + `/keys/+" { capabilities = ["read"] }`})
-	token, err := v.Do(t.Context(), http.MethodPost, "auth/token/create", v.RootToken,
-		map[string]any{"policies": []string{s.Key.Name}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused(client(t, v, token.Auth.ClientToken), "holds only keys of namespaces, which needs list on "+s.Key.Mount+
+		path "` + s.Key.Mount + `/keys/+" { capabilities = ["read"] }`)
+	refused(client(f, token), "holds only keys of namespaces, which needs list on "+s.Key.Mount+
 		"/keys: HTTP 403")
 
 	// The mount is not used for the key of one team.
@@ -260,20 +237,18 @@ func TestPerNamespaceOfTwoClusters(t *testing.T) {
 // TestPerNamespaceUserClaim checks that a role is rejected that maps two namespaces to one
 // entity: each could decrypt with the key of the other.
 func TestPerNamespaceUserClaim(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	var err error
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
 		t.Fatal(err)
 	}
 	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
 	s.App.Role = s.Key.Name + "-apps"
-	if _, err := v.Write(t.Context(), "auth/jwt/role/"+s.App.Role, map[string]any{
+	f.Write("auth/jwt/role/"+s.App.Role, map[string]any{
 		"role_type": "jwt", "user_claim": "iss", "bound_audiences": "vault",
 		"bound_claims":   map[string]any{"/kubernetes.io/serviceaccount/name": "app"},
 		"claim_mappings": map[string]any{"/kubernetes.io/namespace": namespaceMetadata},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	})
 	if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "user_claim is") {
 		t.Errorf("error %v", err)
 	}

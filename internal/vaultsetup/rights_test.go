@@ -12,12 +12,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // TestRights tries each operation as each identity: only the listed ones are allowed.
 func TestRights(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	s.Retire, s.Trim = true, true
 	apply(t, c, s)
 	plain := s
@@ -33,13 +35,8 @@ func TestRights(t *testing.T) {
 	other.App = &Grant{Account: Account{s.Key.Name, "other"}}
 	apply(t, c, other)
 
-	context64 := base64.StdEncoding.EncodeToString([]byte("strict:a/b/c"))
-	encrypted, err := v.Write(t.Context(), "transit/encrypt/"+s.Key.Name,
-		map[string]any{"plaintext": "aHVudGVyMg==", "context": context64})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ciphertext := map[string]any{"ciphertext": encrypted["ciphertext"], "context": context64}
+	encrypted := ciphertextOf(f, s.Key)
+	context64 := encrypted["context"]
 	key := s.Key.Name
 	operations := []struct {
 		name, method, path string
@@ -47,8 +44,8 @@ func TestRights(t *testing.T) {
 	}{
 		{"read the key", "GET", "transit/keys/" + key, nil},
 		{"encrypt", "PUT", "transit/encrypt/" + key, map[string]any{"plaintext": "aHVudGVyMg==", "context": context64}},
-		{"decrypt", "PUT", "transit/decrypt/" + key, ciphertext},
-		{"rewrap", "PUT", "transit/rewrap/" + key, ciphertext},
+		{"decrypt", "PUT", "transit/decrypt/" + key, encrypted},
+		{"rewrap", "PUT", "transit/rewrap/" + key, encrypted},
 		{"rotate", "PUT", "transit/keys/" + key + "/rotate", map[string]any{}},
 		{"retire", "PUT", "transit/keys/" + key + "/config", map[string]any{"min_decryption_version": 1}},
 		{"set the oldest version that encrypts", "PUT", "transit/keys/" + key + "/config",
@@ -57,7 +54,7 @@ func TestRights(t *testing.T) {
 
 		{"encrypt with a missing key", "PUT", "transit/encrypt/" + key + "-mistyped",
 			map[string]any{"plaintext": "aHVudGVyMg=="}},
-		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", ciphertext},
+		{"rewrap with another key", "PUT", "transit/rewrap/elsewhere", encrypted},
 		{"allow to delete the key", "PUT", "transit/keys/" + key + "/config", map[string]any{"deletion_allowed": true}},
 		{"make the key exportable", "PUT", "transit/keys/" + key + "/config",
 			map[string]any{"min_decryption_version": 1, "exportable": true}},
@@ -83,7 +80,7 @@ func TestRights(t *testing.T) {
 		{"app of another key", other.App, nil},
 	} {
 		t.Run(identity.name, func(t *testing.T) {
-			auth := login(t.Context(), t, v, identity.grant)
+			auth := login(f, identity.grant)
 			if auth.TokenType != "batch" || auth.LeaseDuration > 900 || slices.Contains(auth.Policies, "default") {
 				t.Errorf("the token is of type %s, lives %d s, and has policies %v", auth.TokenType, auth.LeaseDuration,
 					auth.Policies)
@@ -94,7 +91,7 @@ func TestRights(t *testing.T) {
 				if op.body != nil {
 					body = op.body
 				}
-				_, err := v.Do(t.Context(), op.method, op.path, auth.ClientToken, body)
+				_, err := f.Vault.Do(t.Context(), op.method, op.path, auth.ClientToken, body)
 				var refused *testenv.VaultError
 				switch {
 				case err == nil:
@@ -111,31 +108,38 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// ciphertextOf returns the body of a request to decrypt or rewrap.
+func ciphertextOf(f *fixture.Transit, key ciphertext.Key) map[string]any {
+	f.T.Helper()
+	context := []byte("strict:n/s/e")
+	return map[string]any{"ciphertext": f.Encrypt(key, context, "hunter2"),
+		"context": base64.StdEncoding.EncodeToString(context)}
+}
+
 // TestLogin checks that only the service account of a role can log in.
 func TestLogin(t *testing.T) {
-	v, c, s := setup(t)
+	f, c, s := setup(t)
 	apply(t, c, s)
 	ns := s.Key.Name
 	for name, jwt := range map[string]string{
-		"other service account": issuer().Token(ns, "author", "vault", time.Hour),
-		"other namespace":       issuer().Token("x"+ns, "app", "vault", time.Hour),
-		"other audience":        issuer().Token(ns, "app", "https://kubernetes.default.svc", time.Hour),
-		"expired":               issuer().Token(ns, "app", "vault", -time.Hour),
+		"other service account": fixture.Issuer().Token(ns, "author", "vault", time.Hour),
+		"other namespace":       fixture.Issuer().Token("x"+ns, "app", "vault", time.Hour),
+		"other audience":        fixture.Issuer().Token(ns, "app", "https://kubernetes.default.svc", time.Hour),
+		"expired":               fixture.Issuer().Token(ns, "app", "vault", -time.Hour),
 	} {
-		if _, err := v.Login(t.Context(), "jwt", s.App.RoleName(), jwt); err == nil {
+		if _, err := f.Vault.Login(t.Context(), "jwt", s.App.RoleName(), jwt); err == nil {
 			t.Errorf("%s: logged in", name)
 		}
 	}
-	login(t.Context(), t, v, s.App)
+	login(f, s.App)
 }
 
 // TestLoginKubernetes does the same at a kubernetes mount, with a real API server.
 func TestLoginKubernetes(t *testing.T) {
-	v, c, s := setup(t)
-	server := testenv.SharedAPIServer(t)
-	if err := v.TrustAPIServer(t.Context(), "kubernetes", server, server.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
+	f, c, s := setup(t)
+	cluster := f.With(testenv.SharedAPIServer(t))
+	cluster.TrustAPIServer()
+	server := cluster.API
 	s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
 	apply(t, c, s)
 	ns := "setup-" + s.Key.Name
@@ -148,7 +152,7 @@ func TestLoginKubernetes(t *testing.T) {
 		in                bool
 	}{{"app", "vault", true}, {"app", "", false}, {"other", "vault", false}} {
 		t.Run(fmt.Sprintf("%s for %q", test.account, test.audience), func(t *testing.T) {
-			auth, err := v.Login(t.Context(), "kubernetes", s.App.RoleName(),
+			auth, err := f.Vault.Login(t.Context(), "kubernetes", s.App.RoleName(),
 				server.ServiceAccountToken(t, ns, test.account, test.audience, time.Hour))
 			if (err == nil) != test.in {
 				t.Fatalf("error %v", err)
