@@ -21,7 +21,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 const (
@@ -196,8 +196,7 @@ func (encodedCodec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // hostileEnv is a Vault with two namespaces, and what stands for the API server.
 type hostileEnv struct {
-	vault      *testenv.Vault
-	issuer     *testenv.JWTIssuer
+	*fixture.Transit
 	kubeconfig string
 	secrets    atomic.Pointer[map[string]string] // by name: data that the API server has, as JSON
 	pods       atomic.Int64
@@ -211,31 +210,15 @@ const (
 
 func newHostileEnv(t *testing.T) *hostileEnv {
 	t.Helper()
-	w := &hostileEnv{vault: testenv.SharedVault(t)}
-	var err error
-	if w.issuer, err = testenv.NewJWTIssuer(); err != nil {
-		t.Fatal(err)
-	}
-	write := func(path string, data map[string]any) {
-		t.Helper()
-		if _, err := w.vault.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("sys/auth/hostile", map[string]any{"type": "jwt"})
-	if err := w.vault.TrustIssuer(t.Context(), "hostile", w.issuer); err != nil {
-		t.Fatal(err)
-	}
+	w := &hostileEnv{Transit: fixture.NewTransit(t)}
+	w.Write("sys/auth/hostile", map[string]any{"type": "jwt"})
+	w.Must(w.Vault.TrustIssuer(t.Context(), "hostile", fixture.Issuer()))
 	for _, namespace := range []string{hostileNamespace, neighborNamespace} {
-		write("transit/keys/"+namespace, map[string]any{"derived": true})
-		write("sys/policies/acl/"+namespace,
-			map[string]any{"policy": fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, namespace)})
-		err := w.vault.AllowLogin(t.Context(), testenv.Role{
-			Mount: "hostile", Name: namespace, Namespace: namespace, ServiceAccount: "app", Policies: []string{namespace},
+		w.CreateKey(namespace, true)
+		w.AllowLogin(testenv.Role{
+			Mount: "hostile", Name: namespace, Namespace: namespace, ServiceAccount: "app",
+			Policies: []string{w.Policy(fmt.Sprintf(`path "transit/decrypt/%s" { capabilities = ["update"] }`, namespace))},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	w.neighbor = w.secret(t, neighborNamespace, "value")
 	w.serveSecrets(t)
@@ -245,20 +228,7 @@ func newHostileEnv(t *testing.T) *hostileEnv {
 // encrypt returns a text as an entry of the namespace's Secret.
 func (w *hostileEnv) encrypt(t *testing.T, namespace, entry, text string) string {
 	t.Helper()
-	client, err := transit.NewClient(transit.Config{Address: w.vault.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	results, err := client.Session("", transit.StaticToken(w.vault.RootToken)).
-		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: namespace},
-			[]transit.Item{{Data: []byte(text), Context: []byte("strict:" + namespace + "/s/" + entry)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if results[0].Err != nil {
-		t.Fatal(results[0].Err)
-	}
-	return string(results[0].Data)
+	return w.Encrypt(ciphertext.Key{Mount: "transit", Name: namespace}, []byte("strict:"+namespace+"/s/"+entry), text)
 }
 
 // secret returns a Secret with a text as its entry x, as the driver sends it.
@@ -276,9 +246,9 @@ func (w *hostileEnv) request(namespace, secrets string, parameters ...string) *v
 	pod := fmt.Sprintf("app-%d", w.pods.Add(1))
 	uid := "uid-" + pod
 	token := func(audience string) map[string]any {
-		claims := w.issuer.Claims(namespace, "app", audience, time.Hour)
+		claims := fixture.Issuer().Claims(namespace, "app", audience, time.Hour)
 		claims["kubernetes.io"].(map[string]any)["pod"] = map[string]any{"name": pod, "uid": uid}
-		return map[string]any{"token": w.issuer.Sign(claims), "expirationTimestamp": time.Now().Add(time.Hour)}
+		return map[string]any{"token": fixture.Issuer().Sign(claims), "expirationTimestamp": time.Now().Add(time.Hour)}
 	}
 	tokens := map[string]any{"vault": token("vault")}
 	if secrets == noSecret {

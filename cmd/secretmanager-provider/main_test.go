@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,8 +26,9 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/async"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // TestMain is the program itself where a test started it as one.
@@ -38,24 +37,6 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	testenv.Main(m)
-}
-
-// output is a program's, for reading while it runs.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 func freeAddress(t *testing.T) string {
@@ -68,68 +49,68 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func waitFor(t *testing.T, what string, condition func() bool) {
+// dial returns the client of a provider that the driver has.
+func dial(t *testing.T, endpoint string) v1alpha1.CSIDriverProviderClient {
 	t.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for !condition() {
-		select {
-		case <-ticker.C:
-		case <-t.Context().Done():
-			t.Fatalf("waiting for %s: it never came true", what)
-		}
+	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close() })
+	return v1alpha1.NewCSIDriverProviderClient(conn)
+}
+
+// mountRequest is that of pod app-0 in namespace demo, for a Secret with entry x.
+func mountRequest(role, key, jwt, ciphertext string) *v1alpha1.MountRequest {
+	return &v1alpha1.MountRequest{
+		Attributes: text(map[string]string{
+			"roleName": role, "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
+			"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
+			"csi.storage.k8s.io/serviceAccount.name":   "app",
+			"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
+		}),
+		Secrets: text(map[string]string{"x": ciphertext}),
+	}
+}
+
+// podToken is that of the pod of mountRequest.
+func podToken() string {
+	return fixture.Issuer().PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
+}
+
+// newFixture has a role for this pod, with the name of the key, and entry x of its Secret.
+func newFixture(t *testing.T, mount string) (f *fixture.Transit, entry string) {
+	t.Helper()
+	f = fixture.NewTransit(t)
+	if mount != "jwt" {
+		f.Write("sys/auth/"+mount, map[string]any{"type": "jwt"})
+	}
+	f.Must(f.Vault.TrustIssuer(t.Context(), mount, fixture.Issuer()))
+	f.AllowLogin(testenv.Role{Mount: mount, Name: f.Key, Namespace: "demo", ServiceAccount: "app",
+		Policies: []string{f.Policy(fixture.DecryptPolicy)}})
+	return f, f.Encrypt(ciphertext.Key{Mount: "transit", Name: f.Key}, []byte("strict:demo/s/x"), "c4nary")
 }
 
 // TestProgram runs the program as a process, has it mount from a real Vault, and
 // ends it with a signal.
 func TestProgram(t *testing.T) {
-	v := testenv.SharedVault(t)
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, data := range map[string]map[string]any{
-		"transit/keys/app":     {"derived": true},
-		"sys/policies/acl/app": {"policy": `path "transit/decrypt/app" { capabilities = ["update"] }`},
-	} {
-		if _, err := v.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "jwt", Namespace: "demo", ServiceAccount: "app",
-		Policies: []string{"app"}}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := transit.NewClient(transit.Config{Address: v.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	made, err := client.Session("", transit.StaticToken(v.RootToken)).
-		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "app"},
-			[]transit.Item{{Data: []byte("c4nary"), Context: []byte("strict:demo/s/x")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	f, entry := newFixture(t, "jwt")
 	dir := t.TempDir()
 	endpoint, health, metrics, profiles := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t), freeAddress(t)
-	var stdout, stderr output
+	var stdout, stderr async.Buffer
 	program := exec.CommandContext(t.Context(), os.Args[0], "--endpoint="+endpoint,
 		"--version-key-file="+filepath.Join(dir, "key"),
 		"--health-addr="+health, "--metrics-addr="+metrics, "--pprof-addr="+profiles, "--log-format=json",
 		"--log-level=debug", "--vault-auth-mount=jwt")
-	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+v.Address, "KUBERNETES_SERVICE_HOST=",
+	program.Env = append(os.Environ(), "TEST_RUN_MAIN=1", "VAULT_ADDR="+f.Vault.Address, "KUBERNETES_SERVICE_HOST=",
 		"NODE_NAME=node-7")
 	program.Stdout, program.Stderr = &stdout, &stderr
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { program.Process.Kill(); program.Wait() })
-	waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
+	async.Wait(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
 	for _, page := range []struct {
 		address, path string
 		code          int
@@ -150,34 +131,20 @@ func TestProgram(t *testing.T) {
 		}
 	}
 
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	driver := v1alpha1.NewCSIDriverProviderClient(conn)
+	driver := dial(t, endpoint)
 	version, err := driver.Version(t.Context(), &v1alpha1.VersionRequest{})
 	if err != nil || !strings.HasPrefix(version.RuntimeVersion, "v") {
 		t.Errorf("version %v, %v", version, err)
 	}
-	jwt := issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
+	jwt := podToken()
 	mount := func(key string) (*v1alpha1.MountResponse, error) {
-		return driver.Mount(t.Context(), &v1alpha1.MountRequest{
-			Attributes: text(map[string]string{
-				"roleName": "app", "secretName": "s", "transitKey": key, "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
-				"csi.storage.k8s.io/serviceAccount.name":   "app",
-				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
-			}),
-			Secrets: text(map[string]string{"x": string(made[0].Data)}),
-		})
+		return driver.Mount(t.Context(), mountRequest(f.Key, key, jwt, entry))
 	}
 	_, refused := mount("another")
 	if refused == nil {
 		t.Error("no error of a key that the policy does not give")
 	}
-	resp, err := mount("app")
+	resp, err := mount(f.Key)
 	if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "c4nary" {
 		t.Errorf("got %v, %v", resp, err)
 	}
@@ -206,7 +173,7 @@ func TestProgram(t *testing.T) {
 			t.Errorf("a line that is not JSON: %s", line)
 		}
 	}
-	for _, secret := range []string{"c4nary", jwt, string(made[0].Data)} {
+	for _, secret := range []string{"c4nary", jwt, entry} {
 		for where, text := range map[string]string{"log": log, "audit log": stdout.String(),
 			"error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
 			if strings.Contains(text, secret) {
@@ -266,40 +233,22 @@ func TestServesUntilLastMount(t *testing.T) {
 		klog.ClearLogger()
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}()
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	jwt := issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
 	dir := t.TempDir()
 	endpoint, health, metrics := filepath.Join(dir, "p.sock"), freeAddress(t), freeAddress(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var stdout, stderr output
+	var stdout, stderr async.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx,
 			[]string{"--vault-addr=" + vault.URL, "--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
 				"--health-addr=" + health, "--metrics-addr=" + metrics}, getenv(nil), &stdout, &stderr)
 	}()
-	waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
-	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	async.Wait(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
 	mounted := make(chan error, 1)
+	client := dial(t, endpoint)
 	go func() {
-		_, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
-			Attributes: text(map[string]string{
-				"roleName": "app", "secretName": "s", "transitKey": "app", "csi.storage.k8s.io/pod.namespace": "demo",
-				"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
-				"csi.storage.k8s.io/serviceAccount.name":   "app",
-				"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{"token": jwt}}),
-			}),
-			Secrets: `{"x": "vault:v1:` + strings.Repeat("A", 40) + `"}`,
-		})
+		_, err := client.Mount(t.Context(), mountRequest("app", "app", podToken(), "vault:v1:"+strings.Repeat("A", 40)))
 		mounted <- err
 	}()
 	<-reached
@@ -309,7 +258,7 @@ func TestServesUntilLastMount(t *testing.T) {
 	}
 	cancel()
 	var code int
-	waitFor(t, "the end of readiness", func() bool { code, _ = get(health, "/readyz"); return code != 200 })
+	async.Wait(t, "the end of readiness", func() bool { code, _ = get(health, "/readyz"); return code != 200 })
 	if code != 503 {
 		t.Errorf("/readyz: %d while a mount is under way", code)
 	}
@@ -362,7 +311,7 @@ func TestRunFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			var stdout, stderr output
+			var stdout, stderr async.Buffer
 			code := run(ctx, append(good[:len(good):len(good)], test.args...), getenv(test.env), &stdout, &stderr)
 			if code != test.code || !strings.Contains(stderr.String(), test.text) {
 				t.Errorf("code %d, %s", code, stderr.String())
@@ -380,7 +329,7 @@ func TestKlog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b output
+	var b async.Buffer
 	klog.SetSlogLogger(o.log.Logger(&b))
 	defer klog.ClearLogger()
 	klog.InfoS("not at this level")

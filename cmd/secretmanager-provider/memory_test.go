@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // runningProvider is the program as its DaemonSet runs it: with the memory limit,
@@ -45,7 +47,7 @@ func startProvider(t *testing.T, w *hostileEnv) *runningProvider {
 	}
 	defer log.Close() // the child has its own copy
 	cmd := p.memory.command(program, "--endpoint="+endpoint, "--version-key-file="+filepath.Join(dir, "key"),
-		"--vault-addr="+w.vault.Address,
+		"--vault-addr="+w.Vault.Address,
 		"--vault-auth-mount=hostile", "--health-addr=", "--metrics-addr=", "--kubeconfig="+w.kubeconfig)
 	cmd.Env = append(os.Environ(), "GOMEMLIMIT="+softMemoryLimit, "GOMAXPROCS=", "GODEBUG=")
 	cmd.Stderr = log
@@ -61,7 +63,7 @@ func startProvider(t *testing.T, w *hostileEnv) *runningProvider {
 		_ = cmd.Process.Kill() // it may have ended, and then there is nothing to kill
 		<-p.done
 	})
-	waitFor(t, "the socket", func() bool {
+	async.Wait(t, "the socket", func() bool {
 		if p.exited() {
 			t.Fatalf("the provider did not start: %v\n%s", p.err, p.log.tail())
 		}

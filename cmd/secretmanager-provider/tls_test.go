@@ -8,56 +8,21 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
-
-	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/async"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // TestTLSAndIPv6: a Vault at an address of IPv6, behind a proxy that chooses its
 // certificate by name and wants one of the client's; and the program's own pages at
 // addresses of IPv6. With the flags, with the environment, and with a folder of CAs.
 func TestTLSAndIPv6(t *testing.T) {
-	v := testenv.SharedVault(t)
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, data := range map[string]map[string]any{
-		"transit/keys/secured":     {"derived": true},
-		"sys/policies/acl/secured": {"policy": `path "transit/decrypt/secured" { capabilities = ["update"] }`},
-		"sys/auth/secured":         {"type": "jwt"},
-	} {
-		if _, err := v.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.TrustIssuer(t.Context(), "secured", issuer); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.AllowLogin(t.Context(), testenv.Role{Mount: "secured", Namespace: "demo", ServiceAccount: "app",
-		Policies: []string{"secured"}}); err != nil {
-		t.Fatal(err)
-	}
-	plain, err := transit.NewClient(transit.Config{Address: v.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	made, err := plain.Session("", transit.StaticToken(v.RootToken)).
-		Encrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: "secured"},
-			[]transit.Item{{Data: []byte("value"), Context: []byte("strict:demo/s/x")}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	const authMount = "secured"
+	f, entry := newFixture(t, authMount)
 
 	ca := testenv.NewCA(t, "vault")
 	named, other := ca.Serving(t, "vault.example").TLS(t), ca.Serving(t, "wiki.example").TLS(t)
-	front := testenv.Front(t, v, &tls.Config{
+	front := testenv.Front(t, f.Vault, &tls.Config{
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if hello.ServerName == "vault.example" {
@@ -88,12 +53,12 @@ func TestTLSAndIPv6(t *testing.T) {
 			endpoint := filepath.Join(dir, "p.sock")
 			health, metrics := freeIPv6(t), freeIPv6(t)
 			ctx, cancel := context.WithCancel(t.Context())
-			var stdout, stderr output
+			var stdout, stderr async.Buffer
 			ended := make(chan int, 1)
 			go func() {
 				ended <- run(ctx,
 					append([]string{"--endpoint=" + endpoint, "--version-key-file=" + filepath.Join(dir, "key"),
-						"--vault-auth-mount=secured",
+						"--vault-auth-mount=" + authMount,
 						"--health-addr=" + health, "--metrics-addr=" + metrics}, set.flags...), getenv(set.env), &stdout, &stderr)
 			}()
 			defer func() {
@@ -102,24 +67,9 @@ func TestTLSAndIPv6(t *testing.T) {
 					t.Errorf("code %d: %s", code, stderr.String())
 				}
 			}()
-			waitFor(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
-			conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithAuthority("localhost"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			resp, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{
-				Attributes: text(map[string]string{
-					"roleName": "app", "secretName": "s", "transitKey": "secured", "csi.storage.k8s.io/pod.namespace": "demo",
-					"csi.storage.k8s.io/pod.name": "app-0", "csi.storage.k8s.io/pod.uid": "1",
-					"csi.storage.k8s.io/serviceAccount.name": "app",
-					"csi.storage.k8s.io/serviceAccount.tokens": text(map[string]any{"vault": map[string]string{
-						"token": issuer.PodToken("demo", "app-0", "1", "app", "vault", time.Hour)}}),
-				}),
-				Secrets: text(map[string]string{"x": string(made[0].Data)}),
-			})
-			if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "value" {
+			async.Wait(t, "readiness", func() bool { code, _ := get(health, "/readyz"); return code == 200 })
+			resp, err := dial(t, endpoint).Mount(t.Context(), mountRequest(f.Key, f.Key, podToken(), entry))
+			if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "c4nary" {
 				t.Errorf("got %v, %v", resp, err)
 			}
 			if code, text := get(metrics, "/metrics"); code != 200 ||
