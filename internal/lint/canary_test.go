@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 const canary = "hunter2Canary"
@@ -90,14 +92,14 @@ func leakManifests() map[string]string {
 func TestFindingsHaveNoValues(t *testing.T) {
 	for name, source := range leakManifests() {
 		t.Run(name, func(t *testing.T) {
-			f, err := Read("a.yaml", []byte(source))
+			m, err := manifest.Parse([]byte(source))
 			if err != nil {
 				if form := leaks(err.Error()); form != "" {
 					t.Errorf("%s is in %v", form, err)
 				}
 				return
 			}
-			findings := Check([]*File{f}, Options{MinVersion: 9})
+			findings := Check([]*File{Read("a.yaml", m)}, Options{MinVersion: 9})
 			if form := leaks(fmt.Sprintf("%+v", findings)); form != "" && !(name == "objects 9" && onlyNames(findings)) {
 				t.Errorf("%s is in %+v", form, findings)
 			}
@@ -135,18 +137,20 @@ func FuzzLint(f *testing.F) {
 		[]byte("secretGenerator:\n- {type: secretmanager.io/ciphertext}\nresources: [., " +
 			"kustomization.yaml]\nnamePrefix: x\n"))
 	f.Fuzz(func(t *testing.T, source []byte) {
+		m, err := manifest.Parse(source)
+		if err != nil {
+			return
+		}
+		_ = m.Check() // must not panic
 		for _, name := range []string{"a.yaml", "kustomization.yaml"} {
-			file, err := Read(name, source)
-			if err != nil {
-				continue
-			}
+			file := Read(name, m)
 			findings := Check([]*File{file}, Options{MinVersion: 2})
 			for _, finding := range findings {
 				if finding.Line < 1 || finding.Line > len(source)+1 || finding.Rule == "" || finding.Message == "" {
 					t.Errorf("finding %+v", finding)
 				}
 			}
-			for _, s := range file.Secrets {
+			for _, s := range m.Secrets {
 				for _, e := range s.Entries {
 					for _, value := range []string{string(e.Text), b64(string(e.Text))} {
 						// Short texts, and those that occur elsewhere, may be in names and messages.

@@ -7,13 +7,13 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // classObject is a SecretProviderClass for this provider.
@@ -23,29 +23,26 @@ type classObject struct {
 	lines map[string]int // of the parameters
 }
 
-func (f *File) class(n *yaml.Node) {
-	root := pairs(n)
-	spec := pairs(get(root, "spec"))
-	if name, _ := text(get(spec, "provider")); name != class.Provider {
+func (f *File) readClass(o *manifest.Object) {
+	spec := o.Root.Get("spec")
+	if name, _ := spec.Get("provider").Text(); name != class.Provider {
 		return
 	}
-	c := &classObject{object: object{file: f, kind: "SecretProviderClass", line: n.Line}, lines: map[string]int{}}
-	metadata := pairs(get(root, "metadata"))
-	f.findings = append(f.findings, c.head(metadata)...)
-	if c.name == "" {
-		f.findings = append(f.findings, c.finding(ruleName, c.line, "", "metadata.name is missing"))
+	c := &classObject{object: object{f, o}, lines: map[string]int{}}
+	if c.Name == "" {
+		f.findings = append(f.findings, c.finding(ruleName, c.Line, "", "metadata.name is missing"))
 	}
-	f.findings = append(f.findings, slices.Concat(c.duplicates(root), c.duplicates(spec))...)
-	parameters := pairs(get(spec, "parameters"))
-	f.findings = append(f.findings, c.duplicates(parameters)...)
+	parameters := spec.Get("parameters").Pairs()
+	problems := slices.Concat(o.Problems, manifest.Duplicates(spec.Pairs()), manifest.Duplicates(parameters))
 	values := map[string]string{}
 	for _, p := range parameters {
-		value, ok := text(p.value)
+		value, ok := p.Value.Text()
 		if !ok {
-			f.findings = append(f.findings, c.notString(p.value, "parameter "+display.Name(p.name)))
+			problems = append(problems, manifest.NotString("parameter "+display.Name(p.Name), p.Value))
 		}
-		values[p.name], c.lines[p.name] = value, p.value.Line
+		values[p.Name], c.lines[p.Name] = value, p.Value.Line()
 	}
+	f.findings = append(f.findings, c.problems(problems)...)
 	var errs field.ErrorList
 	c.Class, errs = class.Parse(values, nil, "")
 	for _, err := range errs {
@@ -65,7 +62,7 @@ func (c *classObject) lineOf(path string) int {
 	if line, ok := c.lines[name]; ok {
 		return line
 	}
-	return c.line
+	return c.Line
 }
 
 // check compares the class with its Secret. If there are several of that name, for other clusters, the
@@ -74,10 +71,10 @@ func (c *classObject) check(files []*File, o Options) []Finding {
 	if len(validation.IsDNS1123Subdomain(c.Secret)) > 0 {
 		return nil // the rule parameters reports it
 	}
-	var all []*Secret
+	var all []*secret
 	for _, f := range files {
-		for _, s := range f.Secrets {
-			if s.name == c.Secret && mayShare(cmp.Or(c.namespace, o.Namespace), s.targetNamespace(o)) {
+		for _, s := range slices.Concat(f.secrets, f.plain) {
+			if s.Name == c.Secret && mayShare(cmp.Or(c.Namespace, o.Namespace), s.targetNamespace(o)) {
 				all = append(all, s)
 			}
 		}
@@ -86,7 +83,7 @@ func (c *classObject) check(files []*File, o Options) []Finding {
 		return []Finding{c.finding(ruleClassSecret, c.lineOf("secretName"), "",
 			"its Secret %s is not among the files, so they cannot be compared", display.Name(c.Secret))}
 	}
-	slices.SortStableFunc(all, func(a, b *Secret) int { return c.distance(a) - c.distance(b) })
+	slices.SortStableFunc(all, func(a, b *secret) int { return c.distance(a) - c.distance(b) })
 	best := c.compare(all[0])
 	for _, s := range all[1:] {
 		if other := c.compare(s); len(other) < len(best) {
@@ -100,39 +97,36 @@ func (c *classObject) check(files []*File, o Options) []Finding {
 func mayShare(a, b string) bool { return a == b || a == "" || b == "" }
 
 // distance returns how far the file of a Secret is from that of the class.
-func (c *classObject) distance(s *Secret) int {
+func (c *classObject) distance(s *secret) int {
 	switch {
 	case s.file == c.file:
 		return 0
-	case filepath.Dir(s.file.Name) == filepath.Dir(c.file.Name):
+	case filepath.Dir(s.file.name) == filepath.Dir(c.file.name):
 		return 1
 	}
 	return 2
 }
 
-func (c *classObject) compare(s *Secret) (findings []Finding) {
-	if !s.Ours {
+func (c *classObject) compare(s *secret) (findings []Finding) {
+	if slices.Contains(s.file.plain, s) {
 		return []Finding{c.finding(ruleClassDiffers, c.lineOf("secretName"),
-			"", "its Secret %s (%s:%d) is not a ciphertext Secret: it has neither the type %s nor the label %s",
-			display.Name(s.name), display.Name(s.file.Name), s.line, ciphertext.Type, ciphertext.LabelTransitKey)}
+			"", "its Secret %s is not a ciphertext Secret: it has neither the type %s nor the label %s",
+			s.location(), ciphertext.Type, ciphertext.LabelTransitKey)}
 	}
 	compare := func(parameter, inClass, inSecret string) {
 		if inClass != "" && inSecret != "" && inClass != inSecret {
-			findings = append(findings,
-				c.finding(ruleClassDiffers, c.lineOf(parameter),
-					"", "%s differs from that of its Secret %s (%s:%d): nothing would decrypt", parameter,
-					display.Name(s.name), display.Name(s.file.Name), s.line))
+			findings = append(findings, c.finding(ruleClassDiffers, c.lineOf(parameter), "",
+				"%s differs from that of its Secret %s: nothing would decrypt", parameter, s.location()))
 		}
 	}
-	compare("transitKey", c.Key.Name, s.Meta.Labels[ciphertext.LabelTransitKey])
-	compare("transitMount", c.Key.Mount, s.mount())
+	compare("transitKey", c.Key.Name, s.parsed.Settings.Key.Name)
+	compare("transitMount", c.Key.Mount, s.parsed.Settings.Key.Mount)
 	compare("scope", string(c.Scope), string(s.scope()))
 	for _, entry := range c.Entries() {
 		if len(validation.IsConfigMapKey(entry)) == 0 &&
-			!slices.ContainsFunc(s.Entries, func(e *Entry) bool { return e.Name == entry }) {
+			!slices.ContainsFunc(s.parsed.Entries, func(e *manifest.Entry) bool { return e.Name == entry }) {
 			findings = append(findings,
-				c.finding(ruleClassObject, c.lineOf("objects"), entry, "its Secret %s (%s:%d) does not have it",
-					display.Name(s.name), display.Name(s.file.Name), s.line))
+				c.finding(ruleClassObject, c.lineOf("objects"), entry, "its Secret %s does not have it", s.location()))
 		}
 	}
 	return findings

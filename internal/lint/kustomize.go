@@ -1,14 +1,14 @@
 package lint
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // kustomization has the fields of a kustomization that determine namespace and name of a Secret.
@@ -20,59 +20,51 @@ type kustomization struct {
 	renames   map[string]int // namePrefix and nameSuffix, with their lines
 }
 
-func (f *File) kustomization(n *yaml.Node) {
-	root := pairs(n)
-	k := &kustomization{object: object{file: f, kind: "Kustomization", line: n.Line}, dir: filepath.Dir(f.Name),
-		renames: map[string]int{}}
-	k.name, _ = text(get(pairs(get(root, "metadata")), "name"))
-	if k.name == "" {
-		k.name = filepath.Base(f.Name)
-	}
-	k.namespace, _ = text(get(root, "namespace"))
+func (f *File) readKustomization(o *manifest.Object) {
+	k := &kustomization{dir: filepath.Dir(f.name), renames: map[string]int{},
+		object: object{f, &manifest.Object{Kind: "Kustomization", Name: cmp.Or(o.Name, filepath.Base(f.name)), Line: o.Line}}}
+	k.namespace, _ = o.Root.Get("namespace").Text()
 	for _, field := range []string{"namePrefix", "nameSuffix"} {
-		if v, _ := text(get(root, field)); v != "" {
-			k.renames[field] = get(root, field).Line
+		if v, _ := o.Root.Get(field).Text(); v != "" {
+			k.renames[field] = o.Root.Get(field).Line()
 		}
 	}
 	for _, field := range []string{"resources", "bases", "components"} {
-		for _, r := range list(get(root, field)) {
-			if path, _ := text(r); path != "" {
+		for _, r := range o.Root.Get(field).List() {
+			if path, _ := r.Text(); path != "" {
 				k.resources = append(k.resources, filepath.Join(k.dir, path))
 			}
 		}
 	}
 	f.kustomizations = append(f.kustomizations, k)
-	options := pairs(get(root, "generatorOptions"))
-	for _, g := range list(get(root, "secretGenerator")) {
-		f.findings = append(f.findings, k.generator(g, options)...)
+	for _, g := range o.Root.Get("secretGenerator").List() {
+		f.findings = append(f.findings, k.checkGenerator(g, o.Root.Get("generatorOptions"))...)
 	}
 }
 
-// generator checks an item of secretGenerator.
-func (k *kustomization) generator(n *yaml.Node, general []pair) []Finding {
-	fields := pairs(n)
-	specific := pairs(get(fields, "options"))
-	generated := &Secret{lines: map[string]int{}}
-	generated.Meta.Annotations = map[string]string{}
+// checkGenerator checks an item of secretGenerator.
+func (k *kustomization) checkGenerator(generator, general manifest.Value) []Finding {
+	scope := ciphertext.Strict
 	ours := false
 	noHash := false // the name has no hash of the content
-	secretType, _ := text(get(fields, "type"))
-	for _, options := range [][]pair{general, specific} {
-		for _, p := range pairs(get(options, "labels")) {
-			ours = ours || p.name == ciphertext.LabelTransitKey
+	secretType, _ := generator.Get("type").Text()
+	for _, options := range []manifest.Value{general, generator.Get("options")} {
+		for _, p := range options.Get("labels").Pairs() {
+			ours = ours || p.Name == ciphertext.LabelTransitKey
 		}
-		for _, p := range pairs(get(options, "annotations")) {
-			generated.Meta.Annotations[p.name], _ = text(p.value)
+		if v, ok := options.Get("annotations", ciphertext.AnnotationScope).Text(); ok && v != "" {
+			scope, _ = ciphertext.ParseScope(v)
 		}
-		if v := resolve(get(options, "disableNameSuffixHash")); v != nil {
-			noHash = v.Value == "true"
+		if v := options.Get("disableNameSuffixHash"); v.Line() > 0 {
+			noHash = v.IsTrue()
 		}
 	}
-	if ours = ours || secretType == string(ciphertext.Type); !ours || noHash || generated.scope() != ciphertext.Strict {
+	ours = ours || secretType == string(ciphertext.Type)
+	if !ours || noHash || scope != ciphertext.Strict {
 		return nil
 	}
-	name, _ := text(get(fields, "name"))
-	return []Finding{k.finding(ruleKustomize, n.Line, "",
+	name, _ := generator.Get("name").Text()
+	return []Finding{k.finding(ruleKustomize, generator.Line(), "",
 		"the secretGenerator of %s appends a hash to the name, and scope strict binds ciphertext to the name: "+
 			"set disableNameSuffixHash", display.Name(name))}
 }
@@ -81,7 +73,7 @@ func (k *kustomization) generator(n *yaml.Node, general []pair) []Finding {
 func (k *kustomization) has(f *File, all []*kustomization, seen map[*kustomization]bool) bool {
 	seen[k] = true
 	for _, r := range k.resources {
-		if filepath.Clean(f.Name) == r {
+		if filepath.Clean(f.name) == r {
 			return true
 		}
 		for _, other := range all {
@@ -94,19 +86,14 @@ func (k *kustomization) has(f *File, all []*kustomization, seen map[*kustomizati
 }
 
 // bound returns the ciphertext Secrets that the kustomization applies.
-func (k *kustomization) bound(files []*File) (secrets []*Secret) {
+func (k *kustomization) bound(files []*File) (secrets []*secret) {
 	var all []*kustomization
 	for _, f := range files {
 		all = append(all, f.kustomizations...)
 	}
 	for _, f := range files {
-		if !k.has(f, all, map[*kustomization]bool{}) {
-			continue
-		}
-		for _, s := range f.Secrets {
-			if s.Ours {
-				secrets = append(secrets, s)
-			}
+		if k.has(f, all, map[*kustomization]bool{}) {
+			secrets = append(secrets, f.secrets...)
 		}
 	}
 	return secrets
@@ -132,19 +119,17 @@ func (k *kustomization) check(files []*File) (findings []Finding) {
 	for _, s := range k.bound(files) {
 		for field, line := range k.renames {
 			if s.scope() == ciphertext.Strict {
-				findings = append(findings,
-					k.finding(ruleKustomize, line, "",
-						"%s renames %s (%s:%d), whose ciphertext scope strict binds to its name: encrypt it for the new name",
-						field, &s.object, display.Name(s.file.Name), s.line))
+				findings = append(findings, k.finding(ruleKustomize, line, "",
+					"%s renames Secret %s, whose ciphertext scope strict binds to its name: encrypt it for the new name",
+					field, s.location()))
 			}
 		}
-		others := slices.DeleteFunc(slices.Concat(s.namespaces, []string{s.namespace}),
+		others := slices.DeleteFunc(slices.Concat(s.namespaces, []string{s.Namespace}),
 			func(n string) bool { return n == "" || n == k.namespace })
-		if k.namespace != "" && s.bindsNamespace() && len(others) > 0 {
-			findings = append(findings,
-				k.finding(ruleKustomize, k.line, "",
-					"namespace moves %s (%s:%d), whose ciphertext scope %s binds to one namespace, from or beside %s",
-					&s.object, display.Name(s.file.Name), s.line, s.scope(), display.Name(strings.Join(others, ", "))))
+		if k.namespace != "" && s.parsed.BindsNamespace() && len(others) > 0 {
+			findings = append(findings, k.finding(ruleKustomize, k.Line, "",
+				"namespace moves Secret %s, whose ciphertext scope %s binds to one namespace, from or beside %s",
+				s.location(), s.scope(), display.Name(strings.Join(others, ", "))))
 		}
 	}
 	slices.SortFunc(findings, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })

@@ -1,7 +1,7 @@
 // Package lint checks ciphertext Secrets in manifests, and the SecretProviderClasses that mount
 // them: without a cluster, without Vault, and without repeating a value.
 //
-// [Read] parses a file and tolerates what it can. [Check] checks all files together, as a class
+// [Read] finds the objects in a manifest. [Check] checks all files together, as a class
 // and its Secret, or a Secret and the kustomization that moves it, are often in different files.
 // Every [Finding] names its [Rule].
 //
@@ -11,10 +11,7 @@ package lint
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-
-	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // Severity is Error for what does not work, and Warning for what should be changed.
@@ -94,12 +91,10 @@ func Check(files []*File, o Options) []Finding {
 	order := map[string]int{}
 	var all []Finding
 	for i, f := range files {
-		order[f.Name] = i
+		order[f.name] = i
 		all = append(all, f.findings...)
-		for _, s := range f.Secrets {
-			if s.Ours {
-				all = append(all, s.check(o)...)
-			}
+		for _, s := range f.secrets {
+			all = append(all, s.check(o)...)
 		}
 		for _, c := range f.classes {
 			all = append(all, c.check(files, o)...)
@@ -113,41 +108,3 @@ func Check(files []*File, o Options) []Finding {
 	})
 	return all
 }
-
-// object is an object in a manifest.
-type object struct {
-	file            *File
-	kind            string
-	namespace, name string
-	line            int
-}
-
-// Line returns the first line of the object, counted from 1.
-func (o *object) Line() int { return o.line }
-
-// String returns kind, namespace and name.
-func (o *object) String() string {
-	switch {
-	case o.name == "":
-		return o.kind + " without a name"
-	case o.namespace == "":
-		return o.kind + " " + display.Name(o.name)
-	}
-	return o.kind + " " + display.Name(o.namespace) + "/" + display.Name(o.name)
-}
-
-// finding returns a finding of the object, or of an entry.
-func (o *object) finding(r Rule, line int, entry, format string, args ...any) Finding {
-	prefix := o.String() + ": "
-	if entry != "" {
-		prefix += fmt.Sprintf("entry %s: ", quote(entry))
-	}
-	return Finding{
-		File: o.file.Name, Line: line, Severity: r.Severity, Rule: r.Name,
-		Kind: o.kind, Namespace: display.Name(o.namespace), Name: display.Name(o.name), Entry: display.Name(entry),
-		Message: display.Line(prefix + fmt.Sprintf(format, args...)),
-	}
-}
-
-// quote puts a name in quotes.
-func quote(s string) string { return `"` + display.Name(s) + `"` }

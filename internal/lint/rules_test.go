@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // ct returns well-formed ciphertext of a key version.
@@ -51,11 +53,11 @@ func checkFiles(t *testing.T, sources map[string]string, o Options) []Finding {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		f, err := Read(name, []byte(sources[name]))
+		m, err := manifest.Parse([]byte(sources[name]))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		files = append(files, f)
+		files = append(files, Read(name, m))
 	}
 	return Check(files, o)
 }

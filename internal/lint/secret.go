@@ -10,37 +10,37 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
+// secret is a Secret, with ciphertext or not.
+type secret struct {
+	object
+	parsed     *manifest.Secret
+	namespaces []string // that kustomizations move it to
+}
+
 // check returns the findings of a ciphertext Secret that Read has not found.
-func (s *Secret) check(o Options) []Finding {
+func (s *secret) check(o Options) []Finding {
 	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
 		s.checkVersions(o.MinVersion), s.checkLastApplied())
 }
 
-// lineOf returns the line of a label or annotation.
-func (s *Secret) lineOf(name string) int {
-	if line, ok := s.lines[name]; ok {
-		return line
-	}
-	return s.line
-}
-
-func (s *Secret) checkName() (findings []Finding) {
+func (s *secret) checkName() (findings []Finding) {
 	switch {
-	case s.name == "" && s.generateName == "":
-		findings = append(findings, s.finding(ruleName, s.line, "", "metadata.name is missing"))
-	case s.name == "" && s.scope() == ciphertext.Strict:
+	case s.Name == "" && s.parsed.Meta.GenerateName == "":
+		findings = append(findings, s.finding(ruleName, s.Line, "", "metadata.name is missing"))
+	case s.Name == "" && s.scope() == ciphertext.Strict:
 		findings = append(findings,
-			s.finding(ruleName, s.line, "",
+			s.finding(ruleName, s.Line, "",
 				"generateName gives it a new name each time, and scope strict binds its ciphertext to one name"))
-	case s.name != "" && len(validation.IsDNS1123Subdomain(s.name)) > 0:
-		findings = append(findings, s.finding(ruleName, s.line, "", "the name is not one that Kubernetes accepts"))
+	case s.Name != "" && len(validation.IsDNS1123Subdomain(s.Name)) > 0:
+		findings = append(findings, s.finding(ruleName, s.Line, "", "the name is not one that Kubernetes accepts"))
 	}
-	if s.namespace != "" && len(validation.IsDNS1123Label(s.namespace)) > 0 {
-		findings = append(findings, s.finding(ruleName, s.line, "", "the namespace is not one that Kubernetes accepts"))
+	if s.Namespace != "" && len(validation.IsDNS1123Label(s.Namespace)) > 0 {
+		findings = append(findings, s.finding(ruleName, s.Line, "", "the namespace is not one that Kubernetes accepts"))
 	}
-	for _, e := range s.Entries {
+	for _, e := range s.parsed.Entries {
 		if len(validation.IsConfigMapKey(e.Name)) > 0 {
 			findings = append(findings, s.finding(ruleName, e.Line, e.Name, "the name is not one that Kubernetes accepts"))
 		}
@@ -49,90 +49,84 @@ func (s *Secret) checkName() (findings []Finding) {
 }
 
 // scope returns the scope; empty if it is invalid.
-func (s *Secret) scope() ciphertext.Scope {
-	scope, _ := ciphertext.ParseScope(s.Meta.Annotations[ciphertext.AnnotationScope])
-	return scope
-}
-
-func (s *Secret) mount() string {
-	if m, ok := s.Meta.Annotations[ciphertext.AnnotationTransitMount]; ok {
-		return m
-	}
-	return ciphertext.DefaultTransitMount
-}
+func (s *secret) scope() ciphertext.Scope { return s.parsed.Settings.Scope }
 
 // checkSettings does not repeat invalid settings: they may be values.
-func (s *Secret) checkSettings() (findings []Finding) {
-	key := s.Meta.Labels[ciphertext.LabelTransitKey]
+func (s *secret) checkSettings() (findings []Finding) {
+	key := s.parsed.Meta.Labels[ciphertext.LabelTransitKey]
 	switch {
 	case key == "":
-		findings = append(findings, s.finding(ruleKeyLabel, s.lineOf(ciphertext.LabelTransitKey), "",
+		findings = append(findings, s.finding(ruleKeyLabel, s.parsed.LineOf(ciphertext.LabelTransitKey), "",
 			"label %s is missing: it names the transit key, and the rotator finds the Secret by it", ciphertext.LabelTransitKey))
 	case len(validation.IsValidLabelValue(key)) > 0: // stricter than a name in Vault's paths
-		findings = append(findings, s.finding(ruleKeyLabel, s.lineOf(ciphertext.LabelTransitKey), "",
+		findings = append(findings, s.finding(ruleKeyLabel, s.parsed.LineOf(ciphertext.LabelTransitKey), "",
 			"label %s is not the name of a transit key", ciphertext.LabelTransitKey))
 	}
-	if ciphertext.CheckPath(s.mount()) != nil {
-		findings = append(findings, s.finding(ruleTransitMount, s.lineOf(ciphertext.AnnotationTransitMount), "",
+	if ciphertext.CheckPath(s.parsed.Settings.Key.Mount) != nil {
+		findings = append(findings, s.finding(ruleTransitMount, s.parsed.LineOf(ciphertext.AnnotationTransitMount), "",
 			"annotation %s is not the path of a transit engine", ciphertext.AnnotationTransitMount))
 	}
 	if s.scope() == "" {
 		findings = append(findings,
-			s.finding(ruleScope, s.lineOf(ciphertext.AnnotationScope), "", "invalid annotation %s: must be %s, %s, %s or %s",
+			s.finding(ruleScope, s.parsed.LineOf(ciphertext.AnnotationScope), "",
+				"invalid annotation %s: must be %s, %s, %s or %s",
 				ciphertext.AnnotationScope,
 				ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster, ciphertext.None))
 	}
 	return findings
 }
 
-func (s *Secret) bindsNamespace() bool {
-	return s.scope() == ciphertext.Strict || s.scope() == ciphertext.Namespace
-}
-
 // targetNamespace returns the namespace that the Secret is applied to; empty if unknown.
-func (s *Secret) targetNamespace(o Options) string {
-	if s.namespace == "" && len(s.namespaces) > 0 {
+func (s *secret) targetNamespace(o Options) string {
+	if s.Namespace == "" && len(s.namespaces) > 0 {
 		return "" // kustomizations determine it
 	}
-	return cmp.Or(s.namespace, o.Namespace)
+	return cmp.Or(s.Namespace, o.Namespace)
 }
 
-func (s *Secret) checkNamespace(o Options) []Finding {
-	if s.targetNamespace(o) != "" || len(s.namespaces) > 0 || !s.bindsNamespace() {
+func (s *secret) checkNamespace(o Options) []Finding {
+	if s.targetNamespace(o) != "" || len(s.namespaces) > 0 || !s.parsed.BindsNamespace() {
 		return nil
 	}
-	return []Finding{s.finding(ruleNamespace, s.line, "",
+	return []Finding{s.finding(ruleNamespace, s.Line, "",
 		"scope %s binds its ciphertext to a namespace, and the manifest has none: set metadata.namespace, or -n",
 		s.scope())}
 }
 
-func (s *Secret) checkEntries() (findings []Finding) {
+func (s *secret) checkEntries() (findings []Finding) {
 	size := map[string]int{} // the API server stores one of two duplicates
-	for _, e := range s.Entries {
+	inData := map[string]int{}
+	for _, e := range s.parsed.Entries {
 		size[e.Name] = len(e.Text)
-		if e.rule != nil {
-			findings = append(findings, s.finding(*e.rule, e.Line, e.Name, "%s", e.problem))
+		if e.Encoded {
+			inData[e.Name] = e.Line
+		} else if line, ok := inData[e.Name]; ok {
+			findings = append(findings, s.finding(ruleDuplicate, e.Line, e.Name,
+				"is also in data, on line %d: the API server uses this one", line))
+		}
+		if e.Problem != nil {
+			findings = append(findings, s.problems([]manifest.Problem{*e.Problem})...)
 		}
 	}
 	total := 0
 	for _, n := range size {
 		total += n
 	}
-	if len(s.Entries) == 0 {
-		findings = append(findings, s.finding(ruleEmpty, s.line, "", "has no entries"))
+	if len(s.parsed.Entries) == 0 {
+		findings = append(findings, s.finding(ruleEmpty, s.Line, "", "has no entries"))
 	}
 	if total > ciphertext.MaxSecretSize {
 		findings = append(findings,
-			s.finding(ruleSize, s.line, "",
+			s.finding(ruleSize, s.Line, "",
 				"its values have %d bytes, and Kubernetes accepts %d: split them over several Secrets", total,
 				ciphertext.MaxSecretSize))
 	}
 	return findings
 }
 
-func (s *Secret) checkVersions(lowest int) (findings []Finding) {
+func (s *secret) checkVersions(lowest int) (findings []Finding) {
 	oldest := 0
-	for _, e := range s.Entries {
+	for _, e := range s.parsed.Entries {
 		version, err := ciphertext.Version(e.Text)
 		if err != nil {
 			continue
@@ -147,8 +141,8 @@ func (s *Secret) checkVersions(lowest int) (findings []Finding) {
 		}
 	}
 	// The label is not repeated: it may be a value.
-	if label, ok := s.Meta.Labels[ciphertext.LabelKeyVersion]; ok && oldest > 0 && label != fmt.Sprint(oldest) {
-		findings = append(findings, s.finding(ruleVersionLabel, s.lineOf(ciphertext.LabelKeyVersion),
+	if label, ok := s.parsed.Meta.Labels[ciphertext.LabelKeyVersion]; ok && oldest > 0 && label != fmt.Sprint(oldest) {
+		findings = append(findings, s.finding(ruleVersionLabel, s.parsed.LineOf(ciphertext.LabelKeyVersion),
 			"", "label %s is not the oldest version of the entries, %d: it only informs users",
 			ciphertext.LabelKeyVersion, oldest))
 	}
@@ -157,12 +151,12 @@ func (s *Secret) checkVersions(lowest int) (findings []Finding) {
 
 // checkLastApplied checks the copy that kubectl apply keeps of a manifest. Files from kubectl get have
 // it.
-func (s *Secret) checkLastApplied() []Finding {
-	copied, ok := s.Meta.Annotations[ciphertext.AnnotationLastApplied]
+func (s *secret) checkLastApplied() []Finding {
+	copied, ok := s.parsed.Meta.Annotations[ciphertext.AnnotationLastApplied]
 	if !ok {
 		return nil
 	}
-	line := s.lineOf(ciphertext.AnnotationLastApplied)
+	line := s.parsed.LineOf(ciphertext.AnnotationLastApplied)
 	var earlier struct {
 		Data       map[string][]byte `json:"data"`
 		StringData map[string]string `json:"stringData"`

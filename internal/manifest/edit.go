@@ -18,7 +18,7 @@ import (
 // on the line of a removed entry. Edit does not change f.
 func (f *File) Edit(s *Secret, set map[string][]byte, remove []string) ([]byte, error) {
 	fail := func(err error) ([]byte, error) {
-		return nil, fmt.Errorf("line %d: %s: %w", s.Line, describe(s), err)
+		return nil, fmt.Errorf("line %d: %s: %w", s.Line, s, err)
 	}
 	p := plan{texts: map[*Entry][]byte{}, removed: map[*Entry]bool{}, more: map[string][]byte{},
 		content: map[*yaml.Node][]*yaml.Node{}}
@@ -101,7 +101,7 @@ func (f *File) editMapping(s *Secret, m *yaml.Node, p *plan) ([]splice, error) {
 	}
 	var fresh []*yaml.Node
 	for _, name := range more {
-		e := Entry{encoded: m == s.data}
+		e := Entry{Encoded: m == s.data}
 		for _, value := range []string{name, e.encode(p.more[name])} {
 			// Line 0 marks a node that is not from the file.
 			fresh = append(fresh, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value})
@@ -170,7 +170,7 @@ func (f *File) editBlock(s *Secret, m *yaml.Node, pairs []pair, more []string, p
 		b.WriteString(f.newline())
 	}
 	for _, name := range more {
-		e := Entry{Name: name, encoded: m == s.data}
+		e := Entry{Name: name, Encoded: m == s.data}
 		b.WriteString(indent + writeName(name, last.key.Style) + ": " + writeValue(e.encode(p.more[name]), last.node.Style) +
 			f.newline())
 	}
@@ -241,7 +241,7 @@ func (f *File) editFlow(s *Secret, m *yaml.Node, pairs []pair, more []string, p 
 		if i > 0 || kept >= 0 {
 			b.WriteString("," + between)
 		}
-		e := Entry{Name: name, encoded: m == s.data}
+		e := Entry{Name: name, Encoded: m == s.data}
 		b.WriteString(writeName(name, keyStyle) + colon + writeValue(e.encode(p.more[name]), style))
 	}
 	return append(splices, splice{at, at, b.String()}), nil

@@ -73,7 +73,7 @@ func TestEdit(t *testing.T) {
 				if crlf {
 					before, after = strings.ReplaceAll(before, "\n", "\r\n"), strings.ReplaceAll(after, "\n", "\r\n")
 				}
-				f, err := Parse([]byte(before))
+				f, err := parse([]byte(before))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -122,7 +122,7 @@ func TestEditJSON(t *testing.T) {
 		{"empty", `"data":{ }}`, "d true", "", `"data":{"d": "{{b64 new d}}", "true": "{{b64 new true}}" }}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := Parse([]byte(start + expand(test.before, false)))
+			f, err := parse([]byte(start + expand(test.before, false)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestEditErrors(t *testing.T) {
 		{"a kept newline", "data:\n  a: {{b64 old a}}\nx: |+\n  y\n", "", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := Parse([]byte(expand(head+test.source, false)))
+			f, err := parse([]byte(expand(head+test.source, false)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +169,7 @@ func TestEditErrors(t *testing.T) {
 		})
 	}
 	t.Run("not ciphertext", func(t *testing.T) {
-		f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n", false)))
+		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n", false)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +182,7 @@ func TestEditErrors(t *testing.T) {
 	})
 	// An entry that shows no end is not in the way of others.
 	t.Run("add beside an anchor", func(t *testing.T) {
-		f, err := Parse([]byte(expand(head+"data:\n  a: &x {{b64 old a}}\n", false)))
+		f, err := parse([]byte(expand(head+"data:\n  a: &x {{b64 old a}}\n", false)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestAppend(t *testing.T) {
 		{"CRLF", "a: b\r\n", "---\r\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := Parse([]byte(test.before))
+			f, err := parse([]byte(test.before))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +220,7 @@ func TestAppend(t *testing.T) {
 		})
 	}
 	// A newline more would change what is there.
-	f, err := Parse([]byte("a: |+\n  b"))
+	f, err := parse([]byte("a: |+\n  b"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestAppend(t *testing.T) {
 
 // The Secrets that hold something else are told apart, and not read.
 func TestPlain(t *testing.T) {
-	f, err := Parse(
+	f, err := parse(
 		[]byte(
 			expand(head+"data: {a: {{b64 old a}}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: p, namespace: "+
 				"n}\nstringData: {a: hunter2}\n", false)))
@@ -259,7 +259,7 @@ func FuzzEdit(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, source []byte, n byte) {
-		file, err := Parse(source)
+		file, err := parse(source)
 		if err != nil || len(file.Secrets) == 0 {
 			return
 		}
@@ -303,7 +303,7 @@ func FuzzEdit(f *testing.F) {
 		if changed != 1 {
 			t.Errorf("%d documents changed\n%s", changed, result)
 		}
-		again, err := Parse(result)
+		again, err := parse(result)
 		if err != nil {
 			t.Fatal(err)
 		}

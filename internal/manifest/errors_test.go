@@ -23,14 +23,14 @@ func TestParseErrors(t *testing.T) {
 			"g: hunter2\n", []string{
 			`line 5: Secret demo/matrix: entry "a": is not ciphertext`,
 			`line 6: Secret demo/matrix: entry "b": is not base64`,
-			`line 7: Secret demo/matrix: entry "c": its value is not a text`,
+			`line 7: Secret demo/matrix: entry "c": its value is not a string in YAML`,
 			`line 8: Secret demo/matrix: entry "f": is empty`,
 			`line 10: Secret demo/matrix: entry "g": is not ciphertext`,
 		}},
 		{"folded over lines", expand(head+"data:\n  a: >\n    {{b64 old a /40}}\n", false),
 			[]string{`line 5: Secret demo/matrix: entry "a": is not base64`}},
 		{"newline after the text", expand(head+"stringData:\n  a: |\n    {{old a}}\n", false),
-			[]string{`entry "a": is damaged`}},
+			[]string{`entry "a": has white space around the ciphertext`}},
 		{"no label", "apiVersion: v1\nkind: Secret\ntype: secretmanager.io/ciphertext\nmetadata: {name: matrix, " +
 			"annotations: {secretmanager.io/scope: loose}}\n", []string{
 			"line 1: Secret matrix: label secretmanager.io/transit-key is missing", `unknown scope "loose"`,
@@ -38,16 +38,23 @@ func TestParseErrors(t *testing.T) {
 		{"no name", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {secretmanager.io/transit-key: matrix}}\n",
 			[]string{"line 1: a ciphertext Secret without a name"}},
 		{"the same entry twice", expand(head+"data: {a: {{b64 old a}}, a: {{b64 old b}}}\n", false),
-			[]string{"line 4: Secret demo/matrix: duplicate entry \"a\" in data"}},
-		{"the same label twice", "apiVersion: v1\nkind: Secret\nmetadata: {labels: {a: b, a: c}}\n",
-			[]string{"line 1: invalid Secret: check its type"}},
+			[]string{`line 4: Secret demo/matrix: entry "a": is duplicated in data`}},
+		{"the same label twice", "apiVersion: v1\nkind: Secret\nmetadata: {name: m, labels: " +
+			"{secretmanager.io/transit-key: m, a: b, a: c}}\n", []string{`line 3: Secret m: "a" is duplicated`}},
+		{"label that is a number", "apiVersion: v1\nkind: Secret\nmetadata: {name: m, labels: " +
+			"{secretmanager.io/transit-key: 3}}\n", []string{"line 3: Secret m: labels: the value of " +
+			"secretmanager.io/transit-key is not a string in YAML"}},
 		{"alias for data", expand("x: 1\n---\n"+head+"other: &d {a: {{b64 old a}}}\ndata: *d\n", false),
 			[]string{"Secret demo/matrix: data is not a plain mapping"}},
+		{"alias for a key", expand(head+"other: &k a\ndata: {*k : {{b64 old a}}}\n", false),
+			[]string{"data has a key that is not a plain name"}},
+		{"merge with data", expand(head+"other: &o {data: {a: {{b64 old a}}}}\n<<: *o\n", false),
+			[]string{"data is not a plain mapping"}},
 		{"merge in data", expand(head+"other: &d {a: {{b64 old a}}}\ndata: {<<: *d}\n", false),
 			[]string{"data has a key that is not a plain name"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Parse([]byte(test.source))
+			_, err := parse([]byte(test.source))
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -71,10 +78,11 @@ func TestReplaceErrors(t *testing.T) {
 	for _, test := range []struct{ name, source, want string }{
 		{"anchor", "data: {a: &x {{b64 old a}}}\n", `line 4: Secret demo/matrix: entry "a": its value is an anchor`},
 		{"tag", "data: {a: !!str {{b64 old a}}}\n", "has a tag"},
+		{"alias", "x: &x {{b64 old a}}\ndata: {a: *x}\n", "an alias"},
 		{"quotes over lines", "data:\n  a: \"\\\n    {{b64 old a}}\"\n", "several lines"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f, err := Parse([]byte(expand(head+test.source, false)))
+			f, err := parse([]byte(expand(head+test.source, false)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +96,7 @@ func TestReplaceErrors(t *testing.T) {
 		})
 	}
 	t.Run("not ciphertext", func(t *testing.T) {
-		f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n", false)))
+		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n", false)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +107,7 @@ func TestReplaceErrors(t *testing.T) {
 	})
 	// Whatever the reason, a place that is not the value's own is not written to.
 	t.Run("wrong place", func(t *testing.T) {
-		f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 old a}}}\n", false)))
+		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 old a}}}\n", false)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +118,7 @@ func TestReplaceErrors(t *testing.T) {
 		}
 	})
 	t.Run("check sees a wrong result", func(t *testing.T) {
-		f, err := Parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 new b}}}\n", false)))
+		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 new b}}}\n", false)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +163,7 @@ func FuzzReplace(f *testing.F) {
 		f.Add([]byte(bom + strings.ReplaceAll(text, "#", "\u2028#")))
 	}
 	f.Fuzz(func(t *testing.T, source []byte) {
-		file, err := Parse(source)
+		file, err := parse(source)
 		if err != nil {
 			return
 		}
@@ -173,14 +181,14 @@ func FuzzReplace(f *testing.F) {
 			}
 			return
 		}
-		again, err := Parse(result)
+		again, err := parse(result)
 		if err != nil {
 			t.Fatalf("the result does not parse: %v", err)
 		}
 		for i, s := range file.Secrets {
 			for j, e := range s.Entries {
 				if got := again.Secrets[i].Entries[j]; got.Name != e.Name || string(got.Text) != string(texts[e]) {
-					t.Errorf("%s: entry %q is not what was written", describe(s), e.Name)
+					t.Errorf("%s: entry %q is not what was written", s, e.Name)
 				}
 			}
 		}

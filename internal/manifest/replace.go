@@ -81,7 +81,7 @@ func (f *File) edits(p plan) ([]edit, error) {
 			for name, value := range p.more {
 				version, err := ciphertext.Version(value)
 				if err != nil {
-					return nil, fmt.Errorf("%s: entry %q: its text %w", describe(s), name, err)
+					return nil, fmt.Errorf("%s: entry %q: its text %w", s, name, err)
 				}
 				if oldest == 0 || version < oldest {
 					oldest = version
@@ -100,7 +100,7 @@ func (f *File) edits(p plan) ([]edit, error) {
 			}
 			version, err := ciphertext.Version(value)
 			if err != nil {
-				return nil, fmt.Errorf("%s: entry %q: its new text %w", describe(s), e.Name, err)
+				return nil, fmt.Errorf("%s: entry %q: its new text %w", s, e.Name, err)
 			}
 			if oldest == 0 || version < oldest {
 				oldest = version
@@ -110,7 +110,7 @@ func (f *File) edits(p plan) ([]edit, error) {
 			}
 			at, err := f.locate(e.node)
 			if err != nil {
-				return nil, fmt.Errorf("line %d: %s: entry %q: %w", e.Line, describe(s), e.Name, err)
+				return nil, fmt.Errorf("line %d: %s: entry %q: %w", e.Line, s, e.Name, err)
 			}
 			changed = true
 			edits = append(edits, edit{node: e.node, span: at, text: e.encode(value), entry: e, value: value})

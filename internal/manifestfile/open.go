@@ -14,14 +14,20 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // File is a file of manifests that the user named, or one in a directory.
 type File struct {
-	Name   string // as the user wrote it
-	Path   string // without symbolic links; empty for standard input
+	Name     string // as the user wrote it
+	Manifest *manifest.File
+	Texts    map[*manifest.Entry][]byte // the new ciphertext
+	Content  []byte                     // the new content, if more than ciphertext changes
+	New      bool                       // the file does not exist yet
+
+	path   string // without symbolic links; empty for standard input
 	mode   os.FileMode
-	Source []byte
+	source []byte
 }
 
 // extensions are those of the files read in a directory, as in kubectl.
@@ -32,8 +38,7 @@ var ErrMixed = errors.New("- is standard input, which cannot be combined with fi
 
 // Open reads and parses files, with recursive also those in directories. It returns the files
 // without problems, and all problems of the others.
-func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool,
-	parse func(File) (T, error)) (files []T, err error) {
+func Open(in io.Reader, note io.Writer, args []string, recursive bool) (files []*File, err error) {
 	if slices.Contains(args, "-") {
 		if len(args) > 1 {
 			return nil, ErrMixed
@@ -42,29 +47,29 @@ func Open[T any](in io.Reader, note io.Writer, args []string, recursive bool,
 		if err != nil {
 			return nil, display.Errorf("reading standard input: %w", err)
 		}
-		f, err := parse(File{Name: "standard input", Source: source})
-		if err != nil {
+		f := &File{Name: "standard input", source: source}
+		if err := f.parse(); err != nil {
 			return nil, err
 		}
-		return []T{f}, nil
+		return []*File{f}, nil
 	}
 	var errs []error
 	seen := map[string]bool{}
 	add := func(name string, found bool) {
-		m, err := read(name)
+		f, err := read(name)
 		if err != nil {
 			errs = append(errs, display.Error(err))
 			return
 		}
-		if seen[m.Path] {
+		if seen[f.path] {
 			return // named twice
 		}
-		seen[m.Path] = true
-		f, err := parse(m)
+		seen[f.path] = true
+		err = f.parse()
 		switch {
 		case err == nil:
 			files = append(files, f)
-		case found && !m.mentionsPrefix():
+		case found && !bytes.Contains(f.source, []byte(ciphertext.Prefix)): // such as a chart template
 			display.Fprintf(note, "note: %s: skipped: it is not valid YAML, and does not contain %s\n", name, ciphertext.Prefix)
 		default:
 			errs = append(errs, err)
@@ -116,29 +121,39 @@ func walkDir(dir string, found func(name string)) error {
 	})
 }
 
-func read(name string) (m File, err error) {
+func read(name string) (*File, error) {
 	path, err := filepath.EvalSymlinks(name)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return m, err
+		return nil, err
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return m, display.Errorf("%s: is not a regular file", name)
+		return nil, display.Errorf("%s: is not a regular file", name)
 	}
 	source, err := os.ReadFile(path)
-	return File{name, path, info.Mode().Perm(), source}, err
+	return &File{Name: name, path: path, mode: info.Mode().Perm(), source: source}, err
 }
 
-// mentionsPrefix reports whether a file may have a ciphertext Secret, by its label or type. Chart
-// templates are not YAML, and mostly have none.
-func (m File) mentionsPrefix() bool {
-	return bytes.Contains(m.Source, []byte(ciphertext.Prefix))
+func (f *File) parse() (err error) {
+	f.Texts = map[*manifest.Entry][]byte{}
+	if f.Manifest, err = manifest.Parse(f.source); err != nil {
+		return WithName(f.Name, err)
+	}
+	return nil
+}
+
+// Check reports whether the ciphertext of the file can be changed.
+func (f *File) Check() error {
+	if err := f.Manifest.Check(); err != nil {
+		return WithName(f.Name, err)
+	}
+	return nil
 }
 
 // WithName prefixes each line of an error with the name of its file.

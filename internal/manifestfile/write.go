@@ -14,39 +14,27 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
-// Editable is a manifest that can be changed.
-type Editable struct {
-	File
-	Manifest *manifest.File
-	Texts    map[*manifest.Entry][]byte // the new ciphertext
-	Content  []byte                     // the new content, if more than ciphertext changes
-	New      bool                       // the file does not exist yet
-}
+// IsJSON reports whether a file is JSON by its name.
+func (f *File) IsJSON() bool { return filepath.Ext(f.path) == ".json" }
 
 // result returns the new content.
-func (f *Editable) result() ([]byte, error) {
+func (f *File) result() ([]byte, error) {
 	if f.Content != nil {
 		return f.Content, nil
 	}
 	return f.Manifest.Replace(f.Texts)
 }
 
-// Parse parses a file.
-func Parse(m File) (f *Editable, err error) {
-	f = &Editable{File: m, Texts: map[*manifest.Entry][]byte{}}
-	if f.Manifest, err = manifest.Parse(f.Source); err != nil {
-		return nil, WithName(f.Name, err)
-	}
-	return f, nil
-}
-
-// OpenEditable reads and parses a file.
-func OpenEditable(name string) (*Editable, error) {
-	m, err := read(name)
+// OpenEditable opens a file whose ciphertext can be changed.
+func OpenEditable(name string) (*File, error) {
+	f, err := read(name)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(m)
+	if err := f.parse(); err != nil {
+		return nil, err
+	}
+	return f, f.Check()
 }
 
 // ErrChanged reports that another process has changed a file since it was read.
@@ -54,13 +42,13 @@ var ErrChanged = errors.New("the file has changed since it was read: run again")
 
 // staged is a file whose new content is in a temporary file beside it.
 type staged struct {
-	file      *Editable
+	file      *File
 	temporary string
 }
 
 // Write writes the files that have changed, and standard input to out. It renames no file before
 // all have been written beside their targets.
-func Write(files []*Editable, out io.Writer, rename func(from, to string) error) error {
+func Write(files []*File, out io.Writer, rename func(from, to string) error) error {
 	var errs []error
 	var all []staged
 	defer func() {
@@ -73,10 +61,10 @@ func Write(files []*Editable, out io.Writer, rename func(from, to string) error)
 		switch {
 		case err != nil:
 			errs = append(errs, WithName(f.Name, err))
-		case f.Path == "":
+		case f.path == "":
 			_, err := out.Write(result)
 			return err
-		case !bytes.Equal(result, f.Source):
+		case !bytes.Equal(result, f.source):
 			temporary, err := stage(f, result)
 			if err != nil {
 				errs = append(errs, display.Errorf("%s: %w", f.Name, err))
@@ -87,10 +75,10 @@ func Write(files []*Editable, out io.Writer, rename func(from, to string) error)
 	}
 	// Requests to Vault take time, in which the file may have been edited.
 	for _, s := range all {
-		current, err := os.ReadFile(s.file.Path)
+		current, err := os.ReadFile(s.file.path)
 		if s.file.New && errors.Is(err, fs.ErrNotExist) {
 			err = nil
-		} else if err == nil && (s.file.New || !bytes.Equal(current, s.file.Source)) {
+		} else if err == nil && (s.file.New || !bytes.Equal(current, s.file.source)) {
 			err = ErrChanged
 		}
 		if err != nil {
@@ -101,7 +89,7 @@ func Write(files []*Editable, out io.Writer, rename func(from, to string) error)
 		return display.Errorf("no file was written:\n%w", err)
 	}
 	for i, s := range all {
-		if err := rename(s.temporary, s.file.Path); err != nil {
+		if err := rename(s.temporary, s.file.path); err != nil {
 			return partialError(all[:i], all[i:], err)
 		}
 	}
@@ -121,8 +109,8 @@ func partialError(done, rest []staged, err error) error {
 }
 
 // stage writes the new content to a temporary file beside the target, for an atomic rename.
-func stage(f *Editable, content []byte) (path string, err error) {
-	t, err := os.CreateTemp(filepath.Dir(f.Path), "."+filepath.Base(f.Path)+".*")
+func stage(f *File, content []byte) (path string, err error) {
+	t, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+".*")
 	if err != nil {
 		return "", err
 	}
@@ -135,8 +123,8 @@ func stage(f *Editable, content []byte) (path string, err error) {
 	return t.Name(), nil
 }
 
-// NewEditable returns a file that does not exist yet.
-func NewEditable(name string) (*Editable, error) {
+// NewFile returns a file that does not exist yet.
+func NewFile(name string) (*File, error) {
 	if _, err := os.Lstat(name); err == nil {
 		return nil, display.Errorf("%s: is a symbolic link whose target does not exist", name)
 	}
@@ -144,10 +132,5 @@ func NewEditable(name string) (*Editable, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := Parse(File{Name: name, Path: path, mode: 0o644})
-	if err != nil {
-		return nil, err
-	}
-	f.New = true
-	return f, nil
+	return &File{Name: name, New: true, Manifest: &manifest.File{}, path: path, mode: 0o644}, nil
 }

@@ -15,9 +15,9 @@ import (
 // left.
 func TestWriteAllOrNone(t *testing.T) {
 	source := string(manifestOf(1))
-	open := func(path string) *Editable {
-		f, err := Parse(File{Name: path, Path: path, mode: 0o640, Source: []byte(source)})
-		if err != nil {
+	open := func(path string) *File {
+		f := &File{Name: path, path: path, mode: 0o640, source: []byte(source)}
+		if err := f.parse(); err != nil {
 			t.Fatal(err)
 		}
 		f.Texts[f.Manifest.Secrets[0].Entries[0]] = text(2)
@@ -28,7 +28,7 @@ func TestWriteAllOrNone(t *testing.T) {
 	if err := os.WriteFile(good, []byte(source), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	err := Write([]*Editable{open(good), open(filepath.Join(dir, "nowhere", "x.yaml"))}, io.Discard, os.Rename)
+	err := Write([]*File{open(good), open(filepath.Join(dir, "nowhere", "x.yaml"))}, io.Discard, os.Rename)
 	if err == nil || !strings.Contains(err.Error(), "no file was written") || !strings.Contains(err.Error(), "x.yaml: ") {
 		t.Errorf("error %v", err)
 	}
@@ -49,7 +49,7 @@ func TestWriteAllOrNone(t *testing.T) {
 	if err := os.WriteFile(good, []byte(source+"# more\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write([]*Editable{stale}, io.Discard, os.Rename); err == nil ||
+	if err := Write([]*File{stale}, io.Discard, os.Rename); err == nil ||
 		!strings.Contains(err.Error(), "good.yaml: the file has changed") {
 		t.Errorf("error %v", err)
 	}
@@ -58,7 +58,7 @@ func TestWriteAllOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := Write([]*Editable{open(good)}, io.Discard, os.Rename); err != nil {
+	if err := Write([]*File{open(good)}, io.Discard, os.Rename); err != nil {
 		t.Fatal(err)
 	}
 	check(strings.Replace(source, "vault:v1", "vault:v2", 1))
@@ -70,13 +70,13 @@ func TestWriteAllOrNone(t *testing.T) {
 // If a rename fails, the error lists which files were written.
 func TestWritePartially(t *testing.T) {
 	dir := t.TempDir()
-	var files []*Editable
+	var files []*File
 	for _, name := range []string{"a.yaml", "b.yaml", "c.yaml"} {
-		f, err := Parse(File{Name: name, Path: filepath.Join(dir, name), mode: 0o640, Source: manifestOf(1)})
-		if err != nil {
+		f := &File{Name: name, path: filepath.Join(dir, name), mode: 0o640, source: manifestOf(1)}
+		if err := f.parse(); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(f.Path, f.Source, 0o640); err != nil {
+		if err := os.WriteFile(f.path, f.source, 0o640); err != nil {
 			t.Fatal(err)
 		}
 		f.Texts[f.Manifest.Secrets[0].Entries[0]] = text(2)
@@ -100,7 +100,7 @@ c.yaml: not written: run again`
 		if i == 0 {
 			want = manifestOf(2)
 		}
-		if got, err := os.ReadFile(f.Path); err != nil || string(got) != string(want) {
+		if got, err := os.ReadFile(f.path); err != nil || string(got) != string(want) {
 			t.Errorf("%s is %q (%v)", f.Name, got, err)
 		}
 	}

@@ -65,7 +65,7 @@ type inManifest struct {
 	vault      *transit.Session
 	path, name string
 
-	file   *manifestfile.Editable // as it was loaded last
+	file   *manifestfile.File // as it was loaded last
 	secret *manifest.Secret
 }
 
@@ -81,7 +81,7 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 	if secret == nil {
 		var have []error
 		for _, s := range file.Manifest.Secrets {
-			have = append(have, display.Errorf("line %d: Secret %s", s.Line, filesecret.Describe(s)))
+			have = append(have, display.Errorf("line %d: %s", s.Line, s))
 		}
 		if len(have) == 0 {
 			have = append(have, errors.New("it has no ciphertext Secret"))
@@ -108,7 +108,7 @@ func (m *inManifest) store(ctx context.Context, loaded *corev1.Secret,
 	if m.file.Content, err = m.file.Manifest.Edit(m.secret, encrypted, change.Remove); err != nil {
 		return nil, manifestfile.WithName(m.path, err)
 	}
-	err = manifestfile.Write([]*manifestfile.Editable{m.file}, io.Discard, os.Rename)
+	err = manifestfile.Write([]*manifestfile.File{m.file}, io.Discard, os.Rename)
 	if errors.Is(err, manifestfile.ErrChanged) {
 		err = display.Errorf("%w: %w", secretmanager.ErrChanged, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -25,7 +24,7 @@ import (
 func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
 	f, err := manifestfile.OpenEditable(o.mergeInto)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = manifestfile.NewEditable(o.mergeInto)
+		f, err = manifestfile.NewFile(o.mergeInto)
 	}
 	if err != nil {
 		return err
@@ -46,7 +45,7 @@ func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec sec
 		return err
 	}
 	if o.dryRun != "client" {
-		if err := manifestfile.Write([]*manifestfile.Editable{f}, io.Discard, os.Rename); err != nil {
+		if err := manifestfile.Write([]*manifestfile.File{f}, io.Discard, os.Rename); err != nil {
 			return err
 		}
 	}
@@ -54,7 +53,7 @@ func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec sec
 }
 
 // intoExisting writes the entries to a Secret of the file.
-func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.Editable,
+func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.File,
 	s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
 	existing, err := filesecret.AsStored(o.Factory, f, s)
 	if err != nil {
@@ -63,8 +62,8 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 	requested := spec.Settings
 	fill(&requested, s.Settings)
 	if requested != s.Settings {
-		return nil, display.Errorf("%s: line %d: Secret %s has key %s and scope %s: use these, or choose another name",
-			f.Name, s.Line, s.Name, s.Settings.Key, s.Settings.Scope)
+		return nil, display.Errorf("%s: line %d: %s has key %s and scope %s: use these, or choose another name",
+			f.Name, s.Line, s, s.Settings.Key, s.Settings.Scope)
 	}
 	spec.Namespace = existing.Namespace
 	if err := o.readSecret(ctx, vault, spec); err != nil {
@@ -86,7 +85,7 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 }
 
 // intoNew adds a Secret to the file.
-func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.Editable,
+func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.File,
 	spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
 	if spec.Settings.Key.Name == "" {
 		return nil, cli.Usagef("--transit-key is required: there is no Secret %s in %s to take it from", spec.Name, f.Name)
@@ -102,7 +101,7 @@ func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manife
 		return nil, err
 	}
 	var printer printers.ResourcePrinter = &printers.YAMLPrinter{}
-	if f.New && filepath.Ext(f.Path) == ".json" {
+	if f.New && f.IsJSON() {
 		printer = &printers.JSONPrinter{}
 	}
 	var text bytes.Buffer

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
@@ -17,7 +16,7 @@ import (
 
 // Find returns the ciphertext Secret of a file with the name, if that is not empty, and the
 // namespace of -n, if that is set. It returns nil if there is none.
-func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secret, error) {
+func Find(p *cli.Factory, f *manifestfile.File, name string) (*manifest.Secret, error) {
 	namespace := *p.KubeFlags.Namespace
 	matches := func(s *manifest.Secret) bool {
 		return (name == "" || s.Name == name) && (namespace == "" || s.Namespace == "" || s.Namespace == namespace)
@@ -30,14 +29,14 @@ func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secr
 	}
 	for _, s := range f.Manifest.Plain {
 		if name != "" && matches(s) {
-			return nil, cli.WithHint(display.Errorf("%s: line %d: Secret %s is not a ciphertext Secret", f.Name, s.Line, s.Name),
+			return nil, cli.WithHint(display.Errorf("%s: line %d: %s is not a ciphertext Secret", f.Name, s.Line, s),
 				"choose another name, or remove the Secret; the history of Git keeps its values: encrypt new ones")
 		}
 	}
 	if len(found) > 1 {
 		var errs []error
 		for _, s := range found {
-			errs = append(errs, display.Errorf("%s: line %d: Secret %s", f.Name, s.Line, Describe(s)))
+			errs = append(errs, display.Errorf("%s: line %d: %s", f.Name, s.Line, s))
 		}
 		return nil, cli.Usagef("the Secret is ambiguous: name it, and its namespace with -n:\n%w", errors.Join(errs...))
 	}
@@ -47,32 +46,21 @@ func Find(p *cli.Factory, f *manifestfile.Editable, name string) (*manifest.Secr
 	return found[0], nil
 }
 
-// Describe returns the namespace and the name of a Secret.
-func Describe(s *manifest.Secret) string {
-	if s.Namespace == "" {
-		return display.Name(s.Name)
-	}
-	return display.Name(s.Namespace) + "/" + display.Name(s.Name)
-}
-
 // AsStored returns a Secret of a file as the API server would store it.
-func AsStored(p *cli.Factory, f *manifestfile.Editable, s *manifest.Secret) (*corev1.Secret, error) {
+func AsStored(p *cli.Factory, f *manifestfile.File, s *manifest.Secret) (*corev1.Secret, error) {
 	namespace := s.Namespace
 	if namespace == "" {
 		var err error
 		if namespace, err = p.OfflineNamespace(); err != nil {
 			return nil, err
 		}
-		if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
-			return nil,
-				cli.Usagef("no namespace: %s: line %d: Secret %s has none, and scope %s binds its ciphertext to "+
-					"one: set -n", f.Name, s.Line, s.Name, scope)
+		if namespace == "" && s.BindsNamespace() {
+			return nil, cli.Usagef("no namespace: %s: line %d: %s has none, and scope %s binds its ciphertext to one: set -n",
+				f.Name, s.Line, s, s.Settings.Scope)
 		}
 	}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.Name}, Data: map[string][]byte{}}
-	for _, e := range s.Entries { // stringData comes last and overrides data, as in the API server
-		secret.Data[e.Name] = e.Text
-	}
+	secret := s.AsStored()
+	secret.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: s.Name}
 	s.Settings.Apply(secret)
 	return secret, nil
 }

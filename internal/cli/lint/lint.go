@@ -88,15 +88,13 @@ func (o *Options) Validate() error {
 // Run implements cli.Options.
 func (o *Options) Run(context.Context) error {
 	// Files that can be read are checked even if others cannot.
-	files, unread := manifestfile.Open(o.In, o.ErrOut, o.args, o.recursive, func(m manifestfile.File) (*lint.File, error) {
-		f, err := lint.Read(m.Name, m.Source)
-		if err != nil {
-			return nil, manifestfile.WithName(m.Name, err)
-		}
-		return f, nil
-	})
+	opened, unread := manifestfile.Open(o.In, o.ErrOut, o.args, o.recursive)
 	if errors.Is(unread, manifestfile.ErrMixed) {
 		return cli.Usage(unread)
+	}
+	var files []*lint.File
+	for _, f := range opened {
+		files = append(files, lint.Read(f.Name, f.Manifest))
 	}
 	result := result{Files: len(files),
 		Findings: lint.Check(files, lint.Options{Namespace: *o.KubeFlags.Namespace, MinVersion: o.minVersion})}

@@ -73,7 +73,7 @@ read on the key and update on rewrap, for --check only read; no cluster is neede
 
 // item is an entry in a file.
 type item struct {
-	file     *manifestfile.Editable
+	file     *manifestfile.File
 	secret   *manifest.Secret
 	entry    *manifest.Entry
 	location string // NAMESPACE/NAME/ENTRY
@@ -100,9 +100,12 @@ func (o *Options) Validate() error {
 
 // Run implements cli.Options.
 func (o *Options) Run(ctx context.Context) error {
-	files, err := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive, manifestfile.Parse)
+	files, err := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive)
 	if errors.Is(err, manifestfile.ErrMixed) {
 		return cli.Usage(err)
+	}
+	for _, f := range files {
+		err = errors.Join(err, f.Check())
 	}
 	if err != nil {
 		return err
@@ -212,14 +215,14 @@ func tooOldHint(key ciphertext.Key) string {
 }
 
 // items groups the entries of all files by key; order has the keys as they appear.
-func (o *Options) items(files []*manifestfile.Editable) (map[ciphertext.Key][]item, []ciphertext.Key, error) {
+func (o *Options) items(files []*manifestfile.File) (map[ciphertext.Key][]item, []ciphertext.Key, error) {
 	items := map[ciphertext.Key][]item{}
 	var order []ciphertext.Key
 	var errs []error
 	for _, f := range files {
 		for _, s := range f.Manifest.Secrets {
 			namespace := s.Namespace
-			if scope := s.Settings.Scope; namespace == "" && (scope == ciphertext.Strict || scope == ciphertext.Namespace) {
+			if namespace == "" && s.BindsNamespace() {
 				var err error
 				if namespace, err = o.defaultNamespace(f, s); err != nil {
 					errs = append(errs, err)
@@ -241,11 +244,11 @@ func (o *Options) items(files []*manifestfile.Editable) (map[ciphertext.Key][]it
 	return items, order, errors.Join(errs...)
 }
 
-func (o *Options) defaultNamespace(f *manifestfile.Editable, s *manifest.Secret) (string, error) {
+func (o *Options) defaultNamespace(f *manifestfile.File, s *manifest.Secret) (string, error) {
 	if o.namespace == "" {
 		namespace, err := o.RequireNamespace(
-			display.Sprintf("%s: line %d: Secret %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line,
-				s.Name, s.Settings.Scope))
+			display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line, s,
+				s.Settings.Scope))
 		if err != nil {
 			return "", err
 		}

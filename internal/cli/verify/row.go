@@ -13,7 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/lint"
+	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
 // Results of a Secret.
@@ -38,7 +38,7 @@ type secretResult struct {
 	Failed    []failure `json:"failed,omitempty"`
 	Problem   string    `json:"problem,omitempty"` // why the result is unknown
 
-	entries map[string]*lint.Entry // of a file, until Vault has responded
+	entries map[string]*manifest.Entry // of a file, until Vault has responded
 }
 
 // failure is an entry that does not decrypt; without an entry, none does.
@@ -68,7 +68,9 @@ func (o *Options) take(p secretmanager.VerifyResult) {
 	for _, f := range p.Failed {
 		failure := failure{Entry: f.Entry, Reason: strings.ReplaceAll(f.Err.Error(), "\n", "; ")}
 		if e := row.entries[f.Entry]; e != nil {
-			failure.Line, failure.Reason = e.Line, cmp.Or(e.Problem(), failure.Reason)
+			if failure.Line = e.Line; e.Problem != nil {
+				failure.Reason = e.Problem.Message
+			}
 		}
 		row.Failed, row.Result = append(row.Failed, failure), resultFails
 	}
