@@ -8,16 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/batch"
 	"github.com/secretmanager-io/secretmanager/transit"
-)
-
-// Entries of several Secrets share a request up to these limits; package transit splits
-// the entries of a larger Secret. At most maxWaiting bytes of ciphertext wait for more
-// entries of their key.
-const (
-	maxBatchItems = 100
-	maxBatchBytes = 1 << 20
-	maxWaiting    = 8 << 20
 )
 
 // VerifyResult is the result for one Secret.
@@ -42,22 +34,8 @@ type Verifier struct {
 	vault  Vault
 	report func(VerifyResult)
 
-	batches map[verifyGroup]*verifyBatch
-	waiting int // bytes in all batches
-	denied  map[verifyGroup]error
-}
-
-// verifyGroup is a group of entries that may share a request. Either all items of a
-// request have a context or none has.
-type verifyGroup struct {
-	key   ciphertext.Key
-	bound bool
-}
-
-type verifyBatch struct {
-	parts []*verifyPart
-	items int
-	bytes int
+	batches batch.Batcher[*verifyPart]
+	denied  map[batch.Group]error
 }
 
 // verifyPart is a Secret with its well-formed entries.
@@ -70,9 +48,9 @@ type verifyPart struct {
 // NewVerifier returns a Verifier that calls report once for every Secret that was added,
 // in no particular order, as soon as its result is known.
 func NewVerifier(vault Vault, report func(VerifyResult)) *Verifier {
-	return &Verifier{
-		vault: vault, report: report, batches: map[verifyGroup]*verifyBatch{}, denied: map[verifyGroup]error{},
-	}
+	v := &Verifier{vault: vault, report: report, denied: map[batch.Group]error{}}
+	v.batches.Send = v.send
+	return v
 }
 
 // Add adds a Secret, which the caller must not change until it is reported. The error is
@@ -101,56 +79,23 @@ func (v *Verifier) Add(ctx context.Context, secret *corev1.Secret) error {
 		v.report(part.result)
 		return nil
 	}
-	g := verifyGroup{part.settings.Key, part.settings.Scope != ciphertext.None}
-	b := v.batches[g]
-	if b != nil && (b.items+len(part.entries) > maxBatchItems || b.bytes+size > maxBatchBytes) {
-		if err := v.send(ctx, g); err != nil {
-			part.result.Err = err
-			v.report(part.result)
-			return err
-		}
-		b = nil
-	}
-	if b == nil {
-		b = &verifyBatch{}
-		v.batches[g] = b
-	}
-	b.parts, b.items, b.bytes = append(b.parts, part), b.items+len(part.entries), b.bytes+size
-	if v.waiting += size; v.waiting > maxWaiting {
-		return v.Flush(ctx)
-	}
-	return nil
+	return v.reportRest(v.batches.Add(ctx, batch.GroupOf(part.settings), part, len(part.entries), size))
 }
 
 // Flush verifies all waiting Secrets. The error is as for [Verifier.Add].
-func (v *Verifier) Flush(ctx context.Context) error {
-	for g := range v.batches {
-		if err := v.send(ctx, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (v *Verifier) Flush(ctx context.Context) error { return v.reportRest(v.batches.Flush(ctx)) }
 
-// send verifies a batch. If it fails with an error that affects all batches, send reports
-// all waiting Secrets.
-func (v *Verifier) send(ctx context.Context, g verifyGroup) error {
-	err := v.verify(ctx, g, v.batches[g].parts)
-	v.finish(g, err)
+// reportRest reports all waiting Secrets after an error, and returns it.
+func (v *Verifier) reportRest(err error) error {
 	if err != nil {
-		for g := range v.batches {
-			v.finish(g, err)
-		}
+		v.reportAll(v.batches.Drain(), err)
 	}
 	return err
 }
 
-// finish reports the parts of a batch. If err is not nil, their result is not known.
-func (v *Verifier) finish(g verifyGroup, err error) {
-	b := v.batches[g]
-	delete(v.batches, g)
-	v.waiting -= b.bytes
-	for _, part := range b.parts {
+// reportAll reports parts. If err is not nil, their result is not known.
+func (v *Verifier) reportAll(parts []*verifyPart, err error) {
+	for _, part := range parts {
 		if err != nil {
 			part.result.Err = err
 		}
@@ -158,8 +103,15 @@ func (v *Verifier) finish(g verifyGroup, err error) {
 	}
 }
 
+// send verifies a batch and reports its Secrets. The error is one that affects all batches.
+func (v *Verifier) send(ctx context.Context, g batch.Group, parts []*verifyPart) error {
+	err := v.verify(ctx, g, parts)
+	v.reportAll(parts, err)
+	return err
+}
+
 // verify sends the request for the parts. The error is one that affects all batches.
-func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPart) error {
+func (v *Verifier) verify(ctx context.Context, g batch.Group, parts []*verifyPart) error {
 	err := v.denied[g]
 	var results []transit.Result
 	if err == nil {
@@ -167,7 +119,7 @@ func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPar
 		for _, part := range parts {
 			items = append(items, itemsOf(part.result.Secret, part.settings, part.entries)...)
 		}
-		results, err = v.vault.Rewrap(ctx, g.key, items)
+		results, err = v.vault.Rewrap(ctx, g.Key, items)
 	}
 	switch {
 	case err == nil:
@@ -190,7 +142,7 @@ func (v *Verifier) verify(ctx context.Context, g verifyGroup, parts []*verifyPar
 	case errors.Is(err, transit.ErrDenied):
 		// Further requests with this key would be denied, unlike those with other keys.
 		if v.denied[g] == nil {
-			v.denied[g] = transit.WithUpdateHint(err, g.key, transit.OpRewrap)
+			v.denied[g] = transit.WithUpdateHint(err, g.Key, transit.OpRewrap)
 		}
 		for _, part := range parts {
 			part.result.Err = v.denied[g]

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/batch"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
@@ -265,38 +266,43 @@ func rewrapKey(ctx context.Context, vault *transit.Session, key ciphertext.Key, 
 		return 0, err
 	}
 	var errs []error
-	var outdated []item
-	var batch []transit.Item
+	batches := batch.Batcher[item]{Send: func(ctx context.Context, _ batch.Group, items []item) error {
+		var requested []transit.Item
+		for _, i := range items {
+			requested = append(requested, i.item)
+		}
+		results, err := vault.Rewrap(ctx, key, requested)
+		for n, r := range results {
+			errs = append(errs, items[n].take(key, r))
+		}
+		return err
+	}}
 	for _, i := range all {
 		switch version := i.entry.Version(); {
 		case version > info.Latest:
 			errs = append(errs, i.tooNew(key, info.Latest))
 		case version < info.Latest:
-			outdated, batch = append(outdated, i), append(batch, i.item)
+			err = batches.Add(ctx, batch.GroupOf(i.secret.Settings), i, 1, len(i.entry.Text))
+		}
+		if err != nil {
+			return info.Latest, errors.Join(append(errs, err)...)
 		}
 	}
-	if len(batch) == 0 {
-		return info.Latest, errors.Join(errs...)
+	err = batches.Flush(ctx) // it appends to errs
+	return info.Latest, errors.Join(append(errs, err)...)
+}
+
+// take stores the new ciphertext of the item with its file.
+func (i item) take(key ciphertext.Key, r transit.Result) error {
+	switch {
+	case errors.Is(r.Err, transit.ErrMismatch):
+		return i.fail(display.Errorf("%w: it was not encrypted with %s for this location (scope %s): check its namespace, "+
+			"and whether it was copied", r.Err, key, i.secret.Settings.Scope))
+	case errors.Is(r.Err, transit.ErrTooOld):
+		return i.fail(display.Errorf("%w: %s", r.Err, tooOldHint(key)))
+	case r.Err != nil:
+		return i.fail(r.Err)
 	}
-	results, err := vault.Rewrap(ctx, key, batch)
-	if err != nil {
-		return info.Latest, errors.Join(append(errs, err)...)
-	}
-	for n, r := range results {
-		i := outdated[n]
-		switch {
-		case errors.Is(r.Err, transit.ErrMismatch):
-			errs = append(errs,
-				i.fail(
-					display.Errorf("%w: it was not encrypted with %s for this location (scope %s): check "+
-						"its namespace, and whether it was copied", r.Err, key, i.secret.Settings.Scope)))
-		case errors.Is(r.Err, transit.ErrTooOld):
-			errs = append(errs, i.fail(display.Errorf("%w: %s", r.Err, tooOldHint(key))))
-		case r.Err != nil:
-			errs = append(errs, i.fail(r.Err))
-		default:
-			i.file.Texts[i.entry] = r.Data
-		}
-	}
-	return info.Latest, errors.Join(errs...)
+	i.file.Texts[i.entry] = r.Data
+	return nil
 }
