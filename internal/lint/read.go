@@ -33,7 +33,7 @@ func Read(name string, m *manifest.File) *File {
 	for _, s := range m.Plain {
 		f.plain = append(f.plain, &secret{object: object{f, s.Object}, parsed: s})
 	}
-	for _, o := range m.Others {
+	for _, o := range m.Objects {
 		api, _, _ := strings.Cut(o.APIVersion, "/")
 		switch {
 		case o.Kind == "SecretProviderClass" && api == "secrets-store.csi.x-k8s.io":

@@ -26,12 +26,12 @@ import (
 
 // File is a parsed manifest.
 type File struct {
+	// Objects are all objects of the file.
+	Objects []*Object
 	// Secrets are the ciphertext Secrets, in the order of the file.
 	Secrets []*Secret
 	// Plain are the other Secrets, without entries.
 	Plain []*Secret
-	// Others are the other objects.
-	Others []*Object
 
 	source []byte
 	lines  []int // offset of each line
@@ -54,9 +54,11 @@ func Parse(source []byte) (*File, error) {
 }
 
 func (f *File) add(o *Object) {
+	f.Objects = append(f.Objects, o)
 	if o.Kind != "Secret" || o.APIVersion != "v1" {
-		f.Others = append(f.Others, o)
-	} else if s, isCiphertext := newSecret(o); isCiphertext {
+		return
+	}
+	if s, isCiphertext := newSecret(o); isCiphertext {
 		f.Secrets = append(f.Secrets, s)
 	} else {
 		f.Plain = append(f.Plain, s)

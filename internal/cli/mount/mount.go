@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/mountrequest"
 )
 
 // Options are the options of mount.
@@ -107,6 +109,60 @@ func (o *Options) Run(ctx context.Context) error {
 		return err
 	}
 	return o.write(response)
+}
+
+// request returns the request that the driver would send.
+func (o *Options) request() (*v1alpha1.MountRequest, error) {
+	pod := mountrequest.Pod{Namespace: *o.KubeFlags.Namespace, Name: o.pod, UID: o.podUID, ServiceAccount: o.account,
+		Attributes: o.attributes, TargetPath: o.out}
+	source, err := o.read(o.class)
+	if err == nil {
+		pod.Class, err = mountrequest.ParseClass(source)
+	}
+	if err != nil {
+		return nil, display.Errorf("--class: %s: %w", o.class, err)
+	}
+	for _, t := range []struct{ flag, file, audience string }{
+		{"--service-account-token", o.token, o.audience}, {"--kube-token", o.kubeToken, ""},
+	} {
+		if t.file == "" {
+			continue
+		}
+		text, err := os.ReadFile(t.file)
+		token := strings.TrimSpace(string(text))
+		if err == nil && token == "" {
+			err = errors.New("the file " + t.file + " is empty")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.flag, err)
+		}
+		pod.Tokens = append(pod.Tokens, mountrequest.Token{Source: t.flag, Audience: t.audience, Text: token})
+	}
+	if o.secret != "" {
+		source, err := o.read(o.secret)
+		if err == nil {
+			pod.Secret, err = mountrequest.ParseSecret(source)
+		}
+		if err != nil {
+			return nil, display.Errorf("--secret: %s: %w", o.secret, err)
+		}
+	}
+	request, notes, err := pod.Request()
+	for _, note := range notes {
+		display.Fprintf(o.ErrOut, "note: %s\n", note)
+	}
+	if errors.Is(err, mountrequest.ErrNamespace) {
+		return nil, cli.Usagef("%w; see -n", err)
+	}
+	return request, err
+}
+
+// read reads a file; - is standard input.
+func (o *Options) read(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(o.In)
+	}
+	return os.ReadFile(file)
 }
 
 // write handles a response as the driver does.
