@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // Retirement is what would break if key versions were retired. Its JSON is stable, as that of
@@ -37,11 +38,15 @@ type RetiredEntry struct {
 }
 
 // Retire returns what would break if a version and all older ones were retired. 0 is the version
-// before the newest of each key.
-func Retire(secrets []*Secret, version int) Retirement {
+// before the newest of each key. The newest version of a key cannot be retired.
+func Retire(secrets []*Secret, version int) (Retirement, error) {
 	r := Retirement{Keys: []*RetiredKey{}, Broken: []*Secret{}}
 	keys := map[ciphertext.Key]*RetiredKey{}
 	for _, s := range secrets {
+		if s.Latest > 0 && version >= s.Latest {
+			return r, display.Errorf("version %d of %s/%s cannot be retired: the newest version is %d, which is always kept",
+				version, s.Mount, s.Key, s.Latest)
+		}
 		if s.State == Broken {
 			r.Broken = append(r.Broken, s)
 		}
@@ -68,5 +73,16 @@ func Retire(secrets []*Secret, version int) Retirement {
 	slices.SortFunc(r.Keys, func(a, b *RetiredKey) int {
 		return cmp.Or(cmp.Compare(a.Mount, b.Mount), cmp.Compare(a.Name, b.Name))
 	})
-	return r
+	return r, nil
+}
+
+// Count returns how many entries would break, and how many keys are unknown.
+func (r *Retirement) Count() (entries, unknownKeys int) {
+	for _, k := range r.Keys {
+		entries += len(k.WouldBreak)
+		if k.Latest == 0 {
+			unknownKeys++
+		}
+	}
+	return entries, unknownKeys
 }

@@ -13,13 +13,7 @@ import (
 
 // retirementErr returns the error of what would break, or of what is unknown.
 func retirementErr(r inventory.Retirement) error {
-	entries, unknown := 0, 0
-	for _, k := range r.Keys {
-		entries += len(k.WouldBreak)
-		if k.Latest == 0 {
-			unknown++
-		}
-	}
+	entries, unknown := r.Count()
 	var unknownErr error
 	switch {
 	case unknown > 0:
@@ -43,13 +37,10 @@ func retirementErr(r inventory.Retirement) error {
 
 func (o *Options) showRetirement(rows []*inventory.Secret) error {
 	version := o.retiredVersion()
-	for _, row := range rows {
-		if row.Latest > 0 && version >= row.Latest {
-			return display.Errorf("version %d of %s/%s cannot be retired: the newest version is %d, which "+
-				"is always kept", version, row.Mount, row.Key, row.Latest)
-		}
+	r, err := inventory.Retire(rows, version)
+	if err != nil {
+		return err
 	}
-	r := inventory.Retire(rows, version)
 	if o.output == "json" {
 		if err := cli.WriteJSON(o.Out, r); err != nil {
 			return err

@@ -32,7 +32,7 @@ const newest = "all-but-newest"
 
 // NewCommand returns the command status.
 func NewCommand(p *cli.Factory) *cobra.Command {
-	o := &Options{Factory: p, keyPoll: keyPoll}
+	o := &Options{Factory: p, keyPoll: 10 * time.Second}
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the key versions and the state of ciphertext Secrets",

@@ -3,6 +3,8 @@ package status
 import (
 	"bufio"
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
@@ -125,4 +128,41 @@ func (o *Options) writeTotals(all []*inventory.KeyTotal) error {
 			t.Secrets, t.Current, t.Behind, t.Broken, t.Unknown, t.Entries, cmp.Or(strings.Join(versions, ", "), "-"))
 	}
 	return table.Flush()
+}
+
+// watch shows all Secrets and then each one that changes, until the context ends.
+func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespace string) error {
+	var table *table // nil until the first Secret
+	w := inventory.Watcher{Kube: kube, Namespace: namespace, Selector: o.selector, Keys: o.newKeyReader(),
+		KeyPoll: o.keyPoll}
+	w.Show = func(r *inventory.Secret) error {
+		switch o.output {
+		case "json":
+			text, err := json.Marshal(r)
+			if err == nil {
+				_, err = o.Out.Write(append(display.JSON(text), '\n'))
+			}
+			return err
+		case "name":
+			_, err := display.Fprintf(o.Out, "secret/%s\n", r.Name)
+			return err
+		}
+		if table == nil {
+			table = o.newTable()
+			table.header()
+		}
+		table.now = time.Now()
+		table.row(r)
+		if r.State == inventory.Broken {
+			o.reportBroken(r)
+		}
+		return nil
+	}
+	w.Flush = func() error {
+		if table == nil {
+			return nil
+		}
+		return table.out.Flush()
+	}
+	return w.Run(ctx)
 }

@@ -1,9 +1,8 @@
-package status
+package inventory
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"reflect"
 	"time"
 
@@ -16,49 +15,50 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
-// keyPoll is the interval at which a watch reads the keys: Vault sends no events, and a rotation
-// begins there.
-const keyPoll = 10 * time.Second
+// Watcher shows the ciphertext Secrets of a namespace, or of all namespaces if it is empty, and then each
+// one that changes.
+type Watcher struct {
+	Kube      kubernetes.Interface
+	Namespace string
+	Selector  string
+	Keys      *KeyReader
+	KeyPoll   time.Duration // interval at which the keys are read: Vault sends no events, and a rotation begins there
+	Show      func(*Secret) error
+	Flush     func() error // is called after calls of Show
+
+	rows map[types.NamespacedName]*watched
+}
 
 // watched is a Secret that has been shown.
 type watched struct {
-	seen  *inventory.Secret // without a state
-	shown *inventory.Secret
+	seen  *Secret // without a state
+	shown *Secret
 	from  int // index of the selection that has it
-}
-
-// watcher shows Secrets as they change.
-type watcher struct {
-	*Options
-	keys  *inventory.KeyReader
-	rows  map[types.NamespacedName]*watched
-	table *table // nil until the first Secret
 }
 
 // event is a change in one of the selections.
 type event struct {
 	from    int
-	rows    []*inventory.Secret
+	rows    []*Secret
 	deleted bool // deleted, or no longer selected
 	all     bool // there are no others
 	err     error
 }
 
-// watch shows all Secrets and then each one that changes, until the context ends. A watch that
-// breaks is resumed, or replaced by a new list of which only the differences are shown.
-func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespace string) error {
-	rows, err := inventory.List(ctx, kube, namespace, o.selector)
+// Run shows Secrets until the context ends. A watch that breaks is resumed, or replaced by a new list of
+// which only the differences are shown.
+func (w *Watcher) Run(ctx context.Context) error {
+	rows, err := List(ctx, w.Kube, w.Namespace, w.Selector)
 	if err != nil {
 		return err
 	}
-	w := &watcher{Options: o, keys: o.newKeyReader(), rows: map[types.NamespacedName]*watched{}}
-	w.keys.Read(ctx, inventory.KeysOf(rows))
+	w.rows = map[types.NamespacedName]*watched{}
+	w.Keys.Read(ctx, KeysOf(rows))
 	if len(rows) == 0 {
-		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found so far")
+		w.Keys.Note(errors.New("no ciphertext Secrets found so far"))
 	}
 	if err := w.take(ctx, event{rows: rows}); err != nil {
 		return err
@@ -66,10 +66,10 @@ func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespac
 	events := make(chan event)
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	defer stop()
-	for from, selection := range secretlist.Ciphertext(o.selector) {
-		go follow(ctx, kube, namespace, selection.ListOptions(), store{ctx, from, events})
+	for from, selection := range secretlist.Ciphertext(w.Selector) {
+		go follow(ctx, w.Kube, w.Namespace, selection.ListOptions(), store{ctx, from, events})
 	}
-	tick := time.NewTicker(o.keyPoll)
+	tick := time.NewTicker(w.KeyPoll)
 	defer tick.Stop()
 	for {
 		select {
@@ -90,22 +90,22 @@ func (o *Options) watch(ctx context.Context, kube kubernetes.Interface, namespac
 }
 
 // take handles an event and shows what has changed.
-func (w *watcher) take(ctx context.Context, e event) error {
+func (w *Watcher) take(ctx context.Context, e event) error {
 	if e.err != nil {
-		w.keys.Note(display.Errorf("watching Secrets: %w", e.err))
+		w.Keys.Note(display.Errorf("watching Secrets: %w", e.err))
 		return nil
 	}
-	var unread []*inventory.Secret
+	var unread []*Secret
 	present := map[types.NamespacedName]bool{}
 	for _, r := range e.rows {
 		present[r.NamespacedName()] = true
-		latest, known := w.keys.Latest(r.TransitKey())
+		latest, known := w.Keys.Latest(r.TransitKey())
 		// An entry newer than the key means that the key has been rotated since it was read.
 		if !e.deleted && (!known || r.Newest > latest) {
 			unread = append(unread, r)
 		}
 	}
-	w.keys.Read(ctx, inventory.KeysOf(unread))
+	w.Keys.Read(ctx, KeysOf(unread))
 	for _, r := range e.rows {
 		id := r.NamespacedName()
 		old := w.rows[id]
@@ -134,76 +134,45 @@ func (w *watcher) take(ctx context.Context, e event) error {
 			return err
 		}
 	}
-	return w.flush()
+	return w.Flush()
 }
 
 // refresh reads the keys again and shows what has changed.
-func (w *watcher) refresh(ctx context.Context) error {
-	var rows []*inventory.Secret
+func (w *Watcher) refresh(ctx context.Context) error {
+	var rows []*Secret
 	for _, r := range w.rows {
 		rows = append(rows, r.seen)
 	}
-	inventory.Sort(rows)
-	w.keys.Read(ctx, inventory.KeysOf(rows))
+	Sort(rows)
+	w.Keys.Read(ctx, KeysOf(rows))
 	for _, r := range rows {
 		if err := w.show(r.NamespacedName()); err != nil {
 			return err
 		}
 	}
-	return w.flush()
-}
-
-func (w *watcher) flush() error {
-	if w.table == nil {
-		return nil
-	}
-	return w.table.out.Flush()
+	return w.Flush()
 }
 
 // show shows a Secret if it differs from what was shown last.
-func (w *watcher) show(id types.NamespacedName) error {
+func (w *Watcher) show(id types.NamespacedName) error {
 	r := w.rows[id]
 	if r == nil {
 		return nil
 	}
 	current := r.seen.Clone()
-	w.keys.SetState(current)
+	w.Keys.SetState(current)
 	if reflect.DeepEqual(current, r.shown) {
 		return nil
 	}
 	r.shown = current
-	return w.write(current)
+	return w.Show(current)
 }
 
-func (w *watcher) showDeleted(id types.NamespacedName) error {
+func (w *Watcher) showDeleted(id types.NamespacedName) error {
 	secret := w.rows[id].shown
 	delete(w.rows, id)
-	secret.State = inventory.Deleted
-	return w.write(secret)
-}
-
-func (w *watcher) write(r *inventory.Secret) error {
-	switch w.output {
-	case "json":
-		text, err := json.Marshal(r)
-		if err == nil {
-			_, err = w.Out.Write(append(display.JSON(text), '\n'))
-		}
-		return err
-	case "name":
-		_, err := display.Fprintf(w.Out, "secret/%s\n", r.Name)
-		return err
-	}
-	if w.table == nil {
-		w.table = w.newTable()
-		w.table.header()
-	}
-	w.table.now = time.Now()
-	w.table.row(r)
-	if r.State == inventory.Broken {
-		w.reportBroken(r)
-	}
-	return nil
+	secret.State = Deleted
+	return w.Show(secret)
 }
 
 // follow lists and watches one selection until the context ends.
@@ -242,7 +211,7 @@ func (s store) send(e event, objects ...any) error {
 		if !ok {
 			return display.Errorf("the API server sent a %T in a watch of Secrets", o)
 		}
-		e.rows = append(e.rows, inventory.NewSecret(secret))
+		e.rows = append(e.rows, NewSecret(secret))
 	}
 	select {
 	case s.events <- e:
