@@ -17,13 +17,14 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/entrysource"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Options are the options of encrypt.
 type Options struct {
 	*cli.Factory
-	from              sources
+	from              entrysource.Sources
 	fromSecret        string
 	replace           bool
 	mergeInto         string
@@ -93,13 +94,13 @@ variables or as a volume, will read ciphertext.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVar(&o.from.files, "from-file", nil,
+	f.StringArrayVar(&o.from.Files, "from-file", nil,
 		"`[ENTRY=]FILE` to encrypt; the entry defaults to the name of the file, and ENTRY=- is standard input (repeatable)")
-	f.StringArrayVar(&o.from.literals, "from-literal",
+	f.StringArrayVar(&o.from.Literals, "from-literal",
 		nil, "`ENTRY=VALUE` to encrypt; it may stay in the history of the shell, and other users may see it in "+
 			"the process list (repeatable)")
-	f.StringArrayVar(&o.from.envFiles, "from-env-file", nil, "`file` with a line ENTRY=VALUE for each entry (repeatable)")
-	f.BoolVar(&o.from.json, "from-stdin-json", false,
+	f.StringArrayVar(&o.from.EnvFiles, "from-env-file", nil, "`file` with a line ENTRY=VALUE for each entry (repeatable)")
+	f.BoolVar(&o.from.JSON, "from-stdin-json", false,
 		"read a JSON object from standard input, with a field for each entry: a string as it is, anything else as JSON")
 	f.StringVar(&o.fromSecret, "from-secret", "", "plaintext `Secret` of the same namespace, whose entries are encrypted")
 	f.BoolVar(&o.replace, "replace", false, "convert the Secret of --from-secret itself to ciphertext")
@@ -135,7 +136,7 @@ func (o *Options) Validate() error {
 	}
 	p.If(o.dryRun == "client" && o.key == "" && o.mergeInto == "",
 		"--transit-key is required: without a cluster, nothing else names the key")
-	p.If(o.fromSecret != "" && !o.from.none(), "--from-secret cannot be combined with other sources of entries")
+	p.If(o.fromSecret != "" && !o.from.None(), "--from-secret cannot be combined with other sources of entries")
 	p.If(o.replace && o.fromSecret == "", "--replace needs --from-secret")
 	p.If(o.replace && o.fromSecret != "" && o.name != o.fromSecret,
 		"--replace converts the Secret of --from-secret itself: NAME must be the same")
@@ -151,7 +152,7 @@ func (o *Options) Validate() error {
 	p.If(o.class && o.output != "" && o.output != "yaml", "--print-class needs -o yaml, or no -o")
 	if o.fromSecret == "" {
 		var err error
-		o.entries, err = o.from.read(o.In)
+		o.entries, err = o.from.Read(o.In)
 		p.Add(err)
 	}
 	return p.Err()
@@ -159,7 +160,7 @@ func (o *Options) Validate() error {
 
 // Run implements cli.Options.
 func (o *Options) Run(ctx context.Context) error {
-	if len(o.from.literals) > 0 && cli.IsTerminal(o.ErrOut) {
+	if len(o.from.Literals) > 0 && cli.IsTerminal(o.ErrOut) {
 		display.Fprintf(o.ErrOut, "note: values of --from-literal may stay in the history of your shell: --from-file "+
 			"ENTRY=- reads them from standard input\n")
 	}

@@ -1,4 +1,6 @@
-package encrypt
+// Package entrysource reads plaintext entries from the files, literals and standard input that a command line
+// names.
+package entrysource
 
 import (
 	"bufio"
@@ -17,34 +19,36 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// sources are the sources of entries, as in kubectl create secret.
-type sources struct {
-	files    []string // [NAME=]PATH, "-" being standard input
-	literals []string // NAME=VALUE
-	envFiles []string // files of lines NAME=VALUE
-	json     bool     // standard input is a JSON object of entries
+// Sources are the sources of entries, as in kubectl create secret. The parser of k8s.io/kubectl is not used: it reads a
+// line without a value from the environment, its errors repeat lines, and it rejects entries such as a.b.
+type Sources struct {
+	Files    []string // [NAME=]PATH, "-" being standard input
+	Literals []string // NAME=VALUE
+	EnvFiles []string // files of lines NAME=VALUE
+	JSON     bool     // standard input is a JSON object of entries
 }
 
-func (s sources) none() bool {
-	return len(s.files)+len(s.literals)+len(s.envFiles) == 0 && !s.json
+// None reports whether there are no sources.
+func (s Sources) None() bool {
+	return len(s.Files)+len(s.Literals)+len(s.EnvFiles) == 0 && !s.JSON
 }
 
-// read returns the plaintexts by entry. The error has all problems and no values.
-func (s sources) read(stdin io.Reader) (map[string][]byte, error) {
+// Read returns the plaintexts by entry. The error has all problems and no values.
+func (s Sources) Read(stdin io.Reader) (map[string][]byte, error) {
 	r := reader{stdin: stdin, entries: map[string][]byte{}}
-	for _, arg := range s.files {
+	for _, arg := range s.Files {
 		r.file(arg)
 	}
-	for i, arg := range s.literals {
+	for i, arg := range s.Literals {
 		r.literal(i, arg)
 	}
-	for _, path := range s.envFiles {
+	for _, path := range s.EnvFiles {
 		r.envFile(path)
 	}
-	if s.json {
+	if s.JSON {
 		r.jsonEntries()
 	}
-	if s.none() {
+	if s.None() {
 		r.fail("nothing to encrypt: set --from-file, --from-env-file, --from-literal, --from-stdin-json or --from-secret")
 	}
 	return r.entries, errors.Join(r.errs...)
