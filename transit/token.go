@@ -158,6 +158,8 @@ func (l Login) checkIdentity(jwt string, metadata map[string]string) error {
 // There is at most one login at a time, and all callers wait for it. It continues as
 // long as a caller waits: it does not end with the context of the first caller, and no
 // caller waits longer than its own context allows. LoginSource does not cache failures.
+// Package singleflight is not used: there a login would not end with its last caller, or
+// be retried until the latest deadline of all, and a panic in it would end the process.
 type LoginSource struct {
 	client *Client
 	login  Login

@@ -70,13 +70,23 @@ func Name(s string) string {
 	return Line(s)
 }
 
-// ShellWord quotes a word for a POSIX shell, if necessary.
+// ShellWord quotes a word for a POSIX shell, if necessary. It always uses single quotes: Quote of
+// mvdan.cc/sh/v3/syntax may leave an exclamation mark outside of them, which an interactive bash expands.
 func ShellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@=-"
 	if s != "" && strings.Trim(s, plain) == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// ShellWords joins words, quoted by ShellWord.
+func ShellWords(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = ShellWord(word)
+	}
+	return strings.Join(quoted, " ")
 }
 
 // Lines escapes each line of a text with Line. Use it for a text that may have several lines, such as a joined error.

@@ -142,6 +142,7 @@ func TestShellWord(t *testing.T) {
 	for word, want := range map[string]string{
 		"": "''", "auth/jwt/role/app-0": "auth/jwt/role/app-0", "a=b": "a=b", "a b": "'a b'",
 		"$(id)": "'$(id)'", "x;id": "'x;id'", "it's": `'it'\''s'`, "`id`": "'`id`'", "~": "'~'",
+		"it's!": `'it'\''s!'`, "!!": "'!!'",
 	} {
 		if got := ShellWord(word); got != want {
 			t.Errorf("%q: %s, want %s", word, got, want)

@@ -52,10 +52,4 @@ func vaultMessage(err error) string {
 }
 
 // command joins words to a command line, quoted for a shell.
-func command(words ...string) string {
-	quoted := make([]string, len(words))
-	for i, word := range words {
-		quoted[i] = display.ShellWord(word)
-	}
-	return strings.Join(quoted, " ")
-}
+func command(words ...string) string { return display.ShellWords(words...) }

@@ -19,8 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
-// Sources are the sources of entries, as in kubectl create secret. The parser of k8s.io/kubectl is not used: it reads a
-// line without a value from the environment, its errors repeat lines, and it rejects entries such as a.b.
+// Sources are the sources of entries, as in kubectl create secret. The parser of k8s.io/kubectl is not used: it takes
+// the value of a line that has none from the environment, and its errors repeat lines.
 type Sources struct {
 	Files    []string // [NAME=]PATH, "-" being standard input
 	Literals []string // NAME=VALUE

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
 // WriteCommands writes a shell script of vault commands and policies that does the same as
@@ -25,20 +27,20 @@ export VAULT_FORMAT=table
 `, s.Key)
 	out.WriteString(shellFunctions)
 	s.writeChecks(out)
-	mount, policies, roles := shellWord(s.Key.Mount), s.Policies(), s.Roles()
+	mount, policies, roles := display.ShellWord(s.Key.Mount), s.Policies(), s.Roles()
 	fmt.Fprintf(out, "\nunchanged=\n[ -n \"$engine\" ] || vault secrets enable -path=%s transit\n", mount)
 	for _, p := range policies {
-		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", shellWord(p.Name), p.HCL())
+		fmt.Fprintf(out, "\nvault policy write %s - <<'EOF'\n%sEOF\n", display.ShellWord(p.Name), p.HCL())
 	}
 	fmt.Fprintf(out, `
 # "derived" binds a ciphertext to its location; it cannot be set on a key later.
 exists %s || vault write %[1]s type=aes256-gcm96 derived=true
-`, shellWord(s.Key.String()))
+`, display.ShellWord(s.Key.String()))
 	for _, r := range roles {
-		path := shellWord(s.rolePath(r))
+		path := display.ShellWord(s.rolePath(r))
 		fmt.Fprintf(out, "\n# The %s logs in as service account %s.\n", r.Who, r.subject())
 		fmt.Fprintf(out, "if exists %s; then\n", path)
-		fmt.Fprintf(out, "    policies %s %s\n", path, shellWords(r.Policies))
+		fmt.Fprintf(out, "    policies %s %s\n", path, display.ShellWords(r.Policies...))
 		fmt.Fprintf(out, "    vault write %s", path)
 		if s.AuthType == AuthJWT {
 			// Vault resets these fields of a role that is written without them.
@@ -92,7 +94,7 @@ policies() {
 
 // writeChecks writes the part of the script that reads what exists.
 func (s Setup) writeChecks(out *bufio.Writer) {
-	mount, key := shellWord(s.Key.Mount), shellWord(s.Key.String())
+	mount, key := display.ShellWord(s.Key.Mount), display.ShellWord(s.Key.String())
 	fmt.Fprintf(out, `
 # Existing objects must be part of this setup.
 engine=$(vault secrets list)
@@ -122,14 +124,14 @@ fi
 `, mount, marker)
 	}
 	for _, p := range s.Policies() {
-		path := shellWord("sys/policies/acl/" + p.Name)
-		fmt.Fprintf(out, "if exists %s; then\n    has %[1]s policy %s\nfi\n", path, shellWord(p.titleLine()))
+		path := display.ShellWord("sys/policies/acl/" + p.Name)
+		fmt.Fprintf(out, "if exists %s; then\n    has %[1]s policy %s\nfi\n", path, display.ShellWord(p.titleLine()))
 	}
 	for _, r := range s.Roles() {
-		path := shellWord(s.rolePath(r))
+		path := display.ShellWord(s.rolePath(r))
 		fmt.Fprintf(out, "if exists %s; then\n", path)
 		for _, f := range r.binding() {
-			fmt.Fprintf(out, "    has %s %s %s\n", path, f.name, shellWord(f.printed()))
+			fmt.Fprintf(out, "    has %s %s %s\n", path, f.name, display.ShellWord(f.printed()))
 		}
 		fmt.Fprintln(out, "fi")
 	}
@@ -177,25 +179,8 @@ func (r Role) json() string {
 func (f field) text() string {
 	switch v := f.value.(type) {
 	case []string:
-		return shellWord(strings.Join(v, ","))
+		return display.ShellWord(strings.Join(v, ","))
 	default:
-		return shellWord(fmt.Sprint(v))
+		return display.ShellWord(fmt.Sprint(v))
 	}
-}
-
-// shellWords joins words, quoted as by shellWord.
-func shellWords(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = shellWord(w)
-	}
-	return strings.Join(quoted, " ")
-}
-
-// shellWord quotes a word for a shell if needed.
-func shellWord(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,@-") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -111,13 +111,3 @@ func TestParseAccount(t *testing.T) {
 		}
 	}
 }
-
-func TestShellWord(t *testing.T) {
-	for word, want := range map[string]string{
-		"aes256-gcm96": "aes256-gcm96", "a,b": "a,b", "": "''", "a b": "'a b'", "$(x)": "'$(x)'", "it's": `'it'\''s'`,
-	} {
-		if got := shellWord(word); got != want {
-			t.Errorf("%q is %s, not %s", word, got, want)
-		}
-	}
-}

@@ -19,7 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/privatedir"
 )
 
-// editor runs the user's editor in a directory.
+// editor runs the user's editor in a directory. The editor of k8s.io/kubectl is not used: it writes the plaintext to
+// the temporary directory of the system, cannot be interrupted, and links most of kubectl.
 type editor struct {
 	*cli.Factory
 	dir privatedir.Dir
