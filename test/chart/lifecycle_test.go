@@ -166,6 +166,7 @@ func TestNotes(t *testing.T) {
 	for _, test := range []struct{ values, want string }{
 		{``, "WARNING: The rotator is suspended, because it has rights in no namespace"},
 		{`rotator: {cluster: true, suspend: true}`, "WARNING: The rotator is suspended (rotator.suspend)"},
+		{`rotator: {admissionPolicy: {enabled: false}}`, "WARNING: No admission policy limits the rotator"},
 		{`provider: {name: other}`, "`provider: other`"},
 		{`fullnameOverride: other`, "rollout status daemonset/other-provider"},
 		{`vault: {address: "http://vault:8200", insecureHTTP: true}`,

@@ -23,6 +23,7 @@ var table = []manifest{
 	{file: "rotator/serviceaccount.yaml", template: "rotator/serviceaccount.yaml"},
 	{file: "rotator/role.yaml", template: "rotator/role.yaml"},
 	{file: "rotator/clusterrole.yaml", template: "rotator/clusterrole.yaml"},
+	{file: "rotator/admissionpolicy.yaml", template: "rotator/admissionpolicy.yaml"},
 	{file: "rotator/state.yaml", template: "rotator/state.yaml"},
 	{file: "rotator/networkpolicy.yaml", template: "rotator/networkpolicy.yaml"},
 	{file: "rotator/cronjob.yaml", template: "rotator/cronjob.yaml"},

@@ -21,6 +21,7 @@ var releaseOptions = []option{
 			"RoleBinding secretmanager-exporter", "RoleBinding secretmanager-rotator",
 			"ServiceAccount secretmanager-exporter", "ServiceAccount secretmanager-provider",
 			"ServiceAccount secretmanager-rotator",
+			"ValidatingAdmissionPolicy secretmanager-rotator", "ValidatingAdmissionPolicyBinding secretmanager-rotator",
 		}
 		if got := r.names(); !slices.Equal(got, want) {
 			t.Errorf("objects %q, want %q", got, want)

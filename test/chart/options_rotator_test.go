@@ -52,6 +52,10 @@ rotator: {cluster: true, suspend: true, retire: {enabled: true, trim: true, afte
 	{"no rotator", `rotator: {enabled: false, cluster: true}`, func(t *testing.T, r *rendered) {
 		checkAbsent(t, r, "rotat")
 	}},
+	{"no admission policy of the rotator", `rotator: {cluster: true, admissionPolicy: {enabled: false}}`,
+		func(t *testing.T, r *rendered) {
+			checkAbsent(t, r, "Admission")
+		}},
 	{"no exporter", `
 exporter: {enabled: false}
 monitoring: {podMonitor: {enabled: true}}`, func(t *testing.T, r *rendered) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -247,6 +248,17 @@ func checkReferences(t *testing.T, r *rendered, namespace string) {
 			checkBinding(name, o.RoleRef, o.Subjects)
 		case *rbacv1.ClusterRoleBinding:
 			checkBinding(name, o.RoleRef, o.Subjects)
+		case *admissionv1.ValidatingAdmissionPolicyBinding:
+			checkExists(name, "ValidatingAdmissionPolicy", o.Spec.PolicyName)
+		case *admissionv1.ValidatingAdmissionPolicy:
+			if o.Labels["app.kubernetes.io/component"] != "rotator" {
+				continue
+			}
+			user := "'system:serviceaccount:" + namespace + ":" + r.rotatorPod().ServiceAccountName + "'"
+			conditions := o.Spec.MatchConditions
+			if len(conditions) != 1 || conditions[0].Expression != "request.userInfo.username == "+user {
+				t.Errorf("%s applies if %v, want the user %s", name, conditions, user)
+			}
 		}
 	}
 }

@@ -50,6 +50,7 @@ documentation installs has none, which keeps its names short.
 {{- end -}}
 {{- end -}}
 
+{{- /* The name of the cluster role and of the admission policy of the rotator. */ -}}
 {{- define "secretmanager.rotatorClusterRole" -}}
 {{ include "secretmanager.fullname" . }}-rotator{{ include "secretmanager.clusterSuffix" . }}
 {{- end -}}
@@ -169,4 +170,21 @@ securityContext:
 {{- $components = append $components "exporter" -}}
 {{- end -}}
 {{- toJson $components -}}
+{{- end -}}
+
+{{- /*
+A CEL expression for admission policies: whether a value, as base64, has the format of transit ciphertext. The argument
+is an expression of the value.
+
+A ciphertext is "vault:v", a number from 1 with at most six digits, ":" and more. Base64 makes four letters of three
+characters: "vau" is dmF1, "lt:" is bHQ6, and "v1" to "v9" are dj[EIMQUYcgk] with the letter after them, which is 6 if
+the third character is a colon, and [w-z0-5] if it is a digit. A digit at the beginning of three characters is
+[MN][DTjz] or O[DT], and [AEIMQUYcgk] in their middle; O[i-n] and [op] are colons there. The expression does not match
+the whole value, because its cost is limited and a Secret can have a megabyte. The shortest ciphertext has 49 bytes,
+which are 68 letters.
+*/ -}}
+{{- define "secretmanager.isCiphertext" -}}
+size({{ . }}) >= 68 && {{ . }}.startsWith('dmF1bHQ6dj') &&
+{{ . }}.substring(10, 19).matches(
+'^[EIMQUYcgk](6|[w-z0-5](O[i-n]|([MN][DTjz]|O[DT])([op]|[AEIMQUYcgk](6|[w-z0-5](O[i-n]|([MN][DTjz]|O[DT])[op])))))')
 {{- end -}}
