@@ -82,11 +82,15 @@ func median(times []time.Duration) float64 {
 
 // auditBudget evaluates the median pair.
 func auditBudget(pairs []auditPair) budget {
-	sorted := slices.SortedFunc(slices.Values(pairs),
-		func(a, b auditPair) int { return cmp.Compare(a.ratio(), b.ratio()) })
-	middle := sorted[len(sorted)/2]
+	middle := middlePair(pairs, auditPair.ratio)
 	return budget{
 		Name: fmt.Sprintf("audit headers: login and decrypt, %d pairs", len(pairs)), Unit: "ms", Limit: 1.05,
 		Measured: middle.With, Floor: middle.Without,
 	}.evaluated()
+}
+
+// middlePair returns the pair with the median ratio.
+func middlePair[T any](pairs []T, ratio func(T) float64) T {
+	sorted := slices.SortedFunc(slices.Values(pairs), func(a, b T) int { return cmp.Compare(ratio(a), ratio(b)) })
+	return sorted[len(sorted)/2]
 }

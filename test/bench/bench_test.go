@@ -72,6 +72,24 @@ func TestAuditBudget(t *testing.T) {
 	}
 }
 
+// TestAdmissionBudget verifies that the median pair counts, and that the table has the pairs without the policy.
+func TestAdmissionBudget(t *testing.T) {
+	pairs := []admissionPair{{8, 4, 4}, {4.8, 4, 4}, {4.4, 4, 5}}
+	b := admissionBudget(pairs)
+	if b.Met || b.Ratio != 1.2 {
+		t.Errorf("%+v", b)
+	}
+	pairs[1].With = 4.5
+	if b = admissionBudget(pairs); !b.Met || b.Ratio != 1.125 {
+		t.Errorf("%+v", b)
+	}
+	var table bytes.Buffer
+	if err := (report{Admission: pairs, Budgets: []budget{b}}).table(&table); err != nil ||
+		!strings.Contains(table.String(), "1.100    1.250") || !strings.Contains(table.String(), b.Name) {
+		t.Errorf("%v:\n%s", err, table.String())
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	for _, test := range []struct {
 		name   string

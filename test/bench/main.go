@@ -23,6 +23,9 @@
 // provider and exporter. Their floor is the same flood of a bare listener in another
 // process.
 //
+// The rotator's admission policy is measured separately: rotations with and without it alternate,
+// and pairs without it (A/A) show how much two equal rotations differ.
+//
 // secretmanager status is measured with 10,000 Secrets. Its floor is the list.
 //
 // Every response is compared with the plaintext, and a wrong one ends the run. The exit
@@ -68,11 +71,11 @@ func main() {
 	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
 	flag.IntVar(&o.rounds, "rounds", 4, "`number` of rounds of all measurements, each of at most a second")
 	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "maximum `duration` of the rounds")
-	flag.StringVar(&o.what, "what", "all", "`part` to measure: provider, audit, flood, rotator, status or all")
+	flag.StringVar(&o.what, "what", "all", "`part` to measure: provider, audit, flood, admission, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "omit the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
 	if flag.NArg() > 0 ||
-		!slices.Contains([]string{"all", "provider", "audit", "flood", "rotator", "status"}, o.what) || o.rounds < 1 ||
+		!slices.Contains([]string{"all", "provider", "audit", "flood", "admission", "rotator", "status"}, o.what) || o.rounds < 1 ||
 		o.output != "table" && o.output != "json" {
 		flag.Usage()
 		os.Exit(2)
@@ -144,16 +147,39 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		}
 		r.Budgets = append(r.Budgets, floodBudgets(r.Floods)...)
 	}
-	if o.measures("rotator") || o.measures("status") {
-		if r.Rotations, r.Status, err = manySecrets(ctx, e, dir, o, say); err != nil {
+	if o.measures("rotator") || o.measures("status") || o.measures("admission") {
+		if err := rotations(ctx, e, dir, o, say, &r); err != nil {
 			return err
 		}
-		r.Budgets = append(r.Budgets, rotationBudgets(r.Rotations)...)
-		r.Budgets = append(r.Budgets, r.Status.budgets()...)
 	}
 	say("done")
 	if o.output == "json" {
 		return r.json(stdout)
 	}
 	return r.table(stdout)
+}
+
+// rotations measures what needs many Secrets, from the fewest to the most.
+func rotations(ctx context.Context, e *environment, dir string, o options, say func(string, ...any), r *report) error {
+	b, err := newRotationBench(ctx, e, dir, say)
+	if b != nil {
+		defer b.counter.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if o.measures("admission") {
+		if r.Admission, err = b.admissionPolicy(ctx); err != nil {
+			return err
+		}
+		r.Budgets = append(r.Budgets, admissionBudget(r.Admission))
+	}
+	if o.measures("rotator") || o.measures("status") {
+		if r.Rotations, r.Status, err = b.manySecrets(ctx, o); err != nil {
+			return err
+		}
+		r.Budgets = append(r.Budgets, rotationBudgets(r.Rotations)...)
+		r.Budgets = append(r.Budgets, r.Status.budgets()...)
+	}
+	return nil
 }

@@ -23,6 +23,8 @@ type report struct {
 	Sizes     sizes     `json:"fileBytes"`
 	// Audit has a pair of measurements for each round.
 	Audit []auditPair `json:"audit,omitempty"`
+	// Admission has a pair of rotations for each round.
+	Admission []admissionPair `json:"admission,omitempty"`
 	// Rotations has the runs of the rotator, by number of Secrets.
 	Rotations []rotation `json:"rotations,omitempty"`
 	Floods    []floodRun `json:"floods,omitempty"`
@@ -94,6 +96,13 @@ func (r report) table(out io.Writer) error {
 		say("\n%-24s %9s %9s %8s", "audit headers", "with ms", "without", "×")
 		for i, p := range r.Audit {
 			say("%-24s %9.3f %9.3f %8.3f", fmt.Sprintf("pair %d", i+1), p.With, p.Without, p.ratio())
+		}
+	}
+	if len(r.Admission) > 0 {
+		say("\n%-24s %9s %9s %9s %8s %8s", "the rotator's policy", "with s", "without", "again", "×", "A/A ×")
+		for i, p := range r.Admission {
+			say("%-24s %9.2f %9.2f %9.2f %8.3f %8.3f", fmt.Sprintf("pair %d", i+1), p.With, p.Without, p.Again, p.ratio(),
+				p.noise())
 		}
 	}
 	if len(r.Floods) > 0 {

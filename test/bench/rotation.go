@@ -49,36 +49,37 @@ type rotation struct {
 	Written int `json:"idleWritten"`
 }
 
-// manySecrets measures the rotator with increasing numbers of Secrets, and status with the
-// lowest.
-func manySecrets(ctx context.Context, e *environment, dir string, o options,
-	say func(string, ...any)) (all []rotation, status *statusRun, err error) {
-	counts := []int{10_000, 50_000}
-	if o.small || !o.measures("rotator") {
-		counts = counts[:1]
-	}
+// newRotationBench returns a bench without Secrets, which has the key and the namespaces.
+func newRotationBench(ctx context.Context, e *environment, dir string,
+	say func(string, ...any)) (*rotationBench, error) {
 	vault, err := newCounter(e.vault.Address, &http.Transport{MaxIdleConnsPerHost: 16})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	defer vault.Close()
+	b := &rotationBench{environment: e, dir: dir, say: say, counter: vault}
 	client, err := transit.NewClient(transit.Config{Address: e.vault.Address})
 	if err != nil {
-		return nil, nil, err
+		return b, err
 	}
-	b := &rotationBench{environment: e, dir: dir, say: say, counter: vault,
-		session: client.Session("", transit.StaticToken(e.vault.RootToken))}
+	b.session = client.Session("", transit.StaticToken(e.vault.RootToken))
 	if _, err := e.vault.Write(ctx, "transit/keys/"+rotationKey, map[string]any{"derived": true}); err != nil {
-		return nil, nil, err
+		return b, err
 	}
 	for _, ns := range []string{rotationKey, rotator.DefaultStateNamespace} {
 		if err := e.post(ctx, "/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
 			nil); err != nil {
-			return nil, nil, err
+			return b, err
 		}
 	}
-	if err := e.api.CreateRotatorState(ctx, rotator.DefaultStateNamespace); err != nil {
-		return nil, nil, err
+	return b, e.api.CreateRotatorState(ctx, rotator.DefaultStateNamespace)
+}
+
+// manySecrets measures the rotator with increasing numbers of Secrets, and status with the
+// lowest.
+func (b *rotationBench) manySecrets(ctx context.Context, o options) (all []rotation, status *statusRun, err error) {
+	counts := []int{10_000, 50_000}
+	if o.small || !o.measures("rotator") {
+		counts = counts[:1]
 	}
 	for _, n := range counts {
 		if err := b.grow(ctx, n); err != nil {
@@ -318,9 +319,9 @@ func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Dura
 // and returns its report, its duration and its peak of resident memory.
 func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64,
 	err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append(args, "--transit-key="+rotationKey,
-		"--vault-addr="+b.counter.URL, "--kubeconfig="+b.api.Kubeconfig, "--kube-qps=100000", "--settle=0s",
-		"--log-format=json")...)
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append([]string{"--transit-key=" + rotationKey,
+		"--vault-addr=" + b.counter.URL, "--kubeconfig=" + b.api.Kubeconfig, "--kube-qps=100000", "--settle=0s",
+		"--log-format=json"}, args...)...)
 	cmd.Env = []string{"VAULT_TOKEN=" + b.vault.RootToken}
 	cmd.SysProcAttr = childAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
