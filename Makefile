@@ -1,6 +1,6 @@
 # Each target calls a tool, which does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-audit test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
+.PHONY: help demo test test-long test-audit test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
@@ -31,6 +31,10 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
 	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd tools/release && ../../test/with-tmp go test -timeout 20m ./...
+
+test-long: ## tests that take too long for make test: 10,000 patches as the rotator
+	@go run ./test/programs/cmd/programs etcd kube-apiserver kubectl >/dev/null
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestRotatorPolicy$$' ./test/admission
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
 	@go run ./test/programs/cmd/programs vault >/dev/null
