@@ -27,9 +27,13 @@ const (
 // changes are all changes that the test makes.
 var changes = []change{
 	{name: rewrap, legal: true, make: func(random *rand.Rand, s *corev1.Secret) {
-		for _, name := range ciphertextEntries(s) {
+		for _, name := range entries(s, true) {
 			if random.IntN(2) == 0 {
-				s.Data[name] = randomText(random, randomVersion(random), 40)
+				payload := 40
+				if name == "shortest" {
+					payload = 28
+				}
+				s.Data[name] = randomText(random, randomVersion(random), payload)
 			}
 		}
 	}},
@@ -63,7 +67,7 @@ var changes = []change{
 	}),
 	onEntry("truncated ciphertext", func(random *rand.Rand, s *corev1.Secret, name string) {
 		text := randomText(random, 3, 28)
-		s.Data[name] = text[:random.IntN(len(text)-1)]
+		s.Data[name] = text[:len(text)-1-random.IntN(pick(random, []int{5, len(text) - 1}))]
 	}),
 	onEntry("longer ciphertext", func(random *rand.Rand, s *corev1.Secret, name string) {
 		s.Data[name] = randomText(random, randomVersion(random), 58+random.IntN(400))
@@ -71,15 +75,15 @@ var changes = []change{
 	onEntry("shorter ciphertext", func(random *rand.Rand, s *corev1.Secret, name string) {
 		s.Data[name] = randomText(random, randomVersion(random), 28)
 	}),
-	{name: "ciphertext in place of plaintext", make: func(random *rand.Rand, s *corev1.Secret) {
-		if _, ok := s.Data["password"]; ok {
-			s.Data["password"] = randomText(random, 3, 40)
+	{name: "ciphertext in place of other text", make: func(random *rand.Rand, s *corev1.Secret) {
+		if names := entries(s, false); len(names) > 0 {
+			s.Data[pick(random, names)] = randomText(random, 1+random.IntN(9), pick(random, []int{28, 40}))
 		}
 	}},
 
 	{name: "type", invalid: true, make: func(_ *rand.Rand, s *corev1.Secret) { s.Type = "example.com/other" }},
 	{name: "immutable", make: func(_ *rand.Rand, s *corev1.Secret) {
-		if s.Immutable == nil {
+		if s.Immutable == nil || !*s.Immutable {
 			s.Immutable = new(bool)
 			*s.Immutable = true
 		}
@@ -87,6 +91,11 @@ var changes = []change{
 	{name: "mutable", make: func(_ *rand.Rand, s *corev1.Secret) {
 		if s.Immutable == nil {
 			s.Immutable = new(bool)
+		}
+	}},
+	{name: "neither immutable nor mutable", make: func(_ *rand.Rand, s *corev1.Secret) {
+		if s.Immutable != nil && !*s.Immutable {
+			s.Immutable = nil
 		}
 	}},
 
@@ -128,7 +137,7 @@ var changes = []change{
 // onEntry returns a change of a random entry of ciphertext.
 func onEntry(name string, do func(*rand.Rand, *corev1.Secret, string)) change {
 	return change{name: name, make: func(random *rand.Rand, s *corev1.Secret) {
-		if names := ciphertextEntries(s); len(names) > 0 {
+		if names := entries(s, true); len(names) > 0 {
 			do(random, s, pick(random, names))
 		}
 	}}
@@ -148,9 +157,10 @@ func (c change) removes(name string) change {
 	return c
 }
 
-func ciphertextEntries(s *corev1.Secret) (names []string) {
+// entries returns the names of the entries that are ciphertext, or those of the others.
+func entries(s *corev1.Secret, ciphertexts bool) (names []string) {
 	for _, name := range ciphertext.Entries(s.Data) {
-		if prefix.Match(s.Data[name]) {
+		if mayReplace(s.Data[name], s.Data[name]) == ciphertexts {
 			names = append(names, name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/jsonmergepatch"
@@ -26,7 +27,7 @@ func (w *fixture) storeTargets() []*corev1.Secret {
 		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "owner", UID: "1"}}
 	}
 	held := func(s *corev1.Secret) { s.Finalizers = []string{"example.com/hold"} }
-	immutable := func(s *corev1.Secret) { s.Immutable = new(bool); *s.Immutable = true }
+	immutable := func(is bool) func(*corev1.Secret) { return func(s *corev1.Secret) { s.Immutable = &is } }
 	scoped := func(s *corev1.Secret) {
 		s.Annotations = map[string]string{ciphertext.AnnotationScope: "namespace", ciphertext.AnnotationTransitMount: "t",
 			ciphertext.AnnotationRewrapped: "3", lastApplied: `{"data":{"good":"old"}}`, "example.com/note": "x"}
@@ -37,13 +38,20 @@ func (w *fixture) storeTargets() []*corev1.Secret {
 		for _, version := range []string{"1", "9", "10", "99", "100", "999", "1000", "99999", "100000", "999999"} {
 			entry("v"+version, string(text(version)))(s)
 		}
+		entry("shortest", string(textOf("1", 28)))(s)
+	}
+	// Text that is similar to ciphertext.
+	similar := func(s *corev1.Secret) {
+		entry("short", string(textOf("1", 27)))(s)
+		entry("case", strings.Replace(string(text("1")), "vault", "Vault", 1))(s)
+		entry("version", string(text("x")))(s)
 	}
 	secrets := []*corev1.Secret{
 		secret("typed", versions, scoped),
 		secret("bare", func(s *corev1.Secret) { s.Labels, s.Annotations = nil, nil }),
-		secret("adopted", opaque, versions, scoped, owned, held),
-		secret("mixed", opaque, versions, entry("password", value), entry("empty", ""), scoped),
-		secret("immutable", immutable, scoped),
+		secret("adopted", opaque, versions, scoped, owned, held, immutable(false)),
+		secret("mixed", opaque, versions, similar, entry("password", value), entry("empty", ""), scoped),
+		secret("immutable", immutable(true), scoped),
 		secret("terminating", scoped, owned, held),
 		plain("plain-text", scoped, unlabel),
 		plain("plain-ciphertext", versions, scoped, unlabel),
@@ -75,8 +83,6 @@ type attempt struct {
 // newAttempt returns a patch with legal changes, and in half of all cases with one that is not.
 func newAttempt(number int, stored []*corev1.Secret) *attempt {
 	random := rand.New(rand.NewPCG(14, uint64(number)))
-	a := &attempt{old: pick(random, stored), options: metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}}
-	a.desired = a.old.DeepCopy()
 	var legal, illegal []change
 	for _, c := range changes {
 		if c.legal {
@@ -85,29 +91,35 @@ func newAttempt(number int, stored []*corev1.Secret) *attempt {
 			illegal = append(illegal, c)
 		}
 	}
-	random.Shuffle(len(legal), func(i, j int) { legal[i], legal[j] = legal[j], legal[i] })
-	for _, c := range legal[:random.IntN(len(legal)+1)] {
-		a.apply(random, c)
+	for {
+		a := &attempt{old: pick(random, stored), options: metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}}
+		a.desired = a.old.DeepCopy()
+		random.Shuffle(len(legal), func(i, j int) { legal[i], legal[j] = legal[j], legal[i] })
+		for _, c := range legal[:random.IntN(len(legal)+1)] {
+			a.apply(random, c)
+		}
+		if number%2 == 0 && !a.apply(random, illegal[number/2%len(illegal)]) {
+			continue // with another Secret
+		}
+		a.changes = strings.Join(a.names, ", ")
+		if strings.HasPrefix(a.old.Name, "plain-") {
+			a.names = []string{notOurs} // which is why the policy denies it
+		}
+		a.encode(random)
+		return a
 	}
-	if number%2 == 0 {
-		a.apply(random, illegal[number/2%len(illegal)])
-	}
-	a.changes = strings.Join(a.names, ", ")
-	if strings.HasPrefix(a.old.Name, "plain-") {
-		a.names = []string{notOurs} // which is why the policy denies it
-	}
-	a.encode(random)
-	return a
 }
 
-// apply applies a change if it has an effect on this Secret.
-func (a *attempt) apply(random *rand.Rand, c change) {
+// apply applies a change, and reports whether it has an effect on this Secret.
+func (a *attempt) apply(random *rand.Rand, c change) bool {
 	before := a.desired.DeepCopy()
 	c.make(random, a.desired)
-	if a.desired.String() != before.String() {
-		a.names = append(a.names, c.name)
-		a.invalid = a.invalid || c.invalid
+	if equality.Semantic.DeepEqual(a.desired, before) {
+		return false
 	}
+	a.names = append(a.names, c.name)
+	a.invalid = a.invalid || c.invalid
+	return true
 }
 
 // encode encodes the changes: as the rotator does, or in another way.
