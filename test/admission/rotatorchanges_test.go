@@ -27,7 +27,7 @@ const (
 // changes are all changes that the test makes.
 var changes = []change{
 	{name: rewrap, legal: true, make: func(random *rand.Rand, s *corev1.Secret) {
-		for _, name := range entries(s, true) {
+		for _, name := range ciphertextEntries(s) {
 			if random.IntN(2) == 0 {
 				payload := 40
 				if name == "shortest" {
@@ -69,17 +69,22 @@ var changes = []change{
 		text := randomText(random, 3, 28)
 		s.Data[name] = text[:len(text)-1-random.IntN(pick(random, []int{5, len(text) - 1}))]
 	}),
+	{name: "ciphertext shorter than the shortest", make: func(random *rand.Rand, s *corev1.Secret) {
+		if _, ok := s.Data["shortest"]; ok {
+			s.Data["shortest"] = randomText(random, 1, 27)
+		}
+	}},
 	onEntry("longer ciphertext", func(random *rand.Rand, s *corev1.Secret, name string) {
 		s.Data[name] = randomText(random, randomVersion(random), 58+random.IntN(400))
 	}),
 	onEntry("shorter ciphertext", func(random *rand.Rand, s *corev1.Secret, name string) {
 		s.Data[name] = randomText(random, randomVersion(random), 28)
 	}),
-	{name: "ciphertext in place of other text", make: func(random *rand.Rand, s *corev1.Secret) {
-		if names := entries(s, false); len(names) > 0 {
-			s.Data[pick(random, names)] = randomText(random, 1+random.IntN(9), pick(random, []int{28, 40}))
-		}
-	}},
+	inPlaceOf("password", 40),
+	inPlaceOf("empty", 28),
+	inPlaceOf("short", 28),
+	inPlaceOf("case", 40),
+	inPlaceOf("version", 40),
 
 	{name: "type", invalid: true, make: func(_ *rand.Rand, s *corev1.Secret) { s.Type = "example.com/other" }},
 	{name: "immutable", make: func(_ *rand.Rand, s *corev1.Secret) {
@@ -137,8 +142,17 @@ var changes = []change{
 // onEntry returns a change of a random entry of ciphertext.
 func onEntry(name string, do func(*rand.Rand, *corev1.Secret, string)) change {
 	return change{name: name, make: func(random *rand.Rand, s *corev1.Secret) {
-		if names := entries(s, true); len(names) > 0 {
+		if names := ciphertextEntries(s); len(names) > 0 {
 			do(random, s, pick(random, names))
+		}
+	}}
+}
+
+// inPlaceOf returns a change of an entry that is not ciphertext to ciphertext of that payload.
+func inPlaceOf(name string, payload int) change {
+	return change{name: "ciphertext in place of " + name, make: func(random *rand.Rand, s *corev1.Secret) {
+		if _, ok := s.Data[name]; ok {
+			s.Data[name] = randomText(random, 1+random.IntN(9), payload)
 		}
 	}}
 }
@@ -157,10 +171,9 @@ func (c change) removes(name string) change {
 	return c
 }
 
-// entries returns the names of the entries that are ciphertext, or those of the others.
-func entries(s *corev1.Secret, ciphertexts bool) (names []string) {
+func ciphertextEntries(s *corev1.Secret) (names []string) {
 	for _, name := range ciphertext.Entries(s.Data) {
-		if mayReplace(s.Data[name], s.Data[name]) == ciphertexts {
+		if mayReplace(s.Data[name], s.Data[name]) {
 			names = append(names, name)
 		}
 	}

@@ -44,7 +44,7 @@ func (w *fixture) storeTargets() []*corev1.Secret {
 	similar := func(s *corev1.Secret) {
 		entry("short", string(textOf("1", 27)))(s)
 		entry("case", strings.Replace(string(text("1")), "vault", "Vault", 1))(s)
-		entry("version", string(text("x")))(s)
+		entry("version", string(text("1;")))(s)
 	}
 	secrets := []*corev1.Secret{
 		secret("typed", versions, scoped),
