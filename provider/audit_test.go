@@ -71,7 +71,7 @@ func TestAuditRecordSchema(t *testing.T) {
 		t.Fatal("the schema refuses a record")
 	}
 	// The outcomes of the schema are those of the code.
-	for _, reason := range failure.All() {
+	for _, reason := range failure.All(failure.Mount) {
 		outcome, source := auditOutcome(reason, "")
 		record := strings.NewReplacer(`"failed"`, `"`+outcome+`"`, `"Internal"`, `"`+reason.String()+`"`, `"none"`,
 			`"`+source+`"`).Replace(good)

@@ -39,7 +39,7 @@ func TestMountFailures(t *testing.T) {
 	})
 	tests := slices.Concat(e.requestFailures(t), e.readFailures(t), e.vaultFailures(t), e.proxyFailures(t),
 		e.contentFailures(t))
-	for _, reason := range failure.All() {
+	for _, reason := range failure.All(failure.Mount) {
 		if !slices.ContainsFunc(tests, func(test failureTest) bool { return test.reason == reason }) {
 			t.Errorf("nothing here causes %s", reason)
 		}

@@ -44,7 +44,7 @@ func reasonOf(resp *v1alpha1.MountResponse, err error) *failure.Reason {
 	if resp != nil && err == nil {
 		return nil
 	}
-	return failure.Of(err)
+	return failure.Final(err).Reason
 }
 
 // nameOf returns the name of a reason, or reasonOK.

@@ -98,7 +98,7 @@ func newMetrics(buildVersion string) *metrics {
 	m.inFlight = m.gauge("mounts_in_flight", "Mounts in progress.")
 	mounts := m.counters("mounts_total", "Finished mounts, by the reason of the failure.", "result", "reason")
 	m.mounts = map[*failure.Reason]prometheus.Counter{nil: mounts.WithLabelValues(resultSuccess, reasonOK)}
-	for _, reason := range failure.All() {
+	for _, reason := range failure.All(failure.Mount) {
 		m.mounts[reason] = mounts.WithLabelValues(resultFailure, reason.String())
 	}
 	m.newMountsFailed = m.counter("new_mounts_failed_total",

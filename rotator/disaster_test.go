@@ -55,7 +55,7 @@ func TestVaultRestoredFromOlderBackup(t *testing.T) {
 			k := onlyKey(t, report)
 			if !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != 1 ||
 				!strings.Contains(k.Unresolved.Items[0].String(),
-					f.Namespace+"/new/e: has key version 2, and the newest of transit/keys/"+f.Key+" is 1") ||
+					f.Namespace+"/new/e: KeyVersionNotFound: has key version 2, and the newest of transit/keys/"+f.Key+" is 1") ||
 				!strings.Contains(k.Unresolved.Items[0].Reason, "restored from an older backup") {
 				t.Errorf("%v, unresolved: %v", err, k.Unresolved.Items)
 			}

@@ -98,8 +98,8 @@ func eventName(s *corev1.Secret) string {
 func eventMessage(problems []Problem) string {
 	first := problems[0]
 	text := first.Reason
-	if first.Entry != "" {
-		text = "entry " + first.Entry + ": " + text
+	if reason, detail, ok := strings.Cut(text, ": "); ok && first.Entry != "" {
+		text = reason + ": entry " + first.Entry + ": " + detail
 	}
 	more := ""
 	if len(problems) > 1 {

@@ -89,7 +89,8 @@ func TestEvents(t *testing.T) {
 			e.InvolvedObject.UID != fixed.UID {
 			t.Errorf("run %d: %+v", n, e)
 		}
-		if want := "entry a: has key version 1 instead of 2: the Secret is immutable: delete it and create it again " +
+		if want := "SecretImmutable: entry a: has key version 1 instead of 2: the Secret is immutable: delete it and " +
+			"create it again " +
 			"(and 1 more entries)"; e.Message != want {
 			t.Errorf("message %q, want %q", e.Message, want)
 		}

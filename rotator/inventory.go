@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // inventory is the result of listing an area.
@@ -99,7 +101,7 @@ func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Se
 	location := Location{Namespace: secret.Namespace, Name: secret.Name}
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
-		inv.unassigned.add(location.problem("is not a well-formed ciphertext Secret: %s", err))
+		inv.unassigned.add(location.problem(failure.SecretMalformed, "is not a well-formed ciphertext Secret: %s", err))
 		return
 	}
 	if r.Mount != "" && set.Key.Mount != r.Mount {
@@ -108,13 +110,14 @@ func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Se
 	c := inv.count(set.Key)
 	c.secrets++
 	if len(secret.Data) == 0 {
-		c.unresolved.add(location.problem("has no entries: remove the Secret, or its label %s", ciphertext.LabelTransitKey))
+		c.unresolved.add(location.problem(failure.SecretEmpty, "has no entries: remove the Secret, or its label %s",
+			ciphertext.LabelTransitKey))
 	}
 	for _, entry := range ciphertext.Entries(secret.Data) {
 		location.Entry = entry
 		version, err := ciphertext.Version(secret.Data[entry])
 		if err != nil {
-			c.unresolved.add(location.problem("%s: encrypt the value again", err))
+			c.unresolved.add(location.problem(failure.InvalidCiphertext, "%s: encrypt the value again", err))
 			continue
 		}
 		c.versions[version]++
@@ -131,8 +134,9 @@ func (c *keyCount) checkReverted(secret *corev1.Secret, location Location, versi
 	if err != nil || version >= written {
 		return
 	}
-	c.reverted.add(location.problem("is back at key version %d after it was rewrapped to %d: an old manifest was "+
-		"applied or a backup restored: rewrap it at its source (secretmanager rewrap FILE)", version, written))
+	c.reverted.add(location.problem(failure.SecretReverted,
+		"is back at key version %d after it was rewrapped to %d: an old manifest was "+
+			"applied or a backup restored: rewrap it at its source (secretmanager rewrap FILE)", version, written))
 }
 
 // checkEntry records a well-formed entry that is not at the target version, and why.
@@ -140,8 +144,9 @@ func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret 
 	version int) {
 	if version > k.After {
 		if newest := r.newestVersion(ctx, k, version); version > newest {
-			c.unresolved.add(location.problem("has key version %d, and the newest of %s is %d: it comes from another "+
-				"Vault, or this one was restored from an older backup", version, k.key(), newest))
+			c.unresolved.add(location.problem(failure.KeyVersionNotFound,
+				"has key version %d, and the newest of %s is %d: it comes from another "+
+					"Vault, or this one was restored from an older backup", version, k.key(), newest))
 			return
 		}
 	}
@@ -153,12 +158,14 @@ func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret 
 		if r.skips(secret) && !immutable(secret) {
 			c.skipped++
 		}
-		c.unresolved.add(location.problem("has key version %d instead of %d: %s", version, k.Target, reason))
+		reason, text, _ := strings.Cut(reason, ": ")
+		c.unresolved.add(Problem{location, fmt.Sprintf("%s: has key version %d instead of %d: %s", reason, version, k.Target,
+			text)})
 	}
 }
 
-// reasonBelow returns why an entry is below the target, or "" in a dry run if a
-// run would rewrap it.
+// reasonBelow returns why an entry is below the target, beginning with the reason, or
+// "" in a dry run if a run would rewrap it.
 func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location) string {
 	r.mu.Lock()
 	reason := r.reasons[location]
@@ -169,14 +176,15 @@ func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location
 	case immutable(secret):
 		return reasonImmutable
 	case r.skips(secret):
-		return fmt.Sprintf("it is managed by %s, which would revert the change: run secretmanager rewrap on the "+
-			"manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
+		return reasonText(failure.SecretManaged,
+			"it is managed by %s, which would revert the change: run secretmanager rewrap on the "+
+				"manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
 	case r.DryRun:
 		return ""
 	case k.Error != "":
 		return k.Error
 	}
-	return "it was written during the run: run again"
+	return reasonText(failure.SecretModified, "it was written during the run: run again")
 }
 
 // newestVersion returns the newest version of a key. It reads the key again for an

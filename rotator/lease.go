@@ -13,11 +13,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // ErrRunning is wrapped by the error of [Run] when another run holds the Lease
 // [StateName]. The run then changes nothing.
-var ErrRunning = errors.New("another run holds the lease")
+var ErrRunning = failure.AlreadyRunning.Wrap(errors.New("another run holds the lease"))
 
 // leaseDuration is the time after which the Lease of a dead run expires. A holder
 // that cannot reach the API server gives up earlier, after [retryKube] and one
@@ -74,8 +76,8 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 			// The holder renews it, or it expires.
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("waiting for %s to renew Lease %s/%s: %w", holderOf(current),
-					l.namespace, StateName, context.Cause(ctx))
+				return nil, failure.Stopped.Wrap(fmt.Errorf("waiting for %s to renew Lease %s/%s: %w", holderOf(current),
+					l.namespace, StateName, context.Cause(ctx)))
 			case <-time.After(min(l.renewEvery(), durationOf(current))):
 			}
 			continue

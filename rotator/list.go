@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
@@ -40,7 +41,7 @@ func (r *run) eachSecret(ctx context.Context, a area, visit func(*corev1.Secret)
 		})
 		var failed *secretlist.Error
 		if errors.As(err, &failed) {
-			unlisted = append(unlisted, Location{Namespace: ns}.problem(
+			unlisted = append(unlisted, Location{Namespace: ns}.problem(failure.SecretsNotListed,
 				"its Secrets cannot be listed: %s: check that this identity may list Secrets there", failed.Err))
 		}
 	}

@@ -32,8 +32,9 @@ func TestManaged(t *testing.T) {
 		if !errors.Is(err, rotator.ErrIncomplete) || k.Unresolved.Count != 2 || k.Failed != 0 || k.Oldest != 1 {
 			t.Fatalf("%s: %v, unresolved: %v", name, err, k.Unresolved.Items)
 		}
-		for i, want := range []string{"argo/e: has key version 1 instead of 2: it is managed by Argo CD application shop,",
-			"flux/e: has key version 1 instead of 2: it is managed by Flux Kustomization flux-system/shop,"} {
+		for i, want := range []string{"argo/e: SecretManaged: has key version 1 instead of 2: it is managed by " +
+			"Argo CD application shop,",
+			"flux/e: SecretManaged: has key version 1 instead of 2: it is managed by Flux Kustomization flux-system/shop,"} {
 			got := k.Unresolved.Items[i].String()
 			if !strings.Contains(got, want) || !strings.Contains(got, "--include-managed") {
 				t.Errorf("%s: %q does not contain %q", name, got, want)

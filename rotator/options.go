@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // rotateInterval is the time that must pass between two rotations of a key. So the retry of
@@ -159,7 +160,10 @@ func (o *Options) complete() error {
 	}
 	o.Keys = unique(o.Keys)
 	o.Namespaces = unique(o.Namespaces)
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return failure.InvalidOptions.Wrap(err)
+	}
+	return nil
 }
 
 // partial reports whether the options exclude some ciphertext of the keys.

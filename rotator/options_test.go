@@ -28,7 +28,7 @@ func TestOptionsValidate(t *testing.T) {
 		}
 	}
 	if _, err := rotator.Run(t.Context(), nil, nil, rotator.Options{Rotate: "maybe"}); err == nil ||
-		!strings.Contains(err.Error(), "options of the rotator") {
+		!strings.HasPrefix(err.Error(), "InvalidOptions: ") {
 		t.Errorf("Run: %v", err)
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-const reasonImmutable = "the Secret is immutable: delete it and create it again"
+var reasonImmutable = reasonText(failure.SecretImmutable, "the Secret is immutable: delete it and create it again")
 
 // patcher writes rewrapped entries by compare-and-swap.
 type patcher struct {
@@ -48,7 +49,7 @@ func (w patcher) patch(ctx context.Context, p part, target int,
 		rewrapped := map[string][]byte{}
 		for i, r := range results {
 			if r.Err != nil {
-				failed = append(failed, p.location(i).problem("%s", p.explain(p.entries[i], r.Err)))
+				failed = append(failed, Problem{p.location(i), p.explain(p.entries[i], r.Err).Error()})
 				continue
 			}
 			rewrapped[p.entries[i]] = r.Data
@@ -68,12 +69,17 @@ func (w patcher) patch(ctx context.Context, p part, target int,
 	if err == nil {
 		return done, failed
 	}
-	reason := "writing the Secret: " + err.Error()
-	if !errors.Is(err, secretpatch.ErrConflict) && !errors.Is(err, secretpatch.ErrRejected) {
-		reason += ": check that this identity may patch it"
+	err = fmt.Errorf("writing the Secret: %w", err)
+	switch {
+	case errors.Is(err, secretpatch.ErrConflict):
+		err = failure.SecretConflict.Wrap(err)
+	case errors.Is(err, secretpatch.ErrRejected):
+		err = failure.SecretRejected.Wrap(err)
+	default:
+		err = withReason(fmt.Errorf("%w: check that this identity may patch it", err), failure.APIServerUnavailable)
 	}
 	for _, entry := range done {
-		failed = append(failed, Location{name.Namespace, name.Name, entry}.problem("%s", reason))
+		failed = append(failed, Problem{Location{name.Namespace, name.Name, entry}, err.Error()})
 	}
 	return nil, failed
 }
@@ -89,18 +95,19 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 	case len(p.entries) == 0: // somebody else rewrapped them
 		return p, nil, ""
 	case err != nil:
-		return p, nil, "it was changed meanwhile and is now malformed: " + err.Error()
+		return p, nil, reasonText(failure.SecretMalformed, "it was changed meanwhile and is now malformed: %s", err)
 	case set.Key != old.set.Key:
-		return p, nil, "it was changed meanwhile to another key, " + set.Key.String() + ": run again"
+		return p, nil, reasonText(failure.SecretModified, "it was changed meanwhile to another key, %s: run again", set.Key)
 	case immutable(current):
 		return p, nil, reasonImmutable
 	case !w.includeManaged && ciphertext.ManagedBy(current) != "":
 		return p, nil,
-			fmt.Sprintf("it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
-				"or give --include-managed", ciphertext.ManagedBy(current))
+			reasonText(failure.SecretManaged,
+				"it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
+					"or give --include-managed", ciphertext.ManagedBy(current))
 	}
 	if results, err = transit.RewrapVerified(ctx, w.vault, set.Key, target, p.items()); err != nil {
-		return p, nil, err.Error()
+		return p, nil, withReason(err, failure.VaultError).Error()
 	}
 	return p, results, ""
 }

@@ -1,6 +1,8 @@
 package rotator
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,11 +10,12 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // ErrIncomplete is wrapped by the error of [Run] when all phases ran and some
 // entries are still not at their target version. The Report names them.
-var ErrIncomplete = errors.New("not everything is at its target version")
+var ErrIncomplete = failure.Incomplete.Wrap(errors.New("not everything is at its target version"))
 
 // maxProblems bounds how many problems a list names, so that memory does not
 // grow with the number of Secrets. All are counted.
@@ -98,7 +101,8 @@ type KeyReport struct {
 	// reverted again, to a version that does not decrypt.
 	Reverted Problems `json:"reverted,omitzero"`
 
-	// Error is the error that ended the work on this key, if any.
+	// Error is the error that ended the work on this key, if any. It begins with its
+	// reason.
 	Error string `json:"error,omitempty"`
 
 	Retire *RetireReport `json:"retire,omitempty"` // with [Options.Retire]
@@ -165,13 +169,27 @@ func (l Location) String() string {
 	return s
 }
 
-func (l Location) problem(format string, args ...any) Problem {
-	return Problem{l, fmt.Sprintf(format, args...)}
+func (l Location) problem(reason *failure.Reason, format string, args ...any) Problem {
+	return Problem{l, reasonText(reason, format, args...)}
+}
+
+// reasonText returns a text that begins with the reason.
+func reasonText(reason *failure.Reason, format string, args ...any) string {
+	return reason.String() + ": " + fmt.Sprintf(format, args...)
+}
+
+// withReason adds the reason of its kind to an error, or else another one.
+func withReason(err error, otherwise *failure.Reason) error {
+	if errors.Is(err, context.Canceled) {
+		otherwise = failure.Stopped
+	}
+	return cmp.Or(failure.Of(err), otherwise).Wrap(err)
 }
 
 // Problem is an entry, a Secret or a namespace that needs attention, and the reason.
 type Problem struct {
 	Location
+	// Reason begins with one of docs/reference/errors.md, such as "SecretImmutable: ".
 	Reason string `json:"reason"`
 }
 
@@ -242,7 +260,7 @@ func (r *Report) err() error {
 // fail records the error that ended the work on the key. The first one is kept.
 func (k *KeyReport) fail(err error) {
 	if k.Error == "" {
-		k.Error = err.Error()
+		k.Error = withReason(err, failure.VaultError).Error()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -57,7 +58,7 @@ func (r *run) clusterBlock(ctx context.Context) block {
 	var unlabeled Problems
 	unlisted := r.eachSecret(ctx, area{selection: secretlist.ByType()}, func(s *corev1.Secret) {
 		location := Location{Namespace: s.Namespace, Name: s.Name}
-		unlabeled.add(location.problem("has no label %s", ciphertext.LabelTransitKey))
+		unlabeled.add(location.problem(failure.SecretUnlabeled, "has no label %s", ciphertext.LabelTransitKey))
 	})
 	if len(unlisted) > 0 {
 		return blockf(BlockerUnlisted, unlisted, "not everything can be listed: %s", unlisted[0])

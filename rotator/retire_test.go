@@ -175,7 +175,8 @@ func TestRetireBlocked(t *testing.T) {
 				f.CreateSecret(f.encrypt(other, "old", map[string]string{"e": "x"}))
 			},
 			change: func(o *rotator.Options, f *testFixture) { o.Namespaces = []string{f.Namespace} },
-			want: "1 entries are unresolved and could never be decrypted again, for example NS-other/old/e: has key version 1 " +
+			want: "1 entries are unresolved and could never be decrypted again, for example NS-other/old/e: " +
+				"SecretModified: has key version 1 " +
 				"instead of 2", blocked: rotator.BlockerUnresolved,
 		},
 		"the selector excludes an old entry": {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -54,7 +55,8 @@ func (p part) items() []transit.Item {
 }
 
 func (p part) explain(entry string, err error) error {
-	return transit.ExplainItem(err, p.set, p.set.Scope.Describe(p.secret.Namespace, p.secret.Name, entry))
+	err = transit.ExplainItem(err, p.set, p.set.Scope.Describe(p.secret.Namespace, p.secret.Name, entry))
+	return withReason(err, failure.DecryptFailed)
 }
 
 func (p part) location(i int) Location {
@@ -64,7 +66,7 @@ func (p part) location(i int) Location {
 // problems returns a problem with the same reason for every entry of the part.
 func (p part) problems(reason string) (problems []Problem) {
 	for i := range p.entries {
-		problems = append(problems, p.location(i).problem("%s", reason))
+		problems = append(problems, Problem{p.location(i), reason})
 	}
 	return problems
 }

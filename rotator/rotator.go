@@ -36,6 +36,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -97,7 +98,7 @@ type run struct {
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
 	vaultClock := opts.Now
 	if err := opts.complete(); err != nil {
-		return nil, fmt.Errorf("options of the rotator: %w", err)
+		return nil, err
 	}
 	audit := transit.AuditFrom(ctx)
 	audit.RunID, audit.Verb = cmp.Or(audit.RunID, rand.Text()), cmp.Or(audit.Verb, "rotator")
@@ -203,7 +204,7 @@ func (r *run) runPhases(ctx context.Context) error {
 		r.retire(ctx)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("stopped early, and the next run continues: %w", context.Cause(ctx))
+		return failure.Stopped.Wrap(fmt.Errorf("stopped early, and the next run continues: %w", context.Cause(ctx)))
 	}
 	return nil
 }
@@ -211,12 +212,13 @@ func (r *run) runPhases(ctx context.Context) error {
 // plan finds the keys, and counts their entries by version.
 func (r *run) plan(ctx context.Context) error {
 	r.refresh(ctx, "plan", r.selectedArea(), r.partial())
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return failure.Stopped.Wrap(context.Cause(ctx))
 	}
 	if len(r.Namespaces) == 0 && len(r.inventory.unlisted) > 0 {
-		return fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; or name the namespaces to list",
-			r.inventory.unlisted[0].Reason)
+		_, cause, _ := strings.Cut(r.inventory.unlisted[0].Reason, ": ")
+		return failure.SecretsNotListed.Wrap(fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; "+
+			"or name the namespaces to list", cause))
 	}
 	for _, name := range r.Keys {
 		mounts := 0

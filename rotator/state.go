@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -129,11 +130,12 @@ var ErrNotInstalled = errors.New("the rotator is not installed in this namespace
 // stateError returns the error of an action on the ConfigMap or the Lease.
 func stateError(action, namespace string, err error) error {
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, or name another "+
+		return failure.NotInstalled.Wrap(fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, or name another "+
 			"namespace with --state-namespace (%w)",
-			action, namespace, StateName, ErrNotInstalled, err)
+			action, namespace, StateName, ErrNotInstalled, err))
 	}
-	return fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it", action, namespace, StateName, err)
+	return failure.StateUnavailable.Wrap(fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it",
+		action, namespace, StateName, err))
 }
 
 // loadState reads the ConfigMap. It comes first, so that a missing namespace or permission

@@ -89,6 +89,8 @@ type user struct {
 	t   *testing.T
 	ns  string // and key
 	env map[string]string
+
+	kubeconfig string
 }
 
 func newUser(t *testing.T) *user {
@@ -98,14 +100,14 @@ func newUser(t *testing.T) *user {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &user{fixture: w, t: t, ns: ns,
+	return &user{fixture: w, t: t, ns: ns, kubeconfig: w.server.Kubeconfig,
 		env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
 }
 
 // run runs a verb in the namespace of the user.
 func (u *user) run(stdin string, args ...string) (code int, stdout, stderr string) {
 	u.t.Helper()
-	return u.runExactly(stdin, append(args, "--kubeconfig", u.server.Kubeconfig, "-n", u.ns)...)
+	return u.runExactly(stdin, append(args, "--kubeconfig", u.kubeconfig, "-n", u.ns)...)
 }
 
 // runExactly runs a command line that names the cluster and the namespace.

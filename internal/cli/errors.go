@@ -6,11 +6,9 @@ import (
 	"io"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-
+	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
 // UsageError is an error in the command line.
@@ -43,9 +41,33 @@ func (e hintedError) Unwrap() error { return e.error }
 // WithHint adds hints about what to do.
 func WithHint(err error, hints ...string) error { return hintedError{err, hints} }
 
-// ReportError writes an error for people and returns the exit code.
+// ReasonOf returns the reason of an error, or nil.
+func ReasonOf(err error) *failure.Reason {
+	for _, known := range []struct {
+		sentinel error
+		reason   *failure.Reason
+	}{
+		{secretmanager.ErrInvalid, failure.InvalidSpec},
+		{secretmanager.ErrExists, failure.SecretExists},
+		{secretmanager.ErrConflict, failure.SecretConflict},
+		{secretmanager.ErrChanged, failure.SecretChanged},
+		{secretmanager.ErrNotConvertible, failure.NotConvertible},
+		{secretmanager.ErrNotVerified, failure.NotVerified},
+	} {
+		if errors.Is(err, known.sentinel) {
+			return known.reason
+		}
+	}
+	return failure.Of(err)
+}
+
+// ReportError writes an error for people, beginning with its reason, and returns the exit code.
 func ReportError(w io.Writer, name string, err error) int {
-	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(display.Lines(strings.TrimSpace(err.Error())), "\n", "\n       "))
+	text := strings.TrimSpace(err.Error())
+	if r := ReasonOf(err); r != nil && !strings.HasPrefix(text, r.String()+": ") {
+		text = r.String() + ": " + text
+	}
+	fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(display.Lines(text), "\n", "\n       "))
 	for _, h := range hints(err) {
 		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(display.Lines(h), "\n", "\n      "))
 	}
@@ -59,23 +81,23 @@ func ReportError(w io.Writer, name string, err error) int {
 	return ExitFailed
 }
 
-// hints returns the hints of an error, or those of its kind.
+// hints returns the hints of an error, or those of its reason.
 func hints(err error) []string {
 	if h := (hintedError{}); errors.As(err, &h) {
 		return h.hints
 	}
-	switch {
-	case errors.Is(err, transit.ErrInvalidToken):
+	switch ReasonOf(err) {
+	case failure.VaultTokenInvalid:
 		return []string{"the token in VAULT_TOKEN or ~/.vault-token has expired: log in with: vault login"}
-	case errors.Is(err, transit.ErrSealed):
+	case failure.VaultSealed:
 		return []string{"ask the operator of Vault to unseal it; vault status shows its state"}
-	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout), errors.Is(err, transit.ErrNotVault):
+	case failure.VaultUnreachable, failure.VaultUntrusted, failure.NotVault:
 		return []string{"check VAULT_ADDR, and for TLS VAULT_CACERT; vault status tries the same connection"}
-	case errors.Is(err, transit.ErrDenied):
+	case failure.VaultForbidden:
 		return []string{"check that the Vault token has not expired, and its policies: vault-setup prints the required ones"}
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+	case failure.APIServerForbidden:
 		return []string{"kubectl auth can-i --list shows what you may do in this namespace"}
-	case utilnet.IsConnectionRefused(err):
+	case failure.APIServerUnavailable:
 		return []string{"check that the cluster of the current context is up: kubectl config current-context"}
 	}
 	return nil

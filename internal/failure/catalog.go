@@ -1,8 +1,6 @@
 package failure
 
 import (
-	"slices"
-
 	"google.golang.org/grpc/codes"
 )
 
@@ -11,11 +9,15 @@ var (
 	byName = map[string]*Reason{}
 )
 
-// All returns the catalog, in the order of the page.
-func All() []*Reason { return slices.Clone(all) }
-
-// ByName returns the reason of that name, or nil.
-func ByName(name string) *Reason { return byName[name] }
+// All returns the reasons that a component reports, in the order of the catalog.
+func All(c Component) (reasons []*Reason) {
+	for _, r := range all {
+		if r.components&c != 0 {
+			reasons = append(reasons, r)
+		}
+	}
+	return reasons
+}
 
 // IsFinal reports whether the kubelet takes a gRPC code of an error as the end of a mount. After other codes it keeps
 // the directory of the volume, and the pod can start with an empty volume: see docs/failures.md.
@@ -28,12 +30,30 @@ func IsFinal(c codes.Code) bool {
 	return false
 }
 
+// define adds a reason that a mount reports.
 func define(name string, code codes.Code, cause, check string) *Reason {
-	if !IsFinal(code) || byName[name] != nil {
-		panic("failure: reason " + name + " is not unique, or its code " + code.String() + " is not final")
+	if !IsFinal(code) {
+		panic("failure: the code " + code.String() + " of " + name + " is not final")
 	}
-	r := &Reason{name, code, cause, check}
-	all, byName[name] = append(all, r), r
+	return add(&Reason{name, code, Mount, cause, check})
+}
+
+// defineFor adds a reason that no mount reports.
+func defineFor(components Component, name, cause, check string) *Reason {
+	return add(&Reason{name, codes.OK, components, cause, check})
+}
+
+func add(r *Reason) *Reason {
+	if byName[r.name] != nil {
+		panic("failure: reason " + r.name + " is not unique")
+	}
+	all, byName[r.name] = append(all, r), r
+	return r
+}
+
+// and adds components that report the reason, too.
+func (r *Reason) and(components Component) *Reason {
+	r.components |= components
 	return r
 }
 
@@ -80,11 +100,11 @@ var (
 		"Add the audience `''` to `tokenRequests`, and check the clocks.")
 	APIServerUnavailable = define("APIServerUnavailable", codes.Internal,
 		"The API server returned no usable response.",
-		"Check its health and the network; or set `nodePublishSecretRef`, which needs neither.")
+		"Check its health and the network. A mount with `nodePublishSecretRef` needs neither.").and(Rotation | CommandLine)
 	SecretTooLarge = define("SecretTooLarge", codes.FailedPrecondition,
 		"The Secret has more entries than [its limit](parameters.md#limits).", "Split it into several Secrets.")
 	SecretEmpty = define("SecretEmpty", codes.FailedPrecondition,
-		"The Secret has no entries.", "Write them with `secretmanager encrypt`.")
+		"The Secret has no entries.", "Write them with `secretmanager encrypt`, or delete the Secret.").and(Rotation)
 	EntryNotFound = define("EntryNotFound", codes.NotFound,
 		"`objects` names an entry that the Secret does not have.",
 		"Check the name of the entry, and of the Secret in `nodePublishSecretRef`.")
@@ -92,7 +112,7 @@ var (
 		"The name of an entry cannot be the name of a file.", "Rename the entry, or set `objects`.")
 	InvalidCiphertext = define("InvalidCiphertext", codes.FailedPrecondition,
 		"An entry is plaintext, empty, or damaged ciphertext.",
-		"Encrypt the value with `secretmanager encrypt`, or apply the manifest again.")
+		"Encrypt the value with `secretmanager encrypt`, or apply the manifest again.").and(Rotation)
 )
 
 // Vault: login and decryption.
@@ -112,37 +132,41 @@ var (
 		"The Vault token of the role expired right after the login.",
 		"Check `token_ttl` and `token_num_uses` of the role.")
 	KeyNotFound = define("KeyNotFound", codes.NotFound,
-		"The transit key does not exist.", "Check `transitKey` and `transitMount` in the class.")
+		"The transit key does not exist.",
+		"Check the names of the key and its mount: `transitKey` and `transitMount` in a class.").and(Rotation | CommandLine)
 	CiphertextMismatch = define("CiphertextMismatch", codes.FailedPrecondition,
-		"The ciphertext is bound to another location: it was copied, or the class names another key or scope.",
-		"Encrypt the value again for this location.")
+		"The ciphertext is bound to another location: it was copied, or the class or Secret names another key or scope.",
+		"Encrypt the value again for this location.").and(Rotation | CommandLine)
 	KeyVersionRetired = define("KeyVersionRetired", codes.FailedPrecondition,
 		"The ciphertext is older than the key's `min_decryption_version`.",
-		"[Bring the version back](../rotation.md#disaster-recovery), or encrypt the value again.")
+		"[Bring the version back](../rotation.md#disaster-recovery), or encrypt the value again.").and(Rotation | CommandLine)
 	KeyVersionNotFound = define("KeyVersionNotFound", codes.FailedPrecondition,
 		"The key does not have this version: it lost versions, or it is another key of that name.",
-		"See [Vault restored from an older backup](../rotation.md#disaster-recovery).")
+		"See [Vault restored from an older backup](../rotation.md#disaster-recovery).").and(Rotation | CommandLine)
 	DecryptFailed = define("DecryptFailed", codes.FailedPrecondition,
 		"Vault refused to decrypt. The usual cause is a scope that does not fit the key.",
-		"Check `scope` in the class: `none` is for a key that is not derived.")
+		"Check `scope` in the class, or of the Secret: `none` is for a key that is not derived.").and(Rotation)
 )
 
 // Vault as a service.
 var (
 	VaultSealed = define("VaultSealed", codes.Internal,
-		"Vault is sealed.", "Unseal it. The next attempt of the kubelet succeeds.")
+		"Vault is sealed.", "Unseal it; `vault status` shows its state. The kubelet, and the next run of "+
+			"the rotator, try again.").and(Rotation | CommandLine)
 	VaultUnreachable = define("VaultUnreachable", codes.Internal,
-		"Vault is down, slow, or cut off from the node.",
-		"Check Vault, network policies and firewalls. The next attempt of the kubelet succeeds.")
+		"Vault is down, slow, or cut off by the network.",
+		"Check Vault and its address, network policies and firewalls. The kubelet tries again.").and(Rotation | CommandLine)
 	VaultUntrusted = define("VaultUntrusted", codes.Internal,
 		"A certificate is not valid: that of Vault, of its CA, or of the client.",
-		"Check the TLS flags of the provider, and the files that they name on the node.")
+		"Check the TLS flags or variables, such as `VAULT_CACERT`, and the files that they name.").and(Rotation | CommandLine)
 	VaultRateLimited = define("VaultRateLimited", codes.Internal,
-		"A rate limit quota of Vault refused the requests.", "Check the quota. The kubelet tries again.")
+		"A rate limit quota of Vault refused the requests.",
+		"Raise the quota, or try again later. The kubelet tries again.").and(Rotation | CommandLine)
 	NotVault = define("NotVault", codes.Internal,
-		"The response is not from Vault's API.", "Check the address, and any proxy in front of Vault.")
+		"The response is not from Vault's API.", "Check the address, and any proxy in front of Vault.").
+		and(Rotation | CommandLine)
 	VaultError = define("VaultError", codes.Internal,
-		"Vault returned an error.", "Check the log of Vault.")
+		"Vault returned an error.", "Check the log of Vault.").and(Rotation | CommandLine)
 )
 
 // The files of the volume, and the provider.

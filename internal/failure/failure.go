@@ -1,11 +1,13 @@
-// Package failure is the catalog of the failures of a mount, and builds their messages.
+// Package failure is the catalog of the failures that users see, and builds their messages.
 //
 // Each failure has a [Reason]: a stable CamelCase name, as events of Kubernetes have. It is the beginning of the
-// message, a label of the metric secretmanager_provider_mounts_total, and a field of the audit record. Tools and tests
-// compare reasons, never texts. docs/reference/errors.md is generated from the catalog.
+// message, and the reason in logs. For a mount it is also a label of the metric secretmanager_provider_mounts_total and
+// a field of the audit record. Tools and tests compare reasons, never texts. docs/reference/errors.md is generated from
+// the catalog.
 //
-// A message has four parts: the reason; what failed, with names; the cause, with the error of Vault or Kubernetes if
-// there is one; and what to check. It never contains a token, plaintext or ciphertext.
+// The message of a mount has four parts: the reason; what failed, with names; the cause, with the error of Vault or
+// Kubernetes if there is one; and what to check. The other components add the reason to their own messages. No message
+// contains a token, plaintext or ciphertext.
 package failure
 
 import (
@@ -21,21 +23,44 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
+// Component is what reports a failure; a set of them is their sum.
+type Component int
+
+// The components.
+const (
+	Mount       Component = 1 << iota // the provider
+	Rotation                          // the rotator, and the verb rotate
+	CommandLine                       // the other verbs
+)
+
 // Reason is one entry of the catalog. Reasons are compared by pointer.
 type Reason struct {
 	name         string
-	code         codes.Code
+	code         codes.Code // of mounts
+	components   Component
 	cause, check string // Markdown, for the page
 }
 
 // String returns the name of the reason.
 func (r *Reason) String() string { return r.name }
 
-// Code returns the gRPC code for the driver and the kubelet.
+// Code returns the gRPC code for the driver and the kubelet, if the reason is one of a mount.
 func (r *Reason) Code() codes.Code { return r.code }
 
 // New returns a failure: what failed, the cause, and what to check.
 func (r *Reason) New(what, cause, check string) *Error { return &Error{r, what, cause, check} }
+
+// Wrap returns an error with the reason, whose message begins with it.
+func (r *Reason) Wrap(err error) error { return &reasoned{r, err} }
+
+type reasoned struct {
+	reason *Reason
+	error
+}
+
+func (e *reasoned) Error() string { return e.reason.name + ": " + e.error.Error() }
+
+func (e *reasoned) Unwrap() error { return e.error }
 
 // Error is a failed mount. The driver receives its message and the gRPC code of its reason.
 type Error struct {
@@ -52,13 +77,20 @@ func (e *Error) Error() string {
 // GRPCStatus returns the status that gRPC sends.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Reason.code, e.Error()) }
 
-// Of returns the reason of an error: Internal if it has none.
+// Of returns the reason of an error, or nil: that of an [Error], of [Reason.Wrap], of Vault, or of the API server.
 func Of(err error) *Reason {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Reason
 	}
-	return Internal
+	var wrapped *reasoned
+	if errors.As(err, &wrapped) {
+		return wrapped.reason
+	}
+	if r := ofVault(err); r != nil {
+		return r
+	}
+	return ofAPIServer(err)
 }
 
 // Parse returns the reason of a message, and the message without the prefixes that the driver and the kubelet add. The

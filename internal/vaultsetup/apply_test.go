@@ -13,6 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -250,7 +251,7 @@ func TestCompareRefuses(t *testing.T) {
 		if err := c.SetAddress("http://127.0.0.1:1"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Compare(t.Context(), c, s); err == nil || !strings.Contains(err.Error(), "Vault cannot be reached") {
+		if _, err := Compare(t.Context(), c, s); !errors.Is(err, transit.ErrUnreachable) {
 			t.Errorf("error %v", err)
 		}
 	})

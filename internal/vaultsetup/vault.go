@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // texts returns a value of a [Role] or of a response of Vault as a list.
@@ -34,8 +36,15 @@ func texts(v any) []string {
 }
 
 // ErrDenied is wrapped by the error of a request that the Vault token does not allow.
-var ErrDenied = errors.New("check that the Vault token is valid and may administer policies, roles and the " +
-	"transit engine")
+var ErrDenied error = deniedError{}
+
+type deniedError struct{}
+
+func (deniedError) Error() string {
+	return "check that the Vault token is valid and may administer policies, roles and the transit engine"
+}
+
+func (deniedError) Unwrap() error { return transit.ErrDenied }
 
 func write(ctx context.Context, v *api.Client, doing, path string, fields []field) error {
 	body := map[string]any{}
@@ -53,17 +62,16 @@ func explain(doing string, err error) error {
 		return nil
 	}
 	if inner := (*url.Error)(nil); errors.As(err, &inner) {
-		return fmt.Errorf("%s: Vault cannot be reached: %w", doing, inner.Err)
+		return fmt.Errorf("%s: %w: %w", doing, transit.ErrUnreachable, inner.Err)
 	}
 	response := (*api.ResponseError)(nil)
 	if !errors.As(err, &response) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	// Another server's body is not repeated: it may be a page of HTML.
-	message := "unexpected response, not from Vault's API"
-	if !response.RawError {
-		message = strings.Join(strings.Fields(strings.Join(response.Errors, "; ")), " ")
+	if response.RawError { // the body is not repeated: it may be a page of HTML
+		return fmt.Errorf("%s: HTTP %d: %w", doing, response.StatusCode, transit.ErrNotVault)
 	}
+	message := strings.Join(strings.Fields(strings.Join(response.Errors, "; ")), " ")
 	if response.StatusCode == http.StatusForbidden {
 		return fmt.Errorf("%s: HTTP %d: %s (%w)", doing, response.StatusCode, message, ErrDenied)
 	}

@@ -38,6 +38,7 @@ type secretResult struct {
 	Failed    []failure `json:"failed,omitempty"`
 	Problem   string    `json:"problem,omitempty"` // why the result is unknown
 
+	err     error                      // of Problem, if Vault could not be asked
 	entries map[string]*manifest.Entry // of a file, until Vault has responded
 }
 
@@ -63,7 +64,7 @@ func (o *Options) take(p secretmanager.VerifyResult) {
 	row.Namespace, row.Name, row.Entries, row.Result = display.Name(p.Secret.Namespace), display.Name(
 		p.Secret.Name), p.Entries, resultDecrypts
 	if p.Err != nil {
-		row.Problem, row.Result = p.Err.Error(), resultUnknown
+		row.Problem, row.Result, row.err = p.Err.Error(), resultUnknown, p.Err
 	}
 	for _, f := range p.Failed {
 		failure := failure{Entry: f.Entry, Reason: strings.ReplaceAll(f.Err.Error(), "\n", "; ")}
@@ -126,7 +127,7 @@ func (o *Options) report(readErr error) error {
 		}
 		unknown++
 		// often the same for many Secrets
-		if !reported[r.Problem] && (readErr == nil || !strings.Contains(readErr.Error(), r.Problem)) {
+		if !reported[r.Problem] && !errors.Is(readErr, r.err) {
 			reported[r.Problem] = true
 			display.Fprintf(o.ErrOut, "unknown: %s: %s\n", r.describe(0), r.Problem)
 		}
