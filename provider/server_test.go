@@ -29,7 +29,7 @@ func TestDriverDeadline(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := s.Mount(ctx, mountRequest(e.params(), entries))
-	wantError(t, err, failure.VaultUnreachable, "did not answer in time")
+	wantError(t, err, failure.VaultUnreachable, "no response from Vault in time")
 }
 
 // What the driver cancels is not left running.
@@ -87,7 +87,7 @@ func TestLongRequestTimeout(t *testing.T) {
 	time.AfterFunc(timeout*3/4, func() { <-s.server.receiving })
 	began := time.Now()
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), e.entries(t, strings.Repeat("v", window))))
-	wantError(t, err, failure.VaultUnreachable, "did not answer in time")
+	wantError(t, err, failure.VaultUnreachable, "no response from Vault in time")
 	if took := time.Since(began); took > timeout*3/2 {
 		t.Errorf("took %s, with a timeout of %s", took, timeout)
 	}

@@ -134,13 +134,13 @@ func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
 			"connection refused", "network policies").at("http://"+dead).untilTimeout().
 			counting(requests("login", "none"), map[string]float64{"logins_total{result=failure}": 1}),
 		fails("login held", failure.VaultUnreachable, one, "logging in", "cannot be reached within 1s",
-			"did not answer in time").at(e.proxy(t, isLogin, held)).untilTimeout(),
+			"no response from Vault in time").at(e.proxy(t, isLogin, held)).untilTimeout(),
 		fails("decrypt held", failure.VaultUnreachable, one, "decrypting", "cannot be reached within 1s",
-			"did not answer in time").at(e.proxy(t, isDecrypt, held)).untilTimeout(),
+			"no response from Vault in time").at(e.proxy(t, isDecrypt, held)).untilTimeout(),
 		fails("decrypt that trickles", failure.VaultUnreachable, one, "decrypting", "cannot be reached within 1s",
-			"did not answer in time").at(e.proxy(t, isDecrypt, trickle)).untilTimeout(),
+			"no response from Vault in time").at(e.proxy(t, isDecrypt, trickle)).untilTimeout(),
 		fails("login that trickles", failure.VaultUnreachable, one, "logging in", "cannot be reached within 1s",
-			"did not answer in time").at(e.proxy(t, all, trickle)).untilTimeout(),
+			"no response from Vault in time").at(e.proxy(t, all, trickle)).untilTimeout(),
 		fails("sealed", failure.VaultSealed, one).at(answers(all, 503, `{"errors": ["Vault is sealed"]}`)).untilTimeout(),
 		fails("untrusted", failure.VaultUntrusted, one).at(untrusted),
 

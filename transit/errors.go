@@ -20,15 +20,15 @@ import (
 var (
 	// ErrUnreachable means that there was no response: no connection, a broken one, or
 	// a failure of TLS.
-	ErrUnreachable = errors.New("vault cannot be reached")
+	ErrUnreachable = errors.New("cannot reach Vault")
 	// ErrTLS is wrapped with ErrUnreachable if a certificate is the cause.
 	ErrTLS = errors.New("TLS")
 	// ErrTimeout means that there was no response before the deadline.
-	ErrTimeout = errors.New("vault did not answer in time")
+	ErrTimeout = errors.New("no response from Vault in time")
 	// ErrSealed means that Vault is sealed or not initialized.
-	ErrSealed = errors.New("vault is sealed")
+	ErrSealed = errors.New("the Vault server is sealed")
 	// ErrBusy means HTTP 429: a quota is exhausted.
-	ErrBusy = errors.New("vault is refusing requests for now")
+	ErrBusy = errors.New("the rate limit of Vault is exceeded")
 	// ErrDenied means HTTP 403: no policy allows the request, or the login is refused.
 	ErrDenied = errors.New("permission denied")
 	// ErrInvalidToken means HTTP 403 "invalid token": the Vault token has expired or was

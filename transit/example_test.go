@@ -345,7 +345,7 @@ func ExampleWithHint() {
 	fmt.Println(transit.WithHint(transit.ErrSealed, "check the name of the key"))
 	// Output:
 	// not found: check the name of the key
-	// vault is sealed
+	// the Vault server is sealed
 }
 
 func ExampleExplainItem() {

@@ -110,7 +110,7 @@ func TestStandby(t *testing.T) {
 	_, err = client.Login(t.Context(),
 		transit.Login{Mount: "jwt", Role: "app", JWT: func() (string, error) { return "jwt", nil }})
 	if !errors.Is(err, transit.ErrUnreachable) ||
-		!strings.Contains(err.Error(), "redirected to "+active.URL+": vault cannot be reached") {
+		!strings.Contains(err.Error(), "redirected to "+active.URL+": cannot reach Vault") {
 		t.Errorf("without the active node: %v", err)
 	}
 }

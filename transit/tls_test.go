@@ -244,7 +244,7 @@ func TestIPv6(t *testing.T) {
 	v.Stop()
 	_, err := asRoot(t, v, transit.Config{Address: v.Address}).Key(t.Context(), k)
 	if !errors.Is(err, transit.ErrUnreachable) ||
-		!strings.Contains(err.Error(), "at "+v.Address+": vault cannot be reached: dial tcp [::1]:") {
+		!strings.Contains(err.Error(), "at "+v.Address+": cannot reach Vault: dial tcp [::1]:") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -30,7 +30,7 @@ func TestVaultFaults(t *testing.T) {
 	}{
 		{"refused connection", "refuse", []string{"VaultUnreachable: ", "connection refused", "check that Vault is up"}},
 		{"slower than the mount timeout", "hold",
-			[]string{"VaultUnreachable: ", "did not answer in time", "check that Vault is up"}},
+			[]string{"VaultUnreachable: ", "no response from Vault in time", "check that Vault is up"}},
 		{"429 for ever", "busy", []string{"VaultRateLimited: ", "HTTP 429", "check the rate-limit quotas"}},
 		{"429 with a Retry-After beyond the mount timeout", "busy 3600",
 			[]string{"VaultRateLimited: ", "HTTP 429", "check the rate-limit quotas"}},
