@@ -122,9 +122,9 @@ func newMetrics(buildVersion string) *metrics {
 	for _, result := range []string{resultSuccess, resultDenied, resultFailure} {
 		m.logins.WithLabelValues(result)
 	}
-	m.loginHits = m.counter("login_cache_hits_total", "Mounts that found a Vault token in the cache.")
+	m.loginHits = m.counter("login_cache_hits_total", "Mounts that used a cached Vault token.")
 	m.loginMisses = m.counter("login_cache_misses_total",
-		"Mounts that had to log in, or to wait for a login.")
+		"Mounts that logged in, or waited for the login of another mount.")
 
 	m.kubernetesRequests = m.counters("kubernetes_requests_total",
 		"Reads of Secrets from the API server, including retries, by the class of the HTTP status.", "status_class")
@@ -139,12 +139,12 @@ func newMetrics(buildVersion string) *metrics {
 	m.auditWritten, m.auditLost = audit.WithLabelValues("written"), audit.WithLabelValues("lost")
 
 	m.insecureHTTP = m.gauge("insecure_http",
-		"1 if an address of Vault is plain HTTP outside the loopback interface, else 0.")
+		"1 if an address of Vault is plain HTTP outside the loopback interface, otherwise 0.")
 	m.panics = m.counter("panics_total", "Panics in calls of the driver.")
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: "socket_owned",
-			Help: "1 while this process owns the driver's socket."}, m.socketOwned))
-	m.gauges("build_info", "1, with the version of the provider and of Go.", "version", "goversion").
+			Help: "1 if the socket at the provider's path belongs to this process, otherwise 0."}, m.socketOwned))
+	m.gauges("build_info", "Always 1; the labels have the versions of the provider and of Go.", "version", "goversion").
 		WithLabelValues(buildVersion, runtime.Version()).Set(1)
 	return m
 }
@@ -175,12 +175,12 @@ func (m *metrics) registerCaches(l *logins, c *republishCache) {
 	gauge("republish_cache_entries", "Cached responses.",
 		func() float64 { return float64(c.stats().entries) })
 	gauge("republish_cache_bytes", "Size of the cached responses.", func() float64 { return float64(c.stats().bytes) })
-	gauge("republish_cache_limit_bytes", "Maximum size of the cached responses; 0 if the cache is off.",
+	gauge("republish_cache_limit_bytes", "Maximum size of the cached responses; 0 if the cache is disabled.",
 		func() float64 { return float64(c.stats().limit) })
 	counter("republish_cache_hits_total", "Mounts with a cached response.",
 		func() float64 { return float64(c.stats().hits) })
 	counter("republish_cache_misses_total",
-		"Mounts without a cached response for their inputs.",
+		"Mounts without a valid cached response for the same inputs.",
 		func() float64 { return float64(c.stats().misses) })
 	counter("republish_cache_evictions_total", "Responses dropped from the cache, or not cached, because it is full.",
 		func() float64 { return float64(c.stats().evictions) })

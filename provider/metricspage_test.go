@@ -87,23 +87,22 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// TestMetricsReference: the page has the metrics that there are, with their
-// types and labels, and no others.
+// TestMetricsReference checks that the page describes every metric, with its type and labels, and no others.
 func TestMetricsReference(t *testing.T) {
 	whole, err := os.ReadFile("../docs/reference/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, found := strings.Cut(string(whole), "\n## The rotation\n") // which is the exporter's
+	text, _, found := strings.Cut(string(whole), "\n## The rotation\n") // the rest is about the exporter
 	if !found {
-		t.Error("the page has no part about the rotation, at which the provider's ends")
+		t.Error(`the page has no section "The rotation"`)
 	}
 	type metric struct{ Type, Labels string }
 	documented := map[string]metric{}
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| ([^|]*?) ?\\| ([^|]+) \\|$")
 	for _, m := range row.FindAllStringSubmatch(text, -1) {
 		if documented[m[1]] != (metric{}) {
-			t.Errorf("%s is there twice", m[1])
+			t.Errorf("%s is documented twice", m[1])
 		}
 		documented[m[1]] = metric{m[2], strings.NewReplacer("`", "", ",", "").Replace(m[3])}
 		if !strings.HasSuffix(m[4], ".") {
@@ -124,14 +123,14 @@ func TestMetricsReference(t *testing.T) {
 	}
 	body, _ := page(t, s.provider, "")
 	n := strings.Count(body, "\n"+ours)
-	if !strings.Contains(text, fmt.Sprintf("\n%d series of its own", n)) {
-		t.Errorf("the page does not say that there are %d series", n)
+	if !strings.Contains(strings.Join(strings.Fields(text), " "), fmt.Sprintf(" %d series of its own", n)) {
+		t.Errorf("the page does not state the number of series, %d", n)
 	}
-	// What queries and sentences name is there too.
+	// Metrics and labels in queries and sentences must exist.
 	known := regexp.MustCompile(`_(bucket|sum|count)$`)
 	for _, name := range regexp.MustCompile(ours+`\w+`).FindAllString(text, -1) {
 		if there[name] == (metric{}) && there[known.ReplaceAllString(name, "")].Type != "histogram" {
-			t.Errorf("the page speaks of %s, which is not there", name)
+			t.Errorf("the page names %s, which does not exist", name)
 		}
 	}
 	for _, label := range regexp.MustCompile(`(?:by|without) ?\(([^)]*)\)|(\w+)[!=]=?~?"`).

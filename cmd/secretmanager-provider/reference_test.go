@@ -28,7 +28,7 @@ func TestReference(t *testing.T) {
 
 This is the output of ` + "`secretmanager-provider --help`" + `. A flag overrides the environment variable in its
 description. The manifests set the flags in [manifests/provider](../../manifests/provider/daemonset.yaml).
-[install.md](../install.md#4-seeing-what-happens) describes the pages that the provider serves.
+[install.md](../install.md#4-monitor) describes the endpoints of the provider.
 
 ` + "```text\n" + help.String() + "```\n"
 	if *update {

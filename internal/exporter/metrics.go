@@ -38,33 +38,33 @@ func keyGauge(name, help string, labels ...string) metric {
 }
 
 var (
-	readSuccess = gauge("read_success", "1 if this scrape could read the object, else 0.", "object")
+	readSuccess = gauge("read_success", "1 if this scrape read the object, otherwise 0.", "object")
 
 	lastRun      = gauge("last_run_timestamp_seconds", "When the last run ended.")
 	lastDuration = gauge("last_run_duration_seconds", "Duration of the last run.")
 	lastResult   = gauge("last_run_result", "1 for the result of the last run, 0 for the other results.", "result")
 	lastSuccess  = gauge("last_success_timestamp_seconds",
-		"When the last run ended that had the result done.")
+		"When the last run with the result done ended.")
 	unassigned = gauge("unassigned",
 		"Secrets that do not name their key, and namespaces that the last run could not list.")
 
-	suspended = gauge("suspended", "1 if the CronJob is suspended, else 0.")
-	dueAt     = gauge("due_timestamp_seconds", "When the next run after the last one is due.")
+	suspended = gauge("suspended", "1 if the CronJob is suspended, otherwise 0.")
+	dueAt     = gauge("due_timestamp_seconds", "When the next run is due.")
 
-	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run ended that processed the key.")
-	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, else 0.")
+	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run that processed the key ended.")
+	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, otherwise 0.")
 	keyTarget  = keyGauge("target_version", "Version that every entry should have.")
-	keyOldest  = keyGauge("oldest_version", "Oldest version that an entry has; 0 if there are no entries.")
+	keyOldest  = keyGauge("oldest_version", "Oldest version of an entry, or 0 if there are no entries.")
 	keyMinDec  = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
-	keySecrets = keyGauge("secrets", "Ciphertext Secrets.")
+	keySecrets = keyGauge("secrets", "Number of ciphertext Secrets.")
 	keyEntries = keyGauge("entries",
-		"Entries that are at the target, managed by a GitOps tool and not rewrapped, or not rewrapped by failure.", "state")
+		"Number of entries: at the target, skipped because a GitOps tool manages them, or failed to be rewrapped.", "state")
 	keyBlocked = keyGauge("retirement_blocked",
 		"1 for the reason why old versions cannot be retired, 0 for the other reasons.", "reason")
 	keyClean = keyGauge("clean_since_timestamp_seconds",
-		"Since when no entry needs the oldest version that Vault still decrypts.")
+		"Time since which no entry has needed the oldest version that Vault still decrypts.")
 	keyRetired = keyGauge("retired_since_timestamp_seconds",
-		"Since when the oldest version that is not trimmed is retired.")
+		"Time since which the oldest version that is not trimmed has been retired.")
 )
 
 // snapshot has the objects that a scrape read, and is its collector.
