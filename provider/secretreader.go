@@ -147,7 +147,7 @@ func secretData(body []byte) (map[string][]byte, error) {
 		Data json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(body, &s) != nil || s.Kind != "" && s.Kind != "Secret" {
-		return nil, errors.New("the answer is not a Secret")
+		return nil, errors.New("the response is not a Secret")
 	}
 	if s.Data == nil {
 		return nil, nil
@@ -157,7 +157,7 @@ func secretData(body []byte) (map[string][]byte, error) {
 	}
 	var data map[string][]byte
 	if json.Unmarshal(s.Data, &data) != nil {
-		return nil, errors.New("the answer is not a Secret")
+		return nil, errors.New("the response is not a Secret")
 	}
 	return data, nil
 }

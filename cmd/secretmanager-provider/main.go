@@ -74,23 +74,23 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 		return err
 	}
 	var server *provider.Server
-	pages := []*page{
-		{what: "health probes", address: o.healthAddr,
+	endpoints := []*endpoint{
+		{purpose: "health probes", address: o.healthAddr,
 			handler: provider.Health(o.endpoint, func() bool { return server.Ready() })},
-		{what: "metrics", address: o.metricsAddr, handler: p.Metrics(), limited: true},
-		{what: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles()), limited: true},
+		{purpose: "metrics", address: o.metricsAddr, handler: p.Metrics(), limited: true},
+		{purpose: "profiles", address: o.pprofAddr, handler: httpserver.Throttle(profiles()), limited: true},
 	}
-	pages = slices.DeleteFunc(pages, func(p *page) bool { return p.address == "" })
-	// If a page cannot listen, a provider that serves the socket keeps it.
-	for _, page := range pages {
-		if page.web, err = httpserver.Listen(page.address, page.handler, log); err != nil {
-			return fmt.Errorf("listening for %s: %w", page.what, err)
+	endpoints = slices.DeleteFunc(endpoints, func(p *endpoint) bool { return p.address == "" })
+	// Listen here before the socket: if an address is in use, an earlier provider keeps the socket.
+	for _, endpoint := range endpoints {
+		if endpoint.server, err = httpserver.Listen(endpoint.address, endpoint.handler, log); err != nil {
+			return fmt.Errorf("listening for %s: %w", endpoint.purpose, err)
 		}
-		defer page.web.Close()
-		if page.limited {
-			page.web.Limit()
+		defer endpoint.server.Close()
+		if endpoint.limited {
+			endpoint.server.Limit()
 		}
-		log.Info("listening", "for", page.what, "address", page.web.Addr().String())
+		log.Info("listening", "for", endpoint.purpose, "address", endpoint.server.Addr().String())
 	}
 	if server, err = provider.Listen(o.endpoint, p); err != nil {
 		return err
@@ -104,11 +104,11 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 		defer done()
 		return server.Serve(ctx)
 	})
-	for _, page := range pages {
-		context.AfterFunc(served, func() { page.web.Close() })
+	for _, endpoint := range endpoints {
+		context.AfterFunc(served, func() { endpoint.server.Close() })
 		group.Go(func() error {
-			if err := page.web.Serve(); err != nil {
-				return fmt.Errorf("serving %s: %w", page.what, err)
+			if err := endpoint.server.Serve(); err != nil {
+				return fmt.Errorf("serving %s: %w", endpoint.purpose, err)
 			}
 			return nil
 		})
@@ -116,12 +116,12 @@ func serve(ctx context.Context, o *serveOptions, log *slog.Logger, stdout io.Wri
 	return group.Wait()
 }
 
-// page is an HTTP handler with a separate address.
-type page struct {
-	what, address string
-	handler       http.Handler
-	limited       bool // use [httpserver.Server.Limit]: no probe of the kubelet uses the address
-	web           *httpserver.Server
+// endpoint is an HTTP handler with its own address.
+type endpoint struct {
+	purpose, address string
+	handler          http.Handler
+	limited          bool // use [httpserver.Server.Limit]: no probe of the kubelet uses the address
+	server           *httpserver.Server
 }
 
 // profiles serves Go's profiles. Importing net/http/pprof also registers them on http.DefaultServeMux, which this

@@ -16,7 +16,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// retryVault bounds how long a run repeats a request that Vault cannot answer. A restart of
+// retryVault bounds how long a run retries a request while Vault is unavailable. A restart of
 // Vault must not end a run; an outage must.
 const retryVault = time.Minute
 

@@ -93,7 +93,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if o.namespace == "" {
 		text, err := os.ReadFile(namespaceFile)
 		if err != nil {
-			return fmt.Errorf("finding out the namespace: %w: outside of a pod give --namespace", err)
+			return fmt.Errorf("finding the namespace: %w: outside of a pod, set --namespace", err)
 		}
 		o.namespace = strings.TrimSpace(string(text))
 	}
@@ -136,7 +136,7 @@ func clientset(kubeconfig string) (kubernetes.Interface, error) {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("finding the Kubernetes API server: %w: outside of a cluster give --kubeconfig", err)
+		return nil, fmt.Errorf("finding the Kubernetes API server: %w: outside of a cluster, set --kubeconfig", err)
 	}
 	return kubernetes.NewForConfig(config)
 }

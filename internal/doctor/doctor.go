@@ -1,15 +1,14 @@
-// Package doctor finds out why a pod does not get its secret files. It checks everything
+// Package doctor finds the reason why a pod does not get its secret files. It checks everything
 // from the cluster to the plaintext: the driver, the provider, Vault, and for each
 // SecretProviderClass the service account, the role, the policy, the key and the Secret.
 //
-// Each [Check] is ok, broken or unknown. A check that depends on a broken one is skipped:
-// it is unknown and names that one, so that each fault is reported once. What the user may
-// not see is unknown too. No right is required; each additional right shows more.
+// Each [Check] is ok, broken or unknown. A check that depends on a broken one is skipped: it is unknown and names that
+// one, so that each fault is reported once. Checks for which the user lacks a right are unknown too. No right is
+// required; each right enables more checks.
 //
-// Nothing is changed, and nothing is decrypted. Two things leave traces in audit logs: with
-// [Options.Login] a token of the pod's service account, valid for ten minutes, is requested
-// and used to log in to Vault; and Vault is asked to decrypt invalid ciphertext, as its
-// response tells whether the policy allows it.
+// Nothing is changed, and nothing is decrypted. Two things leave traces in audit logs: with [Options.Login] a token of
+// the pod's service account, valid for ten minutes, is requested and used to log in to Vault; and Vault is asked to
+// decrypt invalid ciphertext, because its response shows whether the policy allows it.
 package doctor
 
 import (

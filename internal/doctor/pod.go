@@ -57,7 +57,7 @@ func (w *run) checkPod(ctx context.Context) finding {
 	switch {
 	case ours == 0:
 		return brokenf("it has no volume of the driver %s", driverName).
-			withAdvice("docs/install.md shows a pod (5. A pod); volumes cannot be added to an existing pod")
+			withAdvice("docs/install.md shows a pod (6. Mount a Secret in a pod); volumes cannot be added to an existing pod")
 	case len(problems) > 0:
 		return brokenf("%s", strings.Join(problems, "; ")).
 			withAdvice("fix it in the template of the pod: volumes of an existing pod cannot be changed")

@@ -231,7 +231,7 @@ func jsonValue(raw json.RawMessage) ([]byte, error) {
 // halfPair reports whether a JSON string has one half of a surrogate pair such as \ud83d\ude00, which
 // is not a character and which the decoder would replace.
 func halfPair(raw []byte) bool {
-	unit := func(i int) rune { // of the escape that begins there
+	unit := func(i int) rune { // the code unit of the escape at i, or 0
 		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
 			return 0
 		}
@@ -245,7 +245,7 @@ func halfPair(raw []byte) bool {
 		first := unit(i)
 		switch {
 		case !utf16.IsSurrogate(first):
-			i++ // what is escaped is none
+			i++ // skip the escaped character
 		case utf16.DecodeRune(first, unit(i+6)) == utf8.RuneError:
 			return true
 		default:

@@ -33,7 +33,7 @@ import (
 )
 
 // readTimeout bounds reading the objects. It is less than Prometheus' default scrape
-// timeout of ten seconds, so that a scrape gets an answer.
+// timeout of ten seconds, so that a scrape gets a response.
 const readTimeout = 5 * time.Second
 
 // Config configures an Exporter.

@@ -210,7 +210,7 @@ func TestThrottle(t *testing.T) {
 // leaves others theirs.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShares(pagesOfAddress, pagesOfAll, burst)
+		s := newShares(responsesOfAddress, responsesOfAll, burst)
 		request := func(address netip.Addr) *http.Request {
 			return httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, &conn{address: address}),
 				http.MethodGet, "/", nil)
@@ -232,14 +232,14 @@ func TestShares(t *testing.T) {
 			return sent
 		}
 		for range 5 {
-			if n := flood(2, 10); n > 2*(10*pagesOfAddress+burst) {
+			if n := flood(2, 10); n > 2*(10*responsesOfAddress+burst) {
 				t.Errorf("%d pages for two addresses in ten seconds", n)
 			}
 			if !s.allow(prometheus) {
 				t.Error("nothing is left for another address")
 			}
 		}
-		if n := flood(2*maxAddresses, 5); n > 5*pagesOfAll+burst {
+		if n := flood(2*maxAddresses, 5); n > 5*responsesOfAll+burst {
 			t.Errorf("%d pages in five seconds for very many addresses", n)
 		}
 		if n := len(s.byAddress); n > maxAddresses {

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// early answers health probes in the goroutine that accepts connections, without the cost of net/http, so that a flood
-// of probes delays other work little. It answers only if it need not wait: the whole request has arrived, and the check
-// has passed within the last second. All other requests go to net/http.
+// early responds to health probes in the goroutine that accepts connections, without the cost of net/http, so that a
+// flood of probes does not delay other work. It responds only if it does not have to wait: the whole request has
+// arrived, and the check has passed within the last second. All other requests go to net/http.
 type early struct {
 	mux *http.ServeMux
 
@@ -24,7 +24,7 @@ type early struct {
 // maxEarlyBytes bounds the request. The probes of the kubelet have about 120 bytes.
 const maxEarlyBytes = 1024
 
-// newEarly returns nil, which answers no request, for a handler that is not a mux.
+// newEarly returns nil, which responds to no request, for a handler that is not a mux.
 func newEarly(handler http.Handler) *early {
 	mux, ok := handler.(*http.ServeMux)
 	if !ok {
@@ -33,8 +33,8 @@ func newEarly(handler http.Handler) *early {
 	return &early{mux: mux, reader: bufio.NewReader(nil)}
 }
 
-// answer reports whether it answered the request. Otherwise it has read nothing from the connection.
-func (e *early) answer(c *net.TCPConn) bool {
+// respond reports whether it responded to the request. Otherwise it has read nothing from the connection.
+func (e *early) respond(c *net.TCPConn) bool {
 	if e == nil {
 		return false
 	}

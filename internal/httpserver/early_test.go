@@ -121,7 +121,7 @@ func TestEarlyAnswers(t *testing.T) {
 			}
 		})
 	}
-	if newEarly(http.NotFoundHandler()).answer(nil) {
+	if newEarly(http.NotFoundHandler()).respond(nil) {
 		t.Error("answers for a handler without health checks")
 	}
 }

@@ -7,7 +7,7 @@
 //   - Time. Reading, writing and waiting have timeouts. A header has at most 4 KiB.
 //   - CPU. A connection carries one request. Connections are accepted at a bounded rate, a few at a time, so that other
 //     goroutines, such as those of a mount, run in between; the others wait in the kernel. Expensive results come from
-//     a [Cache], and a [Health] probe is answered by the goroutine that accepts connections.
+//     a [Cache], and the goroutine that accepts connections responds to [Health] probes.
 package httpserver
 
 import (

@@ -29,7 +29,7 @@ const (
 )
 
 func listen(address string) (*listener, error) {
-	// A connection times out long before keep-alive probes would find that its client has gone.
+	// A connection times out long before keep-alive probes would detect that its client is unreachable.
 	config := net.ListenConfig{KeepAlive: -1, Control: deferAccept}
 	l, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
@@ -47,7 +47,7 @@ type listener struct {
 	net.Listener // of TCP
 	pace         *rate.Limiter
 	limit        *shares // of the connections to read; nil: no limit
-	early        *early  // answers health probes; nil: none
+	early        *early  // responds to health probes; nil: none
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -66,7 +66,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		tcp := accepted.(*net.TCPConn)
 		c := &conn{TCPConn: tcp, listener: l, address: addressOf(tcp), idleSince: time.Now()}
 		allowed := l.limit.take(c.address)
-		if allowed && l.early.answer(tcp) {
+		if allowed && l.early.respond(tcp) {
 			continue
 		}
 		if allowed && l.admit(c) {

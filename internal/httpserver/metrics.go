@@ -40,7 +40,7 @@ func Metrics(gather func(context.Context) ([]*dto.MetricFamily, error)) http.Han
 			return page{text: b.Bytes()}
 		})
 	}
-	shares := newShares(pagesOfAddress, pagesOfAll, burst)
+	shares := newShares(responsesOfAddress, responsesOfAll, burst)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !shares.allow(r) {
 			tooMany(w)

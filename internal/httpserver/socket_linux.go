@@ -6,7 +6,7 @@ import (
 )
 
 // deferAccept makes the kernel hold a connection until its client has sent data, for a second or more. So silent
-// connections cost this process nothing, and an accepted connection can be answered at once.
+// connections cost this process nothing, and an accepted connection can be read at once.
 func deferAccept(_, _ string, c syscall.RawConn) (err error) {
 	if e := c.Control(func(fd uintptr) {
 		err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Throttle limits an expensive handler to one request in five seconds, or five after a pause. It answers others with
-// 429.
+// Throttle limits an expensive handler to one request in five seconds, or five after a pause. It responds to others
+// with 429.
 func Throttle(handler http.Handler) http.Handler {
 	limit := rate.NewLimiter(rate.Every(5*time.Second), 5)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,12 +28,12 @@ func tooMany(w http.ResponseWriter) {
 }
 
 const (
-	// pagesOfAddress and pagesOfAll are the pages per second, and burst the pages after a pause. Sending a page takes
-	// longer than refusing it.
-	pagesOfAddress = 20
-	pagesOfAll     = 200
-	burst          = 200
-	maxAddresses   = 1024
+	// responsesOfAddress and responsesOfAll are the responses per second, and burst the responses after a pause. Sending
+	// one takes longer than refusing it.
+	responsesOfAddress = 20
+	responsesOfAll     = 200
+	burst              = 200
+	maxAddresses       = 1024
 )
 
 // shares limits a rate for each address and for all together, so that one address cannot use up the limit of the

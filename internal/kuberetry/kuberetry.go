@@ -1,5 +1,4 @@
-// Package kuberetry repeats requests to the API server that failed for a reason that
-// may pass.
+// Package kuberetry retries requests to the API server after transient failures.
 package kuberetry
 
 import (
@@ -14,27 +13,25 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
-// A Retrier is shared by all who ask one API server, so that an outage costs its time
-// once and not for every request. A nil Retrier repeats nothing.
+// A Retrier retries requests to one API server. Share it among all requests of a program, so that an outage delays the
+// program once and not for every request. A nil Retrier does not retry.
 type Retrier struct {
 	limit time.Duration
 
 	mu           sync.Mutex
-	failingSince time.Time // since when nothing was answered; zero if something was
+	failingSince time.Time // time since which no request got a response; zero if the last one did
 }
 
-// New returns a Retrier that gives up when nothing was answered for longer than limit.
+// New returns a Retrier that gives up when no request got a response for longer than limit.
 func New(limit time.Duration) *Retrier { return &Retrier{limit: limit} }
 
-// Read makes a request that only reads. It is repeated if there was no answer, or one of
-// 429 or 5xx.
+// Read makes a request that only reads. It retries if there was no response, or a response with status 429 or 5xx.
 func (r *Retrier) Read(ctx context.Context, request func() error) error {
 	return r.repeat(ctx, transient, request)
 }
 
-// Write makes a request that writes and may be sent twice. Unlike Read, it does not
-// repeat a 500: that is also the answer of a webhook that does not work, for every
-// object of a namespace, all night.
+// Write makes a request that writes and may be sent twice. Unlike Read, it does not retry after status 500: a broken
+// webhook causes that status for every object of a namespace, and does so until somebody fixes it.
 func (r *Retrier) Write(ctx context.Context, request func() error) error {
 	return r.repeat(ctx, func(err error) bool { return transient(err) && !apierrors.IsInternalError(err) }, request)
 }
@@ -56,12 +53,12 @@ func (r *Retrier) repeat(ctx context.Context, transient func(error) bool, reques
 	})
 }
 
-// note records whether a request was answered, and returns for how long none was.
-func (r *Retrier) note(answered bool) time.Duration {
+// note records whether a request got a response, and returns for how long none did.
+func (r *Retrier) note(responded bool) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case answered:
+	case responded:
 		r.failingSince = time.Time{}
 	case r.failingSince.IsZero():
 		r.failingSince = time.Now()

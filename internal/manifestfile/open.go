@@ -96,9 +96,9 @@ func Open(in io.Reader, note io.Writer, args []string, recursive bool) (files []
 	return files, errors.Join(errs...)
 }
 
-// walkDir calls found for every manifest in a directory and below it, in lexical order. As with
-// kubectl -R, the extension decides, and symbolic links to directories are not followed. Unlike
-// kubectl, it skips hidden files and directories, such as .git.
+// walkDir calls found for every manifest in a directory and below it, in lexical order. As with kubectl -R, the
+// extension selects files, and symbolic links to directories are not followed. Unlike kubectl, it skips hidden files
+// and directories, such as .git.
 func walkDir(dir string, found func(name string)) error {
 	// With the separator, a symbolic link to a directory is followed.
 	return filepath.WalkDir(dir+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {

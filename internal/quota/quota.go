@@ -86,7 +86,7 @@ func (p *Pool) Acquire(ctx context.Context, namespace string, n, held int64) (*G
 	if err != nil {
 		select {
 		case <-w.ready: // granted concurrently
-			p.putBack(namespace, n, p.isSmall(n))
+			p.refund(namespace, n, p.isSmall(n))
 		default:
 			p.remove(namespace, slices.Index(p.queues[namespace], w))
 		}
@@ -148,8 +148,8 @@ func (p *Pool) take(namespace string, n int64) {
 	}
 }
 
-// putBack takes back n bytes of a request.
-func (p *Pool) putBack(namespace string, n int64, small bool) {
+// refund returns n bytes of a request to the pool.
+func (p *Pool) refund(namespace string, n int64, small bool) {
 	p.free += n
 	if small {
 		p.small -= n
@@ -203,7 +203,7 @@ func (g *Grant) Shrink(n int64) {
 	}
 	g.pool.mu.Lock()
 	defer g.pool.mu.Unlock()
-	g.pool.putBack(g.namespace, g.n-n, g.small)
+	g.pool.refund(g.namespace, g.n-n, g.small)
 	g.n = n
 	g.pool.serve()
 }

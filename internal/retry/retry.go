@@ -1,5 +1,4 @@
-// Package retry repeats what failed for a reason that may pass, with jittered
-// exponential backoff.
+// Package retry retries after transient failures, with jittered exponential backoff.
 package retry
 
 import (

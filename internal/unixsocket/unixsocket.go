@@ -34,8 +34,8 @@ func Listen(path string) (_ *Socket, err error) {
 		return nil, errors.New("the file is not a socket")
 	}
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	// A process that was killed before its rename has left the file: no process is between the two steps while we have the
-	// lock.
+	// A process that was killed before its rename has left the file. No other process can be between the two steps,
+	// because this one holds the lock.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

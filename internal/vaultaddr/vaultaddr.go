@@ -1,5 +1,5 @@
-// Package vaultaddr parses the addresses of Vault servers, for whoever compares them or
-// reports a mistake in one without being a client of Vault.
+// Package vaultaddr parses the addresses of Vault servers, for packages that compare or check addresses but are not
+// clients of Vault.
 package vaultaddr
 
 import (

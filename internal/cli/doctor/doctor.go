@@ -45,14 +45,13 @@ ok, broken with the command that fixes it, or unknown. Without arguments that co
 the installation; with POD also all that its volumes depend on, and why the pod waits
 in ContainerCreating; with --class a SecretProviderClass, before there is a pod.
 
-A check that depends on a broken one is skipped. What your rights do not let you see is
-unknown, and the rest is still shown: no Vault token and no right in the cluster is
-required.
+A check that depends on a broken one is skipped. A check for which you lack a right is
+unknown; the others still run. No Vault token and no right in the cluster is required.
 
 Credentials are sent only to the Vault of VAULT_ADDR or --vault-addr, there to the
 namespace of VAULT_NAMESPACE and the auth mount of --auth-mount, or to those that the
-settings of the provider in --provider-namespace allow. What a class names beyond that
-is unknown, and no command that would grant it is printed.
+settings of the provider in --provider-namespace allow. If a class names others, the
+check is unknown, and no command that would grant them is printed.
 
 Nothing is changed and nothing is decrypted. For POD and --class a token of the pod's
 service account is requested, if you may do that, to log in to Vault as the provider

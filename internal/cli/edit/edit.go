@@ -55,10 +55,10 @@ terminal to ask on, that is an error: nothing is written and the edit is lost.
 
 The plaintext is in memory and in one file: in a directory with mode 0700, on a file
 system in memory (XDG_RUNTIME_DIR or /dev/shm), which is overwritten and removed at
-the end, also on errors and signals. Only after kill -9 it stays, until the machine
+the end, also on errors and signals. After kill -9 the file remains until the machine
 restarts. TMPDIR of the editor is that directory, but an editor may keep other files:
-for vim, set noswapfile, nobackup, noundofile and viminfo= for /dev/shm/*. Memory may
-be written to swap space, unless that is encrypted or off.`,
+for vim, set noswapfile, nobackup, noundofile and viminfo= for /dev/shm/*. The system
+may write memory to swap space: encrypt it or turn it off.`,
 		Example: `  secretmanager edit matrix-secrets -n demo
 
   # in a manifest
@@ -106,8 +106,7 @@ func (o *Options) Run(ctx context.Context) error {
 		display.Fprintf(o.ErrOut, "note: the Secret is managed by %s, which will revert the change: edit -f edits "+
 			"the manifest\n", by)
 	}
-	// From here on there is plaintext in a file: no signal, and no closed pipe, may end the process
-	// before it is wiped.
+	// From here on there is plaintext in a file: no signal and no closed pipe may end the process before it is wiped.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 	defer stop()
 	if err := e.inPrivateDir(ctx); err != nil {
@@ -131,7 +130,7 @@ func (o *Options) target(vault *transit.Session, name string) (target, error) {
 	return &inCluster{kube: kube, client: secretmanager.New(vault, kube), namespace: namespace, name: name}, nil
 }
 
-// session is one edit, in which the editor may open several times.
+// session is one edit, during which the editor may open several times.
 type session struct {
 	*Options
 	vault  *transit.Session

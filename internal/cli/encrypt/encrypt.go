@@ -64,8 +64,8 @@ reads it any more.
 With --from-secret NAME --replace the Secret itself becomes ciphertext: in one write,
 after the ciphertext has been verified, and only if the Secret has not changed since
 it was read. Nothing is deleted. Its type stays, and the copy of the plaintext that
-kubectl apply keeps in an annotation is removed. Refused are types whose readers need
-plaintext (TLS, image pulls and so on), and Secrets that are immutable, owned by a
+kubectl apply keeps in an annotation is removed. The command refuses types whose readers
+need plaintext (such as TLS and image pulls), and Secrets that are immutable, owned by a
 controller, or managed by Argo CD or Flux. Backups and the history of etcd keep the
 plaintext: only a new value fixes that. Pods that use the Secret directly, as
 variables or as a volume, will read ciphertext.`,

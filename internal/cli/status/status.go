@@ -42,7 +42,7 @@ Secret, and the time since the rotator last wrote it. A second table sums them u
 by key. STATE is
 
   current  every entry has the newest version of the key
-  behind   some entry does not; the rotator, or rewrap, brings it there
+  behind   some entry does not; the rotator or rewrap updates it
   broken   some entry does not decrypt: retired, malformed or from another Vault
   unknown  the key could not be read, for example because there is no token
 

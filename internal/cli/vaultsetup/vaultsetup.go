@@ -63,16 +63,16 @@ has a hyphen, so that no two service accounts share a role.
 With --per-namespace one policy and one role of the app serve every namespace: Vault
 inserts the namespace of the pod into the policy, so that a pod can decrypt only with
 the key that has the name of its namespace. A further namespace then needs only its
-key. These keys have a mount of their own, as the owner of a namespace with the name of
-a key decrypts with that key: the name of the mount begins with transit-namespaces, and
-a mount with any other key is refused, which needs the right to list its keys. The
-policy names the auth mount by its accessor, which is read from Vault or set by
---auth-accessor; if it is unknown, the output has AUTH-MOUNT-ACCESSOR in its place.
+key. The owner of a namespace with the name of a key can decrypt with that key, so these
+keys have a separate mount, whose name begins with transit-namespaces. A mount with any
+other key is refused; this check needs the right to list its keys. The policy names the
+auth mount by its accessor, which is read from Vault or set by --auth-accessor. If it is
+unknown, the output contains AUTH-MOUNT-ACCESSOR instead.
 
-With --audit-headers register the request headers by which Vault's audit log shows
-which pod a decryption was for. That is a separate step, once for each Vault: it needs
-sudo on sys/config/auditing/request-headers/* and the root namespace. It is done at
-once, also without --apply; without that right the commands are printed instead.
+With --audit-headers register the request headers with which Vault's audit log names
+the pod of each decryption. This is a separate step, once for each Vault: it needs sudo
+on sys/config/auditing/request-headers/* and the root namespace. It takes effect also
+without --apply. If your token lacks the right, the commands are printed instead.
 
 With -o terraform the output is resources of Terraform's vault provider.`,
 		Example: `  # what is needed for pods of service account matrix in namespace demo
@@ -82,13 +82,13 @@ With -o terraform the output is resources of Terraform's vault provider.`,
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix \
       --author-service-account ci/deployer --retire --apply
 
-  # a key of its own for namespace demo, by a policy that all namespaces share
+  # a separate key for namespace demo, with a policy that all namespaces share
   secretmanager vault-setup --per-namespace -n demo --service-account app
 
   # for Terraform
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix -o terraform
 
-  # let the audit log tell which pod a decryption was for
+  # let the audit log name the pod of each decryption
   secretmanager vault-setup --audit-headers`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(o),
@@ -96,7 +96,7 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "make the changes, and print what was created, changed or kept")
 	f.BoolVar(&o.auditHeaders, "audit-headers", false,
-		"register the request headers by which the audit log tells which pod a request was for, and nothing else")
+		"register only the request headers with which the audit log names the pod of each request")
 	f.BoolVar(&o.perNamespace, "per-namespace", false,
 		"let the service account of that name in each namespace use the key of the namespace's name")
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
@@ -151,7 +151,7 @@ func (o *Options) Validate() error {
 	return p.Err()
 }
 
-// newSetup returns what the flags ask for. The error has all problems.
+// newSetup returns the setup that the flags describe. The error has all problems.
 func (o *Options) newSetup() (vaultsetup.Setup, error) {
 	var errs []error
 	if o.accessor != "" && !o.perNamespace {
@@ -289,7 +289,7 @@ func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
 	return setup.WriteCommands(o.Out)
 }
 
-// accessorTimeout bounds the wait for Vault where its answer is not required.
+// accessorTimeout bounds the wait for Vault where its response is not required.
 const accessorTimeout = 2 * time.Second
 
 // findAccessor returns the accessor, empty if Vault does not respond in time.

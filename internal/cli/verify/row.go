@@ -23,8 +23,8 @@ const (
 	resultUnknown  = "unknown"
 )
 
-// verifyRow is what verify shows of a Secret. Its JSON is a promise: fields are
-// added and never renamed; what is not known is left out.
+// verifyRow is what verify shows of a Secret. Its JSON is stable: fields are added and never renamed. Unknown values
+// are omitted.
 type secretResult struct {
 	File      string    `json:"file,omitempty"` // with -f
 	Line      int       `json:"line,omitempty"`

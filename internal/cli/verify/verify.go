@@ -1,4 +1,4 @@
-// Package verify is the verb verify: it has Vault try every entry of ciphertext Secrets.
+// Package verify is the verb verify: it checks that every entry of ciphertext Secrets decrypts.
 package verify
 
 import (
@@ -50,7 +50,7 @@ rewrap does. A manifest without a namespace is in the one that kubectl would use
 RESULT is
   decrypts  every entry does
   fails     some entry does not: standard error says which, and what to check
-  unknown   Vault could not be asked
+  unknown   Vault did not check every entry
 
 The exit code is 3 if something fails, and 1 if something is unknown.`,
 		Example: `  secretmanager verify matrix-secrets -n demo
