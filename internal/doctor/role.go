@@ -147,7 +147,7 @@ func (c *classCheck) checkBinding() finding {
 	}
 	subject := "system:serviceaccount:" + c.Namespace + ":" + c.account
 	if _, jwt := c.role["role_type"]; jwt {
-		bound := stringList(c.role["bound_subject"])
+		bound := vaultsetup.Texts(c.role["bound_subject"])
 		claims, _ := c.role["bound_claims"].(map[string]any)
 		switch {
 		case len(bound) > 0 && bound[0] != subject:
@@ -157,9 +157,9 @@ func (c *classCheck) checkBinding() finding {
 		}
 		return okf("%s accepts service account %s", c.rolePath(), c.account)
 	}
-	names, namespaces := stringList(c.role["bound_service_account_names"]), stringList(
+	names, namespaces := vaultsetup.Texts(c.role["bound_service_account_names"]), vaultsetup.Texts(
 		c.role["bound_service_account_namespaces"])
-	selector := stringList(c.role["bound_service_account_namespace_selector"])
+	selector := vaultsetup.Texts(c.role["bound_service_account_namespace_selector"])
 	switch {
 	case !slices.ContainsFunc(names, matches(c.account)):
 		return c.roleRejects(fmt.Sprintf("its bound_service_account_names are %q", names))
@@ -183,23 +183,6 @@ func matches(name string) func(string) bool {
 	}
 }
 
-// stringList converts a string or a list in a response of Vault.
-func stringList(v any) []string {
-	switch v := v.(type) {
-	case string:
-		if v != "" {
-			return []string{v}
-		}
-	case []any:
-		list := make([]string, 0, len(v))
-		for _, x := range v {
-			list = append(list, fmt.Sprint(x))
-		}
-		return list
-	}
-	return nil
-}
-
 func (c *classCheck) checkAudience(ctx context.Context) finding {
 	broken := func(why string) finding {
 		return brokenf("%s", why).
@@ -211,7 +194,7 @@ func (c *classCheck) checkAudience(ctx context.Context) finding {
 		if _, jwt := c.role["role_type"]; jwt {
 			field = "bound_audiences"
 		}
-		have := stringList(c.role[field])
+		have := vaultsetup.Texts(c.role[field])
 		switch {
 		case len(have) == 0:
 			return okf("the role accepts any").
@@ -323,7 +306,7 @@ func (c *classCheck) readPolicies(ctx context.Context, denied func() finding) fi
 	}
 	setup := vaultsetup.Setup{Key: c.Key, AuthMount: c.AuthMount, AuthType: vaultsetup.AuthKubernetes, Audience: "vault"}
 	ours := setup.Policies()[0]
-	names := stringList(c.role["token_policies"])
+	names := vaultsetup.Texts(c.role["token_policies"])
 	missing := 0
 	for _, name := range names {
 		data, err := c.read(ctx, c.VaultNamespace, "sys/policies/acl/"+name)

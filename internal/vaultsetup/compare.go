@@ -161,7 +161,7 @@ func (c *comparison) namespaceKeys(ctx context.Context) {
 		return // no keys
 	}
 	var others []string
-	for _, name := range texts(list.Data["keys"]) {
+	for _, name := range Texts(list.Data["keys"]) {
 		marker := namespaceMarker(ciphertext.Key{Mount: mount, Name: name})
 		existing, err := c.v.Logical().ReadWithContext(ctx, "sys/policies/acl/"+marker.Name)
 		if err != nil {
@@ -273,8 +273,8 @@ func (c *comparison) role(ctx context.Context, r Role) {
 	// All service accounts of the role get the rights of an added policy.
 	var differs []string
 	for _, f := range r.binding() {
-		if current := texts(existing.Data[f.name]); !slices.Equal(current, texts(f.value)) {
-			differs = append(differs, fmt.Sprintf("%s is %q and not %q", f.name, current, texts(f.value)))
+		if current := Texts(existing.Data[f.name]); !slices.Equal(current, Texts(f.value)) {
+			differs = append(differs, fmt.Sprintf("%s is %q and not %q", f.name, current, Texts(f.value)))
 		}
 	}
 	if len(differs) > 0 {
@@ -282,7 +282,7 @@ func (c *comparison) role(ctx context.Context, r Role) {
 			"by hand", path, strings.Join(differs, "; "), r.Who))
 		return
 	}
-	policies := texts(existing.Data["token_policies"])
+	policies := Texts(existing.Data["token_policies"])
 	var added []string
 	for _, p := range r.Policies {
 		if !slices.Contains(policies, p) {

@@ -13,8 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// texts returns a value of a [Role] or of a response of Vault as a list.
-func texts(v any) []string {
+// Texts returns a value of a [Role] or of a response of Vault as a list.
+func Texts(v any) []string {
 	switch v := v.(type) {
 	case nil:
 		return nil

@@ -1,5 +1,5 @@
-// Package filesecret finds the Secret of a manifest that a command line names, for edit -f and
-// encrypt --merge-into.
+// Package filesecret finds the Secret of a manifest that a command line names, and the namespace of
+// a Secret whose manifest has none.
 package filesecret
 
 import (
@@ -46,18 +46,24 @@ func Find(p *cli.Factory, f *manifestfile.File, name string) (*manifest.Secret, 
 	return found[0], nil
 }
 
+// Namespace returns the namespace to which the ciphertext of a Secret is bound: that of the manifest, or else the
+// one that kubectl would use. It is empty if neither has one and none is needed.
+func Namespace(p *cli.Factory, f *manifestfile.File, s *manifest.Secret) (string, error) {
+	if s.Namespace != "" || !s.BindsNamespace() {
+		return s.Namespace, nil
+	}
+	return p.RequireNamespace(display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name,
+		s.Line, s, s.Settings.Scope))
+}
+
 // AsStored returns a Secret of a file as the API server would store it.
 func AsStored(p *cli.Factory, f *manifestfile.File, s *manifest.Secret) (*corev1.Secret, error) {
-	namespace := s.Namespace
-	if namespace == "" {
-		var err error
-		if namespace, err = p.OfflineNamespace(); err != nil {
-			return nil, err
-		}
-		if namespace == "" && s.BindsNamespace() {
-			return nil, cli.Usagef("no namespace: %s: line %d: %s has none, and scope %s binds its ciphertext to one: set -n",
-				f.Name, s.Line, s, s.Settings.Scope)
-		}
+	namespace, err := Namespace(p, f, s)
+	if err == nil && namespace == "" {
+		namespace, err = p.OfflineNamespace()
+	}
+	if err != nil {
+		return nil, err
 	}
 	secret := s.AsStored()
 	secret.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: s.Name}

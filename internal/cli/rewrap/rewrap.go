@@ -13,6 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/batch"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
+	"github.com/secretmanager-io/secretmanager/internal/cli/filesecret"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
@@ -26,7 +27,6 @@ type Options struct {
 	recursive bool
 	check     bool
 	dryRun    string
-	namespace string // of manifests without one; read when first needed
 }
 
 // NewCommand returns the command rewrap.
@@ -222,13 +222,10 @@ func (o *Options) items(files []*manifestfile.File) (map[ciphertext.Key][]item, 
 	var errs []error
 	for _, f := range files {
 		for _, s := range f.Manifest.Secrets {
-			namespace := s.Namespace
-			if namespace == "" && s.BindsNamespace() {
-				var err error
-				if namespace, err = o.defaultNamespace(f, s); err != nil {
-					errs = append(errs, err)
-					continue
-				}
+			namespace, err := filesecret.Namespace(o.Factory, f, s)
+			if err != nil {
+				errs = append(errs, err)
+				continue
 			}
 			key := s.Settings.Key
 			if _, known := items[key]; !known {
@@ -243,19 +240,6 @@ func (o *Options) items(files []*manifestfile.File) (map[ciphertext.Key][]item, 
 		}
 	}
 	return items, order, errors.Join(errs...)
-}
-
-func (o *Options) defaultNamespace(f *manifestfile.File, s *manifest.Secret) (string, error) {
-	if o.namespace == "" {
-		namespace, err := o.RequireNamespace(
-			display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line, s,
-				s.Settings.Scope))
-		if err != nil {
-			return "", err
-		}
-		o.namespace = namespace
-	}
-	return o.namespace, nil
 }
 
 // rewrapKey rewraps the entries below the newest version of their key, and stores the new

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager"
-	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/cli/filesecret"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 )
@@ -16,20 +16,11 @@ import (
 // the command as err.
 func (o *Options) addFiles(ctx context.Context, verifier *secretmanager.Verifier) (unread, err error) {
 	files, unread := manifestfile.Open(o.In, o.ErrOut, o.files, o.recursive)
-	namespace := "" // of manifests without one; read when first needed
 	for _, f := range files {
 		for _, s := range f.Manifest.Secrets {
 			secret := s.AsStored()
-			if s.Namespace == "" && s.BindsNamespace() {
-				if namespace == "" {
-					namespace, err = o.RequireNamespace(
-						display.Sprintf("%s: line %d: %s has none, and scope %s binds its ciphertext to one", f.Name, s.Line,
-							s, s.Settings.Scope))
-				}
-				if err != nil {
-					return errors.Join(unread, err), nil
-				}
-				secret.Namespace = namespace
+			if secret.Namespace, err = filesecret.Namespace(o.Factory, f, s); err != nil {
+				return errors.Join(unread, err), nil
 			}
 			row := &secretResult{File: f.Name, Line: s.Line, entries: map[string]*manifest.Entry{}}
 			for _, e := range s.Entries {
