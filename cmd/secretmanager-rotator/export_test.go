@@ -7,7 +7,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,68 +18,32 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
-	"github.com/secretmanager-io/secretmanager"
-	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
-
-// buffer is a buffer for concurrent use.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("condition not met: %s", what)
-		}
-	}
-}
 
 // TestExport scrapes the exporter between runs of the real program. The exporter has exactly
 // the permissions of its manifest.
 func TestExport(t *testing.T) {
-	const account, state, app = "secretmanager-exporter", "export-state", "export-app"
-	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
-	admin, err := kubernetes.NewForConfig(api.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, account)
-	for _, ns := range []string{state, app} {
-		api.CreateNamespace(t, ns)
-	}
+	const account, state = "secretmanager-exporter", "export-state"
+	f := newFixture(t)
+	admin, app := f.Kube, f.Namespace
+	f.API.CreateServiceAccount(t, f.state, account)
+	f.API.CreateNamespace(t, state)
 	applyRBAC(t, admin, "../exporter/role.yaml", state)
-	config := rest.AnonymousClientConfig(api.Config)
-	config.BearerToken = api.ServiceAccountToken(t, rotator.DefaultStateNamespace, account, "", time.Hour)
+	config := rest.AnonymousClientConfig(f.API.Config)
+	config.BearerToken = f.API.ServiceAccountToken(t, f.state, account, "", time.Hour)
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var stderr buffer
+	var stderr async.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"export", "--metrics-addr=127.0.0.1:0", "--state-namespace=" + state,
 			"--kubeconfig=" + writeKubeconfig(t, config)}, os.Getenv, io.Discard, &stderr)
 	}()
 	var address []string
-	eventually(t, "it listens", func() bool {
+	async.Wait(t, "it listens", func() bool {
 		address = regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(stderr.String())
 		return address != nil
 	})
@@ -131,49 +94,28 @@ func TestExport(t *testing.T) {
 		t.Error("the time of the first run is missing")
 	}
 
-	if err := api.CreateRotatorState(t.Context(), state); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := vault.Write(t.Context(), "transit/keys/export", map[string]any{"derived": true}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := transit.NewClient(transit.Config{Address: vault.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
-	for _, name := range []string{"good", "fixed"} {
-		if _, _, err := lib.Apply(t.Context(),
-			secretmanager.Spec{Namespace: app, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "export"}},
-				Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	f.CreateNamespace(state)
+	f.store(app, "good", "fixed")
 	rotate := func(want int) {
 		t.Helper()
-		if _, err := vault.Write(t.Context(), "transit/keys/export/rotate", nil); err != nil {
-			t.Fatal(err)
-		}
-		code, stdout, stderr := call(t.Context(),
-			map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken},
-			"--kubeconfig="+api.Kubeconfig, "--state-namespace="+state, "--transit-key=export", "-n="+app,
-			"--rotate=never", "--settle=0s", "--retire")
+		f.RotateKey()
+		code, stdout, stderr := call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig,
+			"--state-namespace="+state, "--transit-key="+f.Key, "-n="+app, "--rotate=never", "--settle=0s",
+			"--retire")
 		if code != want {
 			t.Fatalf("code %d: %s%s", code, stdout, stderr)
 		}
 	}
-	const key = `{transit_key="export",transit_mount="transit"}`
-	labels := func(label string) string { return `{` + label + `,transit_key="export",transit_mount="transit"}` }
+	names := `transit_key="` + f.Key + `",transit_mount="transit"}`
+	key := "{" + names
+	labels := func(label string) string { return `{` + label + `,` + names }
 	rotate(0)
 	check("after a complete run", `last_run_result{result="done"} 1`, "key_failed"+key+" 0",
 		"key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
 		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+labels(`state="current"`)+" 2",
 		"key_entries"+labels(`state="failed"`)+" 0", "unassigned 0")
 
-	if _, err := admin.CoreV1().Secrets(app).Patch(t.Context(), "fixed", "application/merge-patch+json",
-		[]byte(`{"immutable":true}`), metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	f.makeImmutable(app, "fixed")
 	rotate(1)
 	check("after an incomplete run", `last_run_result{result="incomplete"} 1`, `last_run_result{result="done"} 0`,
 		"key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
@@ -198,7 +140,7 @@ func TestExport(t *testing.T) {
 	if err := admin.RbacV1().RoleBindings(state).Delete(t.Context(), account, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the permissions are revoked", func() bool {
+	async.Wait(t, "the permissions are revoked", func() bool {
 		return strings.Contains(scrape(), `read_success{object="cronjob"} 0`)
 	})
 	check("without permissions", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // TestOpenBao repeats TestLogins with OpenBao.
@@ -17,57 +18,36 @@ func TestOpenBao(t *testing.T) { t.Run("Logins", TestLogins) }
 // TestLogins verifies that the rotator can log in at both kinds of auth mounts, with a token
 // for the audience of the role, and not with another audience.
 func TestLogins(t *testing.T) {
-	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
-	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, "rotator")
-	if err := api.CreateRotatorState(t.Context(), rotator.DefaultStateNamespace); err != nil {
-		t.Fatal(err)
-	}
-	issuer, err := testenv.NewJWTIssuer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, data := range map[string]map[string]any{
-		"transit/keys/logins": {"derived": true},
-		"sys/policies/acl/logins": {"policy": `
-			path "transit/keys/logins"   { capabilities = ["read"] }
-			path "transit/rewrap/logins" { capabilities = ["update"] }`},
-	} {
-		if _, err := vault.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := vault.TrustAPIServer(t.Context(), "kubernetes", api, api.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := vault.TrustIssuer(t.Context(), "jwt", issuer); err != nil {
-		t.Fatal(err)
-	}
+	f := newFixture(t)
+	policy := f.Policy(`
+		path "transit/keys/KEY"   { capabilities = ["read"] }
+		path "transit/rewrap/KEY" { capabilities = ["update"] }`)
+	f.TrustAPIServer()
+	f.TrustIssuer()
 	const namespace, own = rotator.DefaultStateNamespace, "https://vault.example"
 	signed := map[string]func(audience string) string{
 		"kubernetes": func(audience string) string {
-			return api.ServiceAccountToken(t, namespace, "rotator", audience, time.Hour)
+			return f.API.ServiceAccountToken(t, namespace, "rotator", audience, time.Hour)
 		},
-		"jwt": func(audience string) string { return issuer.Token(namespace, "rotator", audience, time.Hour) },
+		"jwt": func(audience string) string { return fixture.Issuer().Token(namespace, "rotator", audience, time.Hour) },
 	}
 	for mount, sign := range signed {
 		for _, audience := range []string{"vault", own} {
-			role := testenv.Role{Mount: mount, Name: "logins", Namespace: namespace, ServiceAccount: "rotator",
-				Audience: audience, Policies: []string{"logins"}}
-			if err := vault.AllowLogin(t.Context(), role); err != nil {
-				t.Fatal(err)
-			}
+			role := testenv.Role{Mount: mount, Name: f.Key, Namespace: namespace, ServiceAccount: "rotator",
+				Audience: audience, Policies: []string{policy}}
+			f.AllowLogin(role)
 			for _, has := range []string{"vault", own} {
 				file := filepath.Join(t.TempDir(), "token")
 				if err := os.WriteFile(file, []byte(sign(has)), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				code, _, stderr := call(t.Context(), nil, "--kubeconfig="+api.Kubeconfig, "--vault-addr="+vault.Address,
-					"--transit-key=logins", "--dry-run",
-					"--vault-role=logins", "--vault-auth-mount="+mount, "--vault-token-file="+file)
+				code, _, stderr := call(t.Context(), nil, "--kubeconfig="+f.API.Kubeconfig, "--vault-addr="+f.Vault.Address,
+					"--transit-key="+f.Key, "--dry-run",
+					"--vault-role="+f.Key, "--vault-auth-mount="+mount, "--vault-token-file="+file)
 				switch {
 				case has == audience && code != 0:
 					t.Errorf("%s with audience %s: code %d, %s", mount, has, code, stderr)
-				case has != audience && (code != 1 || !strings.Contains(stderr, `role \"logins\" of auth/`+mount) ||
+				case has != audience && (code != 1 || !strings.Contains(stderr, `role \"`+f.Key+`\" of auth/`+mount) ||
 					!strings.Contains(stderr, "audience")):
 					t.Errorf("%s with audience %s instead of %s: code %d, %s", mount, has, audience, code, stderr)
 				}

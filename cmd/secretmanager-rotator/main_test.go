@@ -11,16 +11,56 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
+
+// testFixture is a fixture with a service account of the rotator.
+type testFixture struct {
+	*fixture.Fixture
+	state string // the namespace of the rotator
+	lib   *secretmanager.Client
+}
+
+func newFixture(t *testing.T) *testFixture {
+	t.Helper()
+	f := &testFixture{Fixture: fixture.New(t), state: rotator.DefaultStateNamespace}
+	f.API.CreateServiceAccount(t, f.state, "rotator")
+	f.CreateNamespace(f.state)
+	f.lib = secretmanager.New(f.Root, f.Kube)
+	return f
+}
+
+// env is the environment of an administrator of Vault.
+func (f *testFixture) env() map[string]string {
+	return map[string]string{"VAULT_ADDR": f.Vault.Address, "VAULT_TOKEN": f.Vault.RootToken}
+}
+
+// store creates ciphertext Secrets.
+func (f *testFixture) store(namespace string, names ...string) {
+	f.T.Helper()
+	for _, name := range names {
+		_, _, err := f.lib.Apply(f.T.Context(), secretmanager.Spec{Namespace: namespace, Name: name,
+			Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}},
+			Entries:  map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{})
+		f.Must(err)
+	}
+}
+
+// makeImmutable makes a Secret one that cannot be rewrapped.
+func (f *testFixture) makeImmutable(namespace, name string) {
+	f.T.Helper()
+	_, err := f.Kube.CoreV1().Secrets(namespace).Patch(f.T.Context(), name, types.MergePatchType,
+		[]byte(`{"immutable":true}`), metav1.PatchOptions{})
+	f.Must(err)
+}
 
 // call runs the program and returns its exit code and both streams.
 func call(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
@@ -81,56 +121,24 @@ func TestVersion(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
-	kube, err := kubernetes.NewForConfig(api.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api.CreateNamespace(t, "demo")
-	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, "rotator")
-	if err := api.CreateRotatorState(t.Context(), rotator.DefaultStateNamespace); err != nil {
-		t.Fatal(err)
-	}
-	for path, data := range map[string]map[string]any{
-		"transit/keys/app": {"derived": true},
-		"sys/policies/acl/rotator": {"policy": `
-			path "transit/keys/app"        { capabilities = ["read"] }
-			path "transit/keys/app/rotate" { capabilities = ["update"] }
-			path "transit/rewrap/app"      { capabilities = ["update"] }`},
-	} {
-		if _, err := vault.Write(t.Context(), path, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := vault.TrustAPIServer(t.Context(), "kubernetes", api, api.ReviewerToken(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := vault.AllowLogin(t.Context(),
-		testenv.Role{Namespace: rotator.DefaultStateNamespace, ServiceAccount: "rotator",
-			Policies: []string{"rotator"}}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := transit.NewClient(transit.Config{Address: vault.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), kube)
-	if _, _, err := lib.Apply(t.Context(),
-		secretmanager.Spec{Namespace: "demo", Name: "s", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "app"}},
-			Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	f := newFixture(t)
+	policy := f.Policy(`
+		path "transit/keys/KEY"        { capabilities = ["read"] }
+		path "transit/keys/KEY/rotate" { capabilities = ["update"] }
+		path "transit/rewrap/KEY"      { capabilities = ["update"] }`)
+	f.TrustAPIServer()
+	f.AllowLogin(testenv.Role{Name: f.Key, Namespace: f.state, ServiceAccount: "rotator", Policies: []string{policy}})
+	f.store(f.Namespace, "s")
 	token := filepath.Join(t.TempDir(), "token")
-	login := []string{"--kubeconfig=" + api.Kubeconfig, "--vault-addr=" + vault.Address, "--vault-role=rotator",
+	login := []string{"--kubeconfig=" + f.API.Kubeconfig, "--vault-addr=" + f.Vault.Address, "--vault-role=" + f.Key,
 		"--vault-token-file=" + token, "--settle=0s"}
-	rootEnv := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": vault.RootToken}
 
 	// The token file does not exist.
 	code, stdout, stderr := call(t.Context(), nil, append(login, "--rotate=always")...)
 	if code != 1 || !strings.Contains(stderr, "check --vault-token-file") {
 		t.Errorf("without the token: code %d, %s%s", code, stdout, stderr)
 	}
-	jwt := api.ServiceAccountToken(t, rotator.DefaultStateNamespace, "rotator", "vault", 10*time.Minute)
+	jwt := f.API.ServiceAccountToken(t, f.state, "rotator", "vault", 10*time.Minute)
 	if err := os.WriteFile(token, []byte(jwt+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -147,25 +155,22 @@ func TestRun(t *testing.T) {
 		report.Keys[0].Target != 2 || report.Keys[0].Rewrapped != 1 {
 		t.Errorf("%v, report %s", err, stdout)
 	}
-	if got, err := lib.Read(t.Context(), "demo", "s"); err != nil || string(got["e"]) != "hunter2" {
+	if got, err := f.lib.Read(t.Context(), f.Namespace, "s"); err != nil || string(got["e"]) != "hunter2" {
 		t.Errorf("%v", err)
 	}
-	for _, secret := range []string{"hunter2", jwt, vault.RootToken + `"`, "vault:v"} {
+	for _, secret := range []string{"hunter2", jwt, f.Vault.RootToken + `"`, "vault:v"} {
 		if strings.Contains(stdout+stderr, secret) {
 			t.Errorf("the output has a secret: %s%s", stdout, stderr)
 		}
 	}
 
 	// With VAULT_TOKEN, and an entry that cannot be rewrapped.
-	s, err := kube.CoreV1().Secrets("demo").Get(t.Context(), "s", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := f.GetSecret(f.Namespace, "s")
 	s.Data["bad"] = []byte("hunter2")
-	if _, err := kube.CoreV1().Secrets("demo").Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+	if _, err := f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr = call(t.Context(), rootEnv, "--kubeconfig="+api.Kubeconfig, "-n", "demo")
+	code, stdout, stderr = call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig, "-n", f.Namespace)
 	if code != 1 || !strings.Contains(stdout, `"entry":"bad"`) || strings.Contains(stdout+stderr, "hunter2") {
 		t.Errorf("code %d, %s%s", code, stdout, stderr)
 	}
@@ -173,7 +178,7 @@ func TestRun(t *testing.T) {
 	// Stopped before it began.
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	if code, _, stderr := call(stopped, rootEnv, "--kubeconfig="+api.Kubeconfig); code != 1 {
+	if code, _, stderr := call(stopped, f.env(), "--kubeconfig="+f.API.Kubeconfig); code != 1 {
 		t.Errorf("code %d, %s", code, stderr)
 	}
 }

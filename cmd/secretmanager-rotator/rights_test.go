@@ -27,12 +27,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/rotator"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // applyRBAC creates the objects of a manifest, in the namespace unless they have one. The
@@ -92,14 +89,11 @@ func decode[T any](t *testing.T, raw []byte) *T {
 // manifests, and record Events, and that the rotator has no other permissions.
 func TestRights(t *testing.T) {
 	const account = "secretmanager-rotator" // the name in the manifests
-	vault, api := testenv.SharedVault(t), testenv.SharedAPIServer(t)
-	admin, err := kubernetes.NewForConfig(api.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api.CreateServiceAccount(t, rotator.DefaultStateNamespace, account)
+	f := newFixture(t)
+	admin := f.Kube
+	f.API.CreateServiceAccount(t, f.state, account)
 	for _, ns := range []string{"rights-a", "rights-b", "rights-out"} {
-		api.CreateNamespace(t, ns)
+		f.API.CreateNamespace(t, ns)
 	}
 	applyRBAC(t, admin, "clusterrole.yaml", "")
 	applyRBAC(t, admin, "role.yaml", rotator.DefaultStateNamespace)
@@ -107,55 +101,26 @@ func TestRights(t *testing.T) {
 	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-a")
 	applyRBAC(t, admin, "namespace/rolebinding.yaml", "rights-b")
 
-	setup := vaultsetup.Setup{Key: ciphertext.Key{Mount: "transit", Name: "rights"}}
-	if _, err := vault.Write(t.Context(), setup.Key.String(), map[string]any{"derived": true}); err != nil {
-		t.Fatal(err)
-	}
-	policy := ""
+	setup := vaultsetup.Setup{Key: ciphertext.Key{Mount: "transit", Name: f.Key}}
+	token := ""
 	for _, p := range setup.Policies() {
 		if strings.Contains(p.Name, "rotator") {
-			policy = p.Name
-			if _, err := vault.Write(t.Context(), "sys/policies/acl/"+p.Name, map[string]any{"policy": p.HCL()}); err != nil {
-				t.Fatal(err)
-			}
+			token = f.Token(p.HCL())
 		}
 	}
-	made, err := vault.Do(t.Context(), "POST", "auth/token/create", vault.RootToken,
-		map[string]any{"policies": []string{policy}, "no_default_policy": true})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	client, err := transit.NewClient(transit.Config{Address: vault.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lib := secretmanager.New(client.Session("", transit.StaticToken(vault.RootToken)), admin)
 	for _, ns := range []string{"rights-a", "rights-b"} {
-		for _, name := range []string{"good", "fixed"} {
-			if _, _, err := lib.Apply(t.Context(),
-				secretmanager.Spec{Namespace: ns, Name: name, Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "rights"}},
-					Entries: map[string][]byte{"e": []byte("hunter2")}}, secretmanager.Options{}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		f.store(ns, "good", "fixed")
 	}
-	if _, err := admin.CoreV1().Secrets("rights-b").
-		Patch(t.Context(), "fixed", "application/merge-patch+json", []byte(`{"immutable":true}`),
-			metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	f.makeImmutable("rights-b", "fixed")
 
-	config := rest.AnonymousClientConfig(api.Config)
-	config.BearerToken = api.ServiceAccountToken(t, rotator.DefaultStateNamespace, account, "", time.Hour)
+	config := rest.AnonymousClientConfig(f.API.Config)
+	config.BearerToken = f.API.ServiceAccountToken(t, f.state, account, "", time.Hour)
 	kubeconfig := writeKubeconfig(t, config)
-	env := map[string]string{"VAULT_ADDR": vault.Address, "VAULT_TOKEN": made.Auth.ClientToken}
-	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=rights", "-n=rights-a,rights-b", "--rotate=never",
+	env := map[string]string{"VAULT_ADDR": f.Vault.Address, "VAULT_TOKEN": token}
+	args := []string{"--kubeconfig=" + kubeconfig, "--transit-key=" + f.Key, "-n=rights-a,rights-b", "--rotate=never",
 		"--settle=0s"}
 	for run := 1; run <= 2; run++ { // the second run updates the objects of the first
-		if _, err := vault.Write(t.Context(), "transit/keys/rights/rotate", nil); err != nil {
-			t.Fatal(err)
-		}
+		f.RotateKey()
 		code, stdout, stderr := call(t.Context(), env, args...)
 		var report rotator.Report
 		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Keys) != 1 {
