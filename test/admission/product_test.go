@@ -9,23 +9,18 @@ import (
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/transit"
+	shared "github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // TestProductWrites: both policies admit what the library and the rotator write, also on a Secret that
 // was invalid before. The command line has its own script.
 func TestProductWrites(t *testing.T) {
 	w := newFixture(t)
-	vault := testenv.SharedVault(t)
-	_, err := vault.Write(t.Context(), "transit/keys/"+w.ns, map[string]any{"derived": true})
-	w.must(err)
-	transitClient, err := transit.NewClient(transit.Config{Address: vault.Address})
-	w.must(err)
-	session := transitClient.Session("", transit.StaticToken(vault.RootToken))
+	f := shared.NewTransit(t)
+	session := f.Root
 	client := secretmanager.New(session, w.kube)
 	spec := secretmanager.Spec{Namespace: w.ns, Name: "sealed",
-		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}},
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}},
 		Entries:  map[string][]byte{"a": []byte("1"), "empty": {}}, AllowEmpty: true}
 
 	// Before: plaintext, with kubectl's copy of it, and a ciphertext Secret with an
@@ -33,7 +28,7 @@ func TestProductWrites(t *testing.T) {
 	w.must(w.create(plain("plain", applied(`"stringData":{"good":"`+value+`"},`))))
 	half := spec
 	half.Name = "half"
-	_, _, err = client.Apply(t.Context(), half, secretmanager.Options{})
+	_, _, err := client.Apply(t.Context(), half, secretmanager.Options{})
 	w.must(err)
 	w.must(w.change("half", entry("password", value)))
 
@@ -55,13 +50,13 @@ func TestProductWrites(t *testing.T) {
 	if _, err := client.Update(t.Context(), stored, change, secretmanager.Options{}); err != nil {
 		t.Errorf("update: %v", err)
 	}
-	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: ciphertext.Key{Name: w.ns}},
+	if _, err := client.Convert(t.Context(), w.ns, "plain", ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}},
 		secretmanager.Options{}); err != nil {
 		t.Errorf("convert: %v", err)
 	}
 
 	report, err := rotator.Run(t.Context(), session, w.kube,
-		rotator.Options{Keys: []string{w.ns}, Rotate: rotator.Always, Settle: -1, StateNamespace: w.ns})
+		rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Always, Settle: -1, StateNamespace: w.ns})
 	if report == nil || len(report.Keys) != 1 {
 		t.Fatalf("rotate: %v", err)
 	}

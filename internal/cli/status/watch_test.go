@@ -3,7 +3,6 @@ package status
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,48 +19,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/test/relay"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
-
-// fixture is a Vault and an API server.
-type fixture struct {
-	vault  *testenv.Vault
-	server *testenv.APIServer
-	kube   kubernetes.Interface
-}
-
-func newFixture(t *testing.T) *fixture {
-	t.Helper()
-	f := &fixture{vault: testenv.SharedVault(t), server: testenv.SharedAPIServer(t)}
-	var err error
-	if f.kube, err = kubernetes.NewForConfig(f.server.Config); err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-// namespace creates a namespace and a derived transit key of the same name.
-func (f *fixture) namespace(t *testing.T) string {
-	t.Helper()
-	ns := "status-" + strings.ToLower(rand.Text()[:10])
-	f.server.CreateNamespace(t, ns)
-	if _, err := f.vault.Write(t.Context(), "transit/keys/"+ns, map[string]any{"derived": true}); err != nil {
-		t.Fatal(err)
-	}
-	return ns
-}
 
 // watching is a running status -w -o json.
 type watching struct {
 	t     *testing.T
-	w     *fixture
+	w     *fixture.Fixture
 	ns    string // and the name of the key
 	stop  context.CancelFunc
 	done  chan error
@@ -71,12 +41,12 @@ type watching struct {
 // timeout bounds the wait for a condition on a busy machine.
 const timeout = time.Minute
 
-func watchStatus(t *testing.T, w *fixture, kubeconfig string) *watching {
+func watchStatus(t *testing.T, w *fixture.Fixture, kubeconfig string) *watching {
 	t.Helper()
 	x := &watching{t: t, w: w, done: make(chan error, 1), lines: make(chan inventory.Secret, 100)}
-	x.ns = w.namespace(t)
+	x.ns = w.Namespace
 	x.create("one", "vault:v1:", true)
-	env := map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}
+	env := map[string]string{"VAULT_ADDR": w.Vault.Address, "VAULT_TOKEN": w.Vault.RootToken}
 	out, in := io.Pipe()
 	p := cli.NewFactory(cli.Environment{
 		ProgramName: "secretmanager", Getenv: func(name string) string { return env[name] },
@@ -142,14 +112,14 @@ func (x *watching) create(name, prefix string, label bool) {
 	if label {
 		secret.Labels = map[string]string{ciphertext.LabelTransitKey: x.ns}
 	}
-	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Create(x.t.Context(), secret, metav1.CreateOptions{}); err != nil {
+	if _, err := x.w.Kube.CoreV1().Secrets(x.ns).Create(x.t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		x.t.Fatal(err)
 	}
 }
 
 func (x *watching) patch(name, patch string) {
 	x.t.Helper()
-	if _, err := x.w.kube.CoreV1().Secrets(x.ns).Patch(x.t.Context(), name, types.MergePatchType, []byte(patch),
+	if _, err := x.w.Kube.CoreV1().Secrets(x.ns).Patch(x.t.Context(), name, types.MergePatchType, []byte(patch),
 		metav1.PatchOptions{}); err != nil {
 		x.t.Fatal(err)
 	}
@@ -157,21 +127,19 @@ func (x *watching) patch(name, patch string) {
 
 func (x *watching) remove(name string) {
 	x.t.Helper()
-	if err := x.w.kube.CoreV1().Secrets(x.ns).Delete(x.t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := x.w.Kube.CoreV1().Secrets(x.ns).Delete(x.t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		x.t.Fatal(err)
 	}
 }
 
 func (x *watching) rotate() {
 	x.t.Helper()
-	if _, err := x.w.vault.Write(x.t.Context(), "transit/keys/"+x.ns+"/rotate", nil); err != nil {
-		x.t.Fatal(err)
-	}
+	x.w.RotateKey()
 }
 
 func TestStatusWatch(t *testing.T) {
-	w := newFixture(t)
-	x := watchStatus(t, w, w.server.Kubeconfig)
+	w := fixture.New(t)
+	x := watchStatus(t, w, w.API.Kubeconfig)
 	// A change that is not shown, then one that is.
 	x.patch("one", `{"metadata":{"labels":{"other":"x"}}}`)
 	x.create("two", "vault:v1:", true)
@@ -203,8 +171,8 @@ func TestStatusWatch(t *testing.T) {
 
 // If a Secret has a newer version than the key, the key is read again before the Secret is broken.
 func TestStatusWatchReadsNewVersions(t *testing.T) {
-	w := newFixture(t)
-	x := watchStatus(t, w, w.server.Kubeconfig)
+	w := fixture.New(t)
+	x := watchStatus(t, w, w.API.Kubeconfig)
 	x.rotate()
 	x.create("two", "vault:v2:", true)
 	seen := map[string]inventory.State{}
@@ -223,7 +191,7 @@ func TestStatusWatchReadsNewVersions(t *testing.T) {
 
 // After an expired resource version (410), a new list has the changes.
 func TestStatusWatchExpired(t *testing.T) {
-	w := newFixture(t)
+	w := fixture.New(t)
 	proxy := newWatchProxy(t, w)
 	x := watchStatus(t, w, proxy.kubeconfig)
 	x.create("two", "vault:v1:", true)
@@ -239,7 +207,7 @@ func TestStatusWatchExpired(t *testing.T) {
 }
 
 func TestStatusWatchDenied(t *testing.T) {
-	w := newFixture(t)
+	w := fixture.New(t)
 	proxy := newWatchProxy(t, w)
 	x := watchStatus(t, w, proxy.kubeconfig)
 	proxy.deny()
@@ -266,13 +234,13 @@ type watchProxy struct {
 	held       chan struct{}
 }
 
-func newWatchProxy(t *testing.T, w *fixture) *watchProxy {
+func newWatchProxy(t *testing.T, w *fixture.Fixture) *watchProxy {
 	t.Helper()
-	transport, err := rest.TransportFor(w.server.Config)
+	transport, err := rest.TransportFor(w.API.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forward, err := relay.New(w.server.Address, transport)
+	forward, err := relay.New(w.API.Address, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
