@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -246,13 +244,8 @@ func TestPlain(t *testing.T) {
 // FuzzEdit removes an entry, sets one and adds one, and has kubectl's parser say
 // what the result is: no other value may differ.
 func FuzzEdit(f *testing.F) {
-	files, _ := filepath.Glob("testdata/layouts/*")
-	for _, file := range files {
-		layout, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		text := expand(string(layout), false)
+	for _, layout := range layouts(f) {
+		text := expand(layout, false)
 		for n := range byte(4) {
 			f.Add([]byte(text), n)
 			f.Add([]byte(strings.ReplaceAll(text, "\n", "\r\n")), n)

@@ -1,8 +1,6 @@
 package manifest
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -150,13 +148,8 @@ func TestReplaceErrors(t *testing.T) {
 // FuzzReplace replaces every entry by ciphertext of the same length and looks
 // at the result without what made it: only characters of ciphertext may differ.
 func FuzzReplace(f *testing.F) {
-	files, _ := filepath.Glob("testdata/layouts/*")
-	for _, file := range files {
-		layout, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		text := expand(string(layout), false)
+	for _, layout := range layouts(f) {
+		text := expand(layout, false)
 		f.Add([]byte(text))
 		f.Add([]byte(strings.ReplaceAll(text, "\n", "\r\n")))
 		f.Add([]byte(strings.ReplaceAll(text, "\n", "\r")))

@@ -84,19 +84,29 @@ func renew(f *File) ([]byte, error) {
 	return f.Replace(texts)
 }
 
-// TestReplace takes layouts from testdata: in each, what stands as {{old x}}
-// gets a new text, and nothing else may change but the hint.
-func TestReplace(t *testing.T) {
+// layouts returns the texts of testdata/layouts by name.
+func layouts(t testing.TB) map[string]string {
+	t.Helper()
 	files, err := filepath.Glob("testdata/layouts/*")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no layouts: ", err)
 	}
+	texts := map[string]string{}
 	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			layout, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[filepath.Base(file)] = string(text)
+	}
+	return texts
+}
+
+// TestReplace takes layouts from testdata: in each, what stands as {{old x}}
+// gets a new text, and nothing else may change but the hint.
+func TestReplace(t *testing.T) {
+	for name, layout := range layouts(t) {
+		t.Run(name, func(t *testing.T) {
 			for _, variant := range []struct {
 				name   string
 				change func(string) string
@@ -107,7 +117,7 @@ func TestReplace(t *testing.T) {
 				{"byte order mark", func(s string) string { return bom + s }},
 			} {
 				t.Run(variant.name, func(t *testing.T) {
-					text := variant.change(string(layout))
+					text := variant.change(layout)
 					before, after := expand(text, false), expand(text, true)
 					f, err := parse([]byte(before))
 					if err != nil {

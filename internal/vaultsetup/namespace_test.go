@@ -162,16 +162,22 @@ func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 	mustNotDecrypt()
 }
 
+// perNamespaceSetup returns a setup for one key per namespace, in a mount of its own.
+func perNamespaceSetup(t *testing.T) (*fixture.Transit, *api.Client, Setup) {
+	t.Helper()
+	f, c, s := setup(t)
+	var err error
+	s.Accessor, err = Accessor(t.Context(), c, s.AuthMount)
+	f.Must(err)
+	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
+	s.App.Role = s.Key.Name + "-apps"
+	return f, c, s
+}
+
 // TestPerNamespaceOtherKeys checks that a mount with another key is not used for one key
 // per namespace, also if the key was created later.
 func TestPerNamespaceOtherKeys(t *testing.T) {
-	f, c, s := setup(t)
-	var err error
-	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
-		t.Fatal(err)
-	}
-	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
-	s.App.Role = s.Key.Name + "-apps"
+	f, c, s := perNamespaceSetup(t)
 	refused := func(c *api.Client, want ...string) {
 		t.Helper()
 		_, err := Compare(t.Context(), c, s)
@@ -217,15 +223,10 @@ func TestPerNamespaceOtherKeys(t *testing.T) {
 // TestPerNamespaceOfTwoClusters checks that another auth mount cannot use the same transit
 // mount: a namespace of the same name in another cluster has another owner.
 func TestPerNamespaceOfTwoClusters(t *testing.T) {
-	_, c, s := setup(t)
-	var err error
-	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
-		t.Fatal(err)
-	}
-	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
-	s.App.Role = s.Key.Name + "-apps"
+	_, c, s := perNamespaceSetup(t)
 	apply(t, c, s)
 	s.AuthMount, s.AuthType = "kubernetes", AuthKubernetes
+	var err error
 	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
 		t.Fatal(err)
 	}
@@ -237,13 +238,7 @@ func TestPerNamespaceOfTwoClusters(t *testing.T) {
 // TestPerNamespaceUserClaim checks that a role is rejected that maps two namespaces to one
 // entity: each could decrypt with the key of the other.
 func TestPerNamespaceUserClaim(t *testing.T) {
-	f, c, s := setup(t)
-	var err error
-	if s.Accessor, err = Accessor(t.Context(), c, s.AuthMount); err != nil {
-		t.Fatal(err)
-	}
-	s.PerNamespace, s.Key.Mount = true, namespacesMount+"-"+s.Key.Name
-	s.App.Role = s.Key.Name + "-apps"
+	f, c, s := perNamespaceSetup(t)
 	f.Write("auth/jwt/role/"+s.App.Role, map[string]any{
 		"role_type": "jwt", "user_claim": "iss", "bound_audiences": "vault",
 		"bound_claims":   map[string]any{"/kubernetes.io/serviceaccount/name": "app"},
