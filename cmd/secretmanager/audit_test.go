@@ -2,41 +2,33 @@ package main
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
-	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
 // TestAuditHeaders checks that every request to Vault has the verb and one run ID.
 func TestAuditHeaders(t *testing.T) {
 	u := newUser(t)
-	vault, err := relay.New(u.vault.Address, http.DefaultTransport)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var mu sync.Mutex
 	got, requests := map[[2]string]bool{}, 0
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	u.env["VAULT_ADDR"] = u.VaultProxy(func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		mu.Lock()
 		got[[2]string{r.Header.Get("X-SecretManager-Verb"), r.Header.Get("X-SecretManager-Run-Id")}] = true
 		requests++
 		mu.Unlock()
 		vault.ServeHTTP(w, r)
-	}))
-	t.Cleanup(front.Close)
-	u.env["VAULT_ADDR"] = front.URL
+	})
 	runs := map[string]bool{}
 	for _, args := range [][]string{
-		{"vault-setup", "--apply", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt"},
-		{"encrypt", "s", "--transit-key", u.ns, "--from-literal", "a=b"},
+		{"vault-setup", "--apply", "--transit-key", u.Namespace, "--service-account", "app", "--auth-mount", "jwt"},
+		{"encrypt", "s", "--transit-key", u.Namespace, "--from-literal", "a=b"},
 		{"status"},
 		{"verify", "s"},
-		{"rotate", "--transit-key", u.ns, "--state-namespace", u.ns, "--rotate=always"},
+		{"rotate", "--transit-key", u.Namespace, "--state-namespace", u.Namespace, "--rotate=always"},
 		{"doctor", "--class", "none", "--service-account", "app", "--auth-mount", "jwt"},
-		{"completion", "__complete", "encrypt", "--kubeconfig", u.server.Kubeconfig, "-n", u.ns, "--transit-key", ""},
+		{"completion", "__complete", "encrypt", "--kubeconfig", u.API.Kubeconfig, "-n", u.Namespace, "--transit-key", ""},
 	} {
 		clear(got)
 		requests = 0

@@ -18,10 +18,11 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/secretmanager-io/secretmanager/test/admission"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // commands are those of the scripts.
-func (w *fixture) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		"exits":       exits,
 		"as":          w.as,
@@ -67,40 +68,40 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // as POLICY... sets VAULT_TOKEN to a token with these policies, or "as root" to the root token.
-func (w *fixture) as(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) as(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "as POLICY...")
 	if args[0] == "root" {
-		ts.Setenv("VAULT_TOKEN", w.vault.RootToken)
+		ts.Setenv("VAULT_TOKEN", w.Vault.RootToken)
 		return
 	}
-	answer, err := w.vault.Do(w.t.Context(), http.MethodPost, "auth/token/create", w.vault.RootToken,
+	answer, err := w.Vault.Do(w.T.Context(), http.MethodPost, "auth/token/create", w.Vault.RootToken,
 		map[string]any{"policies": args, "no_default_policy": true})
 	ts.Check(err)
 	ts.Setenv("VAULT_TOKEN", answer.Auth.ClientToken)
 }
 
 // vault-write PATH [NAME=VALUE]... writes with the root token.
-func (w *fixture) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "vault-write PATH [NAME=VALUE]...")
 	data := map[string]any{}
 	for _, arg := range args[1:] {
 		name, value, _ := strings.Cut(arg, "=")
 		data[name] = value
 	}
-	_, err := w.vault.Write(w.t.Context(), args[0], data)
+	_, err := w.Vault.Write(w.T.Context(), args[0], data)
 	ts.Check(err)
 }
 
 // vault-read PATH prints the data at a path as JSON.
-func (w *fixture) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 1, "vault-read PATH")
-	data, err := w.vault.Read(w.t.Context(), args[0])
+	data, err := w.Vault.Read(w.T.Context(), args[0])
 	ts.Check(err)
 	ts.Check(json.NewEncoder(ts.Stdout()).Encode(data))
 }
 
 // apply FILE [NAMESPACE] creates the Secret of a manifest.
-func (w *fixture) apply(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) apply(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 1 || len(args) == 2, "apply FILE [NAMESPACE]")
 	var secret corev1.Secret
 	ts.Check(yaml.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &secret))
@@ -108,24 +109,24 @@ func (w *fixture) apply(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 2 {
 		namespace = args[1]
 	}
-	_, err := w.kube.CoreV1().Secrets(namespace).Create(w.t.Context(), &secret, metav1.CreateOptions{})
+	_, err := w.Kube.CoreV1().Secrets(namespace).Create(w.T.Context(), &secret, metav1.CreateOptions{})
 	ts.Check(err)
 }
 
 // admission DIR... applies policies of manifests/admission to the namespace of the script.
-func (w *fixture) admission(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) admission(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 0, "admission FOLDER...")
 	for _, dir := range args {
 		p, err := admission.Load(dir)
 		ts.Check(err)
-		ts.Check(p.Only(ts.Getenv("NS")).Enforce(w.t.Context(), w.kube, ts.Getenv("NS")))
+		ts.Check(p.Only(ts.Getenv("NS")).Enforce(w.T.Context(), w.Kube, ts.Getenv("NS")))
 	}
 }
 
 // get NAME prints a Secret as YAML; "! get NAME" requires that it does not exist.
-func (w *fixture) get(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) get(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, false, len(args) == 1, "[!] get NAME")
-	secret, err := w.kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.t.Context(), args[0], metav1.GetOptions{})
+	secret, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.T.Context(), args[0], metav1.GetOptions{})
 	if neg {
 		if err == nil {
 			ts.Fatalf("Secret %s is there", args[0])
@@ -142,7 +143,7 @@ func (w *fixture) get(ts *testscript.TestScript, neg bool, args []string) {
 
 // token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token to a file, bound to a
 // pod or not.
-func (w *fixture) token(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) token(ts *testscript.TestScript, neg bool, args []string) {
 	bound := len(args) < 6 || args[5] != "unbound"
 	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
 		"token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
@@ -152,33 +153,34 @@ func (w *fixture) token(ts *testscript.TestScript, neg bool, args []string) {
 		ttl, err = time.ParseDuration(args[4])
 		ts.Check(err)
 	}
-	claims := w.issuer.Claims(args[1], args[2], args[3], ttl)
+	claims := fixture.Issuer().Claims(args[1], args[2], args[3], ttl)
 	if !bound {
 		delete(claims["kubernetes.io"].(map[string]any), "pod")
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(w.issuer.Sign(claims)+"\n"), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(fixture.Issuer().Sign(claims)+"\n"), 0o600))
 }
 
 // provider starts the provider until the end of the script, and sets $SOCKET.
-func (w *fixture) provider(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) provider(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) == 0, "provider")
 	program, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
-	socket, stop, err := w.serve(program+"/secretmanager-provider", ts.MkAbs("provider.log"))
+	socket, stop, err := serveProvider(w.API.Kubeconfig, w.Vault.Address, program+"/secretmanager-provider",
+		ts.MkAbs("provider.log"))
 	ts.Check(err)
 	ts.Defer(stop)
 	ts.Setenv("SOCKET", socket)
 }
 
-// serve starts a provider and waits for its socket.
-func (w *fixture) serve(program, logFile string) (socket string, stop func(), err error) {
+// serveProvider starts a provider and waits for its socket.
+func serveProvider(kubeconfig, vault, program, logFile string) (socket string, stop func(), err error) {
 	// The directory of the test may be too long for the path of a socket.
 	dir, err := os.MkdirTemp("", "sm")
 	if err != nil {
 		return "", nil, err
 	}
 	socket = dir + "/s.sock"
-	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+w.vault.Address, "--vault-auth-mount=jwt",
-		"--vault-allowed-auth-mounts=kubernetes", "--version-key-file="+dir+"/key", "--kubeconfig="+w.server.Kubeconfig,
+	cmd := exec.Command(program, "--endpoint="+socket, "--vault-addr="+vault, "--vault-auth-mount=jwt",
+		"--vault-allowed-auth-mounts=kubernetes", "--version-key-file="+dir+"/key", "--kubeconfig="+kubeconfig,
 		"--mount-timeout=10s")
 	log, err := os.Create(logFile)
 	if err != nil {

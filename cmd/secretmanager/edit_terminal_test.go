@@ -52,11 +52,11 @@ func (u *user) start(edits ...string) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tm.command = exec.CommandContext(t.Context(), self, "edit", "matrix", "-n", u.ns)
+	tm.command = exec.CommandContext(t.Context(), self, "edit", "matrix", "-n", u.Namespace)
 	tm.command.Args[0] = "secretmanager"
 	tm.command.Dir = tm.dir
-	tm.command.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address,
-		"VAULT_TOKEN="+u.vault.RootToken, "KUBE_EDITOR=sh step.0", "XDG_RUNTIME_DIR=")
+	tm.command.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
+		"VAULT_TOKEN="+u.Vault.RootToken, "KUBE_EDITOR=sh step.0", "XDG_RUNTIME_DIR=")
 	if tm.master, err = pty.Start(tm.command); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func (u *user) value(entry string) string {
 func newEditUser(t *testing.T) *user {
 	t.Helper()
 	u := newUser(t)
-	u.must("", "encrypt", "matrix", "--transit-key", u.ns, "--from-literal", "a=one", "--from-literal", "b=two")
+	u.must("", "encrypt", "matrix", "--transit-key", u.Namespace, "--from-literal", "a=one", "--from-literal", "b=two")
 	return u
 }
 
@@ -344,11 +344,11 @@ func TestLiteralNote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.ns, "--transit-key", u.ns,
+	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.Namespace, "--transit-key", u.Namespace,
 		"--from-literal", "a=hunter2")
 	c.Args[0] = "secretmanager"
-	c.Env = append(os.Environ(), "KUBECONFIG="+u.server.Kubeconfig, "VAULT_ADDR="+u.vault.Address,
-		"VAULT_TOKEN="+u.vault.RootToken)
+	c.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
+		"VAULT_TOKEN="+u.Vault.RootToken)
 	master, err := pty.Start(c)
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ import (
 // respond to one itself.
 func (u *user) observed(answer func(op string, body []byte) []byte) func() map[string]int {
 	u.t.Helper()
-	proxy, err := relay.New(u.vault.Address, nil)
+	proxy, err := relay.New(u.Vault.Address, nil)
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestEncryptUsesOneRequest(t *testing.T) {
 		return file(t, b.String())
 	}
 	manifest := filepath.Join(t.TempDir(), "m.yaml")
-	if _, err := u.kube.CoreV1().Secrets(u.ns).Create(t.Context(), &corev1.Secret{
+	if _, err := u.Kube.CoreV1().Secrets(u.Namespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "plain"}, StringData: map[string]string{"a": "1", "b": "2", "c": "3"},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -80,14 +80,15 @@ func TestEncryptUsesOneRequest(t *testing.T) {
 		args    []string
 		rewraps int // that prove what is stored: a hundred entries each
 	}{
-		{"one", []string{"one", "--transit-key", u.ns, "--from-literal", "a=b"}, 1},
-		{"a thousand", []string{"many", "--transit-key", u.ns, "--from-env-file", lines(1000)}, 10},
+		{"one", []string{"one", "--transit-key", u.Namespace, "--from-literal", "a=b"}, 1},
+		{"a thousand", []string{"many", "--transit-key", u.Namespace, "--from-env-file", lines(1000)}, 10},
 		{"over what is there", []string{"many", "--from-env-file", lines(300)}, 10},
-		{"a manifest", []string{"many", "--transit-key", u.ns, "--from-env-file", lines(250), "--dry-run=client"}, 3},
-		{"a new file", []string{"many", "--transit-key", u.ns, "--from-env-file", lines(250), "--merge-into", manifest}, 3},
+		{"a manifest", []string{"many", "--transit-key", u.Namespace, "--from-env-file", lines(250), "--dry-run=client"}, 3},
+		{"a new file", []string{"many", "--transit-key", u.Namespace, "--from-env-file", lines(250), "--merge-into",
+			manifest}, 3},
 		{"merged into it", []string{"many", "--from-env-file", lines(120), "--merge-into", manifest}, 2},
-		{"beside", []string{"sealed", "--transit-key", u.ns, "--from-secret", "plain"}, 1},
-		{"in place, proved before and after", []string{"plain", "--transit-key", u.ns, "--from-secret", "plain",
+		{"beside", []string{"sealed", "--transit-key", u.Namespace, "--from-secret", "plain"}, 1},
+		{"in place, proved before and after", []string{"plain", "--transit-key", u.Namespace, "--from-secret", "plain",
 			"--replace"}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -103,9 +104,9 @@ func TestEncryptUsesOneRequest(t *testing.T) {
 func TestEncryptAllOrNothing(t *testing.T) {
 	u := newUser(t)
 	manifest := filepath.Join(t.TempDir(), "m.yaml")
-	u.must("", "encrypt", "there", "--transit-key", u.ns, "--from-literal", "a=1")
-	u.must("", "encrypt", "there", "--transit-key", u.ns, "--from-literal", "a=1", "--merge-into", manifest)
-	if _, err := u.kube.CoreV1().Secrets(u.ns).Create(t.Context(), &corev1.Secret{
+	u.must("", "encrypt", "there", "--transit-key", u.Namespace, "--from-literal", "a=1")
+	u.must("", "encrypt", "there", "--transit-key", u.Namespace, "--from-literal", "a=1", "--merge-into", manifest)
+	if _, err := u.Kube.CoreV1().Secrets(u.Namespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "plain"}, StringData: map[string]string{"a": "hunter2", "b": "2"},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -123,13 +124,14 @@ func TestEncryptAllOrNothing(t *testing.T) {
 		return []byte(string(body[:i]) + `{"error":"no more entropy"` + string(body[j:]))
 	})
 	for _, args := range [][]string{
-		{"new", "--transit-key", u.ns, "--from-literal", "a=1", "--from-literal", "b=2"},
+		{"new", "--transit-key", u.Namespace, "--from-literal", "a=1", "--from-literal", "b=2"},
 		{"there", "--from-literal", "a=2", "--from-literal", "b=2"},
 		{"there", "--from-literal", "a=2", "--from-literal", "b=2", "--merge-into", manifest},
-		{"other", "--transit-key", u.ns, "--from-literal", "a=2", "--from-literal", "b=2", "--merge-into", manifest},
-		{"other", "--transit-key", u.ns, "--from-literal", "a=2", "--from-literal", "b=2", "--merge-into", manifest + ".new"},
-		{"other", "--transit-key", u.ns, "--from-secret", "plain"},
-		{"plain", "--transit-key", u.ns, "--from-secret", "plain", "--replace"},
+		{"other", "--transit-key", u.Namespace, "--from-literal", "a=2", "--from-literal", "b=2", "--merge-into", manifest},
+		{"other", "--transit-key", u.Namespace, "--from-literal", "a=2", "--from-literal", "b=2", "--merge-into",
+			manifest + ".new"},
+		{"other", "--transit-key", u.Namespace, "--from-secret", "plain"},
+		{"plain", "--transit-key", u.Namespace, "--from-secret", "plain", "--replace"},
 	} {
 		code, stdout, stderr := u.run("", append([]string{"encrypt"}, args...)...)
 		if code != cli.ExitFailed || stdout != "" || !strings.Contains(stderr, `entry "b": no more entropy`) ||
@@ -143,7 +145,7 @@ func TestEncryptAllOrNothing(t *testing.T) {
 	if diff := cmp.Diff(plain, u.secret("plain")); diff != "" {
 		t.Errorf("the Secret of plaintext changed:\n%s", diff)
 	}
-	if secrets, err := u.kube.CoreV1().Secrets(u.ns).List(t.Context(), metav1.ListOptions{}); err != nil ||
+	if secrets, err := u.Kube.CoreV1().Secrets(u.Namespace).List(t.Context(), metav1.ListOptions{}); err != nil ||
 		len(secrets.Items) != 2 {
 		t.Errorf("there are %d Secrets (%v)", len(secrets.Items), err)
 	}

@@ -18,9 +18,9 @@ import (
 
 // examples VERB CODE... runs the examples in the help of a verb in the namespace demo. Each must exit
 // with one of the codes. It skips examples that run until they are interrupted.
-func (w *fixture) examples(ts *testscript.TestScript, neg bool, args []string) {
+func (w *scripts) examples(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, len(args) > 1, "examples VERB CODE...")
-	_, err := w.kube.CoreV1().Namespaces().Create(w.t.Context(),
+	_, err := w.Kube.CoreV1().Namespaces().Create(w.T.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		ts.Check(err)

@@ -31,7 +31,7 @@ import (
 func TestCommandFailures(t *testing.T) {
 	const plaintext = "c4nary-plaintext"
 	encrypt := []string{"encrypt", "matrix", "--from-literal", "a=" + plaintext}
-	withKey := func(u *user) []string { return append(encrypt, "--transit-key", u.ns) }
+	withKey := func(u *user) []string { return append(encrypt, "--transit-key", u.Namespace) }
 	edit := func(*user) []string { return []string{"edit", "matrix"} }
 	vaultAnswers := func(path string, status int, text string) func(*user) []string {
 		return func(u *user) []string {
@@ -56,7 +56,7 @@ func TestCommandFailures(t *testing.T) {
 		failure.SecretChanged: func(u *user) []string {
 			dir := u.t.TempDir()
 			for name, value := range map[string]string{"mine": plaintext, "theirs": plaintext + "2"} {
-				text := u.must("", "encrypt", "matrix", "--from-literal", "a="+value, "--transit-key", u.ns,
+				text := u.must("", "encrypt", "matrix", "--from-literal", "a="+value, "--transit-key", u.Namespace,
 					"--dry-run=client", "-o", "yaml")
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 					u.t.Fatal(err)
@@ -68,9 +68,9 @@ func TestCommandFailures(t *testing.T) {
 		},
 		failure.NotConvertible: func(u *user) []string {
 			u.create("matrix", map[string][]byte{"a": []byte(plaintext)}, func(s *corev1.Secret) {
-				s.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "shop:/Secret:" + u.ns + "/matrix"}
+				s.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "shop:/Secret:" + u.Namespace + "/matrix"}
 			})
-			return []string{"encrypt", "matrix", "--from-secret", "matrix", "--replace", "--transit-key", u.ns}
+			return []string{"encrypt", "matrix", "--from-secret", "matrix", "--replace", "--transit-key", u.Namespace}
 		},
 		failure.NotVerified: vaultAnswers("/rewrap/", http.StatusBadRequest,
 			`{"data": {"batch_results": [{"error": "cipher: message authentication failed"}]}}`),
@@ -100,7 +100,7 @@ func TestCommandFailures(t *testing.T) {
 		},
 		failure.KeyNotFound: func(u *user) []string {
 			u.must("", withKey(u)...)
-			u.change("matrix", func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = u.ns + "-gone" })
+			u.change("matrix", func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = u.Namespace + "-gone" })
 			return edit(u)
 		},
 		failure.CiphertextMismatch: func(u *user) []string {
@@ -110,8 +110,8 @@ func TestCommandFailures(t *testing.T) {
 		},
 		failure.KeyVersionRetired: func(u *user) []string {
 			u.must("", withKey(u)...)
-			u.write("transit/keys/"+u.ns+"/rotate", nil)
-			u.write("transit/keys/"+u.ns+"/config", map[string]any{"min_decryption_version": 2})
+			u.Write("transit/keys/"+u.Namespace+"/rotate", nil)
+			u.Write("transit/keys/"+u.Namespace+"/config", map[string]any{"min_decryption_version": 2})
 			return edit(u)
 		},
 		failure.KeyVersionNotFound: func(u *user) []string {
@@ -155,7 +155,7 @@ func (u *user) create(name string, data map[string][]byte, change func(*corev1.S
 	if change != nil {
 		change(s)
 	}
-	if _, err := u.kube.CoreV1().Secrets(u.ns).Create(u.t.Context(), s, metav1.CreateOptions{}); err != nil {
+	if _, err := u.Kube.CoreV1().Secrets(u.Namespace).Create(u.t.Context(), s, metav1.CreateOptions{}); err != nil {
 		u.t.Fatal(err)
 	}
 }
@@ -165,7 +165,7 @@ func (u *user) change(name string, change func(*corev1.Secret)) {
 	u.t.Helper()
 	s := u.secret(name)
 	change(s)
-	if _, err := u.kube.CoreV1().Secrets(u.ns).Update(u.t.Context(), s, metav1.UpdateOptions{}); err != nil {
+	if _, err := u.Kube.CoreV1().Secrets(u.Namespace).Update(u.t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		u.t.Fatal(err)
 	}
 }
@@ -192,13 +192,13 @@ func (u *user) tokenWithoutRights() string {
 // apiAnswers has the API server answer the requests of a method with an error.
 func (u *user) apiAnswers(method string, status int, reason string) {
 	u.t.Helper()
-	transport, err := rest.TransportFor(u.server.Config)
+	transport, err := rest.TransportFor(u.API.Config)
 	if err != nil {
 		u.t.Fatal(err)
 	}
 	text := fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": %q, "code": %d}`,
 		reason, status)
-	u.kubeconfig = writeKubeconfig(u.t, answering(u.t, u.server.Config.Host, transport, method, "/secrets", status, text))
+	u.kubeconfig = writeKubeconfig(u.t, answering(u.t, u.API.Config.Host, transport, method, "/secrets", status, text))
 }
 
 // answering returns the address of a proxy that answers the requests of a method to a path itself.

@@ -24,7 +24,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 	"github.com/secretmanager-io/secretmanager/test/relay"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 type hostileAuthor struct {
@@ -283,8 +282,8 @@ func (h *hostileAuthor) serve(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
 	buildProvider(t, bin)
-	w := &fixture{vault: &testenv.Vault{Address: h.vault.address}, server: h.server}
-	socket, stop, err := w.serve(filepath.Join(bin, "secretmanager-provider"), filepath.Join(bin, "log"))
+	socket, stop, err := serveProvider(h.server.Kubeconfig, h.vault.address,
+		filepath.Join(bin, "secretmanager-provider"), filepath.Join(bin, "log"))
 	check(t, err)
 	t.Cleanup(stop)
 	h.words["SOCKET"], h.words["TOKEN"] = socket, filepath.Join(bin, "token")

@@ -46,7 +46,7 @@ spec:
 // secretmanager. For each class that the page applies, a real provider mounts it with the token of
 // the pods' service account, and the files must be those from before the migration.
 func TestMigrate(t *testing.T) {
-	w := newFixture(t)
+	w := newScripts(t)
 	page, err := os.ReadFile("../../docs/migrate.md")
 	check(t, err)
 	bin, dir := t.TempDir(), t.TempDir()
@@ -62,8 +62,8 @@ func TestMigrate(t *testing.T) {
 	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
 		"sigs.k8s.io/secrets-store-csi-driver").Output()
 	check(t, err)
-	env := append(os.Environ(), "PATH="+bin+":/usr/bin:/bin", "HOME="+dir, "KUBECONFIG="+w.server.Kubeconfig,
-		"VAULT_ADDR="+w.vault.Address, "VAULT_TOKEN="+w.vault.RootToken,
+	env := append(os.Environ(), "PATH="+bin+":/usr/bin:/bin", "HOME="+dir, "KUBECONFIG="+w.API.Kubeconfig,
+		"VAULT_ADDR="+w.Vault.Address, "VAULT_TOKEN="+w.Vault.RootToken,
 		"CRDS="+strings.TrimSpace(string(where))+"/deploy", "NO_COLOR=1")
 	sh := func(stdin, script string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), "bash", "-eo", "pipefail", "-c", script)
@@ -93,18 +93,17 @@ func TestMigrate(t *testing.T) {
 
 	// The state before the migration.
 	const document = `{"database": {"user": "matrix", "password": "hunter2"}}`
-	check(t, w.vault.TrustAPIServer(t.Context(), "kubernetes", w.server, w.server.ReviewerToken(t)))
-	w.server.CreateNamespace(t, "secretmanager-system")
-	check(t, w.server.CreateRotatorState(t.Context(), "secretmanager-system"))
-	w.server.CreateServiceAccount(t, "shop", "matrix")
+	w.TrustAPIServer()
+	w.CreateNamespace("secretmanager-system")
+	w.API.CreateServiceAccount(t, "shop", "matrix")
 	must(sealedSecrets, `
 		kubectl apply -f - -f "$CRDS/secrets-store.csi.x-k8s.io_secretproviderclasses.yaml"
 		kubectl wait --for=condition=Established \
 			crd/sealedsecrets.bitnami.com crd/secretproviderclasses.secrets-store.csi.x-k8s.io
 		vault secrets enable -path=kv kv-v2 || true  # examples.txtar may have been here`)
-	_, err = w.vault.Write(t.Context(), "transit/keys/aes256-key", nil)
+	_, err = w.Vault.Write(t.Context(), "transit/keys/aes256-key", nil)
 	check(t, err)
-	answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/encrypt/aes256-key", w.vault.RootToken,
+	answer, err := w.Vault.Do(t.Context(), http.MethodPost, "transit/encrypt/aes256-key", w.Vault.RootToken,
 		map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(document))})
 	check(t, err)
 	for _, s := range []*corev1.Secret{
@@ -114,7 +113,7 @@ func TestMigrate(t *testing.T) {
 			{APIVersion: "bitnami.com/v1alpha1", Kind: "SealedSecret", Name: "matrix-sealed", UID: "1", Controller: new(true)},
 		}}, StringData: map[string]string{"token": "t0ken"}},
 	} {
-		_, err := w.kube.CoreV1().Secrets("shop").Create(t.Context(), s, metav1.CreateOptions{})
+		_, err := w.Kube.CoreV1().Secrets("shop").Create(t.Context(), s, metav1.CreateOptions{})
 		check(t, err)
 	}
 	must("", `
@@ -128,7 +127,8 @@ func TestMigrate(t *testing.T) {
 		t.Errorf("the page says that a Secret of the controller's is not replaced: %v\n%s", err, out)
 	}
 
-	socket, stop, err := w.serve(filepath.Join(bin, "secretmanager-provider"), filepath.Join(t.TempDir(), "log"))
+	socket, stop, err := serveProvider(w.API.Kubeconfig, w.Vault.Address, filepath.Join(bin, "secretmanager-provider"),
+		filepath.Join(t.TempDir(), "log"))
 	check(t, err)
 	t.Cleanup(stop)
 	files := map[string]map[string]string{
@@ -140,7 +140,7 @@ func TestMigrate(t *testing.T) {
 	mount := func(class string) {
 		t.Helper()
 		secret := regexp.MustCompile(`secretName: (\S+)`).FindStringSubmatch(read(t, filepath.Join(dir, class)))[1]
-		token, _ := w.server.PodToken(t, "shop", "matrix-0", "matrix", "vault", time.Hour)
+		token, _ := w.API.PodToken(t, "shop", "matrix-0", "matrix", "vault", time.Hour)
 		check(t, os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600))
 		out := t.TempDir()
 		must("", fmt.Sprintf(`kubectl -n shop get secret %s -o yaml > mounted.yaml
@@ -201,14 +201,12 @@ func TestMigrate(t *testing.T) {
 		"matrix-sops": {"api": `{"key":"k3y"}`, "region": "zion", "A": "1", "B": "two",
 			"secrets.yaml": "{\"api\": {\"key\": \"k3y\"}, \"region\": \"zion\"}\n"},
 	} {
-		u := &user{fixture: w, t: t, ns: "shop",
-			env: map[string]string{"VAULT_ADDR": w.vault.Address, "VAULT_TOKEN": w.vault.RootToken}}
-		stored := u.secret(secret)
+		stored := w.GetSecret("shop", secret)
 		if len(stored.Data) != len(want) {
 			t.Errorf("%s has %d entries", secret, len(stored.Data))
 		}
 		for entry, text := range want {
-			answer, err := w.vault.Do(t.Context(), http.MethodPost, "transit/decrypt/shop", w.vault.RootToken, map[string]any{
+			answer, err := w.Vault.Do(t.Context(), http.MethodPost, "transit/decrypt/shop", w.Vault.RootToken, map[string]any{
 				"ciphertext": string(stored.Data[entry]),
 				"context":    base64.StdEncoding.EncodeToString([]byte("strict:shop/" + secret + "/" + entry)),
 			})

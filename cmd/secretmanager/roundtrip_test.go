@@ -16,6 +16,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
+	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
 // Edge cases, in addition to random values.
@@ -66,16 +67,17 @@ func TestRoundTrip(t *testing.T) {
 			map[string][]byte{"e00": []byte("short"), "e01": long})
 	}
 
-	u.must("", "vault-setup", "--transit-key", u.ns, "--service-account", "app", "--auth-mount", "jwt",
-		"--rotator-role", u.ns+"-rotator", "--apply")
+	u.must("", "vault-setup", "--transit-key", u.Namespace, "--service-account", "app", "--auth-mount", "jwt",
+		"--rotator-role", u.Namespace+"-rotator", "--apply")
 	dir := t.TempDir()
 	class := file(t,
 		fmt.Sprintf(
 			`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
- "spec": {"provider": "secretmanager", "parameters": {"roleName": "%s_app", "transitKey": "%s"}}}`, u.ns, u.ns))
-	token := file(t, u.issuer.Token(u.ns, "app", "vault", time.Hour))
+ "spec": {"provider": "secretmanager", "parameters": {"roleName": "%[1]s_app", "transitKey": "%[1]s"}}}`, u.Namespace))
+	token := file(t, fixture.Issuer().Token(u.Namespace, "app", "vault", time.Hour))
 	buildProvider(t, dir)
-	socket, stop, err := u.serve(filepath.Join(dir, "secretmanager-provider"), filepath.Join(dir, "provider.log"))
+	socket, stop, err := serveProvider(u.API.Kubeconfig, u.Vault.Address, filepath.Join(dir, "secretmanager-provider"),
+		filepath.Join(dir, "provider.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +87,7 @@ func TestRoundTrip(t *testing.T) {
 	for i, entries := range secrets {
 		name := fmt.Sprint("s", i)
 		n += len(entries)
-		args, encrypted := []string{"encrypt", name, "--transit-key", u.ns}, map[string][]byte{}
+		args, encrypted := []string{"encrypt", name, "--transit-key", u.Namespace}, map[string][]byte{}
 		for j, entry := range slices.Sorted(maps.Keys(entries)) {
 			if j%2 == 0 && len(entries[entry]) > 0 { // encrypt takes none that is empty
 				encrypted[entry] = entries[entry]
@@ -123,7 +125,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("only %d values", n)
 	}
 
-	u.must("", "rotate", "--transit-key", u.ns, "--state-namespace", u.ns, "--rotate=always")
+	u.must("", "rotate", "--transit-key", u.Namespace, "--state-namespace", u.Namespace, "--rotate=always")
 	for i, entries := range secrets {
 		name := fmt.Sprint("s", i)
 		data := u.secret(name)

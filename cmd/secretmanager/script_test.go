@@ -29,17 +29,17 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script against a real Vault and a real API server.
 // Every script has its own namespace ($NS) and derived transit key ($KEY). commands_test.go has the
 // commands in addition to those of testscript. The condition openbao is for messages that differ.
-func TestScripts(t *testing.T) { newFixture(t).runScripts(t, "script") }
+func TestScripts(t *testing.T) { newScripts(t).runScripts(t, "script") }
 
 // TestAuditHeaderScripts runs testdata/audit with a separate Vault, as audit headers are settings
 // of the whole Vault.
 func TestAuditHeaderScripts(t *testing.T) {
-	w := newFixture(t)
-	w.vault = testenv.NewVault(t)
+	w := newScripts(t)
+	w.Vault = testenv.NewVault(t)
 	w.runScripts(t, "audit")
 }
 
-func (w *fixture) runScripts(t *testing.T, dir string) {
+func (w *scripts) runScripts(t *testing.T, dir string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
