@@ -110,7 +110,7 @@ func TestExport(t *testing.T) {
 	key := "{" + names
 	labels := func(label string) string { return `{` + label + `,` + names }
 	rotate(0)
-	check("after a complete run", `last_run_result{result="done"} 1`, "key_failed"+key+" 0",
+	check("after a complete run", `last_run_result{result="done"} 1`, "key_failed"+labels(`reason=""`)+" 0",
 		"key_target_version"+key+" 2", "key_oldest_version"+key+" 2",
 		"key_min_decryption_version"+key+" 1", "key_secrets"+key+" 2", "key_entries"+labels(`state="current"`)+" 2",
 		"key_entries"+labels(`state="failed"`)+" 0", "unassigned 0")

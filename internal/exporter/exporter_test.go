@@ -42,7 +42,7 @@ func full(t *testing.T) *snapshot {
 			"retire":{"from":2,"to":2,"reason":"3 entries are unresolved","blocked":"unresolved"},
 			"cleanSince":{"3":"2026-01-02T03:01:00Z"},"retiredSince":{"2":"2026-01-01T03:01:00Z"}}`,
 		"transit__missing": `{"mount":"transit","name":"missing","target":0,"versions":{"1":1},"secrets":1,"oldest":1,
-			"error":"not found","finished":"2026-01-09T03:01:30Z"}`,
+			"error":"KeyNotFound: not found","finished":"2026-01-09T03:01:30Z"}`,
 		"teams__red__stopped": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,
 			"finished":"2026-01-08T03:01:30Z"}`,
 	}})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
@@ -52,7 +53,7 @@ var (
 	dueAt     = gauge("due_timestamp_seconds", "When the next run is due.")
 
 	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run that processed the key ended.")
-	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, otherwise 0.")
+	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, otherwise 0.", "reason")
 	keyTarget  = keyGauge("target_version", "Version that every entry should have.")
 	keyOldest  = keyGauge("oldest_version", "Oldest version of an entry, or 0 if there are no entries.")
 	keyMinDec  = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
@@ -124,7 +125,11 @@ func collectKey(k *rotator.KeySummary, setAll func(metric, float64, ...string)) 
 		setAll(m, value, append([]string{k.Mount, k.Name}, labels...)...)
 	}
 	setTime(set, keyLastRun, k.Finished)
-	set(keyFailed, number(k.Error != ""))
+	reason := ""
+	if r, _ := failure.Parse(k.Error); r != nil {
+		reason = r.String()
+	}
+	set(keyFailed, number(k.Error != ""), reason)
 	if k.Target > 0 { // otherwise the key could not be read
 		set(keyTarget, float64(k.Target))
 		set(keyMinDec, float64(k.OldestDecryptable()))

@@ -62,7 +62,9 @@ func TestMetricsReference(t *testing.T) {
 				switch l.GetName() {
 				case "transit_mount", "transit_key", "version", "goversion":
 				default:
-					if !strings.Contains(sentences[f.GetName()], "`"+l.GetValue()+"`") {
+					sentence := sentences[f.GetName()]
+					if !strings.Contains(sentence, "`"+l.GetValue()+"`") &&
+						!strings.Contains(sentence, "errors.md#of-a-rotation") { // which has all values
 						t.Errorf("%s: the page does not describe %s=%q", f.GetName(), l.GetName(), l.GetValue())
 					}
 				}
