@@ -135,7 +135,8 @@ func TestRun(t *testing.T) {
 
 	// The token file does not exist.
 	code, stdout, stderr := call(t.Context(), nil, append(login, "--rotate=always")...)
-	if code != 1 || !strings.Contains(stderr, "check --vault-token-file") {
+	if code != 1 || !strings.Contains(stderr, "check --vault-token-file") ||
+		!strings.Contains(stderr, "reason=Incomplete") {
 		t.Errorf("without the token: code %d, %s%s", code, stdout, stderr)
 	}
 	jwt := f.API.ServiceAccountToken(t, f.state, "rotator", "vault", 10*time.Minute)
