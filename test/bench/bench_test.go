@@ -220,22 +220,22 @@ func TestProc(t *testing.T) {
 // TestWrongResponses verifies that wrong responses are errors.
 func TestWrongResponses(t *testing.T) {
 	v := &volume{secret: "s", entries: []string{"a", "b"}, plaintext: map[string]string{"a": "1", "b": "2"}}
-	answer := func(files ...string) *v1alpha1.MountResponse {
+	response := func(files ...string) *v1alpha1.MountResponse {
 		r := &v1alpha1.MountResponse{ObjectVersion: make([]*v1alpha1.ObjectVersion, 2)}
 		for i := 0; i < len(files); i += 2 {
 			r.Files = append(r.Files, &v1alpha1.File{Path: files[i], Contents: []byte(files[i+1])})
 		}
 		return r
 	}
-	if err := v.checkAnswer(answer("a", "1", "b", "2")); err != nil {
+	if err := v.checkResponse(response("a", "1", "b", "2")); err != nil {
 		t.Error(err)
 	}
 	for name, wrong := range map[string]*v1alpha1.MountResponse{
-		"empty": {}, "a file is missing": answer("a", "1"), "swapped": answer("a", "2", "b", "1"),
-		"one more": answer("a", "1", "b", "2", "c", "3"), "another name": answer("a", "1", "c", "2"),
-		"no versions": {Files: answer("a", "1", "b", "2").Files},
+		"empty": {}, "a file is missing": response("a", "1"), "swapped": response("a", "2", "b", "1"),
+		"one more": response("a", "1", "b", "2", "c", "3"), "another name": response("a", "1", "c", "2"),
+		"no versions": {Files: response("a", "1", "b", "2").Files},
 	} {
-		if v.checkAnswer(wrong) == nil {
+		if v.checkResponse(wrong) == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -21,7 +21,7 @@ type driver struct {
 	client v1alpha1.CSIDriverProviderClient
 }
 
-// dial waits until the provider answers.
+// dial waits until the provider responds.
 func dial(ctx context.Context, socket string) (*driver, error) {
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"))
@@ -30,7 +30,7 @@ func dial(ctx context.Context, socket string) (*driver, error) {
 	}
 	d := &driver{conn, v1alpha1.NewCSIDriverProviderClient(conn)}
 	if _, err := d.client.Version(ctx, &v1alpha1.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
-		return nil, errors.Join(fmt.Errorf("the provider does not answer: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("the provider does not respond: %w", err), conn.Close())
 	}
 	return d, nil
 }
@@ -65,21 +65,21 @@ func (d *driver) mount(v *volume, p pod) (call, error) {
 		Permission: "420",
 	}
 	return func(ctx context.Context) error {
-		answer, err := d.client.Mount(ctx, request)
+		response, err := d.client.Mount(ctx, request)
 		if err != nil {
 			return err
 		}
-		return v.checkAnswer(answer)
+		return v.checkResponse(response)
 	}, err
 }
 
-func (v *volume) checkAnswer(answer *v1alpha1.MountResponse) error {
-	got := make(map[string]string, len(answer.GetFiles()))
-	for _, file := range answer.GetFiles() {
+func (v *volume) checkResponse(response *v1alpha1.MountResponse) error {
+	got := make(map[string]string, len(response.GetFiles()))
+	for _, file := range response.GetFiles() {
 		got[file.GetPath()] = string(file.GetContents())
 	}
-	if len(answer.GetObjectVersion()) != len(v.entries) {
-		return fmt.Errorf("the provider returned %d object versions for %d entries", len(answer.GetObjectVersion()),
+	if len(response.GetObjectVersion()) != len(v.entries) {
+		return fmt.Errorf("the provider returned %d object versions for %d entries", len(response.GetObjectVersion()),
 			len(v.entries))
 	}
 	return v.check(got)

@@ -258,7 +258,7 @@ func runFloodChild(args []string) int {
 	return 0
 }
 
-// listenBare answers each connection with the least possible work.
+// listenBare responds to each connection with the least possible work.
 func listenBare() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

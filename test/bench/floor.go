@@ -57,7 +57,7 @@ func (f *floor) requests(v *volume, p pod) call {
 		for i, entry := range v.entries {
 			batch[i] = item{entries[entry], ciphertext.Strict.Context(namespace, v.secret, entry)}
 		}
-		var answer struct {
+		var response struct {
 			Data struct {
 				Results []struct {
 					Plaintext []byte `json:"plaintext"`
@@ -65,15 +65,15 @@ func (f *floor) requests(v *volume, p pod) call {
 			} `json:"data"`
 		}
 		if err := f.postVault(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch},
-			&answer); err != nil {
+			&response); err != nil {
 			return err
 		}
-		if len(answer.Data.Results) != len(batch) {
-			return fmt.Errorf("vault returned %d results for %d entries", len(answer.Data.Results), len(batch))
+		if len(response.Data.Results) != len(batch) {
+			return fmt.Errorf("vault returned %d results for %d entries", len(response.Data.Results), len(batch))
 		}
 		got := make(map[string]string, len(batch))
 		for i, entry := range v.entries {
-			got[entry] = string(answer.Data.Results[i].Plaintext)
+			got[entry] = string(response.Data.Results[i].Plaintext)
 		}
 		return v.check(got)
 	}

@@ -92,8 +92,8 @@ type provider struct {
 	logFile string
 }
 
-// startProvider starts the built provider as its DaemonSet does, and waits until it
-// answers. Only the main goroutine may call it.
+// startProvider starts the built provider as its DaemonSet does, and waits until it responds. Only the main goroutine
+// may call it.
 func startProvider(ctx context.Context, dir, name, vault, kubeconfig string, more ...string) (*provider, error) {
 	socket := filepath.Join(dir, name+".sock")
 	args := append([]string{"--endpoint=" + socket, "--version-key-file=" + filepath.Join(dir, name+".key"),

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// percentile returns the smallest value that p percent of all are not above (the
-// nearest rank). The values are sorted; it is 0 if there are none.
+// percentile returns the smallest value that is not exceeded by p percent of all values (the nearest rank). The values
+// must be sorted. Without values, it returns 0.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -16,7 +16,7 @@ func percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// ratio is a/b, and 0 where that is no number.
+// ratio returns a/b, or 0 if b is 0.
 func ratio(a, b float64) float64 {
 	if b == 0 || math.IsNaN(a) || math.IsNaN(b) {
 		return 0
@@ -26,7 +26,7 @@ func ratio(a, b float64) float64 {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// A row is a cell in figures.
+// A row has the results of a cell.
 type row struct {
 	*cell
 	Count int     `json:"count"`
@@ -34,7 +34,7 @@ type row struct {
 	P50   float64 `json:"p50ms"`
 	P95   float64 `json:"p95ms"`
 	P99   float64 `json:"p99ms"`
-	// CPU is the provider's, for each mount; of no meaning for the floor.
+	// CPU is the CPU time of the provider for each mount. It has no meaning for the floor.
 	CPU float64 `json:"cpuMs"`
 }
 
@@ -52,20 +52,20 @@ func (c *cell) row() row {
 	return r
 }
 
-// A budget is one of DESIGN's, and what came out.
+// A budget is a budget of docs/performance.md and its result.
 type budget struct {
 	Name string `json:"name"`
 	Unit string `json:"unit"`
-	// Limit is of Measured, or of Ratio where there is a Floor.
+	// Limit applies to Measured, or to Ratio if there is a Floor.
 	Limit    float64 `json:"limit"`
-	AtLeast  bool    `json:"atLeast"` // the limit is a lower one
+	AtLeast  bool    `json:"atLeast"` // the limit is a minimum
 	Measured float64 `json:"measured"`
 	Floor    float64 `json:"floor,omitempty"`
-	Ratio    float64 `json:"ratio,omitempty"` // measured to floor
+	Ratio    float64 `json:"ratio,omitempty"` // Measured divided by Floor
 	Met      bool    `json:"met"`
 }
 
-// evaluated says whether the budget is met.
+// evaluated returns the budget with its result.
 func (b budget) evaluated() budget {
 	value := b.Measured
 	if b.Floor != 0 {

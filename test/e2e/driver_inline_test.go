@@ -180,7 +180,7 @@ func (d *driverFixture) unmount(t *testing.T) {
 	if err := shared.Client.CoreV1().Pods(d.namespace).Delete(ctx, "app", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	d.wait(t, "the pod to be gone", func(ctx context.Context) (bool, string, error) {
+	d.wait(t, "the pod to be deleted", func(ctx context.Context) (bool, string, error) {
 		_, err := shared.Client.CoreV1().Pods(d.namespace).Get(ctx, "app", getOptions)
 		return apierrors.IsNotFound(err), "it is there", nil
 	})
@@ -208,13 +208,13 @@ func (d *driverFixture) unmount(t *testing.T) {
 	// The cache has one response before and after, of any pod.
 	const kept, evicted = "secretmanager_provider_republish_cache_entries",
 		"secretmanager_provider_republish_cache_evictions_total"
-	if n, gone := d.metric(t, kept), d.metric(t, evicted); n != 1 || gone != 0 {
-		t.Errorf("the provider keeps %d answers and has evicted %d, want 1 and 0", n, gone)
+	if n, removed := d.metric(t, kept), d.metric(t, evicted); n != 1 || removed != 0 {
+		t.Errorf("the provider caches %d responses and has evicted %d, want 1 and 0", n, removed)
 	}
 	d.pod(t, "next")
 	d.waitReady(t, "next")
-	if n, gone := d.metric(t, kept), d.metric(t, evicted); n != 1 || gone != 1 {
-		t.Errorf("after another pod the provider keeps %d answers and has evicted %d, want 1 and 1", n, gone)
+	if n, removed := d.metric(t, kept), d.metric(t, evicted); n != 1 || removed != 1 {
+		t.Errorf("after another pod the provider caches %d responses and has evicted %d, want 1 and 1", n, removed)
 	}
 }
 

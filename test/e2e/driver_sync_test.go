@@ -284,7 +284,7 @@ func (d *driverFixture) waitOwners(t *testing.T, name, kind string, prefixes ...
 // waitNoSecret waits until a Secret is deleted.
 func (d *driverFixture) waitNoSecret(t *testing.T, name string) {
 	t.Helper()
-	d.wait(t, "Secret "+name+" to be gone", func(ctx context.Context) (bool, string, error) {
+	d.wait(t, "Secret "+name+" to be deleted", func(ctx context.Context) (bool, string, error) {
 		_, err := shared.Client.CoreV1().Secrets(d.namespace).Get(ctx, name, getOptions)
 		return apierrors.IsNotFound(err), "it is there", nil
 	})

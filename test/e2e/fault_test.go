@@ -78,7 +78,7 @@ func (p *ownProvider) stop(t *testing.T) {
 	if err := shared.Client.AppsV1().DaemonSets(system).Delete(t.Context(), p.name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	err := cluster.Wait(t.Context(), 2*time.Minute, "provider "+p.name+" to be gone",
+	err := cluster.Wait(t.Context(), 2*time.Minute, "provider "+p.name+" to be deleted",
 		func(ctx context.Context) (bool, string, error) {
 			pods, err := p.pods(ctx)
 			return len(pods) == 0, fmt.Sprintf("%d pods are there", len(pods)), err
@@ -226,7 +226,7 @@ func (p *faultProxy) set(t *testing.T, mode string) {
 			t.Fatalf("the fault proxy is in mode %q, want %q", got, mode)
 		}
 	case <-t.Context().Done():
-		t.Fatal("the fault proxy does not answer")
+		t.Fatal("the fault proxy does not respond")
 	}
 }
 

@@ -336,8 +336,8 @@ func (f *fixture) keyInfo(t *testing.T) (info struct {
 	MinDec  int  `json:"min_decryption_version"`
 }) {
 	t.Helper()
-	answer := struct{ Data any }{&info}
-	if err := shared.Vault.Do(t.Context(), http.MethodGet, "transit/keys/"+f.key, nil, &answer); err != nil {
+	response := struct{ Data any }{&info}
+	if err := shared.Vault.Do(t.Context(), http.MethodGet, "transit/keys/"+f.key, nil, &response); err != nil {
 		t.Fatal(err)
 	}
 	return info

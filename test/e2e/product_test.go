@@ -90,17 +90,17 @@ func vaultLogin(t *testing.T, namespace, account, role string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answer struct {
+	var response struct {
 		Auth struct {
 			Token string `json:"client_token"`
 		} `json:"auth"`
 	}
 	err = shared.Vault.Do(t.Context(), http.MethodPost, "auth/kubernetes/login",
-		map[string]any{"role": role, "jwt": jwt}, &answer)
+		map[string]any{"role": role, "jwt": jwt}, &response)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.Auth.Token
+	return response.Auth.Token
 }
 
 // rotating serializes runs, as the CronJob's concurrencyPolicy does.

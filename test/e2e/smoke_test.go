@@ -97,16 +97,16 @@ func TestVaultTrustsCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answer struct {
+	var response struct {
 		Auth struct {
 			Metadata map[string]string `json:"metadata"`
 		} `json:"auth"`
 	}
-	err = vault.Do(ctx, http.MethodPost, "auth/kubernetes/login", map[string]any{"role": namespace, "jwt": token}, &answer)
+	err = vault.Do(ctx, http.MethodPost, "auth/kubernetes/login", map[string]any{"role": namespace, "jwt": token}, &response)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := answer.Auth.Metadata["service_account_namespace"]; got != namespace {
+	if got := response.Auth.Metadata["service_account_namespace"]; got != namespace {
 		t.Errorf("Vault takes the token for one of namespace %q, want %q", got, namespace)
 	}
 }

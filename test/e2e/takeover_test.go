@@ -32,7 +32,7 @@ func restart(t *testing.T, daemonSet, selector, stamp string) {
 	if err := shared.WaitDaemonSet(t.Context(), system, daemonSet); err != nil {
 		t.Fatal(err)
 	}
-	err = cluster.Wait(t.Context(), 3*time.Minute, "the replaced pods of "+daemonSet+" to be gone",
+	err = cluster.Wait(t.Context(), 3*time.Minute, "the replaced pods of "+daemonSet+" to be deleted",
 		func(ctx context.Context) (bool, string, error) {
 			now, err := shared.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: selector})
 			if err != nil {
@@ -198,7 +198,7 @@ func (f *fixture) podAttributes(t *testing.T, name string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := shared.Client.CoreV1().ServiceAccounts(f.namespace).
+	response, err := shared.Client.CoreV1().ServiceAccounts(f.namespace).
 		CreateToken(t.Context(), "matrix", &authenticationv1.TokenRequest{
 			Spec: authenticationv1.TokenRequestSpec{
 				Audiences:      []string{"vault"},
@@ -208,7 +208,7 @@ func (f *fixture) podAttributes(t *testing.T, name string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"vault": answer.Status})
+	tokens, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"vault": response.Status})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
-// Package flood attacks an HTTP port on the loopback interface as a pod on the
-// network could attack one of ours: with connections that stay idle, and with more
-// requests than anybody needs. All of it is bounded and ends with its context. On
-// Linux it comes from many addresses of 127.0.0.0/8.
+// Package flood attacks an HTTP port on the loopback interface as a pod on the network could attack one of the
+// programs: with idle connections, and with floods of requests. All attacks are bounded and end with their context. On
+// Linux they come from many addresses of 127.0.0.0/8.
 package flood
 
 import (
@@ -50,8 +49,8 @@ func (t Target) request(more string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: flood\r\n%s\r\n", t.Path, more)
 }
 
-// Idle opens n connections and leaves them alone: some have sent nothing, some part
-// of a request, some a whole one. It returns a function that closes those which are still open.
+// Idle opens n idle connections: some have sent nothing, some a part of a request, some a whole request. It returns a
+// function that closes those that are still open.
 func Idle(ctx context.Context, t Target, n int) (stop func(), err error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -70,7 +69,7 @@ func Idle(ctx context.Context, t Target, n int) (stop func(), err error) {
 			return nil, fmt.Errorf("connection %d: %w", i, err)
 		}
 		conns = append(conns, c)
-		// An error is that of a server which has closed it, as it should.
+		// An error means that the server has closed the connection, as it should.
 		switch i % 4 {
 		case 1:
 			_, _ = c.Write(request[:len(request)-2])
@@ -83,33 +82,32 @@ func Idle(ctx context.Context, t Target, n int) (stop func(), err error) {
 
 // Result counts the connections of a flood.
 type Result struct {
-	Made   int64 // tried
-	OK     int64 // answered with 200
-	Other  int64 // answered with something else
+	Made   int64 // attempted
+	OK     int64 // responses with status 200
+	Other  int64 // other responses
 	Closed int64 // closed by the server, or not connected in time
 	Took   time.Duration
 }
 
-// Rate is how many connections a second there were.
+// Rate returns the connections per second.
 func (r Result) Rate() float64 { return float64(r.Made) / r.Took.Seconds() }
 
 func (r Result) String() string {
-	return fmt.Sprintf("%.0f connections a second for %s: %d answered, %d refused, %d closed", r.Rate(),
+	return fmt.Sprintf("%.0f connections a second for %s: %d responses, %d refused, %d closed", r.Rate(),
 		r.Took.Round(time.Millisecond), r.OK, r.Other, r.Closed)
 }
 
-// maxOpen bounds the connections of a flood that are open at once.
+// maxOpen bounds the concurrent connections of a flood.
 const maxOpen = 256
 
-// Run makes perSecond requests each second, each on a connection of its own, until the
-// context ends. Where client or server are too slow for that it makes fewer. The connection is
-// closed with the response.
+// Run makes perSecond requests each second, each on a new connection, until the context ends. It makes fewer if client
+// or server are too slow. A connection is closed after the response.
 func Run(ctx context.Context, t Target, perSecond int) (Result, error) {
 	var made atomic.Int64
 	return run(ctx, t, perSecond, &made)
 }
 
-// run counts the requests in made while it makes them.
+// run makes the requests and counts them in made.
 func run(ctx context.Context, t Target, perSecond int, made *atomic.Int64) (Result, error) {
 	if err := t.check(); err != nil {
 		return Result{}, err
@@ -143,7 +141,7 @@ func run(ctx context.Context, t Target, perSecond int, made *atomic.Int64) (Resu
 		case <-ctx.Done():
 		case <-tick.C:
 			due := int(time.Since(began).Seconds() * float64(perSecond))
-			// What could not be sent in time is not sent later in one go.
+			// Skip requests that could not be sent in time, instead of sending them in a burst.
 			sent = max(sent, due-perSecond/20)
 			for ; sent < due; sent++ {
 				select {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestLoopbackOnly: nothing else is ever attacked.
+// TestLoopbackOnly checks that only loopback addresses are attacked.
 func TestLoopbackOnly(t *testing.T) {
 	for _, target := range []Target{
 		{Address: "192.0.2.1:80", Sources: 1}, {Address: "[2001:db8::1]:80", Sources: 1},
@@ -27,7 +27,7 @@ func TestLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestFlood: a server gets as many requests as are counted, from as many addresses.
+// TestFlood checks that a server gets the counted number of requests, from the requested number of addresses.
 func TestFlood(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127.0.0.0/8")

@@ -23,20 +23,19 @@ const (
 	probes          = 100
 	// startTimeout is generous for a busy machine.
 	startTimeout = time.Minute
-	// maxGrowth is of a program's memory, whatever comes to its ports: some hundred KiB for
-	// each connection that may be open, and what Go takes until it collects garbage.
+	// maxGrowth bounds the growth of a program's memory during an attack: some hundred KiB for each possible connection,
+	// and garbage that Go has not collected yet.
 	maxGrowth = 48 << 20
 )
 
-// A Program is one of ours, as a process.
+// A Program is a process of a program under attack.
 type Program struct {
 	name, logFile string
 	pid           int
 	exited        chan struct{}
 }
 
-// Start builds the command whose source is in dir and runs it, until the test ends.
-// It fails the test if the program ends before.
+// Start builds the command in dir and runs it until the test ends. The test fails if the program ends earlier.
 func Start(t *testing.T, dir string, env []string, args ...string) *Program {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -85,7 +84,7 @@ func (p *Program) check(t *testing.T) {
 	}
 }
 
-// Address returns where the program listens for something.
+// Address returns the address on which the program listens for a purpose.
 func (p *Program) Address(t *testing.T, what string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
@@ -98,8 +97,7 @@ func (p *Program) Address(t *testing.T, what string) string {
 	return address
 }
 
-// Listening returns the address that a program writes to its log, in JSON, when it
-// listens for something.
+// Listening returns the address for a purpose from a program's log, which is in JSON.
 func Listening(ctx context.Context, logFile, what string) (string, error) {
 	for {
 		text, err := os.ReadFile(logFile)
@@ -120,7 +118,7 @@ func Listening(ctx context.Context, logFile, what string) (string, error) {
 	}
 }
 
-// A Probe is one of the kubelet's.
+// A Probe is a probe of the kubelet.
 type Probe struct {
 	URL     string
 	Timeout time.Duration
@@ -145,7 +143,7 @@ func (p Probe) probe(ctx context.Context) error {
 	return err
 }
 
-// Succeeds waits until the probe does.
+// Succeeds waits until the probe succeeds.
 func (p Probe) Succeeds(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
@@ -158,8 +156,8 @@ func (p Probe) Succeeds(t *testing.T) {
 	}
 }
 
-// probeRepeatedly makes a hundred probes in a row and more until the attack has gone on for
-// some time. All of them have to succeed.
+// probeRepeatedly makes at least a hundred probes, and continues until the attack has lasted for some time. Every probe
+// must succeed.
 func (p Probe) probeRepeatedly(t *testing.T, enough func() bool) {
 	t.Helper()
 	var slowest time.Duration
@@ -174,8 +172,8 @@ func (p Probe) probeRepeatedly(t *testing.T, enough func() bool) {
 	t.Logf("%d probes, the slowest in %s", n, slowest)
 }
 
-// Survives attacks the target with idle connections, and with a flood of requests. Meanwhile
-// the probe has to succeed each time, and the program's memory does not grow.
+// Survives attacks the target with idle connections, and with a flood of requests. Meanwhile each probe must succeed,
+// and the program's memory must not grow.
 func (p *Program) Survives(t *testing.T, target Target, probe Probe) {
 	probe.Succeeds(t)
 	before := p.peak(t)
@@ -206,7 +204,7 @@ func (p *Program) Survives(t *testing.T, target Target, probe Probe) {
 		t.Log(r)
 		p.check(t)
 		if r.OK+r.Other == 0 {
-			t.Error("no request of the flood was answered")
+			t.Error("no request of the flood got a response")
 		}
 	})
 	if growth := p.peak(t) - before; growth > maxGrowth {
@@ -214,7 +212,7 @@ func (p *Program) Survives(t *testing.T, target Target, probe Probe) {
 	}
 }
 
-// peak returns the most memory that the program has had, in bytes.
+// peak returns the peak of the program's resident memory in bytes.
 func (p *Program) peak(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))

@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// targetName matches what the go command takes for a Fuzz function.
+// targetName matches the name of a Fuzz function, as the go command does.
 var targetName = regexp.MustCompile(`^Fuzz($|\P{Ll})`)
 
 // A target is a Fuzz function.
@@ -49,8 +49,8 @@ func discover(ctx context.Context, root string) ([]target, error) {
 	return found, nil
 }
 
-// inModule returns the targets of the module in the directory. The go command says
-// which files count, so that build constraints and testdata are its business.
+// inModule returns the targets of the module in the directory. The go command selects the files, so that build
+// constraints and testdata are handled as in a build.
 func inModule(ctx context.Context, dir string) ([]target, error) {
 	output, err := command(ctx, dir, "go", "list", "-find", "-json=Dir,ImportPath,TestGoFiles,XTestGoFiles", "./...")
 	if err != nil {

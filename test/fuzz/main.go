@@ -1,10 +1,7 @@
-// Command fuzz fuzzes every Fuzz target of the repository, one after another, each
-// for the given time. It is what `make fuzz` runs.
-//
-// Targets are discovered, so a new one takes part without being listed anywhere. A
-// finding does not stop the run; the exit code is 1 at the end. The go command keeps
-// the failing input in testdata/fuzz/NAME of the package, where `go test` runs it
-// from then on: commit it with the fix.
+// Command fuzz fuzzes every Fuzz target of the repository, one after another, each for the given time. `make fuzz` runs
+// it. It discovers the targets, so a new one need not be listed anywhere. A finding does not stop the run; the exit
+// code is 1 at the end. The go command keeps the failing input in testdata/fuzz/NAME of the package, where `go test`
+// runs it from then on: commit it with the fix.
 package main
 
 import (
@@ -99,8 +96,8 @@ func (t target) fuzz(ctx context.Context, fuzzTime string, out io.Writer) error 
 		return errors.New("the target has no seeds: call f.Add")
 	}
 	fmt.Fprintf(out, "%d seeds pass\n", seeds)
-	// By default each new input is made shorter for up to a minute. With the long inputs
-	// of package manifest nothing else was done: 29 inputs were tried in 25 seconds.
+	// By default each new input is made shorter for up to a minute. With the long inputs of package manifest that took all
+	// the time: only 29 inputs were tried in 25 seconds.
 	return t.goTest(ctx, out, "-fuzz", "^"+t.name+"$", "-fuzztime", fuzzTime, "-fuzzminimizetime", "100x")
 }
 
@@ -118,7 +115,7 @@ func (t target) goTest(ctx context.Context, out io.Writer, args ...string) error
 	args = append([]string{"test", "-run", "^" + t.name + "$"}, args...)
 	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = t.dir, out, out
-	// The go command passes the interrupt on and removes what it built.
+	// The go command forwards the interrupt and removes its build output.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd.Run()

@@ -14,8 +14,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-// TestEveryTargetHasSeeds reads the targets. `make test` runs the seeds, and would not
-// notice a target without any; a run of this program counts them.
+// TestEveryTargetHasSeeds checks the source of each target. `make test` runs the seeds, and does not fail for a target
+// without seeds; a run of this program counts them.
 func TestEveryTargetHasSeeds(t *testing.T) {
 	root, err := programs.Root()
 	if err != nil {
@@ -48,7 +48,7 @@ func addsSeeds(decl *ast.FuncDecl) (adds bool) {
 	return adds
 }
 
-// repository is one with targets that pass, that fail, and that have no seeds.
+// repository is a repository with targets that pass, that fail, and that have no seeds.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -115,7 +115,7 @@ func TestDiscover(t *testing.T) {
 	}
 }
 
-// TestRun finds what is planted, goes on to the other targets, keeps the input and fails.
+// TestRun checks that a run finds the planted failure, continues with the other targets, keeps the input and fails.
 func TestRun(t *testing.T) {
 	dir := repository(t)
 	var out strings.Builder

@@ -1,5 +1,5 @@
-// Package hostile has text that is easily got wrong: what an attacker writes into names and
-// values, and random values with the characters that parsers disagree about.
+// Package hostile has text that programs often handle incorrectly: text that an attacker writes into names and values,
+// and random values with characters that parsers interpret differently.
 package hostile
 
 import (
@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// Text begins lines, has control characters, and has commands of CI systems.
+// Text contains line breaks, control characters, and commands of CI systems.
 const Text = "x\n::error::PWNED\nPWNED \x1b[31m\u009b2J##[error]PWNED ##vso[task.complete]\u202e\r\x07"
 
 // Effect returns what a line does to a terminal or a CI system, or an empty text if it does nothing.
@@ -36,7 +36,7 @@ func Value(r *rand.Rand, size int) []byte {
 		"0o17", "=", "<<", ":", "?", ","}
 	var b bytes.Buffer
 	binary := r.IntN(4) == 0
-	lines := r.IntN(3) == 0 // only what a block can show
+	lines := r.IntN(3) == 0 // only characters that a block can show
 	for n := r.IntN(size + 1); b.Len() < n; {
 		switch {
 		case binary:

@@ -1,10 +1,8 @@
-// Command mountload has a provider mount volumes at a steady rate, with the driver's
-// own client: its connection, its retries, its way to write files. A kubelet
-// cannot start that many pods.
+// Command mountload calls a provider to mount volumes at a constant rate, with the driver's own client: its connection,
+// retries and file writer. A kubelet cannot start that many pods.
 //
-// The first line on its standard input is a [load] in JSON. It says "mounting" after
-// the first mount and goes on until its standard input ends; then it waits for the
-// mounts under way and prints a [report] in JSON.
+// The first line on its standard input is a [load] in JSON. It prints "mounting" after the first mount and continues
+// until its standard input ends. Then it waits for the mounts in progress and prints a [report] in JSON.
 package main
 
 import (
@@ -23,29 +21,29 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// load is what to mount.
+// load describes the mounts.
 type load struct {
 	Directory string              `json:"directory"` // of the sockets
 	Provider  string              `json:"provider"`  // name of the socket
 	Targets   string              `json:"targets"`   // directory for the volumes; removed at the end
 	Rate      int                 `json:"rate"`      // mounts a second
-	Pods      []map[string]string `json:"pods"`      // attributes, one mount after the other
-	Secrets   map[string][]byte   `json:"secrets"`   // as the kubelet hands them over
-	Files     map[string]string   `json:"files"`     // what is to be in each volume
+	Pods      []map[string]string `json:"pods"`      // attributes of the mounts, used in turn
+	Secrets   map[string][]byte   `json:"secrets"`   // as the kubelet passes them
+	Files     map[string]string   `json:"files"`     // the expected content of each volume
 }
 
-// report is what became of it.
+// report is the result.
 type report struct {
 	Cold     int      `json:"cold"`     // volumes mounted for the first time
-	Repeated int      `json:"repeated"` // mounted again
-	Fresh    int      `json:"fresh"`    // of the cold ones, by a driver that had just started
+	Repeated int      `json:"repeated"` // repeated mounts
+	Fresh    int      `json:"fresh"`    // cold mounts by a driver that had just started
 	Failed   int      `json:"failed"`
 	Errors   []string `json:"errors"` // the first few
 	Slowest  string   `json:"slowest"`
 }
 
 const (
-	// kubeletTimeout is how long the kubelet gives a mount.
+	// kubeletTimeout is the kubelet's timeout of a mount.
 	kubeletTimeout = 2 * time.Minute
 	maxErrors      = 10
 )
@@ -77,27 +75,26 @@ func run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(d.report)
 }
 
-// driver plays the driver.
+// driver simulates the driver.
 type driver struct {
 	load    load
 	out     io.Writer
 	clients *secretsstore.PluginClientBuilder
 
 	mu      sync.Mutex
-	volumes []*volume // that were mounted
+	volumes []*volume // mounted volumes
 	report  report
 	slowest time.Duration
 }
 
-// volume is one of a pod, which has many. As in the kubelet, one mount of it at a time.
+// volume is one of many volumes of a pod. As in the kubelet, its mounts do not overlap.
 type volume struct {
 	mu     sync.Mutex
 	target string
 	pod    map[string]string
 }
 
-// run mounts until stop is closed. The mounts begin at their times, whatever
-// becomes of those before them.
+// run mounts until stop is closed. The mounts begin on schedule, even if earlier ones are slow or fail.
 func (d *driver) run(stop <-chan struct{}) {
 	d.clients = d.newClients()
 	defer d.clients.Cleanup()
@@ -114,13 +111,13 @@ func (d *driver) run(stop <-chan struct{}) {
 	}
 }
 
-// newClients is what a driver has when it starts.
+// newClients returns the clients of a driver that has just started.
 func (d *driver) newClients() *secretsstore.PluginClientBuilder {
 	return secretsstore.NewPluginClientBuilder([]string{d.load.Directory})
 }
 
-// one makes the n-th mount: every second is a repeat, and of the others every fifth
-// is by a driver that has just started and has to find the socket.
+// one makes the n-th mount. Every second mount is a repeated one. Of the others, every fifth is by a driver that has
+// just started and must find the socket.
 func (d *driver) one(n int) {
 	clients, fresh := d.clients, n%10 == 0
 	if fresh {
@@ -165,7 +162,7 @@ func (d *driver) pick(n int) (v *volume, repeated bool) {
 	return &volume{target: filepath.Join(d.load.Targets, strconv.Itoa(n)), pod: d.load.Pods[n/2%len(d.load.Pods)]}, false
 }
 
-// mount has the provider mount the volume, and checks what is in it.
+// mount calls the provider to mount the volume, and checks the content.
 func (d *driver) mount(clients *secretsstore.PluginClientBuilder, v *volume) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -28,11 +28,10 @@ import (
 
 func main() { server.Main("openbao", newCore) }
 
-// What is compiled in besides the token method, cubbyhole, identity and sys,
-// which the core has built in.
+// Plugins in addition to the token method, cubbyhole, identity and sys, which are built into the core.
 var (
 	engines = map[string]logical.Factory{
-		"kv":      kv.Factory, // Vault's core has it built in
+		"kv":      kv.Factory, // built into Vault's core
 		"transit": transit.Factory,
 	}
 	methods = map[string]logical.Factory{

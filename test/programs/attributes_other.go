@@ -4,8 +4,7 @@ package programs
 
 import "syscall"
 
-// buildAttributes puts the build in a process group of its own, so that all of it
-// can be interrupted.
+// buildAttributes starts the build in a new process group, so that all of its processes can be interrupted.
 func buildAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -29,14 +29,13 @@ func (p program) arguments(out string) []string {
 // build compiles the program and renames it to path.
 func build(ctx context.Context, root, name string, p program, path string) error {
 	temporary := path + ".new"
-	defer os.Remove(temporary) // gone already, after a rename
+	defer os.Remove(temporary) // does not exist after a rename
 
 	cmd := exec.CommandContext(ctx, "go", p.arguments(temporary)...)
 	cmd.Dir = filepath.Join(root, p.dir)
 	cmd.Env = environment(os.Environ(), cmd.Dir)
-	// An interrupt lets the go command remove its temporary files. It starts
-	// compilers, so the whole group gets it. Where the kernel sends it when this
-	// process dies, it looks at the thread that forked: so that one must stay.
+	// An interrupt lets the go command remove its temporary files. It starts compilers, so send it to the whole group. If
+	// this process dies, the kernel sends it when the thread that forked ends, so that thread must stay alive.
 	cmd.SysProcAttr = buildAttributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second

@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// repository makes a main module with a nested one that holds a program, whose
-// source is main.
+// repository creates a main module with a nested module, which has a program with the source main.
 func repository(t *testing.T, main string) (root string, p program) {
 	t.Helper()
 	root = t.TempDir()
@@ -46,7 +45,7 @@ func TestBuildAndKeep(t *testing.T) {
 	}
 	output, err := exec.CommandContext(t.Context(), path).CombinedOutput()
 	if err != nil || string(output) != "hello" {
-		t.Fatalf("the program said %q (%v), want what the linker was told", output, err)
+		t.Fatalf("the program printed %q (%v), want the value of the linker flag", output, err)
 	}
 	built := modified(t, path)
 
@@ -65,8 +64,8 @@ func TestBuildAndKeep(t *testing.T) {
 		{"its go.mod changed",
 			func() { write(t, root, "test/hello/go.mod", "module example.org/hello\n\ngo 1.26.0\n\n// changed\n") }, true},
 		{"the linker's flags changed", func() { p.ldflags = "" }, true},
-		{"the program is gone", func() { os.Remove(path) }, true},
-		{"the stamp is gone", func() { os.Remove(path + ".stamp") }, true},
+		{"the program is missing", func() { os.Remove(path) }, true},
+		{"the stamp is missing", func() { os.Remove(path + ".stamp") }, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.change()

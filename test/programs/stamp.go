@@ -39,9 +39,8 @@ func stamp(root string, p program) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// moduleFiles lists, sorted and relative to dir, the module's go.mod and go.sum
-// and its Go files. A module inside it counts as its own: it is there to replace a
-// dependency. Tests do not end up in a program and are left out.
+// moduleFiles lists, sorted and relative to dir, the module's go.mod and go.sum and its Go files. It includes modules
+// inside the module, which replace dependencies. It omits tests, which are not part of a program.
 func moduleFiles(dir string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -70,8 +69,7 @@ func moduleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// isCurrent reports whether the program at path is there and was built from what
-// the stamp want stands for.
+// isCurrent reports whether the program at path exists and was built from the inputs with the stamp want.
 func isCurrent(path, want string) bool {
 	have, err := os.ReadFile(path + ".stamp")
 	if err != nil || strings.TrimSpace(string(have)) != want {
@@ -81,8 +79,8 @@ func isCurrent(path, want string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// writeStamp is called after the program is in place: killed in between, the old
-// stamp is wrong for the new program and only makes the next caller build again.
+// writeStamp is called after the program was renamed. If the process is killed in between, the old stamp does not
+// match, and the next caller builds the program again.
 func writeStamp(path, stamp string) error {
 	temporary := path + ".stamp.new"
 	if err := os.WriteFile(temporary, []byte(stamp+"\n"), 0o644); err != nil {

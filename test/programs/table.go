@@ -13,16 +13,16 @@ type program struct {
 	dir string
 	// shared is the directory of a module outside of dir that is part of the program.
 	shared string
-	// pkg is the main package, as `go build` inside dir takes it.
+	// pkg is the main package, as an argument of `go build` in dir.
 	pkg string
-	// ldflags are given to the linker in addition to "-s -w".
+	// ldflags are flags of the linker in addition to "-s -w".
 	ldflags string
 	// tags are build tags, separated by commas.
 	tags string
 }
 
-// Kubernetes' programs learn their version from the linker. Without it
-// kubeadm refuses to work and the API server reports v0.0.0.
+// The linker sets the version of Kubernetes' programs. Without a version, kubeadm fails and the API server reports
+// v0.0.0.
 const kubernetesLDFlags = "-X k8s.io/component-base/version.gitVersion=v1.34.4" +
 	" -X k8s.io/component-base/version.gitMajor=1" +
 	" -X k8s.io/component-base/version.gitMinor=34" +
@@ -57,7 +57,7 @@ var table = map[string]program{
 		pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
 	"node-driver-registrar": {dir: "test/driver", pkg: "./node-driver-registrar"},
 
-	// Without the clouds in which a Prometheus can look for its targets.
+	// Without the service discovery for cloud providers.
 	"promtool": {dir: "test/prometheus", pkg: "github.com/prometheus/prometheus/cmd/promtool", tags: "remove_all_sd"},
 	"promql":   {dir: "test/prometheus", pkg: "./promql"},
 }

@@ -1,13 +1,9 @@
-// Package relay stands between a client and a real server, for tests that count
-// requests, or answer some of them in the server's place.
-//
-// It is httputil.ReverseProxy without the failure that this one makes up by
-// itself, some times in ten thousand requests on a loaded machine: the server
-// answers when it has the last byte of a request, while the proxy may not have
-// seen yet that there is none after it. As soon as the proxy passes the answer
-// on, the request's body is closed behind its back, which it takes for a failure
-// and gives up the connection, in the middle of the answer. A relay therefore
-// reads each request to its end before it passes it on.
+// Package relay is a proxy between a client and a real server, for tests that count requests, or respond to some of
+// them instead of the server. It is httputil.ReverseProxy without a failure that the latter causes a few times in ten
+// thousand requests on a loaded machine. A server may respond as soon as it has the last byte of a request, before the
+// proxy has seen the end of the request. When the proxy forwards the response, the server side closes the body of the
+// request. The proxy treats that as a failure and closes the connection in the middle of the response. A relay
+// therefore reads each request completely before it forwards it.
 package relay
 
 import (
@@ -19,11 +15,9 @@ import (
 	"net/url"
 )
 
-// New returns a relay to the server at an address such as http://127.0.0.1:8200.
-// Without a transport it has one of its own: http.DefaultTransport loses its
-// connections whenever an httptest.Server closes, in whatever test.
-//
-// Request bodies are kept in memory. Answers are not, so watches work.
+// New returns a relay to the server at an address such as http://127.0.0.1:8200. Without a transport it creates one:
+// http.DefaultTransport closes its connections whenever an httptest.Server closes, in any test. Request bodies are kept
+// in memory. Responses are not, so watches work.
 func New(address string, transport http.RoundTripper) (*httputil.ReverseProxy, error) {
 	target, err := url.Parse(address)
 	if err != nil || target.Host == "" {

@@ -32,8 +32,8 @@ func (c *closing) Close() error {
 	return nil
 }
 
-// What the server behind the relay gets does not depend on when the one before it
-// closes the body of the request.
+// The request that the server behind the relay gets does not depend on the time at which the server in front closes the
+// body.
 func TestBodyIsReadBefore(t *testing.T) {
 	body := &closing{Reader: strings.NewReader("all of it")}
 	var got string
@@ -42,15 +42,15 @@ func TestBodyIsReadBefore(t *testing.T) {
 		body.Close()
 		text, err := io.ReadAll(r.Body)
 		got, failed = r.URL.String()+" "+string(text), err
-		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("answer"))}, nil
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("response"))}, nil
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := httptest.NewRecorder()
-	r.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/v1/x", body))
-	if failed != nil || got != "http://server.invalid/prefix/v1/x all of it" || answer.Body.String() != "answer" {
-		t.Errorf("the server got %q (%v), the client %q", got, failed, answer.Body)
+	response := httptest.NewRecorder()
+	r.ServeHTTP(response, httptest.NewRequest(http.MethodPost, "/v1/x", body))
+	if failed != nil || got != "http://server.invalid/prefix/v1/x all of it" || response.Body.String() != "response" {
+		t.Errorf("the server got %q (%v), the client %q", got, failed, response.Body)
 	}
 }
 

@@ -13,12 +13,12 @@ type Cluster struct {
 	Volumes int     // of a pod
 	AsPod   float64 // share of the volumes whose Secret is read as the pod, not by the kubelet
 
-	Republish  Span          // interval of repeated mounts: the kubelet's syncFrequency, and up to half of it more
-	Poll       time.Duration // the driver's rotation-poll-interval: time without calls of a provider after a change
-	AnswerLife Span          // of a response in the republish cache, unless the pod gets a new token earlier
-	TokenTTL   time.Duration // of the Vault role
-	LoginLife  time.Duration // maximum time for which the provider uses a Vault token
-	Reviewed   float64       // share of the logins at a kubernetes mount, which creates a TokenReview for each
+	Republish    Span          // interval of repeated mounts: the kubelet's syncFrequency, and up to half of it more
+	Poll         time.Duration // the driver's rotation-poll-interval: time without calls of a provider after a change
+	ResponseLife Span          // of a response in the republish cache, unless the pod gets a new token earlier
+	TokenTTL     time.Duration // of the Vault role
+	LoginLife    time.Duration // maximum time for which the provider uses a Vault token
+	Reviewed     float64       // share of the logins at a kubernetes mount, which creates a TokenReview for each
 
 	Audiences int           // tokenRequests of the CSIDriver
 	PodToken  time.Duration // lifetime of a pod's service account token; the kubelet renews it after four fifths
@@ -38,8 +38,8 @@ var Large = Cluster{
 	Nodes: 5000, Pods: 30, Volumes: 1, AsPod: 0.1,
 
 	Republish: Span{60 * time.Second, 90 * time.Second}, Poll: 2 * time.Minute,
-	AnswerLife: Span{50 * time.Minute, time.Hour},
-	TokenTTL:   15 * time.Minute, LoginLife: 13 * time.Minute, Reviewed: 1,
+	ResponseLife: Span{50 * time.Minute, time.Hour},
+	TokenTTL:     15 * time.Minute, LoginLife: 13 * time.Minute, Reviewed: 1,
 
 	Audiences: 2, PodToken: time.Hour,
 
@@ -48,7 +48,7 @@ var Large = Cluster{
 	Secrets: 30000, Entries: 2, KubeQPS: 50,
 }
 
-// Caches says which caches of the provider are on.
+// Caches are the enabled caches of the provider.
 type Caches struct{ Tokens, Republish bool }
 
 // Load is requests per second.
@@ -137,7 +137,7 @@ func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []f
 	for volume := range c.Volumes {
 		for at := began; at < end; {
 			all = append(all, at)
-			next := at + c.AnswerLife.Min.Seconds() + random()*(c.AnswerLife.Max-c.AnswerLife.Min).Seconds() + c.Republish.wait()
+			next := at + c.ResponseLife.Min.Seconds() + random()*(c.ResponseLife.Max-c.ResponseLife.Min).Seconds() + c.Republish.wait()
 			if rewraps != nil && at < rewraps[volume] {
 				next = min(next, rewraps[volume])
 			}
@@ -150,7 +150,7 @@ func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []f
 
 // random returns a generator of the numbers of a set, which have an even distribution.
 func (c Cluster) random(set int) func() float64 {
-	lives := 2 + int(c.usable()/c.AnswerLife.Min.Seconds())
+	lives := 2 + int(c.usable()/c.ResponseLife.Min.Seconds())
 	dimension, dimensions := 0, 1+c.Volumes*(1+lives)
 	return func() float64 {
 		dimension++

@@ -21,7 +21,7 @@ var columns = map[string]Caches{
 // with a short lifetime.
 var other = Cluster{
 	Nodes: 70, Pods: 8, Volumes: 2, AsPod: 0.25,
-	Republish: Span{2 * time.Minute, 3 * time.Minute}, Poll: time.Minute, AnswerLife: Large.AnswerLife,
+	Republish: Span{2 * time.Minute, 3 * time.Minute}, Poll: time.Minute, ResponseLife: Large.ResponseLife,
 	TokenTTL: 10 * time.Minute, LoginLife: Large.LoginLife, Reviewed: 1, Audiences: 3, PodToken: 40 * time.Minute,
 	RestartWithin: 20 * time.Minute, Rebooting: 0.5, RebootWithin: time.Minute,
 	Secrets: 3000, Entries: 1, KubeQPS: 4,
@@ -110,7 +110,7 @@ func (m *comparison) rotation(nodes int) Load {
 	})
 	steady := s.between(m.cycle(), rotation)
 	m.all("steady state", c.Steady(k), steady)
-	if c.usable()+m.late().Seconds() < c.AnswerLife.Min.Seconds() {
+	if c.usable()+m.late().Seconds() < c.ResponseLife.Min.Seconds() {
 		m.cell("steady state", "decrypts per renewal", steady.PodTokens/float64(c.Audiences)*float64(c.Volumes),
 			steady.Decrypt, 0.03)
 	}

@@ -72,7 +72,7 @@ func (c *counts) between(from, to time.Duration) Load {
 	}
 }
 
-// fakeVault answers logins and batch decrypts as Vault does, and denies expired tokens. A
+// fakeVault handles logins and batch decrypts as Vault does, and denies expired tokens. A
 // real Vault has no synthetic time, and would be too slow for days of it.
 type fakeVault struct {
 	*httptest.Server
@@ -123,7 +123,7 @@ func (v *fakeVault) login(w http.ResponseWriter, r *http.Request) {
 	token := fmt.Sprint("token-", len(v.tokens))
 	v.tokens[token] = now + v.ttl
 	v.mu.Unlock()
-	answer(w, map[string]any{"auth": map[string]any{
+	respond(w, map[string]any{"auth": map[string]any{
 		"client_token": token, "lease_duration": int(v.ttl.Seconds()), "metadata": map[string]string{
 			"role": in.Role, "service_account_name": claims.ServiceAccount,
 			"service_account_namespace": claims.Namespace, "service_account_uid": claims.ServiceAccountUID,
@@ -148,7 +148,7 @@ func (v *fakeVault) decrypt(w http.ResponseWriter, r *http.Request) {
 	for _, item := range in.Batch {
 		results = append(results, map[string]any{"plaintext": base64.StdEncoding.EncodeToString(decode(item.Ciphertext))})
 	}
-	answer(w, map[string]any{"data": map[string]any{"batch_results": results}})
+	respond(w, map[string]any{"data": map[string]any{"batch_results": results}})
 }
 
 func (v *fakeVault) deny(w http.ResponseWriter) {
@@ -174,7 +174,7 @@ func decode(ciphertext string) []byte {
 	return text[overhead:]
 }
 
-// fakeAPI answers the GET of a Secret with any token.
+// fakeAPI serves the GET of a Secret with any token.
 type fakeAPI struct {
 	*httptest.Server
 	denied atomic.Int64
@@ -193,7 +193,7 @@ func newFakeAPI(t testing.TB, c *clock, n *counts,
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
-		answer(w, corev1.Secret{
+		respond(w, corev1.Secret{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 			ObjectMeta: metav1.ObjectMeta{Name: r.PathValue("name")}, Data: data,
 		})
@@ -203,7 +203,7 @@ func newFakeAPI(t testing.TB, c *clock, n *counts,
 	return a
 }
 
-func answer(w http.ResponseWriter, v any) {
+func respond(w http.ResponseWriter, v any) {
 	var b bytes.Buffer
 	if err := json.NewEncoder(&b).Encode(v); err != nil {
 		panic(err)

@@ -7,9 +7,9 @@
 //
 // # In tests
 //
-// [NewVault] and [NewAPIServer] start a fresh instance that ends with the test.
-// An API server takes seconds to come up; tests that do not disturb each other share
-// one with [SharedVault] and [SharedAPIServer], in a package whose TestMain is
+// [NewVault] and [NewAPIServer] start a fresh instance that ends with the test. An API server takes seconds to start;
+// tests that do not affect each other share one with [SharedVault] and [SharedAPIServer], in a package whose TestMain
+// is
 //
 //	func TestMain(m *testing.M) { testenv.Main(m) }
 //
@@ -18,7 +18,7 @@
 // # Logins
 //
 // A pod authenticates with a service-account token. Against an API server,
-// [APIServer.ServiceAccountToken] asks for a real one, and
+// [APIServer.ServiceAccountToken] requests a real one, and
 // [Vault.TrustAPIServer] lets Vault's kubernetes method review it. Without an API
 // server, a [JWTIssuer] signs tokens with the same claims, which Vault's jwt
 // method verifies itself after [Vault.TrustIssuer]. [Vault.AllowLogin] creates the

@@ -12,8 +12,8 @@ import (
 // checkRefused checks that err is Vault's refusal of a login.
 func checkRefused(t *testing.T, err error) {
 	t.Helper()
-	var answer *testenv.VaultError
-	if !errors.As(err, &answer) || answer.Status < 400 || answer.Status > 403 {
+	var response *testenv.VaultError
+	if !errors.As(err, &response) || response.Status < 400 || response.Status > 403 {
 		t.Errorf("got %v, want a VaultError of status 400 to 403", err)
 	}
 }

@@ -73,10 +73,9 @@ func startProcess(dir, name, path string, arguments []string, stdout io.Writer, 
 	return p, nil
 }
 
-// lastingThread runs functions on one thread that lives as long as this process.
-//
-// The kernel's "kill my child when I die" means the thread that forked, not the
-// process: a child forked from a thread that Go retires would die with it.
+// lastingThread runs functions on one thread that exists as long as this process. The
+// kernel kills a child when the thread that forked it ends, not when the process ends, and
+// Go may end other threads earlier.
 var lastingThread = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {

@@ -16,26 +16,26 @@ import (
 // write calls Write, which must succeed.
 func write(t *testing.T, v *testenv.Vault, path string, data map[string]any) map[string]any {
 	t.Helper()
-	answer, err := v.Write(t.Context(), path, data)
+	response, err := v.Write(t.Context(), path, data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer
+	return response
 }
 
 func text(t *testing.T, data map[string]any, name string) string {
 	t.Helper()
 	value, ok := data[name].(string)
 	if !ok {
-		t.Fatalf("the answer's %s is %v, want a string", name, data[name])
+		t.Fatalf("%s in the response is %v, want a string", name, data[name])
 	}
 	return value
 }
 
 func decrypt(t *testing.T, v *testenv.Vault, key, ciphertext string) string {
 	t.Helper()
-	answer := write(t, v, "transit/decrypt/"+key, map[string]any{"ciphertext": ciphertext})
-	plaintext, err := base64.StdEncoding.DecodeString(text(t, answer, "plaintext"))
+	response := write(t, v, "transit/decrypt/"+key, map[string]any{"ciphertext": ciphertext})
+	plaintext, err := base64.StdEncoding.DecodeString(text(t, response, "plaintext"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,9 +44,9 @@ func decrypt(t *testing.T, v *testenv.Vault, key, ciphertext string) string {
 
 func encrypt(t *testing.T, v *testenv.Vault, key, plaintext string) string {
 	t.Helper()
-	answer := write(t, v, "transit/encrypt/"+key,
+	response := write(t, v, "transit/encrypt/"+key,
 		map[string]any{"plaintext": base64.StdEncoding.EncodeToString([]byte(plaintext))})
-	return text(t, answer, "ciphertext")
+	return text(t, response, "ciphertext")
 }
 
 func TestTransitRoundTrip(t *testing.T) {

@@ -80,7 +80,7 @@ func (v *Vault) Login(ctx context.Context, mount, role, jwt string) (*VaultAuth,
 		return nil, err
 	}
 	if response.Auth == nil {
-		return nil, fmt.Errorf("vault: %s: the answer has no auth", path)
+		return nil, fmt.Errorf("vault: %s: the response has no auth", path)
 	}
 	return response.Auth, nil
 }
@@ -110,28 +110,28 @@ func (v *Vault) Do(ctx context.Context, method, path, token string, body any) (*
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, fmt.Errorf("vault: %s %s: reading the answer: %w", method, path, err)
+		return nil, fmt.Errorf("vault: %s %s: reading the response: %w", method, path, err)
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		return nil, &VaultError{Method: method, Path: path, Status: response.StatusCode, Messages: messages(text)}
 	}
-	answer := new(VaultResponse)
+	decoded := new(VaultResponse)
 	if len(text) == 0 {
-		return answer, nil
+		return decoded, nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	if err := decoder.Decode(answer); err != nil {
-		return nil, fmt.Errorf("vault: %s %s: reading the answer: %w", method, path, err)
+	if err := decoder.Decode(decoded); err != nil {
+		return nil, fmt.Errorf("vault: %s %s: reading the response: %w", method, path, err)
 	}
-	return answer, nil
+	return decoded, nil
 }
 
 // messages returns the errors in the body of a failed request.
 func messages(body []byte) []string {
-	var answer struct{ Errors []string }
-	if json.Unmarshal(body, &answer) == nil && len(answer.Errors) > 0 {
-		return answer.Errors
+	var decoded struct{ Errors []string }
+	if json.Unmarshal(body, &decoded) == nil && len(decoded.Errors) > 0 {
+		return decoded.Errors
 	}
 	return []string{strings.TrimSpace(string(body))}
 }

@@ -1,7 +1,6 @@
-// Command vault serves a real HashiCorp Vault for tests and demonstrations: the
-// unmodified core, with the transit engine and the kubernetes, jwt, approle and cert
-// methods. It comes up initialized, unsealed and with a known root token, as
-// `vault server -dev` does.
+// Command vault serves a real HashiCorp Vault for tests and demonstrations: the unmodified core, with the transit
+// engine and the kubernetes, jwt, approle and cert methods. It starts initialized, unsealed and with a known root
+// token, as `vault server -dev` does.
 //
 // In addition it picks a free port, can keep its data in a directory for the next
 // start, and can end together with the process that started it:
@@ -40,8 +39,7 @@ import (
 
 func main() { server.Main("vault", newCore) }
 
-// What is compiled in besides the token method, cubbyhole, identity and sys,
-// which the core has built in.
+// Plugins in addition to the token method, cubbyhole, identity and sys, which are built into the core.
 var (
 	engines = map[string]logical.Factory{
 		"transit": transit.Factory,

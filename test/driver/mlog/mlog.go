@@ -1,9 +1,7 @@
-// Package mlog stands in for monis.app/mlog, the logging façade of the Secrets
-// Store CSI driver, which the Go module proxy does not have. It holds the few
-// names that the driver uses, on top of klog.
+// Package mlog replaces monis.app/mlog, the logging façade of the Secrets Store CSI driver, which the Go module proxy
+// does not have. It implements the functions that the driver uses, with klog.
 //
-// The log level and format are left as klog has them: the driver's messages are
-// read by people who look into a failed test, in one format.
+// It keeps klog's level and format, because people read the driver's messages to diagnose a failed test.
 package mlog
 
 import (
@@ -21,7 +19,7 @@ const (
 	FormatJSON Format = "json"
 )
 
-// Setup returns what to call before the program ends.
+// Setup returns the function to call before the program ends.
 func Setup() func() { return klog.Flush }
 
 // ValidateAndSetKlogLevelAndFormatGlobally accepts every level and format.

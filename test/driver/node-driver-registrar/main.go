@@ -1,10 +1,9 @@
-// Command node-driver-registrar tells the kubelet that a CSI driver is there.
+// Command node-driver-registrar registers a CSI driver with the kubelet.
 //
-// The kubelet watches a directory for sockets. It asks each for the name and the
-// socket of a driver (GetInfo), and says what became of the registration
-// (NotifyRegistrationStatus). This program answers those two calls. It takes
-// the flags of the program of the same name from kubernetes-csi, which the Go
-// module proxy does not have, so that the driver's released manifest fits both.
+// The kubelet watches a directory for sockets. It asks each socket for the name and the socket of a driver (GetInfo),
+// and then reports the result of the registration (NotifyRegistrationStatus). This program serves these two calls. It
+// has the flags of the program of the same name from kubernetes-csi, which the Go module proxy does not have, so that
+// the driver's released manifest works with both.
 package main
 
 import (
@@ -71,7 +70,7 @@ func run(ctx context.Context, driver, kubelet, dir string, timeout time.Duration
 	return server.Serve(listener)
 }
 
-// driverName asks the driver what it is called, and waits until it answers.
+// driverName gets the name of the driver, and waits until the driver responds.
 func driverName(ctx context.Context, socket string, timeout time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -87,13 +86,13 @@ func driverName(ctx context.Context, socket string, timeout time.Duration) (stri
 	return info.GetName(), nil
 }
 
-// registration answers the kubelet.
+// registration implements the registration service for the kubelet.
 type registration struct {
 	registerapi.UnimplementedRegistrationServer
 	name, endpoint string
 }
 
-// GetInfo says which driver it is, and where it listens.
+// GetInfo returns the name and the endpoint of the driver.
 func (r *registration) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
 	return &registerapi.PluginInfo{
 		Type:              registerapi.CSIPlugin,
@@ -103,8 +102,8 @@ func (r *registration) GetInfo(context.Context, *registerapi.InfoRequest) (*regi
 	}, nil
 }
 
-// NotifyRegistrationStatus hears what became of it. A refusal ends the program,
-// so that the next start tries again.
+// NotifyRegistrationStatus receives the result of the registration. If it failed, the program ends, so that the next
+// start tries again.
 func (r *registration) NotifyRegistrationStatus(_ context.Context,
 	status *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
 	if !status.PluginRegistered {

@@ -104,7 +104,7 @@ func (c *Cluster) Delete(ctx context.Context, object *unstructured.Unstructured)
 	if err != nil {
 		return fmt.Errorf("deleting %s: %w", title(object), err)
 	}
-	return Wait(ctx, 2*time.Minute, title(object)+" to be gone", func(ctx context.Context) (bool, string, error) {
+	return Wait(ctx, 2*time.Minute, title(object)+" to be deleted", func(ctx context.Context) (bool, string, error) {
 		_, err := resource.Get(ctx, object.GetName(), metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return true, "", nil

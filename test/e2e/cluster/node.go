@@ -102,7 +102,7 @@ func (c *Cluster) kindCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// healthy reports whether a node with the image exists, and its API server answers.
+// healthy reports whether a node with the image exists, and its API server responds.
 func (c *Cluster) healthy(ctx context.Context) bool {
 	image, err := c.docker.Run(ctx, "inspect", "--format", "{{.Config.Image}}", nodeName)
 	if err != nil || c.Images.Node != "" && image != c.Images.Node {
@@ -210,8 +210,7 @@ func (c *Cluster) waitNode(ctx context.Context) error {
 	return c.WaitDeployment(ctx, "kube-system", "coredns")
 }
 
-// nodeLogs returns the last logs of the node's services, for a node whose API server does
-// not answer.
+// nodeLogs returns the last logs of the node's services, for a node whose API server does not respond.
 func (c *Cluster) nodeLogs(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()

@@ -20,7 +20,7 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 	var token string
 	err := Wait(ctx, 30*time.Second, fmt.Sprintf("a token of ServiceAccount %s/%s", namespace, serviceAccount),
 		func(ctx context.Context) (bool, string, error) {
-			answer, err := c.Client.CoreV1().ServiceAccounts(namespace).
+			response, err := c.Client.CoreV1().ServiceAccounts(namespace).
 				CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
 			if apierrors.IsNotFound(err) {
 				return false, "the account does not exist", nil
@@ -28,7 +28,7 @@ func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience
 			if err != nil {
 				return false, "", err
 			}
-			token = answer.Status.Token
+			token = response.Status.Token
 			return true, "", nil
 		})
 	return token, err

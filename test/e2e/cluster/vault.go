@@ -60,7 +60,7 @@ func (c *Cluster) applyVault(ctx context.Context) error {
 	return c.ApplyYAML(ctx, text.String())
 }
 
-// waitVault waits until Vault answers from here, and sets it up.
+// waitVault waits until Vault responds to this process, and sets it up.
 func (c *Cluster) waitVault(ctx context.Context) error {
 	if err := c.WaitDeployment(ctx, "vault", "vault"); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (c *Cluster) waitVault(ctx context.Context) error {
 	}
 	vault := Vault{Address: "http://" + address, Inside: "http://vault.vault.svc:8200", Token: vaultToken}
 	// A new Service refuses connections until kube-proxy has seen it.
-	err = Wait(ctx, time.Minute, "Vault to answer at "+vault.Address, func(ctx context.Context) (bool, string, error) {
+	err = Wait(ctx, time.Minute, "Vault to respond at "+vault.Address, func(ctx context.Context) (bool, string, error) {
 		err := vault.Do(ctx, http.MethodGet, "sys/health", nil, nil)
 		return err == nil, "", err
 	})
@@ -124,7 +124,7 @@ func (v Vault) Do(ctx context.Context, method, path string, in, out any) error {
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("%s: reading the answer: %w", doing, err)
+		return fmt.Errorf("%s: reading the response: %w", doing, err)
 	}
 	if response.StatusCode/100 != 2 {
 		return fmt.Errorf("%s: %s: %s", doing, response.Status, bytes.TrimSpace(text))
@@ -133,7 +133,7 @@ func (v Vault) Do(ctx context.Context, method, path string, in, out any) error {
 		return nil
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s: reading the answer: %w", doing, err)
+		return fmt.Errorf("%s: reading the response: %w", doing, err)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func Wait(ctx context.Context, limit time.Duration, what string,
 		if done && err == nil {
 			return nil
 		}
-		// What a call cut short by the deadline has to say hides what was seen before it.
+		// The error of a call that the deadline interrupted would hide the last observation.
 		late := errors.Is(err, context.DeadlineExceeded) || err != nil &&
 			strings.Contains(err.Error(), "would exceed context deadline")
 		if err != nil && !late && ctx.Err() == nil {
@@ -129,8 +129,8 @@ func containsAll(text string, parts []string) bool {
 	return true
 }
 
-// waitNodeReady waits until the kubelet reports the node as ready, and
-// service accounts are made, without which no pod can be created.
+// waitNodeReady waits until the kubelet reports the node as ready, and service accounts are created, which pods
+// require.
 func (c *Cluster) waitNodeReady(ctx context.Context) error {
 	return Wait(ctx, 2*time.Minute, "the node to be ready", func(ctx context.Context) (bool, string, error) {
 		node, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})

@@ -1,10 +1,8 @@
-// Package engine finds, installs and starts a Docker engine, which holds the
-// nodes of the test cluster.
+// Package engine finds, installs and starts a Docker engine, which runs the nodes of the test cluster.
 //
-// A running engine is used as it is. Where there is none and we are root, the
-// engine is started: by systemd, or without it by ourselves, with its pid, log
-// and configuration in a directory below /run, so that a later run can find and stop
-// it. Images stay in the engine's usual directory, so a new start costs seconds.
+// A running engine is used unchanged. If none runs and this process is root, the package starts one: with systemd, or
+// without it as a process whose pid, log and configuration are in a directory below /run, so that a later run can find
+// and stop it. Images stay in the engine's usual directory, so a new start takes seconds.
 package engine
 
 import (
@@ -21,7 +19,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// An Engine is a running Docker engine and the client program that talks to it.
+// An Engine is a running Docker engine and its client program.
 type Engine struct {
 	client string // path of the docker command
 }
@@ -29,7 +27,7 @@ type Engine struct {
 // Ensure returns a running engine. As root on Debian it installs what is missing.
 func Ensure(ctx context.Context) (*Engine, error) {
 	client, err := findClient(ctx)
-	// Debian 12 has the client, with BuildKit, in docker.io; later ones have three packages.
+	// Debian 12 has the client, with BuildKit, in docker.io; later releases have three packages.
 	for _, packages := range [][]string{{"docker.io"}, {"docker-cli", "docker-buildx"}} {
 		if !errors.Is(err, errNoClient) {
 			break
@@ -43,7 +41,7 @@ func Ensure(ctx context.Context) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{client: client}
-	if e.answers(ctx) == nil {
+	if e.ping(ctx) == nil {
 		return e, nil
 	}
 	if err := e.start(ctx); err != nil {
@@ -52,42 +50,41 @@ func Ensure(ctx context.Context) (*Engine, error) {
 	return e, nil
 }
 
-// Environ returns the environment for programs that call docker themselves: ours,
-// with the chosen client first.
+// Environ returns the environment for programs that call docker: that of this process, with the chosen client first in
+// PATH.
 func (e *Engine) Environ() []string {
 	path := filepath.Dir(e.client) + string(os.PathListSeparator) + os.Getenv("PATH")
 	return append(os.Environ(), "PATH="+path, "DOCKER_BUILDKIT=1")
 }
 
-// Command returns a docker command that is yet to be run.
+// Command returns a docker command, which it does not start.
 func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := step.Command(ctx, e.client, args...)
 	cmd.Env = e.Environ()
 	return cmd
 }
 
-// Run runs a docker command and returns what it printed.
+// Run runs a docker command and returns its output.
 func (e *Engine) Run(ctx context.Context, args ...string) (string, error) {
 	return step.Run(e.Command(ctx, args...))
 }
 
-// HasImage reports whether the engine holds the image.
+// HasImage reports whether the engine has the image.
 func (e *Engine) HasImage(ctx context.Context, image string) bool {
 	_, err := e.Run(ctx, "image", "inspect", "--format", "{{.Id}}", image)
 	return err == nil
 }
 
-// Build builds the directory's Dockerfile into the named image. The builder is
-// BuildKit, which leaves out stages that the target does not need.
+// Build builds the named image from the directory's Dockerfile. It uses BuildKit, which skips stages that the target
+// does not need.
 func (e *Engine) Build(ctx context.Context, dir, image string, args ...string) error {
 	all := append([]string{"build", "--progress=plain", "--tag", image}, args...)
 	_, err := e.Run(ctx, append(all, dir)...)
 	return err
 }
 
-// CanPull reports whether the engine reaches the public registry. The image that
-// it tries is a small one; without a network the answer comes within seconds, or
-// when the limit is over.
+// CanPull reports whether the engine reaches the public registry. It tries a small image. Without a network, the result
+// is known within seconds, or after the limit.
 func (e *Engine) CanPull(ctx context.Context, image string, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -95,7 +92,7 @@ func (e *Engine) CanPull(ctx context.Context, image string, limit time.Duration)
 	return err == nil
 }
 
-func (e *Engine) answers(ctx context.Context) error {
+func (e *Engine) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, err := e.Run(ctx, "info", "--format", "{{.ServerVersion}}")
@@ -105,9 +102,8 @@ func (e *Engine) answers(ctx context.Context) error {
 // errNoClient means that no docker command is usable.
 var errNoClient = errors.New("no usable docker command")
 
-// findClient returns the first docker on the PATH that can build with BuildKit:
-// up to version 22 that is part of the client, later it is a plugin, which need not
-// be installed.
+// findClient returns the first docker on the PATH that can build with BuildKit: up to version 22 BuildKit is part of
+// the client, later it is a plugin, which may be missing.
 func findClient(ctx context.Context) (string, error) {
 	reason := "docker is not installed"
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {

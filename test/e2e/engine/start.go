@@ -19,8 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// state is the directory of an engine that we started. It is not in the repository:
-// the engine outlives a clone of it.
+// state is the directory of an engine that this package started. It is outside the repository, because the engine can
+// outlive the clone.
 const state = "/run/secretmanager-e2e"
 
 var (
@@ -28,7 +28,7 @@ var (
 	logFile = filepath.Join(state, "dockerd.log")
 )
 
-// startLimit is how long an engine may take to answer, and to stop.
+// startLimit bounds the time until an engine responds, and the time until it stops.
 const startLimit = time.Minute
 
 //go:embed runc-without-sys-resource
@@ -37,11 +37,11 @@ var runcWrapper []byte
 // start starts the engine on this machine.
 func (e *Engine) start(ctx context.Context) error {
 	if os.Getenv("DOCKER_HOST") != "" {
-		return fmt.Errorf("the Docker engine at DOCKER_HOST=%s does not answer: %w", os.Getenv("DOCKER_HOST"), e.answers(ctx))
+		return fmt.Errorf("the Docker engine at DOCKER_HOST=%s does not respond: %w", os.Getenv("DOCKER_HOST"), e.ping(ctx))
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("no Docker engine answers, and starting one needs root: start it (systemctl start docker), "+
-			"or let this user reach it (group docker): %w", e.answers(ctx))
+		return fmt.Errorf("no Docker engine responds, and starting one needs root: start it (systemctl start docker), "+
+			"or let this user reach it (group docker): %w", e.ping(ctx))
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
 		if err := step.Install(ctx, "the Docker engine", "docker.io"); err != nil {
@@ -59,7 +59,7 @@ func (e *Engine) start(ctx context.Context) error {
 	})
 }
 
-// startHere starts dockerd as a process of its own session, which stays when we end.
+// startHere starts dockerd in a separate session, so that it continues to run when this process ends.
 func (e *Engine) startHere(ctx context.Context) error {
 	configuration, err := configure()
 	if err != nil {
@@ -91,14 +91,14 @@ func (e *Engine) startHere(ctx context.Context) error {
 	return nil
 }
 
-// await waits until the engine answers or ended is closed.
+// await waits until the engine responds or ended is closed.
 func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("not within %s", startLimit))
 	defer cancel()
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		err := e.answers(ctx)
+		err := e.ping(ctx)
 		if err == nil {
 			return nil
 		}
@@ -106,14 +106,14 @@ func (e *Engine) await(ctx context.Context, ended <-chan error) error {
 		case err := <-ended:
 			return fmt.Errorf("dockerd ended: %w", cmp.Or(err, errors.New("exit status 0")))
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the engine to answer: %w (last: %w)", context.Cause(ctx), err)
+			return fmt.Errorf("waiting for the engine to respond: %w (last: %w)", context.Cause(ctx), err)
 		case <-ticker.C:
 		}
 	}
 }
 
-// closeOnExec makes sure that the engine, which may outlive us, does not hold
-// open what we were started with: `flock FILE make e2e` would stay locked.
+// closeOnExec prevents the engine, which may outlive this process, from inheriting its file descriptors: otherwise
+// `flock FILE make e2e` would keep its lock.
 func closeOnExec() error {
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -127,11 +127,10 @@ func closeOnExec() error {
 	return nil
 }
 
-// configure writes dockerd's configuration and returns its path.
+// configure writes the configuration of dockerd and returns its path.
 //
-// Where root has no CAP_SYS_RESOURCE, runc cannot start a privileged container,
-// and a node is one: Docker asks for all capabilities that it knows. The wrapper
-// takes that one out of the request.
+// Without CAP_SYS_RESOURCE, runc cannot start a privileged container such as a node, because Docker requests all
+// capabilities that it knows. The wrapper removes that capability from the request.
 func configure() (string, error) {
 	if err := os.MkdirAll(state, 0o755); err != nil {
 		return "", err
@@ -173,8 +172,8 @@ func lacksSysResource() (bool, error) {
 	return false, errors.New("/proc/self/status has no line CapBnd")
 }
 
-// StopStarted stops the engine if it is one that this package started, in this
-// process or an earlier one, and no container runs in it.
+// StopStarted stops the engine if this package started it, in this process or an earlier one, and no container runs in
+// it.
 func (e *Engine) StopStarted(ctx context.Context) error {
 	text, err := os.ReadFile(pidFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -217,14 +216,13 @@ func (e *Engine) StopStarted(ctx context.Context) error {
 	})
 }
 
-// isEngine reports whether the process is a dockerd: a pid may have been given to
-// another program since it was written down.
+// isEngine reports whether the process is a dockerd: the pid in the file may belong to another program now.
 func isEngine(pid int) bool {
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || strings.TrimSpace(string(name)) != "dockerd" {
 		return false
 	}
-	// Our own child is there until its parent has asked how it ended.
+	// A child process exists until its parent has waited for it.
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The wrapper takes one capability out of the file that runc reads, wherever it
-// stands in the list, and leaves the arguments alone.
+// The wrapper removes one capability from the file that runc reads, wherever it is in the list, and does not change the
+// arguments.
 func TestRuncWrapper(t *testing.T) {
 	for _, test := range []struct {
 		name, file, content, want string

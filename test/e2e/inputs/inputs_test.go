@@ -51,7 +51,7 @@ func TestModule(t *testing.T) {
 	}
 }
 
-// What belongs to one input must not be taken for part of the next.
+// A part of one input must not count as part of the next.
 func TestInputsAreKeptApart(t *testing.T) {
 	a, b := New(), New()
 	a.Add("x", []byte("12"))

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// Link makes the file available under another path: as a hard link, or where the
-// two are on different file systems, as a copy.
+// Link makes the file available at another path: as a hard link, or as a copy if the paths are on different file
+// systems.
 func Link(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err

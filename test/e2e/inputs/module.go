@@ -7,9 +7,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// ModuleDir returns the directory in which Go keeps the sources of the module, in the
-// version that the go.mod in mainDir requires. They are downloaded where they are
-// missing, and must not be changed.
+// ModuleDir returns the directory in which Go keeps the sources of the module, in the version that the go.mod in
+// mainDir requires. It downloads them if they are missing. The caller must not change them.
 func ModuleDir(ctx context.Context, mainDir, module string) (string, error) {
 	var dir string
 	for _, args := range [][]string{{"mod", "download", module}, {"list", "-m", "-f", "{{.Dir}}", module}} {

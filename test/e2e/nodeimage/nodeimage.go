@@ -1,12 +1,8 @@
-// Package nodeimage builds the image of a kind node where no registry has one to
-// pull: from Debian packages (containerd, systemd, CNI plugins), kind's own node
-// files, and the programs of Kubernetes built from source.
-//
-// The control plane's images are made in the same way and put into the node's
-// containerd beforehand, under the names that kubeadm asks for.
-//
-// The image is tagged with a hash of all it is made from and kept in the Docker
-// engine, so it is built once; the root file system is kept in .cache/.
+// Package nodeimage builds the image of a kind node if it cannot be pulled from a registry: from Debian packages
+// (containerd, systemd, CNI plugins), kind's own node files, and the programs of Kubernetes built from source. The
+// control plane's images are built in the same way and imported into the node's containerd beforehand, under the names
+// that kubeadm requests. The tag of the image is a hash of its inputs, and the image stays in the Docker engine, so it
+// is built once. The root file system stays in .cache/.
 package nodeimage
 
 import (
@@ -29,15 +25,15 @@ const repository = "secretmanager-e2e-node"
 //go:embed Dockerfile import-images all:files
 var embedded embed.FS
 
-// modules hold the programs of a node.
+// modules have the programs of a node.
 var modules = []string{"test/kubernetes", "test/etcd", "test/coredns", "test/kind"}
 
-// onNode are the programs in the node's own file system. The others of the control plane run from
-// images, whose names kubeadm gives.
+// onNode are the programs in the node's file system. The other programs of the control plane run from images, which
+// kubeadm names.
 var onNode = []string{"kubeadm", "kubelet", "kubectl"}
 
-// Ensure returns the name of the node image and builds it where the engine does
-// not have it. root is the directory of the repository.
+// Ensure returns the name of the node image, and builds it if the engine does not have it. root is the directory of the
+// repository.
 func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, error) {
 	key, err := inputsKey(root)
 	if err != nil {
@@ -67,8 +63,8 @@ func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, er
 	return image, nil
 }
 
-// inputsKey hashes what the image is made from, as it lies in the repository, so that
-// nothing need be built to find out whether the image is there.
+// inputsKey returns the hash of the image's inputs in the repository, so that no build is needed to find out whether
+// the image exists.
 func inputsKey(root string) (string, error) {
 	h := inputs.New()
 	h.Add("root file system", []byte(strings.Join(rootFileSystemCommand("OUT", nil), " ")))
@@ -92,7 +88,7 @@ type build struct {
 	controlPlane map[string]string // image by the name of its program
 }
 
-// layOut fills the directory in which the Dockerfile is built.
+// layOut writes the build context of the Dockerfile.
 func (b *build) layOut(ctx context.Context) error {
 	if err := os.RemoveAll(b.dir); err != nil {
 		return err
@@ -140,7 +136,7 @@ func (b *build) layOut(ctx context.Context) error {
 	return nil
 }
 
-// program puts the program into the directory.
+// program copies the program to the build context.
 func (b *build) program(ctx context.Context, name string) error {
 	from, err := programs.Path(ctx, name)
 	if err != nil {
@@ -166,9 +162,8 @@ func (b *build) buildNode(ctx context.Context) error {
 	return b.docker.Build(ctx, b.dir, b.image, "--target", "node")
 }
 
-// removeOthers removes from the engine what is not needed any more: the control
-// plane's images, and node images of other versions. A failure only leaves
-// them there.
+// removeOthers removes images that are no longer needed from the engine: the control plane's images, and node images of
+// other versions. It ignores errors.
 func (b *build) removeOthers(ctx context.Context) {
 	remove := []string{"image", "rm"}
 	for _, image := range b.controlPlane {

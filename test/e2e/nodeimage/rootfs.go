@@ -12,21 +12,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// suite is the Debian release in the node. Its containerd and systemd support both
-// versions of control groups.
+// suite is the Debian release in the node. Its containerd and systemd support both versions of cgroups.
 const suite = "bookworm"
 
-// packages are what kind's own Dockerfile installs, with containerd, runc and the
-// CNI plugins from Debian too.
+// packages are the packages that kind's own Dockerfile installs, and containerd, runc and the CNI plugins from Debian.
 var packages = []string{
 	"ca-certificates", "conntrack", "containerd", "containernetworking-plugins", "curl", "dbus",
 	"ebtables", "ethtool", "iproute2", "iptables", "jq", "kmod", "libc-bin", "mount", "nftables",
 	"procps", "runc", "socat", "systemd", "systemd-sysv", "util-linux",
 }
 
-// rootFileSystem returns the tar file with the node's root file system. It is kept
-// in the directory and made where it is missing; only its packages decide about its name, so
-// a change of anything else does not make it anew.
+// rootFileSystem returns the tar file with the node's root file system. It creates the file in the directory if it is
+// missing. The name of the file depends only on the packages, so other changes do not cause a new one.
 func rootFileSystem(ctx context.Context, dir string) (string, error) {
 	h := inputs.New()
 	h.Add("command", []byte(strings.Join(rootFileSystemCommand("OUT", nil), " ")))
@@ -70,9 +67,8 @@ func rootFileSystemCommand(out string, mirror []string) []string {
 	}, mirror...)
 }
 
-// mirror returns the machine's own list of package sources where it is of the same
-// release, since it may name a mirror that is nearer, or the only one reachable.
-// Without it mmdebstrap asks Debian's.
+// mirror returns the machine's list of package sources if it is for the same release, because it may name a mirror that
+// is nearer, or the only reachable one. Otherwise mmdebstrap uses the mirror of Debian.
 func mirror() []string {
 	for _, file := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
 		text, err := os.ReadFile(file)

@@ -1,6 +1,5 @@
-// Command pause holds a pod's sandbox open: it does nothing until it is told to
-// stop, and, being process 1 of a shared process namespace, reaps what other
-// containers leave behind.
+// Command pause keeps a pod's sandbox open. It waits until it is stopped, and, as process 1 of a shared process
+// namespace, reaps orphaned processes of other containers.
 package main
 
 import (
@@ -20,7 +19,7 @@ func main() {
 	}
 }
 
-// reap collects every child that has ended. One SIGCHLD may stand for several.
+// reap collects every child that has ended. One SIGCHLD may be for several children.
 func reap() {
 	for {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)

@@ -1,9 +1,6 @@
-// Command promql says what PromQL expressions ask for, so that a test can tell
-// whether that exists.
-//
-// It reads a JSON array of expressions from the standard input stream and writes
-// an array of as many answers: the metrics that each selects, with the labels that
-// it names and the values that it compares them with, or why it does not parse.
+// Command promql parses PromQL expressions, so that a test can check that the selected series exist. It reads a JSON
+// array of expressions from standard input and writes an array with a result for each: the metrics that the expression
+// selects, with the labels that it names and the values that it compares them with, or the reason why it is not valid.
 package main
 
 import (
@@ -15,7 +12,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-type answer struct {
+type result struct {
 	Error     string     `json:"error,omitempty"`
 	Selectors []selector `json:"selectors,omitempty"`
 	Labels    []string   `json:"labels,omitempty"` // of by, without, on, ignoring, group_left
@@ -38,20 +35,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "promql: reading a JSON array of expressions:", err)
 		os.Exit(2)
 	}
-	answers := make([]answer, len(expressions))
+	results := make([]result, len(expressions))
 	for i, text := range expressions {
-		answers[i] = read(text)
+		results[i] = read(text)
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(answers); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(results); err != nil {
 		fmt.Fprintln(os.Stderr, "promql:", err)
 		os.Exit(1)
 	}
 }
 
-func read(text string) (a answer) {
+func read(text string) (r result) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
 	if err != nil {
-		return answer{Error: err.Error()}
+		return result{Error: err.Error()}
 	}
 	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
 		switch n := node.(type) {
@@ -62,15 +59,15 @@ func read(text string) (a answer) {
 					s.Matchers = append(s.Matchers, matcher{m.Name, m.Type.String(), m.Value})
 				}
 			}
-			a.Selectors = append(a.Selectors, s)
+			r.Selectors = append(r.Selectors, s)
 		case *parser.AggregateExpr:
-			a.Labels = append(a.Labels, n.Grouping...)
+			r.Labels = append(r.Labels, n.Grouping...)
 		case *parser.BinaryExpr:
 			if m := n.VectorMatching; m != nil {
-				a.Labels = append(append(a.Labels, m.MatchingLabels...), m.Include...)
+				r.Labels = append(append(r.Labels, m.MatchingLabels...), m.Include...)
 			}
 		}
 		return nil
 	})
-	return a
+	return r
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// A Catalog answers a core's questions about its built-in plugins. The core refuses
+// A Catalog lists the built-in plugins of a core. The core refuses
 // to mount a type that is not listed here, even if it has a factory. The types of its
 // fields differ between Vault and OpenBao.
 type Catalog[Type comparable, Factory, Status any] struct {

@@ -20,7 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Config is what a core is made from.
+// Config is the configuration of a core.
 type Config struct {
 	// Address is the URL under which the core serves.
 	Address string

@@ -9,9 +9,8 @@ import (
 	"path/filepath"
 )
 
-// storage is the directory with the core's data and, beside it, the keys that
-// unseal it. That makes the encryption worthless, which is fine for tests, and lets
-// the next start unseal by itself.
+// storage is the directory with the core's data and the keys that unseal it. Keeping both in one place makes the
+// encryption worthless, which is acceptable for tests, and allows the next start to unseal automatically.
 type storage struct{ dir string } // empty: in memory
 
 // keys is the result of the initialization.
@@ -59,7 +58,7 @@ func (s *storage) keys() (*keys, error) {
 	return stored, nil
 }
 
-// keep writes the keys for the next start.
+// keep stores the keys for the next start.
 func (s *storage) keep(k *keys) error {
 	if s.dir == "" {
 		return nil

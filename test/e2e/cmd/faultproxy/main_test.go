@@ -44,7 +44,7 @@ func TestModes(t *testing.T) {
 		t.Helper()
 		fmt.Fprintln(stdin, mode)
 		if got := next(); got != "mode "+mode {
-			t.Fatalf("the answer to %s is %q", mode, got)
+			t.Fatalf("the response to %s is %q", mode, got)
 		}
 	}
 	for _, test := range []struct {
