@@ -75,7 +75,8 @@ func main() {
 	flag.BoolVar(&o.small, "small", false, "omit the rotation of 50,000 Secrets, which takes most of the time")
 	flag.Parse()
 	if flag.NArg() > 0 ||
-		!slices.Contains([]string{"all", "provider", "audit", "flood", "admission", "rotator", "status"}, o.what) || o.rounds < 1 ||
+		!slices.Contains([]string{"all", "provider", "audit", "flood", "admission", "rotator", "status"}, o.what) ||
+		o.rounds < 1 ||
 		o.output != "table" && o.output != "json" {
 		flag.Usage()
 		os.Exit(2)
