@@ -35,7 +35,7 @@ func TestCommandFailures(t *testing.T) {
 	edit := func(*user) []string { return []string{"edit", "matrix"} }
 	vaultAnswers := func(path string, status int, text string) func(*user) []string {
 		return func(u *user) []string {
-			u.env["VAULT_ADDR"] = answering(u.t, u.vault.Address, nil, "", path, status, text)
+			u.env["VAULT_ADDR"] = answering(u.t, u.Vault.Address, nil, "", path, status, text)
 			return withKey(u)
 		}
 	}
@@ -90,7 +90,7 @@ func TestCommandFailures(t *testing.T) {
 		},
 		failure.VaultUntrusted: func(u *user) []string {
 			certificate := testenv.NewCA(u.t, "nobody's").Serving(u.t, "127.0.0.1").TLS(u.t)
-			u.env["VAULT_ADDR"] = testenv.Front(u.t, u.vault, &tls.Config{Certificates: []tls.Certificate{certificate}}, nil).URL
+			u.env["VAULT_ADDR"] = testenv.Front(u.t, u.Vault, &tls.Config{Certificates: []tls.Certificate{certificate}}, nil).URL
 			return withKey(u)
 		},
 		failure.APIServerForbidden: func(u *user) []string { return append(withKey(u), "--as", "nobody") },
@@ -173,7 +173,7 @@ func (u *user) change(name string, change func(*corev1.Secret)) {
 // write writes to a path of Vault as its administrator.
 func (u *user) write(path string, data map[string]any) {
 	u.t.Helper()
-	if _, err := u.vault.Write(u.t.Context(), path, data); err != nil {
+	if _, err := u.Vault.Write(u.t.Context(), path, data); err != nil {
 		u.t.Fatal(err)
 	}
 }
@@ -181,8 +181,8 @@ func (u *user) write(path string, data map[string]any) {
 // tokenWithoutRights returns a Vault token that may do nothing with keys.
 func (u *user) tokenWithoutRights() string {
 	u.t.Helper()
-	response, err := u.vault.Do(context.WithoutCancel(u.t.Context()), http.MethodPost, "auth/token/create",
-		u.vault.RootToken, map[string]any{"policies": []string{"default"}})
+	response, err := u.Vault.Do(context.WithoutCancel(u.t.Context()), http.MethodPost, "auth/token/create",
+		u.Vault.RootToken, map[string]any{"policies": []string{"default"}})
 	if err != nil {
 		u.t.Fatal(err)
 	}

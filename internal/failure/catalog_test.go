@@ -133,7 +133,8 @@ func TestFinal(t *testing.T) {
 func TestOf(t *testing.T) {
 	cause := errors.New("x")
 	wrapped := fmt.Errorf("y: %w", Stopped.Wrap(fmt.Errorf("%w: %w", cause, transit.ErrSealed)))
-	if Of(wrapped) != Stopped || !errors.Is(wrapped, cause) || wrapped.Error() != "y: Stopped: x: the Vault server is sealed" {
+	if Of(wrapped) != Stopped || !errors.Is(wrapped, cause) ||
+		wrapped.Error() != "y: Stopped: x: the Vault server is sealed" {
 		t.Errorf("%s: %v", Of(wrapped), wrapped)
 	}
 	for _, test := range []struct {
