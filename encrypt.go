@@ -1,9 +1,11 @@
 package secretmanager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,8 +16,9 @@ import (
 
 // Encrypt encrypts the entries of the spec and returns the ciphertext Secret as a
 // manifest: type, labels, annotations, data, and the apiVersion and kind that a file
-// needs. It makes two requests to Vault, one for the key and one batch, and none to a
-// cluster.
+// needs. The key version is the one that stored ciphertext should have: see [Spec.Settle].
+// It makes two requests to Vault, one for the key and one batch, possibly a third for the
+// type of its storage, and none to a cluster.
 //
 // Encrypt reports all problems of the spec at once before it sends a request, and then
 // those of the key. The key must match the scope: with a key that is not derived, Vault
@@ -46,13 +49,16 @@ func Encrypt(ctx context.Context, vault Vault, spec Spec) (*corev1.Secret, error
 // encrypt returns the ciphertexts of the entries of a complete spec.
 func (s *Spec) encrypt(ctx context.Context, vault Vault) (map[string][]byte, error) {
 	key := s.Settings.Key
-	if err := checkKey(ctx, vault, key, s.Settings.Scope); err != nil {
+	info, err := checkKey(ctx, vault, key, s.Settings.Scope)
+	if err != nil {
 		return nil, err
 	}
+	version := s.target(ctx, vault, info).Version
 	entries := ciphertext.Entries(s.Entries)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
-		items[i] = transit.Item{Data: s.Entries[entry], Context: s.Settings.Scope.Context(s.Namespace, s.Name, entry)}
+		items[i] = transit.Item{Data: s.Entries[entry], KeyVersion: version,
+			Context: s.Settings.Scope.Context(s.Namespace, s.Name, entry)}
 	}
 	results, err := vault.Encrypt(ctx, key, items)
 	if err != nil {
@@ -79,22 +85,32 @@ func collect(entries []string, results []transit.Result, explain func(string, er
 	return data, nil
 }
 
+// target returns the version to encrypt with.
+func (s *Spec) target(ctx context.Context, vault Vault, info transit.KeyInfo) transit.Target {
+	if session, ok := vault.(interface {
+		Target(ctx context.Context, info transit.KeyInfo, settle time.Duration) transit.Target
+	}); ok {
+		return session.Target(ctx, info, s.Settle)
+	}
+	return transit.TargetVersion(info, cmp.Or(s.Settle, transit.DefaultSettle), info.ReadAt)
+}
+
 // checkKey reads the key and reports whether it matches the scope.
-func checkKey(ctx context.Context, vault Vault, key ciphertext.Key, scope ciphertext.Scope) error {
+func checkKey(ctx context.Context, vault Vault, key ciphertext.Key, scope ciphertext.Scope) (transit.KeyInfo, error) {
 	info, err := vault.Key(ctx, key)
 	switch {
 	case errors.Is(err, transit.ErrNotFound):
-		return transit.WithHint(fmt.Errorf("%w: %w", ErrInvalid, err),
+		return info, transit.WithHint(fmt.Errorf("%w: %w", ErrInvalid, err),
 			"check the names of key and mount; to create a key, run: vault write -f "+key.String()+" derived=true")
 	case err != nil:
-		return transit.WithHint(err, "check that the policy has read on "+key.String())
+		return info, transit.WithHint(err, "check that the policy has read on "+key.String())
 	case !info.Derived && scope != ciphertext.None:
-		return fmt.Errorf("%w: key %s is not derived, so Vault would ignore scope %s and the ciphertext would decrypt "+
+		return info, fmt.Errorf("%w: key %s is not derived, so Vault would ignore scope %s and the ciphertext would decrypt "+
 			"anywhere: use a key made with derived=true (a key cannot be changed into one), or scope %s",
 			ErrInvalid, key, scope, ciphertext.None)
 	case info.Derived && scope == ciphertext.None:
-		return fmt.Errorf("%w: key %s is derived, and scope %s has no context to derive from: use scope %s, %s or %s",
+		return info, fmt.Errorf("%w: key %s is derived, and scope %s has no context to derive from: use scope %s, %s or %s",
 			ErrInvalid, key, scope, ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster)
 	}
-	return nil
+	return info, nil
 }

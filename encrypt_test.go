@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -233,5 +234,25 @@ func TestVerify(t *testing.T) {
 				t.Errorf("got %v, want ErrNotVerified", err)
 			}
 		})
+	}
+}
+
+// A value is encrypted with a version that every backup of Vault has that is not older than
+// the settle time.
+func TestEncryptSettles(t *testing.T) {
+	vault := newFakeVault("app")
+	key := ciphertext.Key{Mount: "transit", Name: "app"}
+	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
+	vault.keys[key] = transit.KeyInfo{Derived: true, Latest: 3, ReadAt: now, Created: map[int]time.Time{
+		1: now.Add(-60 * time.Hour), 2: now.Add(-30 * time.Hour), 3: now.Add(-time.Hour)}}
+	for settle, want := range map[time.Duration]int{0: 1, 24 * time.Hour: 2, -1: 3} {
+		s, err := secretmanager.Encrypt(t.Context(), vault, secretmanager.Spec{Namespace: "demo", Name: "s",
+			Settings: ciphertext.Settings{Key: key}, Entries: map[string][]byte{"e": []byte("x")}, Settle: settle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ciphertext.Version(s.Data["e"]); got != want || err != nil {
+			t.Errorf("settle %v: version %d, %v; want %d", settle, got, err, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package secretmanager_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -70,7 +71,7 @@ func (v *fakeVault) each(
 	}
 	results := make([]transit.Result, len(items))
 	for i, it := range items {
-		results[i].Data, results[i].Err = do(it, info.Latest)
+		results[i].Data, results[i].Err = do(it, cmp.Or(it.KeyVersion, info.Latest))
 	}
 	return results, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,6 +31,11 @@ type Spec struct {
 	// AllowEmpty accepts empty values. By default they are errors: an empty value is
 	// nearly always a file that was not written or a variable that was not set.
 	AllowEmpty bool
+	// Settle is the age that a key version must have before values are encrypted with it,
+	// so that every backup of Vault that is not older has it: see [transit.TargetVersion].
+	// 0 means [transit.DefaultSettle], or none if Vault is a [*transit.Session] of a server
+	// that keeps its data in memory. A negative value means none.
+	Settle time.Duration
 }
 
 func (s *Spec) namespacedName() types.NamespacedName {

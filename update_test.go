@@ -39,8 +39,8 @@ func TestUpdate(t *testing.T) {
 
 	// Removing alone needs no right to encrypt, and updates the key version.
 	e.RotateKey()
-	if stored, err = lib.Update(t.Context(), stored, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"})},
-		secretmanager.Options{}); err != nil {
+	if stored, err = lib.Update(t.Context(), stored, secretmanager.Spec{Entries: bytesOf(map[string]string{"b": "x"}),
+		Settle: -1}, secretmanager.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	stored, err = secretmanager.New(e.As(`path "transit/rewrap/KEY" { capabilities = ["update"] }`), e.Kube).

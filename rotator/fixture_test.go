@@ -65,7 +65,7 @@ func (f *testFixture) encrypt(namespace, name string, entries map[string]string,
 	change ...func(*secretmanager.Spec)) *corev1.Secret {
 	f.T.Helper()
 	spec := secretmanager.Spec{Namespace: namespace, Name: name,
-		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}}, Entries: map[string][]byte{}}
+		Settings: ciphertext.Settings{Key: ciphertext.Key{Name: f.Key}}, Entries: map[string][]byte{}, Settle: -1}
 	for entry, text := range entries {
 		spec.Entries[entry] = []byte(text)
 	}

@@ -39,3 +39,12 @@ func (s *Session) Settle(ctx context.Context, configured time.Duration) time.Dur
 	}
 	return DefaultSettle
 }
+
+// Target returns the version that stored ciphertext of a key should have, as
+// [TargetVersion] does, for the configured settle time: see [Session.Settle].
+func (s *Session) Target(ctx context.Context, info KeyInfo, configured time.Duration) Target {
+	if configured == 0 && TargetVersion(info, DefaultSettle, info.ReadAt).Version == info.Latest {
+		configured = DefaultSettle // the storage makes no difference
+	}
+	return TargetVersion(info, s.Settle(ctx, configured), info.ReadAt)
+}

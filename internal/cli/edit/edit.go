@@ -21,6 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/privatedir"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -31,6 +32,7 @@ type Options struct {
 	file    string
 	tempDir string
 	name    string
+	settle  options.Settle
 }
 
 // NewCommand returns the command edit.
@@ -71,6 +73,7 @@ may write memory to swap space: encrypt it or turn it off.`,
 	}
 	f := c.Flags()
 	f.StringVarP(&o.file, "filename", "f", "", "manifest `file` with the Secret, instead of the cluster")
+	o.settle.AddFlags(f, p.Getenv)
 	f.StringVar(&o.tempDir, "temp-dir", "", "parent `directory` of the one for the plaintext, even if it is not in memory")
 	return c
 }
@@ -85,6 +88,7 @@ func (o *Options) Complete(_ *cobra.Command, args []string) error {
 func (o *Options) Validate() error {
 	var p cli.Problems
 	p.If(o.name == "" && o.file == "", "name the Secret, or a manifest with -f")
+	p.Add(o.settle.Validate()...)
 	return p.Err()
 }
 
@@ -290,6 +294,7 @@ const maxAttempts = 5
 // same entries; a rotation changes none.
 func (e *session) store(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
+		e.change.Settle = e.settle.Duration
 		stored, err := e.target.store(ctx, e.loaded, e.change)
 		if err == nil || !errors.Is(err, secretmanager.ErrChanged) || attempt == maxAttempts {
 			if err == nil || errors.Is(err, secretmanager.ErrNotVerified) {

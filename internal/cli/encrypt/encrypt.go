@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/entrysource"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -32,6 +33,7 @@ type Options struct {
 	output, dryRun    string
 	class             bool
 	account           string
+	settle            options.Settle
 	name              string
 	entries           map[string][]byte // of the sources
 }
@@ -113,6 +115,7 @@ variables or as a volume, will read ciphertext.`,
 	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
 	f.StringVar(&o.dryRun, "dry-run", "none",
 		"none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
+	o.settle.AddFlags(f, p.Getenv)
 	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
 	cli.FixedValues(c, "output", "yaml", "json", "name")
@@ -131,6 +134,7 @@ func (o *Options) Validate() error {
 	var p cli.Problems
 	p.Add(cli.ValidateOutput(o.output, "yaml", "json", "name"),
 		cli.ValidateValue("--dry-run", o.dryRun, "none", "client", "server"))
+	p.Add(o.settle.Validate()...)
 	if _, err := ciphertext.ParseScope(o.scope); err != nil {
 		p.Add(display.Errorf("--scope: %w", err))
 	}
@@ -165,7 +169,7 @@ func (o *Options) Run(ctx context.Context) error {
 			"ENTRY=- reads them from standard input\n")
 	}
 	spec := secretmanager.Spec{
-		Name: o.name, Entries: o.entries,
+		Name: o.name, Entries: o.entries, Settle: o.settle.Duration,
 		Settings: ciphertext.Settings{Key: ciphertext.Key{Mount: o.mount, Name: o.key}, Scope: ciphertext.Scope(o.scope)},
 	}
 	vault, err := o.VaultSession()

@@ -69,7 +69,7 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 	if err := o.readSecret(ctx, vault, spec); err != nil {
 		return nil, err
 	}
-	change := secretmanager.Spec{Entries: spec.Entries, AllowEmpty: spec.AllowEmpty}
+	change := secretmanager.Spec{Entries: spec.Entries, AllowEmpty: spec.AllowEmpty, Settle: spec.Settle}
 	encrypted, err := secretmanager.EncryptUpdate(ctx, vault, existing, change)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -27,6 +28,7 @@ type Options struct {
 	recursive bool
 	check     bool
 	dryRun    string
+	settle    options.Settle
 }
 
 // NewCommand returns the command rewrap.
@@ -34,10 +36,11 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
 		Use:   "rewrap FILE...",
-		Short: "Rewrap the ciphertext in manifests to the newest key version",
+		Short: "Rewrap the ciphertext in manifests to the target version of its key",
 		Long: `Rewrap the ciphertext in manifests, such as those in Git: Vault encrypts every entry
-below the newest version of its key again, without revealing it, and the result
-replaces the old ciphertext. Everything else in the files stays byte for byte.
+below the target version of its key again, without revealing it, and the result
+replaces the old ciphertext after it was verified. The target is the newest version
+that is older than --settle. Everything else in the files stays byte for byte.
 
 Files are YAML or JSON, of one document or several; other objects than ciphertext
 Secrets are skipped. If there is an error in any file, none is written. Of a symbolic
@@ -48,7 +51,7 @@ without following symbolic links to directories. Hidden files and directories su
 .git are skipped, and so are files that are not YAML and have no ciphertext Secret,
 such as chart templates.
 
-With --check nothing is written: the output lists the entries below the newest
+With --check nothing is written: the output lists the entries below the target
 version. The exit code is 3 if there are any, and 1 if that is unknown or an entry no
 longer decrypts. Use it in CI. With --dry-run=client Vault rewraps, and no file is
 written.
@@ -66,7 +69,8 @@ read on the key and update on rewrap, for --check only read; no cluster is neede
 	f.StringArrayVarP(&o.files, "filename", "f", nil,
 		"`file` or directory, like an argument; - is standard input (repeatable)")
 	f.BoolVarP(&o.recursive, "recursive", "R", false, "read directories, and those below them")
-	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the newest version of its key")
+	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the target version of its key")
+	o.settle.AddFlags(f, p.Getenv)
 	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: rewrap, and write nothing")
 	cli.FixedValues(c, "dry-run", "none", "client")
 	return c
@@ -96,6 +100,7 @@ func (o *Options) Validate() error {
 	var p cli.Problems
 	p.If(len(o.files) == 0, "FILE is required; - is standard input")
 	p.Add(cli.ValidateValue("--dry-run", o.dryRun, "none", "client"))
+	p.Add(o.settle.Validate()...)
 	return p.Err()
 }
 
@@ -125,7 +130,7 @@ func (o *Options) Run(ctx context.Context) error {
 		if err := o.checkAll(ctx, vault, items, order); err != nil {
 			return err
 		}
-		display.Fprintf(o.ErrOut, "every entry has the newest version in %s\n", cli.Plural(len(files), "file", "files"))
+		display.Fprintf(o.ErrOut, "every entry has the target version in %s\n", cli.Plural(len(files), "file", "files"))
 		return nil
 	}
 	reports := io.Writer(o.Out)
@@ -136,19 +141,19 @@ func (o *Options) Run(ctx context.Context) error {
 	var report []func()
 	rewrapped, total := 0, 0
 	for _, key := range order {
-		latest, err := rewrapKey(ctx, vault, key, items[key])
+		target, err := o.rewrapKey(ctx, vault, key, items[key])
 		errs = append(errs, err)
 		for _, i := range items[key] {
 			total++
 			from := i.entry.Version()
 			if _, changed := i.file.Texts[i.entry]; !changed {
 				report = append(report,
-					func() { display.Fprintf(reports, "%s: %s: version %d is the newest\n", i.file.Name, i.location, from) })
+					func() { display.Fprintf(reports, "%s: %s: version %d is current\n", i.file.Name, i.location, from) })
 				continue
 			}
 			rewrapped++
 			report = append(report,
-				func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.location, from, latest) })
+				func() { display.Fprintf(reports, "%s: %s: version %d -> %d\n", i.file.Name, i.location, from, target) })
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -168,7 +173,7 @@ func (o *Options) Run(ctx context.Context) error {
 	return nil
 }
 
-// checkAll lists the entries below the newest version of their key.
+// checkAll lists the entries below the target version of their key.
 func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[ciphertext.Key][]item,
 	order []ciphertext.Key) error {
 	var errs []error
@@ -179,6 +184,7 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 			errs = append(errs, err)
 			continue
 		}
+		target := vault.Target(ctx, info, o.settle.Duration).Version
 		for _, i := range items[key] {
 			total++
 			switch version := i.entry.Version(); {
@@ -187,17 +193,17 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 			case version < info.MinDecryptionVersion:
 				errs = append(errs,
 					i.fail(display.Errorf("%w: it has version %d: %s", transit.ErrTooOld, version, tooOldHint(key))))
-			case version < info.Latest:
+			case version < target:
 				old++
-				display.Fprintf(o.Out, "%s: line %d: %s: version %d, newest %d\n", i.file.Name, i.entry.Line,
-					i.location, version, info.Latest)
+				display.Fprintf(o.Out, "%s: line %d: %s: version %d, target %d\n", i.file.Name, i.entry.Line,
+					i.location, version, target)
 			}
 		}
 	}
 	if old == 0 {
 		return errors.Join(errs...)
 	}
-	err := cli.WithHint(display.Errorf("%s below the newest version, of %d", cli.Plural(old, "entry is", "entries are"),
+	err := cli.WithHint(display.Errorf("%s below the target version, of %d", cli.Plural(old, "entry is", "entries are"),
 		total), "run the same command without --check to rewrap them")
 	if len(errs) > 0 {
 		return errors.Join(append(errs, err)...)
@@ -242,20 +248,22 @@ func (o *Options) items(files []*manifestfile.File) (map[ciphertext.Key][]item, 
 	return items, order, errors.Join(errs...)
 }
 
-// rewrapKey rewraps the entries below the newest version of their key, and stores the new
+// rewrapKey rewraps the entries below the target version of their key, and stores the new
 // ciphertext with their files. The error names every entry that failed.
-func rewrapKey(ctx context.Context, vault *transit.Session, key ciphertext.Key, all []item) (latest int, err error) {
+func (o *Options) rewrapKey(ctx context.Context, vault *transit.Session, key ciphertext.Key,
+	all []item) (target int, err error) {
 	info, err := vault.Key(ctx, key)
 	if err != nil {
 		return 0, err
 	}
+	target = vault.Target(ctx, info, o.settle.Duration).Version
 	var errs []error
 	batches := batch.Batcher[item]{Send: func(ctx context.Context, _ batch.Group, items []item) error {
 		var requested []transit.Item
 		for _, i := range items {
 			requested = append(requested, i.item)
 		}
-		results, err := vault.Rewrap(ctx, key, requested)
+		results, err := transit.RewrapVerified(ctx, vault, key, target, requested)
 		for n, r := range results {
 			errs = append(errs, items[n].take(key, r))
 		}
@@ -265,15 +273,15 @@ func rewrapKey(ctx context.Context, vault *transit.Session, key ciphertext.Key, 
 		switch version := i.entry.Version(); {
 		case version > info.Latest:
 			errs = append(errs, i.tooNew(key, info.Latest))
-		case version < info.Latest:
+		case version < target:
 			err = batches.Add(ctx, batch.GroupOf(i.secret.Settings), i, 1, len(i.entry.Text))
 		}
 		if err != nil {
-			return info.Latest, errors.Join(append(errs, err)...)
+			return target, errors.Join(append(errs, err)...)
 		}
 	}
 	err = batches.Flush(ctx) // it appends to errs
-	return info.Latest, errors.Join(append(errs, err)...)
+	return target, errors.Join(append(errs, err)...)
 }
 
 // take stores the new ciphertext of the item with its file.

@@ -53,7 +53,7 @@ version is retired. The exit code is 0 when every entry has its target version.`
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	o.rotation.AddFlags(f, func(name string) string { return p.Getenv(name) })
+	o.rotation.AddFlags(f, p.Getenv)
 	f.StringVar(&o.dryRun, "dry-run", "none",
 		"none, or client, the default without a value: report what would be done, and change nothing")
 	f.Lookup("dry-run").NoOptDefVal = "client"
