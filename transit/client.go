@@ -102,7 +102,7 @@ type Client struct {
 	api      *api.Client
 	address  string
 	retryFor time.Duration
-	limit    *rate.Limiter
+	limit    *rate.Limiter // nil: none
 
 	transport    *transport
 	noRedirects  bool
@@ -154,7 +154,7 @@ func NewClient(c Config) (*Client, error) {
 	client.ClearToken()
 	client.ClearNamespace()
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
-	limit := rate.NewLimiter(rate.Inf, 0)
+	var limit *rate.Limiter
 	if c.QPS > 0 {
 		limit = rate.NewLimiter(rate.Limit(c.QPS), max(int(c.QPS), 1))
 	}

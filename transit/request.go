@@ -97,8 +97,10 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	fail := func(err error) *Error {
 		return &Error{Doing: r.doing, Address: c.address, Err: err}
 	}
-	if err := c.limit.Wait(ctx); err != nil {
-		return fail(fmt.Errorf("waiting for the rate limit: %w", err))
+	if c.limit != nil {
+		if err := c.limit.Wait(ctx); err != nil {
+			return fail(fmt.Errorf("waiting for the rate limit: %w", err))
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.requestTimeout)
 	defer cancel()

@@ -80,7 +80,8 @@ func newUser(t *testing.T) *user {
 	t.Helper()
 	f := newScripts(t).Fixture
 	return &user{Fixture: f, t: t, kubeconfig: f.API.Kubeconfig,
-		env: map[string]string{"VAULT_ADDR": f.Vault.Address, "VAULT_TOKEN": f.Vault.RootToken}}
+		env: map[string]string{"VAULT_ADDR": f.Vault.Address, "VAULT_TOKEN": f.Vault.RootToken,
+			"SECRETMANAGER_SETTLE": "0s"}}
 }
 
 // run runs a verb in the namespace of the user.

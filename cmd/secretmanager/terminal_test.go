@@ -28,7 +28,8 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("unknown program %s", args[1])
 	}
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "KUBECONFIG", "VAULT_ADDR", "VAULT_TOKEN", "TERM", "NO_COLOR"} {
+	for _, name := range []string{"PATH", "HOME", "KUBECONFIG", "VAULT_ADDR", "VAULT_TOKEN", "TERM", "NO_COLOR",
+		"SECRETMANAGER_SETTLE"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})

@@ -139,7 +139,13 @@ func collectKey(k *rotator.KeySummary, setAll func(metric, float64, ...string)) 
 		set(keySecrets, float64(k.Secrets))
 	}
 	if k.Counted() && k.Target > 0 { // otherwise the target is not known
-		set(keyEntries, float64(k.Versions[k.Target]), stateCurrent)
+		current := 0
+		for version, entries := range k.Versions {
+			if version >= k.Target {
+				current += entries
+			}
+		}
+		set(keyEntries, float64(current), stateCurrent)
 		set(keyEntries, float64(k.Unresolved.Count-k.Failed), stateManaged)
 		set(keyEntries, float64(k.Failed), stateFailed)
 	}

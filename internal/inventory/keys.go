@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,19 +18,22 @@ const keyReaders = 8
 // KeyReader reads keys from Vault and keeps what it has read.
 type KeyReader struct {
 	session *transit.Session // nil: no key can be read
+	settle  time.Duration    // see transit.Session.Settle
 	note    func(string)     // takes each failure once
 	results map[ciphertext.Key]keyResult
 	noted   map[string]bool
 }
 
 type keyResult struct {
-	info transit.KeyInfo
-	err  error
+	info   transit.KeyInfo
+	target int // version that entries should have at least
+	err    error
 }
 
-// NewKeyReader returns a reader whose session may be nil.
-func NewKeyReader(session *transit.Session, note func(string)) *KeyReader {
-	return &KeyReader{session: session, note: note, results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{}}
+// NewKeyReader returns a reader whose session may be nil. The settle time is as for
+// [transit.Session.Target].
+func NewKeyReader(session *transit.Session, settle time.Duration, note func(string)) *KeyReader {
+	return &KeyReader{session: session, settle: settle, note: note, results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{}}
 }
 
 // Note notes an error, unless it has been noted before.
@@ -62,7 +66,11 @@ func (r *KeyReader) Read(ctx context.Context, keys []ciphertext.Key) {
 		var group errgroup.Group
 		for i, key := range batch {
 			group.Go(func() error {
-				results[i].info, results[i].err = r.session.Key(ctx, key)
+				info, err := r.session.Key(ctx, key)
+				results[i] = keyResult{info: info, err: err}
+				if err == nil {
+					results[i].target = r.session.Target(ctx, info, r.settle).Version
+				}
 				return nil
 			})
 		}
@@ -104,6 +112,6 @@ func (r *KeyReader) SetState(s *Secret) {
 	case !known || result.err != nil:
 		s.setState(nil)
 	default:
-		s.setState(&result.info)
+		s.setState(&result)
 	}
 }

@@ -23,6 +23,7 @@ type RetiredKey struct {
 	Name          string         `json:"name"`
 	MinDecryption int            `json:"minDecryptionVersion,omitempty"`
 	Latest        int            `json:"latestVersion,omitempty"` // omitted if unknown
+	Target        int            `json:"targetVersion,omitempty"`
 	Secrets       int            `json:"secrets"`
 	Entries       int            `json:"entries"`
 	WouldBreak    []RetiredEntry `json:"wouldBreak"`
@@ -38,7 +39,7 @@ type RetiredEntry struct {
 }
 
 // Retire returns what would break if a version and all older ones were retired. 0 is the version
-// before the newest of each key. The newest version of a key cannot be retired.
+// before the target of each key. The newest version of a key cannot be retired.
 func Retire(secrets []*Secret, version int) (Retirement, error) {
 	r := Retirement{Keys: []*RetiredKey{}, Broken: []*Secret{}}
 	keys := map[ciphertext.Key]*RetiredKey{}
@@ -56,7 +57,7 @@ func Retire(secrets []*Secret, version int) (Retirement, error) {
 		k := keys[s.TransitKey()]
 		if k == nil {
 			k = &RetiredKey{
-				Mount: s.Mount, Name: s.Key, MinDecryption: s.MinDecryption, Latest: s.Latest,
+				Mount: s.Mount, Name: s.Key, MinDecryption: s.MinDecryption, Latest: s.Latest, Target: s.Target,
 				WouldBreak: []RetiredEntry{},
 			}
 			keys[s.TransitKey()] = k
@@ -65,7 +66,7 @@ func Retire(secrets []*Secret, version int) (Retirement, error) {
 		k.Secrets, k.Entries = k.Secrets+1, k.Entries+len(s.Entries)
 		for _, e := range s.Entries {
 			// An entry with a problem is broken already.
-			if e.Problem == "" && e.Version < s.Latest && (version == 0 || e.Version <= version) {
+			if e.Problem == "" && (e.Version <= version || version == 0 && e.Version < s.Target) {
 				k.WouldBreak = append(k.WouldBreak, RetiredEntry{s.Namespace, s.Name, e.Name, e.Version, s.ManagedBy})
 			}
 		}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // State is the state of a ciphertext Secret.
@@ -41,6 +40,7 @@ type Secret struct {
 	Oldest        int    `json:"oldestVersion,omitempty"` // in use by an entry
 	Newest        int    `json:"newestVersion,omitempty"` // in use by an entry
 	Latest        int    `json:"latestVersion,omitempty"` // of the key
+	Target        int    `json:"targetVersion,omitempty"` // version that every entry should have at least
 	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
 	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that manages it
 	// Rewrapped is the oldest version of an entry at the rotator's last write, LastRewrap the
@@ -128,11 +128,11 @@ func (r *Secret) Stale() bool { return r.State == Behind || r.State == Broken }
 
 // setState sets the state by the key, which is nil if it is unknown. Call it once: it adds
 // problems.
-func (r *Secret) setState(key *transit.KeyInfo) {
+func (r *Secret) setState(key *keyResult) {
 	if key != nil {
 		// Vault has 0 or 1 for "all versions".
-		r.Latest, r.MinDecryption = key.Latest, max(key.MinDecryptionVersion, 1)
-		if !key.Derived && r.Scope != string(ciphertext.None) {
+		r.Latest, r.Target, r.MinDecryption = key.info.Latest, key.target, max(key.info.MinDecryptionVersion, 1)
+		if !key.info.Derived && r.Scope != string(ciphertext.None) {
 			r.addProblem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its location", r.Scope)
 		}
 		for _, e := range r.Entries {
@@ -151,7 +151,7 @@ func (r *Secret) setState(key *transit.KeyInfo) {
 		r.State = Broken
 	case key == nil:
 		r.State = Unknown
-	case len(r.Entries) > 0 && r.Oldest < r.Latest:
+	case len(r.Entries) > 0 && r.Oldest < r.Target:
 		r.State = Behind
 	default:
 		r.State = Current

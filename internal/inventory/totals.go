@@ -12,6 +12,7 @@ type KeyTotal struct {
 	Mount         string      `json:"mount"`
 	Name          string      `json:"name"`
 	Latest        int         `json:"latestVersion,omitempty"`
+	Target        int         `json:"targetVersion,omitempty"`
 	MinDecryption int         `json:"minDecryptionVersion,omitempty"`
 	Secrets       int         `json:"secrets"`
 	Entries       int         `json:"entries"`
@@ -40,7 +41,7 @@ func Totals(secrets []*Secret) []*KeyTotal {
 		if t == nil {
 			continue
 		}
-		t.Latest, t.MinDecryption = s.Latest, s.MinDecryption
+		t.Latest, t.Target, t.MinDecryption = s.Latest, s.Target, s.MinDecryption
 		t.Secrets, t.Entries = t.Secrets+1, t.Entries+len(s.Entries)
 		*map[State]*int{Current: &t.Current, Behind: &t.Behind, Broken: &t.Broken, Unknown: &t.Unknown}[s.State]++
 		for _, e := range s.Entries {

@@ -67,7 +67,7 @@ func (o *Options) showRetirement(rows []*inventory.Secret) error {
 	}
 	for _, k := range r.Keys {
 		if k.Latest > 0 && len(k.WouldBreak) == 0 {
-			below := k.Latest
+			below := k.Target
 			if version > 0 {
 				below = version + 1
 			}

@@ -13,11 +13,13 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 )
 
 // Options are the options of status.
 type Options struct {
 	*cli.Factory
+	settle   options.Settle
 	all      bool
 	selector string
 	output   string
@@ -37,16 +39,17 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Use:   "status",
 		Short: "Show the key versions and the state of ciphertext Secrets",
 		Long: `Show the ciphertext Secrets with their key, the oldest and the newest key version
-in use, the newest version of the key, the scope, the GitOps tool that manages the
+in use, the version that every entry should have at least, the scope, the GitOps tool that manages the
 Secret, and the time since the rotator last wrote it. A second table sums them up
 by key. STATE is
 
-  current  every entry has the newest version of the key
+  current  every entry has the target version of the key, or a newer one
   behind   some entry does not; the rotator or rewrap updates it
   broken   some entry does not decrypt: retired, malformed or from another Vault
   unknown  the key could not be read, for example because there is no token
 
-Standard error says what is broken. Without rights in Vault the rest still works:
+The target is the newest version that is older than --settle, so that backups of Vault
+that are not older have it. Standard error says what is broken. Without rights in Vault the rest still works:
 unknown values are shown as "?". REWRAPPED is the time of the rotator's last write
 as the API server records it; a rewrap in Git does not change it.
 
@@ -55,7 +58,7 @@ a Secret that was deleted is "deleted". With --stale only Secrets that are behin
 broken are shown: the exit code is 3 if there are any, and 1 if that is unknown.
 
 With --if-retired the output is instead what would break if a key version and all
-older ones were retired now, or without a version, all but the newest: each entry,
+older ones were retired now, or without a version, all below the target: each entry,
 and the GitOps tool that manages it. It covers all namespaces, unless -n names one.
 The exit code is 3 if something would break, and 1 if that is unknown for some
 Secret. It does not cover ciphertext outside of the cluster, in Git or in backups:
@@ -86,8 +89,9 @@ docs/reference/status.md describes the JSON, which is stable.`,
 	f.BoolVar(&o.stale, "stale", false, "show only Secrets that are behind or broken; exit code 3 if there are any")
 	f.StringVar(&o.retired, "if-retired", "",
 		"show what would break if this key `version` and all older ones were retired now; without a version, if all "+
-			"but the newest were")
+			"below the target were")
 	f.Lookup("if-retired").NoOptDefVal = newest
+	o.settle.AddFlags(f, p.Getenv)
 	f.StringVarP(&o.output, "output", "o",
 		"", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")
 	cli.FixedValues(c, "output", "wide", "json", "yaml", "name")
@@ -100,6 +104,7 @@ func (o *Options) Complete(*cobra.Command, []string) error { return nil }
 // Validate implements cli.Options.
 func (o *Options) Validate() error {
 	var p cli.Problems
+	p.Add(o.settle.Validate()...)
 	formats := []string{"wide", "json", "yaml", "name"}
 	switch {
 	case o.retired != "":
@@ -252,7 +257,7 @@ func (o *Options) newKeyReader() *inventory.KeyReader {
 	if err != nil {
 		session = nil
 	}
-	r := inventory.NewKeyReader(session, note)
+	r := inventory.NewKeyReader(session, o.settle.Duration, note)
 	if err != nil {
 		r.Note(display.Errorf("no key can be read from Vault: %w", err))
 	}

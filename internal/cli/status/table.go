@@ -81,14 +81,14 @@ func (t *table) line(namespace string, columns []string, wide []string, state, c
 }
 
 func (t *table) header() {
-	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "LATEST", "SCOPE", "MANAGED-BY",
+	t.line("NAMESPACE", []string{"NAME", "KEY", "ENTRIES", "OLDEST", "NEWEST", "TARGET", "SCOPE", "MANAGED-BY",
 		"REWRAPPED"},
 		[]string{"MOUNT", "MIN-DECRYPTION"}, "STATE", "")
 }
 
 func (t *table) row(r *inventory.Secret) {
 	t.line(r.Namespace, []string{
-		r.Name, cmp.Or(r.Key, "?"), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest), number(r.Latest),
+		r.Name, cmp.Or(r.Key, "?"), fmt.Sprint(len(r.Entries)), number(r.Oldest), number(r.Newest), number(r.Target),
 		cmp.Or(r.Scope, "?"), cmp.Or(r.ManagedBy, "-"), t.rewrapped(r),
 	}, []string{r.Mount, number(r.MinDecryption)}, string(r.State), stateColours[r.State])
 }

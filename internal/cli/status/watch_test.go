@@ -24,6 +24,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
@@ -53,7 +54,8 @@ func watchStatus(t *testing.T, w *fixture.Fixture, kubeconfig string) *watching 
 		IOStreams: genericiooptions.IOStreams{Out: in, ErrOut: t.Output()},
 	})
 	*p.KubeFlags.KubeConfig, *p.KubeFlags.Namespace = kubeconfig, x.ns
-	o := &Options{Factory: p, output: "json", follow: true, keyPoll: 50 * time.Millisecond}
+	o := &Options{Factory: p, output: "json", follow: true, keyPoll: 50 * time.Millisecond,
+		settle: options.Settle{Duration: -1}}
 	ctx, stop := context.WithCancel(t.Context())
 	x.stop = stop
 	go func() {
