@@ -63,7 +63,7 @@ func TestFilesAreBounded(t *testing.T) {
 	just := map[string][]byte{"x": make([]byte, maxResponse-16)}
 	_, failed := p.buildResponse(t.Context(), r, []class.Object{{Path: "a-long-name-of-a-file", Entry: "x"}}, just)
 	if failed == nil {
-		t.Error("an answer that the driver does not take")
+		t.Error("a response that the driver does not accept")
 	} else {
 		wantError(t, failure.Final(failed), failure.VolumeTooLarge, "larger than 4 MiB")
 	}
@@ -76,7 +76,7 @@ func TestFilesAreBounded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	if _, failed = p.buildResponse(t.Context(), r, objects, half); failed == nil {
-		t.Error("an answer of gigabytes")
+		t.Error("a response of gigabytes")
 	}
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {

@@ -155,7 +155,7 @@ func TestMetricsOfMounts(t *testing.T) {
 				sum(requests("login", "4xx"), tokenMiss, miss, map[string]float64{"logins_total{result=denied}": 1}))},
 		{"entry that does not open", e.params("scope", "namespace", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
-		// The token may have ended, or the role been mended: it is tried again with a
+		// The token may have expired, or the role may have been fixed: the request is repeated with a
 		// new one, and that is dropped too.
 		{"refused decrypt", e.params("transitKey", "another", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.DecryptDenied, "vault",

@@ -82,7 +82,7 @@ func TestVersionKey(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("no folder for it", func(t *testing.T) {
+	t.Run("missing directory", func(t *testing.T) {
 		if _, err := VersionKey(filepath.Join(file, "x")); err == nil {
 			t.Error("no error")
 		}

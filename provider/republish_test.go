@@ -42,7 +42,7 @@ func TestRepublish(t *testing.T) {
 	for range 3 {
 		again := mount(e.params(), entries)
 		if !proto.Equal(first, again) {
-			t.Errorf("another answer: %v, before: %v", again, first)
+			t.Errorf("got another response: %v, before: %v", again, first)
 		}
 	}
 	c.want(t, "the same four times", 1, 1)
@@ -62,14 +62,14 @@ func TestRepublish(t *testing.T) {
 	mount(e.params(), changed)
 	c.want(t, "the change again", 1, 2)
 	if !proto.Equal(first, mount(e.params(), entries)) {
-		t.Error("another answer to what it was before")
+		t.Error("got another response to the original request")
 	}
 	c.want(t, "back", 1, 3)
 
 	// A token that the kubelet has renewed.
 	renewed := e.params(class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault"))
 	if !proto.Equal(first, mount(renewed, entries)) {
-		t.Error("another answer to another token")
+		t.Error("got another response for another token")
 	}
 	c.want(t, "a new token", 2, 4)
 	mount(renewed, entries)

@@ -94,7 +94,7 @@ func TestRepublishInputs(t *testing.T) {
 	}
 }
 
-// responseOf is an answer that a volume may have.
+// responseOf returns a response for a volume.
 func responseOf(content string) *v1alpha1.MountResponse {
 	return &v1alpha1.MountResponse{
 		Files:         []*v1alpha1.File{{Path: "x", Mode: 0o400, Contents: []byte(content)}},
@@ -123,7 +123,7 @@ func TestRepublishCacheCopies(t *testing.T) {
 	}
 	c.put(keyOf(2, 1), &v1alpha1.MountResponse{ObjectVersion: given.ObjectVersion})
 	if c.get(keyOf(2, 1)) != nil {
-		t.Error("an answer without files is given")
+		t.Error("a response without files was returned")
 	}
 }
 
@@ -215,7 +215,7 @@ func TestRepublishCacheBound(t *testing.T) {
 	}
 	c.put(keyOf(0, 2), responseOf(strings.Repeat("x", limit)))
 	if c.get(keyOf(0, 1)) != nil || c.get(keyOf(0, 2)) != nil {
-		t.Error("an old answer stays where the new one has no room")
+		t.Error("an old response stays cached although the new one does not fit")
 	}
 	for i := range 60 {
 		c.get(keyOf(i, 3))
@@ -247,7 +247,7 @@ func TestRepublishCacheMemory(t *testing.T) {
 			c.put(keyOf(i, 1), responseOf(content))
 		}
 		if used := heap() - before; used > limit+limit/20 || c.bytes > limit || c.bytes < limit*3/4 {
-			t.Errorf("answers of %d: %s, and really %d", size, c, used)
+			t.Errorf("responses of %d bytes: %s, actual size %d", size, c, used)
 		}
 		runtime.KeepAlive(c)
 	}
@@ -272,7 +272,7 @@ func TestRepublishTogether(t *testing.T) {
 	wait.Wait()
 }
 
-// BenchmarkRepublish is a mount that is answered from memory, without gRPC.
+// BenchmarkRepublish is a mount with a cached response, without gRPC.
 func BenchmarkRepublish(b *testing.B) {
 	e := newEnv(b)
 	s := serve(b, e.Vault.Address, cached, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })

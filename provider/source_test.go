@@ -229,7 +229,7 @@ func answerJSON(w http.ResponseWriter, code int, text string) {
 	fmt.Fprint(w, text)
 }
 
-// statusJSON is the API server's answer to a request that fails.
+// statusJSON is the response of the API server to a failed request.
 func statusJSON(code int, message string) string {
 	return toJSON(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 		Status: metav1.StatusFailure, Message: message, Code: int32(code)})

@@ -80,7 +80,7 @@ func TestHostileInputs(t *testing.T) {
 				took, slowest, answers = w.storm(t, p, input)
 				for code := range answers {
 					if !final[code] {
-						t.Errorf("%d at once: %d answers are %s", atOnce, answers[code], code)
+						t.Errorf("%d at once: %d responses have code %s", atOnce, answers[code], code)
 					}
 				}
 				if slowest <= neighborLimit || p.exited() {

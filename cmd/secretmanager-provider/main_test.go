@@ -274,7 +274,7 @@ func TestServesUntilLastMount(t *testing.T) {
 	}
 	for _, address := range []string{health, metrics} {
 		if code, _ := get(address, "/metrics"); code != 0 {
-			t.Errorf("%s still answers", address)
+			t.Errorf("%s still responds", address)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("policy that is too wide", func(t *testing.T) { c.testBroadPolicy(t) })
 	t.Run("few rights", func(t *testing.T) { c.testFewRights(t) })
 	t.Run("plain HTTP", func(t *testing.T) { c.testPlainHTTP(t) })
-	t.Run("Vault that does not answer", func(t *testing.T) { c.testUnresponsiveVault(t) })
+	t.Run("Vault that does not respond", func(t *testing.T) { c.testUnresponsiveVault(t) })
 	t.Run("another provider", func(t *testing.T) { c.testProviderElsewhere(t) })
 	t.Run("clock", func(t *testing.T) { c.testClock(t) })
 	t.Run("texts", func(t *testing.T) { c.testTextOutput(t) })

@@ -77,7 +77,7 @@ func TestQueueIsBounded(t *testing.T) {
 	reader.Close()
 }
 
-// failing is a stream whose writes fail as told.
+// failing is a stream whose writes fail as configured.
 type failing struct {
 	bytes.Buffer
 	results []int // how many bytes the next writes take; -1: all, and no error

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// TestHealthIsCached: a flood causes one check a second, and no answer is older.
+// TestHealthIsCached: a flood causes one check a second, and no response is older.
 func TestHealthIsCached(t *testing.T) {
 	for _, takes := range []time.Duration{0, 300 * time.Millisecond, 3 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestHealthIsCached(t *testing.T) {
 	}
 }
 
-func TestHealthAnswers(t *testing.T) {
+func TestHealthResponses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var failure error
 		h := Health(func(context.Context) error { return failure })

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestEarlyAnswers: a probe of a check that has passed is answered where it is accepted;
+// TestEarlyResponse: a probe of a check that has passed gets its response where it is accepted;
 // everything else reaches net/http unread.
-func TestEarlyAnswers(t *testing.T) {
+func TestEarlyResponse(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere net/http answers everything")
 	}
@@ -96,7 +96,7 @@ func TestEarlyAnswers(t *testing.T) {
 			select {
 			case r := <-answered:
 				if !tt.early {
-					t.Fatal("answered early")
+					t.Fatal("got an early response")
 				}
 				if r == nil {
 					return
@@ -122,6 +122,6 @@ func TestEarlyAnswers(t *testing.T) {
 		})
 	}
 	if newEarly(http.NotFoundHandler()).respond(nil) {
-		t.Error("answers for a handler without health checks")
+		t.Error("responds for a handler without health checks")
 	}
 }

@@ -303,7 +303,7 @@ func TestLimit(t *testing.T) {
 	}
 	most := connsBurst + int(time.Since(began).Seconds()*connsOfAddress) + 1
 	if answered := n - refused; answered > most || int(handled.Load()) != answered {
-		t.Errorf("%d of %d requests were answered and %d handled, want %d at most", answered, n, handled.Load(), most)
+		t.Errorf("%d of %d requests got a response and %d were handled, want at most %d", answered, n, handled.Load(), most)
 	}
 	if err := get("127.0.0.3"); err != nil {
 		t.Errorf("another address: %v", err)

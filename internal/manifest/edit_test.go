@@ -178,7 +178,7 @@ func TestEditErrors(t *testing.T) {
 			}
 		}
 	})
-	// An entry that shows no end is not in the way of others.
+	// An entry whose end is unknown does not prevent changes of others.
 	t.Run("add beside an anchor", func(t *testing.T) {
 		f, err := parse([]byte(expand(head+"data:\n  a: &x {{b64 old a}}\n", false)))
 		if err != nil {
@@ -227,7 +227,7 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// The Secrets that hold something else are told apart, and not read.
+// Secrets with other content are recognized, and not read.
 func TestPlain(t *testing.T) {
 	f, err := parse(
 		[]byte(
