@@ -33,7 +33,7 @@ var (
 	ErrDenied = errors.New("permission denied")
 	// ErrInvalidToken means HTTP 403 "invalid token": the Vault token has expired or was
 	// revoked.
-	ErrInvalidToken = errors.New("the Vault token is not valid (any more)")
+	ErrInvalidToken = errors.New("the Vault token is invalid or has expired")
 	// ErrWrongIdentity means that a login response is not about the requested role and
 	// the service account of the token.
 	ErrWrongIdentity = errors.New("the login response is about another identity")

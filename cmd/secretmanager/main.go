@@ -34,7 +34,7 @@ func main() {
 	os.Exit(code)
 }
 
-// nameOf returns the name by which the user calls this program.
+// nameOf returns the name with which the user runs this program.
 func nameOf(arg0 string) string {
 	if strings.HasPrefix(filepath.Base(arg0), "kubectl-") {
 		return "kubectl secretmanager"

@@ -19,8 +19,8 @@ import (
 // maxOtherKeys bounds the other keys that are tried: each takes a line in Vault's audit log.
 const maxOtherKeys = 5
 
-// otherKeys returns keys of the same mount that Secrets of the cluster name, if the user may list
-// them. It requests only the metadata of the Secrets.
+// otherKeys returns other keys of the same mount from the labels of Secrets, if the user may list these. It requests
+// only the metadata of the Secrets.
 func (c *classCheck) otherKeys(ctx context.Context) []string {
 	raw, err := c.Kube.Discovery().RESTClient().Get().AbsPath("/api/v1/secrets").
 		Param("labelSelector", ciphertext.LabelTransitKey+","+ciphertext.LabelTransitKey+"!="+c.Key.Name).

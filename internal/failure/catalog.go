@@ -151,8 +151,8 @@ var (
 // Vault as a service.
 var (
 	VaultSealed = define("VaultSealed", codes.Internal,
-		"Vault is sealed.", "Unseal it; `vault status` shows its state. The kubelet, and the next run of "+
-			"the rotator, try again.").and(Rotation | CommandLine)
+		"Vault is sealed.", "Unseal it; `vault status` shows its state. The kubelet and the next run of "+
+			"the rotator retry.").and(Rotation | CommandLine)
 	VaultUnreachable = define("VaultUnreachable", codes.Internal,
 		"Vault is down, slow, or cut off by the network.",
 		"Check Vault and its address, network policies and firewalls. The kubelet tries again.").and(Rotation | CommandLine)

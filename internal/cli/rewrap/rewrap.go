@@ -42,8 +42,8 @@ below the target version of its key again, without revealing it, and the result
 replaces the old ciphertext after it was verified. The target is the newest version
 that is older than --settle. Everything else in the files stays byte for byte.
 
-Files are YAML or JSON, of one document or several; other objects than ciphertext
-Secrets are skipped. If there is an error in any file, none is written. Of a symbolic
+Files are YAML or JSON, of one document or several; objects other than ciphertext
+Secrets are skipped. If there is an error in any file, none is written. For a symbolic
 link, the target is replaced.
 
 With -R directories are read, as kubectl does: files that end in .json, .yaml or .yml,
