@@ -55,7 +55,8 @@ func (e *env) settings() ciphertext.Settings {
 
 // spec returns a valid Spec.
 func (e *env) spec(name string, entries map[string]string) secretmanager.Spec {
-	return secretmanager.Spec{Namespace: e.Namespace, Name: name, Settings: e.settings(), Entries: bytesOf(entries), Settle: -1}
+	return secretmanager.Spec{Namespace: e.Namespace, Name: name, Settings: e.settings(),
+		Entries: bytesOf(entries), Settle: -1}
 }
 
 func bytesOf(texts map[string]string) map[string][]byte {

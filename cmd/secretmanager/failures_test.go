@@ -170,14 +170,6 @@ func (u *user) change(name string, change func(*corev1.Secret)) {
 	}
 }
 
-// write writes to a path of Vault as its administrator.
-func (u *user) write(path string, data map[string]any) {
-	u.t.Helper()
-	if _, err := u.Vault.Write(u.t.Context(), path, data); err != nil {
-		u.t.Fatal(err)
-	}
-}
-
 // tokenWithoutRights returns a Vault token that may do nothing with keys.
 func (u *user) tokenWithoutRights() string {
 	u.t.Helper()

@@ -33,7 +33,10 @@ type keyResult struct {
 // NewKeyReader returns a reader whose session may be nil. The settle time is as for
 // [transit.Session.Target].
 func NewKeyReader(session *transit.Session, settle time.Duration, note func(string)) *KeyReader {
-	return &KeyReader{session: session, settle: settle, note: note, results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{}}
+	return &KeyReader{
+		session: session, settle: settle, note: note,
+		results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{},
+	}
 }
 
 // Note notes an error, unless it has been noted before.

@@ -102,7 +102,8 @@ func TestVaultTrustsCluster(t *testing.T) {
 			Metadata map[string]string `json:"metadata"`
 		} `json:"auth"`
 	}
-	err = vault.Do(ctx, http.MethodPost, "auth/kubernetes/login", map[string]any{"role": namespace, "jwt": token}, &response)
+	err = vault.Do(ctx, http.MethodPost, "auth/kubernetes/login", map[string]any{"role": namespace, "jwt": token},
+		&response)
 	if err != nil {
 		t.Fatal(err)
 	}

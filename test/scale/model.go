@@ -137,7 +137,8 @@ func (c Cluster) decrypts(random func() float64, began, end float64, rewraps []f
 	for volume := range c.Volumes {
 		for at := began; at < end; {
 			all = append(all, at)
-			next := at + c.ResponseLife.Min.Seconds() + random()*(c.ResponseLife.Max-c.ResponseLife.Min).Seconds() + c.Republish.wait()
+			next := at + c.ResponseLife.Min.Seconds() + random()*(c.ResponseLife.Max-c.ResponseLife.Min).Seconds() +
+				c.Republish.wait()
 			if rewraps != nil && at < rewraps[volume] {
 				next = min(next, rewraps[volume])
 			}

@@ -95,6 +95,11 @@ variables or as a volume, will read ciphertext.`,
 		Args: cobra.ExactArgs(1),
 		RunE: cli.RunE(o),
 	}
+	o.addFlags(c)
+	return c
+}
+
+func (o *Options) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringArrayVar(&o.from.Files, "from-file", nil,
 		"`[ENTRY=]FILE` to encrypt; the entry defaults to the name of the file, and ENTRY=- is standard input (repeatable)")
@@ -115,12 +120,11 @@ variables or as a volume, will read ciphertext.`,
 	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
 	f.StringVar(&o.dryRun, "dry-run", "none",
 		"none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
-	o.settle.AddFlags(f, p.Getenv)
+	o.settle.AddFlags(f, o.Getenv)
 	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
 	cli.FixedValues(c, "output", "yaml", "json", "name")
 	cli.FixedValues(c, "dry-run", "none", "client", "server")
-	return c
 }
 
 // Complete implements cli.Options.
