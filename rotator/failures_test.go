@@ -130,6 +130,14 @@ func failureCauses() map[*failure.Reason]func(r *failureRun, same *corev1.Secret
 		failure.StateUnavailable: func(r *failureRun, _ *corev1.Secret) {
 			r.kube = asNobody("/configmaps/")
 		},
+		failure.KeyRestored: func(r *failureRun, _ *corev1.Secret) {
+			backup := r.backup()
+			r.RotateKey()
+			if _, err := rotator.Run(r.ctx, r.vault, r.Kube, r.opts); err != nil {
+				r.T.Fatal(err)
+			}
+			r.restore(backup)
+		},
 		failure.AlreadyRunning: func(r *failureRun, _ *corev1.Secret) { r.holdLease() },
 		failure.Stopped: func(r *failureRun, _ *corev1.Secret) {
 			var cancel context.CancelFunc

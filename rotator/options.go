@@ -68,6 +68,10 @@ type Options struct {
 	// [ciphertext.ManagedBy]). By default they are only reported.
 	IncludeManaged bool
 
+	// Acknowledge has MOUNT/KEY@VERSION for each key that was restored from a backup or created
+	// again, with its newest version. Without it, nothing is done to such a key.
+	Acknowledge []string
+
 	// Retire raises min_decryption_version to the highest version below which no
 	// entry has been seen in the whole cluster for RetireAfter, which may be 0. It
 	// makes old ciphertext, for example in backups and in Git, useless.
@@ -121,6 +125,9 @@ func (o *Options) complete() error {
 		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("namespace %q: %s", ns, problems[0]))
 		}
+	}
+	if _, err := parseAcknowledge(o.Acknowledge); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := labels.Parse(o.Selector); err != nil {
 		errs = append(errs, fmt.Errorf("label selector %q: %w", o.Selector, err))

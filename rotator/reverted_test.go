@@ -85,7 +85,7 @@ func TestOldManifestReapplied(t *testing.T) {
 			for _, p := range k.Reverted.Items {
 				location, reason, _ := strings.Cut(p.String(), ": ")
 				got = append(got, location)
-				if !strings.HasPrefix(reason, "is back at key version 1 after it was rewrapped to 2") {
+				if !strings.HasPrefix(reason, "SecretReverted: is back at key version 1 after it was rewrapped to 2") {
 					t.Errorf("reason %q", reason)
 				}
 			}

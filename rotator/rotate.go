@@ -20,8 +20,13 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		return
 	}
 	k.MinDecryption, k.MinAvailable = info.MinDecryptionVersion, info.MinAvailableVersion
-	r.state.history(k.key()).RetiredSince.observeRetired(info, r.Now().UTC())
 	k.Before, k.After = info.Latest, info.Latest
+	if err := r.identify(k, info); err != nil {
+		k.RotateReason = "the key was restored or created again"
+		k.fail(err)
+		return
+	}
+	r.state.history(k.key()).RetiredSince.observeRetired(info, r.Now().UTC())
 	k.aim(info, r.settle, r.timeOf(info))
 	due, reason := r.due(info, c, k.Target)
 	k.RotateReason = reason
@@ -49,6 +54,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		after = current
 	}
 	k.After, k.Rotated = after.Latest, true
+	r.newest[k.key()] = newestOf(after)
 	k.aim(after, r.settle, r.timeOf(after))
 	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", reason)
 }

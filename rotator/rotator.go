@@ -59,6 +59,8 @@ type run struct {
 	lease    lease
 
 	settle         time.Duration // resolved
+	acknowledged   acknowledged
+	newest         map[ciphertext.Key]*newestVersion // of the keys that are the same as before
 	rotateInterval time.Duration
 	vaultClock     func() time.Time // nil: the time of Vault's responses
 
@@ -109,14 +111,17 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 }
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
+	acknowledged, _ := parseAcknowledge(opts.Acknowledge) // complete has reported the error
 	return &run{
-		Options:    opts,
-		patcher:    patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
-		lastLogged: opts.Now(), rotateInterval: rotateInterval,
+		acknowledged: acknowledged,
+		Options:      opts,
+		patcher:      patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
+		lastLogged:   opts.Now(), rotateInterval: rotateInterval,
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[ciphertext.Key]*KeyReport{}, queried: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
-		reasons: map[Location]string{}, failedGroups: map[group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
+		newest: map[ciphertext.Key]*newestVersion{}, reasons: map[Location]string{},
+		failedGroups: map[group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
 	}
 }
 

@@ -102,20 +102,22 @@ type runState struct {
 type keyHistory struct {
 	CleanSince   versionTimes `json:"cleanSince"`   // since when no entry is below a version
 	RetiredSince versionTimes `json:"retiredSince"` // since when Vault refuses to decrypt below a version
+	// Newest is the newest version that a run has seen; nil if none has.
+	Newest *newestVersion `json:"newest,omitempty"`
 }
 
 // state is the ConfigMap as it was read.
 type state struct {
 	stored   *corev1.ConfigMap
 	lastDone *time.Time
-	keys     map[ciphertext.Key]keyHistory
+	keys     map[ciphertext.Key]*keyHistory
 }
 
 // history returns the history of a key. It is empty for a new key.
-func (s *state) history(k ciphertext.Key) keyHistory {
+func (s *state) history(k ciphertext.Key) *keyHistory {
 	h, ok := s.keys[k]
 	if !ok {
-		h = keyHistory{CleanSince: versionTimes{}, RetiredSince: versionTimes{}}
+		h = &keyHistory{CleanSince: versionTimes{}, RetiredSince: versionTimes{}}
 		s.keys[k] = h
 	}
 	return h
@@ -145,7 +147,7 @@ func (r *run) loadState(ctx context.Context) error {
 	if err != nil {
 		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
 	}
-	r.state = &state{stored: stored, keys: map[ciphertext.Key]keyHistory{}}
+	r.state = &state{stored: stored, keys: map[ciphertext.Key]*keyHistory{}}
 	for entry, text := range stored.Data {
 		if entry == runEntry {
 			var last runState
@@ -165,7 +167,12 @@ func (r *run) loadState(ctx context.Context) error {
 				r.StateNamespace+"/"+StateName, "key", entry)
 			continue
 		}
-		history := r.state.history(ciphertext.Key{Mount: k.Mount, Name: k.Name})
+		key := ciphertext.Key{Mount: k.Mount, Name: k.Name}
+		history := r.state.history(key)
+		history.Newest = k.Newest
+		if _, ok := r.acknowledged[key]; ok {
+			continue // the waiting times are those of another key
+		}
 		maps.Copy(history.CleanSince, k.CleanSince)
 		maps.Copy(history.RetiredSince, k.RetiredSince)
 	}
@@ -197,7 +204,11 @@ func (r *run) saveState(ctx context.Context) error {
 				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxStoredProblems)]
 				key.Retire = &retire
 			}
-			value := keyState{&key, r.report.Finished, r.state.history(k.key())}
+			history := r.state.history(k.key())
+			if newest := r.newest[k.key()]; newest != nil {
+				history.Newest = newest
+			}
+			value := keyState{&key, r.report.Finished, *history}
 			if err := setJSON(stored, stateEntry(k.key()), value); err != nil {
 				return err
 			}

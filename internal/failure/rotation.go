@@ -32,6 +32,13 @@ var (
 		"The options are not valid, such as `--trim` with `--retire-after=0`.", "Each problem is named.")
 )
 
+// The keys of a run.
+var (
+	KeyRestored = defineFor(Rotation, "KeyRestored",
+		"The key is not the one that an earlier run saw: it was restored from a backup, or deleted and created again.",
+		"See [Vault restored from an older backup](../rotation.md#disaster-recovery), then run once with `--acknowledge`.")
+)
+
 // The Secrets of a run.
 var (
 	SecretsNotListed = defineFor(Rotation, "SecretsNotListed",

@@ -30,6 +30,9 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 	r.Settle.AddFlags(f, getenv)
 	f.BoolVar(&r.IncludeManaged, "include-managed", false,
 		"also write Secrets that Argo CD or Flux manage, which are otherwise only reported")
+	f.StringSliceVar(&r.Acknowledge, "acknowledge", nil,
+		"`MOUNT/KEY@VERSION` of a key that was restored from a backup or created again, with its newest version; "+
+			"without it, nothing is done to such a key (repeatable)")
 	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs")
 	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter,
 		"how long a version must have been unused before it is retired")
