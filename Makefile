@@ -35,6 +35,7 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 test-long: ## tests that take too long for make test: 10,000 patches as the rotator
 	@go run ./test/programs/cmd/programs etcd kube-apiserver kubectl >/dev/null
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestRotatorPolicy$$' ./test/admission
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGarbageIsNotWritten' ./rotator
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
 	@go run ./test/programs/cmd/programs vault >/dev/null
