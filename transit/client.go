@@ -28,6 +28,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"golang.org/x/time/rate"
 
+	"github.com/secretmanager-io/secretmanager/internal/retry"
 	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
@@ -161,7 +162,7 @@ func NewClient(c Config) (*Client, error) {
 	return &Client{
 		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
-		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: reportEvery,
+		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery,
 	}, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -64,32 +63,12 @@ func (c *Client) do(ctx context.Context, r request) error {
 // and sends nothing stops nobody for longer, also without a deadline of the caller.
 const requestTimeout = time.Minute
 
-// reportEvery is the interval of the calls of [Config.Waiting].
-const reportEvery = 5 * time.Second
-
 // reportWaiting calls Waiting at intervals until the returned function is called.
 func (c *Client) reportWaiting(doing string) (stop func()) {
 	if c.waiting == nil {
 		return func() {}
 	}
-	began, done := time.Now(), make(chan struct{})
-	var reporter sync.WaitGroup
-	reporter.Go(func() {
-		ticker := time.NewTicker(c.reportEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-				c.waiting(doing, time.Since(began))
-			}
-		}
-	})
-	return func() {
-		close(done)
-		reporter.Wait()
-	}
+	return retry.Report(c.reportEvery, func(waited time.Duration) { c.waiting(doing, waited) })
 }
 
 // once makes one attempt at the request.

@@ -75,7 +75,7 @@ func export(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func (o *exportOptions) serve(ctx context.Context, log *slog.Logger) error {
-	kube, err := o.kube.Client("secretmanager-rotator", 0)
+	kube, err := o.kube.Client("secretmanager-rotator", 0, nil)
 	if err != nil {
 		return err
 	}

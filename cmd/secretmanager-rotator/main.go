@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
@@ -81,6 +82,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 func rotate(ctx context.Context, o *runOptions) (*rotator.Report, error) {
+	waiting := func(doing string, waited time.Duration) {
+		o.Log.Warn("waiting for a response", "request", doing, "waited", waited.Round(time.Second).String())
+	}
+	o.vault.Waiting = waiting
 	client, err := transit.NewClient(o.vault.Config)
 	if err != nil {
 		return nil, err
@@ -89,7 +94,7 @@ func rotate(ctx context.Context, o *runOptions) (*rotator.Report, error) {
 		o.Log.Warn("requests to Vault are not encrypted: everyone on the network can read their tokens", "address",
 			o.vault.Address)
 	}
-	kube, err := o.kube.Client(ciphertext.RotatorManager, o.KubeQPS)
+	kube, err := o.kube.Client(ciphertext.RotatorManager, o.KubeQPS, waiting)
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,13 @@
 package cli
 
 import (
+	"sync"
+	"time"
+
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -34,6 +38,15 @@ type Factory struct {
 	// InsecureHTTP accepts an http address of Vault outside the loopback interface.
 	InsecureHTTP bool
 	Started      bool // a verb runs: later errors are not usage errors
+
+	waitingMu sync.Mutex // serializes the output of waiting
+}
+
+// waiting tells the user what the command has been waiting for.
+func (p *Factory) waiting(doing string, waited time.Duration) {
+	p.waitingMu.Lock()
+	defer p.waitingMu.Unlock()
+	display.Fprintf(p.ErrOut, "waiting for a response: %s (%s)\n", doing, waited.Round(time.Second))
 }
 
 // NewFactory returns a factory without flags.

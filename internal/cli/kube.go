@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
@@ -56,6 +57,7 @@ func (p *Factory) RESTConfig() (*rest.Config, error) {
 	config.DisableCompression = true
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+
 		","+runtime.ContentTypeJSON
+	kuberetry.Bound(config, p.waiting)
 	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
 	return config, nil
 }

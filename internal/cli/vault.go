@@ -22,7 +22,7 @@ func (p *Factory) VaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.Getenv)
 	c.Address = cmp.Or(p.VaultAddress, c.Address)
 	c.InsecureHTTP = c.InsecureHTTP || p.InsecureHTTP
-	c.RetryFor = retryFor
+	c.RetryFor, c.Waiting = retryFor, p.waiting
 	return c
 }
 
