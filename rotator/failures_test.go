@@ -50,6 +50,7 @@ func TestRotationFailures(t *testing.T) {
 			continue
 		}
 		t.Run(reason.String(), func(t *testing.T) {
+			t.Parallel() // some repeat requests for half a minute
 			f := newFixture(t)
 			r := &failureRun{testFixture: f, ctx: t.Context(), token: f.token(f.rotatorPaths()...)}
 			secret := f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": failurePlaintext}))
@@ -204,8 +205,10 @@ func failureCauses() map[*failure.Reason]func(r *failureRun, same *corev1.Secret
 		failure.VaultTokenInvalid: vaultAnswers(http.StatusForbidden, `{"errors": ["permission denied", "invalid token"]}`),
 		failure.VaultSealed:       vaultAnswers(http.StatusServiceUnavailable, `{"errors": ["Vault is sealed"]}`),
 		failure.VaultRateLimited:  vaultAnswers(http.StatusTooManyRequests, `{"errors": ["rate limit quota exceeded"]}`),
-		failure.NotVault:          vaultAnswers(http.StatusOK, "<html>"+failurePlaintext),
-		failure.VaultError:        vaultAnswers(http.StatusInternalServerError, `{"errors": ["internal error"]}`),
+		failure.VaultInconsistent: vaultAnswers(http.StatusOK,
+			`{"data": {"batch_results": [{"ciphertext": "vault:v1:`+strings.Repeat("A", 64)+`"}]}}`),
+		failure.NotVault:   vaultAnswers(http.StatusOK, "<html>"+failurePlaintext),
+		failure.VaultError: vaultAnswers(http.StatusInternalServerError, `{"errors": ["internal error"]}`),
 		failure.VaultUnreachable: func(r *failureRun, _ *corev1.Secret) {
 			r.vault = r.Session("http://127.0.0.1:1", r.token)
 		},

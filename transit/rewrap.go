@@ -101,7 +101,8 @@ func rewrapOnce(ctx context.Context, vault Rewrapper, key ciphertext.Key, versio
 			err = checkReplacement(items[n].Data, again[i].Data)
 		}
 		if err != nil && !errors.Is(err, ErrUnverified) {
-			err = fmt.Errorf("%w: it cannot be rewrapped again: %w", ErrUnverified, err)
+			// The error is not wrapped: it is about the result, not about the item.
+			err = fmt.Errorf("%w: it cannot be rewrapped again: %s", ErrUnverified, err.Error())
 		}
 		if err != nil {
 			results[n] = Result{Err: err}

@@ -26,6 +26,8 @@ func ofVault(err error) *Reason {
 		{transit.ErrInvalidToken, VaultTokenInvalid},
 		{transit.ErrDenied, VaultForbidden},
 		{transit.ErrNotFound, KeyNotFound},
+		{transit.ErrLagging, VaultInconsistent},
+		{transit.ErrUnverified, VaultInconsistent},
 		{transit.ErrMismatch, CiphertextMismatch},
 		{transit.ErrTooOld, KeyVersionRetired},
 		{transit.ErrTooNew, KeyVersionNotFound},

@@ -34,6 +34,10 @@ var (
 
 // The keys of a run.
 var (
+	VaultInconsistent = defineFor(Rotation, "VaultInconsistent",
+		"Vault returned ciphertext of another key version, or that cannot be verified. The old ciphertext is unchanged. A "+
+			"standby server that lags behind may be the cause, or a wrong server behind the load balancer.",
+		"Check the servers behind the address of Vault, and run again.")
 	KeyRestored = defineFor(Rotation, "KeyRestored",
 		"The key is not the one that an earlier run saw: it was restored from a backup, or deleted and created again.",
 		"See [Vault restored from an older backup](../rotation.md#disaster-recovery), then run once with `--acknowledge`.")
