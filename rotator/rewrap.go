@@ -4,37 +4,13 @@ import (
 	"context"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/batch"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
-
-// A batch has at most maxItems entries and maxBytes bytes, or a single Secret, so
-// that each Secret is written once. Package transit splits batches that are too
-// long for a request.
-const (
-	maxItems = 100
-	maxBytes = 1 << 20
-)
-
-// group identifies entries that may share a request: Vault requires a context for
-// every item of a batch or for none.
-type group struct {
-	key   ciphertext.Key
-	bound bool
-}
-
-// batch has the Secrets whose entries are rewrapped by one call.
-type batch struct {
-	group  group
-	target int
-	parts  []part
-	items  int
-	bytes  int
-}
 
 // part is a Secret and its entries below the target.
 type part struct {
@@ -87,18 +63,14 @@ func below(s *corev1.Secret, target int) (old, current []string) {
 
 // rewrap lists the selected area again and rewraps every entry below its target.
 func (r *run) rewrap(ctx context.Context) {
-	var workers errgroup.Group
-	// Vault rewraps one batch while another is written. More batches would only use
-	// memory, because all of them share the write slots. Go blocks while both workers
-	// are busy, so that listing is no faster than rewrapping.
-	workers.SetLimit(min(r.Concurrency, 2))
-	batches := map[group]*batch{}
-	send := func(b *batch) {
-		delete(batches, b.group)
-		workers.Go(func() error {
-			r.rewrapBatch(ctx, b)
+	batches := batch.Batcher[part]{
+		Send: func(ctx context.Context, g batch.Group, parts []part) error {
+			r.rewrapBatch(ctx, g, parts)
 			return nil
-		})
+		},
+		// Vault rewraps one batch while another is written. More batches would only use memory,
+		// because all of them share the write slots.
+		Workers: min(r.Concurrency, 2),
 	}
 	unlisted := r.eachSecret(ctx, r.selectedArea(), func(s *corev1.Secret) {
 		set, err := ciphertext.SettingsOf(s)
@@ -116,57 +88,43 @@ func (r *run) rewrap(ctx context.Context) {
 		if len(entries) == 0 || immutable(s) || r.skips(s) {
 			return
 		}
-		g := group{k.key(), set.Scope != ciphertext.None}
-		p, size := part{s, set, entries}, 0
+		size := 0
 		for _, entry := range entries {
 			size += len(s.Data[entry])
 		}
-		b := batches[g]
-		if b != nil && (b.items+len(entries) > maxItems || b.bytes+size > maxBytes) {
-			send(b)
-			b = nil
-		}
-		if b == nil {
-			b = &batch{group: g, target: k.Target}
-			batches[g] = b
-		}
-		b.parts, b.items, b.bytes = append(b.parts, p), b.items+len(entries), b.bytes+size
-		if b.items >= maxItems {
-			send(b)
-		}
+		// With Workers, Add and Flush return no error.
+		_ = batches.Add(ctx, batch.GroupOf(set), part{s, set, entries}, len(entries), size)
 	})
-	for _, b := range batches {
-		send(b)
-	}
-	workers.Wait()
+	_ = batches.Flush(ctx)
 	for _, p := range unlisted { // the recount reports it, if it persists
 		r.Log.Warn("listing failed", "namespace", p.Namespace, "reason", p.Reason)
 	}
 }
 
 // rewrapBatch rewraps a batch and writes its Secrets.
-func (r *run) rewrapBatch(ctx context.Context, b *batch) {
-	if r.hasFailed(b.group) || ctx.Err() != nil {
+func (r *run) rewrapBatch(ctx context.Context, g batch.Group, parts []part) {
+	if r.hasFailed(g) || ctx.Err() != nil {
 		return
 	}
+	target := r.keys[g.Key].Target
 	var items []transit.Item
-	for _, p := range b.parts {
+	for _, p := range parts {
 		items = append(items, p.items()...)
 	}
-	results, err := transit.RewrapVerified(ctx, r.vault, b.group.key, b.target, items)
+	results, err := transit.RewrapVerified(ctx, r.vault, g.Key, target, items)
 	if err != nil {
-		r.failGroup(b.group, err)
+		r.failGroup(g, err)
 		return
 	}
 	var writes sync.WaitGroup
-	for _, p := range b.parts {
+	for _, p := range parts {
 		partResults := results[:len(p.entries)]
 		results = results[len(p.entries):]
 		r.writeSlots <- struct{}{}
 		writes.Go(func() {
 			defer func() { <-r.writeSlots }()
-			done, failed := r.patch(ctx, p, b.target, partResults)
-			r.record(b.group.key, done, failed)
+			done, failed := r.patch(ctx, p, target, partResults)
+			r.record(g.Key, done, failed)
 		})
 	}
 	writes.Wait()
@@ -174,15 +132,15 @@ func (r *run) rewrapBatch(ctx context.Context, b *batch) {
 
 // failGroup ends the work on a group after a request failed for a reason that the next
 // request would meet too.
-func (r *run) failGroup(g group, err error) {
-	err = transit.WithUpdateHint(err, g.key, transit.OpRewrap)
+func (r *run) failGroup(g batch.Group, err error) {
+	err = transit.WithUpdateHint(err, g.Key, transit.OpRewrap)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failedGroups[g] = true
-	r.keys[g.key].fail(err)
+	r.keys[g.Key].fail(err)
 }
 
-func (r *run) hasFailed(g group) bool {
+func (r *run) hasFailed(g batch.Group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failedGroups[g]

@@ -36,6 +36,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/batch"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -80,7 +81,7 @@ type run struct {
 	mu           sync.Mutex // guards the following fields, and the counts of keys during rewrap
 	done         int        // entries rewrapped
 	reasons      map[Location]string
-	failedGroups map[group]bool
+	failedGroups map[batch.Group]bool
 
 	progressMu sync.Mutex // serializes calls of Progress
 	lastLogged time.Time  // when progress was last logged
@@ -121,7 +122,7 @@ func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *ru
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[ciphertext.Key]*KeyReport{}, queried: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
 		newest: map[ciphertext.Key]*newestVersion{}, reasons: map[Location]string{},
-		failedGroups: map[group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
+		failedGroups: map[batch.Group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
 	}
 }
 
