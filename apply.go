@@ -28,9 +28,9 @@ const (
 // returns the Secret as stored.
 //
 // Apply rejects an existing Secret that is not ciphertext, has another key or scope
-// ([ErrExists]), or is immutable, and reports all reasons at once. From an existing Secret
-// it removes the annotation in which kubectl apply keeps a copy of the last applied
-// Secret, which may contain plaintext.
+// ([ErrExists]), is managed by somebody else ([ErrManaged]), or is immutable, and reports
+// all reasons at once. From an existing Secret it removes the annotation in which kubectl
+// apply keeps a copy of the last applied Secret, which may contain plaintext.
 //
 // The write is a compare-and-swap with up to five attempts ([ErrConflict]). Apply
 // verifies what was stored, as [Verify] does: an error that wraps [ErrNotVerified] comes
@@ -54,7 +54,7 @@ func (c *Client) Apply(ctx context.Context, spec Spec, opts Options) (*corev1.Se
 			return secretpatch.Create(encrypted), nil
 		}
 		outcome = Updated
-		return mergePatch(current, encrypted, nil)
+		return mergePatch(current, encrypted, nil, opts)
 	})
 	if err != nil {
 		return fail(explainWrite(err, ErrConflict,
@@ -144,7 +144,8 @@ func (s *Spec) checkUpdate(old *corev1.Secret) error {
 // request to Vault and one write. If the Secret was replaced since it was read, or its
 // settings or one of these entries changed, the error wraps [ErrChanged] and nothing is
 // written: the caller should read the Secret again. Changes of other entries stay. Update
-// makes one attempt.
+// makes one attempt. It recognizes a manager by the Secret as it was read, which therefore
+// must have its managedFields.
 //
 // Namespace, Name and Settings of the spec default to those of the Secret, and must not
 // differ from them. Otherwise Update checks and verifies as [Client.Apply] does for an
@@ -157,7 +158,7 @@ func (c *Client) Update(ctx context.Context, old *corev1.Secret, spec Spec, opts
 	w := c.writer(opts)
 	w.Attempts = 1
 	stored, err := w.WriteFrom(ctx, nameOf(old), old, func(current *corev1.Secret) (*secretpatch.Patch, error) {
-		return mergePatch(current, encrypted, spec.Remove)
+		return mergePatch(current, encrypted, spec.Remove, opts)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", describe(nameOf(old)),

@@ -29,8 +29,8 @@ import (
 //
 // Convert rejects a Secret whose users depend on its content, and reports all reasons at
 // once ([ErrNotConvertible]): types of Kubernetes, whose readers expect plaintext and
-// which the API server checks; a Secret that a controller owns or a GitOps tool manages;
-// one that is immutable or already ciphertext. Convert cannot detect pods that read the
+// which the API server checks; a Secret that somebody else manages, who would restore the
+// plaintext ([ErrManaged]); one that is immutable or already ciphertext. Convert cannot detect pods that read the
 // Secret directly: they will read ciphertext. Backups and the history of etcd keep the
 // plaintext.
 func (c *Client) Convert(ctx context.Context, namespace, name string, settings ciphertext.Settings,
@@ -41,7 +41,7 @@ func (c *Client) Convert(ctx context.Context, namespace, name string, settings c
 		if current == nil {
 			return nil, apierrors.NewNotFound(corev1.Resource("secrets"), name)
 		}
-		if err := convertible(current); err != nil {
+		if err := convertible(current, opts); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNotConvertible, err)
 		}
 		// Existing empty values are not a mistake of the caller.
@@ -69,7 +69,7 @@ func (c *Client) Convert(ctx context.Context, namespace, name string, settings c
 }
 
 // convertible reports whether a Secret may become ciphertext in place.
-func convertible(s *corev1.Secret) error {
+func convertible(s *corev1.Secret, opts Options) error {
 	const separate = "create a ciphertext Secret of another name"
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -84,11 +84,8 @@ func convertible(s *corev1.Secret) error {
 		add("it is of type %s, whose readers (ingress controllers, the kubelet, Helm) need plaintext, and which the API "+
 			"server may check: %s", s.Type, separate)
 	}
-	for _, owner := range s.OwnerReferences {
-		add("it is owned by %s %s, which may write it again: change it there, or %s", owner.Kind, owner.Name, separate)
-	}
-	if by := ciphertext.ManagedBy(s); by != "" {
-		add("it is managed in Git by %s, which would restore the plaintext: encrypt it there", by)
+	if err := opts.CheckManager(s); err != nil {
+		errs = append(errs, err)
 	}
 	if s.Immutable != nil && *s.Immutable {
 		add("it is immutable: %s", separate)

@@ -116,12 +116,14 @@ func TestConvertErrors(t *testing.T) {
 			s.Annotations[corev1.ServiceAccountNameKey], s.Annotations[corev1.ServiceAccountUIDKey] = account.Name,
 				string(account.UID)
 		}, []string{"Kubernetes would write it again"}},
-		"owned, in Git and immutable": {func(_ *env, s *corev1.Secret) {
+		"owned": {func(_ *env, s *corev1.Secret) {
 			s.OwnerReferences = []metav1.OwnerReference{
 				{APIVersion: "external-secrets.io/v1", Kind: "ExternalSecret", Name: "e", UID: "1"}}
+		}, []string{"ExternalSecret e would revert the change"}},
+		"in Git and immutable": {func(_ *env, s *corev1.Secret) {
 			s.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:x/s"
 			s.Immutable = &yes
-		}, []string{"owned by ExternalSecret e", "Argo CD application shop", "it is immutable"}},
+		}, []string{"Argo CD application shop would revert the change", "it is immutable"}},
 		"no entries": {func(_ *env, s *corev1.Secret) { s.Data = nil }, []string{"it has no entries"}},
 		"some ciphertext": {func(e *env, s *corev1.Secret) {
 			s.Data["c"] = e.encrypt(e.spec("s", map[string]string{"c": "1"})).Data["c"]

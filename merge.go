@@ -64,8 +64,8 @@ func mergeable(existing, encrypted *corev1.Secret, remove []string) error {
 // mergePatch returns the patch that sets the encrypted entries of an existing Secret and
 // removes others. It takes effect only if the Secret, its settings and these entries did
 // not change since they were read.
-func mergePatch(existing, encrypted *corev1.Secret, remove []string) (*secretpatch.Patch, error) {
-	if err := mergeable(existing, encrypted, remove); err != nil {
+func mergePatch(existing, encrypted *corev1.Secret, remove []string, opts Options) (*secretpatch.Patch, error) {
+	if err := errors.Join(mergeable(existing, encrypted, remove), opts.CheckManager(existing)); err != nil {
 		return nil, err
 	}
 	p := secretpatch.New(existing)

@@ -22,7 +22,9 @@ package secretmanager
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -47,6 +49,9 @@ var (
 	// ErrNotConvertible means that the Secret must not become ciphertext in place. It
 	// was not changed.
 	ErrNotConvertible = errors.New("the Secret cannot be converted in place")
+	// ErrManaged means that somebody else writes the Secret and would revert the change:
+	// see [ciphertext.ManagedBy]. It was not changed.
+	ErrManaged = errors.New("the Secret is managed by somebody else")
 	// ErrNotVerified means that an entry does not decrypt at its location.
 	ErrNotVerified = errors.New("not every entry decrypts at its location")
 )
@@ -80,4 +85,19 @@ func New(vault Vault, kube kubernetes.Interface) *Client {
 type Options struct {
 	// DryRun makes the API server validate and admit the Secret without storing it.
 	DryRun bool
+	// IncludeManaged writes the Secret even if somebody else manages it and will revert
+	// the change, so that the value may be lost. By default that is [ErrManaged].
+	IncludeManaged bool
+}
+
+// CheckManager returns an error that wraps [ErrManaged] if the methods of [Client] would not
+// write the Secret because somebody else manages it. They check it too: CheckManager is for
+// programs that ask for a value before they write it.
+func (o Options) CheckManager(s *corev1.Secret) error {
+	m := ciphertext.ManagedBy(s)
+	if !m.Reverts || o.IncludeManaged {
+		return nil
+	}
+	return fmt.Errorf("%w: %s would revert the change, and the value would be lost: change it where %s reads it",
+		ErrManaged, m.Name, m.Name)
 }

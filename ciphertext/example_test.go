@@ -120,9 +120,10 @@ func ExampleScope_Describe() {
 func ExampleManagedBy() {
 	secret := newSecret()
 	secret.Labels["argocd.argoproj.io/instance"] = "shop"
-	fmt.Println(ciphertext.ManagedBy(secret))
+	manager := ciphertext.ManagedBy(secret)
+	fmt.Println(manager.Name, manager.Reverts)
 	// Output:
-	// Argo CD application shop
+	// Argo CD application shop true
 }
 
 func ExampleSize() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -26,7 +27,7 @@ type keyCount struct {
 	versions   map[int]int // entries by key version
 	pending    int         // entries below the target
 	unresolved Problems
-	skipped    int // unresolved entries that a GitOps tool manages
+	skipped    int // unresolved entries that others manage
 	reverted   Problems
 }
 
@@ -113,6 +114,7 @@ func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Se
 		c.unresolved.add(location.problem(failure.SecretEmpty, "has no entries: remove the Secret, or its label %s",
 			ciphertext.LabelTransitKey))
 	}
+	skippedFor := sync.OnceValue(func() string { return r.skippedFor(secret) })
 	for _, entry := range ciphertext.Entries(secret.Data) {
 		location.Entry = entry
 		version, err := ciphertext.Version(secret.Data[entry])
@@ -123,7 +125,7 @@ func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Se
 		c.versions[version]++
 		c.checkReverted(secret, location, version)
 		if k := r.keys[set.Key]; k != nil && k.Target > 0 {
-			r.checkEntry(ctx, k, c, secret, location, version)
+			r.checkEntry(ctx, k, c, secret, location, version, skippedFor)
 		}
 	}
 }
@@ -141,7 +143,7 @@ func (c *keyCount) checkReverted(secret *corev1.Secret, location Location, versi
 
 // checkEntry records a well-formed entry that is not at the target version, and why.
 func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret *corev1.Secret, location Location,
-	version int) {
+	version int, skippedFor func() string) {
 	if version > k.After {
 		if newest := r.newestVersion(ctx, k, version); version > newest {
 			c.unresolved.add(location.problem(failure.KeyVersionNotFound,
@@ -154,8 +156,8 @@ func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret 
 		return
 	}
 	c.pending++
-	if reason := r.reasonBelow(k, secret, location); reason != "" {
-		if r.skips(secret) && !immutable(secret) {
+	if reason := r.reasonBelow(k, secret, location, skippedFor()); reason != "" {
+		if skippedFor() != "" && !immutable(secret) {
 			c.skipped++
 		}
 		reason, text, _ := strings.Cut(reason, ": ")
@@ -166,7 +168,7 @@ func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret 
 
 // reasonBelow returns why an entry is below the target, beginning with the reason, or
 // "" in a dry run if a run would rewrap it.
-func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location) string {
+func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location, skippedFor string) string {
 	r.mu.Lock()
 	reason := r.reasons[location]
 	r.mu.Unlock()
@@ -175,10 +177,9 @@ func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location
 		return reason
 	case immutable(secret):
 		return reasonImmutable
-	case r.skips(secret):
+	case skippedFor != "":
 		return reasonText(failure.SecretManaged,
-			"it is managed by %s, which would revert the change: run secretmanager rewrap on the "+
-				"manifest in Git, or give --include-managed", ciphertext.ManagedBy(secret))
+			"it is managed by %s, which would revert the change: "+managedHint, skippedFor)
 	case r.DryRun:
 		return ""
 	case k.Error != "":
@@ -207,8 +208,10 @@ type keyVersion struct {
 
 func immutable(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable }
 
-// skips reports whether the run does not write a Secret because a GitOps tool
-// manages it.
-func (r *run) skips(s *corev1.Secret) bool {
-	return !r.IncludeManaged && ciphertext.ManagedBy(s) != ""
+// skippedFor returns the manager because of which the run does not write a Secret, or "".
+func (r *run) skippedFor(s *corev1.Secret) string {
+	if m := ciphertext.ManagedBy(s); m.Reverts && !r.IncludeManaged {
+		return m.Name
+	}
+	return ""
 }

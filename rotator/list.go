@@ -26,7 +26,8 @@ func (r *run) selectedArea() area {
 func (r *run) clusterArea() area { return area{selection: secretlist.ByLabel(r.Keys...)} }
 
 // eachSecret calls visit for every Secret of the area, one at a time. It returns the
-// namespaces that could not be listed completely, or the whole cluster as one.
+// namespaces that could not be listed completely, or the whole cluster as one. A visit
+// that keeps the Secret drops its managedFields, which are often most of the object.
 func (r *run) eachSecret(ctx context.Context, a area, visit func(*corev1.Secret)) (unlisted []Problem) {
 	namespaces := a.namespaces
 	if len(namespaces) == 0 {
@@ -35,7 +36,6 @@ func (r *run) eachSecret(ctx context.Context, a area, visit func(*corev1.Secret)
 	lister := secretlist.Lister{Kube: r.kube, Retry: r.retry, PageSize: r.pageSize}
 	for _, ns := range namespaces {
 		err := lister.Each(ctx, ns, a.selection, func(s *corev1.Secret) error {
-			s.ManagedFields = nil // not needed, and often most of the object
 			visit(s)
 			return nil
 		})

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1apply "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
@@ -97,5 +99,43 @@ func TestManagedDuringRun(t *testing.T) {
 				t.Error("the Secret was written")
 			}
 		})
+	}
+}
+
+// The rotator recognizes field managers: it keeps the managedFields of a list until it has decided.
+// What kubectl applied is rewrapped and counted.
+func TestManagedByFieldManager(t *testing.T) {
+	f := newFixture(t)
+	for name, manager := range map[string]string{"operator": "operator", "person": "kubectl"} {
+		s := f.encrypt(f.Namespace, name, map[string]string{"e": "x"})
+		_, err := f.Kube.CoreV1().Secrets(f.Namespace).Apply(t.Context(), corev1apply.Secret(name, f.Namespace).
+			WithType(s.Type).WithLabels(s.Labels).WithAnnotations(s.Annotations).WithData(s.Data),
+			metav1.ApplyOptions{FieldManager: manager})
+		f.Must(err)
+	}
+	f.RotateKey()
+	person := f.GetSecret(f.Namespace, "person")
+	run := func(include bool) (*rotator.KeyReport, error) {
+		report, err := rotator.Run(t.Context(), f.minimal(), f.Kube,
+			f.options(func(o *rotator.Options) { o.IncludeManaged = include }))
+		return onlyKey(t, report), err
+	}
+	k, err := run(false)
+	if !errors.Is(err, rotator.ErrIncomplete) || k.Rewrapped != 1 || k.Unresolved.Count != 1 ||
+		!strings.Contains(k.Unresolved.Items[0].Reason, "SecretManaged: has key version 1 instead of 2: it is managed by "+
+			"field manager operator") {
+		t.Errorf("%v, %+v", err, k)
+	}
+	// Applying the older manifest again is a conflict with the rotator, not a silent way back.
+	again := corev1apply.Secret("person", f.Namespace).WithData(person.Data)
+	_, err = f.Kube.CoreV1().Secrets(f.Namespace).Apply(t.Context(), again, metav1.ApplyOptions{FieldManager: "kubectl"})
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), ".data.e") {
+		t.Errorf("applied again: %v", err)
+	}
+	if k.OlderManifests != 1 {
+		t.Errorf("%d manifests are older", k.OlderManifests)
+	}
+	if k, err := run(true); err != nil || k.Rewrapped != 1 || k.OlderManifests != 0 {
+		t.Errorf("with IncludeManaged: %v, %+v", err, k)
 	}
 }

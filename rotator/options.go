@@ -64,7 +64,7 @@ type Options struct {
 	Rotate    Mode          // default Auto
 	MaxKeyAge time.Duration // for Auto; 0 means DefaultMaxKeyAge
 	DryRun    bool          // report what would be done, change nothing
-	// IncludeManaged also writes Secrets that a GitOps tool manages (see
+	// IncludeManaged also writes Secrets whose manager reverts the change (see
 	// [ciphertext.ManagedBy]). By default they are only reported.
 	IncludeManaged bool
 

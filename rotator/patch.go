@@ -16,6 +16,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+// managedHint is what to do about a Secret that others manage.
+const managedHint = "run secretmanager rewrap on the manifest it comes from, or give --include-managed"
+
 var reasonImmutable = reasonText(failure.SecretImmutable, "the Secret is immutable: delete it and create it again")
 
 // patcher writes rewrapped entries by compare-and-swap.
@@ -23,7 +26,7 @@ type patcher struct {
 	vault          *transit.Session
 	kube           kubernetes.Interface
 	retry          *kuberetry.Retrier
-	includeManaged bool // write what a GitOps tool manages
+	includeManaged bool // write what others manage
 }
 
 // patch writes the results for a part into its Secret. If one of the old values changed
@@ -91,6 +94,7 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 	set, err := ciphertext.SettingsOf(current)
 	p = part{secret: current, set: set}
 	p.entries, _ = below(current, target)
+	manager := ciphertext.ManagedBy(current)
 	switch {
 	case len(p.entries) == 0: // somebody else rewrapped them
 		return p, nil, ""
@@ -100,11 +104,9 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 		return p, nil, reasonText(failure.SecretModified, "it was changed meanwhile to another key, %s: run again", set.Key)
 	case immutable(current):
 		return p, nil, reasonImmutable
-	case !w.includeManaged && ciphertext.ManagedBy(current) != "":
+	case manager.Reverts && !w.includeManaged:
 		return p, nil,
-			reasonText(failure.SecretManaged,
-				"it was changed meanwhile and is now managed by %s: run secretmanager rewrap on the manifest in Git, "+
-					"or give --include-managed", ciphertext.ManagedBy(current))
+			reasonText(failure.SecretManaged, "it was changed meanwhile and is now managed by %s: "+managedHint, manager.Name)
 	}
 	if results, err = transit.RewrapVerified(ctx, w.vault, set.Key, target, p.items()); err != nil {
 		return p, nil, withReason(err, failure.VaultError).Error()

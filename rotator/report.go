@@ -88,11 +88,15 @@ type KeyReport struct {
 	Current   int         `json:"current"` // entries that were at the target already
 	Pending   int         `json:"pending"` // entries below the target; in a dry run, those to rewrap
 
+	// OlderManifests counts the Secrets to rewrap that somebody applied with kubectl: their
+	// manifests are older from now on, and should be rewrapped too.
+	OlderManifests int `json:"olderManifests,omitempty"`
+
 	// Unresolved has the entries below the target that another run would not
 	// bring there either.
 	Unresolved Problems `json:"unresolved"`
 	// Failed counts the unresolved entries that the run tried to rewrap. The
-	// others were skipped, because a GitOps tool manages them.
+	// others were skipped, because others manage them.
 	Failed int `json:"failed"`
 
 	// Reverted has the entries that are older than what the rotator wrote:

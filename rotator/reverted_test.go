@@ -21,13 +21,13 @@ import (
 
 // appliers apply a manifest in different ways.
 var appliers = map[string]func(f *testFixture, manifest *corev1.Secret){
-	// As Flux, and optionally Argo CD.
+	// As kubectl apply --server-side; what other field managers apply is not rewrapped.
 	"server-side": func(f *testFixture, manifest *corev1.Secret) {
 		f.T.Helper()
 		s := manifest.DeepCopy()
 		s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 		force := true
-		f.patch(s, types.ApplyPatchType, metav1.PatchOptions{FieldManager: "gitops", Force: &force})
+		f.patch(s, types.ApplyPatchType, metav1.PatchOptions{FieldManager: "kubectl", Force: &force})
 	},
 	// As kubectl apply and Argo CD.
 	"client-side": func(f *testFixture, manifest *corev1.Secret) {

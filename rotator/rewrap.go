@@ -85,9 +85,19 @@ func (r *run) rewrap(ctx context.Context) {
 		r.mu.Lock()
 		k.Current += len(current)
 		r.mu.Unlock()
-		if len(entries) == 0 || immutable(s) || r.skips(s) {
+		if len(entries) == 0 || immutable(s) {
 			return
 		}
+		manager := ciphertext.ManagedBy(s)
+		if manager.Reverts && !r.IncludeManaged {
+			return // reported by the recount
+		}
+		if manager.Name != "" && !manager.Reverts {
+			r.mu.Lock()
+			k.OlderManifests++
+			r.mu.Unlock()
+		}
+		s.ManagedFields = nil // often most of the object
 		size := 0
 		for _, entry := range entries {
 			size += len(s.Data[entry])

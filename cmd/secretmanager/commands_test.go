@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/secretmanager-io/secretmanager/test/admission"
@@ -24,18 +25,19 @@ import (
 // commands are those of the scripts.
 func (w *scripts) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"exits":       exits,
-		"as":          w.as,
-		"vault-write": w.vaultWrite,
-		"vault-read":  w.vaultRead,
-		"apply":       w.apply,
-		"get":         w.get,
-		"token":       w.token,
-		"provider":    w.provider,
-		"replace":     replace,
-		"terminal":    terminal,
-		"examples":    w.examples,
-		"admission":   w.admission,
+		"exits":        exits,
+		"as":           w.as,
+		"vault-write":  w.vaultWrite,
+		"vault-read":   w.vaultRead,
+		"apply":        w.apply,
+		"server-apply": w.serverApply,
+		"get":          w.get,
+		"token":        w.token,
+		"provider":     w.provider,
+		"replace":      replace,
+		"terminal":     terminal,
+		"examples":     w.examples,
+		"admission":    w.admission,
 	}
 }
 
@@ -110,6 +112,18 @@ func (w *scripts) apply(ts *testscript.TestScript, neg bool, args []string) {
 		namespace = args[1]
 	}
 	_, err := w.Kube.CoreV1().Secrets(namespace).Create(w.T.Context(), &secret, metav1.CreateOptions{})
+	ts.Check(err)
+}
+
+// server-apply FILE MANAGER applies the Secret of a manifest on the server, as the field manager.
+func (w *scripts) serverApply(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 2, "server-apply FILE MANAGER")
+	text := []byte(ts.ReadFile(args[0]))
+	var secret corev1.Secret
+	ts.Check(yaml.Unmarshal(text, &secret))
+	force := true
+	_, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Patch(w.T.Context(), secret.Name, types.ApplyYAMLPatchType, text,
+		metav1.PatchOptions{FieldManager: args[1], Force: &force})
 	ts.Check(err)
 }
 

@@ -72,6 +72,11 @@ func TestCommandFailures(t *testing.T) {
 			})
 			return []string{"encrypt", "matrix", "--from-secret", "matrix", "--replace", "--transit-key", u.Namespace}
 		},
+		failure.SecretManaged: func(u *user) []string {
+			u.must("", withKey(u)...)
+			u.change("matrix", func(s *corev1.Secret) { s.Annotations["argocd.argoproj.io/tracking-id"] = "shop:x" })
+			return withKey(u)
+		},
 		failure.NotVerified: vaultAnswers("/rewrap/", http.StatusBadRequest,
 			`{"data": {"batch_results": [{"error": "cipher: message authentication failed"}]}}`),
 		failure.VaultForbidden: func(u *user) []string {

@@ -52,6 +52,7 @@ func ReasonOf(err error) *failure.Reason {
 		{secretmanager.ErrConflict, failure.SecretConflict},
 		{secretmanager.ErrChanged, failure.SecretChanged},
 		{secretmanager.ErrNotConvertible, failure.NotConvertible},
+		{secretmanager.ErrManaged, failure.SecretManaged},
 		{secretmanager.ErrNotVerified, failure.NotVerified},
 	} {
 		if errors.Is(err, known.sentinel) {
@@ -95,6 +96,9 @@ func hints(err error) []string {
 		return []string{"check VAULT_ADDR, and for TLS VAULT_CACERT; vault status tries the same connection"}
 	case failure.VaultForbidden:
 		return []string{"check that the Vault token has not expired, and its policies: vault-setup prints the required ones"}
+	case failure.SecretManaged:
+		return []string{"if it comes from a manifest, change that: edit -f FILE, or encrypt NAME --merge-into FILE",
+			"--include-managed writes the Secret anyway"}
 	case failure.APIServerForbidden:
 		return []string{"kubectl auth can-i --list shows what you may do in this namespace"}
 	case failure.APIServerUnavailable:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
@@ -32,6 +33,12 @@ func RunE(o Options) func(*cobra.Command, []string) error {
 		}
 		return o.Run(cmd.Context())
 	}
+}
+
+// IncludeManagedFlag adds --include-managed, for verbs that write a Secret of the cluster.
+func IncludeManagedFlag(f *pflag.FlagSet, value *bool) {
+	f.BoolVar(value, "include-managed", false, "write the Secret of the cluster even if somebody else, such as Argo CD, "+
+		"manages it and will revert the change")
 }
 
 // FixedValues completes a flag by the values that it takes.

@@ -60,9 +60,10 @@ var (
 		"Check the admission policy or the webhook in the message.")
 	SecretImmutable = defineFor(Rotation, "SecretImmutable",
 		"The Secret is immutable.", "Delete it, and create it again with `secretmanager encrypt`.")
-	SecretManaged = defineFor(Rotation, "SecretManaged",
-		"A GitOps tool manages the Secret, and would revert the change.",
-		"Rewrap it [at its source](../rotation.md#manifests-in-git), or set `--include-managed`.")
+	SecretManaged = defineFor(Rotation|CommandLine, "SecretManaged",
+		"Somebody else [manages the Secret](labels.md#who-else-writes-a-secret), such as Argo CD or Helm, and would revert "+
+			"the change.",
+		"Change it [at its source](../rotation.md#manifests-in-git), or set `--include-managed`.")
 	SecretModified = defineFor(Rotation, "SecretModified",
 		"The Secret was written during the run.", "Run again.")
 	SecretReverted = defineFor(Rotation, "SecretReverted",

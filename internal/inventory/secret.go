@@ -42,7 +42,7 @@ type Secret struct {
 	Latest        int    `json:"latestVersion,omitempty"` // of the key
 	Target        int    `json:"targetVersion,omitempty"` // version that every entry should have at least
 	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
-	ManagedBy     string `json:"managedBy,omitempty"` // the GitOps tool that manages it
+	ManagedBy     string `json:"managedBy,omitempty"` // who would revert a change
 	// Rewrapped is the oldest version of an entry at the rotator's last write, LastRewrap the
 	// time of that write.
 	Rewrapped  int          `json:"rewrappedVersion,omitempty"`
@@ -60,7 +60,10 @@ type Entry struct {
 
 // NewSecret returns what can be seen without Vault. SetState of a KeyReader adds the rest.
 func NewSecret(s *corev1.Secret) *Secret {
-	r := &Secret{Namespace: s.Namespace, Name: s.Name, ManagedBy: ciphertext.ManagedBy(s), Entries: []Entry{}}
+	r := &Secret{Namespace: s.Namespace, Name: s.Name, Entries: []Entry{}}
+	if m := ciphertext.ManagedBy(s); m.Reverts {
+		r.ManagedBy = m.Name
+	}
 	set, err := ciphertext.SettingsOf(s)
 	if err != nil {
 		r.addProblem("", "%v", err)

@@ -52,6 +52,7 @@ var (
 	ruleClassObject  = rule("class-object", Error, "a class uses an entry that its Secret does not have")
 	ruleClassDiffers = rule("class-differs", Error, "key, mount or scope of a class differ from its Secret's")
 	ruleClassSecret  = rule("class-secret", Warning, "the Secret of a class is not among the files")
+	ruleManaged      = rule("managed", Warning, "somebody else writes the Secret, according to its metadata")
 	ruleKustomize    = rule("kustomize", Warning, "a kustomization renames or moves what is bound to its location")
 )
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -23,7 +24,18 @@ type secret struct {
 // check returns the findings of a ciphertext Secret that Read has not found.
 func (s *secret) check(o Options) []Finding {
 	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
-		s.checkVersions(o.MinVersion), s.checkLastApplied())
+		s.checkVersions(o.MinVersion), s.checkLastApplied(), s.checkManager())
+}
+
+// checkManager reports who else writes the Secret. Programs set what shows it in the
+// cluster, so a file that has it is a copy from there.
+func (s *secret) checkManager() []Finding {
+	m := ciphertext.ManagedBy(&corev1.Secret{ObjectMeta: s.parsed.Meta})
+	if !m.Reverts {
+		return nil
+	}
+	return []Finding{s.finding(ruleManaged, s.Line, "", "is managed by %s, according to its labels, annotations or "+
+		"owners: it overwrites what this file sets in the cluster: change what it reads, or remove them", m.Name)}
 }
 
 func (s *secret) checkName() (findings []Finding) {

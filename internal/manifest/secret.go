@@ -17,7 +17,7 @@ import (
 // Secret is a Secret in a file.
 type Secret struct {
 	*Object
-	Meta     metav1.ObjectMeta // name, namespace, labels and annotations
+	Meta     metav1.ObjectMeta // name, namespace, labels, annotations, and kinds and names of owners
 	Type     corev1.SecretType
 	Settings ciphertext.Settings // incomplete if the Secret has invalid ones
 	Entries  []*Entry            // none if it is not a ciphertext Secret
@@ -80,6 +80,12 @@ func newSecret(o *Object) (s *Secret, isCiphertext bool) {
 	s.Meta.GenerateName, _ = metadata.Get("generateName").Text()
 	s.Meta.Labels = s.stringMap("labels", metadata.Get("labels"))
 	s.Meta.Annotations = s.stringMap("annotations", metadata.Get("annotations"))
+	for _, owner := range metadata.Get("ownerReferences").List() {
+		var o metav1.OwnerReference
+		o.Kind, _ = owner.Get("kind").Text()
+		o.Name, _ = owner.Get("name").Text()
+		s.Meta.OwnerReferences = append(s.Meta.OwnerReferences, o)
+	}
 	isCiphertext = s.Type == ciphertext.Type
 	for name := range s.lines {
 		isCiphertext = isCiphertext || strings.HasPrefix(name, ciphertext.Prefix)

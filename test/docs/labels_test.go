@@ -16,8 +16,9 @@ import (
 )
 
 // TestLabelsReference checks that docs/reference/labels.md has a row for exactly the
-// types, labels and annotations among the constants of package ciphertext.
+// types, labels and annotations among the constants and variables of package ciphertext.
 func TestLabelsReference(t *testing.T) {
+	label := regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+/`)
 	want := []string{corev1.LastAppliedConfigAnnotation} // a constant of Kubernetes in package ciphertext
 	for _, file := range files(t, ".go") {
 		if filepath.Dir(file) != filepath.Join(root(t), "ciphertext") || strings.HasSuffix(file, "_test.go") {
@@ -28,15 +29,14 @@ func TestLabelsReference(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, decl := range parsed.Decls {
-			consts, ok := decl.(*ast.GenDecl)
-			if !ok || consts.Tok != token.CONST {
+			values, ok := decl.(*ast.GenDecl)
+			if !ok || values.Tok == token.IMPORT {
 				continue
 			}
-			ast.Inspect(consts, func(n ast.Node) bool {
+			ast.Inspect(values, func(n ast.Node) bool {
 				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 					name, err := strconv.Unquote(lit.Value)
-					if err == nil && regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+/`).MatchString(name) &&
-						name != "secretmanager.io/" {
+					if err == nil && label.MatchString(name) && name != "secretmanager.io/" {
 						want = append(want, name)
 					}
 				}
@@ -45,11 +45,16 @@ func TestLabelsReference(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").
-		FindAllStringSubmatch(read(t, filepath.Join(root(t), "docs", "reference", "labels.md")), -1) {
-		got = append(got, m[1])
+	page := read(t, filepath.Join(root(t), "docs", "reference", "labels.md"))
+	for _, cell := range regexp.MustCompile(`(?m)^\| [^|]+\|`).FindAllString(page, -1) { // the first of a row
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell, -1) {
+			if label.MatchString(m[1]) {
+				got = append(got, m[1])
+			}
+		}
 	}
 	slices.Sort(want)
+	want = slices.Compact(want)
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("docs/reference/labels.md (-code +page):\n%s", diff)

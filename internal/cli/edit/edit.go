@@ -33,6 +33,8 @@ type Options struct {
 	tempDir string
 	name    string
 	settle  options.Settle
+
+	includeManaged bool
 }
 
 // NewCommand returns the command edit.
@@ -48,6 +50,10 @@ everything else in the file stays as it is; NAME is needed only if there are sev
 
 The Vault token must be allowed to decrypt, besides what encrypt needs, which authors
 are not by default. To replace a value without seeing it, use encrypt.
+
+A Secret of the cluster that somebody else writes, such as Argo CD, Flux or Helm, is
+refused: they would revert the change, and the new value would be lost. Edit the manifest
+instead, with -f. --include-managed edits the Secret anyway.
 
 The editor is KUBE_EDITOR or EDITOR, or vi. Entries are YAML: a text of several lines
 is a block after |, bytes that are not text are base64 with !!binary. If the text is
@@ -74,6 +80,7 @@ may write memory to swap space: encrypt it or turn it off.`,
 	f := c.Flags()
 	f.StringVarP(&o.file, "filename", "f", "", "manifest `file` with the Secret, instead of the cluster")
 	o.settle.AddFlags(f, p.Getenv)
+	cli.IncludeManagedFlag(f, &o.includeManaged)
 	f.StringVar(&o.tempDir, "temp-dir", "", "parent `directory` of the one for the plaintext, even if it is not in memory")
 	return c
 }
@@ -106,9 +113,11 @@ func (o *Options) Run(ctx context.Context) error {
 	if err := e.load(ctx); err != nil {
 		return err
 	}
-	if by := managedBy(target, e.loaded); by != "" {
-		display.Fprintf(o.ErrOut, "note: the Secret is managed by %s, which will revert the change: edit -f edits "+
-			"the manifest\n", by)
+	if err := target.check(e.loaded); err != nil { // before anybody types a value that would be lost
+		return err
+	}
+	if hint := target.managedBy(e.loaded).Hint; hint != "" {
+		display.Fprintf(o.ErrOut, "note: %s\n", hint)
 	}
 	// From here on there is plaintext in a file: no signal and no closed pipe may end the process before it is wiped.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
@@ -131,7 +140,8 @@ func (o *Options) target(vault *transit.Session, name string) (target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &inCluster{kube: kube, client: secretmanager.New(vault, kube), namespace: namespace, name: name}, nil
+	return &inCluster{kube: kube, client: secretmanager.New(vault, kube), namespace: namespace, name: name,
+		options: secretmanager.Options{IncludeManaged: o.includeManaged}}, nil
 }
 
 // session is one edit, during which the editor may open several times.

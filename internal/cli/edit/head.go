@@ -25,8 +25,8 @@ func (e *session) head(reason reopened) string {
 		"are written when you save and quit; all others keep their ciphertext. To write nothing,",
 		"quit without a change, or delete everything in the file.",
 	}
-	if by := managedBy(e.target, e.loaded); by != "" {
-		lines = append(lines, "", "The Secret is managed by "+display.Line(by)+", which will revert the change.")
+	if m := e.target.managedBy(e.loaded); m.Reverts {
+		lines = append(lines, "", "The Secret is managed by "+display.Line(m.Name)+", which will revert the change.")
 	}
 	switch {
 	case reason.problems != nil:

@@ -27,6 +27,10 @@ type target interface {
 	// store changes the Secret as it was loaded, and returns it with at least the entries that were
 	// set. The error wraps secretmanager.ErrChanged if the Secret has changed since.
 	store(ctx context.Context, loaded *corev1.Secret, change secretmanager.Spec) (*corev1.Secret, error)
+	// managedBy returns who else writes the loaded Secret.
+	managedBy(loaded *corev1.Secret) ciphertext.Manager
+	// check reports whether the loaded Secret may be changed.
+	check(loaded *corev1.Secret) error
 	// describe returns a line with the outcome.
 	describe(outcome string) string
 }
@@ -36,6 +40,7 @@ type inCluster struct {
 	kube            kubernetes.Interface
 	client          *secretmanager.Client
 	namespace, name string
+	options         secretmanager.Options
 }
 
 func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
@@ -52,7 +57,18 @@ func (c *inCluster) load(ctx context.Context) (*corev1.Secret, error) {
 
 func (c *inCluster) store(ctx context.Context, loaded *corev1.Secret,
 	change secretmanager.Spec) (*corev1.Secret, error) {
-	return c.client.Update(ctx, loaded, change, secretmanager.Options{})
+	return c.client.Update(ctx, loaded, change, c.options)
+}
+
+func (c *inCluster) managedBy(loaded *corev1.Secret) ciphertext.Manager {
+	return ciphertext.ManagedBy(loaded)
+}
+
+func (c *inCluster) check(loaded *corev1.Secret) error {
+	if err := c.options.CheckManager(loaded); err != nil {
+		return display.Errorf("editing Secret %s/%s: %w", c.namespace, c.name, err)
+	}
+	return nil
 }
 
 func (c *inCluster) describe(outcome string) string {
@@ -115,14 +131,10 @@ func (m *inManifest) store(ctx context.Context, loaded *corev1.Secret,
 	return stored, err
 }
 
+func (m *inManifest) managedBy(*corev1.Secret) ciphertext.Manager { return ciphertext.Manager{} }
+
+func (m *inManifest) check(*corev1.Secret) error { return nil }
+
 func (m *inManifest) describe(outcome string) string {
 	return display.Sprintf("%s: secret/%s %s", m.path, m.secret.Name, outcome)
-}
-
-// managedBy returns the GitOps tool that will revert a change in the cluster; empty for none.
-func managedBy(target target, s *corev1.Secret) string {
-	if _, ok := target.(*inCluster); !ok {
-		return ""
-	}
-	return ciphertext.ManagedBy(s)
 }

@@ -34,6 +34,7 @@ type Options struct {
 	class             bool
 	account           string
 	settle            options.Settle
+	includeManaged    bool
 	name              string
 	entries           map[string][]byte // of the sources
 }
@@ -67,10 +68,13 @@ With --from-secret NAME --replace the Secret itself becomes ciphertext: in one w
 after the ciphertext has been verified, and only if the Secret has not changed since
 it was read. Nothing is deleted. Its type stays, and the copy of the plaintext that
 kubectl apply keeps in an annotation is removed. The command refuses types whose readers
-need plaintext (such as TLS and image pulls), and Secrets that are immutable, owned by a
-controller, or managed by Argo CD or Flux. Backups and the history of etcd keep the
-plaintext: only a new value fixes that. Pods that use the Secret directly, as
-variables or as a volume, will read ciphertext.`,
+need plaintext (such as TLS and image pulls), and Secrets that are immutable. Backups and
+the history of etcd keep the plaintext: only a new value fixes that. Pods that use the
+Secret directly, as variables or as a volume, will read ciphertext.
+
+A Secret that somebody else writes, such as Argo CD, Flux, Helm or a controller that owns
+it, is refused: they would revert the change, and the new value would be lost. Change the
+manifest instead, with --merge-into. --include-managed writes the Secret anyway.`,
 		Example: `  # a file, and a token from the environment, into Secret matrix-secrets
   secretmanager encrypt matrix-secrets -n demo --transit-key matrix \
       --from-file secrets.json --from-literal api-token="$TOKEN"
@@ -121,6 +125,7 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.dryRun, "dry-run", "none",
 		"none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
 	o.settle.AddFlags(f, o.Getenv)
+	cli.IncludeManagedFlag(f, &o.includeManaged)
 	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
 	cli.FixedValues(c, "output", "yaml", "json", "name")
@@ -241,15 +246,22 @@ func (o *Options) online(ctx context.Context, vault *transit.Session, spec secre
 	if err != nil {
 		return err
 	}
-	if err := inherit(ctx, kube, &spec); err != nil {
-		return err
-	}
-	secret, outcome, err := secretmanager.New(vault, kube).
-		Apply(ctx, spec, secretmanager.Options{DryRun: o.dryRun == "server"})
+	manager, err := inherit(ctx, kube, &spec)
 	if err != nil {
 		return err
 	}
+	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, o.writeOptions())
+	if err != nil {
+		return err
+	}
+	if manager.Hint != "" {
+		display.Fprintf(o.ErrOut, "note: %s\n", manager.Hint)
+	}
 	return o.done(secret, spec, string(outcome)+o.dry())
+}
+
+func (o *Options) writeOptions() secretmanager.Options {
+	return secretmanager.Options{DryRun: o.dryRun == "server", IncludeManaged: o.includeManaged}
 }
 
 // dry returns the suffix of a dry run.
@@ -263,31 +275,32 @@ func (o *Options) dry() string {
 	return ""
 }
 
-// inherit takes unset settings from the Secret, if it exists.
-func inherit(ctx context.Context, kube kubernetes.Interface, spec *secretmanager.Spec) error {
+// inherit takes unset settings from the Secret, if it exists, and returns who else writes it.
+func inherit(ctx context.Context, kube kubernetes.Interface,
+	spec *secretmanager.Spec) (manager ciphertext.Manager, err error) {
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && spec.Settings.Key.Name == "":
-		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace,
+		return manager, cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace,
 			spec.Name)
 	case apierrors.IsNotFound(err):
-		return nil
+		return manager, nil
 	case err != nil:
-		return display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+		return manager, display.Errorf("reading Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	case existing.Labels[ciphertext.LabelTransitKey] == "" && spec.Settings.Key.Name == "":
-		return cli.WithHint(
+		return manager, cli.WithHint(
 			display.Errorf("Secret %s/%s exists and is not a ciphertext Secret: it has no label %s with the key",
 				spec.Namespace, spec.Name, ciphertext.LabelTransitKey),
 			"choose another name, or delete the Secret if nothing needs it; --from-secret --replace converts a plaintext Secret")
 	case existing.Labels[ciphertext.LabelTransitKey] == "":
-		return nil // Create returns the error
+		return manager, nil // Apply returns the error
 	}
 	set, err := ciphertext.SettingsOf(existing)
 	if err != nil {
-		return display.Errorf("reading the settings of Secret %s/%s: %w", spec.Namespace, spec.Name, err)
+		return manager, display.Errorf("reading the settings of Secret %s/%s: %w", spec.Namespace, spec.Name, err)
 	}
 	fill(&spec.Settings, set)
-	return nil
+	return ciphertext.ManagedBy(existing), nil
 }
 
 // fill sets unset settings.

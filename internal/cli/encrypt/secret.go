@@ -39,8 +39,7 @@ func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secr
 	if err != nil {
 		return err
 	}
-	secret, err := secretmanager.New(vault, kube).
-		Convert(ctx, namespace, spec.Name, spec.Settings, secretmanager.Options{DryRun: o.dryRun == "server"})
+	secret, err := secretmanager.New(vault, kube).Convert(ctx, namespace, spec.Name, spec.Settings, o.writeOptions())
 	if err != nil {
 		return err
 	}

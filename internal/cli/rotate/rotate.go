@@ -161,6 +161,10 @@ func (o *Options) summary(report *rotator.Report) error {
 			display.Fprintf(o.ErrOut, "%s/%s: version %d is unsettled until %s: take a snapshot of Vault, because older "+
 				"backups do not have it\n", k.Mount, k.Name, k.Target, k.Unsettled.UTC().Format(time.RFC3339))
 		}
+		if k.OlderManifests > 0 {
+			display.Fprintf(o.ErrOut, "%s/%s: kubectl applied %s from manifests that are older now: rewrap the manifests too\n",
+				k.Mount, k.Name, cli.Plural(k.OlderManifests, "Secret", "Secrets"))
+		}
 		if r := k.Retire; r != nil {
 			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 			for _, p := range r.WouldBreak {

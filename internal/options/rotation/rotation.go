@@ -29,7 +29,7 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 		"age of the newest version at which a new one is due")
 	r.Settle.AddFlags(f, getenv)
 	f.BoolVar(&r.IncludeManaged, "include-managed", false,
-		"also write Secrets that Argo CD or Flux manage, which are otherwise only reported")
+		"also write Secrets that others manage, such as Argo CD or Helm, which are otherwise only reported")
 	f.StringSliceVar(&r.Acknowledge, "acknowledge", nil,
 		"`MOUNT/KEY@VERSION` of a key that was restored from a backup or created again, with its newest version; "+
 			"without it, nothing is done to such a key (repeatable)")
