@@ -22,7 +22,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// vaultAuditLine is what a line of Vault's audit log has that matters here.
+// vaultAuditLine has the fields of a line of Vault's audit log that the test checks.
 type vaultAuditLine struct {
 	Type string
 	Auth struct {
@@ -40,7 +40,7 @@ type vaultAuditLine struct {
 	Error string
 }
 
-// header returns the value of an audit header: the only one, or "".
+// header returns the value of an audit header if there is exactly one, or "".
 func (l vaultAuditLine) header(name string) string {
 	values := l.Request.Headers["x-secretmanager-"+name]
 	if len(values) != 1 {
@@ -49,7 +49,7 @@ func (l vaultAuditLine) header(name string) string {
 	return values[0]
 }
 
-// auditVault makes a file audit device, and registers the headers.
+// auditVault enables a file audit device and registers the headers.
 func auditVault(t testing.TB, v *testenv.Vault) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "vault-audit.log")
@@ -66,22 +66,22 @@ func auditVault(t testing.TB, v *testenv.Vault) (file string) {
 	return file
 }
 
-// podMappings have Vault read from the token whose it is: see docs/audit.md.
+// podMappings have Vault copy the pod of the token to its metadata: see docs/audit.md.
 var podMappings = map[string]string{
 	"/kubernetes.io/namespace": "service_account_namespace", "/kubernetes.io/serviceaccount/name": "service_account_name",
 	"/kubernetes.io/pod/name": "pod_name", "/kubernetes.io/pod/uid": "pod_uid",
 }
 
-// attributed is a namespace whose pods mount with an audited Vault.
+// attributed is a namespace whose pods mount from an audited Vault.
 type attributed struct {
 	*env
 	vaultAudit string
 	served     *served
-	logins     int // different tokens that pods have shown
+	logins     int // number of different tokens of pods
 }
 
-// attribute makes so many mounts from so many pods; each reaches Vault. Pods have
-// two Secrets each, and a new token with every 20th mount.
+// attribute makes the given number of mounts of pods. Each mount reaches Vault. A pod has
+// two Secrets, and a new token with every 20th mount.
 func attribute(t testing.TB, mounts, pods int) *attributed {
 	t.Helper()
 	v := testenv.NewVault(t)
@@ -151,10 +151,10 @@ func (a *attributed) vaultLines(t testing.TB) (lines []vaultAuditLine) {
 	return lines
 }
 
-// TestEveryDecryptIsAttributable: with an audit device, every line about a login or
-// a decrypt names the pod, with no exception, and says the same as what Vault itself
-// has verified of the token. The provider's audit log has one record for each
-// decrypt, by the request id. SECRETMANAGER_AUDIT_MOUNTS is the number of mounts;
+// TestEveryDecryptIsAttributable verifies that every line of an audit device about a login
+// or a decrypt names the pod, as Vault itself has verified it from the token.
+// The provider's audit log has one record for each decrypt, with its request id.
+// SECRETMANAGER_AUDIT_MOUNTS is the number of mounts;
 // make test-audit makes 10,000.
 func TestEveryDecryptIsAttributable(t *testing.T) {
 	mounts, pods := 1000, 50
@@ -188,8 +188,8 @@ func TestEveryDecryptIsAttributable(t *testing.T) {
 			"service-account": "service_account_name",
 		} {
 			got := line.header(name)
-			// A request to log in is one of nobody yet; its response, which has the
-			// same request id of Vault's, is the pod's.
+			// Before a login the identity is not known. The response of the login has the
+			// same request id and names the pod.
 			if got == "" || got != verified[metadata] && !(operation == "login" && line.Type == "request") {
 				problem = fmt.Sprintf("%s is %q, and Vault verified %q", name, got, verified[metadata])
 			}

@@ -23,14 +23,14 @@ import (
 
 const auditSchemaFile = "../docs/reference/audit-record.schema.json"
 
-// recordSchema is the documented one.
+// recordSchema is the schema in the documentation.
 var recordSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	return c.Compile(auditSchemaFile)
 })
 
-// parseRecords reads an audit log and holds each line against the schema.
+// parseRecords reads an audit log and validates each line against the schema.
 func parseRecords(t testing.TB, text string) (records []auditRecord) {
 	t.Helper()
 	schema, err := recordSchema()
@@ -55,22 +55,22 @@ func parseRecords(t testing.TB, text string) (records []auditRecord) {
 	return records
 }
 
-// records returns the audit records that there are once all are written.
+// records returns the audit records after all of them are written.
 func (s *served) records(t testing.TB) []auditRecord {
 	t.Helper()
 	s.provider.audit.Flush(t.Context())
 	return parseRecords(t, s.audit.String())
 }
 
-// TestAuditRecordSchema: the schema refuses what is not a record, and the page, the
-// schema and the code have the same fields.
+// TestAuditRecordSchema verifies that the schema rejects invalid records, and that the page,
+// the schema and the code have the same fields.
 func TestAuditRecordSchema(t *testing.T) {
 	good := `{"schema":"secretmanager.io/audit/v1","time":"2026-11-26T14:00:00Z",` +
 		`"requestId":"AAAAAAAAAAAAAAAAAAAAAAAAAA","outcome":"failed","reason":"Internal","source":"none","entries":[]}`
 	if n := len(parseRecords(t, good)); n != 1 {
-		t.Fatal("the schema refuses a record")
+		t.Fatal("the schema rejects a valid record")
 	}
-	// The outcomes of the schema are those of the code.
+	// The schema has the outcomes of the code.
 	for _, reason := range failure.All(failure.Mount) {
 		outcome, source := auditOutcome(reason, "")
 		record := strings.NewReplacer(`"failed"`, `"`+outcome+`"`, `"Internal"`, `"`+reason.String()+`"`, `"none"`,
@@ -87,7 +87,7 @@ func TestAuditRecordSchema(t *testing.T) {
 		found := recorder{TB: t}
 		parseRecords(&found, strings.Replace(good, bad[0], bad[1], 1))
 		if !found.failed {
-			t.Errorf("the schema takes %s for %s", bad[1], bad[0])
+			t.Errorf("the schema accepts %s for %s", bad[1], bad[0])
 		}
 	}
 
@@ -141,7 +141,7 @@ func TestAuditRecordSchema(t *testing.T) {
 	if !strings.Contains(string(page), "\n|---|---|\n"+table.String()+"\n") {
 		t.Errorf("docs/reference/audit-record.md does not have this table:\n%s", table.String())
 	}
-	// The example on the page is a record.
+	// The example on the page is a valid record.
 	_, example, _ := strings.Cut(string(page), "```json\n")
 	example, _, _ = strings.Cut(example, "```")
 	var line bytes.Buffer
@@ -153,8 +153,8 @@ func TestAuditRecordSchema(t *testing.T) {
 	}
 }
 
-// TestAuditRecords: one for each mount, with the same request id as the log and
-// Vault's headers, whatever becomes of the mount.
+// TestAuditRecords verifies that each mount has one record, whatever its outcome, with the
+// request id of the log and of Vault's headers.
 func TestAuditRecords(t *testing.T) {
 	e := newEnv(t)
 	var mu sync.Mutex
@@ -205,8 +205,8 @@ func TestAuditRecords(t *testing.T) {
 		name    string
 		params  map[string]string
 		entries map[string]string
-		want    []auditRecord // of three mounts that are the same
-		asked   []string      // what Vault was asked for the first
+		want    []auditRecord // of three identical mounts
+		asked   []string      // requests to Vault for the first
 	}{
 		{"mounted", e.params(), map[string]string{"x": x, "z": z}, []auditRecord{
 			as("decrypted", "OK", "vault", both...), as("repeated", "OK", "memory", both...),
@@ -281,11 +281,11 @@ func TestAuditRecords(t *testing.T) {
 		})
 	}
 	if headers[""] != nil {
-		t.Errorf("without a request id Vault was asked %v", headers[""])
+		t.Errorf("requests to Vault without a request id: %v", headers[""])
 	}
 }
 
-// TestAuditOff: without an audit log there is none, also not in the cache.
+// TestAuditOff verifies that without an audit log there are no records, not even in the cache.
 func TestAuditOff(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address, cached, func(c *Config) { c.Audit = nil })

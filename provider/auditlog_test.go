@@ -14,10 +14,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// gate is a stream that nobody reads until it is opened.
+// gate is a stream whose writes block until it is opened.
 type gate struct {
 	open    chan struct{}
-	entered chan struct{} // gets something when a write waits
+	entered chan struct{} // receives a value when a write blocks
 	async.Buffer
 }
 
@@ -32,8 +32,8 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.Buffer.Write(p)
 }
 
-// TestBlockedAuditLog: mounts go on while the stream takes nothing, memory is
-// bounded, what is lost is counted, and the rest comes once the stream takes it.
+// TestBlockedAuditLog verifies that mounts continue while the stream blocks, that memory is
+// bounded and lost records are counted, and that the rest is written when the stream continues.
 func TestBlockedAuditLog(t *testing.T) {
 	e := newEnv(t)
 	g := newGate()
@@ -70,8 +70,8 @@ func TestBlockedAuditLog(t *testing.T) {
 	async.Wait(t, "the log", func() bool { return strings.Contains(s.log.String(), "audit records lost") })
 }
 
-// TestAuditLogFlush: the server waits for the last records before it ends, and no
-// longer than a moment for a stream that takes nothing.
+// TestAuditLogFlush verifies that the server waits for the last records before it exits, but
+// only briefly if the stream blocks.
 func TestAuditLogFlush(t *testing.T) {
 	g, log := newGate(), &async.Buffer{}
 	p, err := New(Config{

@@ -18,8 +18,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// jq runs a command line of jq as far as docs/audit.md uses it. Values of --arg are
-// replaced by those of args. Files are by name; without one it reads stdin.
+// jq runs a jq command of docs/audit.md, as far as the page uses jq. Values of --arg are
+// replaced by those of args. Files are given by name; without a file it reads stdin.
 func jq(t testing.TB, line []string, args map[string]any, files map[string]string, stdin string) []any {
 	t.Helper()
 	var names []string
@@ -36,7 +36,7 @@ func jq(t testing.TB, line []string, args map[string]any, files map[string]strin
 				value, replaced = jsonLines(t, files[line[i+2]]), true
 			}
 			if !replaced {
-				t.Fatalf("nothing stands for --arg %s", name)
+				t.Fatalf("no value for --arg %s", name)
 			}
 			values = append(values, value)
 			i += 2
@@ -107,7 +107,7 @@ func jsonLines(t testing.TB, text string) (all []any) {
 }
 
 // TestAuditPage runs each jq command of docs/audit.md on the logs of real mounts, of
-// a rewrap, and of a client that lies about the pod.
+// a rewrap, and of a client that sends false headers.
 func TestAuditPage(t *testing.T) {
 	text, err := os.ReadFile("../docs/audit.md")
 	if err != nil {
@@ -136,7 +136,7 @@ func TestAuditPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A token of pod app-0, and headers that say it was app-1.
+	// A token of pod app-0, with headers of pod app-1.
 	ctx = transit.WithAudit(t.Context(), transit.Audit{Namespace: a.namespace, ServiceAccount: "app", Pod: "app-1",
 		PodUID: "uid-1", RequestID: "made-up"})
 	liar := client.Session("",
@@ -167,7 +167,7 @@ func TestAuditPage(t *testing.T) {
 	}
 	type expectation struct {
 		marker        string // in the command
-		honest, lying int    // how many results
+		honest, lying int    // number of results
 		all           []string
 	}
 	expected := []expectation{
@@ -180,14 +180,14 @@ func TestAuditPage(t *testing.T) {
 		{"run-id", 1, 1, []string{"rotator\trun-1", "transit/rewrap/"}},
 	}
 	if len(commands) != len(expected) {
-		t.Fatalf("the page has %d commands of jq, and %d are known here", len(commands), len(expected))
+		t.Fatalf("the page has %d jq commands, and the test knows %d", len(commands), len(expected))
 	}
 	args := map[string]any{"since": "2020-01-01T00:00:00Z", "namespace": a.namespace, "secret": "matrix",
 		"path": a.key.Mount + "/decrypt/" + a.key.Name}
 	for i, want := range expected {
 		line := commands[i]
 		if !strings.Contains(strings.Join(line, " "), want.marker) {
-			t.Errorf("command %d of the page is %v, and not that of %s", i+1, line, want.marker)
+			t.Errorf("command %d of the page is %v, want that of %s", i+1, line, want.marker)
 			continue
 		}
 		for vaultLog, n := range map[string]int{string(honest): want.honest, string(lying): want.lying} {
@@ -207,16 +207,16 @@ func TestAuditPage(t *testing.T) {
 			}
 			if want.marker == "verified: $m" && n > 0 &&
 				!(strings.Contains(string(shown), `"pod_name":"app-0"`) && strings.Contains(string(shown), `["app-1"]`)) {
-				t.Errorf("it does not show who lied: %s", shown)
+				t.Errorf("the false headers are not shown: %s", shown)
 			}
 		}
 	}
-	// What comes out of kubectl logs is the provider's audit log.
+	// The output of kubectl logs is the provider's audit log.
 	if n := len(parseRecords(t, provider)); n != len(records) {
 		t.Errorf("%d records", n)
 	}
 
-	// The headers to register are those that are sent.
+	// The page registers the headers that are sent.
 	m := regexp.MustCompile(`(?m)^for name in (.*); do$`).FindStringSubmatch(page)
 	if m == nil {
 		t.Fatal("the page registers no headers")
@@ -234,7 +234,7 @@ func TestAuditPage(t *testing.T) {
 			t.Errorf("the table has no %s", name)
 		}
 	}
-	// The role of these mounts maps the claims that the page maps.
+	// The role of these mounts maps the claims of the page.
 	_, example, _ := strings.Cut(page, "```json\n")
 	example, _, _ = strings.Cut(example, "```")
 	var role struct {

@@ -16,18 +16,18 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// Texts that no message and no log may have in them.
+// Texts that must not occur in messages and logs.
 const (
 	canaryPlaintext  = "c4nary-plaintext"
 	canaryCiphertext = "vault:v1:Y2FuYXJ5LWNpcGhlcnRleHQtdGhhdC1pcy1sb25nLWVub3VnaA=="
 	canaryVaultToken = "hvs.CAESIJc4naryc4naryc4nary"
 )
 
-// canaryToken has the claims of pod app-0 in namespace demo, and no signature that
-// anybody accepts.
+// canaryToken has the claims of pod app-0 in namespace demo, and a signature that is
+// not valid.
 var canaryToken = forged(demoClaims)
 
-// demoClaims are those of pod app-0 in namespace demo, with service account app.
+// demoClaims returns the claims of pod app-0 in namespace demo, with service account app.
 var demoClaims = map[string]any{"exp": time.Now().Add(time.Hour).Unix(), "kubernetes.io": map[string]any{
 	"namespace": "demo", "serviceaccount": map[string]any{"name": "app", "uid": "account-uid"},
 	"pod": map[string]any{"name": "app-0", "uid": "uid-0"},
@@ -35,7 +35,7 @@ var demoClaims = map[string]any{"exp": time.Now().Add(time.Hour).Unix(), "kubern
 
 var canaries = []string{canaryPlaintext, canaryToken, canaryCiphertext, "Y2FuYXJ5", canaryVaultToken}
 
-// plainParams are valid parameters for no Vault in particular.
+// plainParams returns valid parameters, without a particular Vault.
 func plainParams(more ...string) map[string]string {
 	e := &env{namespace: "demo", key: ciphertext.Key{Mount: "transit", Name: "matrix"}, jwt: canaryToken}
 	p := merged(e.params(), more...)
@@ -43,11 +43,11 @@ func plainParams(more ...string) map[string]string {
 	return p
 }
 
-// requestFailures has the requests that are refused before anything is sent to
+// requestFailures returns the requests that are rejected before anything is sent to
 // Vault.
 func (e *failureEnv) requestFailures(t *testing.T) []failureTest {
 	vault := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("Vault was asked for %s", r.URL.Path)
+		t.Errorf("request to Vault: %s", r.URL.Path)
 	}))
 	t.Cleanup(vault.Close)
 	good := map[string]string{"x": canaryCiphertext}
@@ -153,7 +153,7 @@ func (e *failureEnv) requestFailures(t *testing.T) []failureTest {
 
 		fails("no ciphertext, no token to read it", failure.CiphertextMissing, request(nil),
 			"nodePublishSecretRef: {name: matrix}", "- audience: ''", "`get`"),
-		// Without nodePublishSecretRef the secrets may have the tokens alone: that is no Secret.
+		// Without nodePublishSecretRef the secrets may contain only tokens, which is no Secret.
 		fails("no ciphertext beside tokens in the secrets", failure.CiphertextMissing,
 			request(map[string]string{class.AttributeTokens: unsigned}, class.AttributeTokens, ""),
 			"reading Secret demo/matrix", "neither the Secret nor a token", "nodePublishSecretRef: {name: matrix}"),
@@ -187,7 +187,7 @@ func (e *failureEnv) requestFailures(t *testing.T) []failureTest {
 	return tests
 }
 
-// without returns claims without one of them.
+// without returns the claims except one.
 func without(claims map[string]any, name string) map[string]any {
 	private := maps.Clone(claims["kubernetes.io"].(map[string]any))
 	delete(private, name)
@@ -197,7 +197,7 @@ func without(claims map[string]any, name string) map[string]any {
 	return claims
 }
 
-// A name of any length is no work and no message of that length.
+// A long name causes neither much work nor a long message.
 func TestLongInputIsClipped(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
 	params := plainParams("scope", strings.Repeat("s", class.MaxParameter))

@@ -12,7 +12,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestCertAuthMount: a class cannot borrow the provider's TLS identity, even where the
+// TestCertAuthMount verifies that a class cannot use the provider's TLS identity, even if the
 // operator allows the cert auth mount and Vault accepts the provider's certificate there.
 func TestCertAuthMount(t *testing.T) {
 	e := newEnvIn(t, testenv.NewVaultWith(t, testenv.VaultOptions{

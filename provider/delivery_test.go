@@ -8,9 +8,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/class"
 )
 
-// TestTokensInSecrets: since Kubernetes 1.35 the kubelet may deliver the pod's
-// tokens in the request's secrets, where the entries of the Secret are too. They
-// log in from there, and are no entry.
+// TestTokensInSecrets: since Kubernetes 1.35 the kubelet may send the pod's tokens in
+// the secrets of the request, next to the entries of the Secret. The provider logs in
+// with them and does not treat them as entries.
 func TestTokensInSecrets(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address, cached)

@@ -14,7 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// TestReferencePage: the page has the limits, and its example is valid.
+// TestReferencePage verifies that the page has the limits and that its example is valid.
 func TestParametersPage(t *testing.T) {
 	text, err := os.ReadFile("../docs/reference/parameters.md")
 	if err != nil {
@@ -22,11 +22,11 @@ func TestParametersPage(t *testing.T) {
 	}
 	_, fields, ok := strings.Cut(string(text), "\n## Fields of `objects`\n")
 	if !ok {
-		t.Fatal("the page has no part on objects")
+		t.Fatal("the page has no section on objects")
 	}
 	fields, limits, ok := strings.Cut(fields, "\n## Limits\n")
 	if !ok {
-		t.Fatal("the page has no part on limits")
+		t.Fatal("the page has no section on limits")
 	}
 	for _, limit := range []string{
 		bytesText(maxRequest) + " as JSON |", fmt.Sprintf("%s as JSON, %d names |", bytesText(maxAttributes), maxParameters),
@@ -45,7 +45,7 @@ func TestParametersPage(t *testing.T) {
 		fmt.Sprintf("`GOMEMLIMIT` (default %d MiB)", defaultMemory>>20), fmt.Sprintf("and %d MiB for", baseMemory>>20),
 	} {
 		if !strings.Contains(limits, limit) {
-			t.Errorf("the part on limits does not have %q", limit)
+			t.Errorf("the section on limits does not have %q", limit)
 		}
 	}
 	t.Run("example", func(t *testing.T) {
@@ -68,5 +68,5 @@ func TestParametersPage(t *testing.T) {
 	})
 }
 
-// thousands writes a limit as the page has it.
+// thousands formats a limit as on the page.
 func thousands(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }

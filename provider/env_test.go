@@ -32,8 +32,8 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// env is a namespace of its own in a real Vault, with a derived key, and with a
-// role that may decrypt with it.
+// env is a namespace in a real Vault, with a derived key and a role that may decrypt
+// with it.
 type env struct {
 	*fixture.Transit
 	namespace string
@@ -42,10 +42,10 @@ type env struct {
 	jwt       string // of pod app-0 with service account app, audience vault
 
 	mu     sync.Mutex
-	tokens map[[4]string]string // of other pods: a pod has the same one until it is renewed
+	tokens map[[4]string]string // of other pods: a pod keeps its token until it is renewed
 }
 
-// newEnv uses the shared Vault.
+// newEnv returns an env in the shared Vault.
 func newEnv(t testing.TB) *env { return newEnvIn(t, testenv.SharedVault(t)) }
 
 func newEnvIn(t testing.TB, v *testenv.Vault) *env {
@@ -59,7 +59,7 @@ func newEnvIn(t testing.TB, v *testenv.Vault) *env {
 	return e
 }
 
-// allowLogin lets service account app log in with the role.
+// allowLogin allows service account app to log in with the role.
 func (e *env) allowLogin(role testenv.Role) {
 	e.T.Helper()
 	role.Name, role.Namespace = cmp.Or(role.Name, e.namespace), e.namespace
@@ -67,13 +67,13 @@ func (e *env) allowLogin(role testenv.Role) {
 	e.AllowLogin(role)
 }
 
-// encrypt returns plaintext as the entry of a Secret in its place.
+// encrypt returns the plaintext encrypted for an entry of a Secret.
 func (e *env) encrypt(t testing.TB, scope ciphertext.Scope, secret, entry, plaintext string) string {
 	t.Helper()
 	return e.Encrypt(e.key, scope.Context(e.namespace, secret, entry), plaintext)
 }
 
-// withAPIServer adds the API server with service account app.
+// withAPIServer adds an API server with service account app.
 func (e *env) withAPIServer() *fixture.Fixture {
 	e.T.Helper()
 	f := e.With(testenv.SharedAPIServer(e.T))
@@ -90,8 +90,8 @@ func (e *env) ciphertextSecret(entry, plaintext string) *corev1.Secret {
 	}
 }
 
-// params are those of a class for the env's key and role, with the changes that are
-// given as pairs, and with the pod's token for Vault, unless a change sets tokens.
+// params returns the parameters of a class for the env's key and role, with changes as
+// pairs. They include the pod's token for Vault, unless a change sets the tokens.
 func (e *env) params(more ...string) map[string]string {
 	p := map[string]string{
 		"roleName": e.namespace, "secretName": "matrix", "transitKey": e.key.Name, "vaultAuthMountPath": "jwt",
@@ -109,17 +109,17 @@ func (e *env) params(more ...string) map[string]string {
 	return p
 }
 
-// logNames is what the log says of a mount with the parameters.
+// logNames returns the attributes in the log of a mount with the parameters.
 func (e *env) logNames() string {
 	return fmt.Sprintf("namespace=%s pod=app-0 pod_uid=uid-0 service_account=app class=matrix secret=matrix "+
 		"role=%s key=%s/%s",
 		e.namespace, e.namespace, e.key.Mount, e.key.Name)
 }
 
-// tokenExpiry is what the kubelet says of the tokens in params.
+// tokenExpiry is the expiry of the tokens in params.
 var tokenExpiry = time.Now().Add(time.Hour)
 
-// podJWT returns the token for Vault of the pod that the parameters name.
+// podJWT returns the token for Vault of the pod in the parameters.
 func (e *env) podJWT(params map[string]string) string {
 	pod := [4]string{params[class.AttributePodNamespace], params[class.AttributePodName], params[class.AttributePodUID],
 		params[class.AttributeAccount]}
@@ -137,16 +137,16 @@ func (e *env) podJWT(params map[string]string) string {
 	return e.tokens[pod]
 }
 
-// vaultToken returns tokens of pod app-0 in the namespace, with that account: a new
-// one each time.
+// vaultToken returns the tokens of pod app-0 in the namespace with the account. Each call
+// returns a new token.
 func (e *env) vaultToken(namespace, account, audience string) string {
 	return tokensJSON(
 		map[string]token{audience: {fixture.Issuer().PodToken(namespace, "app-0", "uid-0", account, audience, time.Hour),
 			time.Time{}}})
 }
 
-// asPod returns changes of params for pod app-0 of the API server, with its tokens
-// for Vault (which the issuer signs) and for the API server.
+// asPod returns changes of params for pod app-0 of the API server, with its tokens for
+// Vault (signed by the issuer) and for the API server.
 func (e *env) asPod(api *testenv.APIServer) []string {
 	e.T.Helper()
 	jwt, uid := api.PodToken(e.T, e.namespace, "app-0", "app", "", time.Hour)
@@ -166,7 +166,7 @@ func toJSON(v any) string {
 	return string(text)
 }
 
-// mountRequest is what the driver makes of parameters and of the entries of the
+// mountRequest returns the driver's request for parameters and the entries of the
 // Secret that the kubelet read; null for none.
 func mountRequest(params, entries map[string]string) *v1alpha1.MountRequest {
 	return &v1alpha1.MountRequest{
@@ -175,7 +175,7 @@ func mountRequest(params, entries map[string]string) *v1alpha1.MountRequest {
 	}
 }
 
-// served is a provider on a socket of its own, and a client of it as the driver has.
+// served is a provider on its own socket, with a client like the driver's.
 type served struct {
 	v1alpha1.CSIDriverProviderClient
 	provider *Provider
@@ -214,7 +214,7 @@ func serve(t testing.TB, address string, change ...func(*Config)) *served {
 		if err := <-done; err != nil {
 			t.Errorf("serving: %v", err)
 		}
-		s.records(t) // each has the form that is documented
+		s.records(t) // validates each against the schema
 	})
 	s.CSIDriverProviderClient = dial(t, s.endpoint)
 	return s
@@ -231,10 +231,10 @@ func dial(t testing.TB, endpoint string) v1alpha1.CSIDriverProviderClient {
 	return v1alpha1.NewCSIDriverProviderClient(conn)
 }
 
-// within makes mounts end soon in tests of what makes them wait.
+// within sets a short mount timeout, for tests of mounts that wait.
 func within(d time.Duration) func(*Config) { return func(c *Config) { c.MountTimeout = d } }
 
-// file is a file as a test wants it.
+// file is the mode and content of an expected file.
 type file struct {
 	Mode    int32
 	Content string
@@ -256,7 +256,7 @@ func versionsOf(resp *v1alpha1.MountResponse) map[string]string {
 	return versions
 }
 
-// parts is the form of every message: the reason, what failed, the cause, and what to check.
+// parts matches every message: the reason, what failed, the cause, and what to check.
 var parts = regexp.MustCompile(`(?s)^[A-Z]\w+: [^:]+.*: .+; check .+`)
 
 // wantError checks that an error has a reason, with its code and the form of every message, and contains the texts.
@@ -287,13 +287,13 @@ func wantTexts(t testing.TB, message string, texts ...string) {
 	}
 }
 
-// clean checks that texts have none of the secrets in them.
+// clean verifies that texts contain none of the secrets.
 func clean(t testing.TB, secrets []string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		for _, secret := range secrets {
 			if secret != "" && strings.Contains(text, secret) {
-				t.Errorf("%q came out in %q", secret, text)
+				t.Errorf("%q leaked in %q", secret, text)
 			}
 		}
 	}

@@ -21,11 +21,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
-// TestMountFailures causes each failure of the catalog in many ways, with a real Vault and a real API server; proxies
-// do what those do not do on demand. See failureEnv.run for what is checked. Each layer has its own part of the table.
+// TestMountFailures causes each failure of the catalog in many ways, with a real Vault and a real API server. Proxies
+// cause what those servers do not do on demand. See failureEnv.run for the checks. Each layer has its part of the table.
 func TestMountFailures(t *testing.T) {
 	e := newFailureEnv(t)
-	// client-go's log, as cmd/secretmanager-provider has it with --log-level=debug.
+	// The log of client-go, as in cmd/secretmanager-provider with --log-level=debug.
 	var clientLog async.Buffer
 	klog.SetSlogLogger(slog.New(slog.NewTextHandler(&clientLog, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	t.Cleanup(func() {
@@ -41,7 +41,7 @@ func TestMountFailures(t *testing.T) {
 		e.contentFailures(t))
 	for _, reason := range failure.All(failure.Mount) {
 		if !slices.ContainsFunc(tests, func(test failureTest) bool { return test.reason == reason }) {
-			t.Errorf("nothing here causes %s", reason)
+			t.Errorf("no test causes %s", reason)
 		}
 	}
 	e.run(t, tests)
@@ -50,14 +50,14 @@ func TestMountFailures(t *testing.T) {
 // failureTest is a mount and its failure.
 type failureTest struct {
 	name    string
-	reason  *failure.Reason // nil: it succeeds
+	reason  *failure.Reason // nil: the mount succeeds
 	request *v1alpha1.MountRequest
 	texts   []string // in the message
 
 	configure func(*Config)
 	breaks    func(*served)
 	waits     bool               // until the mount timeout
-	counted   map[string]float64 // series after the mounts; of requests, which may be repeated, at least
+	counted   map[string]float64 // series after the mounts; a minimum for requests, which may be repeated
 }
 
 func fails(name string, reason *failure.Reason, request *v1alpha1.MountRequest, texts ...string) failureTest {
@@ -69,7 +69,7 @@ func (f failureTest) with(configure func(*Config)) failureTest {
 	return f
 }
 
-// at mounts with a Vault at the address.
+// at sets the address of Vault.
 func (f failureTest) at(address string) failureTest {
 	return f.with(func(c *Config) { c.Vault.Address = address })
 }
@@ -89,11 +89,11 @@ func (f failureTest) counting(series ...map[string]float64) failureTest {
 	return f
 }
 
-// failureEnv is an env whose secrets no failure may reveal.
+// failureEnv is an env with secrets that no failure may reveal.
 type failureEnv struct {
 	*env
 	leaks   leakDetector
-	address string            // of a proxy that adds Vault's tokens to leaks
+	address string            // of a proxy that adds the tokens of Vault to leaks
 	good    map[string]string // entries x and doc, a JSON document
 }
 
@@ -113,7 +113,7 @@ func newFailureEnv(t *testing.T) *failureEnv {
 	return e
 }
 
-// encryptSecret returns ciphertext that no failure may reveal.
+// encryptSecret returns ciphertext of a plaintext that no failure may reveal.
 func (e *failureEnv) encryptSecret(t *testing.T, secret, entry, plaintext string) string {
 	t.Helper()
 	text := e.encrypt(t, ciphertext.Strict, secret, entry, plaintext)
@@ -121,7 +121,7 @@ func (e *failureEnv) encryptSecret(t *testing.T, secret, entry, plaintext string
 	return text
 }
 
-// proxy serves a proxy of Vault with an answer of its own to some requests.
+// proxy starts a proxy to Vault that responds to some requests itself.
 func (e *failureEnv) proxy(t *testing.T, when func(*http.Request) bool, answer http.HandlerFunc) string {
 	t.Helper()
 	return e.faulty(func(w http.ResponseWriter, r *http.Request) bool {
@@ -141,9 +141,9 @@ func (e *failureEnv) mount(entries map[string]string, changes ...string) *v1alph
 	return mountRequest(e.params(changes...), entries)
 }
 
-// run checks the message of each failure, with its reason and code; the end of the mount in time; one line in the log,
-// one audit record and one count of the metric, each with the reason; that no series is new; and that none of it
-// reveals a secret. A mount is repeated, unless it waits, as a cache may have something of the first one.
+// run checks the message of each failure, its reason and code; that the mount ends in time; one line in the log, one
+// audit record and one count of the metric, each with the reason; that no series is new; and that none of these
+// reveals a secret. A mount that does not wait is repeated, because the first one may have filled a cache.
 func (e *failureEnv) run(t *testing.T, tests []failureTest) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -198,8 +198,8 @@ func (e *failureEnv) checkTraces(t *testing.T, s *served, test failureTest, moun
 		t.Errorf("the log has %d lines of %d mounts:\n%s", n, mounts, log)
 	}
 	if test.reason == failure.SecretForbidden && strings.Contains(log, "kubectl") {
-		// The class alone asks for the Secret: what would grant it is not there to copy.
-		t.Errorf("it prints a command:\n%s", log)
+		// The class alone requests the Secret, so the log must not print a command that grants access to it.
+		t.Errorf("the log prints a command:\n%s", log)
 	}
 	if test.reason != nil {
 		if text := fmt.Sprintf("reason=%s code=%s error=", test.reason, test.reason.Code()); !strings.Contains(log, text) {
@@ -226,7 +226,7 @@ func (e *failureEnv) checkTraces(t *testing.T, s *served, test failureTest, moun
 	}
 }
 
-// TestPanicInMount: a panic is the failure of its mount alone, with what every failure has, and the provider goes on.
+// TestPanicInMount verifies that a panic fails only its mount, like any other failure, and that the provider continues.
 func TestPanicInMount(t *testing.T) {
 	e := newFailureEnv(t)
 	request := e.mount(e.good)
@@ -237,7 +237,7 @@ func TestPanicInMount(t *testing.T) {
 			s := serve(t, e.address)
 			calls := 0
 			s.provider.now = func() time.Time {
-				if calls++; calls != 2 { // the first is the beginning
+				if calls++; calls != 2 { // the first call is at the start of the mount
 					return time.Now()
 				}
 				if value == nil {

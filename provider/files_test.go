@@ -15,8 +15,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// contentFailures has what the plaintext is not fit for: that is said without saying
-// what it is.
+// contentFailures returns plaintext that does not fit its object. Messages must not
+// reveal it.
 func (e *failureEnv) contentFailures(t *testing.T) []failureTest {
 	long := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x",
 		strings.Repeat(canaryPlaintext, 700_000/len(canaryPlaintext)))}
@@ -28,7 +28,7 @@ func (e *failureEnv) contentFailures(t *testing.T) []failureTest {
 		return e.mount(long, "objects", b.String())
 	}
 	tests := []failureTest{
-		// What gRPC takes by default is what the driver takes.
+		// The driver accepts the default size of gRPC.
 		fails("files with room", nil, files(5)),
 		fails("files without room", failure.VolumeTooLarge, files(6), "larger than 4 MiB", "fewer entries"),
 		fails("files of gigabytes", failure.VolumeTooLarge, files(class.MaxObjects), "larger than 4 MiB"),
@@ -55,15 +55,15 @@ func (e *failureEnv) contentFailures(t *testing.T) []failureTest {
 	return tests
 }
 
-// The driver counts the whole answer, names and all, and the provider's memory
-// is not filled with what cannot be sent.
+// The driver limits the whole response, including names, and the provider does not
+// fill its memory with a response that cannot be sent.
 func TestFilesAreBounded(t *testing.T) {
 	p := plainProvider(t)
 	r := &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
 	just := map[string][]byte{"x": make([]byte, maxResponse-16)}
 	_, failed := p.buildResponse(t.Context(), r, []class.Object{{Path: "a-long-name-of-a-file", Entry: "x"}}, just)
 	if failed == nil {
-		t.Error("a response that the driver does not accept")
+		t.Error("built a response that the driver does not accept")
 	} else {
 		wantError(t, failure.Final(failed), failure.VolumeTooLarge, "larger than 4 MiB")
 	}
@@ -76,11 +76,11 @@ func TestFilesAreBounded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	if _, failed = p.buildResponse(t.Context(), r, objects, half); failed == nil {
-		t.Error("a response of gigabytes")
+		t.Error("built a response of gigabytes")
 	}
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
-		t.Errorf("it took %d MiB", n>>20)
+		t.Errorf("allocated %d MiB", n>>20)
 	}
 }
 

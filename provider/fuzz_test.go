@@ -26,8 +26,8 @@ func plainProvider(t testing.TB) *Provider {
 	return p
 }
 
-// FuzzParse: whatever the driver sends is a valid request or an InvalidArgument
-// in three parts, and what is valid cannot leave its place in Vault's paths.
+// FuzzParse verifies that any input is either a valid request or an InvalidArgument in
+// three parts, and that valid input cannot escape its part of Vault's paths.
 func FuzzParse(f *testing.F) {
 	f.Add(toJSON(plainParams()), `{"x": "y"}`)
 	f.Add(

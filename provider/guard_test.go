@@ -13,7 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
-// TestGuard: a panic is an error of its call, and says nothing that was being worked on.
+// TestGuard verifies that a panic is an error of its call and does not reveal the data of the call.
 func TestGuard(t *testing.T) {
 	metrics := newMetrics("")
 	for name, panics := range map[string]func(){
@@ -29,7 +29,7 @@ func TestGuard(t *testing.T) {
 			wantError(t, err, failure.Internal, "bug in the provider")
 			clean(t, canaries, err.Error(), log.String())
 			if !strings.Contains(log.String(), "guard_test.go") {
-				t.Errorf("the log does not have the place of the panic:\n%s", &log)
+				t.Errorf("the log does not have the location of the panic:\n%s", &log)
 			}
 		})
 	}

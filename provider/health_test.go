@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestHealthUnderFlood: probes share a Version call, each of which takes a connection.
+// TestHealthUnderFlood verifies that probes share a Version call, because each call needs a connection.
 func TestHealthUnderFlood(t *testing.T) {
 	var connections atomic.Int32
 	endpoint := filepath.Join(t.TempDir(), "p.sock")
@@ -64,7 +64,7 @@ func TestHealth(t *testing.T) {
 		server := &http.Server{Handler: h}
 		go server.Serve(l)
 		defer server.Close()
-		// The kubelet does not wait for ever either.
+		// The kubelet has a timeout too.
 		client := &http.Client{Timeout: 20 * time.Second}
 		resp, err := client.Get("http://" + l.Addr().String() + path)
 		if err != nil {
@@ -76,7 +76,7 @@ func TestHealth(t *testing.T) {
 	}
 	s := serve(t, "http://127.0.0.1:1")
 	stuck := filepath.Join(t.TempDir(), "stuck.sock")
-	l, err := net.Listen("unix", stuck) // which takes connections and never answers
+	l, err := net.Listen("unix", stuck) // accepts connections and never responds
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ func (a *leakDetector) add(name, text string) {
 	}
 	a.leaks[text] = name
 	a.leaks[hex.EncodeToString([]byte(text))] = name + " in hex"
-	// In the midst of something longer, base64 has three forms; the first and the
-	// last characters depend on what is around.
+	// Inside a longer text, base64 has three forms. The first and the last characters
+	// depend on the text around it.
 	for shift := range 3 {
 		form := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", shift) + text))
 		a.leaks[form[4:len(form)-4]] = fmt.Sprintf("%s in base64 (%d)", name, shift)
@@ -59,7 +59,7 @@ func TestLeakDetector(t *testing.T) {
 		var found recorder
 		a.check(&found, "here", "before "+leak+" after")
 		if !found.failed {
-			t.Errorf("%s is not seen", name)
+			t.Errorf("%s is not detected", name)
 		}
 	}
 }

@@ -20,12 +20,12 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-// atLimit returns a text of n bytes that begins and ends as told.
+// atLimit returns a text of n bytes with the given beginning and end.
 func atLimit(n int, begin, middle, end string) string {
 	return begin + strings.Repeat(middle, n-len(begin)-len(end)) + end
 }
 
-// TestLimits: each limit of what an author writes, just below and just above.
+// TestLimits tests each limit of a class, at the limit and just above it.
 func TestLimits(t *testing.T) {
 	tokensOf := func(n int) string {
 		all := map[string]token{}
@@ -89,7 +89,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestRefusedBeforeParsing: what is above a limit is refused before anything is built of it.
+// TestRefusedBeforeParsing verifies that input above a limit is rejected before it is parsed.
 func TestRefusedBeforeParsing(t *testing.T) {
 	p := plainProvider(t)
 	unknown := map[string]string{}
@@ -118,19 +118,19 @@ func TestRefusedBeforeParsing(t *testing.T) {
 			t.Errorf("%s: %v", name, failed)
 		}
 		if n, size := after.TotalAlloc-before.TotalAlloc, uint64(len(in.Attributes)+len(in.Secrets)); n > 4*size {
-			t.Errorf("%s: %d KiB were allocated for %d KiB", name, n>>10, size>>10)
+			t.Errorf("%s: allocated %d KiB for %d KiB", name, n>>10, size>>10)
 		}
 	}
 }
 
-// TestProblemsAreBounded: of an input with thousands of problems, the first are
-// reported and the others are not looked for.
+// TestProblemsAreBounded verifies that for an input with thousands of problems, only the first are
+// reported and the rest is not checked.
 func TestProblemsAreBounded(t *testing.T) {
 	if found := stringMapProblems("secrets", "{"+strings.Repeat(`"a":1,`, 10)+`"b":2}`); len(found) != 2 {
 		t.Errorf("problems %q", found)
 	}
 
-	// Each of the files fails, and to make each takes the whole document.
+	// Each file fails, and each needs the whole document.
 	p, r := plainProvider(t), &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
 	var objects []class.Object
 	for i := range class.MaxObjects {
@@ -147,7 +147,7 @@ func TestProblemsAreBounded(t *testing.T) {
 	}
 }
 
-// TestWorkIsBounded: documents are not read again and again.
+// TestWorkIsBounded verifies that a document is not parsed once for each object.
 func TestWorkIsBounded(t *testing.T) {
 	p, r := plainProvider(t), &request{pod: pod{namespace: "demo"}, Class: class.Class{Secret: "matrix"}}
 	text := []byte("# YAML\na: [" + strings.Repeat("1,", 20_000) + "1]\nb: '" + strings.Repeat(" ", 700<<10) + "'")
@@ -157,7 +157,7 @@ func TestWorkIsBounded(t *testing.T) {
 		}
 		return all
 	}
-	// One result for all that want the same.
+	// Objects with the same field share one result.
 	budget := document.NewBudget(t.Context(), document.MaxWork)
 	s := &source{plaintext: text, budget: budget, contents: map[string]content{}}
 	for _, o := range objects(100, "a", class.UTF8) {
@@ -168,7 +168,7 @@ func TestWorkIsBounded(t *testing.T) {
 	if used := document.MaxWork - budget.Left(); used > 30_000 {
 		t.Errorf("%d values were read for one field", used)
 	}
-	// What decodes to nothing holds nothing.
+	// An empty result holds no memory.
 	if content, err := decode(class.Base64, []byte("aG"+strings.Repeat("\n", 700<<10)+"k=")); err != nil ||
 		cap(content) > 64 {
 		t.Errorf("%d bytes are held, %v", cap(content), err)
@@ -177,7 +177,7 @@ func TestWorkIsBounded(t *testing.T) {
 		map[string][]byte{"x": text}); failed != nil {
 		t.Error(failed)
 	}
-	// Different fields, each with nearly all of the document in it.
+	// Different fields, each with nearly the whole document.
 	nested := `"x"`
 	var deep []class.Object
 	var field []string
@@ -199,7 +199,7 @@ func TestWorkIsBounded(t *testing.T) {
 	}
 }
 
-// TestSecretEntriesAreBounded: those of a Secret that is read as the pod.
+// TestSecretEntriesAreBounded tests the limit of entries in a Secret that is read as the pod.
 func TestSecretEntriesAreBounded(t *testing.T) {
 	for n, want := range map[int]*failure.Reason{maxEntries: nil, maxEntries + 1: failure.SecretTooLarge} {
 		data := map[string]string{}
@@ -229,7 +229,7 @@ func TestSecretEntriesAreBounded(t *testing.T) {
 		} else {
 			wantError(t, failure.Final(failed), want, "more than the limit of 10000 entries")
 		}
-		// Its answer is longer than what is read without a reservation.
+		// The response is longer than what is read without a reservation.
 		if g.work.Size() < p.works.State().Capacity/2 {
 			t.Errorf("%d entries: reserved %+v", n, g.work)
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// cached turns the republish cache on.
+// cached enables the republish cache.
 func cached(c *Config) { c.RepublishCacheBytes = DefaultRepublishCacheBytes }
 
 func TestRepublish(t *testing.T) {
@@ -53,7 +53,7 @@ func TestRepublish(t *testing.T) {
 		t.Errorf("the log:\n%s", log)
 	}
 
-	// A new value, and back.
+	// Change a value, then restore it.
 	changed := merged(entries, "a", e.encrypt(t, ciphertext.Strict, "matrix", "a", "three"))
 	if got := filesOf(mount(e.params(), changed)); got["a"].Content != "three" || got["b"].Content != "two" {
 		t.Errorf("files after a change: %v", got)
@@ -66,7 +66,7 @@ func TestRepublish(t *testing.T) {
 	}
 	c.want(t, "back", 1, 3)
 
-	// A token that the kubelet has renewed.
+	// The kubelet renewed the token.
 	renewed := e.params(class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault"))
 	if !proto.Equal(first, mount(renewed, entries)) {
 		t.Error("got another response for another token")
@@ -77,7 +77,7 @@ func TestRepublish(t *testing.T) {
 	mount(e.params(), entries)
 	c.want(t, "the old token again", 2, 5)
 
-	// Another volume of the pod, and another pod.
+	// A second volume of the pod, and a second pod.
 	request := mountRequest(e.params(), entries)
 	request.TargetPath += "-2"
 	if _, err := s.Mount(t.Context(), request); err != nil {
@@ -89,15 +89,15 @@ func TestRepublish(t *testing.T) {
 	mount(e.params(), entries)
 	c.want(t, "the first all the while", 3, 7)
 
-	// An entry that was not asked for may change.
+	// A change of an entry that the class does not request is a hit.
 	one := e.params("objects", "- {objectName: b}", class.AttributePodUID, "uid-2")
 	mount(one, entries)
 	mount(one, changed)
 	c.want(t, "a change elsewhere", 4, 8)
 }
 
-// TestRepublishOff: without the cache each mount goes to Vault, as it is by a
-// Config that says nothing.
+// TestRepublishOff verifies that every mount goes to Vault without the cache, which is the default
+// of Config.
 func TestRepublishOff(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e)
@@ -112,12 +112,12 @@ func TestRepublishOff(t *testing.T) {
 	}
 	if _, err := New(Config{Vault: s.provider.config.Vault, VersionKey: make([]byte, versionKeySize),
 		RepublishCacheBytes: -1}); err == nil {
-		t.Error("a negative size is taken")
+		t.Error("a negative size is accepted")
 	}
 }
 
-// TestRepublishOfOtherInputs: with anything else than before, Vault is asked. Its
-// refusal is the answer then, and what was there is forgotten.
+// TestRepublishOfOtherInputs verifies that a mount with other inputs goes to Vault. If Vault denies
+// it, the mount fails and the cached response is dropped.
 func TestRepublishOfOtherInputs(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e)
@@ -144,7 +144,7 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 				t.Fatalf("files %v", filesOf(resp))
 			}
 			if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
-				t.Errorf("left behind: %s", got)
+				t.Errorf("left in the cache: %s", got)
 			}
 		})
 	}
@@ -162,8 +162,8 @@ func TestRepublishOfOtherInputs(t *testing.T) {
 	}
 }
 
-// TestIdenticalRequest: a request is known to the last byte, and has its answer
-// again without being read, for as long as it is what its volume had last.
+// TestIdenticalRequest verifies that a request identical to the last byte gets the cached response
+// without being parsed, as long as it is the last request of its volume.
 func TestIdenticalRequest(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e)
@@ -175,7 +175,7 @@ func TestIdenticalRequest(t *testing.T) {
 	known := func(in *v1alpha1.MountRequest) bool {
 		given := cache.getExact(cache.requestDigest(in))
 		if given != nil && given.entries != 1 {
-			t.Errorf("made of %d entries", given.entries)
+			t.Errorf("cached response of %d entries", given.entries)
 		}
 		return given != nil
 	}
@@ -188,11 +188,11 @@ func TestIdenticalRequest(t *testing.T) {
 	}
 	first := mountRequest(e.params(), entries)
 	if known(first) {
-		t.Error("known before it came")
+		t.Error("a hit before the first mount")
 	}
 	mount(first, "one")
 	if !known(first) {
-		t.Fatal("not known")
+		t.Fatal("no hit after the mount")
 	}
 	for name, change := range map[string]func(*v1alpha1.MountRequest){
 		"attributes": func(in *v1alpha1.MountRequest) { in.Attributes += " " },
@@ -203,10 +203,10 @@ func TestIdenticalRequest(t *testing.T) {
 		},
 	} {
 		other := mountRequest(e.params(), entries)
-		other.Attributes = first.Attributes // which has the time in its token
+		other.Attributes = first.Attributes // the token contains the time
 		change(other)
 		if known(other) {
-			t.Errorf("another one by its %s is known", name)
+			t.Errorf("a request with another %s is a hit", name)
 		}
 	}
 	mount(first, "one")
@@ -223,14 +223,14 @@ func TestIdenticalRequest(t *testing.T) {
 	changed := mountRequest(e.params(), e.entries(t, "two"))
 	mount(changed, "two")
 	if known(renewed) || !known(changed) {
-		t.Error("an earlier value is still given")
+		t.Error("the old request is a hit, or the new one is not")
 	}
 	mount(renewed, "one")
 	c.want(t, "and back", 1, 3)
 
 	now = now.Add(republishIdle)
 	if known(renewed) || len(cache.byRequest) != 0 {
-		t.Error("given after it had been unused for long")
+		t.Error("a hit after republishIdle without use")
 	}
 	mount(renewed, "one")
 	for range int(republishLife / time.Minute) {
@@ -238,10 +238,10 @@ func TestIdenticalRequest(t *testing.T) {
 		known(renewed)
 	}
 	if known(renewed) || len(cache.byRequest) != 0 {
-		t.Error("given for ever")
+		t.Error("a hit after republishLife")
 	}
 
-	// Not beyond the end of the token either.
+	// A response expires with its token at the latest.
 	now = clock.Now()
 	short := mountRequest(e.params(class.AttributeTokens, tokensJSON(map[string]token{
 		"vault": {fixture.Issuer().PodToken(e.namespace, "app-0", "uid-0", "app", "vault", 5*time.Minute), time.Time{}},
@@ -250,17 +250,17 @@ func TestIdenticalRequest(t *testing.T) {
 	for range 4 {
 		now = now.Add(time.Minute)
 		if !known(short) {
-			t.Error("forgotten while the token lasts")
+			t.Error("dropped before the token expires")
 		}
 	}
 	now = now.Add(time.Minute)
 	if known(short) || len(cache.byRequest) != 0 {
-		t.Error("given after the end of the token")
+		t.Error("a hit after the token expired")
 	}
 }
 
-// TestRepublishAsPod: the Secret is read each time, with the pod's own right to
-// it; Vault is asked when it has changed.
+// TestRepublishAsPod verifies that the Secret is read for each mount, with the permissions of the
+// pod, and that only a change of it goes to Vault.
 func TestRepublishAsPod(t *testing.T) {
 	e := newEnv(t)
 	kube := e.withAPIServer()
@@ -276,7 +276,7 @@ func TestRepublishAsPod(t *testing.T) {
 	wantTexts(t, s.log.String(), "ciphertext=api-server source=cache")
 	if in := mountRequest(params, nil); s.provider.responses.requestDigest(in) == (digest{}) ||
 		len(s.provider.responses.byRequest) != 0 {
-		t.Error("a request that does not have the ciphertext is taken for all there is to know")
+		t.Error("a request without the ciphertext is cached by its digest")
 	}
 	_, err := secrets.Update(t.Context(), e.ciphertextSecret("x", "two"), metav1.UpdateOptions{})
 	e.Must(err)
@@ -287,8 +287,8 @@ func TestRepublishAsPod(t *testing.T) {
 	wantError(t, err, failure.SecretNotFound, "Secret "+e.namespace+"/matrix")
 }
 
-// TestRepublishAfterFailures: whatever goes wrong on the way leaves nothing
-// behind, neither of that mount nor of an earlier one.
+// TestRepublishAfterFailures verifies that a failed mount leaves nothing in the cache, neither its
+// own response nor an earlier one.
 func TestRepublishAfterFailures(t *testing.T) {
 	e := newEnv(t)
 	var fault atomic.Pointer[http.HandlerFunc]
@@ -320,7 +320,7 @@ func TestRepublishAfterFailures(t *testing.T) {
 				t.Errorf("files %v", filesOf(resp))
 			}
 			if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
-				t.Errorf("left behind: %s", got)
+				t.Errorf("left in the cache: %s", got)
 			}
 		})
 	}
@@ -337,7 +337,7 @@ func TestRepublishAfterFailures(t *testing.T) {
 		wantError(t, err, failure.Internal, "bug in the provider")
 		setClock(nil)
 		if got := s.provider.responses.String(); got != "0 responses, 0 bytes" {
-			t.Errorf("left behind: %s", got)
+			t.Errorf("left in the cache: %s", got)
 		}
 		s.mountOne(t, e.params(), changed, "two")
 	})

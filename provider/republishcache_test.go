@@ -19,8 +19,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/clock"
 )
 
-// TestRepublishInputs: nothing of what makes an answer is left out of the
-// comparison, and neither is the token that logs in; tokens for others are.
+// TestRepublishInputs verifies that the key covers every input of a response and the token for
+// Vault, but not tokens for other audiences.
 func TestRepublishInputs(t *testing.T) {
 	c := newRepublishCache(1 << 20)
 	params := map[string]string{class.AttributePodUID: "uid", class.AttributePodNamespace: "demo", "roleName": "r",
@@ -37,23 +37,23 @@ func TestRepublishInputs(t *testing.T) {
 		}
 		m, ok := c.key(r, jwt, data, entries)
 		if !ok {
-			t.Fatal("not kept")
+			t.Fatal("no key")
 		}
 		return m
 	}
 	data := map[string][]byte{"ab": []byte("1"), "a": []byte("b1"), "c": nil}
 	base := of(params, "/t", data, "ab")
 	if again := of(params, "/t", data, "ab"); again != base {
-		t.Error("another token for the API server makes another mount")
+		t.Error("another token for the API server changes the key")
 	}
 	jwt.text = "a.b.d"
 	if other := of(params, "/t", data, "ab"); other.inputs == base.inputs || other.volume != base.volume {
-		t.Error("another token for Vault is the same mount, or of another volume")
+		t.Error("another token for Vault keeps the inputs, or changes the volume")
 	}
 	jwt.text = "a.b.c"
 	other := map[string]mountKey{
 		"text":                  of(params, "/t", map[string][]byte{"ab": []byte("2")}, "ab"),
-		"entry":                 of(params, "/t", data, "a"), // of which the bytes are the same as those of ab
+		"entry":                 of(params, "/t", data, "a"), // has the same bytes as entry ab
 		"entry more":            of(params, "/t", data, "ab", "c"),
 		"pod uid":               of(merged(params, class.AttributePodUID, "uid-2"), "/t", data, "ab"),
 		"pod name":              of(merged(params, class.AttributePodName, "p"), "/t", data, "ab"),
@@ -71,26 +71,26 @@ func TestRepublishInputs(t *testing.T) {
 	}
 	for name, m := range other {
 		if m == base {
-			t.Errorf("another %s is the same mount", name)
+			t.Errorf("another %s keeps the key", name)
 		}
 		if sameVolume := m.volume == base.volume; sameVolume == (name == "target" || name == "pod uid") {
-			t.Errorf("another %s: the same volume: %v", name, sameVolume)
+			t.Errorf("another %s keeps the volume: %v", name, sameVolume)
 		}
 	}
 	if n := len(other); n != 8+len(class.Parameters()) {
 		t.Errorf("%d cases", n)
 	}
-	c = newRepublishCache(1 << 20) // as in another process
+	c = newRepublishCache(1 << 20) // as in a second process
 	if of(params, "/t", data, "ab") == base {
-		t.Error("another process has the same hashes")
+		t.Error("two caches compute the same hashes")
 	}
 	for _, r := range []*request{{target: "/t"}, {pod: pod{uid: "u"}}} {
 		if _, ok := c.key(r, jwt, nil, nil); ok {
-			t.Errorf("%+v is kept", r.pod)
+			t.Errorf("%+v has a key", r.pod)
 		}
 	}
 	if _, ok := (*republishCache)(nil).key(&request{target: "/t", pod: pod{uid: "u"}}, jwt, nil, nil); ok {
-		t.Error("kept by a cache that is off")
+		t.Error("a disabled cache returns a key")
 	}
 }
 
@@ -108,8 +108,8 @@ func keyOf(volume, inputs int) (m mountKey) {
 	return m
 }
 
-// TestRepublishCacheCopies: what is done to an answer, before or after,
-// does not come back.
+// TestRepublishCacheCopies verifies that changes to a response, before or after it is cached,
+// do not change the cache.
 func TestRepublishCacheCopies(t *testing.T) {
 	c := newRepublishCache(1 << 20)
 	given := responseOf("content")
@@ -118,7 +118,7 @@ func TestRepublishCacheCopies(t *testing.T) {
 		copy(given.Files[0].Contents, "CHANGED")
 		given.Files = given.Files[:0]
 		if given = c.get(keyOf(1, 1)).MountResponse; !proto.Equal(given, responseOf("content")) {
-			t.Fatalf("given again: %v", given)
+			t.Fatalf("cached response: %v", given)
 		}
 	}
 	c.put(keyOf(2, 1), &v1alpha1.MountResponse{ObjectVersion: given.ObjectVersion})
@@ -131,7 +131,7 @@ func TestRepublishCacheExpiry(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		step func(*clock.Reading)
-		n    int // how often it is still there
+		n    int // maximum number of hits
 	}{
 		{"asked for every minute", func(r *clock.Reading) { *r = r.Add(time.Minute) }, 60},
 		{"asked for every 9 minutes", func(r *clock.Reading) { *r = r.Add(9 * time.Minute) }, 6},
@@ -152,21 +152,21 @@ func TestRepublishCacheExpiry(t *testing.T) {
 				}
 				ends[n] = true
 				if n > test.n || n < test.n*3/4-1 {
-					t.Fatalf("it was there for %d times, of at most %d", n, test.n)
+					t.Fatalf("%d hits, want at most %d and not far fewer", n, test.n)
 				}
 				if c.bytes != 0 || c.order.Len() != 0 || len(c.byVolume) != 0 {
-					t.Fatalf("left behind: %d bytes, %s", c.bytes, c)
+					t.Fatalf("left in the cache: %d bytes, %s", c.bytes, c)
 				}
 			}
 			if test.n == 60 && len(ends) < 3 {
-				t.Errorf("all end together: %v", ends)
+				t.Errorf("all responses expire at the same time: %v", ends)
 			}
 		})
 	}
 }
 
-// TestRepublishCacheSweep: also when no mount comes any more, and without a
-// goroutine that stays (synctest would not return).
+// TestRepublishCacheSweep verifies that responses expire even if no more mounts arrive, and that no
+// goroutine remains (synctest would not return).
 func TestRepublishCacheSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRepublishCache(1 << 20)
@@ -185,7 +185,7 @@ func TestRepublishCacheSweep(t *testing.T) {
 			time.Sleep(24 * time.Hour)
 			c.mu.Lock()
 			if c.timer != nil {
-				t.Error("a timer goes on with nothing to do")
+				t.Error("a timer runs although the cache is empty")
 			}
 			c.mu.Unlock()
 		}
@@ -199,19 +199,19 @@ func TestRepublishCacheBound(t *testing.T) {
 	for i := range 50 {
 		c.put(keyOf(i, 1), responseOf(content))
 		if c.get(keyOf(0, 1)) == nil {
-			t.Fatalf("the one in use went with the %dth", i)
+			t.Fatalf("the response in use was evicted at number %d", i)
 		}
 		if c.bytes > limit || c.bytes < min(int64(i), 8)*9<<10 {
 			t.Fatalf("%s", c)
 		}
 	}
 	if c.get(keyOf(49, 1)) == nil || c.get(keyOf(1, 1)) != nil {
-		t.Error("not the ones used longest ago went")
+		t.Error("eviction is not in the order of last use")
 	}
 	before := c.String()
 	c.put(keyOf(50, 1), responseOf(strings.Repeat("x", limit)))
 	if got := c.String(); got != before {
-		t.Errorf("one that has no room made some: %s, before: %s", got, before)
+		t.Errorf("a response that does not fit evicted others: %s, before: %s", got, before)
 	}
 	c.put(keyOf(0, 2), responseOf(strings.Repeat("x", limit)))
 	if c.get(keyOf(0, 1)) != nil || c.get(keyOf(0, 2)) != nil {
@@ -221,12 +221,12 @@ func TestRepublishCacheBound(t *testing.T) {
 		c.get(keyOf(i, 3))
 	}
 	if got := c.String(); got != "0 responses, 0 bytes" {
-		t.Errorf("after all have other inputs: %s", got)
+		t.Errorf("after all inputs changed: %s", got)
 	}
 }
 
-// TestRepublishCacheMemory: the bound is one of real memory, whatever the size of
-// answers.
+// TestRepublishCacheMemory verifies that the limit bounds real memory, whatever the size of
+// responses.
 func TestRepublishCacheMemory(t *testing.T) {
 	heap := func() int64 {
 		runtime.GC()
@@ -253,7 +253,7 @@ func TestRepublishCacheMemory(t *testing.T) {
 	}
 }
 
-// TestRepublishTogether is for the race detector.
+// TestRepublishTogether mounts concurrently, for the race detector.
 func TestRepublishTogether(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address, cached, func(c *Config) { c.RepublishCacheBytes = 4 << 10 })
@@ -272,7 +272,7 @@ func TestRepublishTogether(t *testing.T) {
 	wait.Wait()
 }
 
-// BenchmarkRepublish is a mount with a cached response, without gRPC.
+// BenchmarkRepublish measures a mount with a cached response, without gRPC.
 func BenchmarkRepublish(b *testing.B) {
 	e := newEnv(b)
 	s := serve(b, e.Vault.Address, cached, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })

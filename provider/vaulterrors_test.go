@@ -18,7 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// faulty is a proxy of a real Vault that answers by itself where fault returns true.
+// faulty is a proxy to a real Vault. It responds itself to requests for which fault returns true.
 func (e *env) faulty(fault func(http.ResponseWriter, *http.Request) bool) string {
 	return e.VaultProxy(func(w http.ResponseWriter, r *http.Request, vault http.Handler) {
 		if !fault(w, r) {
@@ -27,13 +27,13 @@ func (e *env) faulty(fault func(http.ResponseWriter, *http.Request) bool) string
 	})
 }
 
-// hold keeps a request until its client gives up.
+// hold keeps a request until its client cancels it.
 func hold(r *http.Request) {
-	io.Copy(io.Discard, r.Body) // or the server does not see the client go
+	io.Copy(io.Discard, r.Body) // otherwise the server does not notice that the client disconnected
 	<-r.Context().Done()
 }
 
-// trickle answers with a byte now and then, for as long as anybody reads.
+// trickle sends one byte at a time until the client disconnects.
 func trickle(w http.ResponseWriter, r *http.Request) {
 	io.Copy(io.Discard, r.Body)
 	for r.Context().Err() == nil {
@@ -46,7 +46,7 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 func isLogin(r *http.Request) bool   { return strings.HasSuffix(r.URL.Path, "/login") }
 func isDecrypt(r *http.Request) bool { return strings.Contains(r.URL.Path, "/decrypt/") }
 
-// vaultFailures has what a real Vault refuses.
+// vaultFailures returns the requests that a real Vault denies.
 func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 	old := e.good["x"]
 	one := map[string]string{"x": old}
@@ -60,7 +60,7 @@ func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 	ofRetired := e.Encrypt(retired, ciphertext.Strict.Context(e.namespace, "matrix", "x"), canaryPlaintext)
 	e.Write(retired.String()+"/rotate", nil)
 	e.Write(retired.String()+"/config", map[string]any{"min_decryption_version": 2})
-	tokenRole := "hvs." + rand.Text() // a token of Vault's in the wrong place
+	tokenRole := "hvs." + rand.Text() // a Vault token in the wrong parameter
 	e.leaks.add("role that looks like a token", tokenRole)
 
 	return []failureTest{
@@ -108,7 +108,7 @@ func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 	}
 }
 
-// proxyFailures has what something in Vault's place can answer.
+// proxyFailures returns responses that a proxy in front of Vault may send.
 func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
 	one := e.mount(map[string]string{"x": e.good["x"]})
 	all := func(*http.Request) bool { return true }
@@ -200,7 +200,7 @@ func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
 	return tests
 }
 
-// repeatRequest refuses a request in words that have everything in them that was sent.
+// repeatRequest responds with an error that repeats the whole request.
 func repeatRequest(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
@@ -227,7 +227,7 @@ func TestSealedVault(t *testing.T) {
 	_, err := s.Mount(t.Context(), mountRequest(e.params(), entries))
 	wantError(t, err, failure.VaultSealed, "is sealed and was not unsealed within 1s", "Vault is sealed", "vault status")
 
-	// While a mount waits, Vault may come back.
+	// Vault may recover while a mount waits.
 	waiting := serve(t, e.Vault.Address, within(time.Minute))
 	done := make(chan error, 1)
 	go func() {
@@ -242,7 +242,7 @@ func TestSealedVault(t *testing.T) {
 	}
 }
 
-// deadAddress is one where nobody listens any more.
+// deadAddress returns an address without a listener.
 func deadAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
