@@ -22,7 +22,7 @@ import (
 )
 
 // TestMountFailures causes each failure of the catalog in many ways, with a real Vault and a real API server. Proxies
-// cause what those servers do not do on demand. See failureEnv.run for the checks. Each layer has its part of the table.
+// cause what those servers do not do on demand. See failureEnv.run for the checks. Each layer has a part of the table.
 func TestMountFailures(t *testing.T) {
 	e := newFailureEnv(t)
 	// The log of client-go, as in cmd/secretmanager-provider with --log-level=debug.

@@ -22,8 +22,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// counter is a proxy of a real Vault that counts requests, and keeps what they
-// show.
+// counter is a proxy to a real Vault that counts requests, and records what they
+// contain.
 type counter struct {
 	address string
 
@@ -55,7 +55,7 @@ func counting(t testing.TB, e *env) *counter {
 	return c
 }
 
-// want checks how many requests there have been.
+// want checks the numbers of requests so far.
 func (c *counter) want(t testing.TB, when string, logins, decrypts int) {
 	t.Helper()
 	c.mu.Lock()
@@ -66,7 +66,7 @@ func (c *counter) want(t testing.TB, when string, logins, decrypts int) {
 	}
 }
 
-// entries is a Secret of one entry x.
+// entries returns a Secret with one entry x.
 func (e *env) entries(t testing.TB, plaintext string) map[string]string {
 	t.Helper()
 	return map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", plaintext)}
@@ -85,7 +85,7 @@ func (s *served) mountOne(t testing.TB, params, entries map[string]string, want 
 	}
 }
 
-// setRole writes the role of the env with something else than usual.
+// setRole writes the role of the env with changed settings.
 func (e *env) setRole(t testing.TB, more map[string]any) {
 	t.Helper()
 	data := map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_subject": testenv.Subject(e.namespace, "app"),
@@ -116,8 +116,8 @@ func TestVaultTokenIsShared(t *testing.T) {
 	c.want(t, "another token of the pod", 5, 18)
 }
 
-// TestVaultTokenOfAnotherToken: what Vault allows one service account token, each
-// other one has to ask for, however much its claims are the same.
+// TestVaultTokenOfAnotherToken verifies that a Vault token is used only for the service account
+// token that requested it, even if the claims of another token are the same.
 func TestVaultTokenOfAnotherToken(t *testing.T) {
 	e := newEnv(t)
 	c := counting(t, e)
@@ -140,7 +140,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "the first again", 3, 4)
 
-	// The claims of the token that Vault has accepted, with another signature.
+	// The claims of the accepted token, with another signature.
 	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(e.jwt, ".")[1])
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 		"a token with more behind it": e.params(class.AttributeTokens, forgery(e.jwt+"AA")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			// What is in memory for this very volume does not help.
+			// A cached response of the same volume is not used.
 			s.mountOne(t, e.params(), entries, "v")
 			c.mu.Lock()
 			decrypts := c.decrypts
@@ -178,14 +178,14 @@ func TestVaultTokenOfAnotherToken(t *testing.T) {
 	})
 }
 
-// forged is a token with a signature that nobody made.
+// forged returns a token with an invalid signature.
 func forged(claims map[string]any) string {
 	segment := func(v any) string { return base64.RawURLEncoding.EncodeToString([]byte(toJSON(v))) }
 	return segment(map[string]any{"alg": "ES256"}) + "." + segment(claims) + "." +
 		base64.RawURLEncoding.EncodeToString(make([]byte, 64))
 }
 
-// TestLoginKey: every part of the key changes it, and nothing else does.
+// TestLoginKey verifies that every part of the key changes it, and nothing else does.
 func TestLoginKey(t *testing.T) {
 	type input struct {
 		r   request
@@ -227,7 +227,7 @@ func TestLoginKey(t *testing.T) {
 		}
 	}
 	if p = plainProvider(t); key(func(*input) {}) == first {
-		t.Error("another process has the same digests")
+		t.Error("two processes compute the same digests")
 	}
 }
 
@@ -248,13 +248,13 @@ func TestLoginBound(t *testing.T) {
 		now = now.Add(time.Millisecond)
 		get(fmt.Sprint(i))
 		if get("kept") != kept {
-			t.Fatalf("the one in use went with the %dth", i)
+			t.Fatalf("the login in use was evicted at number %d", i)
 		}
 	}
 	if len(l.sources) != maxLogins {
 		t.Errorf("%d sources", len(l.sources))
 	}
-	// None of them has a token: after a while only the one that is asked for stays.
+	// None of them has a token: after a while only the one in use remains.
 	for range 2 {
 		now = now.Add(loginGrace)
 		get("new")
@@ -264,8 +264,8 @@ func TestLoginBound(t *testing.T) {
 	}
 }
 
-// TestLoginLifetime: a Vault token is used for less than 15 minutes, and
-// not beyond the end of the service account token, whatever its lease says.
+// TestLoginLifetime verifies that a Vault token is used for less than 15 minutes, and
+// not after the service account token expires, whatever its lease duration.
 func TestLoginLifetime(t *testing.T) {
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
@@ -276,7 +276,7 @@ func TestLoginLifetime(t *testing.T) {
 	s.provider.now = func() time.Time { return now.Wall }
 	entries := e.entries(t, "v")
 	s.mountOne(t, e.params(), entries, "v")
-	for range 12 { // being in use does not make it last longer
+	for range 12 { // use does not extend the lifetime
 		now = now.Add(time.Minute)
 		s.mountOne(t, e.params(), entries, "v")
 	}
@@ -297,9 +297,9 @@ func TestLoginLifetime(t *testing.T) {
 	now = now.Add(7 * time.Minute)
 	_, err := s.Mount(t.Context(), mountRequest(short, entries))
 	wantError(t, err, failure.TokenExpired, "expired at")
-	s.mountOne(t, e.params(), entries, "v") // has it sweep
+	s.mountOne(t, e.params(), entries, "v") // triggers a sweep
 	if n := s.provider.logins.count(); n != 1 {
-		t.Errorf("%d Vault tokens after the end of one service account token", n)
+		t.Errorf("%d Vault tokens after one service account token expired", n)
 	}
 	now.Wall = now.Wall.Add(-time.Hour) // the clock is set back
 	now.Mono += 13 * time.Minute
@@ -307,7 +307,7 @@ func TestLoginLifetime(t *testing.T) {
 	c.want(t, "after another 13 minutes, with a clock that was set back", 4, 17)
 }
 
-// TestRevokedAccess is what docs/runbook.md promises under "Take access away now".
+// TestRevokedAccess verifies what docs/runbook.md states under "Take access away now".
 func TestRevokedAccess(t *testing.T) {
 	e := newEnv(t)
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
@@ -327,14 +327,14 @@ func TestRevokedAccess(t *testing.T) {
 	if err := e.Vault.Delete(t.Context(), "auth/jwt/role/"+e.namespace); err != nil {
 		t.Fatal(err)
 	}
-	refused(failure.LoginDenied, e.params(class.AttributePodUID, "uid-1"), entries) // a new pod, at once
-	s.mountOne(t, e.params(), entries, "old")                                       // unchanged, for the running one
+	refused(failure.LoginDenied, e.params(class.AttributePodUID, "uid-1"), entries) // a new pod, immediately
+	s.mountOne(t, e.params(), entries, "old")                                       // a running pod, unchanged
 	for range 15 {
 		now = now.Add(time.Minute)
 		s.mountOne(t, e.params(), entries, "old")
 	}
 	refused(failure.LoginDenied, e.params(), e.entries(t, "new")) // a changed value, after 15 minutes
-	refused(failure.LoginDenied, e.params(), entries)             // and the old one is forgotten
+	refused(failure.LoginDenied, e.params(), entries)             // the old response is dropped
 
 	e.setRole(t, nil)
 	s.mountOne(t, e.params(), entries, "old")
@@ -345,10 +345,10 @@ func TestRevokedAccess(t *testing.T) {
 		}
 	}
 	if _, err := s.Mount(t.Context(), mountRequest(e.params(), entries)); err == nil {
-		t.Error("an unchanged response is repeated for more than an hour")
+		t.Error("an unchanged response is cached for more than an hour")
 	}
 
-	// A policy counts at once, for the tokens that exist.
+	// A policy affects existing tokens immediately.
 	e = newEnv(t)
 	s = serve(t, e.Vault.Address, cached)
 	s.mountOne(t, e.params(), e.entries(t, "old"), "old")

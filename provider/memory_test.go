@@ -8,7 +8,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/quota"
 )
 
-// TestMountMemory: it follows GOMEMLIMIT and the republish cache.
+// TestMountMemory verifies that the memory for mounts depends on GOMEMLIMIT and the republish cache.
 func TestMountMemory(t *testing.T) {
 	before := debug.SetMemoryLimit(-1)
 	t.Cleanup(func() { debug.SetMemoryLimit(before) })
@@ -25,9 +25,9 @@ func TestMountMemory(t *testing.T) {
 			t.Errorf("limit %d, cache %d: %d MiB, want %d MiB", test.limit, test.cache, got>>20, test.want>>20)
 		}
 	}
-	// The most expensive mount finds room, beside small ones, with the DaemonSet's memory.
+	// With the DaemonSet's memory, the most expensive mount fits next to small ones.
 	if works := mountMemoryOf(216<<20) / 2; readCost > works {
-		t.Errorf("a mount may take %d MiB of %d MiB", readCost>>20, works>>20)
+		t.Errorf("a mount may need %d MiB of %d MiB", readCost>>20, works>>20)
 	}
 }
 
@@ -36,7 +36,7 @@ func mountMemoryOf(limit int64) int64 {
 	return mountMemory(DefaultRepublishCacheBytes)
 }
 
-// fullPool returns a pool without room, not even to wait.
+// fullPool returns a pool without free memory and without room to wait.
 func fullPool(t *testing.T) *quota.Pool {
 	t.Helper()
 	pool := quota.New(1, 0)

@@ -20,7 +20,7 @@ import (
 
 const ours = namespace + "_" + subsystem + "_"
 
-// families returns the metrics of a provider that are its own.
+// families returns the provider's own metrics.
 func families(t testing.TB, p *Provider) []*dto.MetricFamily {
 	t.Helper()
 	all, err := p.metrics.registry.Gather()
@@ -30,8 +30,8 @@ func families(t testing.TB, p *Provider) []*dto.MetricFamily {
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), ours) })
 }
 
-// series returns the value of each series by its name, without what all names
-// begin with, and its labels; of a histogram, how much it has observed.
+// series returns the value of each series by its name, without the common prefix, and its
+// labels; for a histogram, the number of observations.
 func series(t testing.TB, p *Provider) map[string]float64 {
 	t.Helper()
 	values := map[string]float64{}
@@ -60,8 +60,8 @@ func series(t testing.TB, p *Provider) map[string]float64 {
 	return values
 }
 
-// since returns how much series have grown, but for the size of the cache, and for
-// the audit records, which are written when the mount is over.
+// since returns the increase of each series, except the size of the cache and the audit
+// records, which are written after the mount.
 func since(t testing.TB, p *Provider, before map[string]float64) map[string]float64 {
 	t.Helper()
 	grown := map[string]float64{}
@@ -73,12 +73,12 @@ func since(t testing.TB, p *Provider, before map[string]float64) map[string]floa
 	return grown
 }
 
-// failed is what a mount that failed has counted, and more.
+// failed returns the series that a failed mount increases, and more.
 func failed(reason *failure.Reason, source string, more map[string]float64) map[string]float64 {
 	return sum(failedAgain(reason, source, more), map[string]float64{"new_mounts_failed_total": 1})
 }
 
-// failedAgain is what a failed mount of a volume that has its files has counted.
+// failedAgain returns the series that a failed mount of a mounted volume increases.
 func failedAgain(reason *failure.Reason, source string, more map[string]float64) map[string]float64 {
 	m := map[string]float64{fmt.Sprintf("mounts_total{reason=%s,result=failure}", reason): 1,
 		"mount_duration_seconds{source=" + source + "}": 1}
@@ -86,7 +86,7 @@ func failedAgain(reason *failure.Reason, source string, more map[string]float64)
 	return m
 }
 
-// requests is what one request to Vault has counted.
+// requests returns the series that one request to Vault increases.
 func requests(op, class string) map[string]float64 {
 	return map[string]float64{"vault_requests_total{operation=" + op + ",status_class=" + class + "}": 1,
 		"vault_request_duration_seconds{operation=" + op + "}": 1}
@@ -102,8 +102,8 @@ func sum(of ...map[string]float64) map[string]float64 {
 	return total
 }
 
-// TestMetricsOfMounts: what each mount counts with a real Vault and a real API
-// server, and that nothing else changes.
+// TestMetricsOfMounts verifies which series each mount increases, with a real Vault and a
+// real API server, and that no others change.
 func TestMetricsOfMounts(t *testing.T) {
 	e := newEnv(t)
 	kube := e.withAPIServer()
@@ -156,7 +156,7 @@ func TestMetricsOfMounts(t *testing.T) {
 		{"entry that does not open", e.params("scope", "namespace", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.CiphertextMismatch, "vault", sum(login, requests("decrypt", "4xx"), miss))},
 		// The token may have expired, or the role may have been fixed: the request is repeated with a
-		// new one, and that is dropped too.
+		// new token, which is dropped too.
 		{"refused decrypt", e.params("transitKey", "another", class.AttributePodUID, "uid-3"), entries,
 			failed(failure.DecryptDenied, "vault",
 				sum(requests("decrypt", "4xx"), requests("decrypt", "4xx"), requests("login", "2xx"), tokenHit, tokenMiss, miss,
@@ -200,18 +200,18 @@ func TestMountsInFlight(t *testing.T) {
 	}()
 	<-reached
 	if n := series(t, s.provider)["mounts_in_flight"]; n != 1 {
-		t.Errorf("%v mounts under way", n)
+		t.Errorf("%v mounts in progress", n)
 	}
 	close(release)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 	if n := series(t, s.provider)["mounts_in_flight"]; n != 0 {
-		t.Errorf("%v mounts under way after the last", n)
+		t.Errorf("%v mounts in progress after the last", n)
 	}
 }
 
-// TestMetricOfTheSocket: it says who gets the driver's calls.
+// TestMetricOfTheSocket verifies that the metric shows which process receives the driver's calls.
 func TestMetricOfTheSocket(t *testing.T) {
 	p := plainProvider(t)
 	owned := func(when string, p *Provider, want float64) {
@@ -284,7 +284,7 @@ func TestRepublishStats(t *testing.T) {
 	c.get(keyOf(3, 1))
 	want("other inputs", republishStats{entries: 1, limit: limit, hits: 1, misses: 2, evictions: 2})
 	if (*republishCache)(nil).stats() != (republishStats{}) {
-		t.Error("a cache that is off has something")
+		t.Error("a disabled cache has metrics")
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// page returns what Metrics answers, and its content type.
+// page returns the response of Metrics and its content type.
 func page(t testing.TB, p *Provider, accept string) (body, contentType string) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -37,7 +37,7 @@ func page(t testing.TB, p *Provider, accept string) (body, contentType string) {
 	return w.Body.String(), w.Header().Get("Content-Type")
 }
 
-// TestMetricsPage: the page can be read as Prometheus does, as text and with
+// TestMetricsPage verifies that Prometheus can parse the page, as text and with
 // native histograms.
 func TestMetricsPage(t *testing.T) {
 	p := plainProvider(t)
@@ -78,7 +78,7 @@ func TestMetricsPage(t *testing.T) {
 			if len(duration) != 3 {
 				t.Fatalf("%d histograms of mounts", len(duration))
 			}
-			h := duration[0].GetHistogram() // of the cache
+			h := duration[0].GetHistogram() // of mounts from the cache
 			if h.GetSampleCount() != 1 || len(h.GetBucket()) < len(mountBuckets) ||
 				(len(h.GetPositiveSpan()) > 0) != test.native {
 				t.Errorf("got %v", h)
@@ -139,19 +139,19 @@ func TestMetricsReference(t *testing.T) {
 			isLabel := slices.ContainsFunc(slices.Collect(maps.Values(there)),
 				func(m metric) bool { return slices.Contains(strings.Fields(m.Labels), name) })
 			if !isLabel && !slices.Contains([]string{"le", "instance", "job"}, name) {
-				t.Errorf("the page speaks of a label %s, which is not there", name)
+				t.Errorf("the page names the label %s, which does not exist", name)
 			}
 		}
 	}
 	for name := range there {
 		if !model.LegacyValidation.IsValidMetricName(name) {
-			t.Errorf("%s is no name for a metric", name)
+			t.Errorf("%s is not a valid name of a metric", name)
 		}
 	}
 }
 
-// TestInsecureHTTP: an address that shows tokens to the network is refused, or else
-// reported.
+// TestInsecureHTTP verifies that an address that sends tokens unencrypted over a network is rejected,
+// or reported if it is accepted.
 func TestInsecureHTTP(t *testing.T) {
 	for _, test := range []struct {
 		address, allowed string
@@ -185,7 +185,7 @@ func TestInsecureHTTP(t *testing.T) {
 	}
 }
 
-// BenchmarkMetricsOfAMount is what counting adds to a mount from memory.
+// BenchmarkMetricsOfAMount measures the cost of the metrics of a cached mount.
 func BenchmarkMetricsOfAMount(b *testing.B) {
 	m := newMetrics("v1")
 	b.ReportAllocs()
@@ -195,7 +195,7 @@ func BenchmarkMetricsOfAMount(b *testing.B) {
 	}
 }
 
-// BenchmarkMetricsOfARequest is what counting adds to a request to Vault.
+// BenchmarkMetricsOfARequest measures the cost of the metrics of a request to Vault.
 func BenchmarkMetricsOfARequest(b *testing.B) {
 	m := newMetrics("v1")
 	b.ReportAllocs()

@@ -82,8 +82,8 @@ func TestMountFromKubelet(t *testing.T) {
 	})
 }
 
-// TestScopes: each scope opens where it may and nowhere else (which is among
-// the failures), and none is for a key that is not derived.
+// TestScopes verifies that each scope decrypts where it is valid (other locations are among
+// the failures), and that scope none is for a key that is not derived.
 func TestScopes(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address)
@@ -114,7 +114,7 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// TestVersionsOfFiles: a rewrap changes no version, a new value that of its file.
+// TestVersionsOfFiles verifies that a rewrap changes no version, and a new value only that of its file.
 func TestVersionsOfFiles(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address)
@@ -149,11 +149,11 @@ func TestVersionsOfFiles(t *testing.T) {
 		t.Errorf("versions %v became %v", versionsOf(first), changed)
 	}
 	if changed["a"] == changed["b"] || versionsOf(first)["a"] == versionsOf(first)["b"] {
-		t.Error("versions tell that two files are the same")
+		t.Error("versions reveal that two files are the same")
 	}
 }
 
-// TestOneLoginOneBatch counts what a mount asks of Vault, however many files.
+// TestOneLoginOneBatch counts the requests of a mount to Vault, whatever its number of files.
 func TestOneLoginOneBatch(t *testing.T) {
 	e := newEnv(t)
 	var logins, decrypts, items, others atomic.Int32
@@ -190,7 +190,7 @@ func TestOneLoginOneBatch(t *testing.T) {
 	}
 }
 
-// TestMountsTogether: pods of different namespaces at the same time get their own.
+// TestMountsTogether verifies that concurrent pods of different namespaces get their own files.
 func TestMountsTogether(t *testing.T) {
 	v := testenv.SharedVault(t)
 	s := serve(t, v.Address)
@@ -214,8 +214,8 @@ func TestMountsTogether(t *testing.T) {
 	wait.Wait()
 }
 
-// TestLongRequestsTakeTurns: mounts that take much memory are not all in memory at
-// the same time, and they do not hold up those of another namespace.
+// TestLongRequestsTakeTurns verifies that mounts that need much memory are not all in memory at
+// the same time, and do not delay those of another namespace.
 func TestLongRequestsTakeTurns(t *testing.T) {
 	e, neighbor := newEnv(t), newEnv(t)
 	var at, most atomic.Int32
@@ -241,7 +241,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 	value := strings.Repeat("v", 700<<10)
 	long := e.entries(t, value)
 	in := mountRequest(e.params(), long)
-	// As many as wait and are in work together.
+	// As many mounts as can wait and run together.
 	works, requests := s.provider.works.State(), s.provider.requests.State()
 	pods := int((requests.Capacity/2/int64(4*len(in.Secrets)) +
 		requests.MaxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
@@ -259,7 +259,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 			done <- err
 		}()
 	}
-	// until those that have room are there, and others wait
+	// until the mounts that fit are running and others wait
 	for at.Load() == 0 || s.provider.requests.State().Waiters == 0 {
 		select {
 		case err := <-done:
@@ -275,17 +275,17 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 		}
 	}
 	if got := int64(most.Load()); got > room {
-		t.Errorf("%d at a time; there is room for %d", got, room)
+		t.Errorf("%d at a time, want %d", got, room)
 	}
 	for _, state := range []quota.State{s.provider.works.State(), s.provider.requests.State()} {
 		if state.Free != state.Capacity || state.Waiting != 0 {
-			t.Errorf("not all bytes are given back: %+v", state)
+			t.Errorf("not all bytes are released: %+v", state)
 		}
 	}
 }
 
-// TestNoRoom: a mount that waits for memory to the end of its time says so, with the
-// names, and one that cannot even wait says so at once.
+// TestNoRoom verifies that a mount fails if it waits for memory until its timeout, with the
+// names in the message, and fails immediately if the queue is full.
 func TestNoRoom(t *testing.T) {
 	e := newEnv(t)
 	s := serve(t, e.Vault.Address, within(time.Second))
@@ -293,7 +293,7 @@ func TestNoRoom(t *testing.T) {
 	for name, a := range map[string]*quota.Pool{"requests": s.provider.requests, "works": s.provider.works} {
 		var all []*quota.Grant
 		capacity := a.State().Capacity
-		for n := capacity/64 + 1; a.State().Free-capacity/8 >= n; { // not small ones
+		for n := capacity/64 + 1; a.State().Free-capacity/8 >= n; { // except the part for small mounts
 			g, err := a.Acquire(t.Context(), fmt.Sprint("other-", len(all)), n, 0)
 			if err != nil {
 				t.Fatal(err)

@@ -30,7 +30,7 @@ func TestObjectVersion(t *testing.T) {
 		}
 		seen[v] = name
 	}
-	// The format is for ever: a change would restart every pod that is watched.
+	// The format must never change: a change would restart every pod that is watched.
 	const want = "f3acb24efbba286a"
 	if got := objectVersion(key, "ns", "secret", "ab", []byte("c")); !strings.HasPrefix(got, want) {
 		t.Errorf("got %s, want %s…", got, want)
@@ -57,7 +57,7 @@ func TestVersionKey(t *testing.T) {
 	}
 
 	t.Run("slower than another process", func(t *testing.T) {
-		// It saw no key, and there is one when its own is ready.
+		// It saw no key, but another process stored one before its own was ready.
 		if err := createVersionKey(file); err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestVersionKey(t *testing.T) {
 	})
 }
 
-// TestVersionKeyRace has many processes make the key at the same time.
+// TestVersionKeyRace has many processes create the key at the same time.
 func TestVersionKeyRace(t *testing.T) {
 	if file := os.Getenv("TEST_VERSION_KEY"); file != "" {
 		os.Stdin.Read(make([]byte, 1)) // all start when the pipe is closed

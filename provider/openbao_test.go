@@ -18,8 +18,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestOpenBao does with an OpenBao what the other tests do with a Vault: kubernetes
-// and jwt logins, what ends a token, and what is wrong with a key.
+// TestOpenBao repeats other tests with OpenBao: kubernetes and jwt logins, the expiry of
+// a token, and errors of a key.
 func TestOpenBao(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"MountFromKubelet":        TestMountFromKubelet,
@@ -44,10 +44,10 @@ func TestOpenBao(t *testing.T) {
 	}
 }
 
-// TestOpenBaoNamespaces: OpenBao has the namespaces that Vault has in its Enterprise
-// edition. What has the same names in each of them is not the same.
+// TestOpenBaoNamespaces: OpenBao has the namespaces of Vault Enterprise. Mounts, roles
+// and keys of the same name in two namespaces are different.
 func TestOpenBaoNamespaces(t *testing.T) {
-	e := newEnv(t) // of the root namespace
+	e := newEnv(t) // in the root namespace
 	v, c := e.Vault, counting(t, e)
 	all := func(c *Config) {
 		c.AllowedNamespaces = []string{e.namespace, e.namespace + "/sub", e.namespace + "/none"}
@@ -58,7 +58,7 @@ func TestOpenBaoNamespaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A name of its own at the root, and the same names in all else.
+	// The root namespace has its own name of the role; all other names are the same.
 	top := e.namespace
 	for _, namespace := range []string{top, top + "/sub"} {
 		at := func(path string) string { return namespace + "/" + path }
@@ -104,12 +104,12 @@ func TestOpenBaoNamespaces(t *testing.T) {
 		logins++
 		c.want(t, "each namespace has a Vault token of its own", logins, logins)
 	}
-	// The flag is for classes that say nothing.
+	// The flag applies to classes that set no namespace.
 	byFlag := serve(t, v.Address, all, func(c *Config) { c.VaultNamespace = top + "/sub" })
 	byFlag.mountOne(t, e.params(), entries[top+"/sub"], "of "+top+"/sub")
 	byFlag.mountOne(t, e.params("vaultNamespace", top+"/"), entries[top], "of "+top)
 
-	// The same volume with the ciphertext of another namespace's key.
+	// The same volume with ciphertext of another namespace's key.
 	for _, other := range []string{"", top + "/sub"} {
 		_, err := s.Mount(t.Context(), mountRequest(e.params("vaultNamespace", top), entries[other]))
 		wantError(t, err, failure.CiphertextMismatch, "cannot be decrypted")
@@ -121,8 +121,8 @@ func TestOpenBaoNamespaces(t *testing.T) {
 	}
 }
 
-// TestAudience: the token has to have the audience that the role is bound to; and
-// the class says which of the pod's tokens that is.
+// TestAudience verifies that the token must have the audience of the role, and that
+// the class selects the pod's token by its audience.
 func TestAudience(t *testing.T) {
 	e := newEnv(t)
 	kube := e.withAPIServer()

@@ -11,7 +11,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// accessible makes cmp look at this package's own structs.
+// accessible makes cmp compare unexported fields of this package's structs.
 var accessible = cmp.AllowUnexported(request{}, pod{})
 
 func TestParseDefaults(t *testing.T) {
@@ -67,11 +67,11 @@ func TestParseDefaults(t *testing.T) {
 		t.Error(diff)
 	}
 
-	// Attributes come first.
+	// Attributes take precedence.
 	params[class.AttributeTokens] = `{"y": {"token": "u"}}`
 	got, _ = p.parse(&v1alpha1.MountRequest{Attributes: toJSON(params), Secrets: toJSON(secrets)})
 	if _, ok := got.attributes[class.AttributeTokens]; ok {
-		t.Error("the tokens are among what mounts are compared by")
+		t.Error("the key of a mount contains the tokens")
 	}
 	if diff := cmp.Diff(tokens{"y": {Token: "u"}}, got.tokens); diff != "" {
 		t.Error(diff)

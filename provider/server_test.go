@@ -20,8 +20,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
-// The driver's deadline may come before the mount timeout: the answer has to be
-// there earlier, or the client makes DeadlineExceeded of it.
+// The driver's deadline may be before the mount timeout. The provider must respond
+// earlier, because otherwise the client returns DeadlineExceeded.
 func TestDriverDeadline(t *testing.T) {
 	e := newEnv(t)
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
@@ -32,7 +32,7 @@ func TestDriverDeadline(t *testing.T) {
 	wantError(t, err, failure.VaultUnreachable, "no response from Vault in time")
 }
 
-// What the driver cancels is not left running.
+// A mount that the driver cancels stops.
 func TestCancel(t *testing.T) {
 	e := newEnv(t)
 	entries := map[string]string{"x": e.encrypt(t, ciphertext.Strict, "matrix", "x", "v")}
@@ -50,14 +50,14 @@ func TestCancel(t *testing.T) {
 	<-left
 }
 
-// TestLongRequest: gRPC itself says ResourceExhausted to a request that is too long
-// for it. That is not what the driver gets, and the request is not read.
+// TestLongRequest: gRPC itself rejects a request that is too long with ResourceExhausted.
+// The driver gets another code instead, and the request is not read.
 func TestLongRequest(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
 	request := func(size int) *v1alpha1.MountRequest {
 		in := mountRequest(plainParams(), nil)
 		in.Secrets = `{"x":""}`
-		in.Secrets = `{"x":"` + strings.Repeat("x", size-proto.Size(in)-3) + `"}` // 3 more for the length's own
+		in.Secrets = `{"x":"` + strings.Repeat("x", size-proto.Size(in)-3) + `"}` // 3 bytes for the length itself
 		if n := proto.Size(in); n != size {
 			t.Fatalf("%d bytes, want %d", n, size)
 		}
@@ -70,12 +70,12 @@ func TestLongRequest(t *testing.T) {
 		wantError(t, err, failure.RequestTooLarge, "reading the driver's request", "more than the limit of 4 MiB")
 	}
 	if log := s.log.String(); strings.Count(log, `msg="mount failed"`) != 3 {
-		t.Errorf("not all of it is in the log:\n%s", log)
+		t.Errorf("the log is not complete:\n%s", log)
 	}
 }
 
-// TestLongRequestTimeout: the wait for its turn to be read is part of the mount
-// timeout, which the end of the process waits for and no longer.
+// TestLongRequestTimeout verifies that the mount timeout includes the wait until the request is
+// read, so that the process does not wait longer when it stops.
 func TestLongRequestTimeout(t *testing.T) {
 	const timeout = 2 * time.Second
 	e := newEnv(t)
@@ -93,8 +93,8 @@ func TestLongRequestTimeout(t *testing.T) {
 	}
 }
 
-// TestStalledRequest: a request that does not come to its end is given up, and its
-// memory with it.
+// TestStalledRequest verifies that a request that never ends is canceled, and that its
+// memory is released.
 func TestStalledRequest(t *testing.T) {
 	s := serve(t, "http://127.0.0.1:1")
 	transport := &http.Transport{Protocols: new(http.Protocols),
@@ -112,7 +112,7 @@ func TestStalledRequest(t *testing.T) {
 	}
 	in.Header.Set("Content-Type", "application/grpc")
 	in.Header.Set("Te", "trailers")
-	go request.Write(append([]byte{0, 0, 0x20, 0, 0}, make([]byte, window*2)...)) // of 2 MiB
+	go request.Write(append([]byte{0, 0, 0x20, 0, 0}, make([]byte, window*2)...)) // 2 MiB
 	resp, err := transport.RoundTrip(in)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func newServer(t *testing.T, endpoint string) *Server {
 	return s
 }
 
-// run serves until stop is called, which returns when Serve has.
+// run serves until stop is called. stop returns after Serve has returned.
 func run(t *testing.T, s *Server) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -190,9 +190,9 @@ func TestTakeover(t *testing.T) {
 	}
 
 	stopFirst()
-	wantVersion(t, endpoint) // still the second's
+	wantVersion(t, endpoint) // still from the second
 	if !second.Ready() {
-		t.Error("the first took the second's socket away")
+		t.Error("the first process removed the second's socket")
 	}
 	stopSecond()
 	if entries, _ := os.ReadDir(filepath.Dir(endpoint)); len(entries) > 0 {
@@ -237,7 +237,7 @@ func TestListenRefuses(t *testing.T) {
 	}
 }
 
-// Stopping finishes the mounts under way and takes no new ones.
+// Stopping finishes the mounts in progress and accepts no new ones.
 func TestDrain(t *testing.T) {
 	e := newEnv(t)
 	reached, release := make(chan struct{}), make(chan struct{})
@@ -272,7 +272,7 @@ func TestDrain(t *testing.T) {
 	}
 	select {
 	case err := <-served:
-		t.Fatalf("Serve returned with a mount under way: %v", err)
+		t.Fatalf("Serve returned with a mount in progress: %v", err)
 	default:
 	}
 	close(release)
@@ -289,11 +289,11 @@ func TestServeAfterContextEnd(t *testing.T) {
 	cancel()
 	endpoint := filepath.Join(t.TempDir(), "p.sock")
 	s := newServer(t, endpoint)
-	s.grpc.Stop() // as the end of the context does when it is quicker
+	s.grpc.Stop() // as when the context ends earlier
 	if err := s.Serve(ctx); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(endpoint); err == nil {
-		t.Error("the socket is still there")
+		t.Error("the socket still exists")
 	}
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// readWith is a provider outside of a cluster.
+// readWith configures a provider outside of a cluster.
 func readWith(t testing.TB, kubeconfig string) func(*Config) {
 	t.Helper()
 	config, err := FromKubeconfig(kubeconfig)
@@ -39,8 +39,8 @@ func readWith(t testing.TB, kubeconfig string) func(*Config) {
 	return func(c *Config) { c.SecretReader = k }
 }
 
-// TestMountAsPod reads the Secret from a real API server with a real token, and
-// logs in at a kubernetes auth mount that has it reviewed there.
+// TestMountAsPod reads the Secret from a real API server with a real token, and logs in
+// at a kubernetes auth mount that has the API server review the token.
 func TestMountAsPod(t *testing.T) {
 	e := newEnv(t)
 	kube := e.withAPIServer()
@@ -66,7 +66,7 @@ func TestMountAsPod(t *testing.T) {
 		t.Error(diff)
 	}
 	if !strings.Contains(s.log.String(), "ciphertext=api-server source=vault") {
-		t.Errorf("the log does not say where the ciphertext came from:\n%s", s.log)
+		t.Errorf("the log does not have the source of the ciphertext:\n%s", s.log)
 	}
 
 	t.Run("tokens in secrets", func(t *testing.T) {
@@ -87,8 +87,8 @@ func TestMountAsPod(t *testing.T) {
 	clean(t, append([]string{params[class.AttributeTokens]}, canaries...), s.log.String())
 }
 
-// readFailures has what goes wrong when the provider reads the Secret as the pod, from a real API server and from one
-// that does what a real one does not do on demand.
+// readFailures returns the failures when the provider reads the Secret as the pod, from a real API server and from a
+// server that causes what a real one does not do on demand.
 func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 	kube := e.withAPIServer()
 	asPod := e.asPod(kube.API)
@@ -120,7 +120,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 	answers := func(code int, text string) func(*Config) {
 		return readFrom(t, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, code, text) })
 	}
-	// repeats says no in words that have everything in them that was sent.
+	// repeats responds with an error that repeats the whole request.
 	repeats := func(code int) func(*Config) {
 		return readFrom(t, func(w http.ResponseWriter, r *http.Request) {
 			answerJSON(w, code, statusJSON(code, "no "+r.Header.Get("Authorization")+" "+e.good["x"]))
@@ -148,7 +148,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 		fails("Secret that is forbidden", failure.SecretForbidden, mount("secretName", "forbidden"),
 			e.namespace+"/app", `cannot get resource "secrets"`, "`nodePublishSecretRef: {name: forbidden}`",
 			"the owner of the namespace gives the account a Role").with(kubeReader),
-		// The provider has the kubeconfig of an administrator, and must not act as one.
+		// The provider has the kubeconfig of an administrator, and must not use its credentials.
 		fails("token that the API server refuses", failure.APIServerTokenRejected,
 			withAPIToken(forgery, time.Time{}), "Unauthorized", "- audience: ''").with(kubeReader),
 		fails("token of another pod for the API server", failure.TokenMismatch,
@@ -206,7 +206,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 	}
 }
 
-// readFrom makes a server with the handler the provider's API server.
+// readFrom starts a server with the handler and makes it the provider's API server.
 func readFrom(t *testing.T, handler http.HandlerFunc) func(*Config) {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -235,7 +235,7 @@ func statusJSON(code int, message string) string {
 		Status: metav1.StatusFailure, Message: message, Code: int32(code)})
 }
 
-// TestInCluster checks what is made of the environment of a pod.
+// TestInCluster verifies the configuration from the environment of a pod.
 func TestInCluster(t *testing.T) {
 	env := map[string]string{"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
 	config := InCluster(func(name string) string { return env[name] })
@@ -243,10 +243,10 @@ func TestInCluster(t *testing.T) {
 		t.Errorf("got %v", config)
 	}
 	if config.BearerToken != "" || config.BearerTokenFile != "" {
-		t.Error("it has an identity")
+		t.Error("the configuration has credentials")
 	}
 	if InCluster(func(string) string { return "" }) != nil {
-		t.Error("a cluster without an environment")
+		t.Error("no error without the environment variables")
 	}
 	if _, err := NewSecretReader(&rest.Config{Host: "https://x",
 		TLSClientConfig: rest.TLSClientConfig{CAFile: "/nowhere/ca.crt"}}); err == nil {
@@ -254,7 +254,7 @@ func TestInCluster(t *testing.T) {
 	}
 }
 
-// TestReaderHasNoCredentials checks that what a configuration has of them is dropped.
+// TestReaderHasNoCredentials verifies that credentials in the configuration are dropped.
 func TestReaderHasNoCredentials(t *testing.T) {
 	got := make(chan string, 1)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,8 +18,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestUntrustedVault: what is wrong with certificates is the operator's to mend, is
-// known at once, and is said so.
+// TestUntrustedVault verifies that certificate errors are reported immediately, as errors
+// that the operator must fix.
 func TestUntrustedVault(t *testing.T) {
 	e := newEnv(t)
 	entries := e.entries(t, "v")
@@ -67,8 +67,8 @@ func TestUntrustedVault(t *testing.T) {
 	}
 }
 
-// TestIPv6: Vault and the API server at addresses of IPv6, as a class may write
-// them too.
+// TestIPv6 uses Vault and the API server at IPv6 addresses, which a class may contain
+// too.
 func TestIPv6(t *testing.T) {
 	e := newEnv(t)
 	kube := e.withAPIServer()
@@ -125,7 +125,7 @@ func TestIPv6(t *testing.T) {
 		"dial tcp "+dead.Addr().String()+": connect: connection refused")
 }
 
-// forward passes the bytes of each connection on, and returns where it listens.
+// forward forwards the bytes of each connection, and returns its address.
 func forward(t *testing.T, l net.Listener, to string) string {
 	t.Cleanup(func() { l.Close() })
 	go func() {

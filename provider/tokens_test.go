@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestYAMLAudience: the line to copy has the audience and nothing else, whatever it is.
+// TestYAMLAudience verifies that the line to copy contains only the audience, whatever it is.
 func TestYAMLAudience(t *testing.T) {
 	for _, audience := range []string{
 		"", "vault", "https://kubernetes.default.svc", "a: b", "x\n- audience: ''", "yes", "null", "12", "'", `"`,

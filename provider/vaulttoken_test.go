@@ -19,11 +19,11 @@ func TestVaultTokenNearExpiry(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 	s.mountOne(t, e.params(), entries, "v")
 	c.want(t, "at once", 1, 2)
-	time.Sleep(4600 * time.Millisecond) // in its last tenth, or after its end
+	time.Sleep(4600 * time.Millisecond) // in the last tenth of its lifetime, or after it
 	s.mountOne(t, e.params(), entries, "v")
-	c.want(t, "near the end", 2, 3) // no request with the old one
+	c.want(t, "near the end", 2, 3) // no request with the old token
 	if c.jwts[0] != e.jwt || c.jwts[1] != e.jwt {
-		t.Error("a login did not show the token of the pod")
+		t.Error("a login did not send the token of the pod")
 	}
 }
 
@@ -41,14 +41,14 @@ func TestRevokedVaultToken(t *testing.T) {
 		wait.Go(func() { s.mountOne(t, e.params(), entries, "v") })
 	}
 	wait.Wait()
-	// Each of the eight may have tried the old one first; there is one new one.
+	// Each of the eight mounts may have tried the old token first; all share one new token.
 	if c.logins != 2 || c.decrypts < 1+8+1 || c.decrypts > 1+8+8 {
 		t.Errorf("%d logins and %d decrypts", c.logins, c.decrypts)
 	}
 }
 
-// TestVaultTokenOfFewUses: one that ends with its first use costs a mount
-// no more than a login.
+// TestVaultTokenOfFewUses verifies that a token that expires after its first use costs a mount
+// no more than one login.
 func TestVaultTokenOfFewUses(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -77,7 +77,7 @@ func TestVaultRestarted(t *testing.T) {
 	}
 }
 
-// TestFixedRole: what an operator fixes takes effect with the next mount, whatever is in memory.
+// TestFixedRole verifies that a fix by an operator takes effect with the next mount, whatever is cached.
 func TestFixedRole(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -95,8 +95,8 @@ func TestFixedRole(t *testing.T) {
 	s.mountOne(t, e.params(), entries, "v")
 }
 
-// TestLoginRefusedAfterExpiry: the token has ended and Vault gives no other. The
-// message is about the login.
+// TestLoginRefusedAfterExpiry verifies that after the token expired and Vault denies a new one,
+// the message is about the login.
 func TestLoginRefusedAfterExpiry(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
