@@ -14,7 +14,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/chart"
 )
 
-// ofChart is what the program understands of the flags that the Helm chart gives it.
+// ofChart parses the flags that the Helm chart sets.
 func ofChart(t *testing.T, values string) (*serveOptions, *appsv1.DaemonSet) {
 	t.Helper()
 	helm, err := chart.NewHelm(t.Context(), t.TempDir())
@@ -37,7 +37,7 @@ func ofChart(t *testing.T, values string) (*serveOptions, *appsv1.DaemonSet) {
 	return o, &set
 }
 
-// TestChart: every flag that the chart can give is one of the program's, and arrives.
+// TestChart verifies that the program accepts every flag that the chart can set, with its value.
 func TestChart(t *testing.T) {
 	o, set := ofChart(t, `
 vault:
@@ -65,7 +65,7 @@ provider:
 		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.log.Level != "debug" || o.pprofAddr == "" {
 		t.Errorf("it understands %+v", o)
 	}
-	// Also the longest mount has the time to end.
+	// The longest mount too must end within the grace period.
 	pod := set.Spec.Template.Spec
 	for what, grace := range map[string]int64{
 		"at the end":           *pod.TerminationGracePeriodSeconds,
@@ -77,8 +77,8 @@ provider:
 	}
 }
 
-// TestChartDefaults: the chart gives no flag for what is a default of its own, so that
-// has to be the program's too.
+// TestChartDefaults verifies that the chart's defaults are those of the program, because the chart
+// sets no flag for them.
 func TestChartDefaults(t *testing.T) {
 	text, err := os.ReadFile("../../" + chart.Dir + "/values.yaml")
 	if err != nil {
@@ -104,11 +104,11 @@ func TestChartDefaults(t *testing.T) {
 	}
 	o, _ := ofChart(t, "")
 	if o.endpoint != defaultEndpoint || o.versionKeyFile != defaultVersionKey {
-		t.Errorf("socket %s, key of versions %s", o.endpoint, o.versionKeyFile)
+		t.Errorf("socket %s, version key file %s", o.endpoint, o.versionKeyFile)
 	}
 	if values.Vault.AuthMount != o.vault.AuthMount || values.Vault.Audience != o.audience ||
 		time.Duration(values.Provider.MountTimeoutSeconds)*time.Second != o.mountTimeout ||
 		cache.Value() != o.republishCache {
-		t.Errorf("the chart says %+v, the program %+v", values, o)
+		t.Errorf("the chart has %+v, the program %+v", values, o)
 	}
 }

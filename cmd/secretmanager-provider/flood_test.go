@@ -12,9 +12,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/flood"
 )
 
-// TestFlood: whatever comes to the provider's ports, the kubelet's probes succeed, with
-// the timeout of the manifest, and the process needs no more memory. What mounts take
-// meanwhile is measured by make bench.
+// TestFlood verifies that during a flood of the provider's ports the kubelet's probes succeed,
+// with the timeout of the manifest, and the process needs no more memory. The cost for mounts
+// is measured by make bench.
 func TestFlood(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/provider/daemonset.yaml")
 	if err != nil {

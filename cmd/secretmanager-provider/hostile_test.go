@@ -25,31 +25,31 @@ import (
 )
 
 const (
-	// memoryLimit and softMemoryLimit are those of manifests/provider/daemonset.yaml,
-	// which TestHostileInputs compares them with.
+	// memoryLimit and softMemoryLimit are those of manifests/provider/daemonset.yaml.
+	// TestHostileInputs compares them.
 	memoryLimit     = 256 << 20
 	softMemoryLimit = "216MiB"
 
-	// atOnce is how many volumes of one namespace a hostile input mounts together.
+	// atOnce is the number of volumes of one namespace that mount a hostile input together.
 	atOnce = 100
-	// neighborLimit bounds a mount of another namespace meanwhile. Continuous integration
+	// neighborLimit bounds a concurrent mount of another namespace. Continuous integration
 	// also runs this test without the race detector (make test-fips).
 	neighborLimit = 2 * time.Second * slowdown
 )
 
-// hostile is one input that an author can write, as the volumes that mount it.
+// hostile is an input that an author can write, as a request to mount it.
 type hostile struct {
 	name    string
 	request func() *v1alpha1.MountRequest
-	// valid is set where nothing is wrong with the input but its size: alone it mounts.
+	// valid means that only the size of the input is hostile: a single mount succeeds.
 	valid bool
 }
 
-// TestHostileInputs runs the program with the memory of its DaemonSet and sends it
-// what an author in one namespace may write to take the node's provider down: each
-// input alone and by 100 volumes at once. The process survives, a pod of another
-// namespace mounts within two seconds meanwhile, and every answer has a code that
-// the kubelet takes for final.
+// TestHostileInputs runs the program with the memory limit of its DaemonSet and sends it
+// what an author in one namespace may write to make the node's provider fail: each input
+// alone and by 100 volumes at once. The process survives, a pod of another namespace
+// mounts within two seconds during that, and every response has a code that the kubelet
+// treats as final.
 func TestHostileInputs(t *testing.T) {
 	checkManifestMemory(t)
 	w := newHostileEnv(t)
@@ -62,7 +62,7 @@ func TestHostileInputs(t *testing.T) {
 	for _, input := range w.inputs(t) {
 		t.Run(input.name, func(t *testing.T) {
 			if p.exited() {
-				p = startProvider(t, w) // so that the other inputs are measured too
+				p = startProvider(t, w) // to test the other inputs too
 			}
 			p.resetPeak()
 			request := input.request()
@@ -75,7 +75,7 @@ func TestHostileInputs(t *testing.T) {
 			p.resetPeak()
 			var took, slowest time.Duration
 			var answers map[codes.Code]int
-			// A machine that was busy with something else is not so each time.
+			// A machine that is busy with something else is not busy each time.
 			for range 3 {
 				took, slowest, answers = w.storm(t, p, input)
 				for code := range answers {
@@ -89,7 +89,7 @@ func TestHostileInputs(t *testing.T) {
 				t.Logf("a mount of the neighbor took %s", slowest)
 			}
 			if slowest > neighborLimit {
-				t.Errorf("a mount of the neighbor took %s, and more than %s each time before", slowest, neighborLimit)
+				t.Errorf("a mount of the neighbor took %s, and more than %s in each attempt before", slowest, neighborLimit)
 			}
 			if p.exited() {
 				t.Errorf("the provider died: %v\n%s", p.err, p.log.tail())
@@ -104,13 +104,13 @@ func TestHostileInputs(t *testing.T) {
 	t.Logf("memory by %s\n%s", p.memory.how, table.String())
 }
 
-// final are the codes that an answer may have; see package provider.
+// final are the codes that a response may have; see package provider.
 var final = map[codes.Code]bool{
 	codes.OK: true, codes.InvalidArgument: true, codes.NotFound: true, codes.PermissionDenied: true,
 	codes.Unauthenticated: true, codes.FailedPrecondition: true, codes.Internal: true,
 }
 
-// checkManifestMemory: the limits here are those of the DaemonSet.
+// checkManifestMemory verifies that the limits here are those of the DaemonSet.
 func checkManifestMemory(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/provider/daemonset.yaml")
@@ -126,10 +126,10 @@ func checkManifestMemory(t *testing.T) {
 }
 
 // storm mounts an input by many volumes at once, and volumes of the neighbor one
-// after the other until all of those have their answer.
+// after the other until all of the former have a response.
 func (w *hostileEnv) storm(t *testing.T, p *runningProvider,
 	input hostile) (took, slowest time.Duration, answers map[codes.Code]int) {
-	// As bytes, so that the driver's share of the work does not count.
+	// Encoded in advance, so that the driver's share of the work does not count.
 	requests := make([]*encoded, atOnce)
 	marshaled := map[*v1alpha1.MountRequest]*encoded{}
 	for i := range requests {
@@ -179,7 +179,7 @@ func (w *hostileEnv) storm(t *testing.T, p *runningProvider,
 	return <-elapsed, slowest, answers
 }
 
-// encoded is a request as it is sent.
+// encoded is an encoded request.
 type encoded struct{ data []byte }
 
 type encodedCodec struct{}
@@ -194,13 +194,13 @@ func (encodedCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return proto.Unmarshal(data.Materialize(), v.(proto.Message))
 }
 
-// hostileEnv is a Vault with two namespaces, and what stands for the API server.
+// hostileEnv is a Vault with two namespaces, and a fake API server.
 type hostileEnv struct {
 	*fixture.Transit
 	kubeconfig string
-	secrets    atomic.Pointer[map[string]string] // by name: data that the API server has, as JSON
+	secrets    atomic.Pointer[map[string]string] // by name: data of Secrets in the API server, as JSON
 	pods       atomic.Int64
-	neighbor   string // its Secret
+	neighbor   string // the Secret of the neighbor
 }
 
 const (
@@ -225,23 +225,23 @@ func newHostileEnv(t *testing.T) *hostileEnv {
 	return w
 }
 
-// encrypt returns a text as an entry of the namespace's Secret.
+// encrypt returns a text encrypted for an entry of the namespace's Secret.
 func (w *hostileEnv) encrypt(t *testing.T, namespace, entry, text string) string {
 	t.Helper()
 	return w.Encrypt(ciphertext.Key{Mount: "transit", Name: namespace}, []byte("strict:"+namespace+"/s/"+entry), text)
 }
 
-// secret returns a Secret with a text as its entry x, as the driver sends it.
+// secret returns a Secret with a text as its entry x, in the driver's form.
 func (w *hostileEnv) secret(t *testing.T, namespace, text string) string {
 	t.Helper()
 	return jsonText(map[string]string{"x": w.encrypt(t, namespace, "x", text)})
 }
 
-// noSecret is what the driver sends where the kubelet read no Secret.
+// noSecret is what the driver sends if the kubelet read no Secret.
 const noSecret = "null"
 
-// request is the mount of a new pod. Parameters come after those that every class
-// has; secrets are the entries of the Secret that the kubelet read, as JSON.
+// request is the mount of a new pod. The parameters follow those of every class;
+// secrets are the entries of the Secret that the kubelet read, as JSON.
 func (w *hostileEnv) request(namespace, secrets string, parameters ...string) *v1alpha1.MountRequest {
 	pod := fmt.Sprintf("app-%d", w.pods.Add(1))
 	uid := "uid-" + pod
@@ -282,7 +282,7 @@ func jsonText(v any) string {
 	return string(text)
 }
 
-// fillRepublishCache leaves as little memory as a node can have.
+// fillRepublishCache fills the cache, so that as little memory as possible is free.
 func (w *hostileEnv) fillRepublishCache(t *testing.T, p *runningProvider) {
 	t.Helper()
 	entries := w.secret(t, hostileNamespace, strings.Repeat("x", 40<<10))

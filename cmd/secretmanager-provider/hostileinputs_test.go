@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
-// objects is a list of n files that are made of one entry, each with the further fields.
+// objects is a list of n files from one entry, each with the given extra fields.
 func objects(entry string, n int, fields ...string) string {
 	var b strings.Builder
 	for i := range n {
@@ -30,14 +30,14 @@ func objects(entry string, n int, fields ...string) string {
 
 func fill(text string, size int) string { return strings.Repeat(text, size/len(text)) }
 
-// inputs are those of the findings, and others of their kind.
+// inputs returns the inputs of the security findings, and similar ones.
 func (w *hostileEnv) inputs(t *testing.T) []hostile {
 	const objectsSize = 1_300_000
 	small := w.secret(t, hostileNamespace, "value")
 	class := func(parameters ...string) func() *v1alpha1.MountRequest {
 		return func() *v1alpha1.MountRequest { return w.request(hostileNamespace, small, parameters...) }
 	}
-	// document is a volume with files out of one plaintext.
+	// document is a volume with files from one plaintext.
 	document := func(text, objects string) func() *v1alpha1.MountRequest {
 		entries := w.secret(t, hostileNamespace, text)
 		return func() *v1alpha1.MountRequest { return w.request(hostileNamespace, entries, "objects", objects) }
@@ -96,12 +96,12 @@ func (w *hostileEnv) inputs(t *testing.T) []hostile {
 	largest := w.request(hostileNamespace, jsonText(map[string]string{"x": fill("<", 1<<20)}), "objects", fill("<", 3<<20))
 
 	return []hostile{
-		// H5: lists that are short as text and long as nodes.
+		// H5: lists that are short as text and have many nodes.
 		{"objects: mappings in a mapping", class("objects", "- {"+fill("a: ,", objectsSize)+"}"), false},
 		{"objects: anchors", class("objects", "["+fill("&a ,", objectsSize)+"]"), false},
 		{"objects: lists", class("objects", "["+fill("[],", objectsSize)+"]"), false},
 		{"objects: empty items", class("objects", fill("-\n", objectsSize)), false},
-		// The same, as long as is allowed.
+		// The same, with the maximum length.
 		{"objects: mappings, at the limit of bytes", class("objects", "- {"+fill("a: ,", 500_000)+"}"), false},
 		{"objects: comments", class("objects", "- {objectName: x}\n"+fill("#\n- a\n", 500_000)), false},
 		{"objects: tag directives", class("objects", tagged), false},
@@ -114,7 +114,7 @@ func (w *hostileEnv) inputs(t *testing.T) []hostile {
 			return b.String()
 		}()), false},
 		{"objects: a field of many parts", class("objects", "- {objectName: x, field: "+fill("a.", 400_000)+"a}"), false},
-		// H6: what is held is more than the request.
+		// H6: needs more memory than the request.
 		{"Secret of 1 MiB read as the pod", asPod("s"), true},
 		{"answers of 4 MiB", func() *v1alpha1.MountRequest {
 			return w.request(hostileNamespace, large, "objects", objects("x", 100))
@@ -130,7 +130,7 @@ func (w *hostileEnv) inputs(t *testing.T) []hostile {
 		{"fields of a YAML document", document(fill("-\n", 700_000), objects("x", 10, "field: '1'")), false},
 		{"fields of a nested document", document(strings.Repeat("[", 9_000)+strings.Repeat("]", 9_000),
 			objects("x", 10, "field: '0'")), false},
-		// M7: work without end.
+		// M7: unbounded work.
 		{"objects that each fail", document(keys.String(), objects("x", 2000, "field: missing%")), false},
 		{"objects that each read a document",
 			document("{x: &x 1, a: ["+fill("1,", 90_000)+"*x]}", objects("x", 2000, "field: a")), false},
@@ -158,7 +158,7 @@ func (w *hostileEnv) inputs(t *testing.T) []hostile {
 			request.TargetPath = fill("/t", 3<<20)
 			return request
 		}, false},
-		// What is in the cache costs memory when it is sent.
+		// A cached response needs memory when it is sent.
 		{"repeated answers of 4 MiB", func() *v1alpha1.MountRequest {
 			request := <-cachedRequests
 			cachedRequests <- request
@@ -174,8 +174,8 @@ func pairs(m map[string]string) (all []string) {
 	return all
 }
 
-// serveSecrets serves what the API server would. It answers every client: what is
-// under test is what the provider does with the answer.
+// serveSecrets is a fake API server. It accepts every client, because the test is
+// about how the provider processes the response.
 func (w *hostileEnv) serveSecrets(t *testing.T) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {

@@ -31,7 +31,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
 
-// TestMain is the program itself where a test started it as one.
+// TestMain runs the program itself if a test started this process as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_RUN_MAIN") != "" {
 		main()
@@ -49,7 +49,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// dial returns the client of a provider that the driver has.
+// dial returns a client of a provider like the driver's.
 func dial(t *testing.T, endpoint string) v1alpha1.CSIDriverProviderClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -61,7 +61,7 @@ func dial(t *testing.T, endpoint string) v1alpha1.CSIDriverProviderClient {
 	return v1alpha1.NewCSIDriverProviderClient(conn)
 }
 
-// mountRequest is that of pod app-0 in namespace demo, for a Secret with entry x.
+// mountRequest returns the request of pod app-0 in namespace demo, for a Secret with entry x.
 func mountRequest(role, key, jwt, ciphertext string) *v1alpha1.MountRequest {
 	return &v1alpha1.MountRequest{
 		Attributes: text(map[string]string{
@@ -74,12 +74,12 @@ func mountRequest(role, key, jwt, ciphertext string) *v1alpha1.MountRequest {
 	}
 }
 
-// podToken is that of the pod of mountRequest.
+// podToken returns the token of the pod of mountRequest.
 func podToken() string {
 	return fixture.Issuer().PodToken("demo", "app-0", "1", "app", "vault", time.Hour)
 }
 
-// newFixture has a role for this pod, with the name of the key, and entry x of its Secret.
+// newFixture creates a role for this pod, named like the key, and entry x of its Secret.
 func newFixture(t *testing.T, mount string) (f *fixture.Transit, entry string) {
 	t.Helper()
 	f = fixture.NewTransit(t)
@@ -92,8 +92,8 @@ func newFixture(t *testing.T, mount string) (f *fixture.Transit, entry string) {
 	return f, f.Encrypt(ciphertext.Key{Mount: "transit", Name: f.Key}, []byte("strict:demo/s/x"), "c4nary")
 }
 
-// TestProgram runs the program as a process, has it mount from a real Vault, and
-// ends it with a signal.
+// TestProgram runs the program as a process, mounts from a real Vault, and stops the
+// process with a signal.
 func TestProgram(t *testing.T) {
 	f, entry := newFixture(t, "jwt")
 	dir := t.TempDir()
@@ -142,7 +142,7 @@ func TestProgram(t *testing.T) {
 	}
 	_, refused := mount("another")
 	if refused == nil {
-		t.Error("no error of a key that the policy does not give")
+		t.Error("no error for a key that the policy does not allow")
 	}
 	resp, err := mount(f.Key)
 	if err != nil || len(resp.Files) != 1 || string(resp.Files[0].Contents) != "c4nary" {
@@ -165,7 +165,7 @@ func TestProgram(t *testing.T) {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 	if _, err := os.Lstat(endpoint); err == nil {
-		t.Error("the socket is still there")
+		t.Error("the socket still exists")
 	}
 	log := stderr.String()
 	for line := range strings.Lines(log) {
@@ -177,11 +177,11 @@ func TestProgram(t *testing.T) {
 		for where, text := range map[string]string{"log": log, "audit log": stdout.String(),
 			"error": fmt.Sprint(refused), "metrics": counted, "profile": heap} {
 			if strings.Contains(text, secret) {
-				t.Errorf("the %s has %q in it:\n%s", where, secret, text)
+				t.Errorf("the %s contains %q:\n%s", where, secret, text)
 			}
 		}
 	}
-	// Standard output has nothing but the audit log, to the last record.
+	// Standard output contains only the audit log, including the last record.
 	var outcomes []string
 	for line := range strings.Lines(stdout.String()) {
 		var record struct{ Schema, Node, Pod, Outcome string }
@@ -219,8 +219,8 @@ func get(address, path string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestServesUntilLastMount: while the program finishes its mounts, probes and
-// metrics are answered; then nothing is.
+// TestServesUntilLastMount verifies that probes and metrics get a response while the program
+// finishes its mounts, and not after that.
 func TestServesUntilLastMount(t *testing.T) {
 	reached, release := make(chan struct{}), make(chan struct{})
 	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -260,10 +260,10 @@ func TestServesUntilLastMount(t *testing.T) {
 	var code int
 	async.Wait(t, "the end of readiness", func() bool { code, _ = get(health, "/readyz"); return code != 200 })
 	if code != 503 {
-		t.Errorf("/readyz: %d while a mount is under way", code)
+		t.Errorf("/readyz: %d with a mount in progress", code)
 	}
 	if _, text := get(metrics, "/metrics"); !strings.Contains(text, "secretmanager_provider_mounts_in_flight 1\n") {
-		t.Errorf("the metrics do not have the mount under way:\n%s", text)
+		t.Errorf("the metrics do not have the mount in progress:\n%s", text)
 	}
 	close(release)
 	if err := <-mounted; status.Code(err) != codes.PermissionDenied {
@@ -279,7 +279,7 @@ func TestServesUntilLastMount(t *testing.T) {
 	}
 }
 
-// TestRunFails has what keeps the program from starting.
+// TestRunFails lists errors at startup.
 func TestRunFails(t *testing.T) {
 	dir := t.TempDir()
 	good := []string{"--vault-addr=http://127.0.0.1:1", "--endpoint=" + filepath.Join(dir, "p.sock"),
@@ -323,7 +323,7 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// TestKlog: what client-go logs comes in the same form.
+// TestKlog verifies that the log of client-go has the same format.
 func TestKlog(t *testing.T) {
 	o, err := parse([]string{"--vault-addr=https://x", "--log-format=json", "--log-level=warn"}, getenv(nil), io.Discard)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/provider"
 )
 
-// TestManifest: what the DaemonSet says fits what the program does, so that neither
-// the kubelet nor the kernel kills a provider in the middle of a mount.
+// TestManifest verifies that the DaemonSet matches the program, so that neither the kubelet
+// nor the kernel kills a provider during a mount.
 func TestManifest(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/provider/daemonset.yaml")
 	if err != nil {
@@ -30,7 +30,7 @@ func TestManifest(t *testing.T) {
 		&bytes.Buffer{}); err != nil {
 		t.Errorf("its flags: %v", err)
 	}
-	// The provider gives mounts two seconds more than their timeout.
+	// The provider waits two seconds longer than the timeout of mounts.
 	const margin = 5 * time.Second
 	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < maxMountTimeout+margin {
 		t.Errorf("grace period %s, and a mount may take %s", grace, maxMountTimeout)
@@ -41,7 +41,7 @@ func TestManifest(t *testing.T) {
 	}
 	update := set.Spec.UpdateStrategy.RollingUpdate
 	if update.MaxSurge.IntValue() != 1 || update.MaxUnavailable.IntValue() != 0 {
-		t.Errorf("the update is %+v: for a moment a node has no provider", update)
+		t.Errorf("the update strategy is %+v: a node temporarily has no provider", update)
 	}
 	for _, env := range container.Env {
 		if env.Name != "GOMEMLIMIT" {

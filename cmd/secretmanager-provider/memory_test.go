@@ -28,7 +28,7 @@ type runningProvider struct {
 	memory *memoryGroup
 	log    *logFile
 	done   chan struct{} // closed when the process has ended
-	err    error         // how; to be read after that
+	err    error         // how it ended; read it only after done is closed
 }
 
 func startProvider(t *testing.T, w *hostileEnv) *runningProvider {
@@ -60,7 +60,7 @@ func startProvider(t *testing.T, w *hostileEnv) *runningProvider {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended, and then there is nothing to kill
+		_ = cmd.Process.Kill() // fails if the process has already ended
 		<-p.done
 	})
 	async.Wait(t, "the socket", func() bool {
@@ -91,8 +91,8 @@ func (p *runningProvider) exited() bool {
 
 func (p *runningProvider) resetPeak() { p.memory.reset() }
 
-// peak returns the most memory that was used since the last reset, and fails the
-// test where it is more than the limit, which only happens where nothing enforces that.
+// peak returns the maximum of memory in use since the last reset, and fails the test
+// if it exceeds the limit, which is possible only if nothing enforces the limit.
 func (p *runningProvider) peak(t *testing.T) int64 {
 	t.Helper()
 	peak := p.memory.read()
@@ -102,12 +102,12 @@ func (p *runningProvider) peak(t *testing.T) int64 {
 	return peak
 }
 
-// memoryGroup is a memory cgroup with the DaemonSet's limit or, where none can be
-// made, a watch on the memory of the process.
+// memoryGroup is a memory cgroup with the DaemonSet's limit or, if none can be created,
+// a watch on the memory of the process.
 type memoryGroup struct {
 	how   string // for the log
 	dir   string // of the cgroup; empty for a watch
-	peaks string // file that has the peak, and forgets it when it is written to
+	peaks string // file that has the peak; writing to it resets the peak
 	pid   int
 }
 
@@ -115,11 +115,11 @@ func newMemoryGroup(t *testing.T) *memoryGroup {
 	t.Helper()
 	g, why := makeMemoryGroup(t)
 	if g == nil {
-		t.Logf("no memory cgroup can be made here, so resident memory is watched instead: %s", why)
+		t.Logf("no memory cgroup can be created, so resident memory is watched instead: %s", why)
 		return &memoryGroup{how: "resident set (no cgroup)"}
 	}
 	t.Cleanup(func() {
-		// The process has ended, which cleanups that were registered later see to.
+		// The process has ended, because cleanups that were registered later have run.
 		if err := os.Remove(g.dir); err != nil {
 			t.Errorf("removing the cgroup: %v", err)
 		}
@@ -127,7 +127,7 @@ func newMemoryGroup(t *testing.T) *memoryGroup {
 	return g
 }
 
-// makeMemoryGroup makes a cgroup below that of this process, of version 1 or 2.
+// makeMemoryGroup creates a cgroup below that of this process, of version 1 or 2.
 func makeMemoryGroup(t *testing.T) (g *memoryGroup, why string) {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -171,7 +171,7 @@ func makeMemoryGroup(t *testing.T) (g *memoryGroup, why string) {
 	return nil, why
 }
 
-// command runs the program inside from its first moment.
+// command returns a command that runs the program in the cgroup from the start.
 func (g *memoryGroup) command(program string, args ...string) *exec.Cmd {
 	if g.dir == "" {
 		return exec.Command(program, args...)
@@ -185,7 +185,7 @@ func (g *memoryGroup) reset() {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", g.pid), []byte("5"), 0)
 		return
 	}
-	// Before Linux 6.12, version 2 cannot forget; then the peak is that since the start.
+	// Before Linux 6.12, version 2 cannot reset the peak, which then counts from the start.
 	_ = os.WriteFile(filepath.Join(g.dir, g.peaks), []byte("0"), 0)
 }
 
@@ -214,7 +214,7 @@ func (g *memoryGroup) read() int64 {
 	return 0
 }
 
-// logFile is what the program wrote.
+// logFile is the log of the program.
 type logFile struct{ path string }
 
 func (l *logFile) tail() string {

@@ -2,5 +2,5 @@
 
 package main
 
-// slowdown is how much longer the test process takes with the race detector.
+// slowdown is the factor by which the race detector slows down the test process.
 const slowdown = 1

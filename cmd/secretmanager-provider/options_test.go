@@ -107,7 +107,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestConfig: what is set reaches the provider.
+// TestConfig verifies that flags reach the configuration of the provider.
 func TestConfig(t *testing.T) {
 	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi",
 		"--vault-allowed-auth-mounts=jwt", "--vault-allowed-namespaces=team",

@@ -2,7 +2,7 @@
 
 package main
 
-// slowdown is how much longer the test process takes with the race detector. It is
-// the client and the API server of TestHostileInputs, on the processors that the
-// program itself needs.
+// slowdown is the factor by which the race detector slows down the test process, which
+// runs the client and the API server of TestHostileInputs on the same processors as the
+// program.
 const slowdown = 5

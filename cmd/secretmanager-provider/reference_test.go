@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/reference/flags-provider.md instead of comparing with it")
 
-// TestReference: docs/reference/flags-provider.md is what --help says.
+// TestReference verifies that docs/reference/flags-provider.md matches --help.
 func TestReference(t *testing.T) {
 	const page = "../../docs/reference/flags-provider.md"
 	var help bytes.Buffer

@@ -13,9 +13,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestTLSAndIPv6: a Vault at an address of IPv6, behind a proxy that chooses its
-// certificate by name and wants one of the client's; and the program's own pages at
-// addresses of IPv6. With the flags, with the environment, and with a folder of CAs.
+// TestTLSAndIPv6 uses a Vault at an IPv6 address, behind a proxy that selects its
+// certificate by name and requires a client certificate, and serves the program's pages at
+// IPv6 addresses. It tests the flags, the environment, and a directory of CAs.
 func TestTLSAndIPv6(t *testing.T) {
 	const authMount = "secured"
 	f, entry := newFixture(t, authMount)
@@ -84,7 +84,7 @@ func freeIPv6(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
-		t.Fatalf("this test needs the loopback address of IPv6: %v", err)
+		t.Fatalf("this test needs the IPv6 loopback address: %v", err)
 	}
 	defer l.Close()
 	return l.Addr().String()
