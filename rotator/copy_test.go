@@ -12,7 +12,7 @@ import (
 )
 
 // TestCopiesAreRewrapped checks the table in docs/rotation.md: which stolen copies a run
-// rewraps, so that retirement does not end them.
+// rewraps, so that they still decrypt after retirement.
 func TestCopiesAreRewrapped(t *testing.T) {
 	const old, rewrapped = 1, 2
 	for scope, want := range map[ciphertext.Scope]map[string]int{

@@ -161,7 +161,7 @@ func (f *testFixture) expireLease(v childRun) {
 	}
 }
 
-// ageKey relocations the fixture's key by one whose only version has the age, by restoring
+// ageKey replaces the fixture's key by one whose only version has the age, by restoring
 // it from a changed backup.
 func (f *testFixture) ageKey(age time.Duration) {
 	f.T.Helper()
@@ -324,7 +324,7 @@ func TestKilledAtRandom(t *testing.T) {
 		step := steps[point]
 		v.Kill = kill{point, 1 + random.Int64N(often[step])}
 		if n > 0 && f.KeyInfo().Latest > 1 && strings.HasSuffix(step.path, "/rotate") {
-			continue // the key is rotated already
+			continue // the key is already rotated
 		}
 		killRun := f.killInside
 		if n%10 == 0 {

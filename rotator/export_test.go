@@ -10,25 +10,25 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// What a Lease lasts, how often it is renewed, and for how long the API server is
-// waited for.
+// The duration of a Lease, how long requests to the API server are retried, and the
+// maximum number of Events.
 const (
 	LeaseDuration = leaseDuration
 	RetryKube     = retryKube
 	MaxEvents     = maxEvents
 )
 
-// Tests rotate many times.
+// Tests rotate many times in a short time.
 func init() { rotateInterval = 0 }
 
-// Inside is what only tests change of a run.
+// Inside has the settings of a run that only tests change.
 type Inside struct {
 	PageSize       int64
 	RetryFor       time.Duration
 	RotateInterval time.Duration
 }
 
-// RunInside is Run with changes.
+// RunInside is Run with these settings.
 func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
 	in Inside) (*Report, error) {
 	if err := opts.complete(); err != nil {
@@ -47,13 +47,13 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 	return r.run(ctx)
 }
 
-// RunPaged is Run with pages of another size.
+// RunPaged is Run with another page size.
 func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
 	size int64) (*Report, error) {
 	return RunInside(ctx, vault, kube, opts, Inside{PageSize: size})
 }
 
-// RunLeased is Run with a Lease of another duration.
+// RunLeased is Run with another duration of the Lease.
 func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
 	duration time.Duration) (*Report, error) {
 	if err := opts.complete(); err != nil {

@@ -38,9 +38,9 @@ type failureRun struct {
 }
 
 // TestRotationFailures causes each failure of a rotation in the catalog, with a real Vault and a
-// real API server; proxies
-// do what those do not do on demand. Each has its reason at the beginning of the error or of a problem in the report;
-// the log has it, and nothing leaks.
+// real API server. Proxies cause what those do not do on demand.
+// The reason is at the beginning of the error or of a problem in the report, and in
+// the log, and nothing leaks.
 func TestRotationFailures(t *testing.T) {
 	causes := failureCauses()
 	for _, reason := range failure.All(failure.Rotation) {
@@ -102,7 +102,7 @@ func failureTexts(report *rotator.Report) (texts []string) {
 	return texts
 }
 
-// failureCauses returns what causes each reason. The Secret same has the same name and plaintext, and is not stored.
+// failureCauses returns a cause for each reason. The Secret same has the same name and plaintext, and is not stored.
 func failureCauses() map[*failure.Reason]func(r *failureRun, same *corev1.Secret) {
 	changed := func(change func(s *corev1.Secret)) func(*failureRun, *corev1.Secret) {
 		return func(r *failureRun, _ *corev1.Secret) { r.change(change) }
@@ -233,7 +233,7 @@ func (r *failureRun) change(change func(*corev1.Secret)) {
 	}
 }
 
-// holdLease has another run renew the Lease before each time that this one reads it.
+// holdLease has another run renew the Lease each time before this run reads it.
 func (r *failureRun) holdLease() {
 	r.kube = func(next http.RoundTripper) http.RoundTripper {
 		return fixture.RoundTripper(func(q *http.Request) (*http.Response, error) {
@@ -272,7 +272,7 @@ func asNobody(path string) func(http.RoundTripper) http.RoundTripper {
 	}
 }
 
-// answerPatch answers patches with an error.
+// answerPatch responds to patches with an error.
 func answerPatch(status int, reason metav1.StatusReason) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper {
 		return fixture.RoundTripper(func(q *http.Request) (*http.Response, error) {

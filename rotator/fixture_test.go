@@ -34,8 +34,8 @@ func newFixture(t *testing.T) *testFixture {
 	return f
 }
 
-// token returns a token that may use the paths: with "read" those of keys, and with
-// "update" all others.
+// token returns a token that may use the paths: it may read keys, and update all
+// other paths.
 func (f *testFixture) token(paths ...string) string {
 	f.T.Helper()
 	var hcl strings.Builder
@@ -49,7 +49,7 @@ func (f *testFixture) token(paths ...string) string {
 	return f.Token(hcl.String())
 }
 
-// rotatorPaths are the paths that a rotator needs that does not retire.
+// rotatorPaths are the paths that a rotator without retirement needs.
 func (f *testFixture) rotatorPaths() []string {
 	return []string{"transit/keys/" + f.Key, "transit/keys/" + f.Key + "/rotate", "transit/rewrap/" + f.Key}
 }
@@ -60,7 +60,7 @@ func (f *testFixture) minimal() *transit.Session {
 	return f.Session(f.Vault.Address, f.token(f.rotatorPaths()...))
 }
 
-// encrypt returns a ciphertext Secret of the fixture's key. It does not store it.
+// encrypt returns a ciphertext Secret of the fixture's key, without storing it.
 func (f *testFixture) encrypt(namespace, name string, entries map[string]string,
 	change ...func(*secretmanager.Spec)) *corev1.Secret {
 	f.T.Helper()

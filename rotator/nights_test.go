@@ -62,7 +62,7 @@ func TestRestoreOfEachNight(t *testing.T) {
 					f.checkAllDecrypt()
 				}
 				f.restore(now)
-				time.Sleep(time.Until(began.Add(night))) // the age of versions is what is tested
+				time.Sleep(time.Until(began.Add(night))) // the test depends on the age of versions
 			}
 			if rewrapped < 2*secrets {
 				t.Errorf("%d entries were rewrapped in ten nights", rewrapped)

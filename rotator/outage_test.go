@@ -208,7 +208,7 @@ func (discard) Header() http.Header            { return http.Header{} }
 func (discard) Write(text []byte) (int, error) { return len(text), nil }
 func (discard) WriteHeader(int)                {}
 
-// TestAPIServerUnavailable answers requests in place of the API server, which does so only
+// TestAPIServerUnavailable responds to requests instead of the API server, which does so only
 // under heavy load.
 func TestAPIServerUnavailable(t *testing.T) {
 	list := func(r *http.Request) bool {

@@ -66,7 +66,7 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 	}
 }
 
-// TestRotateNotRepeated answers the request to rotate with an error after which other
+// TestRotateNotRepeated responds to the request to rotate with an error after which other
 // requests are repeated.
 func TestRotateNotRepeated(t *testing.T) {
 	tests := map[string]struct {

@@ -156,7 +156,7 @@ func TestWritersDuringRuns(t *testing.T) {
 // of bytes, and every Secret is listed.
 func TestHeavySecrets(t *testing.T) {
 	f := newFixture(t)
-	plain := f.fill(60) // so that the page size grows
+	plain := f.fill(60) // so the page size grows
 	big := strings.Repeat("x", 500<<10)
 	for i := range 9 {
 		name := fmt.Sprintf("z%02d", i)
