@@ -59,7 +59,7 @@ func waitFor(t *testing.T, condition func() bool) {
 	}
 }
 
-// TestQueueIsBounded: a stream that takes nothing costs records, and no more memory than the queue.
+// TestQueueIsBounded verifies that a blocked stream loses records and needs no more memory than the queue.
 func TestQueueIsBounded(t *testing.T) {
 	reader, writer := io.Pipe()
 	lost := counter()
@@ -80,7 +80,7 @@ func TestQueueIsBounded(t *testing.T) {
 // failing is a stream whose writes fail as configured.
 type failing struct {
 	bytes.Buffer
-	results []int // how many bytes the next writes take; -1: all, and no error
+	results []int // number of bytes that the next writes accept; -1: all, without an error
 }
 
 var errStream = errors.New("no space left on device")
@@ -97,8 +97,8 @@ func (f *failing) Write(p []byte) (int, error) {
 	return n, errStream
 }
 
-// TestFailingStream: what cannot be written is counted and mentioned once a
-// minute, without the record, and what comes after it is a line of its own.
+// TestFailingStream verifies that records that cannot be written are counted and reported once a
+// minute, without their content, and that the record after them begins a new line.
 func TestFailingStream(t *testing.T) {
 	out := &failing{results: []int{-1, 0, 3, 0, -1, -1}}
 	var log logBuffer
@@ -126,13 +126,13 @@ func TestFailingStream(t *testing.T) {
 	a.Write([]byte("record-6\n"))
 	a.Flush(t.Context())
 	waitFor(t, func() bool { return strings.Count(log.String(), "\n") == 2 })
-	if !strings.Contains(log.String(), "records=3") { // the two that were not mentioned, and this one
+	if !strings.Contains(log.String(), "records=3") { // the two that were not reported, and this one
 		t.Errorf("the log:\n%s", log.String())
 	}
 }
 
-// TestFile: records are appended, nobody else can read them, and a file that is
-// rotated away is made anew.
+// TestFile verifies that records are appended, that other users cannot read them, and that a file
+// that was rotated is created again.
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	if err := os.WriteFile(path, []byte("before\n"), 0o600); err != nil {

@@ -66,7 +66,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseErrors: each problem with its path and type, and without a value.
+// TestParseErrors verifies the path and type of each problem, and that it does not contain the value.
 func TestParseErrors(t *testing.T) {
 	const canary = "c4nary"
 	object := func(text string) map[string]string { return valid("objects", text) }
@@ -178,13 +178,13 @@ func TestParseErrors(t *testing.T) {
 			}
 		})
 	}
-	// Without settings an address has to have the form of one.
+	// Without settings only the format of an address is checked.
 	if _, errs := Parse(valid("vaultAddress", "vault:8200"), nil, ""); len(errs) != 1 || errs[0].Field != "vaultAddress" {
 		t.Errorf("got %v", errs)
 	}
 }
 
-// TestSuggestion: the nearest parameter, whatever the case.
+// TestSuggestion verifies that the nearest parameter is suggested, whatever the case.
 func TestSuggestion(t *testing.T) {
 	for name, want := range map[string]string{"secretNames": "secretName", "TransitMOUNT": "transitMount",
 		strings.Repeat("n", 9000): "roleName"} {
@@ -196,7 +196,7 @@ func TestSuggestion(t *testing.T) {
 	}
 }
 
-// TestProblemsAreBounded: of an input with thousands of problems the first are reported, and the rest is not checked.
+// TestProblemsAreBounded verifies that of thousands of problems only the first are reported and the rest is not checked.
 func TestProblemsAreBounded(t *testing.T) {
 	unknown := valid()
 	for i := range 150 {
@@ -213,7 +213,7 @@ func TestProblemsAreBounded(t *testing.T) {
 	}
 }
 
-// TestEveryFieldOfEveryObject: the limits have room for the maximum number of objects, each with all of its fields.
+// TestEveryFieldOfEveryObject verifies that the limits allow the maximum number of objects, each with all fields.
 func TestEveryFieldOfEveryObject(t *testing.T) {
 	for name, item := range map[string]string{
 		"block": "- objectName: database/credentials-%04d.properties\n  secretKey: database-credentials-%04d.json\n" +
@@ -232,7 +232,7 @@ func TestEveryFieldOfEveryObject(t *testing.T) {
 	}
 }
 
-// FuzzObjects: the driver writes whatever is valid. No two files have one path, and every path
+// FuzzObjects verifies that the driver writes valid objects: no two files have the same path, and every path
 // passes the driver's check.
 func FuzzObjects(f *testing.F) {
 	for _, seed := range []string{

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestPage: docs/reference/parameters.md has the parameters and the fields of objects, in their order, and marks the
-// required ones.
+// TestPage verifies that docs/reference/parameters.md has the parameters and the fields of objects, in order, with the
+// required ones marked.
 func TestPage(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference/parameters.md")
 	if err != nil {

@@ -40,7 +40,7 @@ func TestPrintedManifestsAreHarmless(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s\n%s", format, diff, &out)
 		}
 	}
-	// What most Secrets are is as kubectl would print it.
+	// Common Secrets are printed as kubectl prints them.
 	var out bytes.Buffer
 	p := &Factory{Environment: Environment{IOStreams: genericiooptions.IOStreams{Out: &out}}}
 	if err := p.PrintSecret(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"},

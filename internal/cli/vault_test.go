@@ -12,9 +12,9 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestVaultAPIRedirects: the client that vault-setup and doctor use follows a redirect
-// to plain HTTP outside the loopback interface only where that is accepted. 0.0.0.0 is
-// such an address, and leads to the loopback interface all the same.
+// TestVaultAPIRedirects verifies that the client of vault-setup and doctor follows a redirect
+// to plain HTTP outside the loopback interface only if that is allowed. 0.0.0.0 is such an
+// address, although it reaches the loopback interface.
 func TestVaultAPIRedirects(t *testing.T) {
 	var arrived atomic.Int32
 	active := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -38,7 +38,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// Obeyed reports what a terminal or a CI system would make of a line.
+// Obeyed reports what a terminal or a CI system would interpret in a line.
 func obeyed(line string) string {
 	switch {
 	case strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }):

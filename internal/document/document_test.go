@@ -112,7 +112,7 @@ bin: !!binary aGk=
 	}
 }
 
-// Followed aliases would fill memory.
+// Expanded aliases would fill memory.
 func TestFieldAliasBomb(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("a0: &a0 [x]\n")
@@ -153,7 +153,7 @@ func FuzzField(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is valid JSON as a whole gives valid JSON, or a scalar's text.
+		// A field of valid JSON is valid JSON, or the text of a scalar.
 		if !utf8.Valid(got) {
 			t.Errorf("%q of %q is %q", name, text, got)
 		}
@@ -167,7 +167,7 @@ func FuzzField(f *testing.F) {
 	})
 }
 
-// TestDocumentLimits: those of a plaintext that fields are taken from.
+// TestDocumentLimits tests the limits of a plaintext that has fields.
 func TestDocumentLimits(t *testing.T) {
 	jsonList := func(n int) string { return "[" + strings.Repeat("0,", n-2) + "0]" }
 	jsonDepth := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
@@ -194,7 +194,7 @@ func TestDocumentLimits(t *testing.T) {
 	}
 }
 
-// FuzzYAMLNodes: no text becomes more nodes than are counted before it is parsed.
+// FuzzYAMLNodes verifies that no text has more nodes than are counted before it is parsed.
 func FuzzYAMLNodes(f *testing.F) {
 	for _, seed := range []string{
 		"- {a: ,a: }", "[&a ,&b ]", "[[],[]]", "-\n-\n", "? a\n? b", "? - a\n: - b", "[? a : b, c]", "[a: b, c: d]",
@@ -225,7 +225,7 @@ func countNodes(n *yaml.Node) int {
 	return count
 }
 
-// FuzzJSONSize: no JSON holds more values, or nests deeper, than is counted before.
+// FuzzJSONSize verifies that no JSON has more values, or deeper nesting, than is counted before it is parsed.
 func FuzzJSONSize(f *testing.F) {
 	for _, seed := range []string{`{}`, `[]`, `[[],[]]`, `{"a":[1,{"b":"c"}]}`, `"[,"`, `{"\"[":","}`, ` [ 1 , 2 ] `,
 		`"\\"`, `[{"":0},{"":0}]`} {

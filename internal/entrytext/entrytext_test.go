@@ -60,7 +60,7 @@ func TestFormatEntries(t *testing.T) {
 	}
 }
 
-// What is formatted reads back as it was, byte for byte.
+// Formatted entries are parsed to the same bytes.
 func TestEntriesReadBack(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))

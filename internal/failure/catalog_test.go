@@ -26,7 +26,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table in docs/reference/errors.md instead of comparing it")
 
-// TestPage: the tables in docs/reference/errors.md are the catalog.
+// TestPage verifies that the tables in docs/reference/errors.md match the catalog.
 func TestPage(t *testing.T) {
 	const (
 		path  = "../../docs/reference/errors.md"
@@ -60,7 +60,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// table returns the table of a component, with the reasons that others share at the end. Only mounts have a code.
+// table returns the table of a component, with the shared reasons at the end. Only mounts have a code.
 func table(c Component) string {
 	var b strings.Builder
 	code := func(text string) string {
@@ -80,7 +80,7 @@ func table(c Component) string {
 	return b.String()
 }
 
-// TestCatalog: a reason is CamelCase, and its code one that the kubelet takes for final. Only mounts have one.
+// TestCatalog verifies that reasons are CamelCase, and that only mounts have a code, which the kubelet treats as final.
 func TestCatalog(t *testing.T) {
 	camelCase := regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
 	for _, r := range All(Mount | Rotation | CommandLine) {
@@ -92,7 +92,7 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("Parse(%q) is another reason", r)
 		}
 	}
-	// After these a pod starts with an empty volume.
+	// After these codes a pod starts with an empty volume.
 	for _, code := range []codes.Code{
 		codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted,
 	} {
@@ -102,7 +102,7 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
-// TestFinal: every error becomes a failure of the catalog.
+// TestFinal verifies that every error becomes a failure of the catalog.
 func TestFinal(t *testing.T) {
 	for _, err := range []error{
 		errors.New("x"), context.Canceled, context.DeadlineExceeded, fmt.Errorf("x: %w", context.DeadlineExceeded),
@@ -129,7 +129,7 @@ func TestFinal(t *testing.T) {
 	}
 }
 
-// TestOf: an error has the reason that it was given, or that of its kind.
+// TestOf verifies that an error has its own reason, or that of its type.
 func TestOf(t *testing.T) {
 	cause := errors.New("x")
 	wrapped := fmt.Errorf("y: %w", Stopped.Wrap(fmt.Errorf("%w: %w", cause, transit.ErrSealed)))
@@ -184,7 +184,7 @@ func TestFinalRemovesSecrets(t *testing.T) {
 			t.Errorf("got %v", e)
 		}
 	}
-	// A text that is too short to be a token stays.
+	// A text that is too short to be a token is kept.
 	for _, secret := range []string{"a", "role", "account"} {
 		if e := Final(SecretNotFound.New("a role", "account a", "a role"), secret); e.What != "a role" ||
 			e.Cause != "account a" {
@@ -195,7 +195,7 @@ func TestFinalRemovesSecrets(t *testing.T) {
 		"12345678") {
 		t.Errorf("got %v", e)
 	}
-	// Names that resemble tokens stay.
+	// Names that resemble tokens are kept.
 	const names = `role "hvs" of auth/s.b with service account demo/vault.v1, key vault:v1`
 	if e := Final(SecretNotFound.New(names, "x", "y")); e.What != names {
 		t.Errorf("got %q", e.What)

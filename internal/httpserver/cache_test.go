@@ -18,7 +18,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// TestHealthIsCached: a flood causes one check a second, and no response is older.
+// TestHealthIsCached verifies that a flood causes one check a second, and that no response is older than that.
 func TestHealthIsCached(t *testing.T) {
 	for _, takes := range []time.Duration{0, 300 * time.Millisecond, 3 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestHealthIsCached(t *testing.T) {
 							if errors.Is(err, errBusy) {
 								return
 							}
-							// A result that comes later than it was asked for is new.
+							// A result that arrives after its request is new.
 							if err != nil || time.Now().Equal(asked) && asked.Sub(at) >= time.Second {
 								t.Errorf("%v: a result of %v ago", err, time.Since(at))
 							}
@@ -90,7 +90,7 @@ func TestHealthResponses(t *testing.T) {
 	})
 }
 
-// TestCacheOutlivesRequest: whoever asked first may leave, and the others get the result.
+// TestCacheOutlivesRequest verifies that if the first client disconnects, the others still get the result.
 func TestCacheOutlivesRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -124,7 +124,7 @@ func TestCacheOutlivesRequest(t *testing.T) {
 	})
 }
 
-// TestMetricsAreCached: a lone client gets new metrics each time, a flood does not.
+// TestMetricsAreCached verifies that a single client gets new metrics each time, and a flood does not.
 func TestMetricsAreCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
@@ -164,7 +164,7 @@ func TestMetricsAreCached(t *testing.T) {
 		if n > metricsBurst+seconds {
 			t.Errorf("gathered %d times in %d seconds", n, seconds)
 		}
-		// A flood of the one format costs whoever asks for the other nothing.
+		// A flood of requests for one format does not affect clients of the other.
 		n = 0
 		if w := ask(
 			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"); n != 1 ||
@@ -206,8 +206,8 @@ func TestThrottle(t *testing.T) {
 	})
 }
 
-// TestShares: an address that asks for metrics all the time gets some of them, and
-// leaves others theirs.
+// TestShares verifies that an address that requests metrics all the time gets some of them, and
+// does not use the share of others.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShares(responsesOfAddress, responsesOfAll, burst)
@@ -248,7 +248,7 @@ func TestShares(t *testing.T) {
 	})
 }
 
-// queue is a listener at which many connections wait.
+// queue is a listener with many waiting connections.
 type queue struct {
 	net.Listener
 	conns chan net.Conn
@@ -256,7 +256,7 @@ type queue struct {
 
 func (q queue) Accept() (net.Conn, error) { return <-q.conns, nil }
 
-// TestAcceptRate: connections that wait are accepted a few at a time.
+// TestAcceptRate verifies that waiting connections are accepted a few at a time.
 func TestAcceptRate(t *testing.T) {
 	const n = 5 * acceptBurst
 	at, err := net.Listen("tcp", "127.0.0.1:0")

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// TestEarlyResponse: a probe of a check that has passed gets its response where it is accepted;
-// everything else reaches net/http unread.
+// TestEarlyResponse verifies that a probe of a passed check gets its response when it is accepted,
+// and that everything else reaches net/http unread.
 func TestEarlyResponse(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere net/http answers everything")
+		t.Skip("on other systems net/http sends every response")
 	}
 	result := func(err error) *health {
 		h := &health{NewCache(1, 1, func(context.Context) error { return err })}

@@ -65,7 +65,7 @@ func send(t *testing.T, c net.Conn, path string) {
 	}
 }
 
-// status returns that of the response, or 0 if the server closed the connection.
+// status returns the status of the response, or 0 if the server closed the connection.
 func status(t *testing.T, c net.Conn) int {
 	t.Helper()
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -81,8 +81,8 @@ func status(t *testing.T, c net.Conn) int {
 	return r.StatusCode
 }
 
-// get returns the status of a response, or 0 if the server closed the connection,
-// which a client may notice at once.
+// get returns the status of a response, or 0 if the server closed the connection, which a
+// client may notice immediately.
 func get(t *testing.T, address string, from int, path string) int {
 	t.Helper()
 	c, err := tryDial(t, address, from)
@@ -98,7 +98,7 @@ func get(t *testing.T, address string, from int, path string) int {
 	return status(t, c)
 }
 
-// held is a handler that keeps requests for /hold until it is released.
+// held is a handler that blocks requests for /hold until it is released.
 type held struct {
 	reached chan struct{}
 	release chan struct{}
@@ -125,7 +125,7 @@ func newHeld(t *testing.T) (*held, string) {
 	return h, address
 }
 
-// hold makes n requests from the address that the handler works for.
+// hold sends n requests from the address, which the handler blocks.
 func (h *held) hold(t *testing.T, address string, from, n int) (conns []net.Conn) {
 	t.Helper()
 	for range n {
@@ -165,8 +165,8 @@ func TestConnectionsInUse(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsMakeRoom: those that have waited longest, of the address that has its
-// share, or of all.
+// TestIdleConnectionsMakeRoom verifies that the connections that are idle for longest are closed:
+// of an address at its limit, or of all addresses.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	for name, test := range map[string]struct {
 		limit int
@@ -180,19 +180,19 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 			inUse := h.hold(t, address, test.from(0), 1)[0]
 			var idle []net.Conn
 			for n := 1; n < test.limit; n++ {
-				// A silent one would not even be accepted.
+				// A connection that sends nothing would not be accepted.
 				c := dial(t, address, test.from(n))
 				fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: ")
 				idle = append(idle, c)
 			}
 			const more = 3
 			for n := range more {
-				// Connections are accepted in their order, so each answer says that the ones before have been.
+				// Connections are accepted in order, so each response means that the earlier ones have been.
 				if got := get(t, address, test.from(test.limit+n), "/"); got != http.StatusOK {
 					t.Fatalf("request %d: HTTP %d", n, got)
 				}
 			}
-			// The first request took the place of the first idle connection and left it free.
+			// The first request replaced the first idle connection and then ended.
 			if got := status(t, idle[0]); got != 0 {
 				t.Errorf("the connection that was idle for longest: HTTP %d", got)
 			}
@@ -210,13 +210,13 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
-// TestClientThatDoesNotRead: a response that nobody fetches keeps nobody out.
+// TestClientThatDoesNotRead verifies that a response that its client does not read blocks no other client.
 func TestClientThatDoesNotRead(t *testing.T) {
 	writing := make(chan struct{}, maxConns)
 	address := serve(t, defaultTimeouts, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
 			chunk := make([]byte, 1<<20)
-			for range 64 { // more than the kernel takes for a client
+			for range 64 { // more than the kernel buffers for a client
 				writing <- struct{}{}
 				if _, err := w.Write(chunk); err != nil {
 					return
@@ -238,13 +238,13 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// TestHeaderLimit has requests of an exact size.
+// TestHeaderLimit sends requests of an exact size.
 func TestHeaderLimit(t *testing.T) {
 	address := serve(t, defaultTimeouts, func(http.ResponseWriter, *http.Request) {})
 	const head, tail = "GET / HTTP/1.1\r\nHost: x\r\nX: ", "\r\n\r\n"
 	for size, want := range map[int]int{4096: 200, 4098: 431, 5000: 431, 1 << 20: 431} {
 		c := dial(t, address, 1)
-		// An error is that of a server which has read enough.
+		// An error means that the server stopped reading.
 		_, _ = io.WriteString(c, head+strings.Repeat("x", size-len(head)-len(tail))+tail)
 		if got := status(t, c); got != want && (want == 200 || got != 0) {
 			t.Errorf("a header of %d bytes: HTTP %d, want %d", size, got, want)
@@ -263,8 +263,8 @@ func TestOneRequestPerConnection(t *testing.T) {
 	}
 }
 
-// TestLimit: what an address asks for beyond its share is not even read, and
-// another address does not notice.
+// TestLimit verifies that requests of an address beyond its share are not even read, and that
+// another address is not affected.
 func TestLimit(t *testing.T) {
 	var handled atomic.Int32
 	s, err := Listen("127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) }),
@@ -355,7 +355,7 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// TestCloseBeforeServe: a program may fail between the two.
+// TestCloseBeforeServe: a program may fail before it calls Serve.
 func TestCloseBeforeServe(t *testing.T) {
 	s, err := Listen("127.0.0.1:0", http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if err != nil {

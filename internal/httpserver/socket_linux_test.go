@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSilentConnectionsWait: the kernel keeps a connection until its client says something.
+// TestSilentConnectionsWait verifies that the kernel keeps a connection until its client sends something.
 func TestSilentConnectionsWait(t *testing.T) {
 	l, err := listen("127.0.0.1:0")
 	if err != nil {
@@ -26,7 +26,7 @@ func TestSilentConnectionsWait(t *testing.T) {
 	if seconds < 1 {
 		t.Errorf("for %d seconds", seconds)
 	}
-	// One that says something is answered.
+	// A connection that sends something gets a response.
 	address := serve(t, defaultTimeouts, func(http.ResponseWriter, *http.Request) {})
 	if got := get(t, address, 1, "/"); got != http.StatusOK {
 		t.Errorf("HTTP %d", got)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestBound has a server that sends nothing, or only the beginning of a response.
+// TestBound uses a server that sends nothing, or only the beginning of a response.
 func TestBound(t *testing.T) {
 	stop := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -88,7 +88,7 @@ func leakManifests() map[string]string {
 	return all
 }
 
-// Plaintext in a manifest is in no finding and no error.
+// No finding and no error contains plaintext of a manifest.
 func TestFindingsHaveNoValues(t *testing.T) {
 	for name, source := range leakManifests() {
 		t.Run(name, func(t *testing.T) {

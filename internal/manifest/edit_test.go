@@ -65,7 +65,7 @@ func TestEdit(t *testing.T) {
 				`secretmanager.io/key-version: "<1>", secretmanager.io/transit-key`, 1)
 			old := strings.Contains(test.after, "old ")
 			for _, crlf := range []bool{false, true} {
-				// The hint follows the oldest one that is left.
+				// The hint follows the oldest remaining version.
 				before, after := expand(hinted+test.before, false), strings.ReplaceAll(hinted, "<1>",
 					map[bool]string{true: "1", false: "12"}[old])+expand2(test.after)
 				if crlf {
@@ -217,7 +217,7 @@ func TestAppend(t *testing.T) {
 			}
 		})
 	}
-	// A newline more would change what is there.
+	// Another newline would change the existing value.
 	f, err := parse([]byte("a: |+\n  b"))
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// Secrets with other content are recognized, and not read.
+// Secrets with other content are recognized, and not parsed.
 func TestPlain(t *testing.T) {
 	f, err := parse(
 		[]byte(
@@ -241,8 +241,8 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// FuzzEdit removes an entry, sets one and adds one, and has kubectl's parser say
-// what the result is: no other value may differ.
+// FuzzEdit removes an entry, sets one and adds one, and compares the results of kubectl's
+// parser: no other value may differ.
 func FuzzEdit(f *testing.F) {
 	for _, layout := range layouts(f) {
 		text := expand(layout, false)
@@ -258,7 +258,7 @@ func FuzzEdit(f *testing.F) {
 		}
 		before, err := objects(source)
 		if err != nil {
-			return // of a kind that we read and kubectl does not
+			return // of a kind that this package reads and kubectl does not
 		}
 		s := file.Secrets[int(n)%len(file.Secrets)]
 		set := map[string][]byte{"fuzz-new": []byte(textOf(7, "new"))}

@@ -70,8 +70,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// Values that can be read but not written back are an error of Replace, and
-// only if they are to be replaced.
+// Values that can be read but not written are an error of Replace, and only if they
+// are to be replaced.
 func TestReplaceErrors(t *testing.T) {
 	for _, test := range []struct{ name, source, want string }{
 		{"anchor", "data: {a: &x {{b64 old a}}}\n", `line 4: Secret demo/matrix: entry "a": its value is an anchor`},
@@ -103,7 +103,7 @@ func TestReplaceErrors(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
-	// Whatever the reason, a place that is not the value's own is not written to.
+	// Whatever the reason, only the location of the value itself is written.
 	t.Run("wrong place", func(t *testing.T) {
 		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 old a}}}\n", false)))
 		if err != nil {
@@ -145,8 +145,8 @@ func TestReplaceErrors(t *testing.T) {
 	})
 }
 
-// FuzzReplace replaces every entry by ciphertext of the same length and looks
-// at the result without what made it: only characters of ciphertext may differ.
+// FuzzReplace replaces every entry by ciphertext of the same length and compares the
+// texts: only characters of ciphertext may differ.
 func FuzzReplace(f *testing.F) {
 	for _, layout := range layouts(f) {
 		text := expand(layout, false)
@@ -186,7 +186,7 @@ func FuzzReplace(f *testing.F) {
 			}
 		}
 		if strings.Contains(string(source), `\`) {
-			return // an escape in a JSON string goes away with the value
+			return // an escape in a JSON string is removed with the value
 		}
 		if len(result) != len(source) {
 			t.Fatalf("%d bytes became %d", len(source), len(result))
@@ -199,7 +199,7 @@ func FuzzReplace(f *testing.F) {
 	})
 }
 
-// other swaps characters of base64, so that the text stays ciphertext.
+// other replaces characters of base64, so that the text remains ciphertext.
 func other(r rune) rune {
 	switch r {
 	case '+':

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// textOf makes ciphertext of a version, distinct by what.
+// textOf returns ciphertext of a version, unique for what.
 func textOf(version int, what string) string {
 	payload := append(bytes.Repeat([]byte{0xfb}, 28), what...)
 	return fmt.Sprintf("vault:v%d:%s", version, base64.StdEncoding.EncodeToString(payload))
@@ -25,9 +25,9 @@ func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) 
 var placeholder = regexp.MustCompile(`\{\{(b64 )?(old|new) (\w+)( /\d+)?\}\}`)
 
 // expand puts ciphertext into a layout: {{old x}} is one of version 1, or of
-// version 12 when the layout is to be as it is afterwards; {{new x}} is always
-// of version 12; {{b64 old x}} is the same in base64, and {{b64 old x /40}} that
-// in lines of 40 characters, indented as the first. <1> is the version hint.
+// version 12 if the layout is the expected result; {{new x}} is always of
+// version 12; {{b64 old x}} is the same in base64, and {{b64 old x /40}} is
+// base64 in lines of 40 characters, indented like the first. <1> is the version hint.
 func expand(layout string, after bool) string {
 	hint := map[bool]string{false: "1", true: "12"}[after]
 	layout = strings.ReplaceAll(layout, "<1>", hint)
@@ -102,8 +102,8 @@ func layouts(t testing.TB) map[string]string {
 	return texts
 }
 
-// TestReplace takes layouts from testdata: in each, what stands as {{old x}}
-// gets a new text, and nothing else may change but the hint.
+// TestReplace uses the layouts in testdata: in each, {{old x}} gets a new text, and
+// nothing else may change but the hint.
 func TestReplace(t *testing.T) {
 	for name, layout := range layouts(t) {
 		t.Run(name, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// If a directory is not writable, files in other directories stay unchanged, and no temporary file is
-// left.
+// If a directory is not writable, files in other directories stay unchanged, and no temporary file
+// remains.
 func TestWriteAllOrNone(t *testing.T) {
 	source := string(manifestOf(1))
 	open := func(path string) *File {

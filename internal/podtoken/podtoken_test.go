@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// TestParseRealToken is the contract with the API server: a token that it issued
+// TestParseRealToken verifies the contract with the API server: a token that it issued
 // for a pod has every claim that this package reads.
 func TestParseRealToken(t *testing.T) {
 	server := testenv.SharedAPIServer(t)

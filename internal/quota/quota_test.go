@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// waits returns how many wait.
+// waits returns the number of waiting calls.
 func (p *Pool) waits() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -32,7 +32,7 @@ func (p *Pool) must(t *testing.T, namespace string, n int64) *Grant {
 	return g
 }
 
-// later acquires in the background, and returns once that waits.
+// later acquires in the background, and returns once the call waits.
 func (p *Pool) later(t *testing.T, namespace string, n int64) chan *Grant {
 	t.Helper()
 	before, got := p.waits(), make(chan *Grant, 1)
@@ -50,8 +50,8 @@ func (p *Pool) later(t *testing.T, namespace string, n int64) chan *Grant {
 	return got
 }
 
-// TestPoolIsFair: a namespace gets half of what there is, the next one gets its
-// share at once, and those that wait take turns whatever the length of their queues.
+// TestPoolIsFair verifies that a namespace gets half of the capacity, that the next one gets its
+// share immediately, and that waiting ones take turns whatever the length of their queues.
 func TestPoolIsFair(t *testing.T) {
 	a := New(6400, 0)
 	var mallory []*Grant
@@ -62,13 +62,13 @@ func TestPoolIsFair(t *testing.T) {
 	for range 5 {
 		queue = append(queue, a.later(t, "mallory", 100))
 	}
-	// Others do not wait, up to as much as is left.
+	// Others do not wait while their share is free.
 	for _, namespace := range []string{"alice", "bob", "alice", "carol"} {
 		a.must(t, namespace, 500).Release()
 	}
-	bob := a.must(t, "bob", 2400) // the most that leaves an eighth to small ones
+	bob := a.must(t, "bob", 2400) // the maximum that leaves an eighth for small requests
 	alice := a.later(t, "alice", 1000)
-	carol := a.must(t, "carol", 100) // a small one
+	carol := a.must(t, "carol", 100) // a small request
 	mallory[0].Release()
 	if a.waits() != 6 {
 		t.Errorf("%d wait: mallory got more than is free", a.waits())
@@ -76,7 +76,7 @@ func TestPoolIsFair(t *testing.T) {
 	bob.Release()
 	(<-alice).Release()
 	carol.Release()
-	// One for one, in order.
+	// In turns, in order.
 	for i, got := range queue {
 		select {
 		case g := <-got:
@@ -94,7 +94,7 @@ func TestPoolIsFair(t *testing.T) {
 	}
 }
 
-// TestPoolTakesTurns: of two namespaces that wait, each gets every other grant.
+// TestPoolTakesTurns verifies that each of two waiting namespaces gets every other grant.
 func TestPoolTakesTurns(t *testing.T) {
 	a := New(800, 0)
 	all := a.must(t, "other", 700)
@@ -126,19 +126,19 @@ func TestPoolTakesTurns(t *testing.T) {
 	}
 }
 
-// TestPoolOfTheLargest: who needs nearly all that there is gets it when those end
-// that were there before, and not when another namespace happens to want nothing.
+// TestPoolOfTheLargest verifies that a request for nearly everything is granted when the earlier
+// grants are released, without waiting until other namespaces request nothing.
 func TestPoolOfTheLargest(t *testing.T) {
 	a := New(6400, 0)
-	// Small requests do not keep it waiting.
+	// Small requests do not delay it.
 	small := a.must(t, "mallory", 100)
 	a.must(t, "bob", math.MaxInt64).Release()
 
 	first := a.must(t, "mallory", 1000)
 	bob := a.later(t, "bob", math.MaxInt64)
-	// One mount begins before the other ends, for ever.
+	// Mounts that overlap without end do not delay it.
 	next := a.later(t, "mallory", 1000)
-	// Nor does one who comes with nothing overtake, but for small ones.
+	// A namespace that holds nothing cannot overtake it either, except with small requests.
 	carol := a.later(t, "carol", 1000)
 	a.must(t, "dave", 100).Release()
 	first.Release()
@@ -150,7 +150,7 @@ func TestPoolOfTheLargest(t *testing.T) {
 	(<-next).Release()
 	(<-carol).Release()
 
-	// More small ones than their eighth do keep it waiting, but no others come.
+	// Small requests beyond their eighth do delay it, but no more of them are granted.
 	var more []*Grant
 	for range 8 {
 		more = append(more, a.must(t, "mallory", 100))
@@ -169,8 +169,8 @@ func TestPoolOfTheLargest(t *testing.T) {
 	}
 }
 
-// TestPoolLimits: what is larger than all there is gets what there is; who may
-// not even wait is told so; who gives up leaves nothing behind.
+// TestPoolLimits verifies that a request beyond the capacity gets all of it, that a request fails
+// if the queue is full, and that a canceled request leaves nothing behind.
 func TestPoolLimits(t *testing.T) {
 	a := New(8<<20, 1<<20)
 	g := a.must(t, "one", math.MaxInt64)
@@ -189,18 +189,18 @@ func TestPoolLimits(t *testing.T) {
 	if _, err := a.Acquire(t.Context(), "two", 4<<20, smallHold+1); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("got %v", err)
 	}
-	// Too little to matter.
+	// A request that holds little elsewhere may always wait.
 	small := a.later(t, "two", 1<<10)
 	cancel()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	(<-small).Release() // which waited behind the one that gave up
+	(<-small).Release() // waited behind the canceled one
 	g.Shrink(1 << 20)
 	if a.free != 7<<20 {
 		t.Errorf("%d bytes are free", a.free)
 	}
-	g.Shrink(2 << 20) // never more
+	g.Shrink(2 << 20) // has no effect: a grant cannot grow
 	g.Release()
 	g.Release()
 	(*Grant)(nil).Release()
@@ -209,8 +209,8 @@ func TestPoolLimits(t *testing.T) {
 	}
 }
 
-// TestPoolSharesRoomToWait: a namespace cannot take all the room to wait. It leaves as
-// much as it has to the others.
+// TestPoolSharesRoomToWait verifies that one namespace cannot fill the queue. It leaves as
+// much room as it takes to the others.
 func TestPoolSharesRoomToWait(t *testing.T) {
 	const held = 64 << 10
 	a := New(8<<20, 12*held)
@@ -243,8 +243,8 @@ func TestPoolSharesRoomToWait(t *testing.T) {
 	}
 }
 
-// TestPoolNeverOverflows: under any order of calls there is never more given out
-// than there is, nothing is lost, and everybody comes to an end.
+// TestPoolNeverOverflows verifies that under any order of calls grants never exceed the
+// capacity, nothing is lost, and every call returns.
 func TestPoolNeverOverflows(t *testing.T) {
 	const capacity = 1000
 	a := New(capacity, 1<<30)
@@ -262,7 +262,7 @@ func TestPoolNeverOverflows(t *testing.T) {
 				g, err := a.Acquire(ctx, fmt.Sprint("ns-", i%5), n, 1)
 				if err == nil {
 					if held.Add(n) > capacity {
-						t.Error("more is held than there is")
+						t.Error("grants exceed the capacity")
 					}
 					held.Add(-n)
 					g.Shrink(n / 2)

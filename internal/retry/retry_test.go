@@ -65,7 +65,7 @@ func TestDo(t *testing.T) {
 	}
 }
 
-// A context that ends while Do waits leaves the last error, not its own.
+// If the context ends while Do waits, Do returns the last error, not that of the context.
 func TestDoWhileTheContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

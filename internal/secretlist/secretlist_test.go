@@ -27,8 +27,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A list of several pages is visited to its end, even if the API server forgets in
-// between where it began, as it does after some minutes.
+// A list of several pages is visited to its end, even if the continue token expires in
+// between, as it does after some minutes.
 func TestEach(t *testing.T) {
 	server := testenv.SharedAPIServer(t)
 	direct, err := kubernetes.NewForConfig(server.Config)
@@ -87,7 +87,7 @@ func TestEach(t *testing.T) {
 			t.Errorf("forgets %t: %d requests, not %d", forgets, pages, want)
 		}
 	}
-	// An error of visit ends the list and is returned as it is.
+	// An error of visit ends the list and is returned unchanged.
 	stop, calls := errors.New("stop"), 0
 	if err := list(kube, "", func(*corev1.Secret) error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
 		t.Errorf("%d calls (%v)", calls, err)
@@ -105,8 +105,8 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// expired is the API server's response to a token that is too old: it has a token that
-// continues from the same place, in what is there by now.
+// expired returns the API server's response to an expired token. It has a token that
+// continues at the same key with the current data.
 func expired(t *testing.T, token string) []byte {
 	t.Helper()
 	raw, err := base64.RawURLEncoding.DecodeString(token)

@@ -39,7 +39,7 @@ func client(t *testing.T, wrap func(http.RoundTripper) http.RoundTripper) kubern
 	return kube
 }
 
-// newSecret stores a Secret of a namespace of its own.
+// newSecret creates a Secret in a new namespace.
 func newSecret(t *testing.T, namespace string, s *corev1.Secret) *corev1.Secret {
 	t.Helper()
 	testenv.SharedAPIServer(t).CreateNamespace(t, namespace)
@@ -59,8 +59,8 @@ func text(version, length int) []byte {
 	return fmt.Appendf(nil, "vault:v%d:%s", version, strings.Repeat("AAAA", length/4))
 }
 
-// TestPatch writes Secrets of every size, also ones for which a test of each entry would
-// be more than the API server accepts.
+// TestPatch writes Secrets of every size, including those for which a test of each entry
+// would exceed the limit of the API server.
 func TestPatch(t *testing.T) {
 	for name, test := range map[string]struct {
 		entries, length int
@@ -114,8 +114,8 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// Whatever somebody else changes of what a patch tests keeps it from taking effect, for
-// patches of each entry and for those of the data as a whole.
+// A patch fails if another client changed anything that the patch tests, for patches of
+// each entry and of the whole data.
 func TestPatchTestsWhatItReplaces(t *testing.T) {
 	many := map[string][]byte{}
 	for i := range 5000 {
@@ -124,7 +124,7 @@ func TestPatchTestsWhatItReplaces(t *testing.T) {
 	few := map[string][]byte{"e1": text(1, 40), "e2": text(1, 40)}
 	for name, test := range map[string]struct {
 		data    map[string][]byte
-		entry   string // that somebody else writes
+		entry   string // written by another client
 		refused bool
 	}{
 		"the entry":                   {few, "e1", true},
@@ -164,7 +164,7 @@ func TestPatchTestsWhatItReplaces(t *testing.T) {
 	}
 }
 
-// TestWrite has the outcomes of a write that is not simply accepted.
+// TestWrite lists the outcomes of a write that is not accepted at once.
 func TestWrite(t *testing.T) {
 	set := func(entry string) secretpatch.Plan {
 		return func(current *corev1.Secret) (*secretpatch.Patch, error) {
@@ -260,7 +260,7 @@ func TestWrite(t *testing.T) {
 	})
 }
 
-// A patch of few entries sends the new values beside the old ones, and no others.
+// A patch of few entries tests the old values and sets the new ones, without other entries.
 func TestMarshal(t *testing.T) {
 	p := secretpatch.New(&corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{UID: "u", Labels: map[string]string{"l": "1"}},

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// TestTakeoverWithoutGap: whoever comes while one process after the other takes the
-// path over finds a socket that listens. A driver that has just started looks once,
-// and fails the mount.
+// TestTakeoverWithoutGap verifies that while processes replace each other, every client
+// finds a listening socket. A driver that has just started connects once, and fails the
+// mount if that fails.
 func TestTakeoverWithoutGap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.sock")
 	first, err := Listen(path)
@@ -33,7 +33,7 @@ func TestTakeoverWithoutGap(t *testing.T) {
 			}
 			conn, err := net.Dial("unix", path)
 			if errors.Is(err, syscall.EAGAIN) {
-				continue // its queue is full: nobody accepts here
+				continue // its queue is full, because this test accepts no connections
 			}
 			if err != nil {
 				refused <- err
@@ -43,8 +43,8 @@ func TestTakeoverWithoutGap(t *testing.T) {
 		}
 	}()
 	for range 300 {
-		// Those that were replaced listen until the end, as they do until the new
-		// one is ready.
+		// A replaced process listens until the new one is ready, so keep all of them
+		// open until the end.
 		next, err := Listen(path)
 		if err != nil {
 			t.Fatal(err)
@@ -57,9 +57,9 @@ func TestTakeoverWithoutGap(t *testing.T) {
 	}
 }
 
-// TestSocketLock: whose socket it is may not change between looking and
-// removing. What is not safe in time is not visible in one go, so this checks
-// that both sides wait for the lock.
+// TestSocketLock: the owner of the socket must not change between the check and the
+// removal. A race would rarely show in a test, so this one checks that both sides wait
+// for the lock.
 func TestSocketLock(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "p.sock")

@@ -45,7 +45,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// TestFIPS: what is built with GOFIPS140 says so, and nothing else.
+// TestFIPS verifies that the version shows whether the program was built with GOFIPS140.
 func TestFIPS(t *testing.T) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
