@@ -145,7 +145,7 @@ func TestMetricsReference(t *testing.T) {
 	}
 	for name := range there {
 		if !model.LegacyValidation.IsValidMetricName(name) {
-			t.Errorf("%s is not a valid name of a metric", name)
+			t.Errorf("%s is not a valid metric name", name)
 		}
 	}
 }

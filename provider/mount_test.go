@@ -140,7 +140,7 @@ func TestVersionsOfFiles(t *testing.T) {
 		t.Errorf("a rewrap changes versions:\n%s", diff)
 	}
 	if diff := cmp.Diff(versionsOf(first), versionsOf(mount(entries))); diff != "" {
-		t.Errorf("the old ciphertext has other versions:\n%s", diff)
+		t.Errorf("the old ciphertext has different versions:\n%s", diff)
 	}
 
 	entries["a"] = e.encrypt(t, ciphertext.Strict, "matrix", "a", "two")
@@ -247,7 +247,7 @@ func TestLongRequestsTakeTurns(t *testing.T) {
 		requests.MaxWaiting/2/int64(len(in.Secrets)+len(in.Attributes)+200)))
 	room := works.Capacity / 2 / int64(7*len(long["x"]))
 	if pods < 2*int(room) {
-		t.Fatalf("%d pods would not have to take turns", pods)
+		t.Fatalf("%d pods need no turns", pods)
 	}
 	done := make(chan error, pods)
 	for range pods {

@@ -50,10 +50,10 @@ func TestVersionKey(t *testing.T) {
 	}
 	again, err := VersionKey(file)
 	if err != nil || !bytes.Equal(first, again) {
-		t.Errorf("another key the second time, %v", err)
+		t.Errorf("the second call returns another key, %v", err)
 	}
 	if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 1 {
-		t.Errorf("left behind: %v", entries)
+		t.Errorf("files left in the directory: %v", entries)
 	}
 
 	t.Run("slower than another process", func(t *testing.T) {

@@ -58,7 +58,7 @@ func TestOpenBaoNamespaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The root namespace has its own name of the role; all other names are the same.
+	// The outer namespace has a unique name, and all names inside the namespaces are the same.
 	top := e.namespace
 	for _, namespace := range []string{top, top + "/sub"} {
 		at := func(path string) string { return namespace + "/" + path }

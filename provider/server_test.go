@@ -179,7 +179,7 @@ func TestTakeover(t *testing.T) {
 	stopFirst := run(t, first)
 	wantVersion(t, endpoint)
 	if !first.Ready() {
-		t.Error("the first is not ready")
+		t.Error("the first server is not ready")
 	}
 
 	second := newServer(t, endpoint)
@@ -196,7 +196,7 @@ func TestTakeover(t *testing.T) {
 	}
 	stopSecond()
 	if entries, _ := os.ReadDir(filepath.Dir(endpoint)); len(entries) > 0 {
-		t.Errorf("left behind: %v", entries)
+		t.Errorf("files left in the directory: %v", entries)
 	}
 }
 
@@ -233,7 +233,7 @@ func TestListenRefuses(t *testing.T) {
 		}
 	}
 	if text, _ := os.ReadFile(file); string(text) != "precious" {
-		t.Errorf("the file has become %q", text)
+		t.Errorf("the file was changed to %q", text)
 	}
 }
 

@@ -129,7 +129,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 	var busy, long, soon atomic.Int32
 	t.Cleanup(func() {
 		if busy.Load() != 3 || long.Load() != 2 || soon.Load() != 2 {
-			t.Errorf("requests of two mounts: %d when busy, %d when too long, %d when asked for patience",
+			t.Errorf("requests of two mounts: %d when busy, %d when too long, %d with retryAfterSeconds",
 				busy.Load(), long.Load(), soon.Load())
 		}
 	})
@@ -250,7 +250,7 @@ func TestInCluster(t *testing.T) {
 	}
 	if _, err := NewSecretReader(&rest.Config{Host: "https://x",
 		TLSClientConfig: rest.TLSClientConfig{CAFile: "/nowhere/ca.crt"}}); err == nil {
-		t.Error("no error without the CA's file")
+		t.Error("no error without the CA file")
 	}
 }
 
