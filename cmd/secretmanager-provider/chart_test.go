@@ -32,7 +32,7 @@ func ofChart(t *testing.T, values string) (*serveOptions, *appsv1.DaemonSet) {
 	o, err := parse(set.Spec.Template.Spec.Containers[0].Args,
 		getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}), &bytes.Buffer{})
 	if err != nil {
-		t.Fatalf("its flags: %v", err)
+		t.Fatalf("parsing the flags: %v", err)
 	}
 	return o, &set
 }
@@ -63,7 +63,7 @@ provider:
 		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) ||
 		!slices.Equal(o.namespaces, []string{"team/a"}) ||
 		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.log.Level != "debug" || o.pprofAddr == "" {
-		t.Errorf("it understands %+v", o)
+		t.Errorf("the flags set %+v", o)
 	}
 	// The longest mount too must end within the grace period.
 	pod := set.Spec.Template.Spec

@@ -28,7 +28,7 @@ func TestManifest(t *testing.T) {
 	container := pod.Containers[0]
 	if _, err := parse(container.Args, getenv(map[string]string{"VAULT_ADDR": "https://v:8200"}),
 		&bytes.Buffer{}); err != nil {
-		t.Errorf("its flags: %v", err)
+		t.Errorf("parsing the flags: %v", err)
 	}
 	// The provider waits two seconds longer than the timeout of mounts.
 	const margin = 5 * time.Second
@@ -59,5 +59,5 @@ func TestManifest(t *testing.T) {
 		}
 		return
 	}
-	t.Error("there is no GOMEMLIMIT")
+	t.Error("no GOMEMLIMIT")
 }

@@ -97,7 +97,7 @@ func (p *runningProvider) peak(t *testing.T) int64 {
 	t.Helper()
 	peak := p.memory.read()
 	if peak > memoryLimit {
-		t.Errorf("it had %d MiB, and its limit is %d MiB", peak>>20, memoryLimit>>20)
+		t.Errorf("the process used %d MiB, and its limit is %d MiB", peak>>20, memoryLimit>>20)
 	}
 	return peak
 }
