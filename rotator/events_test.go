@@ -36,7 +36,7 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("%v, %d Events", err, len(list.Items))
 	}
 	if want := "not all Secrets with unresolved entries get an Event"; !strings.Contains(log.String(), want) {
-		t.Error("the log does not say that Events are missing")
+		t.Error("the log does not report that Events are missing")
 	}
 }
 

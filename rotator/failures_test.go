@@ -46,7 +46,7 @@ func TestRotationFailures(t *testing.T) {
 	for _, reason := range failure.All(failure.Rotation) {
 		cause := causes[reason]
 		if cause == nil {
-			t.Errorf("nothing here causes %s", reason)
+			t.Errorf("no test causes %s", reason)
 			continue
 		}
 		t.Run(reason.String(), func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestRotationFailures(t *testing.T) {
 				string(secret.Data["e"])[:20], string(same.Data["e"])[:20]} {
 				for _, text := range append(texts, fmt.Sprint(err), log.String()) {
 					if strings.Contains(text, secret) {
-						t.Errorf("%q came out in %q", secret, text)
+						t.Errorf("%q leaked in %q", secret, text)
 					}
 				}
 			}

@@ -100,6 +100,6 @@ func TestRotatorCannotMoveCiphertext(t *testing.T) {
 	_, err = f.minimal().Encrypt(t.Context(), key,
 		[]transit.Item{{Data: []byte("x"), Context: ciphertext.Strict.Context(f.Namespace, "s", "e")}})
 	if !errors.Is(err, transit.ErrDenied) {
-		t.Errorf("it can encrypt: %v", err)
+		t.Errorf("the rotator can encrypt: %v", err)
 	}
 }

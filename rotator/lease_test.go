@@ -113,7 +113,7 @@ func TestTwoRuns(t *testing.T) {
 func TestLeaseOutlastsRetries(t *testing.T) {
 	renewed := rotator.LeaseDuration / 6 // at most so long before the outage
 	if kept := rotator.LeaseDuration*3/4 - renewed; kept < rotator.RetryKube {
-		t.Errorf("the Lease is given up after an outage of %s, and requests are repeated for %s", kept,
+		t.Errorf("the Lease is lost after an outage of %s, and requests are repeated for %s", kept,
 			rotator.RetryKube)
 	}
 }

@@ -57,6 +57,6 @@ func TestJSONLimit(t *testing.T) {
 		t.Errorf("%d entries", len(got))
 	}
 	if n := refused(); n != before {
-		t.Errorf("%d requests of the rotator were refused", n-before)
+		t.Errorf("%d requests of the rotator were rejected", n-before)
 	}
 }

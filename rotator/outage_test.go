@@ -285,7 +285,7 @@ func TestAPIServerUnavailable(t *testing.T) {
 			}
 			for _, p := range k.Unresolved.Items {
 				if p.Name == "" || p.Reason == "" {
-					t.Errorf("without a name or a reason: %+v", p)
+					t.Errorf("no name or no reason: %+v", p)
 				}
 			}
 			if test.unresolved == 0 {

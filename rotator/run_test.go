@@ -144,7 +144,7 @@ func TestRunRewrapsAllEntries(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", id, diff)
 		}
 		if diff := cmp.Diff(plain[id], f.plain(old.Namespace, old.Name)); diff != "" {
-			t.Errorf("%s decrypts to something else (-want +got):\n%s", id, diff)
+			t.Errorf("%s decrypts to other values (-want +got):\n%s", id, diff)
 		}
 	}
 
