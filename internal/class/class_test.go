@@ -170,7 +170,7 @@ func TestParseErrors(t *testing.T) {
 			for _, err := range errs {
 				got = append(got, err.Field+": "+string(err.Type))
 				if text := err.Error(); strings.Contains(text, canary) || len(text) > 500 {
-					t.Errorf("a value is in %q", text)
+					t.Errorf("%q contains a value", text)
 				}
 			}
 			if diff := cmp.Diff(test.want, strings.Join(got, ", ")); diff != "" {
@@ -196,7 +196,7 @@ func TestSuggestion(t *testing.T) {
 	}
 }
 
-// TestProblemsAreBounded verifies that of thousands of problems only the first are reported and the rest is not checked.
+// TestProblemsAreBounded verifies that only the first of thousands of problems are reported and the others not checked.
 func TestProblemsAreBounded(t *testing.T) {
 	unknown := valid()
 	for i := range 150 {
@@ -265,7 +265,7 @@ func FuzzObjects(f *testing.F) {
 			}
 			files[o.Path] = true
 			if err := fileutil.Validate([]*v1alpha1.File{{Path: o.Path}}); err != nil {
-				t.Errorf("the driver refuses %q: %v", o.Path, err)
+				t.Errorf("the driver rejects %q: %v", o.Path, err)
 			}
 		}
 		for p := range maps.Keys(files) {

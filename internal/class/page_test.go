@@ -18,7 +18,7 @@ func TestPage(t *testing.T) {
 	}
 	params, fields, ok := strings.Cut(string(text), "\n## Fields of `objects`\n")
 	if !ok {
-		t.Fatal("the page has no part on objects")
+		t.Fatal("the page has no section on objects")
 	}
 	fields, _, _ = strings.Cut(fields, "\n## Limits\n")
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (.*?) \\|")

@@ -78,7 +78,7 @@ func TestVaultToken(t *testing.T) {
 				t.Errorf("token %q, error %q", token, said)
 			}
 			if strings.Contains(said, "secret") {
-				t.Errorf("what the helper wrote is repeated: %s", said)
+				t.Errorf("the error repeats the output of the helper: %s", said)
 			}
 		})
 	}

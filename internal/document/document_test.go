@@ -100,7 +100,7 @@ bin: !!binary aGk=
 				}
 				for _, value := range []string{"deep", "dotted", canary} {
 					if strings.Contains(err.Error(), value) {
-						t.Errorf("%q is in %q", value, err)
+						t.Errorf("value %q is in the error %q", value, err)
 					}
 				}
 				return

@@ -39,7 +39,7 @@ func TestPage(t *testing.T) {
 	parts := strings.Split(string(text), begin)
 	components := []Component{Mount, Rotation, CommandLine}
 	if len(parts) != 1+len(components) {
-		t.Fatalf("%s has not three times %q", path, begin)
+		t.Fatalf("%s does not contain three times %q", path, begin)
 	}
 	page := parts[0]
 	for i, c := range components {
@@ -89,7 +89,7 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%+v", *r)
 		}
 		if parsed, _ := Parse(r.String() + ": x"); parsed != r {
-			t.Errorf("Parse(%q) is another reason", r)
+			t.Errorf("Parse(%q) returns another reason", r)
 		}
 	}
 	// After these codes a pod starts with an empty volume.

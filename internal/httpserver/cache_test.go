@@ -27,7 +27,7 @@ func TestHealthIsCached(t *testing.T) {
 				began := time.Now()
 				results := NewCache(1, maxConns, func(context.Context) time.Time {
 					if running.Add(1) > 1 {
-						t.Error("two checks at once")
+						t.Error("two concurrent checks")
 					}
 					defer running.Add(-1)
 					checks.Add(1)
@@ -46,7 +46,7 @@ func TestHealthIsCached(t *testing.T) {
 							}
 							// A result that arrives after its request is new.
 							if err != nil || time.Now().Equal(asked) && asked.Sub(at) >= time.Second {
-								t.Errorf("%v: a result of %v ago", err, time.Since(at))
+								t.Errorf("%v: a result from %v ago", err, time.Since(at))
 							}
 						}()
 					}
@@ -111,15 +111,15 @@ func TestCacheOutlivesRequest(t *testing.T) {
 		}()
 		synctest.Wait()
 		if _, err := c.Get(t.Context()); !errors.Is(err, errBusy) {
-			t.Errorf("one more than may wait: %v", err)
+			t.Errorf("one request more than may wait: %v", err)
 		}
 		leave()
 		if err := <-left; !errors.Is(err, context.Canceled) {
-			t.Errorf("who left: %v", err)
+			t.Errorf("the client that left: %v", err)
 		}
 		close(release)
 		if err := <-result; err != nil {
-			t.Errorf("who stayed: %v", err)
+			t.Errorf("a client that stayed: %v", err)
 		}
 	})
 }
@@ -178,7 +178,7 @@ func TestMetricsAreCached(t *testing.T) {
 			}
 		}
 		if refused < burst/2 {
-			t.Errorf("%d of %d requests at once were refused", refused, 2*burst)
+			t.Errorf("%d of %d concurrent requests were rejected", refused, 2*burst)
 		}
 		time.Sleep(time.Second)
 		fails = errors.New("why")
@@ -236,14 +236,14 @@ func TestShares(t *testing.T) {
 				t.Errorf("%d pages for two addresses in ten seconds", n)
 			}
 			if !s.allow(prometheus) {
-				t.Error("nothing is left for another address")
+				t.Error("no share for another address")
 			}
 		}
 		if n := flood(2*maxAddresses, 5); n > 5*responsesOfAll+burst {
 			t.Errorf("%d pages in five seconds for very many addresses", n)
 		}
 		if n := len(s.byAddress); n > maxAddresses {
-			t.Errorf("%d addresses are kept", n)
+			t.Errorf("%d addresses are stored", n)
 		}
 	})
 }

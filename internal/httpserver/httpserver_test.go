@@ -28,7 +28,7 @@ func serve(t *testing.T, at timeouts, handler http.HandlerFunc) string {
 	go func() { served <- s.Serve() }()
 	t.Cleanup(func() {
 		if err := errors.Join(s.Close(), <-served); err != nil {
-			t.Errorf("ending the server: %v", err)
+			t.Errorf("stopping the server: %v", err)
 		}
 	})
 	return s.Addr().String()
@@ -70,7 +70,7 @@ func status(t *testing.T, c net.Conn) int {
 	t.Helper()
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
-		t.Fatal("neither a response nor an end")
+		t.Fatal("neither a response nor the end of the connection")
 	}
 	if err != nil {
 		return 0
@@ -155,7 +155,7 @@ func TestConnectionsInUse(t *testing.T) {
 	close(h.release)
 	for i, c := range conns {
 		if got := status(t, c); got != http.StatusOK {
-			t.Errorf("connection %d, in use all the time: HTTP %d", i, got)
+			t.Errorf("connection %d, always in use: HTTP %d", i, got)
 		}
 	}
 	for _, from := range []int{2, 200} {
@@ -314,7 +314,7 @@ func TestTimeouts(t *testing.T) {
 	short := timeouts{read: 50 * time.Millisecond, write: time.Minute, idle: 50 * time.Millisecond}
 	discard := func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err == nil {
-			t.Error("a body that does not come was read")
+			t.Error("a missing body was read")
 		}
 	}
 	for name, text := range map[string]string{
@@ -329,7 +329,7 @@ func TestTimeouts(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := io.Copy(io.Discard, c); err != nil {
-				t.Errorf("it was not closed: %v", err)
+				t.Errorf("the connection was not closed: %v", err)
 			}
 		})
 	}
@@ -365,12 +365,12 @@ func TestCloseBeforeServe(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := net.Dial("tcp", s.Addr().String()); err == nil {
-		t.Error("it still listens")
+		t.Error("the server still listens")
 	}
 	if err := s.Serve(); err != nil {
 		t.Error(err)
 	}
 	if _, err := Listen("256.0.0.1:0", nil, slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("no error for an address that cannot be")
+		t.Error("no error for an invalid address")
 	}
 }

@@ -24,7 +24,7 @@ func TestSilentConnectionsWait(t *testing.T) {
 		t.Fatal(e, err)
 	}
 	if seconds < 1 {
-		t.Errorf("for %d seconds", seconds)
+		t.Errorf("waited for %d seconds", seconds)
 	}
 	// A connection that sends something gets a response.
 	address := serve(t, defaultTimeouts, func(http.ResponseWriter, *http.Request) {})

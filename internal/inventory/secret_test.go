@@ -29,10 +29,10 @@ func TestRowIsPrintable(t *testing.T) {
 	}
 	for _, text := range []string{r.Key, r.Mount, r.Scope, r.ManagedBy} {
 		if strings.Contains(text, "\n") {
-			t.Errorf("%q is of two lines", text)
+			t.Errorf("%q has two lines", text)
 		}
 	}
 	if r.State != Broken {
-		t.Errorf("it is %s", r.State)
+		t.Errorf("state %s", r.State)
 	}
 }

@@ -305,7 +305,7 @@ func TestRules(t *testing.T) {
 	}
 	for _, r := range Rules() {
 		if !tested[r.Name] {
-			t.Errorf("rule %s is in no test", r.Name)
+			t.Errorf("no test covers rule %s", r.Name)
 		}
 	}
 }

@@ -170,7 +170,7 @@ func FuzzReplace(f *testing.F) {
 		result, err := file.Replace(texts)
 		if err != nil {
 			if strings.Contains(err.Error(), "please report") {
-				t.Errorf("found by the last check only: %v", err)
+				t.Errorf("detected only by the last check: %v", err)
 			}
 			return
 		}
@@ -181,7 +181,7 @@ func FuzzReplace(f *testing.F) {
 		for i, s := range file.Secrets {
 			for j, e := range s.Entries {
 				if got := again.Secrets[i].Entries[j]; got.Name != e.Name || string(got.Text) != string(texts[e]) {
-					t.Errorf("%s: entry %q is not what was written", s, e.Name)
+					t.Errorf("%s: entry %q does not have the written value", s, e.Name)
 				}
 			}
 		}

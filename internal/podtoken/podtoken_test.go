@@ -26,7 +26,7 @@ func TestParseRealToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if in := time.Until(got.Expires); in < 50*time.Minute || in > 70*time.Minute {
-		t.Errorf("it expires in %s, want about an hour", in)
+		t.Errorf("the token expires in %s, want about an hour", in)
 	}
 	want := podtoken.Claims{
 		Namespace: "podtoken", ServiceAccount: "app", ServiceAccountUID: got.ServiceAccountUID,
@@ -37,7 +37,7 @@ func TestParseRealToken(t *testing.T) {
 	}
 	unbound, err := podtoken.Parse(server.ServiceAccountToken(t, "podtoken", "app", "vault", time.Hour))
 	if err != nil || unbound.Pod != "" || unbound.PodUID != "" {
-		t.Errorf("a token that is bound to no pod: %+v, %v", unbound, err)
+		t.Errorf("a token without a pod: %+v, %v", unbound, err)
 	}
 }
 

@@ -81,10 +81,10 @@ func TestEach(t *testing.T) {
 		pages = 0
 		err := list(kube, "", func(s *corev1.Secret) error { seen[s.Name]++; return nil })
 		if err != nil || len(seen) != n || seen["s0"] != 1 {
-			t.Errorf("forgets %t: %d of %d (%v)", forgets, len(seen), n, err)
+			t.Errorf("token expires %t: %d of %d (%v)", forgets, len(seen), n, err)
 		}
 		if want := map[bool]int{false: 4, true: 5}[forgets]; pages != want {
-			t.Errorf("forgets %t: %d requests, not %d", forgets, pages, want)
+			t.Errorf("token expires %t: %d requests, not %d", forgets, pages, want)
 		}
 	}
 	// An error of visit ends the list and is returned unchanged.
@@ -95,13 +95,13 @@ func TestEach(t *testing.T) {
 	var failed *secretlist.Error
 	if err := list(kube, "a b", func(*corev1.Secret) error { return nil }); !errors.As(err, &failed) ||
 		failed.Namespace != ns {
-		t.Errorf("a list that is refused: %v", err)
+		t.Errorf("a denied list: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := (secretlist.Lister{Kube: kube}).Each(ended, ns, secretlist.ByLabel(), nil); !errors.Is(err,
 		context.Canceled) {
-		t.Errorf("a list whose context ended: %v", err)
+		t.Errorf("a canceled list: %v", err)
 	}
 }
 

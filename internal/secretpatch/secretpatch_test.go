@@ -158,7 +158,7 @@ func TestPatchTestsWhatItReplaces(t *testing.T) {
 			}
 			stored, err := kube.CoreV1().Secrets(old.Namespace).Get(t.Context(), "s", metav1.GetOptions{})
 			if err != nil || string(stored.Data[test.entry]) != string(text(1, 80)) {
-				t.Errorf("what somebody else wrote is lost (%v)", err)
+				t.Errorf("the value of the other client is lost (%v)", err)
 			}
 		})
 	}
@@ -250,7 +250,7 @@ func TestWrite(t *testing.T) {
 			types.NamespacedName{Namespace: "default", Name: "missing"},
 			func(current *corev1.Secret) (*secretpatch.Patch, error) {
 				if current != nil {
-					t.Error("there is one")
+					t.Error("the Secret exists")
 				}
 				return nil, failed
 			})

@@ -75,7 +75,7 @@ func TestSocketLock(t *testing.T) {
 	isWaiting := func() bool {
 		locks, err := os.ReadFile("/proc/locks")
 		if err != nil {
-			t.Skip("this system does not show who waits for a lock")
+			t.Skip("this system does not show which processes wait for a lock")
 		}
 		for line := range strings.Lines(string(locks)) {
 			if strings.Contains(line, "->") && strings.Contains(line, waiting) {
@@ -102,7 +102,7 @@ func TestSocketLock(t *testing.T) {
 			for !isWaiting() {
 				select {
 				case <-done:
-					t.Fatal("it did not wait for the lock")
+					t.Fatal("the call did not wait for the lock")
 				case <-time.After(5 * time.Millisecond):
 				}
 			}
@@ -113,7 +113,7 @@ func TestSocketLock(t *testing.T) {
 		})
 	}
 	if !second.Owned() {
-		t.Error("the first took the second's socket away")
+		t.Error("the first process removed the second's socket")
 	}
 	second.Close()
 }

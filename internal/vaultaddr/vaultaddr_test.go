@@ -31,7 +31,7 @@ func TestAddress(t *testing.T) {
 			t.Errorf("%q: %v", address, err)
 		}
 		if got := Normalize(address); got != strings.TrimRight(address, "/") {
-			t.Errorf("Normalize(%q) = %q of an invalid address", address, got)
+			t.Errorf("Normalize(%q) = %q for an invalid address", address, got)
 		}
 	}
 }

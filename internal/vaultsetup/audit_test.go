@@ -88,7 +88,7 @@ func TestAuditHeadersTerraform(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(hclwrite.Format(text.Bytes())), text.String()); diff != "" {
-		t.Errorf("terraform fmt would change it, -want +got:\n%s", diff)
+		t.Errorf("terraform fmt changes the output, -want +got:\n%s", diff)
 	}
 	file, problems := hclsyntax.ParseConfig(text.Bytes(), "headers.tf", hcl.InitialPos)
 	if problems.HasErrors() {

@@ -135,7 +135,7 @@ func TestPerNamespaceKeyOfAnotherTeam(t *testing.T) {
 		if err != nil {
 			return
 		}
-		t.Errorf("one key per namespace in %s, which has keys of others, is not refused", mount)
+		t.Errorf("one key per namespace in %s, which has other keys, is not rejected", mount)
 		for _, ch := range changes {
 			if err := ch.Apply(t.Context()); err != nil {
 				t.Fatal(err)

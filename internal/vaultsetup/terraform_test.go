@@ -24,7 +24,7 @@ func terraform(t *testing.T, s Setup) map[string]hcl.Attributes {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(hclwrite.Format(text.Bytes())), text.String()); diff != "" {
-		t.Errorf("terraform fmt would change it, -want +got:\n%s", diff)
+		t.Errorf("terraform fmt changes the output, -want +got:\n%s", diff)
 	}
 	file, problems := hclsyntax.ParseConfig(text.Bytes(), "setup.tf", hcl.InitialPos)
 	if problems.HasErrors() {

@@ -49,7 +49,7 @@ func TestLine(t *testing.T) {
 func TestFIPS(t *testing.T) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		t.Fatal("nothing is noted of the build")
+		t.Fatal("no build information")
 	}
 	want := ", FIPS 140-3 off)"
 	if built := setting(info, "GOFIPS140"); built != "" && built != "off" {
