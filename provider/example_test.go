@@ -41,7 +41,7 @@ func ExampleNew() {
 	http.Handle("GET /metrics", p.Metrics())
 }
 
-// A program serves the driver until it is stopped, and answers the probes of the kubelet.
+// A program serves the driver until it is stopped, and responds to the probes of the kubelet.
 func ExampleListen() {
 	var p *provider.Provider // of New
 	server, err := provider.Listen(exampleSocket, p)
