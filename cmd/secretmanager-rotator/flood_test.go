@@ -15,7 +15,7 @@ import (
 
 // TestExportFlood floods the exporter's port, which also serves its probes. The probes
 // succeed, and memory does not grow. The API server accepts connections and does not
-// answer, so that each scrape takes as long as possible.
+// respond, so that each scrape takes as long as possible.
 func TestExportFlood(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/exporter/deployment.yaml")
 	if err != nil {

@@ -54,7 +54,7 @@ func (f *testFixture) store(namespace string, names ...string) {
 	}
 }
 
-// makeImmutable makes a Secret one that cannot be rewrapped.
+// makeImmutable makes a Secret immutable, so that it cannot be rewrapped.
 func (f *testFixture) makeImmutable(namespace, name string) {
 	f.T.Helper()
 	_, err := f.Kube.CoreV1().Secrets(namespace).Patch(f.T.Context(), name, types.MergePatchType,

@@ -33,7 +33,7 @@ func TestAuditHeaders(t *testing.T) {
 		clear(got)
 		requests = 0
 		run := u.run
-		if args[0] == "completion" { // which has the word to complete at the end
+		if args[0] == "completion" { // the last argument is the word to complete
 			run = func(stdin string, args ...string) (int, string, string) { return u.runExactly(stdin, args[1:]...) }
 		}
 		if code, _, stderr := run("", args...); code != cli.ExitDone && code != cli.ExitToDo {

@@ -18,7 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
-// Roles of a jwt mount have other fields, and refused logins other messages.
+// Roles of a jwt mount have other fields, and denied logins other messages.
 func (c *doctorEnv) testJWT(t *testing.T) {
 	_, err := c.vault.Write(t.Context(), "auth/jwt/config", map[string]any{"jwt_validation_pubkeys": c.issuerKeys(t)})
 	check(t, err)
@@ -351,7 +351,7 @@ func (c *doctorEnv) testClock(t *testing.T) {
 	if v := apart("ahead of ours"); v.check(t, "login").State != doctor.OK {
 		t.Errorf("%s", v)
 	}
-	// A wrong clock may be the reason for a refused login.
+	// A wrong clock may be the reason for a denied login.
 	for _, status := range []int32{http.StatusForbidden, http.StatusInternalServerError} {
 		refuse.Store(status)
 		logins.Store(0)

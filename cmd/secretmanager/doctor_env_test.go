@@ -158,8 +158,8 @@ func (c *doctorEnv) status(t *testing.T, namespace, name string, status corev1.P
 	check(t, err)
 }
 
-// setRunning detail of a pod in demo that its container runs: since later, so that every
-// mount came before.
+// setRunning records for a pod in demo that its container has been running since later, so that every
+// mount was before that.
 func (c *doctorEnv) setRunning(t *testing.T, name string) {
 	t.Helper()
 	c.setRunningSince(t, name, time.Now().Add(24*time.Hour))

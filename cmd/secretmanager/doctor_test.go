@@ -57,7 +57,7 @@ func TestDoctor(t *testing.T) {
 				!strings.Contains(fixes, b.fix) {
 				t.Errorf("detail: %s\nfixes: %s", broken.Detail, fixes)
 			}
-			// No command grants what only the class asks for.
+			// No command grants what only the class requests.
 			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role",
 				"transit/keys", "sts.example"} {
 				if fixes := strings.Join(broken.Fixes, "\n"); strings.Contains(fixes, grant) {

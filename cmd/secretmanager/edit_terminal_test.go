@@ -29,7 +29,7 @@ type session struct {
 
 	mu     sync.Mutex
 	screen bytes.Buffer
-	ended  chan struct{} // nothing is shown any more
+	ended  chan struct{} // closed when nothing more is shown
 }
 
 const steps = `n=$(cat n 2>/dev/null || echo 0); n=$((n+1)); echo $n > n.new; mv n.new n
@@ -234,7 +234,7 @@ func TestEditOpensAgain(t *testing.T) {
 		t.Errorf("it is %q", got)
 	}
 
-	// The same applies to text that Vault or the cluster refuses.
+	// The same applies to text that Vault or the cluster rejects.
 	tm = u.start(`{ echo 'a: !!binary |'; head -c 800000 /dev/zero | base64 | sed 's/^/  /'; } > "$1"`,
 		`printf 'a: small\nb: two\n' > "$1"`)
 	tm.ends(cli.ExitDone)

@@ -78,7 +78,7 @@ func TestEncryptUsesOneRequest(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		args    []string
-		rewraps int // that prove what is stored: a hundred entries each
+		rewraps int // rewraps that verify the stored entries: a hundred entries each
 	}{
 		{"one", []string{"one", "--transit-key", u.Namespace, "--from-literal", "a=b"}, 1},
 		{"a thousand", []string{"many", "--transit-key", u.Namespace, "--from-env-file", lines(1000)}, 10},

@@ -26,7 +26,7 @@ import (
 )
 
 // TestCommandFailures causes each failure of the command line in the catalog, with a real Vault and a real API server;
-// proxies of them do what those do not do on demand. Each has its reason at the beginning of the message, exit code 1,
+// proxies cause what those do not do on demand. Each has its reason at the beginning of the message, exit code 1,
 // and leaks nothing.
 func TestCommandFailures(t *testing.T) {
 	const plaintext = "c4nary-plaintext"
@@ -186,7 +186,7 @@ func (u *user) tokenWithoutRights() string {
 	return response.Auth.ClientToken
 }
 
-// apiAnswers has the API server answer the requests of a method with an error.
+// apiAnswers has the API server respond to the requests of a method with an error.
 func (u *user) apiAnswers(method string, status int, reason string) {
 	u.t.Helper()
 	transport, err := rest.TransportFor(u.API.Config)
@@ -198,7 +198,7 @@ func (u *user) apiAnswers(method string, status int, reason string) {
 	u.kubeconfig = writeKubeconfig(u.t, answering(u.t, u.API.Config.Host, transport, method, "/secrets", status, text))
 }
 
-// answering returns the address of a proxy that answers the requests of a method to a path itself.
+// answering returns the address of a proxy that responds to the requests of a method to a path itself.
 func answering(t *testing.T, address string, transport http.RoundTripper, method, path string, status int,
 	text string) string {
 	t.Helper()

@@ -177,7 +177,7 @@ func TestMigrate(t *testing.T) {
 			len(mounted))
 	}
 
-	// A class of vault-csi-provider is refused with all parameters that are unknown.
+	// A class of vault-csi-provider is rejected, and all unknown parameters are reported.
 	for _, b := range pages.Blocks(string(page)) {
 		if !strings.Contains(b.Text, "provider: vault") {
 			continue

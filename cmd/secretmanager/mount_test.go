@@ -158,7 +158,7 @@ func TestMountRequest(t *testing.T) {
 	}
 }
 
-// The driver takes these responses for errors, or ignores them.
+// The driver treats these responses as errors, or ignores them.
 func TestMountResponses(t *testing.T) {
 	args := []string{"--class", file(t, class), "--service-account-token", file(t, "no JWT")}
 	versions := []*v1alpha1.ObjectVersion{{Id: "a", Version: "1"}}

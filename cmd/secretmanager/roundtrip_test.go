@@ -89,7 +89,7 @@ func TestRoundTrip(t *testing.T) {
 		n += len(entries)
 		args, encrypted := []string{"encrypt", name, "--transit-key", u.Namespace}, map[string][]byte{}
 		for j, entry := range slices.Sorted(maps.Keys(entries)) {
-			if j%2 == 0 && len(entries[entry]) > 0 { // encrypt takes none that is empty
+			if j%2 == 0 && len(entries[entry]) > 0 { // encrypt rejects empty values
 				encrypted[entry] = entries[entry]
 				args = append(args, "--from-file", entry+"="+file(t, string(entries[entry])))
 			}
