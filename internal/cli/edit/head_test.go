@@ -12,7 +12,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 )
 
-// In the editor a name must not end the comment that it is in.
+// A name cannot end the comment that contains it in the editor.
 func TestEditHeadIsComment(t *testing.T) {
 	e := &session{loaded: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: hostile.Text, Namespace: hostile.Text}},
 		target: &inManifest{}}

@@ -7,7 +7,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/lint"
 )
 
-// A workflow command is one line, whatever is in its parts, and so is a line of text.
+// A workflow command is a single line, whatever its parts contain, and so is a line of text.
 func TestLintEscapes(t *testing.T) {
 	result := result{
 		Findings: []lint.Finding{{File: "a,b:c%\r\n::d", Line: 3, Severity: lint.Warning, Rule: "r",

@@ -90,7 +90,7 @@ func (x *watching) end() {
 	}
 }
 
-// next waits for the next line, which must be this one: unchanged Secrets are not shown again.
+// next waits for the next line, which must be this one: unchanged Secrets are not repeated.
 func (x *watching) next(name string, s inventory.State) inventory.Secret {
 	x.t.Helper()
 	select {
@@ -154,11 +154,11 @@ func TestStatusWatch(t *testing.T) {
 	}
 	x.remove("two")
 	x.next("two", inventory.Deleted)
-	// Without the label, the selection by type has it.
+	// Without the label, the selection by type finds it.
 	x.create("three", "vault:v2:", false)
 	x.next("three", inventory.Broken)
 	x.patch("three", `{"metadata":{"labels":{"secretmanager.io/transit-key":"`+x.ns+`"}}}`)
-	for row := range x.lines { // it may look gone in between
+	for row := range x.lines { // it may be missing in between
 		if row.Name == "three" && row.State == inventory.Current {
 			break
 		}
@@ -224,7 +224,7 @@ func TestStatusWatchDenied(t *testing.T) {
 	}
 }
 
-// watchProxy is a proxy for the API server that causes what takes minutes or other rights: it ends
+// watchProxy is a proxy for the API server that simulates slow or denied watches: it ends
 // watches, and responds to new ones itself.
 type watchProxy struct {
 	t          *testing.T
