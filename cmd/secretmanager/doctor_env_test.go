@@ -158,8 +158,8 @@ func (c *doctorEnv) status(t *testing.T, namespace, name string, status corev1.P
 	check(t, err)
 }
 
-// setRunning records for a pod in demo that its container has been running since later, so that every
-// mount was before that.
+// setRunning sets the start of a container of a pod in demo to a time in the future, so that every
+// mount is before it.
 func (c *doctorEnv) setRunning(t *testing.T, name string) {
 	t.Helper()
 	c.setRunningSince(t, name, time.Now().Add(24*time.Hour))
