@@ -125,11 +125,12 @@ func (s *Session) SetMinDecryptionVersion(ctx context.Context, k ciphertext.Key,
 // version anyway).
 func (s *Session) Trim(ctx context.Context, k ciphertext.Key, current KeyInfo, version int) error {
 	if current.MinEncryptionVersion < version {
+		lowest := max(version, current.MinDecryptionVersion) // Vault accepts no lower one
 		if err := s.manage(ctx, k, request{
 			op:     OpKeyConfig,
-			doing:  fmt.Sprintf("setting min_encryption_version of %s to %d, which trimming requires", k, version),
+			doing:  fmt.Sprintf("setting min_encryption_version of %s to %d, which trimming requires", k, lowest),
 			method: http.MethodPost,
-			in:     map[string]int{"min_encryption_version": version},
+			in:     map[string]int{"min_encryption_version": lowest},
 		}, "/config"); err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ func (w *scripts) commands() map[string]func(ts *testscript.TestScript, neg bool
 		"apply":        w.apply,
 		"server-apply": w.serverApply,
 		"get":          w.get,
+		"delete":       w.delete,
 		"token":        w.token,
 		"provider":     w.provider,
 		"replace":      replace,
@@ -153,6 +154,12 @@ func (w *scripts) get(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, err = ts.Stdout().Write(text)
 	ts.Check(err)
+}
+
+// delete NAME deletes a Secret.
+func (w *scripts) delete(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 1, "delete NAME")
+	ts.Check(w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Delete(w.T.Context(), args[0], metav1.DeleteOptions{}))
 }
 
 // token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token to a file, bound to a

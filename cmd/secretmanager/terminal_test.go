@@ -12,10 +12,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// terminal FILE PROGRAM ARG... runs a program in a terminal with 120 columns, and writes its output to a
-// file.
+// [!] terminal FILE PROGRAM ARG... runs a program in a terminal with 120 columns, types $ANSWER and
+// Enter if it is set, and writes the output to a file. With ! the program must fail.
 func terminal(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 1, "terminal FILE PROGRAM ARG...")
+	need(ts, false, len(args) > 1, "terminal FILE PROGRAM ARG...")
 	var cmd *exec.Cmd
 	for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
 		if path := dir + "/" + args[1]; cmd == nil {
@@ -35,10 +35,16 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
 	ts.Check(err)
 	defer screen.Close()
+	if answer := ts.Getenv("ANSWER"); answer != "" {
+		_, err := io.WriteString(screen, answer+"\n")
+		ts.Check(err)
+	}
 	shown, err := io.ReadAll(screen)
 	if err != nil && !errors.Is(err, syscall.EIO) { // which is how a terminal ends on Linux
 		ts.Fatalf("reading the terminal: %v", err)
 	}
-	ts.Check(cmd.Wait())
+	if err := cmd.Wait(); (err != nil) != neg {
+		ts.Fatalf("%s: %v\n%s", args[1], err, shown)
+	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), shown, 0o644))
 }

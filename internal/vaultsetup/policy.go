@@ -55,8 +55,8 @@ func quoted(words []string) string {
 	return strings.Join(out, ", ")
 }
 
-// Policies returns the policies of the key: for readers, authors and the rotator, and
-// those for retiring and trimming if the rotator does so.
+// Policies returns the policies of the key: for readers, authors and the rotator, that for
+// retiring if the rotator does so, and that of the person who trims if it is requested.
 func (s Setup) Policies() []Policy {
 	policies := []Policy{s.appPolicy(), s.authorPolicy(), s.rotatorPolicy()}
 	if s.Retire {
@@ -157,9 +157,11 @@ func (s Setup) retirePolicy() Policy {
 
 func (s Setup) trimPolicy() Policy {
 	return s.policy("trim", []string{
-		"For the rotator, with --trim: deletes key versions that were retired long ago.",
+		"For the person who runs secretmanager trim, for as long as that takes: deletes retired",
+		"key versions for good. No role of a service account has it, and none should.",
 		"Vault trims only below the oldest version that encrypts, so that is set too.",
 	},
+		Rule{Path: s.path("keys"), Capabilities: readOnly},
 		Rule{Path: s.path("keys") + "/config", Capabilities: update, Parameters: []string{"min_encryption_version"}},
 		Rule{Path: s.path("keys") + "/trim", Capabilities: update})
 }

@@ -37,9 +37,6 @@ func (s Setup) Roles() []Role {
 	if s.Retire {
 		rotator = append(rotator, s.retirePolicy())
 	}
-	if s.Trim {
-		rotator = append(rotator, s.trimPolicy())
-	}
 	add("rotator", s.Rotator, rotator...)
 	return roles
 }

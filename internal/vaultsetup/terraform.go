@@ -33,8 +33,8 @@ func (s Setup) WriteTerraform(w io.Writer) error {
   lifecycle {
     # Without the key nothing decrypts.
     prevent_destroy = true
-    # The rotator raises it; Terraform would lower it again.
-    ignore_changes = [min_decryption_version]
+    # The rotator and secretmanager trim raise them; Terraform would lower them again.
+    ignore_changes = [min_decryption_version, min_encryption_version]
   }
 `)
 	if s.PerNamespace {

@@ -6,7 +6,7 @@
 // The policies of a key separate its rights. Readers of Secrets can decrypt and nothing
 // else. Authors can encrypt and cannot decrypt. The rotator rotates the key and rewraps
 // ciphertext and never sees plaintext. Retiring key versions, which makes ciphertext
-// unreadable, and deleting them are separate policies.
+// unreadable, is a separate policy. So is deleting them, which only people do.
 package vaultsetup
 
 import (
@@ -81,7 +81,7 @@ type Setup struct {
 	Author  *Grant // writes the Secrets
 	Rotator *Grant // rotates; several keys may share its role
 	Retire  bool   // the rotator may retire old key versions
-	Trim    bool   // the rotator may delete retired key versions
+	Trim    bool   // also the policy of the person who deletes retired key versions, which no role gets
 
 	// PerNamespace gives the apps of all namespaces the same policy and role, which
 	// allow each to decrypt with the key that has the name of its namespace. The key of

@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/rewrap"
 	"github.com/secretmanager-io/secretmanager/internal/cli/rotate"
 	"github.com/secretmanager-io/secretmanager/internal/cli/status"
+	"github.com/secretmanager-io/secretmanager/internal/cli/trim"
 	"github.com/secretmanager-io/secretmanager/internal/cli/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/internal/cli/verify"
 	"github.com/secretmanager-io/secretmanager/internal/version"
@@ -68,7 +69,8 @@ in the cluster.`,
 			"for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 	for _, verb := range []func(*cli.Factory) *cobra.Command{
 		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand,
-		rewrap.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand, completion.NewCommand,
+		rewrap.NewCommand, trim.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand,
+		completion.NewCommand,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.ProgramName+" ")

@@ -55,7 +55,8 @@ change if a policy or a role of that name exists and belongs to somebody else.
 
 The app can only decrypt. The author can encrypt and cannot read back. The rotator
 rotates the key and rewraps ciphertext without seeing plaintext; with --retire it can
-also make old versions of the key unusable, and with --trim delete such versions.
+also make old versions of the key unusable. With --trim there is also a policy for the
+person who runs secretmanager trim, which deletes such versions. No role gets it.
 
 A role is named NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT if the namespace
 has a hyphen, so that no two service accounts share a role.
@@ -81,6 +82,10 @@ With -o terraform the output is resources of Terraform's vault provider.`,
   # do it, and let a pipeline write the Secrets and the rotator retire old versions
   secretmanager vault-setup --transit-key matrix -n demo --service-account matrix \
       --author-service-account ci/deployer --retire --apply
+
+  # also create the policy secretmanager-trim-matrix, for the person who trims
+  secretmanager vault-setup --transit-key matrix -n demo --service-account matrix \
+      --trim --apply
 
   # a separate key for namespace demo, with a policy that all namespaces share
   secretmanager vault-setup --per-namespace -n demo --service-account app
@@ -118,7 +123,7 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 		"NAMESPACE/NAME of the rotator's service account")
 	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator",
 		"role of the rotator, which may be shared by several keys")
-	f.BoolVar(&o.trim, "trim", false, "let the rotator delete versions that were retired long ago")
+	f.BoolVar(&o.trim, "trim", false, "also the policy of the person who runs secretmanager trim")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
 	cli.FixedValues(c, "output", "terraform")
 	cli.FixedValues(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
