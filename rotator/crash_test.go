@@ -41,12 +41,12 @@ type childRun struct {
 	Vault, Token string // address and token
 	Kubeconfig   string
 	Key, State   string // names of the transit key and of the state's namespace
-	Retire       bool   // retire and trim without waiting
+	Retire       bool   // retire without waiting
 	Kill         kill
 }
 
 func (v childRun) options() rotator.Options {
-	return rotator.Options{Keys: []string{v.Key}, Settle: -1, StateNamespace: v.State, Retire: v.Retire, Trim: v.Retire,
+	return rotator.Options{Keys: []string{v.Key}, Settle: -1, StateNamespace: v.State, Retire: v.Retire,
 		RetireAfter: time.Nanosecond}
 }
 
@@ -191,11 +191,11 @@ func (f *testFixture) ageKey(age time.Duration) {
 	}
 }
 
-// killable returns a run whose token also allows to retire and trim.
+// killable returns a run whose token also allows to retire.
 func (f *testFixture) killable(k kill) childRun {
 	return childRun{
 		Vault:      f.Vault.Address,
-		Token:      f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config", "transit/keys/"+f.Key+"/trim")...),
+		Token:      f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config")...),
 		Kubeconfig: f.API.Kubeconfig,
 		Key:        f.Key, State: f.Namespace, Kill: k,
 	}
@@ -281,8 +281,8 @@ func TestKilledAtEachStep(t *testing.T) {
 					t.Fatal("the run completed without the step")
 				}
 				f.finish(v, plain)
-				if info := f.KeyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 2 {
-					t.Errorf("not retired and trimmed: %+v", info)
+				if info := f.KeyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 0 {
+					t.Errorf("want retired and not trimmed: %+v", info)
 				}
 			})
 		}

@@ -126,7 +126,7 @@ func failureCauses() map[*failure.Reason]func(r *failureRun, same *corev1.Secret
 	return map[*failure.Reason]func(*failureRun, *corev1.Secret){
 		failure.Incomplete:      immutable,
 		failure.SecretImmutable: immutable,
-		failure.InvalidOptions:  func(r *failureRun, _ *corev1.Secret) { r.opts.Trim = true },
+		failure.InvalidOptions:  func(r *failureRun, _ *corev1.Secret) { r.opts.RetireAfter = -1 },
 		failure.NotInstalled:    func(r *failureRun, _ *corev1.Secret) { r.opts.StateNamespace = "nowhere" },
 		failure.StateUnavailable: func(r *failureRun, _ *corev1.Secret) {
 			r.kube = asNobody("/configmaps/")

@@ -20,8 +20,6 @@ func TestOpenBao(t *testing.T) {
 		"Retire":                       TestRetire,
 		"RetireBlocked":                TestRetireBlocked,
 		"RetireDenied":                 TestRetireDenied,
-		"Trim":                         TestTrim,
-		"TrimBlocked":                  TestTrimBlocked,
 		"KeyDeleted":                   TestKeyDeleted,
 		"VaultRestoredFromOlderBackup": TestVaultRestoredFromOlderBackup,
 		"JSONLimit":                    TestJSONLimit,

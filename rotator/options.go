@@ -77,12 +77,6 @@ type Options struct {
 	// makes old ciphertext, for example in backups and in Git, useless.
 	Retire      bool
 	RetireAfter time.Duration
-	// Trim deletes the versions that have been retired for RetireAfter, whoever
-	// retired them, once an inventory of the whole cluster finds no entry that needs
-	// them. It cannot be undone, so RetireAfter must be above 0: until then lowering
-	// min_decryption_version rescues a backup, and afterwards only a backup of Vault
-	// does.
-	Trim bool
 
 	// Concurrency is the number of Secrets that are written at the same time; 0 means
 	// DefaultConcurrency.
@@ -150,11 +144,6 @@ func (o *Options) complete() error {
 	}
 	if o.RetireAfter < 0 {
 		errs = append(errs, fmt.Errorf("retire after %s is negative", o.RetireAfter))
-	}
-	if o.Trim && o.RetireAfter == 0 {
-		errs = append(errs,
-			errors.New("with trim, retire after must be greater than 0: trimming cannot be undone, and a retirement by "+
-				"mistake can be undone only before it"))
 	}
 	if o.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("concurrency %d is negative", o.Concurrency))

@@ -40,7 +40,7 @@ type Result string
 const (
 	ResultDone       Result = "done"       // everything is at its target version
 	ResultIncomplete Result = "incomplete" // all phases ran, and some entries are unresolved
-	ResultFailed     Result = "failed"     // a key could not be read, rotated, retired or trimmed
+	ResultFailed     Result = "failed"     // a key could not be read, rotated or retired
 	ResultStopped    Result = "stopped"    // the run was stopped, or lost its Lease
 )
 
@@ -110,15 +110,6 @@ type KeyReport struct {
 	Error string `json:"error,omitempty"`
 
 	Retire *RetireReport `json:"retire,omitempty"` // with [Options.Retire]
-	Trim   *TrimReport   `json:"trim,omitempty"`   // with [Options.Trim]
-}
-
-// TrimReport says how min_available_version was raised, or why not.
-type TrimReport struct {
-	From   int    `json:"from"`
-	To     int    `json:"to"` // equal to From if nothing was trimmed
-	Done   bool   `json:"done"`
-	Reason string `json:"reason"`
 }
 
 // RetireReport says how min_decryption_version was raised, or why not.

@@ -13,23 +13,16 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// retire raises min_decryption_version of every key that is ready, and trims old
-// versions. The last inventory must be of the whole cluster.
+// retire raises min_decryption_version of every key that is ready. The last inventory
+// must be of the whole cluster.
 func (r *run) retire(ctx context.Context) {
 	cluster := r.clusterBlock(ctx)
 	for _, k := range r.report.Keys {
-		if r.Retire {
-			k.Retire = r.retireKey(ctx, k, cluster)
-			r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to",
-				k.Retire.To, "reason", k.Retire.Reason)
-			for _, p := range k.Retire.WouldBreak {
-				r.Log.Warn("would break", "key", k.key().String(), "location", p.Location.String(), "reason", p.Reason)
-			}
-		}
-		if r.Trim {
-			k.Trim = r.trimKey(ctx, k, cluster)
-			r.Log.Info("trim", "key", k.key().String(), "done", k.Trim.Done, "from", k.Trim.From, "to", k.Trim.To,
-				"reason", k.Trim.Reason)
+		k.Retire = r.retireKey(ctx, k, cluster)
+		r.Log.Info("retire", "key", k.key().String(), "done", k.Retire.Done, "from", k.Retire.From, "to",
+			k.Retire.To, "reason", k.Retire.Reason)
+		for _, p := range k.Retire.WouldBreak {
+			r.Log.Warn("would break", "key", k.key().String(), "location", p.Location.String(), "reason", p.Reason)
 		}
 	}
 }
@@ -130,8 +123,6 @@ func (r *run) retireKey(ctx context.Context, k *KeyReport, cluster block) *Retir
 		k.fail(err)
 		return &RetireReport{From: from, To: from, Reason: err.Error(), Blocked: BlockerError}
 	}
-	info.MinDecryptionVersion = to
-	history.RetiredSince.observeRetired(info, r.Now().UTC())
 	return &RetireReport{From: from, To: to, Done: true,
 		Reason: fmt.Sprintf("no entry below version %d has been seen since %s",
 			to, history.CleanSince[to].UTC().Format(time.RFC3339))}

@@ -14,6 +14,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+const week = 7 * 24 * time.Hour
+
 // retirer returns a session that may also retire.
 func (f *testFixture) retirer() *transit.Session {
 	f.T.Helper()
@@ -84,6 +86,21 @@ func TestRetire(t *testing.T) {
 	}
 	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are unresolved") {
 		t.Errorf("retire: %+v", k.Retire)
+	}
+}
+
+// Trimming sets min_encryption_version, which the next retirement raises.
+func TestRetireAfterTrim(t *testing.T) {
+	f := newFixture(t)
+	f.RotateKey()
+	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+	f.Write("transit/keys/"+f.Key+"/config", map[string]any{"min_decryption_version": 2, "min_encryption_version": 2})
+	f.Write("transit/keys/"+f.Key+"/trim", map[string]any{"min_available_version": 2})
+	f.RotateKey()
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
+	if err != nil || !onlyKey(t, report).Retire.Done || f.KeyInfo().MinDecryptionVersion != 3 ||
+		f.KeyInfo().MinAvailableVersion != 2 {
+		t.Errorf("%v, %+v, %+v", err, onlyKey(t, report).Retire, f.KeyInfo())
 	}
 }
 

@@ -26,7 +26,6 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		k.fail(err)
 		return
 	}
-	r.state.history(k.key()).RetiredSince.observeRetired(info, r.Now().UTC())
 	k.aim(info, r.settle, r.timeOf(info))
 	due, reason := r.due(info, c, k.Target)
 	k.RotateReason = reason

@@ -7,8 +7,7 @@
 // encrypt the entries below that version again, in batches that span Secrets, and
 // writes each Secret by compare-and-swap: a JSON Patch that tests the uid and
 // every old value, and so never overwrites a concurrent change. Recount lists
-// again. Retire is optional: it makes Vault refuse old versions. Trim, also
-// optional, deletes versions that have been retired for some time.
+// again. Retire is optional: it makes Vault refuse old versions. No run deletes them.
 //
 // A run finds its work in the ciphertext itself ("vault:v3:…"). So a run that is
 // killed at any point loses nothing: old ciphertext decrypts until its version is
@@ -18,8 +17,8 @@
 //
 // The identity needs get, list and patch on Secrets; get and update on that
 // ConfigMap and that Lease; get, create and update on Events. In Vault it needs
-// read on the key and update on its rotate and rewrap paths, with Retire also on
-// its config, and with Trim on its config and trim paths. It never needs decrypt.
+// read on the key and update on its rotate and rewrap paths, and with Retire also on
+// its config path. It never needs decrypt.
 package rotator
 
 import (
@@ -202,7 +201,7 @@ func (r *run) runPhases(ctx context.Context) error {
 	if ctx.Err() == nil {
 		r.recount(ctx)
 	}
-	if (r.Retire || r.Trim) && ctx.Err() == nil {
+	if r.Retire && ctx.Err() == nil {
 		if r.partial() {
 			r.refresh(ctx, "retire", r.clusterArea(), false)
 		}

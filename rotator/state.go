@@ -17,7 +17,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // StateName is the name of the ConfigMap that has the summary of the last run and the
@@ -69,21 +68,6 @@ func (g versionTimes) ready(target int, before time.Time) (version int) {
 	return version
 }
 
-// observeRetired updates times since when Vault refuses to decrypt below a version.
-func (g versionTimes) observeRetired(info transit.KeyInfo, now time.Time) {
-	first := max(info.MinAvailableVersion, 1, info.MinDecryptionVersion-maxStoredVersions) + 1
-	for v := range g {
-		if v < first || v > info.MinDecryptionVersion {
-			delete(g, v)
-		}
-	}
-	for v := first; v <= info.MinDecryptionVersion; v++ {
-		if _, ok := g[v]; !ok {
-			g[v] = now
-		}
-	}
-}
-
 // keyState is the JSON text of a transit key.
 type keyState struct {
 	*KeyReport           // of the last run that processed the key
@@ -100,8 +84,7 @@ type runState struct {
 
 // keyHistory has what neither the ciphertext nor Vault can tell about a key.
 type keyHistory struct {
-	CleanSince   versionTimes `json:"cleanSince"`   // since when no entry is below a version
-	RetiredSince versionTimes `json:"retiredSince"` // since when Vault refuses to decrypt below a version
+	CleanSince versionTimes `json:"cleanSince"` // since when no entry is below a version
 	// Newest is the newest version that a run has seen; nil if none has.
 	Newest *newestVersion `json:"newest,omitempty"`
 }
@@ -117,7 +100,7 @@ type state struct {
 func (s *state) history(k ciphertext.Key) *keyHistory {
 	h, ok := s.keys[k]
 	if !ok {
-		h = &keyHistory{CleanSince: versionTimes{}, RetiredSince: versionTimes{}}
+		h = &keyHistory{CleanSince: versionTimes{}}
 		s.keys[k] = h
 	}
 	return h
@@ -174,7 +157,6 @@ func (r *run) loadState(ctx context.Context) error {
 			continue // the waiting times are those of another key
 		}
 		maps.Copy(history.CleanSince, k.CleanSince)
-		maps.Copy(history.RetiredSince, k.RetiredSince)
 	}
 	return nil
 }

@@ -37,8 +37,6 @@ var (
 	afterPatch      = step{http.MethodPatch, "/secrets/", true}
 	beforeConfig    = step{http.MethodPost, "/config", false}
 	afterConfig     = step{http.MethodPost, "/config", true}
-	beforeTrim      = step{http.MethodPost, "/trim", false}
-	afterTrim       = step{http.MethodPost, "/trim", true}
 	beforeSummary   = step{http.MethodPut, "/configmaps/", false}
 	afterSummary    = step{http.MethodPut, "/configmaps/", true}
 )
@@ -47,7 +45,7 @@ var (
 var steps = []step{
 	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep,
 	afterPatch,
-	beforeConfig, afterConfig, beforeTrim, afterTrim, beforeSummary, afterSummary,
+	beforeConfig, afterConfig, beforeSummary, afterSummary,
 }
 
 // A trigger calls do at the nth request of a step. All requests fail once it is dead.

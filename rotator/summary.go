@@ -32,9 +32,8 @@ type KeySummary struct {
 	KeyReport
 	Finished time.Time // end of the last run that processed the key
 	// CleanSince is the time since which no entry needs the oldest version that can
-	// decrypt. RetiredSince is the time since which the oldest version that exists
-	// is retired. They are zero if that does not hold or is not known.
-	CleanSince, RetiredSince time.Time
+	// decrypt. It is zero if an entry does or if that is not known.
+	CleanSince time.Time
 }
 
 // Counted reports whether the run got as far as counting the entries.
@@ -75,11 +74,6 @@ func ReadSummary(m *corev1.ConfigMap) (*Summary, error) {
 		}
 		k := KeySummary{KeyReport: *stored.KeyReport, Finished: stored.Finished}
 		k.CleanSince = stored.CleanSince[max(k.OldestDecryptable(), 1)+1]
-		trimmed := k.MinAvailable
-		if k.Trim != nil && k.Trim.Done {
-			trimmed = k.Trim.To
-		}
-		k.RetiredSince = stored.RetiredSince[max(trimmed, 1)+1]
 		s.Keys = append(s.Keys, k)
 	}
 	slices.SortFunc(s.Keys, func(a, b KeySummary) int { return strings.Compare(a.key().String(), b.key().String()) })

@@ -61,15 +61,15 @@ rotator:
 		o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" ||
 		!slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
-		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire || o.Trim {
+		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire {
 		t.Errorf("options: %+v", o)
 	}
 	o = chartOptions(t, "elsewhere", `
 rotator:
   cluster: true
-  retire: {enabled: true, trim: true, after: 336h}
+  retire: {enabled: true, after: 336h}
 `)
-	if !o.Retire || !o.Trim || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
+	if !o.Retire || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
 		t.Errorf("options: %+v", o)
 	}
 }

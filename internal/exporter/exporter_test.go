@@ -40,7 +40,7 @@ func full(t *testing.T) *snapshot {
 		"transit__app": `{"mount":"transit","name":"app","minDecryption":2,"minAvailable":1,"target":4,"secrets":3,
 			"oldest":3,"versions":{"3":3,"4":5},"unresolved":{"count":3},"failed":1,"finished":"2026-01-09T03:01:30Z",
 			"retire":{"from":2,"to":2,"reason":"3 entries are unresolved","blocked":"unresolved"},
-			"cleanSince":{"3":"2026-01-02T03:01:00Z"},"retiredSince":{"2":"2026-01-01T03:01:00Z"}}`,
+			"cleanSince":{"3":"2026-01-02T03:01:00Z"}}`,
 		"transit__missing": `{"mount":"transit","name":"missing","target":0,"versions":{"1":1},"secrets":1,"oldest":1,
 			"error":"KeyNotFound: not found","finished":"2026-01-09T03:01:30Z"}`,
 		"teams__red__stopped": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,

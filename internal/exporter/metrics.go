@@ -64,8 +64,6 @@ var (
 		"1 for the reason why old versions cannot be retired, 0 for the other reasons.", "reason")
 	keyClean = keyGauge("clean_since_timestamp_seconds",
 		"Time since which no entry has needed the oldest version that Vault still decrypts.")
-	keyRetired = keyGauge("retired_since_timestamp_seconds",
-		"Time since which the oldest version that is not trimmed has been retired.")
 )
 
 // snapshot has the objects that a scrape read, and is its collector.
@@ -155,7 +153,6 @@ func collectKey(k *rotator.KeySummary, setAll func(metric, float64, ...string)) 
 		}
 	}
 	setTime(set, keyClean, k.CleanSince)
-	setTime(set, keyRetired, k.RetiredSince)
 }
 
 // setTime sets a metric, unless the time is zero.

@@ -29,7 +29,7 @@ var (
 	Stopped = defineFor(Rotation, "Stopped",
 		"The run was stopped, or lost its Lease.", "Check the cause in the message. The next run continues.")
 	InvalidOptions = defineFor(Rotation, "InvalidOptions",
-		"The options are not valid, such as `--trim` with `--retire-after=0`.", "Each problem is named.")
+		"The options are not valid, such as a negative `--retire-after`.", "Each problem is named.")
 )
 
 // The keys of a run.

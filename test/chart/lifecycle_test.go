@@ -178,7 +178,7 @@ func TestNotes(t *testing.T) {
 		{`rotator: {enabled: false}`, "secretmanager doctor --provider-namespace notes\n"},
 		{`fullnameOverride: other`, "--rotator-service-account notes/other-rotator"},
 		{`rotator: {serviceAccount: {create: false, name: ours}}`, "--rotator-service-account notes/ours"},
-		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true, trim: true}}`, "--rotator-role x --retire --trim"},
+		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true}}`, "--rotator-role x --retire"},
 		{`{vault: {authMount: k8s, audience: ""}, driver: {check: false}}`, `--audience "" --auth-mount k8s`},
 	} {
 		notes, err := c.Apply(t.Context(), "install", "notes", "notes", test.values, "--dry-run=server")

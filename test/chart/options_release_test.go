@@ -32,7 +32,7 @@ var releaseOptions = []option{
 		}
 		lacksArgs(t, r.providerPod(), "--vault-", "--audience", "--mount-timeout", "--republish", "--log-level")
 		lacksArgs(t, r.rotatorPod(),
-			"--namespace", "--retire", "--trim", "--transit-key", "--state-namespace", "--vault-ca", "--log-level")
+			"--namespace", "--retire", "--transit-key", "--state-namespace", "--vault-ca", "--log-level")
 		if got := env(r.providerPod(), "GOMEMLIMIT"); got != "216MiB" {
 			t.Errorf("GOMEMLIMIT is %s, want 216MiB", got)
 		}

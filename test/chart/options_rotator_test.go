@@ -37,9 +37,9 @@ rotator:
 		}
 	}},
 	{"rotator in the cluster", `
-rotator: {cluster: true, suspend: true, retire: {enabled: true, trim: true, after: 336h}}`,
+rotator: {cluster: true, suspend: true, retire: {enabled: true, after: 336h}}`,
 		func(t *testing.T, r *rendered) {
-			hasArgs(t, r.rotatorPod(), "--retire", "--trim", "--retire-after=336h")
+			hasArgs(t, r.rotatorPod(), "--retire", "--retire-after=336h")
 			lacksArgs(t, r.rotatorPod(), "--namespace")
 			b := object[*rbacv1.ClusterRoleBinding](t, r, "ClusterRoleBinding secretmanager-rotator-secrets")
 			if b.RoleRef.Name != "secretmanager-rotator" || b.Subjects[0].Namespace != manifestNamespace {

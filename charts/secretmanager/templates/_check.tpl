@@ -46,7 +46,7 @@
 {{- if and .cluster .namespaces -}}
 {{- $problems = append $problems "rotator.cluster is true and rotator.namespaces is not empty: the rotator would have rights in all namespaces and work only in some. Choose one of them." -}}
 {{- end -}}
-{{- if and (or .retire.enabled .retire.trim) (not .cluster) -}}
+{{- if and .retire.enabled (not .cluster) -}}
 {{- $problems = append $problems "rotator.retire needs rotator.cluster: true: only a rotator that can read all Secrets knows that no Secret needs a version. Set it, or remove rotator.retire." -}}
 {{- end -}}
 {{- end -}}

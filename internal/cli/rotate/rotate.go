@@ -38,7 +38,7 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Long: `Do what the rotator does, with your own rights: give keys a new version where one is
 due, have Vault encrypt every older entry again without revealing it, and report
 whether every entry has its target version. With --retire old versions that no
-ciphertext uses become unusable, and with --trim they are deleted later.
+ciphertext uses become unusable. To delete them, see secretmanager trim.
 This covers the whole cluster unless -n names a namespace, or several separated by
 commas.
 
@@ -170,9 +170,6 @@ func (o *Options) summary(report *rotator.Report) error {
 			for _, p := range r.WouldBreak {
 				display.Fprintf(o.ErrOut, "would break: %s\n", p)
 			}
-		}
-		if r := k.Trim; r != nil {
-			display.Fprintf(o.ErrOut, "%s/%s: min_available_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 		}
 		if k.Error != "" {
 			display.Fprintf(o.ErrOut, "failed: %s/%s: %s\n", k.Mount, k.Name, k.Error)

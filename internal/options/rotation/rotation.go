@@ -36,7 +36,6 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs")
 	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter,
 		"how long a version must have been unused before it is retired")
-	f.BoolVar(&r.Trim, "trim", false, "delete the versions that have been retired for as long as --retire-after")
 	f.IntVar(&r.Concurrency, "concurrency", rotator.DefaultConcurrency, "`number` of Secrets written at the same time")
 	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace,
 		"`namespace` of the ConfigMap "+rotator.StateName+" and the Lease of the rotator")
