@@ -309,19 +309,20 @@ func sum(a Load, times float64, b Load, more float64) Load {
 type Rotator struct{ Lists, Patches, Rewraps int }
 
 // Limits of the rotator: Secrets of the first and of the longest page, entries of a batch,
-// and the listings of a run: to plan, to rewrap and to recount.
+// the listings of a run, to plan, to rewrap and to recount, and the requests for a batch, to
+// rewrap it and to verify the results.
 const (
 	firstPage = 50
 	pageSize  = 500
 	batchSize = 100
 	listings  = 3
+	perBatch  = 2
 )
 
 // Rotator returns the requests of a rotation of the cluster, without the few for the key,
 // the login and the state.
 func (c Cluster) Rotator() Rotator {
-	perBatch := batchSize / c.Entries
-	return Rotator{listings * pages(c.Secrets), c.Secrets, ceil(c.Secrets, perBatch)}
+	return Rotator{listings * pages(c.Secrets), c.Secrets, perBatch * ceil(c.Secrets, batchSize/c.Entries)}
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
