@@ -175,7 +175,8 @@ func (o *Options) trim(ctx context.Context, vault *transit.Session, p *plan) err
 	case err != nil:
 		return fmt.Errorf("checking the result of the deletion, which Vault confirmed: %w", err)
 	case after.MinAvailableVersion < p.To:
-		return cli.WithHint(display.Errorf("min_available_version of %s is %d and not %d, although Vault confirmed the deletion",
+		return cli.WithHint(display.Errorf(
+			"min_available_version of %s is %d and not %d, although Vault confirmed the deletion",
 			o.key, after.MinAvailableVersion, p.To),
 			"a standby of Vault may be late: read the key again, with vault read "+o.key.String())
 	case trimErr != nil:

@@ -98,6 +98,11 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(o),
 	}
+	o.addFlags(c)
+	return c
+}
+
+func (o *Options) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.BoolVar(&o.apply, "apply", false, "make the changes, and print what was created, changed or kept")
 	f.BoolVar(&o.auditHeaders, "audit-headers", false,
@@ -127,7 +132,6 @@ With -o terraform the output is resources of Terraform's vault provider.`,
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
 	cli.FixedValues(c, "output", "terraform")
 	cli.FixedValues(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
-	return c
 }
 
 // Complete implements cli.Options.
