@@ -44,13 +44,15 @@ var verbCalls = map[string][]string{
 		"web --from-literal b=c --dry-run=client --print-class --service-account web", "$NAME --from-literal b=c",
 		"web --merge-into $FILE --from-literal b=c", "$NAME --merge-into $FILE --from-literal b=c",
 		"bait --from-secret plain --transit-key web",
-		"managed --from-literal b=c --dry-run=server -o yaml", "managed --from-literal b=c --dry-run=server -o json",
+		"managed --include-managed --from-literal b=c --dry-run=server -o yaml",
+		"managed --include-managed --from-literal b=c --dry-run=server -o json",
 		"x --merge-into $LINK --transit-key web --from-literal a=b",
 	},
 	"edit": {"web", "bait", "-f $FILE", "-f $FILE web", "-f $ONE", "-f $FILE none", "-f $LINK"},
 	"status": {"", "-A", "-A -o wide", "-A -o json", "-A -o yaml", "-A -o name", "-A --stale", "--if-retired",
 		"--if-retired -o json"},
 	"rotate": {"--dry-run", "--rotate=never", "--dry-run -o json", "--dry-run -o yaml"},
+	"trim":   {"web --dry-run", "web --dry-run -o json", "web --yes web"},
 	"rewrap": {"$FILE", "--check $FILE", "--check -R $DIR", "-R $DIR --dry-run=client", "$ONE", "--check $ONE", "$LINK",
 		"-R $LINK"},
 	"lint":   {"-R $DIR", "-R $DIR -o github", "-R $DIR -o json", "$LINK"},
@@ -212,7 +214,8 @@ func (h *hostileAuthor) testOutput(t *testing.T) {
 	}
 	// The verbs print text of the attacker, and do not fail before that.
 	if code, stdout, stderr := h.call(t, env, "encrypt",
-		"managed --from-literal b=c --dry-run=server -o yaml"); code != cli.ExitDone || !strings.Contains(stdout, "PWNED") {
+		"managed --include-managed --from-literal b=c --dry-run=server -o yaml"); code != cli.ExitDone ||
+		!strings.Contains(stdout, "PWNED") {
 		t.Errorf("a manifest: exit code %d: %s%s", code, stdout, stderr)
 	}
 	if shown < 50 {

@@ -123,7 +123,7 @@ func TestMigrate(t *testing.T) {
 		echo '{"api": {"key": "k3y"}, "region": "zion"}' > secrets.enc.yaml.plain
 		printf 'A=1\nB=two\n' > app.enc.env.plain`)
 	if out, err := sh("", "secretmanager encrypt matrix-sealed -n shop --transit-key aes256-key --scope none "+
-		"--from-secret matrix-sealed --replace"); err == nil || !strings.Contains(out, "owned by SealedSecret") {
+		"--from-secret matrix-sealed --replace"); err == nil || !strings.Contains(out, "SealedSecret matrix-sealed") {
 		t.Errorf("the page says that a Secret of the controller's is not replaced: %v\n%s", err, out)
 	}
 
