@@ -187,7 +187,7 @@ func (e *failureEnv) readFailures(t *testing.T) []failureTest {
 					fmt.Fprint(w, e.good["x"])
 				}
 			})),
-		fails("asks for patience", failure.APIServerUnavailable, mount(), "busy").
+		fails("asks to retry later", failure.APIServerUnavailable, mount(), "busy").
 			with(readFrom(t, func(w http.ResponseWriter, _ *http.Request) {
 				soon.Add(1)
 				answerJSON(w, 429, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","code":429,`+

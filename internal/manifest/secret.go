@@ -23,7 +23,7 @@ type Secret struct {
 	Entries  []*Entry            // none if it is not a ciphertext Secret
 
 	lines        map[string]int // of the labels and annotations
-	hint         *yaml.Node     // the value of the version label; nil if there is none
+	hint         *yaml.Node     // the value of the version label, or nil without one
 	data, string *yaml.Node     // the mappings; nil if there are none
 	readOnly     []error        // why it can be read, and not be changed
 }
@@ -48,7 +48,7 @@ func (e *Entry) Version() int {
 	return v
 }
 
-// LineOf returns the line of a label or annotation; that of the Secret if there is none.
+// LineOf returns the line of a label or annotation; or of the Secret if it has no such key.
 func (s *Secret) LineOf(name string) int {
 	if line, ok := s.lines[name]; ok {
 		return line

@@ -15,7 +15,7 @@ import (
 type change struct {
 	name    string
 	legal   bool // the rotator may do it to a ciphertext Secret
-	invalid bool // the API server refuses it whoever does it
+	invalid bool // the API server refuses it from every user
 	make    func(*rand.Rand, *corev1.Secret)
 }
 
