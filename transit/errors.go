@@ -182,7 +182,9 @@ func (c *Client) statusError(r request, resp *api.Response, body *api.ResponseEr
 // ciphertext, or nil.
 func sentinelOf(message string) error {
 	switch {
-	case strings.Contains(message, "message authentication failed"):
+	case strings.Contains(message, "message authentication failed"),
+		// An RSA key has no authentication, and Vault fails the whole request.
+		strings.Contains(message, "failed to RSA decrypt"):
 		return ErrMismatch
 	case strings.Contains(message, "disallowed by policy (too old)"):
 		return ErrTooOld

@@ -152,3 +152,9 @@ func Decryptable(ctx context.Context, vault Rewrapper, key ciphertext.Key, items
 	}
 	return errs, nil
 }
+
+// IsUndecryptable reports whether the error of an item is evidence that the item does not
+// decrypt with the key and the context. Others are none, such as [ErrTooNew]: a server that
+// lags behind, is busy or was restored from a backup may return them for an item that
+// decrypts.
+func IsUndecryptable(err error) bool { return errors.Is(err, ErrMismatch) }
