@@ -105,7 +105,8 @@ func TestLocations(t *testing.T) {
 	labeled.Annotations = annotations
 	found = append(found, find(t, labeled)...)
 	want := []Text{
-		{1, raw, false, "a", false}, {3, released, false, "release", true}, {22, annotated, true, "last", false},
+		{Version: 1, Ciphertext: raw, Name: "a"}, {Version: 3, Ciphertext: released, Name: "release", InRelease: true},
+		{Version: 22, Ciphertext: annotated, Annotation: true, Name: "last"},
 	}
 	if fmt.Sprint(found) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", found, want)
