@@ -41,7 +41,12 @@ const maxDepth = 3
 type Search struct {
 	Wanted    func(version int) bool // nil: all versions
 	Locations bool
+	// Releases is how many bytes of Helm releases may still be decompressed. Each Secret reduces it. If it
+	// is nil, only the length of each release is limited.
+	Releases *int
 }
+
+func (q Search) wants(version int) bool { return q.Wanted == nil || q.Wanted(version) }
 
 // Secret calls visit for every transit ciphertext in the data and annotations of a Secret.
 func Secret(s *corev1.Secret, visit func(Text)) error { return Search{}.Secret(s, visit) }
@@ -52,8 +57,9 @@ func Secret(s *corev1.Secret, visit func(Text)) error { return Search{}.Secret(s
 // content.
 func (q Search) Secret(s *corev1.Secret, visit func(Text)) error {
 	var errs []error
+	nodes := maxNodes
 	each := func(value []byte, at Text) {
-		f := finder{search: q, namespace: s.Namespace, texts: map[string]*found{}}
+		f := finder{search: q, namespace: s.Namespace, texts: map[string]*found{}, nodes: &nodes}
 		f.scan(value, 0)
 		for _, text := range slices.Sorted(maps.Keys(f.texts)) {
 			at.Ciphertext, at.Version, at.Locations = text, f.texts[text].version, f.texts[text].locations
@@ -69,7 +75,7 @@ func (q Search) Secret(s *corev1.Secret, visit func(Text)) error {
 			continue
 		}
 		at := Text{Name: name, InRelease: true}
-		if err := decompress(s.Data[name], func(part []byte) { each(part, at) }); err != nil {
+		if err := q.decompress(s.Data[name], func(part []byte) { each(part, at) }); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", at.value(), err))
 		}
 	}

@@ -15,7 +15,8 @@ type finder struct {
 	search    Search
 	namespace string // of manifests that name none
 	texts     map[string]*found
-	hits      int // what may be a text, also if its end was not found
+	hits      int // beginnings of wanted texts, also of those that are broken into lines
+	nodes     *int // of manifests, that may still be parsed
 	problem   error
 }
 
@@ -56,7 +57,9 @@ func (f *finder) raw(value []byte) {
 			value = value[len(tag):]
 			continue
 		}
-		f.hits++
+		if version, err := strconv.Atoi(string(value[len(tag) : payload-1])); err == nil && f.search.wants(version) {
+			f.hits++
+		}
 		end := payload + span(value[payload:], inBase64)
 		padded := end + min(span(value[end:], func(c byte) bool { return c == '=' }), 2)
 		// What follows a text without padding may be taken for a part of it.
@@ -72,7 +75,7 @@ func (f *finder) add(text []byte) bool {
 	if err != nil {
 		return false
 	}
-	if f.search.Wanted == nil || f.search.Wanted(version) {
+	if f.search.wants(version) {
 		f.text(string(text), version)
 	}
 	return true
@@ -114,7 +117,6 @@ func (f *finder) encoded(value []byte, depth int) {
 			if start < 0 || start < decodedTo[start%4] {
 				continue
 			}
-			f.hits++
 			end := start + span(value[start:], inBase64)
 			decodedTo[start%4] = end
 			group := value[start:end]

@@ -12,8 +12,11 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
 
+// maxNodes bounds the values of all manifests in a value of a Secret.
+const maxNodes = 4 * document.MaxNodes
+
 // errTooLarge means that a manifest is not parsed.
-var errTooLarge = errors.New("it has a manifest with too many values or levels, whose locations were not read")
+var errTooLarge = errors.New("it has manifests with too many values or levels, whose locations were not read")
 
 // described is a Secret in a manifest.
 type described struct {
@@ -29,7 +32,7 @@ func (f *finder) manifests(value []byte, depth int) {
 		if !bytes.Contains(doc, []byte("Secret")) || !bytes.Contains(doc, []byte("metadata")) {
 			continue
 		}
-		secrets, err := parse(doc)
+		secrets, err := f.parse(doc)
 		if err != nil {
 			f.problem = err
 		}
@@ -61,7 +64,7 @@ func (f *finder) described(s described, depth int) {
 
 // entry adds the texts of a value in a manifest, with its location unless that is nil.
 func (f *finder) entry(value []byte, namespace string, at *Location, depth int) {
-	inner := finder{search: f.search, namespace: namespace, texts: map[string]*found{}}
+	inner := finder{search: f.search, namespace: namespace, nodes: f.nodes, texts: map[string]*found{}}
 	inner.scan(value, depth+1)
 	for text, t := range inner.texts {
 		outer := f.text(text, t.version)
@@ -94,9 +97,10 @@ func documents(value []byte) (docs [][]byte) {
 
 // parse returns the Secrets of a document, none if it is no manifest. The error means that it was not
 // parsed because of its size.
-func parse(doc []byte) ([]described, error) {
+func (f *finder) parse(doc []byte) ([]described, error) {
 	if json.Valid(doc) {
-		if values, depth := document.JSONSize(doc); values > document.MaxNodes || depth > document.MaxDepth {
+		values, depth := document.JSONSize(doc)
+		if *f.nodes -= values; values > document.MaxNodes || depth > document.MaxDepth || *f.nodes < 0 {
 			return nil, errTooLarge
 		}
 		var o object
@@ -105,7 +109,8 @@ func parse(doc []byte) ([]described, error) {
 		}
 		return o.secrets(false), nil
 	}
-	if document.YAMLNodes(string(doc)) > document.MaxNodes {
+	nodes := document.YAMLNodes(string(doc))
+	if *f.nodes -= nodes; nodes > document.MaxNodes || *f.nodes < 0 {
 		return nil, errTooLarge
 	}
 	file, err := manifest.Parse(doc)

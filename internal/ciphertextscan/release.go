@@ -18,10 +18,10 @@ import (
 const (
 	// maxRelease bounds the size of a decompressed Helm release. It bounds time and not memory, because a
 	// release is decompressed in parts.
-	maxRelease = 32 << 20
-	// A part of a release is at most maxPart long. A longer one is cut, and the parts overlap by more than
-	// the longest text that a Secret can have, in base64.
-	maxPart = 3 << 20
+	maxRelease = 16 << 20
+	// A part of a release is at most maxPart long. A longer one is cut, and the parts overlap by at most a
+	// line, so that no shorter text is cut in both. No Secret has a manifest that is longer.
+	maxPart = 2 << 20
 	overlap = maxPart / 2
 )
 
@@ -31,9 +31,8 @@ const helmRelease corev1.SecretType = "helm.sh/release.v1"
 var errDamaged = errors.New("the Helm release is damaged")
 
 // decompress calls part with each string in the JSON of a Helm release, without JSON's escapes. A string
-// that is YAML has a part for each document. Decompress calls part with no string if the value is not
-// compressed.
-func decompress(value []byte, part func([]byte)) error {
+// that is YAML has a part for each document. Decompress does not call part if the value is not compressed.
+func (q Search) decompress(value []byte, part func([]byte)) error {
 	compressed := bufio.NewReader(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(value)))
 	if magic, err := compressed.Peek(2); err != nil || string(magic) != "\x1f\x8b" {
 		return nil
@@ -42,15 +41,25 @@ func decompress(value []byte, part func([]byte)) error {
 	if err != nil {
 		return errDamaged
 	}
-	limited := &io.LimitedReader{R: unzipped, N: maxRelease + 1}
-	p := partReader{bufio.NewReader(limited), part, nil, 0}
-	switch err := p.read(); {
-	case limited.N <= 0:
-		return fmt.Errorf("the Helm release is longer than %d MiB, and its end was not searched", maxRelease>>20)
-	case err != nil:
-		return errDamaged
+	limit := maxRelease
+	if q.Releases != nil {
+		limit = min(limit, *q.Releases)
 	}
-	return nil
+	limited := &io.LimitedReader{R: unzipped, N: int64(limit) + 1}
+	p := partReader{from: bufio.NewReader(limited), part: part}
+	err = p.read()
+	if q.Releases != nil {
+		*q.Releases -= limit - max(int(limited.N)-1, 0)
+	}
+	switch {
+	case limited.N > 0 && err != nil:
+		return errDamaged
+	case limited.N > 0:
+		return nil
+	case limit < maxRelease:
+		return errors.New("the namespace has too many Helm releases, and the end of this one was not searched")
+	}
+	return fmt.Errorf("the Helm release is longer than %d MiB, and its end was not searched", maxRelease>>20)
 }
 
 // partReader splits JSON into parts. Text that is not JSON has parts too.
@@ -135,10 +144,10 @@ func (p *partReader) add(c byte) {
 		}
 		p.line = len(p.buf)
 	}
-	if len(p.buf) >= maxPart {
+	if len(p.buf) == maxPart {
 		p.part(p.buf)
-		p.buf = p.buf[:copy(p.buf, p.buf[len(p.buf)-overlap:])]
-		p.line = len(p.buf) // perhaps in the middle of a line, which begins no document
+		p.buf = p.buf[:copy(p.buf, p.buf[max(p.line, maxPart-overlap):])]
+		p.line = 0
 	}
 }
 

@@ -16,14 +16,19 @@ type namespace struct {
 	cursor         Cursor // where the budget was exhausted
 	found          uint64 // keys that an earlier run or this one found in use, by Scanner.bit
 	releases       releases
+	releaseBytes   int // that may still be decompressed
 }
+
+// maxReleaseBytes bounds the time for the Helm releases of a namespace: they may be a thousand times as long
+// as the Secrets that have them.
+const maxReleaseBytes = 1 << 30
 
 // enter makes the namespace the current one.
 func (s *Scanner) enter(name string) {
 	if s.current != nil && s.current.name == name {
 		return
 	}
-	s.current = &namespace{name: name}
+	s.current = &namespace{name: name, releaseBytes: maxReleaseBytes}
 	s.open = append(s.open, s.current)
 	if resume, ok := s.Resume[name]; ok && resume.valid(s.ResourceVersion, s.keysDigest) {
 		s.current.resume, s.current.found = resume, resume.Found

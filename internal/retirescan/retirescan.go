@@ -170,7 +170,8 @@ func (s *Scanner) Add(ctx context.Context, secret *corev1.Secret) error {
 	}
 	revision := s.current.addRelease(secret)
 	n := 0
-	err = ciphertextscan.Search{Wanted: s.wanted, Locations: true}.Secret(secret, func(t ciphertextscan.Text) {
+	search := ciphertextscan.Search{Wanted: s.wanted, Locations: true, Releases: &s.current.releaseBytes}
+	err = search.Secret(secret, func(t ciphertextscan.Text) {
 		if s.err == nil {
 			s.addText(ctx, s.newText(secret, labeled, revision, t), secret, n)
 		}

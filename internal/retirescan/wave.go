@@ -44,7 +44,7 @@ type text struct {
 	keys     []int    // with which it is tried, in this order
 	next     int      // the next one in keys
 	found    Found
-	labeled  int // the key that the label names if the text is an entry, or -1
+	labeled  int // the key that the label names if the text is a whole entry, or -1
 	revision revision
 	decrypts bool
 	untried  bool // an attempt gave no evidence
@@ -98,7 +98,8 @@ func firstEntries(secret *corev1.Secret) []string {
 	return names[:min(len(names), maxEntries)]
 }
 
-// order returns the keys to try: that of the label, those that are bound to the namespace, the others.
+// order returns the keys to try: that of the label, those that are bound to the namespace, the others. That
+// of the label is tried even if it keeps the version: then the text needs no other key.
 func (s *Scanner) order(labeled int, namespace string, version int) (keys []int) {
 	var others []int
 	for i, k := range s.Keys {
@@ -110,7 +111,7 @@ func (s *Scanner) order(labeled int, namespace string, version int) (keys []int)
 			others = append(others, i)
 		}
 	}
-	if labeled >= 0 && s.Keys[labeled].eligible(version) {
+	if labeled >= 0 {
 		keys = slices.Insert(keys, 0, labeled)
 	}
 	return append(keys, others...)
@@ -178,7 +179,8 @@ func (s *Scanner) flush(ctx context.Context) {
 
 // record adds a text to the result after the last attempt.
 func (s *Scanner) record(t *text) {
-	switch {
+	switch key, ok := s.index[t.found.Key]; {
+	case ok && !s.Keys[key].eligible(t.found.Version): // the key keeps the version
 	case t.decrypts && t.found.InRelease && t.revision.number > 0 && t.ns.releases.add(t.revision, t.found):
 	case t.decrypts:
 		f := s.result.InUse[t.found.Key]
@@ -212,16 +214,13 @@ func (a attempt) digest(key int) (d digest) {
 
 // try makes attempts with a key, each once.
 func (s *Scanner) try(ctx context.Context, key int, attempts []attempt) {
-	same := map[digest][]*text{}
-	var order []digest
-	var items []transit.Item
+	same := map[digest][]*text{} // the texts of each attempt in the batch
+	var batch []attempt
 	bytes := 0
 	send := func() {
-		if len(items) == 0 {
-			return
-		}
-		results, err := s.decryptable(ctx, key, items)
-		for i, d := range order {
+		results, err := s.decryptable(ctx, key, batch)
+		for i, a := range batch {
+			d := a.digest(key)
 			for _, t := range same[d] {
 				t.untried = t.untried || err != nil
 				if err == nil && results[i] {
@@ -233,7 +232,7 @@ func (s *Scanner) try(ctx context.Context, key int, attempts []attempt) {
 			}
 		}
 		clear(same)
-		order, items, bytes = nil, nil, 0
+		batch, bytes = nil, 0
 	}
 	for _, a := range attempts {
 		d := a.digest(key)
@@ -243,29 +242,25 @@ func (s *Scanner) try(ctx context.Context, key int, attempts []attempt) {
 			}
 			continue
 		}
-		if same[d] != nil {
-			same[d] = append(same[d], a.text)
-			continue
-		}
-		if len(items) == maxBatchItems || bytes+len(a.text.data) > maxBatchBytes {
+		if len(batch) > 0 && same[d] == nil && (len(batch) == maxBatchItems || bytes+len(a.text.data) > maxBatchBytes) {
 			send()
 		}
-		same[d] = append(same[d], a.text)
-		order = append(order, d)
-		items = append(items, transit.Item{Data: a.text.data, Context: a.context})
-		bytes += len(a.text.data)
-		if s.result.Errors[s.Keys[key].Key] == nil {
-			a.text.ns.used++
-			s.result.Attempts++
+		if same[d] = append(same[d], a.text); len(same[d]) > 1 {
+			continue
 		}
+		batch, bytes = append(batch, a), bytes+len(a.text.data)
 	}
-	send()
+	if len(batch) > 0 {
+		send()
+	}
 }
 
 // decrypted records that the key decrypts a text.
 func (s *Scanner) decrypted(t *text, key int) {
 	t.decrypts, t.found.Key, t.found.Labeled = true, s.Keys[key].Key, t.labeled == key
-	t.ns.found |= s.bit(key)
+	if s.Keys[key].eligible(t.found.Version) {
+		t.ns.found |= s.bit(key)
+	}
 }
 
 // remember keeps the outcome of an attempt. If there are too many, old ones are made again.
@@ -278,31 +273,34 @@ func (s *Scanner) remember(d digest, decrypts bool) {
 
 var errNoEvidence = errors.New("whether texts decrypt with the key is not known")
 
-// decryptable reports for each item whether it decrypts. If Vault gives no evidence, the key has an error
-// from then on, and no more attempts are made with it.
-func (s *Scanner) decryptable(ctx context.Context, key int, items []transit.Item) ([]bool, error) {
-	k := s.Keys[key].Key
-	if s.result.Errors[k] != nil || ctx.Err() != nil {
+// decryptable reports for each attempt whether the key decrypts the text. If Vault gives no evidence, the key
+// has an error from then on, and no more attempts are made with it.
+func (s *Scanner) decryptable(ctx context.Context, key int, batch []attempt) ([]bool, error) {
+	k := s.Keys[key]
+	if s.result.Errors[k.Key] != nil || ctx.Err() != nil {
 		return nil, errNoEvidence
 	}
-	results := make([]bool, len(items))
-	todo := make([]int, len(items))
-	for i := range items {
+	s.result.Attempts += len(batch)
+	todo := make([]int, len(batch))
+	for i, a := range batch {
+		a.text.ns.used++
 		todo[i] = i
 	}
+	results := make([]bool, len(batch))
 	err := retry.Do(ctx, retryFor, func() *retry.Failure {
-		batch := make([]transit.Item, len(todo))
+		items := make([]transit.Item, len(todo))
 		for i, n := range todo {
-			batch[i] = items[n]
+			items[i] = transit.Item{Data: batch[n].text.data, Context: batch[n].context}
 		}
-		errs, err := transit.Decryptable(ctx, s.Vault, k, batch)
+		errs, err := transit.Decryptable(ctx, s.Vault, k.Key, items)
 		if err != nil {
-			return &retry.Failure{Err: err, Final: true} // the client has repeated it
+			return &retry.Failure{Err: err, Final: true} // the client has repeated the request
 		}
 		var again []int
 		for i, n := range todo {
-			switch results[n] = errs[i] == nil; {
-			case errs[i] != nil && !transit.IsUndecryptable(errs[i]):
+			results[n] = errs[i] == nil
+			// What Vault says about a version that is not retired, or does not exist, does not matter.
+			if errs[i] != nil && !transit.IsUndecryptable(errs[i]) && k.eligible(batch[n].text.found.Version) {
 				again, err = append(again, n), errs[i]
 			}
 		}
@@ -312,7 +310,7 @@ func (s *Scanner) decryptable(ctx context.Context, key int, items []transit.Item
 		return nil
 	})
 	if err != nil {
-		s.result.Errors[k] = transit.WithUpdateHint(err, k, transit.OpRewrap)
+		s.result.Errors[k.Key] = transit.WithUpdateHint(err, k.Key, transit.OpRewrap)
 	}
 	return results, err
 }
