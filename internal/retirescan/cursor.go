@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -21,16 +22,17 @@ type Cursor struct {
 	Found uint64 `json:"found,omitempty"`
 }
 
-// maxCursorName bounds the name in a Cursor. The Secrets that share the beginning of a longer one are tried
-// again.
-const maxCursorName = 48
+// maxCursor bounds a Cursor in JSON, which is stored in a ConfigMap for each namespace.
+const maxCursor = 150
 
-func newCursor(resourceVersion, secret string, offset int, keys string) Cursor {
-	version, _ := parseVersion(resourceVersion) // 0 is not valid
-	if len(secret) > maxCursorName {
-		secret, offset = secret[:maxCursorName], 0
+// fit returns a cursor that is short enough. If the name is too long, the Secrets that share its beginning
+// are tried again.
+func (c Cursor) fit() Cursor {
+	text, err := json.Marshal(c)
+	if tooLong := len(text) - maxCursor; err == nil && tooLong > 0 {
+		c.Secret, c.Offset = c.Secret[:max(len(c.Secret)-tooLong, 0)], 0
 	}
-	return Cursor{ResourceVersion: version, Secret: secret, Offset: offset, Keys: keys}
+	return c
 }
 
 // valid reports whether a scan can continue from the cursor. It cannot if the cluster was restored from a

@@ -112,6 +112,11 @@ func (v *fakeVault) rewrap(key ciphertext.Key, k *fakeKey, item transit.Item) tr
 	return transit.Result{Data: []byte(v.encrypt(key, k.latest, item.Context, plain))}
 }
 
+// encryptText returns a text with a plaintext that does not matter.
+func (v *fakeVault) encryptText(key ciphertext.Key, version int, context []byte) string {
+	return v.encrypt(key, version, context, []byte("plain"))
+}
+
 // newVault returns a Vault with derived keys of ten versions.
 func newVault(names ...string) *fakeVault {
 	v := &fakeVault{keys: map[ciphertext.Key]*fakeKey{}}

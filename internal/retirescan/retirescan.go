@@ -6,6 +6,9 @@
 // A text that decrypts blocks its key, whatever the metadata of its Secret says. A text that does not
 // decrypt blocks nothing, so nobody who can create Secrets can delay a retirement with garbage.
 //
+// Each request has a text that decrypted before, if there is one: without it, a server with other keys of
+// the same names would seem to prove that nothing decrypts.
+//
 // An attempt at a text costs little, and the attempts in each namespace are bounded. A namespace that has
 // more texts delays only the keys that are usable in it, and the next run continues there.
 package retirescan
@@ -101,11 +104,13 @@ type Result struct {
 	// version.
 	Verified map[ciphertext.Key]int
 	Attempts int // without those for Verified
+
+	tried []ciphertext.Key // all keys, if the scan is complete
 }
 
 // MayRetire reports whether the scan has shown that no text needs the versions of the key.
 func (r Result) MayRetire(k ciphertext.Key) bool {
-	return r.InUse[k].Count == 0 && len(r.Delayed[k]) == 0 && r.Errors[k] == nil
+	return slices.Contains(r.tried, k) && r.InUse[k].Count == 0 && len(r.Delayed[k]) == 0 && r.Errors[k] == nil
 }
 
 // Scanner scans Secrets. Set its exported fields before the first call. It is not safe for concurrent use.
@@ -126,6 +131,7 @@ type Scanner struct {
 	open       []*namespace // with texts or findings that are not settled
 	wave       []*text
 	verify     map[int][]transit.Item // by key
+	known      map[int]transit.Item   // a text of each key that decrypts: a wrong server does not decrypt it
 	waiting    int                    // bytes in wave and verify
 	tried      map[digest]bool        // whether a text decrypted
 	err        error
@@ -147,7 +153,7 @@ func (s *Scanner) prepare() {
 		s.index[k.Key] = i
 	}
 	s.keysDigest = digestKeys(s.Keys)
-	s.tried, s.verify = map[digest]bool{}, map[int][]transit.Item{}
+	s.tried, s.verify, s.known = map[digest]bool{}, map[int][]transit.Item{}, map[int]transit.Item{}
 	s.result = Result{InUse: map[ciphertext.Key]Finding{}, Unfinished: map[string]Cursor{},
 		Delayed: map[ciphertext.Key][]string{}, Errors: map[ciphertext.Key]error{}, Verified: map[ciphertext.Key]int{}}
 }
@@ -204,7 +210,8 @@ func (s *Scanner) addText(ctx context.Context, t *text, secret *corev1.Secret, n
 	}
 	if ns.used+cost > s.Budget && ns.used > 0 {
 		ns.exhausted = true
-		ns.cursor = newCursor(s.ResourceVersion, secret.Name, n, s.keysDigest)
+		ns.cursor = Cursor{Secret: secret.Name, Offset: n, Keys: s.keysDigest}
+		ns.cursor.ResourceVersion, _ = parseVersion(s.ResourceVersion) // 0 is not valid
 		return
 	}
 	ns.reserved += cost
@@ -251,10 +258,15 @@ func (s *Scanner) Finish(ctx context.Context) (Result, error) {
 		for k := range s.result.Errors {
 			cursor.Found |= s.bit(s.index[k]) // what was skipped was not tried with this key
 		}
-		s.result.Unfinished[name] = cursor
+		s.result.Unfinished[name] = cursor.fit()
 	}
 	for _, k := range slices.Collect(maps.Keys(s.result.Delayed)) {
 		slices.Sort(s.result.Delayed[k])
+	}
+	if s.err == nil {
+		for _, k := range s.Keys {
+			s.result.tried = append(s.result.tried, k.Key)
+		}
 	}
 	return s.result, s.err
 }

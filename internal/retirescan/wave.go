@@ -23,10 +23,11 @@ const (
 	maxWaiting = 4 << 20
 	// overhead is about what a waiting text takes in memory besides itself.
 	overhead = 512
-	// A request has at most maxBatchItems texts and maxBatchBytes bytes. Package transit decides each item of
-	// a batch of this length, even if the request fails because of each.
-	maxBatchItems = 100
-	maxBatchBytes = 1 << 20
+	// A request has at most maxBatchItems texts and maxBatchBytes bytes, and a known text. Package transit
+	// decides each item of 100, even if the request fails because of each, and splits a request of 1 MiB.
+	maxBatchItems = 99
+	maxBatchBytes = 1<<20 - maxKnown
+	maxKnown      = 64 << 10
 	// maxTried bounds the attempts that are remembered.
 	maxTried = 1 << 17
 	// maxEntries bounds the entries at whose locations a text in an annotation is tried.
@@ -292,9 +293,17 @@ func (s *Scanner) decryptable(ctx context.Context, key int, batch []attempt) ([]
 		for i, n := range todo {
 			items[i] = transit.Item{Data: batch[n].text.data, Context: batch[n].context}
 		}
+		known, ok := s.known[key]
+		if ok {
+			items = append(items, known)
+		}
 		errs, err := transit.Decryptable(ctx, s.Vault, k.Key, items)
 		if err != nil {
 			return &retry.Failure{Err: err, Final: true} // the client has repeated the request
+		}
+		if ok && errs[len(todo)] != nil {
+			return &retry.Failure{Err: fmt.Errorf("%w: a text that decrypted before does not: %w", errNoEvidence,
+				errs[len(todo)])}
 		}
 		var again []int
 		for i, n := range todo {
@@ -319,7 +328,7 @@ func (s *Scanner) decryptable(ctx context.Context, key int, batch []attempt) ([]
 // the key: anyone may write one.
 func (s *Scanner) countVerified(ctx context.Context, key int, items []transit.Item) {
 	k := s.Keys[key].Key
-	for chunk := range slices.Chunk(items, maxBatchItems) {
+	for chunk := range slices.Chunk(items, maxBatchItems+1) {
 		if s.result.Errors[k] != nil || ctx.Err() != nil {
 			return
 		}
@@ -328,9 +337,13 @@ func (s *Scanner) countVerified(ctx context.Context, key int, items []transit.It
 			s.result.Errors[k] = transit.WithUpdateHint(err, k, transit.OpRewrap)
 			return
 		}
-		for _, err := range errs {
-			if err == nil {
-				s.result.Verified[k]++
+		for i, err := range errs {
+			if err != nil {
+				continue
+			}
+			s.result.Verified[k]++
+			if _, ok := s.known[key]; !ok && len(chunk[i].Data) <= maxKnown {
+				s.known[key] = chunk[i]
 			}
 		}
 	}
