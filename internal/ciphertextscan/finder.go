@@ -15,7 +15,7 @@ type finder struct {
 	search    Search
 	namespace string // of manifests that name none
 	texts     map[string]*found
-	hits      int // beginnings of wanted texts, also of those that are broken into lines
+	hits      int  // beginnings of wanted texts, also of those that are broken into lines
 	nodes     *int // of manifests, that may still be parsed
 	problem   error
 }

@@ -90,6 +90,8 @@ func (v *fakeVault) rewrap(key ciphertext.Key, k *fakeKey, item transit.Item) tr
 	switch {
 	case err != nil:
 		return fail(err)
+	case len(item.Data) > 1<<20:
+		return fail(errors.New("the text is too long for a request"))
 	case version > k.latest:
 		return fail(transit.ErrTooNew)
 	case version < k.minDecryption:
