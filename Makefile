@@ -33,9 +33,10 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	cd tools/release && ../../test/with-tmp go test -timeout 20m ./...
 
 test-long: ## tests that take too long for make test: 10,000 patches as the rotator
-	@go run ./test/programs/cmd/programs etcd kube-apiserver kubectl >/dev/null
+	@go run ./test/programs/cmd/programs vault etcd kube-apiserver kubectl >/dev/null
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestRotatorPolicy$$' ./test/admission
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGarbageIsNotWritten' ./rotator
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGeneratedOnServers' ./internal/retirescan
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
 	@go run ./test/programs/cmd/programs vault >/dev/null

@@ -86,7 +86,7 @@ func (q Search) Secret(s *corev1.Secret, visit func(Text)) error {
 }
 
 // maxErrors bounds the problems of a Secret that are named.
-const maxErrors = 10
+const maxErrors = 3
 
 func (t Text) value() string {
 	if t.Annotation {

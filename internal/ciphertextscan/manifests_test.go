@@ -93,7 +93,7 @@ func TestManifestLocations(t *testing.T) {
 			[]Location{db, other}},
 		"annotation in a manifest": {"kind: Secret\nmetadata:\n  name: x\n  annotations: {last: " + quote(secret) + "}\n",
 			[]Location{other}},
-		"many manifests": {strings.Repeat(secret+"---\n", 3) + manyManifests(old), append([]Location{other}, manyLocations()...)},
+		"many manifests":   {strings.Repeat(secret+"---\n", 3) + manyManifests(old), append([]Location{other}, manyLocations()...)},
 		"another kind":     {strings.Replace(secret, "Secret", "SecretX", 1), nil},
 		"not YAML":         {"{{ if x }}\n" + secret, nil},
 		"malformed names":  {strings.Replace(secret, "ops", "a/b", 1), nil},
@@ -141,7 +141,8 @@ func TestReleaseLocations(t *testing.T) {
 		"manifest": `{"name":"x","manifest":` + quote("---\nkind: Secret\nmetadata: {}\n---\n"+manifest+"---\nx: y\n") + `}`,
 		"escapes": `{"name":"\ud83d\ude00","manifest":` +
 			strings.NewReplacer("a", `\u0061`, ":", `\u003A`, "/", `\/`).Replace(quote(manifest)) + `}`,
-		"hook": `{"hooks":[{"manifest":` + quote(manifest) + `}],"manifest":""}`,
+		"end of a part": `{"manifest":` + quote(strings.Repeat("---\nkind: ConfigMap\n", maxPart/20)+"---\n"+manifest) + `}`,
+		"hook":          `{"hooks":[{"manifest":` + quote(manifest) + `}],"manifest":""}`,
 	} {
 		s := &corev1.Secret{Type: helmRelease, Data: map[string][]byte{"release": compress(content)}}
 		s.Namespace = "shop"
