@@ -93,7 +93,8 @@ func TestManifestLocations(t *testing.T) {
 			[]Location{db, other}},
 		"annotation in a manifest": {"kind: Secret\nmetadata:\n  name: x\n  annotations: {last: " + quote(secret) + "}\n",
 			[]Location{other}},
-		"many manifests":   {strings.Repeat(secret+"---\n", 3) + manyManifests(old), append([]Location{other}, manyLocations()...)},
+		"many manifests": {strings.Repeat(secret+"---\n", 3) + manyManifests(old),
+			append([]Location{other}, manyLocations()...)},
 		"another kind":     {strings.Replace(secret, "Secret", "SecretX", 1), nil},
 		"not YAML":         {"{{ if x }}\n" + secret, nil},
 		"malformed names":  {strings.Replace(secret, "ops", "a/b", 1), nil},
@@ -155,7 +156,8 @@ func TestReleaseLocations(t *testing.T) {
 func TestWanted(t *testing.T) {
 	s := &corev1.Secret{Data: map[string][]byte{"a": []byte(text(1, 28) + " " + text(2, 28) + " " + encode(text(3, 28)))}}
 	var versions []int
-	err := Search{Wanted: func(v int) bool { return v != 2 }}.Secret(s, func(x Text) { versions = append(versions, x.Version) })
+	search := Search{Wanted: func(v int) bool { return v != 2 }}
+	err := search.Secret(s, func(x Text) { versions = append(versions, x.Version) })
 	if slices.Sort(versions); err != nil || !slices.Equal(versions, []int{1, 3}) {
 		t.Errorf("%v, %v", versions, err)
 	}
@@ -174,8 +176,8 @@ func TestLimits(t *testing.T) {
 	}{
 		"many values": {secret: corev1.Secret{Data: map[string][]byte{"e": []byte(secret + strings.Repeat("- a\n", 60_000))}},
 			want: `entry "e": it has manifests with too many values or levels`},
-		"deep JSON": {secret: corev1.Secret{Data: map[string][]byte{"e": []byte(`{"kind":"Secret","metadata":"` + old + `","x":` +
-			strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}")}}, want: "too many values or levels"},
+		"deep JSON": {secret: corev1.Secret{Data: map[string][]byte{"e": []byte(`{"kind":"Secret","metadata":"` + old +
+			`","x":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}")}}, want: "too many values or levels"},
 		"many manifests": {secret: corev1.Secret{Data: map[string][]byte{"e": []byte(several)}}, want: "too many values"},
 		"many releases": {search: Search{Releases: &little},
 			secret: corev1.Secret{Type: helmRelease, Data: map[string][]byte{

@@ -101,6 +101,7 @@ func TestTriedIsBounded(t *testing.T) {
 		t.Errorf("%d attempts are remembered", len(s.tried))
 	}
 	if r.InUse[transitKey("app")].Count != 50 || r.Undecryptable.Count != 50_000 || r.Attempts <= maxTried {
-		t.Errorf("%d found, %d undecryptable, %d attempts", r.InUse[transitKey("app")].Count, r.Undecryptable.Count, r.Attempts)
+		t.Errorf("%d found, %d undecryptable, %d attempts", r.InUse[transitKey("app")].Count, r.Undecryptable.Count,
+			r.Attempts)
 	}
 }

@@ -39,7 +39,7 @@ func (c Cursor) fit() Cursor {
 // backup, or if the texts were tried with other keys.
 func (c Cursor) valid(resourceVersion, keys string) bool {
 	version, ok := parseVersion(resourceVersion)
-	return ok && c.ResourceVersion > 0 && version >= c.ResourceVersion && c.Keys == keys && c.Secret != ""
+	return ok && version >= c.ResourceVersion && c.Keys == keys
 }
 
 // parseVersion parses a resource version, which is a number since Kubernetes 1.35, and was before.

@@ -109,7 +109,8 @@ func TestCanceled(t *testing.T) {
 	v := newVault("app")
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &Scanner{Vault: v, Keys: v.retiring(nil)}
-	if err := s.Add(ctx, newSecret("shop", "b", map[string]string{"x": v.strict("app", 2, "shop", "b", "x")})); err != nil {
+	secret := newSecret("shop", "b", map[string]string{"x": v.strict("app", 2, "shop", "b", "x")})
+	if err := s.Add(ctx, secret); err != nil {
 		t.Fatal(err)
 	}
 	cancel()

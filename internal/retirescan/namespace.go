@@ -38,7 +38,7 @@ func (s *Scanner) enter(name string) {
 // isTried reports whether an earlier run has tried the n-th text of a Secret, which has not changed since.
 func (ns *namespace) isTried(secret *corev1.Secret, n int) bool {
 	version, ok := parseVersion(secret.ResourceVersion)
-	if !ok || ns.resume.Secret == "" || version > ns.resume.ResourceVersion {
+	if !ok || version > ns.resume.ResourceVersion {
 		return false
 	}
 	return secret.Name < ns.resume.Secret || secret.Name == ns.resume.Secret && n < ns.resume.Offset

@@ -211,7 +211,7 @@ func (s *Scanner) addText(ctx context.Context, t *text, secret *corev1.Secret, n
 	if ns.used+cost > s.Budget && ns.used > 0 {
 		ns.exhausted = true
 		ns.cursor = Cursor{Secret: secret.Name, Offset: n, Keys: s.keysDigest}
-		ns.cursor.ResourceVersion, _ = parseVersion(s.ResourceVersion) // 0 is not valid
+		ns.cursor.ResourceVersion, _ = parseVersion(s.ResourceVersion) // with 0, nothing is skipped
 		return
 	}
 	ns.reserved += cost

@@ -81,16 +81,22 @@ func (s *Scanner) newText(secret *corev1.Secret, labeled int, r revision, found 
 	if found.InRelease {
 		t.revision = r
 	}
-	for _, scope := range []ciphertext.Scope{ciphertext.Strict, ciphertext.Namespace, ciphertext.Cluster} {
-		for _, l := range locations {
-			c := scope.Context(l.Namespace, l.Name, l.Entry)
-			if !slices.ContainsFunc(t.contexts, func(x []byte) bool { return string(x) == string(c) }) {
-				t.contexts = append(t.contexts, c)
-			}
-		}
+	t.add(ciphertext.Cluster, ciphertextscan.Location{})
+	t.add(ciphertext.Namespace, ciphertextscan.Location{Namespace: secret.Namespace})
+	for _, l := range locations {
+		t.add(ciphertext.Strict, l)
+		t.add(ciphertext.Namespace, l)
 	}
 	t.keys = s.order(labeled, secret.Namespace, found.Version)
 	return t
+}
+
+// add adds the context of a scope at a location.
+func (t *text) add(scope ciphertext.Scope, l ciphertextscan.Location) {
+	c := scope.Context(l.Namespace, l.Name, l.Entry)
+	if !slices.ContainsFunc(t.contexts, func(x []byte) bool { return string(x) == string(c) }) {
+		t.contexts = append(t.contexts, c)
+	}
 }
 
 // firstEntries returns the names of the first entries.
