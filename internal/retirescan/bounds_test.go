@@ -54,7 +54,7 @@ func TestBounds(t *testing.T) {
 	for i := range 10_000 {
 		many[fmt.Sprint(i)] = fmt.Sprintf("vault:v%d:%s", 1+i%3000, encode(fmt.Sprintf("%040d", i)))
 		if i%100 == 0 {
-			long[fmt.Sprint(i)] = fmt.Sprintf("vault:v%d:%s", 1+i%3000, encode(fmt.Sprintf("%07500d", i)))
+			long[fmt.Sprint(i)] = fmt.Sprintf("vault:v%d:%s", 1+i%3000, encode(fmt.Sprintf("%011000d", i)))
 		}
 	}
 	for i := range 60_000 {

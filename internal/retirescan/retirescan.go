@@ -90,6 +90,8 @@ type Result struct {
 	// OlderReleases has the texts that decrypt in Helm revisions to which no rollback goes by default: older
 	// than the deployed one and the one before. They block nothing.
 	OlderReleases Finding
+	// Released has the texts that decrypt in Secrets that the operator releases. They block nothing.
+	Released Finding
 	// NotSearched has the first 1,000 Secrets that could not be searched completely.
 	NotSearched []Unsearched
 	// Unfinished has the namespaces with more attempts than the budget, for Scanner.Resume of the next run.
@@ -122,6 +124,9 @@ type Scanner struct {
 	// limit of 1. Without it, the next run cannot resume.
 	ResourceVersion string
 	Resume          map[string]Cursor // Result.Unfinished of the last run
+	// Released reports whether the operator accepts that the texts of a Secret do not decrypt any more. If it
+	// is nil, no Secret is released.
+	Released func(namespace, name string) bool
 
 	ready      bool
 	index      map[ciphertext.Key]int // of Keys

@@ -265,3 +265,19 @@ func TestTriedOnce(t *testing.T) {
 		t.Errorf("%d attempts are reported, and %d items were sent", r.Attempts, v.items)
 	}
 }
+
+// TestReleased has a text in two Secrets. Only that of the Secret that is released blocks nothing.
+func TestReleased(t *testing.T) {
+	v := newVault("app")
+	text := v.encrypt(transitKey("app"), 2, ciphertext.Namespace.Context("shop", "", ""), nil)
+	for name, blocks := range map[string]bool{"b": false, "c": true} {
+		s := &Scanner{Vault: v, Keys: v.retiring(nil), Released: func(namespace, name string) bool {
+			return namespace == "shop" && name == "b"
+		}}
+		r := scan(t, s, newSecret("shop", "b", map[string]string{"x": text}),
+			newSecret("shop", name, map[string]string{"y": text}))
+		if r.MayRetire(transitKey("app")) == blocks || r.Released.Count == 2 == blocks {
+			t.Errorf("%s: blocks: %t: %+v", name, !r.MayRetire(transitKey("app")), r)
+		}
+	}
+}

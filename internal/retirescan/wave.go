@@ -188,6 +188,8 @@ func (s *Scanner) flush(ctx context.Context) {
 func (s *Scanner) record(t *text) {
 	switch key, ok := s.index[t.found.Key]; {
 	case ok && !s.Keys[key].eligible(t.found.Version): // the key keeps the version
+	case t.decrypts && s.Released != nil && s.Released(t.found.Namespace, t.found.Secret):
+		s.result.Released.add(t.found)
 	case t.decrypts && t.found.InRelease && t.revision.number > 0 && t.ns.releases.add(t.revision, t.found):
 	case t.decrypts:
 		f := s.result.InUse[t.found.Key]
