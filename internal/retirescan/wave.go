@@ -190,7 +190,7 @@ func (s *Scanner) record(t *text) {
 	case ok && !s.Keys[key].eligible(t.found.Version): // the key keeps the version
 	case t.decrypts && s.Released != nil && s.Released(t.found.Namespace, t.found.Secret):
 		s.result.Released.add(t.found)
-	case t.decrypts && t.found.InRelease && t.revision.number > 0 && t.ns.releases.add(t.revision, t.found):
+	case t.decrypts && t.revision.number > 0 && t.ns.releases.add(t.revision, t.found):
 	case t.decrypts:
 		f := s.result.InUse[t.found.Key]
 		f.add(t.found)
