@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/text/encoding/unicode"
 )
 
 // File is a parsed manifest.
@@ -33,24 +34,37 @@ type File struct {
 	// Plain are the other Secrets, without entries.
 	Plain []*Secret
 
-	source []byte
-	lines  []int // offset of each line
+	source []byte // in UTF-8
+	utf16  bool   // the file itself is UTF-16
+	lines  []int  // offset of each line
 	docs   []*yaml.Node
 }
 
 // Parse reads a manifest. It fails if the file is not YAML or JSON. The error contains no values.
 func Parse(source []byte) (*File, error) {
-	docs, err := documents(source)
+	text, isUTF16 := Decode(source)
+	docs, err := documents(text)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{source: source, docs: docs, lines: lineStarts(source)}
+	f := &File{source: text, utf16: isUTF16, docs: docs, lines: lineStarts(text)}
 	for _, doc := range docs {
 		for _, n := range doc.Content {
-			eachObject(n, false, f.add)
+			eachObject(Value{n}, list{}, map[*yaml.Node]bool{}, f.add)
 		}
 	}
 	return f, nil
+}
+
+// Decode returns a file in UTF-8. Like kubectl, it recognizes UTF-16 by its byte order mark:
+// Windows PowerShell writes it when output is redirected to a file.
+func Decode(source []byte) (text []byte, isUTF16 bool) {
+	if !bytes.HasPrefix(source, []byte("\xff\xfe")) && !bytes.HasPrefix(source, []byte("\xfe\xff")) {
+		return source, false
+	}
+	// The decoder replaces what it cannot decode, and returns no error.
+	text, _ = unicode.UTF16(unicode.BigEndian, unicode.UseBOM).NewDecoder().Bytes(source)
+	return text, true
 }
 
 func (f *File) add(o *Object) {
@@ -69,6 +83,10 @@ func (f *File) add(o *Object) {
 // ciphertext Secrets, with their lines; it contains no values.
 func (f *File) Check() error {
 	var errs []error
+	if f.utf16 {
+		errs = append(errs, errors.New("it is UTF-16, which is read but not written: convert it to UTF-8, for example with "+
+			"iconv -f UTF-16 -t UTF-8"))
+	}
 	for _, s := range f.Secrets {
 		if s.Name == "" {
 			errs = append(errs, fmt.Errorf("line %d: a ciphertext Secret without a name", s.Line))

@@ -55,22 +55,30 @@ func (o *Object) String() string {
 	return o.Kind + " " + display.Name(o.Namespace) + "/" + display.Name(o.Name)
 }
 
-// eachObject calls found for an object, or for each object of a list. The items of a
-// SecretList need no kind.
-func eachObject(n *yaml.Node, inSecretList bool, found func(*Object)) {
-	if n.Kind != yaml.MappingNode {
+// list is the list that an object is in. Its items may have no kind of their own.
+type list struct{ apiVersion, kind string }
+
+// eachObject calls found for an object, or for each object of a list, as kubectl does: a list is what
+// has items, and a key may be merged or be an alias. A node that occurs several times is one object.
+func eachObject(v Value, in list, seen map[*yaml.Node]bool, found func(*Object)) {
+	n := v.resolve()
+	if n.Kind != yaml.MappingNode || seen[n] {
 		return
 	}
-	kind, items := text(child(n, "kind")), child(n, "items")
-	if strings.HasSuffix(kind, "List") && items != nil && items.Kind == yaml.SequenceNode {
-		for _, item := range items.Content {
-			eachObject(item, kind == "SecretList", found)
-		}
-		return
+	seen[n] = true
+	o := &Object{Line: v.Line(), Root: Value{n}}
+	// Without a string, no object is created.
+	o.APIVersion, _ = o.Root.Get("apiVersion").Text()
+	o.Kind, _ = o.Root.Get("kind").Text()
+	if o.Kind == "" && strings.HasSuffix(in.kind, "List") {
+		o.APIVersion, o.Kind = in.apiVersion, strings.TrimSuffix(in.kind, "List")
 	}
-	o := &Object{APIVersion: text(child(n, "apiVersion")), Kind: kind, Line: n.Line, Root: Value{n}}
-	if kind == "" && inSecretList {
-		o.APIVersion, o.Kind = "v1", "Secret"
+	items := o.Root.Get("items")
+	for _, item := range items.List() {
+		eachObject(item, list{o.APIVersion, o.Kind}, seen, found)
+	}
+	if items.resolve() != nil && items.resolve().Kind == yaml.SequenceNode && strings.HasSuffix(o.Kind, "List") {
+		return
 	}
 	o.readMetadata()
 	found(o)
