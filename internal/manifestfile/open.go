@@ -11,8 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	kubeyaml "k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/ciphertextscan"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 )
@@ -69,8 +73,9 @@ func Open(in io.Reader, note io.Writer, args []string, recursive bool) (files []
 		switch {
 		case err == nil:
 			files = append(files, f)
-		case found && !bytes.Contains(f.source, []byte(ciphertext.Prefix)): // such as a chart template
-			display.Fprintf(note, "note: %s: skipped: it is not valid YAML, and does not contain %s\n", name, ciphertext.Prefix)
+		case found && f.irrelevant(): // such as a chart template
+			display.Fprintf(note, "note: %s: skipped: it is not valid YAML, and does not contain %s or ciphertext\n", name,
+				ciphertext.Prefix)
 		default:
 			errs = append(errs, err)
 		}
@@ -146,6 +151,27 @@ func (f *File) parse() (err error) {
 		return WithName(f.Name, err)
 	}
 	return nil
+}
+
+// irrelevant reports whether a file that cannot be parsed need not be: kubectl cannot read it
+// either, and its text has neither a label or type of ours nor ciphertext. Text in an unknown
+// encoding may have both.
+func (f *File) irrelevant() bool {
+	text, _ := manifest.Decode(f.source)
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 || bytes.Contains(ciphertextscan.Unescape(text), []byte(ciphertext.Prefix)) ||
+		len(ciphertextscan.Value(text)) > 0 {
+		return false
+	}
+	decoder := kubeyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		var object any
+		switch err := decoder.Decode(&object); {
+		case errors.Is(err, io.EOF):
+			return false
+		case err != nil:
+			return true
+		}
+	}
 }
 
 // Check reports whether the ciphertext of the file can be changed.
