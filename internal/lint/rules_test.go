@@ -117,6 +117,8 @@ func TestRules(t *testing.T) {
 			one("apiVersion: v1\nkind: Secret\nmetadata: {name: x, namespace: y, annotations: " +
 				"{secretmanager.io/scope: strict}}\ndata: {a: aGk=}\n"), Options{},
 			[]string{"a.yaml:1 key-label", "a.yaml:4 plaintext"}},
+		{"immutable", one(edited("# more", "immutable: true")), Options{}, []string{"a.yaml:5 immutable"}},
+		{"not immutable", one(edited("# more", "immutable: false")), Options{}, nil},
 		{"second document", one("a: b\n---\n" + dataOf("aGk=")), Options{}, []string{"a.yaml:8 plaintext"}},
 		{"in a list",
 			one("apiVersion: v1\nkind: SecretList\nitems:\n- type: secretmanager.io/ciphertext\n  metadata: {" + named +

@@ -24,7 +24,7 @@ type secret struct {
 // check returns the findings of a ciphertext Secret that Read has not found.
 func (s *secret) check(o Options) []Finding {
 	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
-		s.checkVersions(o.MinVersion), s.checkLastApplied(), s.checkManager())
+		s.checkVersions(o.MinVersion), s.checkLastApplied(), s.checkManager(), s.checkImmutable())
 }
 
 // checkManager reports who else writes the Secret. Programs set what shows it in the
@@ -36,6 +36,15 @@ func (s *secret) checkManager() []Finding {
 	}
 	return []Finding{s.finding(ruleManaged, s.Line, "", "is managed by %s, according to its labels, annotations or "+
 		"owners: it overwrites what this file sets in the cluster: change what it reads, or remove them", m.Name)}
+}
+
+func (s *secret) checkImmutable() []Finding {
+	if !s.parsed.Immutable {
+		return nil
+	}
+	return []Finding{s.finding(ruleImmutable, s.parsed.Root.Get("immutable").Line(), "",
+		"is immutable: neither the rotator nor secretmanager rewrap can change its ciphertext: remove immutable, and "+
+			"delete the Secret in the cluster before you apply it again")}
 }
 
 func (s *secret) checkName() (findings []Finding) {

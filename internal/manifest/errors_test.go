@@ -93,6 +93,35 @@ func TestReplaceErrors(t *testing.T) {
 			}
 		})
 	}
+	t.Run("immutable", func(t *testing.T) {
+		for _, value := range []string{"true", "True", "yes", "on"} {
+			f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}, b: {{b64 new b}}}\nimmutable: "+value+"\n", false)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := f.Secrets[0]
+			if _, err := f.Replace(nil); err != nil {
+				t.Errorf("replacing nothing: %v", err)
+			}
+			_, replaced := renew(f)
+			_, removed := f.Edit(s, nil, []string{"b"})
+			_, added := f.Edit(s, map[string][]byte{"c": []byte(textOf(12, "c"))}, nil)
+			for _, err := range []error{replaced, removed, added} {
+				if err == nil || !strings.Contains(err.Error(), "line 1: Secret demo/matrix is immutable") {
+					t.Errorf("%s: error %v", value, err)
+				}
+			}
+		}
+		for _, value := range []string{"false", `"true"`} {
+			f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}}\nimmutable: "+value+"\n", false)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := renew(f); err != nil {
+				t.Errorf("%s: %v", value, err)
+			}
+		}
+	})
 	t.Run("not ciphertext", func(t *testing.T) {
 		f, err := parse([]byte(expand(head+"data: {a: {{b64 old a}}}\n", false)))
 		if err != nil {

@@ -115,6 +115,11 @@ func (f *File) edits(p plan) ([]edit, error) {
 			changed = true
 			edits = append(edits, edit{node: e.node, span: at, text: e.encode(value), entry: e, value: value})
 		}
+		if changed {
+			if err := s.CheckMutable(); err != nil {
+				return nil, err
+			}
+		}
 		// A wrong hint misleads. A missing one, or one in a style that cannot be edited, is
 		// not an error.
 		if hint := strconv.Itoa(oldest); changed && s.hint != nil && s.hint.Value != hint {

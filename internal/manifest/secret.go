@@ -17,10 +17,12 @@ import (
 // Secret is a Secret in a file.
 type Secret struct {
 	*Object
-	Meta     metav1.ObjectMeta // name, namespace, labels, annotations, and kinds and names of owners
-	Type     corev1.SecretType
-	Settings ciphertext.Settings // incomplete if the Secret has invalid ones
-	Entries  []*Entry            // none if it is not a ciphertext Secret
+	Meta metav1.ObjectMeta // name, namespace, labels, annotations, and kinds and names of owners
+	Type corev1.SecretType
+	// Immutable is set if the API server refuses every change of the entries.
+	Immutable bool
+	Settings  ciphertext.Settings // incomplete if the Secret has invalid ones
+	Entries   []*Entry            // none if it is not a ciphertext Secret
 
 	lines        map[string]int // of the labels and annotations
 	hint         *yaml.Node     // the value of the version label, or nil without one
@@ -56,6 +58,15 @@ func (s *Secret) LineOf(name string) int {
 	return s.Line
 }
 
+// CheckMutable returns an error if the Secret is immutable: a changed manifest could not be applied.
+func (s *Secret) CheckMutable() error {
+	if !s.Immutable {
+		return nil
+	}
+	return fmt.Errorf("line %d: %s is immutable, and the API server would refuse the changed manifest: delete the Secret in "+
+		"the cluster and remove immutable from the manifest, or encrypt the values in a Secret of another name", s.Line, s)
+}
+
 // BindsNamespace reports whether the ciphertext is bound to the namespace of the Secret.
 func (s *Secret) BindsNamespace() bool {
 	return s.Settings.Scope == ciphertext.Strict || s.Settings.Scope == ciphertext.Namespace
@@ -76,6 +87,7 @@ func newSecret(o *Object) (s *Secret, isCiphertext bool) {
 	s = &Secret{Object: o, lines: map[string]int{}}
 	metadata := o.Root.Get("metadata")
 	s.Type = corev1.SecretType(s.text("type", o.Root.Get("type")))
+	s.Immutable = o.Root.Get("immutable").IsTrue()
 	s.Meta.Name, s.Meta.Namespace = o.Name, o.Namespace
 	s.Meta.GenerateName, _ = metadata.Get("generateName").Text()
 	s.Meta.Labels = s.stringMap("labels", metadata.Get("labels"))

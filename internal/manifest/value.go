@@ -1,6 +1,11 @@
 package manifest
 
-import "go.yaml.in/yaml/v3"
+import (
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
 
 // Value is a field of an object, as kubectl reads it: aliases are resolved, and mappings have the keys
 // that are merged into them. The zero Value is a missing field.
@@ -104,10 +109,11 @@ func (v Value) Text() (s string, ok bool) {
 	return n.Value, true
 }
 
-// IsTrue reports whether the value is the boolean true.
+// IsTrue reports whether kubectl reads the value as the boolean true, as YAML 1.1 spells it.
 func (v Value) IsTrue() bool {
 	n := v.resolve()
-	return n != nil && n.Value == "true"
+	return n != nil && n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 &&
+		slices.Contains([]string{"true", "yes", "on", "y"}, strings.ToLower(n.Value))
 }
 
 // List returns the items of a list; nil if it is not a list.

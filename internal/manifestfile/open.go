@@ -158,8 +158,8 @@ func (f *File) parse() (err error) {
 // encoding may have both.
 func (f *File) irrelevant() bool {
 	text, _ := manifest.Decode(f.source)
-	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 || bytes.Contains(ciphertextscan.Unescape(text), []byte(ciphertext.Prefix)) ||
-		len(ciphertextscan.Value(text)) > 0 {
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 ||
+		bytes.Contains(ciphertextscan.Unescape(text), []byte(ciphertext.Prefix)) || len(ciphertextscan.Value(text)) > 0 {
 		return false
 	}
 	decoder := kubeyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)

@@ -104,6 +104,9 @@ func (m *inManifest) load(context.Context) (*corev1.Secret, error) {
 		}
 		return nil, manifestfile.WithName(m.path, display.Errorf("no ciphertext Secret matches:\n%w", errors.Join(have...)))
 	}
+	if err := secret.CheckMutable(); err != nil {
+		return nil, manifestfile.WithName(m.path, err)
+	}
 	m.file, m.secret = file, secret
 	return filesecret.AsStored(m.Factory, file, secret)
 }

@@ -269,10 +269,16 @@ func (o *Options) rewrapKey(ctx context.Context, vault *transit.Session, key cip
 		}
 		return err
 	}}
+	refused := map[*manifest.Secret]bool{}
 	for _, i := range all {
 		switch version := i.entry.Version(); {
 		case version > info.Latest:
 			errs = append(errs, i.tooNew(key, info.Latest))
+		case version < target && i.secret.Immutable:
+			if !refused[i.secret] {
+				errs = append(errs, display.Errorf("%s: %w", i.file.Name, i.secret.CheckMutable()))
+			}
+			refused[i.secret] = true
 		case version < target:
 			err = batches.Add(ctx, batch.GroupOf(i.secret.Settings), i, 1, len(i.entry.Text))
 		}
