@@ -27,8 +27,13 @@ type toDoError struct{ error }
 
 func (e toDoError) Unwrap() error { return e.error }
 
-// ToDo marks an error as a finding, with exit code 3.
-func ToDo(err error) error { return toDoError{err} }
+// ToDo marks an error as a finding, with exit code 3. It returns nil for nil.
+func ToDo(err error) error {
+	if err == nil {
+		return nil
+	}
+	return toDoError{err}
+}
 
 // hintedError is an error with hints about what to do.
 type hintedError struct {

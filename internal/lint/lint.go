@@ -47,6 +47,7 @@ var (
 	ruleDuplicate    = rule("duplicate", Error, "an entry is duplicated")
 	ruleSize         = rule("size", Error, "the values are larger than a Secret can be")
 	ruleMinVersion   = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
+	ruleUnassigned   = rule("unassigned", Error, "transit ciphertext that is no entry of a ciphertext Secret, such as a copy")
 	ruleVersionLabel = rule("version-label", Warning, "the label with the key version differs from the oldest entry's")
 	ruleParameters   = rule("parameters", Error, "the provider would not accept the parameters of a class")
 	ruleClassObject  = rule("class-object", Error, "a class uses an entry that its Secret does not have")

@@ -42,6 +42,7 @@ func Read(name string, m *manifest.File) *File {
 			f.readKustomization(o)
 		}
 	}
+	f.findings = append(f.findings, f.checkUnassigned(m)...)
 	return f
 }
 

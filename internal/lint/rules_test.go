@@ -210,7 +210,7 @@ func TestRules(t *testing.T) {
 			Options{}, []string{"a.yaml:4 last-applied"}},
 		{"last applied, ciphertext",
 			one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"` + b64(ct(1)) + `"}}'`)),
-			Options{}, nil},
+			Options{}, []string{"a.yaml:4 unassigned"}},
 
 		{"entry twice", one(secretOf("data:\n  a: " + b64(ct(1)) + "\n  a: " + b64(ct(2)))), Options{},
 			[]string{"a.yaml:8 duplicate"}},

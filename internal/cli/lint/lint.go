@@ -38,6 +38,7 @@ knows: see secretmanager verify.
 
 Files are YAML or JSON, of one document or several. A Secret is checked if its type
 is secretmanager.io/ciphertext, or if it has a label or annotation of this prefix.
+Ciphertext anywhere else is an error: in other objects, annotations and comments.
 With -R directories are read, as secretmanager rewrap does.
 
 Ciphertext of scope strict or namespace cannot be bound to a manifest without a

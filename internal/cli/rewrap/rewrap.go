@@ -15,6 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/filesecret"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/lint"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
 	"github.com/secretmanager-io/secretmanager/internal/options"
@@ -48,13 +49,16 @@ link, the target is replaced.
 
 With -R directories are read, as kubectl does: files that end in .json, .yaml or .yml,
 without following symbolic links to directories. Hidden files and directories such as
-.git are skipped, and so are files that are not YAML and have no ciphertext Secret,
-such as chart templates.
+.git are skipped, and so are files that kubectl cannot read either and that have no
+ciphertext, such as chart templates.
+
+Ciphertext that is no entry of a ciphertext Secret, such as a copy in an annotation, in a
+comment or in another object, is not rewrapped: it is listed, and the exit code is 3.
 
 With --check nothing is written: the output lists the entries below the target
-version. The exit code is 3 if there are any, and 1 if that is unknown or an entry no
-longer decrypts. Use it in CI. With --dry-run=client Vault rewraps, and no file is
-written.
+version, and such ciphertext. The exit code is 3 if there are any, and 1 if that is
+unknown or an entry no longer decrypts. Use it in CI. With --dry-run=client Vault
+rewraps, and no file is written.
 
 A manifest without a namespace is in the one that kubectl would use. The token needs
 read on the key and update on rewrap, for --check only read; no cluster is needed.`,
@@ -127,7 +131,7 @@ func (o *Options) Run(ctx context.Context) error {
 		}
 	}
 	if o.check {
-		if err := o.checkAll(ctx, vault, items, order); err != nil {
+		if err := o.checkAll(ctx, vault, files, items, order); err != nil {
 			return err
 		}
 		display.Fprintf(o.ErrOut, "every entry has the target version in %s\n", cli.Plural(len(files), "file", "files"))
@@ -170,12 +174,27 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	display.Fprintf(o.ErrOut, "%s %d of %s in %s\n", did, rewrapped, cli.Plural(total, "entry", "entries"),
 		cli.Plural(len(files), "file", "files"))
-	return nil
+	return cli.ToDo(unassigned(files, o.ErrOut))
 }
 
-// checkAll lists the entries below the target version of their key.
-func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items map[ciphertext.Key][]item,
-	order []ciphertext.Key) error {
+// unassigned lists the ciphertext that is no entry, and so is not rewrapped.
+func unassigned(files []*manifestfile.File, out io.Writer) error {
+	n := 0
+	for _, f := range files {
+		for _, u := range lint.FindUnassigned(f.Manifest) {
+			n++
+			display.Fprintf(out, "%s: line %d: %s\n", f.Name, u.Line, u.Message)
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return display.Errorf("%s with ciphertext that is no entry of a ciphertext Secret", cli.Plural(n, "line", "lines"))
+}
+
+// checkAll lists the entries below the target version of their key, and ciphertext that is no entry.
+func (o *Options) checkAll(ctx context.Context, vault *transit.Session, files []*manifestfile.File,
+	items map[ciphertext.Key][]item, order []ciphertext.Key) error {
 	var errs []error
 	old, total := 0, 0
 	for _, key := range order {
@@ -200,15 +219,15 @@ func (o *Options) checkAll(ctx context.Context, vault *transit.Session, items ma
 			}
 		}
 	}
-	if old == 0 {
-		return errors.Join(errs...)
+	found := unassigned(files, o.Out)
+	if old > 0 {
+		found = errors.Join(cli.WithHint(display.Errorf("%s below the target version, of %d",
+			cli.Plural(old, "entry is", "entries are"), total), "run the same command without --check to rewrap them"), found)
 	}
-	err := cli.WithHint(display.Errorf("%s below the target version, of %d", cli.Plural(old, "entry is", "entries are"),
-		total), "run the same command without --check to rewrap them")
-	if len(errs) > 0 {
-		return errors.Join(append(errs, err)...)
+	if len(errs) > 0 || found == nil {
+		return errors.Join(append(errs, found)...)
 	}
-	return cli.ToDo(err)
+	return cli.ToDo(found)
 }
 
 func (i item) tooNew(key ciphertext.Key, latest int) error {
