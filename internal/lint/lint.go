@@ -12,6 +12,8 @@ package lint
 import (
 	"cmp"
 	"slices"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
 // Severity is Error for what does not work, and Warning for what should be changed.
@@ -48,6 +50,7 @@ var (
 	ruleSize         = rule("size", Error, "the values are larger than a Secret can be")
 	ruleMinVersion   = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
 	ruleUnassigned   = rule("unassigned", Error, "transit ciphertext that is no entry of a ciphertext Secret, such as a copy")
+	ruleKeyVersion   = rule("key-version", Error, "an entry is not at a current version of its key (see --vault)")
 	ruleVersionLabel = rule("version-label", Warning, "the label with the key version differs from the oldest entry's")
 	ruleParameters   = rule("parameters", Error, "the provider would not accept the parameters of a class")
 	ruleClassObject  = rule("class-object", Error, "a class uses an entry that its Secret does not have")
@@ -86,6 +89,26 @@ type Finding struct {
 type Options struct {
 	Namespace  string // of manifests without one; empty if unknown
 	MinVersion int    // lowest key version that is accepted; 0 accepts any
+
+	// Keys has the versions of keys as Vault has them. Entries of other keys are not compared.
+	Keys map[ciphertext.Key]KeyVersions
+}
+
+// KeyVersions are the versions of a key in Vault.
+type KeyVersions struct {
+	MinDecryption, Target, Latest int
+}
+
+// Keys returns the keys of the ciphertext Secrets, in the order of the files.
+func Keys(files []*File) (keys []ciphertext.Key) {
+	for _, f := range files {
+		for _, s := range f.secrets {
+			if key := s.parsed.Settings.Key; key.Name != "" && !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 // Check returns the findings, in the order of files and lines.

@@ -24,7 +24,7 @@ type secret struct {
 // check returns the findings of a ciphertext Secret that Read has not found.
 func (s *secret) check(o Options) []Finding {
 	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
-		s.checkVersions(o.MinVersion), s.checkLastApplied(), s.checkManager(), s.checkImmutable())
+		s.checkVersions(o.MinVersion), s.checkKeyVersions(o.Keys), s.checkLastApplied(), s.checkManager(), s.checkImmutable())
 }
 
 // checkManager reports who else writes the Secret. Programs set what shows it in the
@@ -166,6 +166,33 @@ func (s *secret) checkVersions(lowest int) (findings []Finding) {
 		findings = append(findings, s.finding(ruleVersionLabel, s.parsed.LineOf(ciphertext.LabelKeyVersion),
 			"", "label %s is not the oldest version of the entries, %d: it only informs users",
 			ciphertext.LabelKeyVersion, oldest))
+	}
+	return findings
+}
+
+// checkKeyVersions compares the entries with the key in Vault.
+func (s *secret) checkKeyVersions(keys map[ciphertext.Key]KeyVersions) (findings []Finding) {
+	key := s.parsed.Settings.Key
+	versions, known := keys[key]
+	if !known {
+		return nil
+	}
+	for _, e := range s.parsed.Entries {
+		version, err := ciphertext.Version(e.Text)
+		problem := ""
+		switch {
+		case err != nil:
+			continue
+		case version > versions.Latest:
+			problem = fmt.Sprintf("and the newest of %s is %d: check that this is the right Vault", key, versions.Latest)
+		case version < versions.MinDecryption:
+			problem = fmt.Sprintf("which has been retired: encrypt the value again, or lower min_decryption_version of %s", key)
+		case version < versions.Target:
+			problem = fmt.Sprintf("and the target is %d: run secretmanager rewrap", versions.Target)
+		default:
+			continue
+		}
+		findings = append(findings, s.finding(ruleKeyVersion, e.Line, e.Name, "has key version %d, %s", version, problem))
 	}
 	return findings
 }
