@@ -43,8 +43,11 @@ func (s *Session) Settle(ctx context.Context, configured time.Duration) time.Dur
 // Target returns the version that stored ciphertext of a key should have, as
 // [TargetVersion] does, for the configured settle time: see [Session.Settle].
 func (s *Session) Target(ctx context.Context, info KeyInfo, configured time.Duration) Target {
-	if configured == 0 && TargetVersion(info, DefaultSettle, info.ReadAt).Version == info.Latest {
-		configured = DefaultSettle // the storage makes no difference
+	if configured == 0 {
+		target := TargetVersion(info, DefaultSettle, info.ReadAt)
+		if target.Version == info.Latest && target.Unsettled.IsZero() {
+			return target // the storage makes no difference
+		}
 	}
 	return TargetVersion(info, s.Settle(ctx, configured), info.ReadAt)
 }

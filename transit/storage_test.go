@@ -38,6 +38,23 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// A key that is younger than any backup is unsettled, unless Vault has no backups.
+func TestTargetOfNewKey(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	info := KeyInfo{Latest: 1, Created: map[int]time.Time{1: now}, ReadAt: now}
+	for _, c := range []struct {
+		storage    string
+		configured time.Duration
+		unsettled  bool
+	}{{"inmem", 0, false}, {"raft", 0, true}, {"inmem", time.Hour, true}, {"raft", -1, false}} {
+		s := fakeVault(t, -1, respond(200, `{"storage_type":"`+c.storage+`"}`))
+		got := s.Target(t.Context(), info, c.configured)
+		if got.Version != 1 || got.Unsettled.IsZero() == c.unsettled {
+			t.Errorf("storage %s, configured %v: %+v", c.storage, c.configured, got)
+		}
+	}
+}
+
 // An empty list of keys is a 404 without an error, and one of an engine that does not exist
 // is a 404 with one.
 func TestListKeysEmpty(t *testing.T) {
