@@ -47,6 +47,7 @@ func (c *Client) Convert(ctx context.Context, namespace, name string, settings c
 		// Existing empty values are not a mistake of the caller.
 		encrypted, err := Encrypt(ctx, c.vault, Spec{
 			Namespace: namespace, Name: name, Settings: settings, Entries: current.Data, AllowEmpty: true,
+			Settle: opts.Settle,
 		})
 		if err == nil {
 			err = Verify(ctx, c.vault, encrypted)

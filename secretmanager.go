@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -88,6 +89,8 @@ type Options struct {
 	// IncludeManaged writes the Secret even if somebody else manages it and will revert
 	// the change, so that the value may be lost. By default that is [ErrManaged].
 	IncludeManaged bool
+	// Settle is as in [Spec], for [Client.Convert], which takes no Spec.
+	Settle time.Duration
 }
 
 // CheckManager returns an error that wraps [ErrManaged] if the methods of [Client] would not
