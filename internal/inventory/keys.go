@@ -26,7 +26,7 @@ type KeyReader struct {
 
 type keyResult struct {
 	info   transit.KeyInfo
-	target int // version that entries should have at least
+	target transit.Target // what entries should have at least
 	err    error
 }
 
@@ -72,7 +72,7 @@ func (r *KeyReader) Read(ctx context.Context, keys []ciphertext.Key) {
 				info, err := r.session.Key(ctx, key)
 				results[i] = keyResult{info: info, err: err}
 				if err == nil {
-					results[i].target = r.session.Target(ctx, info, r.settle).Version
+					results[i].target = r.session.Target(ctx, info, r.settle)
 				}
 				return nil
 			})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,8 @@ type Secret struct {
 	LastRewrap *metav1.Time `json:"lastRewrap,omitempty"`
 	Entries    []Entry      `json:"entries"`
 	Problems   []string     `json:"problems,omitempty"` // of the Secret as a whole
+
+	unsettled *time.Time // of the target
 }
 
 // Entry is an entry of a Secret, with its key version.
@@ -134,7 +137,10 @@ func (r *Secret) Stale() bool { return r.State == Behind || r.State == Broken }
 func (r *Secret) setState(key *keyResult) {
 	if key != nil {
 		// Vault has 0 or 1 for "all versions".
-		r.Latest, r.Target, r.MinDecryption = key.info.Latest, key.target, max(key.info.MinDecryptionVersion, 1)
+		r.Latest, r.Target, r.MinDecryption = key.info.Latest, key.target.Version, max(key.info.MinDecryptionVersion, 1)
+		if until := key.target.Unsettled; !until.IsZero() {
+			r.unsettled = &until
+		}
 		if !key.info.Derived && r.Scope != string(ciphertext.None) {
 			r.addProblem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its location", r.Scope)
 		}

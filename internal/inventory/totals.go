@@ -3,6 +3,7 @@ package inventory
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
@@ -14,6 +15,7 @@ type KeyTotal struct {
 	Latest        int         `json:"latestVersion,omitempty"`
 	Target        int         `json:"targetVersion,omitempty"`
 	MinDecryption int         `json:"minDecryptionVersion,omitempty"`
+	Unsettled     *time.Time  `json:"unsettled,omitempty"` // until then, backups of Vault may lack the target version
 	Secrets       int         `json:"secrets"`
 	Entries       int         `json:"entries"`
 	Current       int         `json:"current"` // Secrets in that state, here and below
@@ -42,6 +44,7 @@ func Totals(secrets []*Secret) []*KeyTotal {
 			continue
 		}
 		t.Latest, t.Target, t.MinDecryption = s.Latest, s.Target, s.MinDecryption
+		t.Unsettled = s.unsettled
 		t.Secrets, t.Entries = t.Secrets+1, t.Entries+len(s.Entries)
 		*map[State]*int{Current: &t.Current, Behind: &t.Behind, Broken: &t.Broken, Unknown: &t.Unknown}[s.State]++
 		for _, e := range s.Entries {

@@ -101,7 +101,7 @@ func (o *Options) Validate() error {
 
 // Run implements cli.Options.
 func (o *Options) Run(ctx context.Context) error {
-	vault, err := o.VaultSession()
+	vault, err := o.EncryptingVaultSession()
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (o *Options) Run(ctx context.Context) error {
 	return e.report()
 }
 
-func (o *Options) target(vault *transit.Session, name string) (target, error) {
+func (o *Options) target(vault *cli.EncryptingSession, name string) (target, error) {
 	if o.file != "" {
 		return &inManifest{Factory: o.Factory, vault: vault, path: o.file, name: name}, nil
 	}
@@ -147,7 +147,7 @@ func (o *Options) target(vault *transit.Session, name string) (target, error) {
 // session is one edit, during which the editor may open several times.
 type session struct {
 	*Options
-	vault  *transit.Session
+	vault  *cli.EncryptingSession
 	target target
 	ask    bool // there is a terminal to ask on
 
@@ -372,6 +372,7 @@ func (e *session) report() error {
 		}
 		display.Fprintf(e.ErrOut, "encrypted %s with %s, version %d: %s\n", cli.Plural(len(set), "entry", "entries"),
 			settings.Key, version, strings.Join(set, ", "))
+		e.vault.NoteUnsettled(e.ErrOut, settings.Key)
 	}
 	if removed := e.change.Remove; len(removed) > 0 {
 		display.Fprintf(e.ErrOut, "removed %s: %s\n", cli.Plural(len(removed), "entry", "entries"),

@@ -17,7 +17,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // target is the location of the edited Secret.
@@ -78,7 +77,7 @@ func (c *inCluster) describe(outcome string) string {
 // inManifest is a Secret of a manifest.
 type inManifest struct {
 	*cli.Factory
-	vault      *transit.Session
+	vault      *cli.EncryptingSession
 	path, name string
 
 	file   *manifestfile.File // as it was loaded last

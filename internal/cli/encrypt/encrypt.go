@@ -19,7 +19,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/entrysource"
 	"github.com/secretmanager-io/secretmanager/internal/options"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Options are the options of encrypt.
@@ -181,7 +180,7 @@ func (o *Options) Run(ctx context.Context) error {
 		Name: o.name, Entries: o.entries, Settle: o.settle.Duration,
 		Settings: ciphertext.Settings{Key: ciphertext.Key{Mount: o.mount, Name: o.key}, Scope: ciphertext.Scope(o.scope)},
 	}
-	vault, err := o.VaultSession()
+	vault, err := o.EncryptingVaultSession()
 	if err != nil {
 		return err
 	}
@@ -197,7 +196,7 @@ func (o *Options) Run(ctx context.Context) error {
 }
 
 // offline makes a manifest without a cluster.
-func (o *Options) offline(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (err error) {
+func (o *Options) offline(ctx context.Context, vault *cli.EncryptingSession, spec secretmanager.Spec) (err error) {
 	if spec.Namespace, err = o.bindTo(spec.Settings.Scope); err != nil {
 		return err
 	}
@@ -208,7 +207,7 @@ func (o *Options) offline(ctx context.Context, vault *transit.Session, spec secr
 	if err != nil {
 		return err
 	}
-	return o.done(secret, spec, "created (dry run)")
+	return o.done(vault, secret, spec, "created (dry run)")
 }
 
 // bindTo returns the namespace to bind to without a cluster.
@@ -225,7 +224,7 @@ func (o *Options) bindTo(scope ciphertext.Scope) (string, error) {
 }
 
 // encrypt returns a verified Secret.
-func (o *Options) encrypt(ctx context.Context, vault *transit.Session,
+func (o *Options) encrypt(ctx context.Context, vault *cli.EncryptingSession,
 	spec secretmanager.Spec) (*corev1.Secret, error) {
 	secret, err := secretmanager.Encrypt(ctx, vault, spec)
 	if err != nil {
@@ -235,7 +234,7 @@ func (o *Options) encrypt(ctx context.Context, vault *transit.Session,
 }
 
 // online writes to the cluster.
-func (o *Options) online(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) (err error) {
+func (o *Options) online(ctx context.Context, vault *cli.EncryptingSession, spec secretmanager.Spec) (err error) {
 	if spec.Namespace, err = o.ClusterNamespace(); err != nil {
 		return err
 	}
@@ -257,11 +256,12 @@ func (o *Options) online(ctx context.Context, vault *transit.Session, spec secre
 	if manager.Hint != "" {
 		display.Fprintf(o.ErrOut, "note: %s\n", manager.Hint)
 	}
-	return o.done(secret, spec, string(outcome)+o.dry())
+	return o.done(vault, secret, spec, string(outcome)+o.dry())
 }
 
 func (o *Options) writeOptions() secretmanager.Options {
-	return secretmanager.Options{DryRun: o.dryRun == "server", IncludeManaged: o.includeManaged}
+	return secretmanager.Options{DryRun: o.dryRun == "server", IncludeManaged: o.includeManaged,
+		Settle: o.settle.Duration}
 }
 
 // dry returns the suffix of a dry run.
@@ -310,7 +310,8 @@ func fill(set *ciphertext.Settings, from ciphertext.Settings) {
 }
 
 // done reports the result.
-func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did string) error {
+func (o *Options) done(vault *cli.EncryptingSession, secret *corev1.Secret, spec secretmanager.Spec,
+	did string) error {
 	set, err := ciphertext.SettingsOf(secret)
 	if err != nil {
 		return err
@@ -324,6 +325,7 @@ func (o *Options) done(secret *corev1.Secret, spec secretmanager.Spec, did strin
 	display.Fprintf(o.ErrOut, "encrypted %s into %s with %s, version %d: %s\n", cli.Plural(len(names), "entry", "entries"),
 		where, set.Key, newest, strings.Join(names, ", "))
 	display.Fprintf(o.ErrOut, "verified that they decrypt, bound to %s (scope %s)\n", bound(set.Scope, secret), set.Scope)
+	vault.NoteUnsettled(o.ErrOut, set.Key)
 	switch {
 	case o.output != "":
 		err = o.PrintSecret(secret, o.output)

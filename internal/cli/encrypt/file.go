@@ -17,11 +17,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
 	"github.com/secretmanager-io/secretmanager/internal/manifestfile"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // intoFile writes to a manifest.
-func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
+func (o *Options) intoFile(ctx context.Context, vault *cli.EncryptingSession, spec secretmanager.Spec) error {
 	f, err := manifestfile.OpenEditable(o.mergeInto)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = manifestfile.NewFile(o.mergeInto)
@@ -49,11 +48,11 @@ func (o *Options) intoFile(ctx context.Context, vault *transit.Session, spec sec
 			return err
 		}
 	}
-	return o.done(secret, spec, did+o.mergeInto+o.dry())
+	return o.done(vault, secret, spec, did+o.mergeInto+o.dry())
 }
 
 // intoExisting writes the entries to a Secret of the file.
-func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *manifestfile.File,
+func (o *Options) intoExisting(ctx context.Context, vault *cli.EncryptingSession, f *manifestfile.File,
 	s *manifest.Secret, spec *secretmanager.Spec) (*corev1.Secret, error) {
 	existing, err := filesecret.AsStored(o.Factory, f, s)
 	if err != nil {
@@ -85,7 +84,7 @@ func (o *Options) intoExisting(ctx context.Context, vault *transit.Session, f *m
 }
 
 // intoNew adds a Secret to the file.
-func (o *Options) intoNew(ctx context.Context, vault *transit.Session, f *manifestfile.File,
+func (o *Options) intoNew(ctx context.Context, vault *cli.EncryptingSession, f *manifestfile.File,
 	spec *secretmanager.Spec) (_ *corev1.Secret, err error) {
 	if spec.Settings.Key.Name == "" {
 		return nil, cli.Usagef("--transit-key is required: there is no Secret %s in %s to take it from", spec.Name, f.Name)

@@ -4,12 +4,12 @@ import (
 	"context"
 
 	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // readSecret reads the entries of the Secret of --from-secret, if it is set.
-func (o *Options) readSecret(ctx context.Context, vault *transit.Session, spec *secretmanager.Spec) error {
+func (o *Options) readSecret(ctx context.Context, vault *cli.EncryptingSession, spec *secretmanager.Spec) error {
 	if o.fromSecret == "" {
 		return nil
 	}
@@ -30,7 +30,7 @@ func (o *Options) readSecret(ctx context.Context, vault *transit.Session, spec *
 }
 
 // convert converts a plaintext Secret to ciphertext.
-func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secretmanager.Spec) error {
+func (o *Options) convert(ctx context.Context, vault *cli.EncryptingSession, spec secretmanager.Spec) error {
 	namespace, err := o.ClusterNamespace()
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (o *Options) convert(ctx context.Context, vault *transit.Session, spec secr
 		return err
 	}
 	spec.Entries = secret.Data
-	if err := o.done(secret, spec, "converted"+o.dry()); err != nil {
+	if err := o.done(vault, secret, spec, "converted"+o.dry()); err != nil {
 		return err
 	}
 	display.Fprintf(o.ErrOut, "note: the plaintext is still in the history and the backups of etcd: if that matters, "+

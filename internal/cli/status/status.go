@@ -10,10 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/options"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // Options are the options of status.
@@ -214,14 +216,27 @@ func (o *Options) show(rows, all []*inventory.Secret) error {
 		return err
 	}
 	if !o.stale {
-		if err := o.writeTotals(inventory.Totals(all)); err != nil {
+		totals := inventory.Totals(all)
+		if err := o.writeTotals(totals); err != nil {
 			return err
 		}
+		o.noteUnsettled(totals)
 	}
 	for _, r := range rows {
 		o.reportBroken(r)
 	}
 	return nil
+}
+
+// noteUnsettled names the keys whose target version may be missing in a backup of Vault.
+func (o *Options) noteUnsettled(totals []*inventory.KeyTotal) {
+	for _, t := range totals {
+		if t.Unsettled != nil {
+			key := ciphertext.Key{Mount: t.Mount, Name: t.Name}
+			display.Fprintf(o.ErrOut, "note: %s\n",
+				cli.Unsettled(key, transit.Target{Version: t.Target, Unsettled: *t.Unsettled}))
+		}
+	}
 }
 
 // staleErr returns the error of --stale. An unknown state comes first.
