@@ -51,8 +51,8 @@ FUZZTIME ?= 10m
 fuzz: ## every fuzz target, one after another, for FUZZTIME (10m) each (FUZZ=-run=NAME for some)
 	@go run ./test/fuzz -time '$(FUZZTIME)' $(FUZZ)
 
-e2e: ## end-to-end tests on a kind cluster with the real driver and a real Vault (KEEP=1 keeps it)
-	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v ./...
+e2e: ## end-to-end tests on a kind cluster with the real driver and a real Vault (KEEP=1 keeps it; RUN=NAME for some)
+	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v $(if $(RUN),-run '$(RUN)' .,./...)
 
 cluster: ## a kind cluster with the driver, a Vault and the product, which stays until make e2e-clean
 	cd test/e2e && go run ./cmd/cluster

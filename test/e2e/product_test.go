@@ -107,16 +107,35 @@ func vaultLogin(t *testing.T, namespace, account, role string) string {
 var rotating sync.Mutex
 
 // runRotator creates a Job from the CronJob, as `kubectl create job --from` does, with
-// additional arguments, waits for its end and returns its log.
+// additional arguments, waits for its end and returns its log. The Job must succeed.
 func runRotator(t *testing.T, namespace string, args ...string) string {
+	t.Helper()
+	log, failed := runJob(t, namespace, args...)
+	if failed {
+		t.Fatalf("the rotator failed:\n%s", log)
+	}
+	return log
+}
+
+// runJob does the same, and also reports whether the Job failed.
+func runJob(t *testing.T, namespace string, args ...string) (log string, failed bool) {
 	t.Helper()
 	rotating.Lock()
 	defer rotating.Unlock()
-	return runCronJob(t, system, "secretmanager-rotator", "rotate-"+namespace+"-", args...)
+	return waitCronJob(t, system, "secretmanager-rotator", "rotate-"+namespace+"-", args...)
 }
 
-// runCronJob does the same with a CronJob in a namespace. The Job's name has the prefix.
+// runCronJob does the same as runRotator with a CronJob in a namespace. The Job's name has the prefix.
 func runCronJob(t *testing.T, system, name, prefix string, args ...string) string {
+	t.Helper()
+	log, failed := waitCronJob(t, system, name, prefix, args...)
+	if failed {
+		t.Fatalf("the rotator failed:\n%s", log)
+	}
+	return log
+}
+
+func waitCronJob(t *testing.T, system, name, prefix string, args ...string) (log string, failed bool) {
 	t.Helper()
 	ctx := t.Context()
 	cron, err := shared.Client.BatchV1().CronJobs(system).Get(ctx, name, metav1.GetOptions{})
@@ -136,7 +155,6 @@ func runCronJob(t *testing.T, system, name, prefix string, args ...string) strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	failed := false
 	err = cluster.Wait(ctx, 2*time.Minute, "Job "+job.Name, func(ctx context.Context) (bool, string, error) {
 		now, err := shared.Client.BatchV1().Jobs(system).Get(ctx, job.Name, metav1.GetOptions{})
 		if err != nil {
@@ -152,15 +170,12 @@ func runCronJob(t *testing.T, system, name, prefix string, args ...string) strin
 	if err != nil || len(pods.Items) != 1 {
 		t.Fatalf("%d pods of Job %s, %v", len(pods.Items), job.Name, err)
 	}
-	log, err := shared.Logs(ctx, system, pods.Items[0].Name, "")
+	log, err = shared.Logs(ctx, system, pods.Items[0].Name, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if failed {
-		t.Fatalf("the rotator failed:\n%s", log)
-	}
 	t.Logf("rotator:\n%s", log)
-	return log
+	return log, failed
 }
 
 // inNamespace sets the namespace of the objects in a manifest.
