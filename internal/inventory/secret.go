@@ -32,26 +32,25 @@ const (
 // Secret is the inventory of a ciphertext Secret. Its JSON is stable: fields are added and never
 // renamed. Unknown values are omitted.
 type Secret struct {
-	Namespace     string `json:"namespace"`
-	Name          string `json:"name"`
-	Key           string `json:"key,omitempty"`
-	Mount         string `json:"mount,omitempty"`
-	Scope         string `json:"scope,omitempty"`
-	State         State  `json:"state"`
-	Oldest        int    `json:"oldestVersion,omitempty"` // in use by an entry
-	Newest        int    `json:"newestVersion,omitempty"` // in use by an entry
-	Latest        int    `json:"latestVersion,omitempty"` // of the key
-	Target        int    `json:"targetVersion,omitempty"` // version that every entry should have at least
-	MinDecryption int    `json:"minDecryptionVersion,omitempty"`
-	ManagedBy     string `json:"managedBy,omitempty"` // who would revert a change
+	Namespace     string     `json:"namespace"`
+	Name          string     `json:"name"`
+	Key           string     `json:"key,omitempty"`
+	Mount         string     `json:"mount,omitempty"`
+	Scope         string     `json:"scope,omitempty"`
+	State         State      `json:"state"`
+	Oldest        int        `json:"oldestVersion,omitempty"` // in use by an entry
+	Newest        int        `json:"newestVersion,omitempty"` // in use by an entry
+	Latest        int        `json:"latestVersion,omitempty"` // of the key
+	Target        int        `json:"targetVersion,omitempty"` // version that every entry should have at least
+	MinDecryption int        `json:"minDecryptionVersion,omitempty"`
+	Unsettled     *time.Time `json:"unsettled,omitempty"` // until then, backups of Vault may lack the target version
+	ManagedBy     string     `json:"managedBy,omitempty"` // who would revert a change
 	// Rewrapped is the oldest version of an entry at the rotator's last write, LastRewrap the
 	// time of that write.
 	Rewrapped  int          `json:"rewrappedVersion,omitempty"`
 	LastRewrap *metav1.Time `json:"lastRewrap,omitempty"`
 	Entries    []Entry      `json:"entries"`
 	Problems   []string     `json:"problems,omitempty"` // of the Secret as a whole
-
-	unsettled *time.Time // of the target
 }
 
 // Entry is an entry of a Secret, with its key version.
@@ -139,7 +138,7 @@ func (r *Secret) setState(key *keyResult) {
 		// Vault has 0 or 1 for "all versions".
 		r.Latest, r.Target, r.MinDecryption = key.info.Latest, key.target.Version, max(key.info.MinDecryptionVersion, 1)
 		if until := key.target.Unsettled; !until.IsZero() {
-			r.unsettled = &until
+			r.Unsettled = &until
 		}
 		if !key.info.Derived && r.Scope != string(ciphertext.None) {
 			r.addProblem("", "scope is %s, but the key is not derived, so nothing binds the ciphertext to its location", r.Scope)

@@ -43,8 +43,7 @@ func Totals(secrets []*Secret) []*KeyTotal {
 		if t == nil {
 			continue
 		}
-		t.Latest, t.Target, t.MinDecryption = s.Latest, s.Target, s.MinDecryption
-		t.Unsettled = s.unsettled
+		t.Latest, t.Target, t.MinDecryption, t.Unsettled = s.Latest, s.Target, s.MinDecryption, s.Unsettled
 		t.Secrets, t.Entries = t.Secrets+1, t.Entries+len(s.Entries)
 		*map[State]*int{Current: &t.Current, Behind: &t.Behind, Broken: &t.Broken, Unknown: &t.Unknown}[s.State]++
 		for _, e := range s.Entries {
