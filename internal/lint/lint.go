@@ -46,10 +46,14 @@ var (
 	ruleMalformed    = rule("malformed", Error, "ciphertext is damaged")
 	ruleLastApplied  = rule("last-applied", Error,
 		"kubectl's copy of an earlier manifest has entries that are not ciphertext")
-	ruleDuplicate    = rule("duplicate", Error, "an entry is duplicated")
-	ruleSize         = rule("size", Error, "the values are larger than a Secret can be")
-	ruleMinVersion   = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
-	ruleUnassigned   = rule("unassigned", Error, "transit ciphertext that is no entry of a ciphertext Secret, such as a copy")
+	ruleDuplicate  = rule("duplicate", Error, "an entry is duplicated")
+	ruleSize       = rule("size", Error, "the values are larger than a Secret can be")
+	ruleMinVersion = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
+	ruleUnassigned = rule(
+		"unassigned",
+		Error,
+		"transit ciphertext that is no entry of a ciphertext Secret, such as a copy",
+	)
 	ruleKeyVersion   = rule("key-version", Error, "an entry is not at a current version of its key (see --vault)")
 	ruleVersionLabel = rule("version-label", Warning, "the label with the key version differs from the oldest entry's")
 	ruleParameters   = rule("parameters", Error, "the provider would not accept the parameters of a class")

@@ -119,7 +119,9 @@ func TestRules(t *testing.T) {
 				"{secretmanager.io/scope: strict}}\ndata: {a: aGk=}\n"), Options{},
 			[]string{"a.yaml:1 key-label", "a.yaml:4 plaintext"}},
 		{"key in Vault", m{"a.yaml": dataOf(b64(ct(3))), "b.yaml": dataOf(b64(ct(4))), "c.yaml": dataOf(b64(ct(5))),
-			"d.yaml": dataOf(b64(ct(6))), "e.yaml": dataOf(b64(ct(2))), "f.yaml": strings.ReplaceAll(good, "key: matrix", "key: x")},
+			"d.yaml": dataOf(
+				b64(ct(6)),
+			), "e.yaml": dataOf(b64(ct(2))), "f.yaml": strings.ReplaceAll(good, "key: matrix", "key: x")},
 			Options{Keys: map[ciphertext.Key]KeyVersions{
 				{Mount: ciphertext.DefaultTransitMount, Name: "matrix"}: {MinDecryption: 3, Target: 4, Latest: 5},
 			}}, []string{"a.yaml:6 key-version", "d.yaml:6 key-version", "e.yaml:6 key-version"}},

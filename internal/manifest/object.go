@@ -129,10 +129,3 @@ func child(n *yaml.Node, key string) *yaml.Node {
 	}
 	return nil
 }
-
-func text(n *yaml.Node) string {
-	if n == nil {
-		return ""
-	}
-	return n.Value
-}

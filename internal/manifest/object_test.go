@@ -16,12 +16,15 @@ func TestObjectsThatKubectlCreates(t *testing.T) {
 		name, source string
 		want         []string // name:line
 	}{
-		{"item with merged fields", "apiVersion: v1\nkind: List\nitems:\n- &s {" + secret + "}\n- <<: *s\n  metadata: {name: b, " +
+		{"item with merged fields", "apiVersion: v1\nkind: List\nitems:\n- &s {" +
+			secret + "}\n- <<: *s\n  metadata: {name: b, " +
 			label + "}\n", []string{"a:4", "b:5"}},
-		{"only the kind is merged", "kind: List\nx: &x {apiVersion: v1, kind: Secret}\nitems:\n- {<<: *x, metadata: {name: a, " +
-			label + "}}\n", []string{"a:4"}},
-		{"merges of merges", "x: &x {kind: Secret}\ny: &y {<<: *x, apiVersion: v1}\nitems:\n- {<<: [*y], metadata: {name: a, " +
-			label + "}}\n", []string{"a:4"}},
+		{"only the kind is merged",
+			"kind: List\nx: &x {apiVersion: v1, kind: Secret}\nitems:\n- {<<: *x, metadata: {name: a, " +
+				label + "}}\n", []string{"a:4"}},
+		{"merges of merges",
+			"x: &x {kind: Secret}\ny: &y {<<: *x, apiVersion: v1}\nitems:\n- {<<: [*y], metadata: {name: a, " +
+				label + "}}\n", []string{"a:4"}},
 		{"item is an alias", "kind: List\nx: &s {" + secret + "}\nitems: [*s]\n", []string{"a:3"}},
 		{"items are an alias", "kind: List\nx: &l [{" + secret + "}]\nitems: *l\n", []string{"a:2"}},
 		{"items are merged", "x: &l {items: [{" + secret + "}], kind: List}\n<<: *l\n", []string{"a:1"}},
@@ -32,8 +35,10 @@ func TestObjectsThatKubectlCreates(t *testing.T) {
 		{"list of another name", "apiVersion: v1\nkind: Thing\nitems: [{" + secret + "}]\n", []string{"a:3"}},
 		{"the same item twice", "kind: List\nitems: [&s {" + secret + "}, *s]\n", []string{"a:2"}},
 		{"a list that contains itself", "kind: List\nitems: &l [*l, {" + secret + "}]\n", []string{"a:2"}},
-		{"an item that is its list", "kind: List\nitems: [&l {kind: List, items: [*l, {" + secret + "}]}]\n", []string{"a:2"}},
-		{"items of another list", "apiVersion: v1\nkind: ConfigMapList\nitems: [{metadata: {name: a, " + label + "}}]\n", nil},
+		{"an item that is its list", "kind: List\nitems: [&l {kind: List, items: [*l, {" +
+			secret + "}]}]\n", []string{"a:2"}},
+		{"items of another list", "apiVersion: v1\nkind: ConfigMapList\nitems: [{metadata: {name: a, " +
+			label + "}}]\n", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f, err := Parse([]byte(test.source))
@@ -53,9 +58,11 @@ func TestObjectsThatKubectlCreates(t *testing.T) {
 
 // Data that is merged into an item is found, and not written.
 func TestMergedDataIsNotWritten(t *testing.T) {
-	f, err := Parse([]byte(expand("apiVersion: v1\nkind: List\nitems:\n- &s {apiVersion: v1, kind: Secret, metadata: {name: a, "+
-		"labels: {secretmanager.io/transit-key: k}}, data: {a: {{b64 old a}}}}\n- <<: *s\n  metadata: {name: b, "+
-		"labels: {secretmanager.io/transit-key: k}}\n", false)))
+	f, err := Parse(
+		[]byte(expand("apiVersion: v1\nkind: List\nitems:\n- &s {apiVersion: v1, kind: Secret, metadata: {name: a, "+
+			"labels: {secretmanager.io/transit-key: k}}, data: {a: {{b64 old a}}}}\n- <<: *s\n  metadata: {name: b, "+
+			"labels: {secretmanager.io/transit-key: k}}\n", false)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,8 +63,12 @@ func (s *Secret) CheckMutable() error {
 	if !s.Immutable {
 		return nil
 	}
-	return fmt.Errorf("line %d: %s is immutable, and the API server would refuse the changed manifest: delete the Secret in "+
-		"the cluster and remove immutable from the manifest, or encrypt the values in a Secret of another name", s.Line, s)
+	return fmt.Errorf(
+		"line %d: %s is immutable, and the API server would refuse the changed manifest: delete the Secret in "+
+			"the cluster and remove immutable from the manifest, or encrypt the values in a Secret of another name",
+		s.Line,
+		s,
+	)
 }
 
 // BindsNamespace reports whether the ciphertext is bound to the namespace of the Secret.
