@@ -50,16 +50,18 @@ func (s *APIServer) createServiceAccount(ctx context.Context, namespace, name st
 	return nil
 }
 
-// CreateRotatorState creates the ConfigMap and the Lease that the rotator needs and does
+// CreateRotatorState creates the ConfigMaps and the Lease that the rotator needs and does
 // not create, as the chart does. It keeps existing ones.
 func (s *APIServer) CreateRotatorState(ctx context.Context, namespace string) error {
-	const name = "secretmanager-rotation" // rotator.StateName
-	err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps",
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})
-	if err != nil {
-		return fmt.Errorf("creating the ConfigMap %s/%s: %w", namespace, name, err)
+	const name = "secretmanager-rotation" // rotator.StateName, and the others of rotator.StateNames
+	for _, name := range []string{name, name + "-0", name + "-1", name + "-2", name + "-3"} {
+		err := s.create(ctx, "/api/v1/namespaces/"+namespace+"/configmaps",
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		if err != nil {
+			return fmt.Errorf("creating the ConfigMap %s/%s: %w", namespace, name, err)
+		}
 	}
-	err = s.create(ctx, "/apis/coordination.k8s.io/v1/namespaces/"+namespace+"/leases",
+	err := s.create(ctx, "/apis/coordination.k8s.io/v1/namespaces/"+namespace+"/leases",
 		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	if err != nil {
 		return fmt.Errorf("creating the Lease %s/%s: %w", namespace, name, err)
