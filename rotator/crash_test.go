@@ -32,6 +32,8 @@ import (
 type kill struct {
 	Step int
 	Nth  int64
+	// Continue ends only the connections. The run goes on without them.
+	Continue bool
 }
 
 func (k kill) String() string { return fmt.Sprintf("request %d, %s", k.Nth, steps[k.Step]) }
@@ -42,13 +44,17 @@ type childRun struct {
 	Kubeconfig   string
 	Key, State   string // names of the transit key and of the state's namespace
 	Retire       bool   // retire without waiting
-	Kill         kill
+	// Wait is how long to wait before retirement, in a run at a later time.
+	Wait, Later time.Duration
+	Kill        kill
 }
 
 func (v childRun) options() rotator.Options {
 	return rotator.Options{Keys: []string{v.Key}, Settle: -1, StateNamespace: v.State, Retire: v.Retire,
-		RetireAfter: time.Nanosecond}
+		RetireAfter: v.Wait, MaxGap: 365 * 24 * time.Hour, OnlyUser: true, Now: v.now}
 }
+
+func (v childRun) now() time.Time { return time.Now().Add(v.Later) }
 
 // childVariable is the environment variable with the childRun of a child process, as JSON.
 const childVariable = "ROTATOR_TEST_CHILD"
@@ -123,7 +129,9 @@ func (f *testFixture) killInside(v childRun) bool {
 	g := &trigger{step: steps[v.Kill.Step], nth: v.Kill.Nth}
 	g.do = func() {
 		g.dead.Store(true)
-		cancel()
+		if !v.Kill.Continue {
+			cancel()
+		}
 	}
 	config := rest.CopyConfig(f.API.Config)
 	config.ContentType = runtime.ContentTypeProtobuf
@@ -138,7 +146,7 @@ func (f *testFixture) killInside(v childRun) bool {
 	}
 	defer server.Close()
 	_, err = rotator.RunInside(ctx, f.Session(server.URL, v.Token), kube, v.options(),
-		rotator.Inside{RetryFor: time.Nanosecond})
+		rotator.Inside{RetryFor: time.Nanosecond, VaultClock: v.now, KubeClock: v.now})
 	if !g.dead.Load() && err != nil {
 		f.T.Fatalf("run to kill at %s: %v", v.Kill, err)
 	}
@@ -261,17 +269,20 @@ func (f *testFixture) checkIntact(plain map[string]map[string]string, version in
 	}
 }
 
-// TestKilledAtEachStep kills a run at every step, once as a child process with SIGKILL
-// and once in this process. The next run completes the work.
+// TestKilledAtEachStep kills a run at every step, as a child process with SIGKILL and, in
+// make test-long, also in this process. The next run completes the work.
 func TestKilledAtEachStep(t *testing.T) {
 	for where, killRun := range map[string]func(*testFixture, childRun) bool{"process": (*testFixture).killProcess,
 		"inside": (*testFixture).killInside} {
+		if where == "inside" && !long() {
+			continue
+		}
 		for i, step := range steps {
 			t.Run(where+"/"+step.String(), func(t *testing.T) {
 				f := newFixture(t)
 				f.ageKey(48 * time.Hour)
 				plain := f.populate(4)
-				v := f.killable(kill{i, 1})
+				v := f.killable(kill{Step: i, Nth: 1})
 				v.Retire = true
 				switch step { // in the middle of the many requests of these steps
 				case beforePatchStep, afterPatch:
@@ -289,12 +300,12 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// TestKilledAtRandom kills 200 runs over 10,000 Secrets at random steps. Each continues
+// TestKilledAtRandom kills many runs at random steps. Each continues
 // the work of the one before. Every tenth is a child process.
 func TestKilledAtRandom(t *testing.T) {
-	secrets, kills := 10000, 200
-	if testing.Short() {
-		secrets, kills = 1000, 50
+	secrets, kills := 400, 12
+	if long() {
+		secrets, kills = 10000, 200
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -322,7 +333,7 @@ func TestKilledAtRandom(t *testing.T) {
 	for n := 0; n < kills; {
 		point := points[random.IntN(len(points))]
 		step := steps[point]
-		v.Kill = kill{point, 1 + random.Int64N(often[step])}
+		v.Kill = kill{Step: point, Nth: 1 + random.Int64N(often[step])}
 		if n > 0 && f.KeyInfo().Latest > 1 && strings.HasSuffix(step.path, "/rotate") {
 			continue // the key is already rotated
 		}

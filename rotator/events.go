@@ -105,8 +105,5 @@ func eventMessage(problems []Problem) string {
 	if len(problems) > 1 {
 		more = fmt.Sprintf(" (and %d more entries)", len(problems)-1)
 	}
-	if limit := maxEventMessage - len(more); len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
-	}
-	return text + more
+	return shorten(text, maxEventMessage-len(more)) + more
 }

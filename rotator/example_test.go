@@ -36,7 +36,9 @@ func ExampleRun() {
 			return string(text), err
 		},
 	}))
-	report, err := rotator.Run(context.Background(), session, kube, rotator.Options{Retire: true})
+	report, err := rotator.Run(context.Background(), session, kube, rotator.Options{
+		Keys: []string{"matrix", "team-*=team-a,team-b"}, Retire: true, OnlyUser: true,
+	})
 	switch {
 	case errors.Is(err, rotator.ErrRunning), errors.Is(err, rotator.ErrNotInstalled):
 		log.Fatal(err) // nothing was changed
@@ -52,18 +54,18 @@ func ExampleRun() {
 }
 
 func ExampleOptions_Validate() {
-	fmt.Println(rotator.Options{MaxKeyAge: -1}.Validate())
-	fmt.Println(rotator.Options{Rotate: rotator.Always}.Validate())
+	fmt.Println(rotator.Options{Keys: []string{"matrix"}, MaxKeyAge: -1}.Validate())
+	fmt.Println(rotator.Options{Keys: []string{"matrix"}, Rotate: rotator.Always}.Validate())
 	// Output:
 	// InvalidOptions: max key age -1ns is negative
 	// <nil>
 }
 
-// A dashboard reads what the last run left in its ConfigMap.
+// A dashboard reads what the last runs left in the ConfigMaps StateNames.
 func ExampleReadSummary() {
 	stored := &corev1.ConfigMap{Data: map[string]string{
 		"run": `{"result": "done", "finished": "2026-01-02T03:04:05Z"}`,
-		"transit__matrix": `{"mount": "transit", "name": "matrix", "target": 3, "minDecryption": 2,
+		"transit__matrix_report": `{"mount": "transit", "name": "matrix", "target": 3, "minDecryption": 2,
 			"versions": {"3": 12}, "finished": "2026-01-02T03:04:05Z"}`,
 	}}
 	summary, err := rotator.ReadSummary(stored)

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -26,6 +27,9 @@ type Inside struct {
 	PageSize       int64
 	RetryFor       time.Duration
 	RotateInterval time.Duration
+	SearchBudget   int
+	// VaultClock and KubeClock replace the times of Vault and of the API server.
+	VaultClock, KubeClock func() time.Time
 }
 
 // RunInside is Run with these settings.
@@ -38,6 +42,8 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 	if in.RotateInterval != 0 {
 		r.rotateInterval = in.RotateInterval
 	}
+	r.searchBudget = in.SearchBudget
+	r.vaultClock, r.kubeClock = in.VaultClock, in.KubeClock
 	if in.PageSize != 0 {
 		r.pageSize = in.PageSize
 	}
@@ -63,3 +69,6 @@ func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 	r.lease.duration = duration
 	return r.run(ctx)
 }
+
+// ShardName returns the name of the ConfigMap that has a key.
+func ShardName(k ciphertext.Key) string { return shardName(shardOf(stateEntry(k))) }

@@ -88,7 +88,7 @@ func failureTexts(report *rotator.Report) (texts []string) {
 	if report == nil {
 		return nil
 	}
-	problems := report.Unassigned.Items
+	problems := slices.Concat(report.Unassigned.Items, report.NotSelected.Items)
 	for _, k := range report.Keys {
 		texts = append(texts, k.Error)
 		problems = append(append(problems, k.Unresolved.Items...), k.Reverted.Items...)
@@ -149,16 +149,15 @@ func failureCauses() map[*failure.Reason]func(r *failureRun, same *corev1.Secret
 			r.opts.Namespaces, r.kube = []string{r.Namespace}, asNobody("/secrets")
 		},
 		failure.SecretMalformed: changed(func(s *corev1.Secret) { s.Annotations[ciphertext.AnnotationScope] = "srtict" }),
-		failure.SecretUnlabeled: func(r *failureRun, same *corev1.Secret) {
-			same.Name, same.Labels = "another", nil
-			r.CreateSecret(same)
-			r.T.Cleanup(func() {
-				secrets := r.Kube.CoreV1().Secrets(r.Namespace)
-				if err := secrets.Delete(context.Background(), same.Name, metav1.DeleteOptions{}); err != nil {
-					r.T.Error(err)
-				}
-			})
-			r.opts.Retire = true
+		failure.KeyNotSelected:  changed(func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "another" }),
+		failure.CiphertextInUse: func(r *failureRun, _ *corev1.Secret) {
+			old := r.encrypt(r.Namespace, "another", map[string]string{"e": failurePlaintext})
+			old.Labels = nil
+			old.Data["e"] = []byte(r.Encrypt(ciphertext.Key{Mount: "transit", Name: r.Key},
+				ciphertext.Strict.Context(r.Namespace, "another", "e"), failurePlaintext))
+			r.CreateSecret(old)
+			r.RotateKey()
+			r.opts.Retire, r.opts.RetireAfter = true, 0
 		},
 		failure.SecretManaged: changed(func(s *corev1.Secret) {
 			s.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + s.Namespace + "/" + s.Name

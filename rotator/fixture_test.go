@@ -5,8 +5,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -23,6 +25,9 @@ func TestMain(m *testing.M) {
 	}
 	testenv.Main(m)
 }
+
+// long reports whether make test-long runs the tests, at full size.
+func long() bool { return os.Getenv("SECRETMANAGER_TEST_LONG") != "" }
 
 // testFixture is a namespace and a transit key in a real cluster and a real Vault.
 type testFixture struct{ *fixture.Fixture }
@@ -99,7 +104,8 @@ func (f *testFixture) plain(namespace, name string, entries ...string) map[strin
 
 // options returns options for the fixture's key, with the state in its namespace.
 func (f *testFixture) options(change ...func(*rotator.Options)) rotator.Options {
-	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, Settle: -1, StateNamespace: f.Namespace}
+	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, Settle: -1, StateNamespace: f.Namespace,
+		OnlyUser: true, MaxGap: 365 * 24 * time.Hour} // tests change the time a lot
 	for _, c := range change {
 		c(&o)
 	}
@@ -127,4 +133,33 @@ func versions(t testing.TB, s *corev1.Secret) map[string]int {
 		found[entry] = v
 	}
 	return found
+}
+
+// summary returns what the state has of the last runs.
+func (f *testFixture) summary() *rotator.Summary {
+	f.T.Helper()
+	var state []*corev1.ConfigMap
+	for _, name := range rotator.StateNames() {
+		m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(f.T.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			f.T.Fatal(err)
+		}
+		state = append(state, m)
+	}
+	summary, err := rotator.ReadSummary(state...)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return summary
+}
+
+// stateOf returns the ConfigMap that has the fixture's key.
+func (f *testFixture) stateOf() *corev1.ConfigMap {
+	f.T.Helper()
+	name := rotator.ShardName(ciphertext.Key{Mount: "transit", Name: f.Key})
+	m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(f.T.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	return m
 }

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +19,7 @@ import (
 // for some items of each rewrap. Nothing of that is stored.
 func TestGarbageIsNotWritten(t *testing.T) {
 	secrets, oneOf := 500, 20
-	if os.Getenv("SECRETMANAGER_TEST_LONG") != "" {
+	if long() {
 		secrets, oneOf = 10_000, 100
 	}
 	f := newFixture(t)

@@ -15,10 +15,11 @@ import (
 
 // inventory is the result of listing an area.
 type inventory struct {
-	keys       map[ciphertext.Key]*keyCount
-	unassigned Problems  // Secrets whose settings do not name a key
-	unlisted   []Problem // namespaces, or the cluster
-	secrets    int
+	keys        map[ciphertext.Key]*keyCount
+	unassigned  Problems  // Secrets whose settings do not name a key
+	notSelected Problems  // Secrets whose key is not selected, or not for their namespace
+	unlisted    []Problem // namespaces, or the cluster
+	secrets     int
 }
 
 // keyCount is the part of an inventory about one key.
@@ -31,16 +32,12 @@ type keyCount struct {
 	reverted   Problems
 }
 
-// oldest returns the oldest version of an entry, or none if there are no entries.
-func (c *keyCount) oldest(none int) int {
-	oldest := 0
+// oldest returns the oldest version of an entry, or 0 if there are no entries.
+func (c *keyCount) oldest() (oldest int) {
 	for v := range c.versions {
 		if oldest == 0 || v < oldest {
 			oldest = v
 		}
-	}
-	if oldest == 0 {
-		return none
 	}
 	return oldest
 }
@@ -62,10 +59,10 @@ func (c *keyCount) below(target int) (n int) {
 	return n
 }
 
-// between counts the entries with a version from first to last.
-func (c *keyCount) between(first, last int) (n int) {
+// above counts the entries with a version above another one.
+func (c *keyCount) above(version int) (n int) {
 	for v, count := range c.versions {
-		if v >= first && v <= last {
+		if v > version {
 			n += count
 		}
 	}
@@ -83,8 +80,9 @@ func (inv *inventory) count(k ciphertext.Key) *keyCount {
 }
 
 // takeInventory lists the area and counts Secrets, entries and versions. Once
-// targets are known, it also finds the entries that cannot reach theirs.
-func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventory {
+// targets are known, it also finds the entries that cannot reach theirs, and verifies them if
+// rest is not nil.
+func (r *run) takeInventory(ctx context.Context, phase string, a area, rest *remainder) *inventory {
 	inv := &inventory{keys: map[ciphertext.Key]*keyCount{}}
 	total := r.secrets
 	inv.unlisted = r.eachSecret(ctx, a, func(secret *corev1.Secret) {
@@ -93,7 +91,13 @@ func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventor
 			r.progress(Progress{Phase: phase, Done: inv.secrets, Total: max(total, inv.secrets)})
 		}
 		r.countSecret(ctx, inv, secret)
+		if rest != nil {
+			rest.add(ctx, secret)
+		}
 	})
+	if rest != nil {
+		rest.flush(ctx)
+	}
 	r.progress(Progress{Phase: phase, Done: inv.secrets, Total: inv.secrets})
 	return inv
 }
@@ -101,11 +105,15 @@ func (r *run) takeInventory(ctx context.Context, phase string, a area) *inventor
 func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Secret) {
 	location := Location{Namespace: secret.Namespace, Name: secret.Name}
 	set, err := ciphertext.SettingsOf(secret)
-	if err != nil {
+	if err != nil && r.selectsName(secret.Labels[ciphertext.LabelTransitKey]) {
 		inv.unassigned.add(location.problem(failure.SecretMalformed, "is not a well-formed ciphertext Secret: %s", err))
 		return
 	}
-	if r.Mount != "" && set.Key.Mount != r.Mount {
+	if err == nil {
+		err = r.checkSelected(secret, set.Key)
+	}
+	if err != nil {
+		inv.notSelected.add(location.problem(failure.KeyNotSelected, "%s", err))
 		return
 	}
 	c := inv.count(set.Key)
@@ -130,6 +138,30 @@ func (r *run) countSecret(ctx context.Context, inv *inventory, secret *corev1.Se
 	}
 }
 
+// selectsName reports whether the options select a key of this name, in any transit engine.
+func (r *run) selectsName(name string) bool {
+	for key := range r.selected {
+		if key.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// checkSelected returns an error if the options do not select the key of a Secret, or not for
+// its namespace.
+func (r *run) checkSelected(secret *corev1.Secret, key ciphertext.Key) error {
+	rule := r.selected[key]
+	switch {
+	case rule == nil:
+		return fmt.Errorf("uses %s, which no --transit-key selects, or which does not exist: it is not rewrapped", key)
+	case !rule.allows(secret.Namespace):
+		return fmt.Errorf("uses %s, which --transit-key allows in %s only: it is not rewrapped", key,
+			strings.Join(rule.namespaces, ", "))
+	}
+	return nil
+}
+
 // checkReverted records an entry that is older than what the rotator wrote.
 func (c *keyCount) checkReverted(secret *corev1.Secret, location Location, version int) {
 	written, err := strconv.Atoi(secret.Annotations[ciphertext.AnnotationRewrapped])
@@ -142,7 +174,7 @@ func (c *keyCount) checkReverted(secret *corev1.Secret, location Location, versi
 }
 
 // checkEntry records a well-formed entry that is not at the target version, and why.
-func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret *corev1.Secret, location Location,
+func (r *run) checkEntry(ctx context.Context, k *keyRun, c *keyCount, secret *corev1.Secret, location Location,
 	version int, skippedFor func() string) {
 	if version > k.After {
 		if newest := r.newestVersion(ctx, k, version); version > newest {
@@ -168,7 +200,7 @@ func (r *run) checkEntry(ctx context.Context, k *KeyReport, c *keyCount, secret 
 
 // reasonBelow returns why an entry is below the target, beginning with the reason, or
 // "" in a dry run if a run would rewrap it.
-func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location, skippedFor string) string {
+func (r *run) reasonBelow(k *keyRun, secret *corev1.Secret, location Location, skippedFor string) string {
 	r.mu.Lock()
 	reason := r.reasons[location]
 	r.mu.Unlock()
@@ -190,7 +222,7 @@ func (r *run) reasonBelow(k *KeyReport, secret *corev1.Secret, location Location
 
 // newestVersion returns the newest version of a key. It reads the key again for an
 // entry with a higher version: somebody else may have rotated the key meanwhile.
-func (r *run) newestVersion(ctx context.Context, k *KeyReport, version int) int {
+func (r *run) newestVersion(ctx context.Context, k *keyRun, version int) int {
 	query := keyVersion{k.key(), version}
 	if !r.queried[query] {
 		r.queried[query] = true

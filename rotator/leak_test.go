@@ -44,11 +44,11 @@ func TestNoPlaintextLeaks(t *testing.T) {
 		t.Fatalf("%v: %+v", runErr, k)
 	}
 	output := map[string]any{"log": log.String(), "error": runErr.Error(), "report": report}
-	var err error
-	if output["ConfigMap"], err = f.Kube.CoreV1().ConfigMaps(f.Namespace).
-		Get(t.Context(), rotator.StateName, metav1.GetOptions{}); err != nil {
-		t.Fatal(err)
+	state, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(state.Items) < len(rotator.StateNames()) {
+		t.Fatalf("%v, %d ConfigMaps", err, len(state.Items))
 	}
+	output["ConfigMaps"] = state
 	events, err := f.Kube.CoreV1().Events(f.Namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(events.Items) != 3 {
 		t.Fatalf("%v, %d Events", err, len(events.Items))

@@ -86,7 +86,7 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 			continue
 		}
 		if err != nil {
-			return nil, stateError("taking Lease", l.namespace, err)
+			return nil, stateError("taking Lease", l.namespace, StateName, err)
 		}
 		return l.startRenewal(ctx), nil
 	}

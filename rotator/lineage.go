@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,22 +11,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
-
-// newestVersion identifies the newest version of a key. A key that was restored from a backup,
-// or deleted and created again, has lost it, or has another one of the same number.
-type newestVersion struct {
-	Version int       `json:"version"`
-	Created time.Time `json:"created"`
-}
-
-// newestOf returns the newest version, or nil if Vault did not return its creation time.
-func newestOf(info transit.KeyInfo) *newestVersion {
-	created, ok := info.Created[info.Latest]
-	if !ok {
-		return nil
-	}
-	return &newestVersion{info.Latest, created.UTC()}
-}
 
 // checkRestored returns an error if the key is not the one that the last run saw, or that one
 // with more versions. Whatever a run would do to such a key might lose secrets: a new version
@@ -76,17 +61,18 @@ func parseAcknowledge(texts []string) (acknowledged, error) {
 
 // identify verifies that the key is the one that the last run saw, unless the operator
 // acknowledges that it is not.
-func (r *run) identify(k *KeyReport, info transit.KeyInfo) error {
-	err := checkRestored(k.key(), r.state.history(k.key()).Newest, info)
-	if version, ok := r.acknowledged[k.key()]; ok && err != nil {
+func (r *run) identify(k *keyRun, info transit.KeyInfo) error {
+	err := checkRestored(k.key(), r.state.evidence(k.key()).Newest, info)
+	if version, ok := r.acknowledged[k.key()]; ok {
 		if version != info.Latest {
-			return fmt.Errorf("%w (version %d was acknowledged)", err, version)
+			return cmp.Or(err, failure.KeyRestored.Wrap(fmt.Errorf("the newest version of %s is %d, and version %d is "+
+				"acknowledged: is it the key that you mean?", k.key(), info.Latest, version)))
 		}
 		r.Log.Warn("acknowledged", "key", k.key().String(), "version", version)
-		err = nil
+		k.facts.forget, err = true, nil
 	}
 	if err == nil {
-		r.newest[k.key()] = newestOf(info)
+		k.facts.newest = newestOf(info)
 	}
 	return err
 }

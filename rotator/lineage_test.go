@@ -90,7 +90,7 @@ func TestAcknowledgeSyntax(t *testing.T) {
 		"": false, "transit/app": false, "app@3": false, "transit/app@0": false, "transit/app@x": false,
 		"../sys/app@1": false,
 	} {
-		if err := (rotator.Options{Acknowledge: []string{text}}).Validate(); (err == nil) != valid {
+		if err := (rotator.Options{Keys: []string{"app"}, Acknowledge: []string{text}}).Validate(); (err == nil) != valid {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

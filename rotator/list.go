@@ -17,13 +17,10 @@ type area struct {
 	selection  secretlist.Selection
 }
 
-// selectedArea has the Secrets that the options select.
+// selectedArea has the ciphertext Secrets that the options select, whatever their key.
 func (r *run) selectedArea() area {
-	return area{namespaces: r.Namespaces, selection: secretlist.ByLabel(r.Keys...).Matching(r.Selector)}
+	return area{namespaces: r.Namespaces, selection: secretlist.ByLabel().Matching(r.Selector)}
 }
-
-// clusterArea has all ciphertext of the keys, whatever else the options select.
-func (r *run) clusterArea() area { return area{selection: secretlist.ByLabel(r.Keys...)} }
 
 // eachSecret calls visit for every Secret of the area, one at a time. It returns the
 // namespaces that could not be listed completely, or the whole cluster as one. A visit

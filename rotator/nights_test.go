@@ -18,9 +18,11 @@ func TestRestoreOfEachNight(t *testing.T) {
 	const secrets, settle, night = 200, 2500 * time.Millisecond, 1100 * time.Millisecond
 	for name, config := range map[string]struct {
 		setUp func(f *testFixture)
+		auto  bool // Vault rotates the key, at a shorter interval than the runs
 	}{
 		"new key":             {setUp: func(*testFixture) {}},
 		"versions on day one": {setUp: func(f *testFixture) { f.RotateKey(); f.RotateKey() }},
+		"Vault rotates it":    {setUp: func(*testFixture) {}, auto: true},
 		"min_encryption_version": {setUp: func(f *testFixture) {
 			f.RotateKey()
 			f.Write("transit/keys/"+f.Key+"/config", map[string]any{"min_encryption_version": 2})
@@ -39,11 +41,15 @@ func TestRestoreOfEachNight(t *testing.T) {
 			}
 			var backups []backup
 			rewrapped := 0
-			for range 10 {
+			for n := range 10 {
 				began := time.Now()
+				f.encryptTonight(n, settle)
 				backups = append(backups, backup{began, f.backup()})
 				report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(func(o *rotator.Options) {
 					o.Rotate, o.Settle = rotator.Always, settle
+					if config.auto {
+						o.Rotate = rotator.Auto
+					}
 				}))
 				if err != nil {
 					t.Fatal(err)
@@ -62,6 +68,9 @@ func TestRestoreOfEachNight(t *testing.T) {
 					f.checkAllDecrypt()
 				}
 				f.restore(now)
+				if config.auto { // Vault accepts no auto_rotate_period below an hour
+					f.RotateKey()
+				}
 				time.Sleep(time.Until(began.Add(night))) // the test depends on the age of versions
 			}
 			if rewrapped < 2*secrets {
@@ -69,6 +78,15 @@ func TestRestoreOfEachNight(t *testing.T) {
 			}
 		})
 	}
+}
+
+// encryptTonight stores a new Secret and changes an entry of another, as encrypt and edit do.
+func (f *testFixture) encryptTonight(night int, settle time.Duration) {
+	f.T.Helper()
+	settled := func(s *secretmanager.Spec) { s.Settle = settle }
+	f.CreateSecret(f.encrypt(f.Namespace, fmt.Sprintf("new%d", night), map[string]string{"e": "new"}, settled))
+	changed := f.encrypt(f.Namespace, "s0", map[string]string{"e": "changed"}, settled)
+	f.mergeEntry("s0", changed.Data["e"])
 }
 
 // checkAllDecrypt verifies that every entry of the namespace decrypts at its location.

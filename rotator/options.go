@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -22,6 +23,7 @@ var rotateInterval = 10 * time.Minute
 const (
 	DefaultMaxKeyAge      = 24 * time.Hour
 	DefaultRetireAfter    = 7 * 24 * time.Hour
+	DefaultMaxGap         = 48 * time.Hour
 	DefaultConcurrency    = 4
 	DefaultStateNamespace = "secretmanager-system"
 )
@@ -42,19 +44,23 @@ const (
 	Never Mode = "never"
 )
 
-// Options configures a run. The zero value rotates and rewraps every Secret with
-// the label [ciphertext.LabelTransitKey], and retires nothing.
+// Options configures a run. With only Keys set, it rotates and rewraps every Secret that has
+// one of them in its label [ciphertext.LabelTransitKey], and retires nothing.
 type Options struct {
-	// Keys are names of transit keys; empty for every key found in the labels. A
-	// key named here is rotated even if no Secret uses it.
+	// Keys select the transit keys, each as [MOUNT/]NAME[=NAMESPACE,…]: there must be at least
+	// one. A name may be a pattern of [path.Match], such as "team-*", which needs list on the
+	// keys of the transit engine; it must have more than wildcards. With namespaces, Secrets
+	// of the key in other ones are reported, and not rewrapped. A key that is named without a
+	// pattern is rotated even if no Secret uses it. Labels of Secrets select no keys: whoever
+	// writes a Secret must not decide which keys are rotated and retired.
 	Keys []string
 	// Settle is the age of a key version from which stored ciphertext may have it, so that
 	// ciphertext decrypts with every backup of Vault that is not older: see
 	// [transit.TargetVersion]. 0 means [transit.DefaultSettle], or none if Vault keeps its
 	// data in memory. A negative value means none.
 	Settle time.Duration
-	// Mount limits the run to Secrets whose transit engine is mounted there; empty
-	// for no limit.
+	// Mount is the path of the transit engine of the Keys that name none; empty for
+	// [ciphertext.DefaultTransitMount].
 	Mount string
 	// Namespaces to list; empty for the whole cluster.
 	Namespaces []string
@@ -72,11 +78,20 @@ type Options struct {
 	// again, with its newest version. Without it, nothing is done to such a key.
 	Acknowledge []string
 
-	// Retire raises min_decryption_version to the highest version below which no
-	// entry has been seen in the whole cluster for RetireAfter, which may be 0. It
-	// makes old ciphertext, for example in backups and in Git, useless.
+	// Retire raises min_decryption_version to the highest version below which no ciphertext
+	// has been seen for RetireAfter, which may be 0, and below which no text in any Secret
+	// decrypts. It makes old ciphertext, for example in backups and in Git, useless.
 	Retire      bool
 	RetireAfter time.Duration
+	// OnlyUser states that no other cluster or program uses the keys, which a run cannot
+	// find out. Retire requires it.
+	OnlyUser bool
+	// MaxGap is the longest time between two listings that counts as observed: after a longer
+	// one, RetireAfter begins again. 0 means DefaultMaxGap.
+	MaxGap time.Duration
+	// Release has NAMESPACE/NAME of Secrets whose old ciphertext does not prevent retirement
+	// in this run, and becomes unreadable. The report names what was released.
+	Release []string
 
 	// Concurrency is the number of Secrets that are written at the same time; 0 means
 	// DefaultConcurrency.
@@ -99,18 +114,24 @@ func (o Options) Validate() error { return o.complete() }
 // complete sets the defaults and returns all problems.
 func (o *Options) complete() error {
 	var errs []error
-	for _, name := range o.Keys {
-		if err := ciphertext.CheckName(name); err != nil {
-			errs = append(errs, fmt.Errorf("transit key: %w", err))
-		} else if problems := validation.IsValidLabelValue(name); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("transit key %q must be a valid label value, to find its Secrets: %s",
-				name, problems[0]))
+	if o.Mount == "" {
+		o.Mount = ciphertext.DefaultTransitMount
+	}
+	if _, err := parseKeyRules(o.Keys, o.Mount); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Retire && !o.OnlyUser {
+		errs = append(errs, errors.New("retiring requires the statement that no other cluster or program uses the keys "+
+			"(--only-user): their ciphertext would no longer decrypt"))
+	}
+	for _, name := range o.Release {
+		if namespace, secret, ok := strings.Cut(name, "/"); !ok || namespace == "" || secret == "" ||
+			strings.Contains(secret, "/") {
+			errs = append(errs, fmt.Errorf("invalid Secret to release %q: must be NAMESPACE/NAME", name))
 		}
 	}
-	if o.Mount != "" {
-		if err := ciphertext.CheckPath(o.Mount); err != nil {
-			errs = append(errs, fmt.Errorf("transit mount: %w", err))
-		}
+	if err := ciphertext.CheckPath(o.Mount); err != nil {
+		errs = append(errs, fmt.Errorf("transit mount: %w", err))
 	}
 	if o.StateNamespace == "" {
 		o.StateNamespace = DefaultStateNamespace
@@ -145,6 +166,12 @@ func (o *Options) complete() error {
 	if o.RetireAfter < 0 {
 		errs = append(errs, fmt.Errorf("retire after %s is negative", o.RetireAfter))
 	}
+	if o.MaxGap == 0 {
+		o.MaxGap = DefaultMaxGap
+	}
+	if o.MaxGap < 0 {
+		errs = append(errs, fmt.Errorf("max gap %s is negative", o.MaxGap))
+	}
 	if o.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("concurrency %d is negative", o.Concurrency))
 	}
@@ -154,16 +181,12 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.Keys = unique(o.Keys)
 	o.Namespaces = unique(o.Namespaces)
 	if err := errors.Join(errs...); err != nil {
 		return failure.InvalidOptions.Wrap(err)
 	}
 	return nil
 }
-
-// partial reports whether the options exclude some ciphertext of the keys.
-func (o *Options) partial() bool { return len(o.Namespaces) > 0 || o.Selector != "" }
 
 func unique(names []string) []string {
 	names = slices.Clone(names)

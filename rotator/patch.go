@@ -27,7 +27,13 @@ type patcher struct {
 	kube           kubernetes.Interface
 	retry          *kuberetry.Retrier
 	includeManaged bool // write what others manage
+	// saw records, before a Secret is written, that ciphertext of a version decrypted.
+	saw func(ctx context.Context, key ciphertext.Key, lowest int) error
 }
+
+// maxPatchEntries bounds the entries of a patch, which has two operations for each. The API
+// server accepts 10,000 operations.
+const maxPatchEntries = 4000
 
 // patch writes the results for a part into its Secret. If one of the old values changed
 // meanwhile, or the Secret was replaced, it reads the Secret again and rewraps its current
@@ -35,6 +41,22 @@ type patcher struct {
 // the reason. Entries that somebody else brought to the target are in neither.
 func (w patcher) patch(ctx context.Context, p part, target int,
 	results []transit.Result) (done []string, failed []Problem) {
+	for first := 0; first < len(p.entries); first += maxPatchEntries {
+		end := min(first+maxPatchEntries, len(p.entries))
+		stored, doneNow, failedNow := w.patchOnce(ctx, part{p.secret, p.set, p.entries[first:end]}, target,
+			results[first:end])
+		done, failed = append(done, doneNow...), append(failed, failedNow...)
+		if stored != nil {
+			p.secret = stored
+		}
+	}
+	return done, failed
+}
+
+// patchOnce is patch for entries that fit into one patch. It returns the Secret as it is stored
+// now, or nil if that is not known.
+func (w patcher) patchOnce(ctx context.Context, p part, target int,
+	results []transit.Result) (stored *corev1.Secret, done []string, failed []Problem) {
 	first := true
 	plan := func(current *corev1.Secret) (*secretpatch.Patch, error) {
 		if !first {
@@ -68,9 +90,9 @@ func (w patcher) patch(ctx context.Context, p part, target int,
 		return patch, nil
 	}
 	name := types.NamespacedName{Namespace: p.secret.Namespace, Name: p.secret.Name}
-	_, err := secretpatch.Writer{Kube: w.kube, Retry: w.retry}.WriteFrom(ctx, name, p.secret, plan)
+	stored, err := secretpatch.Writer{Kube: w.kube, Retry: w.retry}.WriteFrom(ctx, name, p.secret, plan)
 	if err == nil {
-		return done, failed
+		return stored, done, failed
 	}
 	err = fmt.Errorf("writing the Secret: %w", err)
 	switch {
@@ -84,7 +106,7 @@ func (w patcher) patch(ctx context.Context, p part, target int,
 	for _, entry := range done {
 		failed = append(failed, Problem{Location{name.Namespace, name.Name, entry}, err.Error()})
 	}
-	return nil, failed
+	return nil, nil, failed
 }
 
 // rewrapAgain rewraps the current entries of a Secret that changed after the part was made.
@@ -94,6 +116,7 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 	set, err := ciphertext.SettingsOf(current)
 	p = part{secret: current, set: set}
 	p.entries, _ = below(current, target)
+	p.entries = p.entries[:min(len(p.entries), maxPatchEntries)]
 	manager := ciphertext.ManagedBy(current)
 	switch {
 	case len(p.entries) == 0: // somebody else rewrapped them
@@ -108,8 +131,12 @@ func (w patcher) rewrapAgain(ctx context.Context, old part, current *corev1.Secr
 		return p, nil,
 			reasonText(failure.SecretManaged, "it was changed meanwhile and is now managed by %s: "+managedHint, manager.Name)
 	}
-	if results, err = transit.RewrapVerified(ctx, w.vault, set.Key, target, p.items()); err != nil {
+	items := p.items()
+	if results, err = transit.RewrapVerified(ctx, w.vault, set.Key, target, items); err != nil {
 		return p, nil, withReason(err, failure.VaultError).Error()
+	}
+	if err = w.saw(ctx, set.Key, lowestRewrapped(items, results)); err != nil {
+		return p, nil, err.Error()
 	}
 	return p, results, ""
 }

@@ -306,3 +306,27 @@ func TestWritesInParallel(t *testing.T) {
 		t.Errorf("%v, %+v, at most %d at a time", err, onlyKey(t, report), most.Load())
 	}
 }
+
+// TestManyEntries rewraps a Secret whose entries do not fit into one patch: the API server accepts
+// 10,000 operations.
+func TestManyEntries(t *testing.T) {
+	f := newFixture(t)
+	plain := map[string]string{}
+	for i := range 10_000 {
+		plain[fmt.Sprint("e", i)] = fmt.Sprint(i)
+	}
+	f.CreateSecret(f.encrypt(f.Namespace, "s", plain))
+	f.RotateKey()
+	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := onlyKey(t, report); k.Rewrapped != len(plain) || k.Unresolved.Count != 0 || !k.Retire.Done {
+		t.Errorf("%d rewrapped, %d unresolved, retire: %+v", k.Rewrapped, k.Unresolved.Count, k.Retire)
+	}
+	s := f.GetSecret(f.Namespace, "s")
+	if got := f.plain(f.Namespace, "s"); len(got) != len(plain) || got["e9999"] != "9999" ||
+		s.Labels[ciphertext.LabelKeyVersion] != "2" {
+		t.Errorf("%d entries, version label %s", len(got), s.Labels[ciphertext.LabelKeyVersion])
+	}
+}

@@ -31,6 +31,9 @@ type Report struct {
 	// Unassigned has the Secrets that do not name their key and the namespaces
 	// that could not be listed.
 	Unassigned Problems `json:"unassigned"`
+	// NotSelected has the Secrets whose key no option selects, or not for their namespace.
+	// They are not rewrapped, and do not make the run incomplete.
+	NotSelected Problems `json:"notSelected,omitzero"`
 }
 
 // Result is the outcome of a run.
@@ -99,10 +102,9 @@ type KeyReport struct {
 	// others were skipped, because others manage them.
 	Failed int `json:"failed"`
 
-	// Reverted has the entries that are older than what the rotator wrote:
-	// somebody applied an old manifest or restored a backup. They are rewrapped
-	// like others, but a run that finds any retires nothing: they could be
-	// reverted again, to a version that does not decrypt.
+	// Reverted has the entries that are older than what the rotator wrote, according to an
+	// annotation: somebody applied an old manifest or restored a backup. They are rewrapped
+	// like others, and the waiting time before retirement begins again.
 	Reverted Problems `json:"reverted,omitzero"`
 
 	// Error is the error that ended the work on this key, if any. It begins with its
@@ -123,6 +125,8 @@ type RetireReport struct {
 	Blocked Blocker `json:"blocked,omitempty"`
 	// WouldBreak names what could no longer be decrypted; the first 1,000.
 	WouldBreak []Problem `json:"wouldBreak,omitempty"`
+	// Released names what [Options.Release] lets become unreadable; the first 1,000.
+	Released []Problem `json:"released,omitempty"`
 }
 
 // Blocker is a kind of condition that prevents the retirement of a version.
@@ -130,17 +134,18 @@ type Blocker string
 
 // The values of [Blocker].
 const (
-	BlockerError      Blocker = "error"      // the key could not be read, processed or changed
-	BlockerUnlisted   Blocker = "unlisted"   // part of the cluster could not be listed
-	BlockerUnassigned Blocker = "unassigned" // a ciphertext Secret does not name its key
-	BlockerUnresolved Blocker = "unresolved" // entries below the target need somebody to act
-	BlockerPending    Blocker = "pending"    // entries below the target can be rewrapped
-	BlockerReverted   Blocker = "reverted"   // entries are older than what the rotator wrote
+	BlockerError    Blocker = "error"    // the key could not be read, processed or changed
+	BlockerUnlisted Blocker = "unlisted" // not all Secrets of the key could be listed, or the run excludes some
+	BlockerClock    Blocker = "clock"    // the clocks of Vault and of the API server differ
+	BlockerGap      Blocker = "gap"      // the time between runs is longer than the maximum
+	BlockerMissing  Blocker = "missing"  // the key has no entries, or fewer than half of those that decrypted before
+	BlockerSearch   Blocker = "search"   // not everything could be searched for old ciphertext yet
+	BlockerInUse    Blocker = "inUse"    // ciphertext of an old version still decrypts
 )
 
 // Blockers lists all values of [Blocker].
-var Blockers = []Blocker{BlockerError, BlockerUnlisted, BlockerUnassigned, BlockerUnresolved, BlockerPending,
-	BlockerReverted}
+var Blockers = []Blocker{BlockerError, BlockerUnlisted, BlockerClock, BlockerGap, BlockerMissing, BlockerSearch,
+	BlockerInUse}
 
 // Location names an entry, or with empty fields a Secret, a namespace or the cluster.
 type Location struct {
@@ -204,9 +209,6 @@ func (p *Problems) add(problem Problem) {
 	}
 }
 
-// head returns the problems with at most n of them named.
-func (p Problems) head(n int) Problems { return Problems{p.Count, p.Items[:min(len(p.Items), n)]} }
-
 // log writes a line for each named problem.
 func (p *Problems) log(to *slog.Logger, message string) {
 	for _, problem := range p.Items {
@@ -263,7 +265,7 @@ func (k *KeyReport) key() ciphertext.Key { return ciphertext.Key{Mount: k.Mount,
 
 // Progress is how far a run has come.
 type Progress struct {
-	Phase string // plan, rewrap, recount or retire
+	Phase string // plan, rewrap, recount or search
 	Done  int    // rewrap: entries processed; the other phases: Secrets listed
 	Total int    // 0 if not known; an estimate otherwise
 }

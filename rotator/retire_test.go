@@ -1,12 +1,13 @@
 package rotator_test
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -71,7 +72,8 @@ func TestRetire(t *testing.T) {
 		t.Errorf("again: %+v", r)
 	}
 
-	// If the old ciphertext is applied again, it is reported, and nothing is retired.
+	// If the old ciphertext is applied again, it is reported. It does not decrypt any more, and
+	// a key without an entry that decrypts is not retired.
 	s := f.GetSecret(f.Namespace, "s")
 	s.Data["e"] = old.Data["e"]
 	if _, err := f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
@@ -84,7 +86,8 @@ func TestRetire(t *testing.T) {
 		!strings.Contains(k.Unresolved.Items[0].Reason, "comes from before the last retirement") {
 		t.Errorf("%v, unresolved: %v", err, k.Unresolved.Items)
 	}
-	if k.Retire.Done || !strings.Contains(k.Retire.Reason, "1 entries are unresolved") {
+	if k.Retire.Done || k.Retire.Blocked != rotator.BlockerMissing ||
+		!strings.Contains(k.Retire.Reason, "has no entry that decrypts") {
 		t.Errorf("retire: %+v", k.Retire)
 	}
 }
@@ -145,7 +148,7 @@ func TestRetireWaitRestarts(t *testing.T) {
 	f.CreateSecret(old)
 	dry, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
 		f.options(retiring(week), at(week+time.Hour), func(o *rotator.Options) { o.DryRun = true }))
-	if err != nil || !strings.Contains(onlyKey(t, dry).Retire.Reason, "1 entries are still below version 2") {
+	if err != nil || !strings.Contains(onlyKey(t, dry).Retire.Reason, "ciphertext of version 1 that decrypts") {
 		t.Errorf("dry run: %v, %+v", err, onlyKey(t, dry).Retire)
 	}
 	broken := func(o *rotator.Options) { o.Namespaces = []string{f.Namespace}; o.Retire = false }
@@ -171,94 +174,103 @@ func TestRetireWaitRestarts(t *testing.T) {
 }
 
 func TestRetireBlocked(t *testing.T) {
-	yes := true
-	tests := map[string]struct {
-		arrange func(f *testFixture, other string)
-		change  func(o *rotator.Options, f *testFixture)
-		want    string
-		blocked rotator.Blocker
-		broken  bool // the run is incomplete
+	old := func(name string, change func(*corev1.Secret)) func(*testFixture) {
+		return func(f *testFixture) {
+			s := f.encrypt(f.Namespace, name, map[string]string{"e": "x"})
+			change(s)
+			f.CreateSecret(s)
+			f.T.Cleanup(func() { // it would be found by other tests
+				_ = f.Kube.CoreV1().Secrets(f.Namespace).Delete(context.Background(), name, metav1.DeleteOptions{})
+			})
+		}
+	}
+	immutable := old("fixed", func(s *corev1.Secret) { s.Immutable = new(true) })
+	for name, c := range map[string]struct {
+		arrange  func(f *testFixture)
+		change   func(o *rotator.Options, f *testFixture)
+		want     string // reason
+		blocked  rotator.Blocker
+		released int
+		broken   bool // the run is incomplete
 	}{
+		"nothing": {},
 		"an entry is immutable": {
-			arrange: func(f *testFixture, other string) {
-				s := f.encrypt(f.Namespace, "fixed", map[string]string{"e": "x"})
-				s.Immutable = &yes
-				f.CreateSecret(s)
-			},
-			want: "1 entries are unresolved", blocked: rotator.BlockerUnresolved, broken: true,
+			arrange: immutable, want: "1 texts of versions below 2 still decrypt, for example NS/fixed/e: CiphertextInUse: ",
+			blocked: rotator.BlockerInUse, broken: true,
 		},
-		"an old entry is in another namespace": {
-			arrange: func(f *testFixture, other string) {
-				f.CreateSecret(f.encrypt(other, "old", map[string]string{"e": "x"}))
-			},
+		"an immutable entry is released": {
+			arrange:  immutable,
+			change:   func(o *rotator.Options, f *testFixture) { o.Release = []string{f.Namespace + "/fixed"} },
+			released: 1, broken: true,
+		},
+		"another Secret is released": {
+			arrange: immutable,
+			change:  func(o *rotator.Options, f *testFixture) { o.Release = []string{f.Namespace + "/s"} },
+			want:    "still decrypt", blocked: rotator.BlockerInUse, broken: true,
+		},
+		"the run is limited to a namespace": {
 			change: func(o *rotator.Options, f *testFixture) { o.Namespaces = []string{f.Namespace} },
-			want: "1 entries are unresolved and could never be decrypted again, for example NS-other/old/e: " +
-				"SecretModified: has key version 1 " +
-				"instead of 2", blocked: rotator.BlockerUnresolved,
+			want:   "the run excludes Secrets of the key", blocked: rotator.BlockerUnlisted,
 		},
-		"the selector excludes an old entry": {
-			arrange: func(f *testFixture, other string) {
-				f.CreateSecret(f.encrypt(f.Namespace, "old", map[string]string{"e": "x"}))
+		"the run is limited to the namespace of the key": {
+			change: func(o *rotator.Options, f *testFixture) {
+				o.Keys, o.Namespaces = []string{f.Key + "=" + f.Namespace}, []string{f.Namespace}
 			},
-			change: func(o *rotator.Options, f *testFixture) { o.Selector = "team=red" },
-			want:   "1 entries are unresolved", blocked: rotator.BlockerUnresolved,
+		},
+		"the run has a selector": {
+			change: func(o *rotator.Options, _ *testFixture) { o.Selector = "team=red" },
+			want:   "the run excludes Secrets", blocked: rotator.BlockerUnlisted,
 		},
 		"a Secret has an invalid mount": {
-			arrange: func(f *testFixture, other string) {
-				s := f.encrypt(f.Namespace, "odd", map[string]string{"e": "x"})
-				s.Annotations[ciphertext.AnnotationTransitMount] = "/"
-				f.CreateSecret(s)
-			},
-			want: "1 Secrets do not name their key", blocked: rotator.BlockerUnassigned, broken: true,
+			arrange: old("odd", func(s *corev1.Secret) { s.Annotations[ciphertext.AnnotationTransitMount] = "/" }),
+			want:    "for example NS/odd/e", blocked: rotator.BlockerInUse, broken: true,
+		},
+		"a Secret has the label of another key": {
+			arrange: old("strange", func(s *corev1.Secret) { s.Labels[ciphertext.LabelTransitKey] = "another" }),
+			want:    "for example NS/strange/e: CiphertextInUse: has ciphertext of version 1 that decrypts, without the label",
+			blocked: rotator.BlockerInUse,
 		},
 		"a ciphertext Secret lost its label": {
-			arrange: func(f *testFixture, other string) {
-				s := f.encrypt(f.Namespace, "lost", map[string]string{"e": "x"})
-				s.Labels = nil
-				f.CreateSecret(s)
-			},
-			want:    "1 ciphertext Secrets do not name their key, for example NS/lost",
-			blocked: rotator.BlockerUnassigned,
+			arrange: old("lost", func(s *corev1.Secret) { s.Labels = nil }),
+			want:    "for example NS/lost/e", blocked: rotator.BlockerInUse,
 		},
-	}
-	for name, test := range tests {
+		"a Secret outside of the namespaces of the key": {
+			arrange: old("foreign", func(*corev1.Secret) {}),
+			change:  func(o *rotator.Options, f *testFixture) { o.Keys = []string{f.Key + "=elsewhere"} },
+			want:    "this cluster has no entry", blocked: rotator.BlockerMissing,
+		},
+		"text that does not decrypt": {
+			arrange: old("garbage", func(s *corev1.Secret) {
+				s.Data["e"] = []byte("vault:v1:" + strings.Repeat("A", 64))
+				s.Annotations["note"] = "vault:v1:" + strings.Repeat("B", 64)
+			}),
+			broken: true,
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			other := f.Namespace + "-other"
-			f.CreateNamespace(other)
-			test.arrange(f, other)
-			// It would prevent retirement in other tests.
-			defer f.Kube.CoreV1().Secrets(f.Namespace).Delete(t.Context(), "lost", metav1.DeleteOptions{})
+			if c.arrange != nil {
+				c.arrange(f)
+			}
 			f.RotateKey()
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 			opts := f.options(retiring(0))
-			if test.change != nil {
-				test.change(&opts, f)
+			if c.change != nil {
+				c.change(&opts, f)
 			}
 			report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, opts)
-			if errors.Is(err, rotator.ErrIncomplete) != test.broken || !test.broken && err != nil {
+			if errors.Is(err, rotator.ErrIncomplete) != c.broken || !c.broken && err != nil {
 				t.Errorf("error: %v", err)
 			}
 			r := onlyKey(t, report).Retire
-			if r.Done || r.Blocked != test.blocked ||
-				!strings.Contains(r.Reason, strings.ReplaceAll(test.want, "NS", f.Namespace)) {
-				t.Errorf("retire: %+v, want %q (%s)", r, test.want, test.blocked)
+			if r.Done != (c.blocked == "") || r.Blocked != c.blocked || len(r.Released) != c.released ||
+				!strings.Contains(r.Reason, strings.ReplaceAll(c.want, "NS", f.Namespace)) {
+				t.Errorf("retire: %+v, want %q (%s)", r, c.want, c.blocked)
 			}
-			if got := f.KeyInfo().MinDecryptionVersion; got != 1 {
-				t.Errorf("min_decryption_version is %d", got)
+			if got := f.KeyInfo().MinDecryptionVersion > 1; got != (c.blocked == "") {
+				t.Errorf("retired: %v", got)
 			}
 		})
-	}
-}
-
-func TestRetireWithNamespaces(t *testing.T) {
-	f := newFixture(t)
-	f.RotateKey()
-	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
-	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube,
-		f.options(retiring(0), func(o *rotator.Options) { o.Namespaces = []string{f.Namespace} }))
-	if err != nil || !onlyKey(t, report).Retire.Done {
-		t.Errorf("%v, %+v", err, onlyKey(t, report).Retire)
 	}
 }
 
@@ -293,40 +305,28 @@ func TestSummary(t *testing.T) {
 	f := newFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.RotateKey()
-	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
-		t.Fatal(err)
+	run := func() *rotator.KeySummary {
+		t.Helper()
+		if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
+			t.Fatal(err)
+		}
+		summary := f.summary()
+		if len(summary.Keys) != 1 || time.Since(summary.Finished) > time.Minute {
+			t.Fatalf("%+v", summary)
+		}
+		return &summary.Keys[0]
 	}
-	m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
+	if k := run(); k.Mount != "transit" || k.Name != f.Key || k.Target != 2 || k.Rewrapped != 1 || k.Versions[2] != 1 ||
+		k.CleanSince.IsZero() || time.Since(k.Finished) > time.Minute {
+		t.Errorf("summary: %+v", k)
 	}
-	var got struct {
-		Mount, Name       string
-		Target, Rewrapped int
-		Finished          time.Time
-		Versions          map[int]int
-		CleanSince        map[int]time.Time
-	}
-	if err := json.Unmarshal([]byte(m.Data["transit__"+f.Key]), &got); err != nil {
-		t.Fatalf("%v in %v", err, m.Data)
-	}
-	if got.Mount != "transit" || got.Name != f.Key || got.Target != 2 || got.Rewrapped != 1 || got.Versions[2] != 1 ||
-		got.CleanSince[2].IsZero() || time.Since(got.Finished) > time.Minute {
-		t.Errorf("summary: %+v", got)
-	}
-	if !strings.Contains(m.Data["run"], `"finished"`) {
-		t.Errorf("the run: %s", m.Data["run"])
-	}
-	// A run skips what it cannot parse, and keeps keys of others.
+	// A run skips what it cannot parse, and keeps entries of others.
+	m := f.stateOf()
 	m.Data["transit__"+f.Key], m.Data["notes"] = "{", "other"
 	if _, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); err != nil {
-		t.Fatal(err)
-	}
-	m, err = f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
-	if err != nil || m.Data["notes"] != "other" || json.Unmarshal([]byte(m.Data["transit__"+f.Key]), &got) != nil {
-		t.Errorf("%v, %v", err, m.Data)
+	if k := run(); k.CleanSince.IsZero() || f.stateOf().Data["notes"] != "other" {
+		t.Errorf("%+v, %v", k, f.stateOf().Data)
 	}
 }

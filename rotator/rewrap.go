@@ -2,6 +2,9 @@ package rotator
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -74,7 +77,7 @@ func (r *run) rewrap(ctx context.Context) {
 	}
 	unlisted := r.eachSecret(ctx, r.selectedArea(), func(s *corev1.Secret) {
 		set, err := ciphertext.SettingsOf(s)
-		if err != nil {
+		if err != nil || r.checkSelected(s, set.Key) != nil {
 			return
 		}
 		k := r.keys[set.Key]
@@ -98,14 +101,11 @@ func (r *run) rewrap(ctx context.Context) {
 			r.mu.Unlock()
 		}
 		s.ManagedFields = nil // often most of the object
-		size := 0
-		for _, entry := range entries {
-			size += len(s.Data[entry])
-		}
 		// With Workers, Add and Flush return no error.
-		_ = batches.Add(ctx, batch.GroupOf(set), part{s, set, entries}, len(entries), size)
+		_ = batches.Add(ctx, batch.GroupOf(set), part{s, set, entries}, len(entries), sizeOf(s, entries))
 	})
 	_ = batches.Flush(ctx)
+	r.writeHeld(ctx)
 	for _, p := range unlisted { // the recount reports it, if it persists
 		r.Log.Warn("listing failed", "namespace", p.Namespace, "reason", p.Reason)
 	}
@@ -116,28 +116,140 @@ func (r *run) rewrapBatch(ctx context.Context, g batch.Group, parts []part) {
 	if r.hasFailed(g) || ctx.Err() != nil {
 		return
 	}
-	target := r.keys[g.Key].Target
 	var items []transit.Item
 	for _, p := range parts {
 		items = append(items, p.items()...)
 	}
-	results, err := transit.RewrapVerified(ctx, r.vault, g.Key, target, items)
+	results, err := transit.RewrapVerified(ctx, r.vault, g.Key, r.keys[g.Key].Target, items)
 	if err != nil {
 		r.failGroup(g, err)
 		return
 	}
+	// Writing destroys the only evidence that old ciphertext came back. So the state has it
+	// first; see evidence.
+	if r.mustSave(g.Key, lowestRewrapped(items, results)) {
+		r.hold(ctx, rewrapped{g.Key, parts, results})
+		return
+	}
+	r.write(ctx, rewrapped{g.Key, parts, results})
+}
+
+// rewrapped is a batch that is rewrapped and verified, and not yet written.
+type rewrapped struct {
+	key     ciphertext.Key
+	parts   []part
+	results []transit.Result
+}
+
+func (b rewrapped) size() (n int) {
+	for _, result := range b.results {
+		n += len(result.Data)
+	}
+	return n
+}
+
+// write writes a batch into its Secrets.
+func (r *run) write(ctx context.Context, b rewrapped) {
+	target := r.keys[b.key].Target
 	var writes sync.WaitGroup
-	for _, p := range parts {
-		partResults := results[:len(p.entries)]
-		results = results[len(p.entries):]
+	for _, p := range b.parts {
+		partResults := b.results[:len(p.entries)]
+		b.results = b.results[len(p.entries):]
 		r.writeSlots <- struct{}{}
 		writes.Go(func() {
 			defer func() { <-r.writeSlots }()
 			done, failed := r.patch(ctx, p, target, partResults)
-			r.record(g.Key, done, failed)
+			r.record(b.key, done, failed)
 		})
 	}
 	writes.Wait()
+}
+
+// lowestRewrapped returns the lowest version of the items that were rewrapped, or 0.
+func lowestRewrapped(items []transit.Item, results []transit.Result) (lowest int) {
+	for i, result := range results {
+		if result.Err != nil {
+			continue
+		}
+		if v, err := ciphertext.Version(items[i].Data); err == nil && (lowest == 0 || v < lowest) {
+			lowest = v
+		}
+	}
+	return lowest
+}
+
+// mustSave records that ciphertext of a version decrypted. It reports whether the state must be
+// saved before that ciphertext is overwritten, because the state says that there is none.
+func (r *run) mustSave(key ciphertext.Key, lowest int) bool {
+	if lowest == 0 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.keys[key]
+	if k.facts.lowest == 0 || lowest < k.facts.lowest {
+		k.facts.lowest = lowest
+	}
+	return !r.state.evidence(key).cleanSince(lowest + 1).IsZero()
+}
+
+// saw is mustSave for one Secret, and saves at once.
+func (r *run) saw(ctx context.Context, key ciphertext.Key, lowest int) error {
+	if !r.mustSave(key, lowest) {
+		return nil
+	}
+	r.saveMu.Lock()
+	defer r.saveMu.Unlock()
+	return r.saveEvidence(ctx, []*keyRun{r.keys[key]})
+}
+
+// maxHeld bounds the results that wait for the state, in bytes.
+const maxHeld = 1 << 20
+
+// hold keeps a batch until the state is saved, which happens for many batches at once: a cluster
+// may have thousands of keys.
+func (r *run) hold(ctx context.Context, b rewrapped) {
+	r.mu.Lock()
+	r.held = append(r.held, b)
+	r.heldSize += b.size()
+	full := r.heldSize >= maxHeld
+	r.mu.Unlock()
+	if full {
+		r.writeHeld(ctx)
+	}
+}
+
+// writeHeld saves the evidence and then writes the batches that wait. If the state cannot be
+// saved, nothing is written.
+func (r *run) writeHeld(ctx context.Context) {
+	r.mu.Lock()
+	held := r.held
+	r.held, r.heldSize = nil, 0
+	keys := map[ciphertext.Key]*keyRun{}
+	for _, b := range held {
+		keys[b.key] = r.keys[b.key]
+	}
+	r.mu.Unlock()
+	if len(held) == 0 {
+		return
+	}
+	r.saveMu.Lock()
+	err := r.saveEvidence(ctx, slices.Collect(maps.Values(keys)))
+	r.saveMu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("saving that old ciphertext was found, without which nothing is written: %w", err)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for key, k := range keys {
+			k.fail(err)
+			r.failedGroups[batch.Group{Key: key, Bound: true}] = true
+			r.failedGroups[batch.Group{Key: key, Bound: false}] = true
+		}
+		return
+	}
+	for _, b := range held {
+		r.write(ctx, b)
+	}
 }
 
 // failGroup ends the work on a group after a request failed for a reason that the next

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,10 +11,16 @@ import (
 
 // rotate reads the key, gives it a new version if one is due, and sets the target
 // version of its entries.
-func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
+func (r *run) rotate(ctx context.Context, k *keyRun) {
+	if r.vaultDown != nil {
+		k.RotateReason = "Vault does not respond"
+		k.fail(r.vaultDown)
+		return
+	}
 	// Read immediately before the rotation: another run, or Vault's
 	// auto_rotate_period, may have rotated the key since the listing.
 	info, err := r.vault.Key(ctx, k.key())
+	r.noteOutage(err)
 	if err != nil {
 		k.RotateReason = "the key cannot be read"
 		k.fail(transit.WithHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
@@ -27,7 +34,7 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		return
 	}
 	k.aim(info, r.settle, r.timeOf(info))
-	due, reason := r.due(info, c, k.Target)
+	due, reason := r.due(info, r.inventory.count(k.key()), r.state.evidence(k.key()).Newest != nil)
 	k.RotateReason = reason
 	if !due {
 		return
@@ -53,9 +60,26 @@ func (r *run) rotate(ctx context.Context, k *KeyReport, c *keyCount) {
 		after = current
 	}
 	k.After, k.Rotated = after.Latest, true
-	r.newest[k.key()] = newestOf(after)
+	k.facts.newest = newestOf(after)
 	k.aim(after, r.settle, r.timeOf(after))
 	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", reason)
+}
+
+// maxOutages is the number of keys in a row after which a run no longer asks Vault about others.
+// Each waits for its own retries, and a run may have thousands of keys.
+const maxOutages = 2
+
+// noteOutage records whether Vault responded to the request about a key.
+func (r *run) noteOutage(err error) {
+	switch {
+	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout), errors.Is(err, transit.ErrSealed):
+		if r.outages++; r.outages >= maxOutages {
+			r.vaultDown = fmt.Errorf("after %d keys in a row without a response, Vault was not asked about this one: %w",
+				r.outages, err)
+		}
+	default:
+		r.outages = 0
+	}
 }
 
 // timeOf returns the time of Vault, not of this machine, whose clock may be wrong.
@@ -67,7 +91,7 @@ func (r *run) timeOf(info transit.KeyInfo) time.Time {
 }
 
 // aim sets the target version.
-func (k *KeyReport) aim(info transit.KeyInfo, settle time.Duration, now time.Time) {
+func (k *keyRun) aim(info transit.KeyInfo, settle time.Duration, now time.Time) {
 	target := transit.TargetVersion(info, settle, now)
 	k.Target, k.Unsettled = target.Version, nil
 	if !target.Unsettled.IsZero() {
@@ -75,40 +99,29 @@ func (k *KeyReport) aim(info transit.KeyInfo, settle time.Duration, now time.Tim
 	}
 }
 
-// due reports whether a key gets a new version, and the reason.
-func (r *run) due(info transit.KeyInfo, c *keyCount, target int) (bool, string) {
+// due reports whether a key gets a new version, and the reason. What Secrets have matters only
+// in the first run that sees the key: whoever writes one must not be able to stop rotation.
+// Entries that cannot be rewrapped keep decrypting, because retirement verifies that none needs
+// a version.
+func (r *run) due(info transit.KeyInfo, c *keyCount, known bool) (bool, string) {
 	age := info.Age(r.timeOf(info)).Truncate(time.Second)
-	below, beyond := 0, 0
-	for v, n := range c.versions {
-		switch {
-		case v < target:
-			below += n
-		case v > info.Latest:
-			beyond += n
-		}
-	}
-	_, known := info.Created[info.Latest]
-	switch {
+	_, dated := info.Created[info.Latest]
+	switch beyond := c.above(info.Latest); {
 	case r.Rotate == Never:
 		return false, "the rotate mode is never"
-	case beyond > 0:
-		// A new version would get the number of a lost one, and the entries of the
-		// lost version would look current.
-		return false,
-			fmt.Sprintf("%d entries have versions that the key does not have: it was restored from an older "+
-				"backup, or they come from another Vault: encrypt them again first", beyond)
-	case info.Latest > 1 && known && age < r.rotateInterval:
+	case beyond > 0 && !known:
+		// A new version gets the number of a lost one, whose entries then look current. Later
+		// runs know whether the key was restored.
+		return false, fmt.Sprintf("%d entries have versions that the key does not have, and no run has seen the key before: "+
+			"it was restored from an older backup, or they come from another Vault: encrypt them again", beyond)
+	case info.Latest > 1 && dated && age < r.rotateInterval:
 		return false, fmt.Sprintf("version %d was created %s ago, and a key is rotated at most once in %s", info.Latest, age,
 			r.rotateInterval)
 	case r.Rotate == Always:
 		return true, "the rotate mode is always"
 	case info.AutoRotatePeriod > 0:
 		return false, fmt.Sprintf("Vault rotates it every %s (auto_rotate_period)", info.AutoRotatePeriod)
-	case len(r.inventory.unlisted) > 0:
-		return false, "not all namespaces could be listed, so entries may still be below version " + fmt.Sprint(target)
-	case below > 0:
-		return false, fmt.Sprintf("%d entries are still below version %d and must be rewrapped first", below, target)
-	case !known:
+	case !dated:
 		return false, fmt.Sprintf("Vault does not say how old version %d is", info.Latest)
 	case age <= r.MaxKeyAge:
 		return false, fmt.Sprintf("version %d is %s old, and due after %s", info.Latest, age, r.MaxKeyAge)

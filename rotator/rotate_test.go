@@ -26,11 +26,10 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 		"auto, young":                {later: 23 * time.Hour, reason: "due after 24h0m0s"},
 		"auto, old":                  {later: 25 * time.Hour, rotated: true, reason: "more than 24h0m0s"},
 		"auto, older than MaxKeyAge": {later: 2 * time.Hour, age: time.Hour, rotated: true, reason: "more than 1h0m0s"},
-		"auto, old, entries below": {later: 25 * time.Hour, below: true,
-			reason: "1 entries are still below version 2 and must be rewrapped first"},
-		"always, young":         {mode: rotator.Always, rotated: true, reason: "mode is always"},
-		"always, entries below": {mode: rotator.Always, below: true, rotated: true, reason: "mode is always"},
-		"never, old":            {mode: rotator.Never, later: 25 * time.Hour, reason: "mode is never"},
+		"auto, old, entries below":   {later: 25 * time.Hour, below: true, rotated: true, reason: "more than 24h0m0s"},
+		"always, young":              {mode: rotator.Always, rotated: true, reason: "mode is always"},
+		"always, entries below":      {mode: rotator.Always, below: true, rotated: true, reason: "mode is always"},
+		"never, old":                 {mode: rotator.Never, later: 25 * time.Hour, reason: "mode is never"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -7,16 +7,18 @@
 // encrypt the entries below that version again, in batches that span Secrets, and
 // writes each Secret by compare-and-swap: a JSON Patch that tests the uid and
 // every old value, and so never overwrites a concurrent change. Recount lists
-// again. Retire is optional: it makes Vault refuse old versions. No run deletes them.
+// again, and verifies what is still below. Retire is optional: it searches all Secrets, and
+// makes Vault refuse old versions that nothing needs. No run deletes them.
 //
 // A run finds its work in the ciphertext itself ("vault:v3:…"). So a run that is
 // killed at any point loses nothing: old ciphertext decrypts until its version is
-// retired, and the next run continues. The ConfigMap [StateName] keeps only what
-// the ciphertext does not have: since when no entry needs an old version. A Lease
-// of the same name prevents two runs at a time.
+// retired, and the next run continues. The ConfigMaps [StateNames] keep only what
+// the ciphertext does not have: since when no ciphertext needs an old version. A run saves
+// there that old ciphertext came back before it overwrites it. A Lease prevents two runs at a
+// time.
 //
-// The identity needs get, list and patch on Secrets; get and update on that
-// ConfigMap and that Lease; get, create and update on Events. In Vault it needs
+// The identity needs get, list and patch on Secrets; get and update on those
+// ConfigMaps and that Lease; get, create and update on Events. In Vault it needs
 // read on the key and update on its rotate and rewrap paths, and with Retire also on
 // its config path. It never needs decrypt.
 package rotator
@@ -60,30 +62,50 @@ type run struct {
 
 	settle         time.Duration // resolved
 	acknowledged   acknowledged
-	newest         map[ciphertext.Key]*newestVersion // of the keys that are the same as before
 	rotateInterval time.Duration
 	vaultClock     func() time.Time // nil: the time of Vault's responses
+	kubeClock      func() time.Time // nil: the time of the API server
+	clockProblem   error            // why the time does not count
+	outages        int              // keys in a row for which Vault did not respond
+	vaultDown      error            // ends the requests about further keys
 
-	report *Report
-	keys   map[ciphertext.Key]*KeyReport // the same as in the report
-	state  *state
+	rules    keyRules
+	selected map[ciphertext.Key]*keyRule
+	report   *Report
+	all      []*keyRun // in the order of the report
+	keys     map[ciphertext.Key]*keyRun
+	state    *state
+	gone     []string // entries of the state to remove
+	// unfinished is where the next search for old ciphertext continues.
+	unfinished   *savedSearch
+	searchBudget int // 0: the default
 
-	inventory        *inventory // the last one
-	inventoryPartial bool       // whether it excludes part of the cluster
-	secrets          int        // number of Secrets in the inventory of plan
-	pending          int        // number of entries to rewrap in the inventory of plan
-	queried          map[keyVersion]bool
-	oldest           map[ciphertext.Key]int // oldest version of an entry at any time of the run
+	inventory *inventory // the last one
+	secrets   int        // number of Secrets in the inventory of plan
+	pending   int        // number of entries to rewrap in the inventory of plan
+	queried   map[keyVersion]bool
 
 	writeSlots chan struct{} // one element for each write in flight
 
-	mu           sync.Mutex // guards the following fields, and the counts of keys during rewrap
+	mu           sync.Mutex // guards the following fields, and the reports of keys during rewrap
 	done         int        // entries rewrapped
 	reasons      map[Location]string
 	failedGroups map[batch.Group]bool
+	held         []rewrapped // wait for the state
+	heldSize     int         // in bytes
+
+	saveMu sync.Mutex // serializes writes of the state during rewrap
 
 	progressMu sync.Mutex // serializes calls of Progress
 	lastLogged time.Time  // when progress was last logged
+}
+
+// keyRun is a key in a run.
+type keyRun struct {
+	*KeyReport
+	rule       *keyRule // that selects the key
+	facts      facts
+	unverified bool // whether some entries below the target could not be verified
 }
 
 // Run makes one run. It returns a Report unless the run could not begin. Without an
@@ -98,7 +120,7 @@ type run struct {
 // The requests to Vault have the run id and the verb of [transit.WithAudit]. Run adds
 // those that the context does not have. The log has the same run id.
 func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
-	vaultClock := opts.Now
+	clock := opts.Now
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
@@ -106,23 +128,26 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 	audit.RunID, audit.Verb = cmp.Or(audit.RunID, rand.Text()), cmp.Or(audit.Verb, "rotator")
 	opts.Log = opts.Log.With("run", audit.RunID)
 	r := newRun(vault, kube, opts)
-	r.vaultClock = vaultClock
+	r.vaultClock, r.kubeClock = clock, clock
 	return r.run(transit.WithAudit(ctx, audit))
 }
 
 func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
-	acknowledged, _ := parseAcknowledge(opts.Acknowledge) // complete has reported the error
-	return &run{
-		acknowledged: acknowledged,
-		Options:      opts,
-		patcher:      patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
-		lastLogged:   opts.Now(), rotateInterval: rotateInterval,
+	acknowledged, _ := parseAcknowledge(opts.Acknowledge) // complete has reported the errors
+	rules, _ := parseKeyRules(opts.Keys, opts.Mount)
+	r := &run{
+		acknowledged: acknowledged, rules: rules, selected: map[ciphertext.Key]*keyRule{},
+		Options:    opts,
+		patcher:    patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
+		lastLogged: opts.Now(), rotateInterval: rotateInterval,
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
-		keys:   map[ciphertext.Key]*KeyReport{}, queried: map[keyVersion]bool{}, oldest: map[ciphertext.Key]int{},
-		newest: map[ciphertext.Key]*newestVersion{}, reasons: map[Location]string{},
+		keys:   map[ciphertext.Key]*keyRun{}, queried: map[keyVersion]bool{},
+		reasons:      map[Location]string{},
 		failedGroups: map[batch.Group]bool{}, writeSlots: make(chan struct{}, opts.Concurrency),
 	}
+	r.patcher.saw = r.saw
+	return r
 }
 
 // run takes the Lease, unless it is a dry run, and executes the run.
@@ -155,7 +180,7 @@ func (r *run) execute(ctx context.Context) (*Report, error) {
 	stopped := r.runPhases(ctx)
 	errs := []error{stopped}
 	r.report.Finished, r.report.Result = r.Now().UTC(), r.report.result(stopped)
-	for _, k := range r.report.Keys {
+	for _, k := range r.all {
 		if k.Error != "" {
 			r.Log.Error("failed", "key", k.key().String(), "error", k.Error)
 		}
@@ -173,25 +198,23 @@ func (r *run) execute(ctx context.Context) (*Report, error) {
 // runPhases executes the phases after plan.
 func (r *run) runPhases(ctx context.Context) error {
 	work := false
-	for _, k := range r.report.Keys {
+	for _, k := range r.all {
 		if ctx.Err() != nil {
 			break
 		}
-		c := r.inventory.count(k.key())
-		r.rotate(ctx, k, c)
+		r.rotate(ctx, k)
 		if k.Unsettled != nil {
 			r.Log.Warn("unsettled: take a snapshot of Vault", "key", k.key().String(), "target", k.Target, "until",
 				k.Unsettled.UTC().Format(time.RFC3339))
 		}
-		n := c.below(k.Target)
+		n := r.inventory.count(k.key()).below(k.Target)
 		r.pending += n
 		work = work || n > 0
 	}
-	r.observe() // before the entries are rewrapped
 	if work && !r.DryRun && ctx.Err() == nil {
 		r.rewrap(ctx)
 	} else {
-		for _, k := range r.report.Keys {
+		for _, k := range r.all {
 			if k.Target > 0 {
 				c := r.inventory.count(k.key())
 				k.Current = c.entries() - c.below(k.Target)
@@ -201,12 +224,14 @@ func (r *run) runPhases(ctx context.Context) error {
 	if ctx.Err() == nil {
 		r.recount(ctx)
 	}
+	if ctx.Err() == nil {
+		r.observe(ctx)
+	}
 	if r.Retire && ctx.Err() == nil {
-		if r.partial() {
-			r.refresh(ctx, "retire", r.clusterArea(), false)
-		}
-		r.observe()
 		r.retire(ctx)
+	}
+	if !r.DryRun && ctx.Err() == nil {
+		r.gone = r.findGone(ctx)
 	}
 	if ctx.Err() != nil {
 		return failure.Stopped.Wrap(fmt.Errorf("stopped early, and the next run continues: %w", context.Cause(ctx)))
@@ -214,9 +239,40 @@ func (r *run) runPhases(ctx context.Context) error {
 	return nil
 }
 
+// selectKeys finds the keys that the options select.
+func (r *run) selectKeys(ctx context.Context) error {
+	lists := map[string][]string{}
+	for i := range r.rules {
+		rule := &r.rules[i]
+		if !rule.isPattern() {
+			r.selected[ciphertext.Key{Mount: rule.mount, Name: rule.name}] = rule
+			continue
+		}
+		names, listed := lists[rule.mount]
+		if !listed {
+			var err error
+			if names, err = r.vault.ListKeys(ctx, rule.mount); err != nil {
+				return withReason(transit.WithHint(err, "the pattern "+rule.name+" needs list on "+rule.mount+"/keys"),
+					failure.VaultError)
+			}
+			lists[rule.mount] = names
+		}
+		for _, name := range names {
+			key := ciphertext.Key{Mount: rule.mount, Name: name}
+			if r.selected[key] == nil && r.rules.find(key) == rule {
+				r.selected[key] = rule
+			}
+		}
+	}
+	return nil
+}
+
 // plan finds the keys, and counts their entries by version.
 func (r *run) plan(ctx context.Context) error {
-	r.refresh(ctx, "plan", r.selectedArea(), r.partial())
+	if err := r.selectKeys(ctx); err != nil {
+		return err
+	}
+	r.refresh(ctx, "plan", nil)
 	if ctx.Err() != nil {
 		return failure.Stopped.Wrap(context.Cause(ctx))
 	}
@@ -225,39 +281,26 @@ func (r *run) plan(ctx context.Context) error {
 		return failure.SecretsNotListed.Wrap(fmt.Errorf("listing ciphertext Secrets in all namespaces: %s; "+
 			"or name the namespaces to list", cause))
 	}
-	for _, name := range r.Keys {
-		mounts := 0
-		for k := range r.inventory.keys {
-			if k.Name == name {
-				mounts++
-			}
-		}
-		if mounts == 0 {
-			mount := r.Mount
-			if mount == "" {
-				mount = ciphertext.DefaultTransitMount
-			}
-			r.inventory.count(ciphertext.Key{Mount: mount, Name: name})
-		}
-	}
-	for key, c := range r.inventory.keys {
-		k := &KeyReport{Mount: key.Mount, Name: key.Name, Reverted: c.reverted}
+	for key, rule := range r.selected {
+		c := r.inventory.count(key)
+		k := &keyRun{KeyReport: &KeyReport{Mount: key.Mount, Name: key.Name, Reverted: c.reverted}, rule: rule}
 		k.Reverted.log(r.Log, "reverted")
 		r.keys[key] = k
-		r.report.Keys = append(r.report.Keys, k)
+		r.all = append(r.all, k)
 	}
-	slices.SortFunc(r.report.Keys, func(a, b *KeyReport) int {
-		return strings.Compare(a.key().String(), b.key().String())
-	})
+	slices.SortFunc(r.all, func(a, b *keyRun) int { return strings.Compare(a.key().String(), b.key().String()) })
+	for _, k := range r.all {
+		r.report.Keys = append(r.report.Keys, k.KeyReport)
+	}
 	r.secrets = r.inventory.secrets
 	r.Log.Info("plan", "secrets", r.secrets, "keys", len(r.report.Keys), "malformed",
-		r.inventory.unassigned.Count)
+		r.inventory.unassigned.Count, "notSelected", r.inventory.notSelected.Count)
 	return nil
 }
 
 // atTarget reports whether every entry in the inventory is at its target.
 func (r *run) atTarget() bool {
-	for _, k := range r.report.Keys {
+	for _, k := range r.all {
 		for v := range r.inventory.count(k.key()).versions {
 			if v < k.Target || v > k.After {
 				return false
@@ -267,16 +310,16 @@ func (r *run) atTarget() bool {
 	return true
 }
 
-// refresh replaces the inventory.
-func (r *run) refresh(ctx context.Context, phase string, a area, partial bool) {
-	r.inventory, r.inventoryPartial = r.takeInventory(ctx, phase, a), partial
+// refresh replaces the inventory. What is below the target is verified if rest is not nil.
+func (r *run) refresh(ctx context.Context, phase string, rest *remainder) {
+	r.inventory = r.takeInventory(ctx, phase, r.selectedArea(), rest)
 }
 
 // recount takes another inventory and adds it to the report. If every entry was at its
 // target in that of plan, nothing was written and that one is still valid.
 func (r *run) recount(ctx context.Context) {
 	if !r.atTarget() {
-		r.refresh(ctx, "recount", r.selectedArea(), r.partial())
+		r.refresh(ctx, "recount", r.newRemainder())
 	}
 	unassigned := &r.report.Unassigned
 	for _, p := range slices.Concat(r.inventory.unlisted, r.inventory.unassigned.Items) {
@@ -284,13 +327,20 @@ func (r *run) recount(ctx context.Context) {
 	}
 	unassigned.Count += r.inventory.unassigned.Count - len(r.inventory.unassigned.Items)
 	unassigned.log(r.Log, "unassigned")
-	for _, k := range r.report.Keys {
+	r.report.NotSelected = r.inventory.notSelected
+	few := r.report.NotSelected.stored(10)
+	few.log(r.Log, "not selected")
+	for _, k := range r.all {
 		c := r.inventory.count(k.key())
 		k.Secrets, k.Versions, k.Pending, k.Unresolved = c.secrets, c.versions, c.pending, c.unresolved
-		k.Oldest, k.Failed, k.NotCovered = c.oldest(0), c.unresolved.Count-c.skipped, c.between(k.Target+1, k.After)
+		k.Oldest, k.Failed, k.NotCovered = c.oldest(), c.unresolved.Count-c.skipped, c.above(k.Target)-c.above(k.After)
 		r.Log.Info("counted", "key", k.key().String(), "target", k.Target, "secrets", k.Secrets,
 			"rewrapped", k.Rewrapped, "current", k.Current, "failed", k.Failed, "skipped", c.skipped)
 		k.Unresolved.log(r.Log, "unresolved")
+		if k.NotCovered > 0 {
+			r.Log.Warn("entries are newer than the target, which older backups of Vault do not have: what wrote them uses "+
+				"another settle time", "key", k.key().String(), "entries", k.NotCovered, "target", k.Target)
+		}
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,62 +19,45 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 	"github.com/secretmanager-io/secretmanager/internal/secretpatch"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// StateName is the name of the ConfigMap that has the summary of the last run and the
-// history that retirement needs. It has one JSON text for each transit key, and one about
-// the run under "run". The Lease of the rotator has the same name.
+// StateName is the name of the ConfigMap that has the report of the last run, without its
+// keys. The Lease of the rotator has the same name. See [StateNames].
 const StateName = "secretmanager-rotation"
 
+// keyShards is the number of ConfigMaps for the keys. Thousands of keys do not fit into one.
+const keyShards = 4
+
 const (
-	runEntry = "run" // not the entry of any transit key: those contain "__"
-	// maxStoredProblems bounds how many problems of a key the summary names. A
-	// ConfigMap can have 1 MiB.
-	maxStoredProblems = 10
-	// maxStoredVersions bounds the history of a key whose versions are never retired.
-	maxStoredVersions = 500
+	runEntry    = "run"
+	searchEntry = "search" // where a search for old ciphertext continues
+	// reportSuffix ends the name of a key's report; see [stateEntry].
+	reportSuffix = "_report"
+	// forgetUnselected is the time after which the state forgets a key that no run selects.
+	forgetUnselected = 90 * 24 * time.Hour
+	// unknownKeysPerRun bounds how many keys of the state a run looks up in Vault.
+	unknownKeysPerRun = 100
 )
 
-// versionTimes maps versions of a key to times. It has a time for each version because a
-// key may be rotated more often than versions are retired.
-type versionTimes map[int]time.Time
-
-// observeOldest updates times since when no entry is below a version. oldest is the oldest
-// version in an inventory. Only a complete inventory shows that no entry is below a
-// version; any inventory can show the contrary.
-func (g versionTimes) observeOldest(k *KeyReport, oldest int, complete bool, now time.Time) {
-	first := max(k.MinDecryption, 1, k.Target-maxStoredVersions) + 1
-	for v := range g {
-		if v > oldest || v > k.Target || v < first {
-			delete(g, v)
-		}
+// StateNames are the names of the ConfigMaps of the state: [StateName], and four which share the
+// keys by a hash. Of each key they have the evidence that retirement needs, and the report of
+// the last run that processed it.
+func StateNames() []string {
+	names := []string{StateName}
+	for i := range keyShards {
+		names = append(names, shardName(i))
 	}
-	if !complete {
-		return
-	}
-	for v := first; v <= min(oldest, k.Target); v++ {
-		if _, ok := g[v]; !ok {
-			g[v] = now
-		}
-	}
+	return names
 }
 
-// ready returns the highest version up to the target with a time no later than before,
-// or 0 if there is none.
-func (g versionTimes) ready(target int, before time.Time) (version int) {
-	for v, since := range g {
-		if v <= target && v > version && !since.After(before) {
-			version = v
-		}
-	}
-	return version
-}
+func shardName(i int) string { return fmt.Sprintf("%s-%d", StateName, i) }
 
-// keyState is the JSON text of a transit key.
-type keyState struct {
-	*KeyReport           // of the last run that processed the key
-	Finished   time.Time `json:"finished"`
-	keyHistory
+// shardOf returns the index of the ConfigMap that has an entry.
+func shardOf(entry string) int {
+	h := fnv.New32a()
+	h.Write([]byte(entry)) // never fails
+	return int(h.Sum32() % keyShards)
 }
 
 // runState is the JSON text about the last run.
@@ -82,169 +67,234 @@ type runState struct {
 	LastDone *time.Time `json:"lastDone,omitempty"`
 }
 
-// keyHistory has what neither the ciphertext nor Vault can tell about a key.
-type keyHistory struct {
-	CleanSince versionTimes `json:"cleanSince"` // since when no entry is below a version
-	// Newest is the newest version that a run has seen; nil if none has.
-	Newest *newestVersion `json:"newest,omitempty"`
+// keyState is the JSON text of the report of a key.
+type keyState struct {
+	*KeyReport           // of the last run that processed the key
+	Finished   time.Time `json:"finished"`
 }
 
-// state is the ConfigMap as it was read.
+// state has the ConfigMaps as they were last read or written.
 type state struct {
-	stored   *corev1.ConfigMap
+	run      *corev1.ConfigMap
+	shards   [keyShards]*corev1.ConfigMap
 	lastDone *time.Time
-	keys     map[ciphertext.Key]*keyHistory
 }
 
-// history returns the history of a key. It is empty for a new key.
-func (s *state) history(k ciphertext.Key) *keyHistory {
-	h, ok := s.keys[k]
-	if !ok {
-		h = &keyHistory{CleanSince: versionTimes{}}
-		s.keys[k] = h
-	}
-	return h
+// evidence returns what is known about a key.
+func (s *state) evidence(k ciphertext.Key) evidence {
+	entry := stateEntry(k)
+	e, _ := parseEvidence(s.shards[shardOf(entry)].Data[entry]) // loadState has reported the error
+	return e
 }
 
-// ErrNotInstalled is wrapped by the error of [Run] when the ConfigMap or the Lease
-// [StateName] is missing. The run then changes nothing. The chart and manifests/rotator
-// have both. A run does not create them, because RBAC cannot limit create by name: its
-// identity could create any ConfigMap and any Lease of the namespace.
+// ErrNotInstalled is wrapped by the error of [Run] when a ConfigMap of the state or the Lease
+// is missing. The run then changes nothing. The chart and manifests/rotator have them. A run
+// does not create them, because RBAC cannot limit create by name: its identity could create
+// any ConfigMap and any Lease of the namespace.
 var ErrNotInstalled = errors.New("the rotator is not installed in this namespace")
 
-// stateError returns the error of an action on the ConfigMap or the Lease.
-func stateError(action, namespace string, err error) error {
+// stateError returns the error of an action on a ConfigMap or the Lease.
+func stateError(action, namespace, name string, err error) error {
 	if apierrors.IsNotFound(err) {
 		return failure.NotInstalled.Wrap(fmt.Errorf("%s %s/%s: %w: install the chart or manifests/rotator, or name another "+
 			"namespace with --state-namespace (%w)",
-			action, namespace, StateName, ErrNotInstalled, err))
+			action, namespace, name, ErrNotInstalled, err))
 	}
 	return failure.StateUnavailable.Wrap(fmt.Errorf("%s %s/%s: %w: check that this identity may get and update it",
-		action, namespace, StateName, err))
+		action, namespace, name, err))
 }
 
-// loadState reads the ConfigMap. It comes first, so that a missing namespace or permission
-// is reported before anything changes.
-func (r *run) loadState(ctx context.Context) error {
-	stored, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Get(ctx, StateName, metav1.GetOptions{})
-	if err != nil {
-		return stateError("reading the state in ConfigMap", r.StateNamespace, err)
+// loadState reads the ConfigMaps. It comes first, so that a missing namespace or permission is
+// reported before anything changes.
+func (r *run) loadState(ctx context.Context) (err error) {
+	r.state = &state{}
+	if r.state.run, err = r.readState(ctx, StateName); err != nil {
+		return err
 	}
-	r.state = &state{stored: stored, keys: map[ciphertext.Key]*keyHistory{}}
-	for entry, text := range stored.Data {
-		if entry == runEntry {
-			var last runState
-			if err := json.Unmarshal([]byte(text), &last); err == nil { // otherwise there is nothing to keep
-				r.state.lastDone = last.LastDone
+	var last runState
+	if err := json.Unmarshal([]byte(r.state.run.Data[runEntry]), &last); err == nil { // otherwise there is nothing to keep
+		r.state.lastDone = last.LastDone
+	}
+	for i := range r.state.shards {
+		if r.state.shards[i], err = r.readState(ctx, shardName(i)); err != nil {
+			return err
+		}
+		for entry, text := range r.state.shards[i].Data {
+			if strings.HasSuffix(entry, reportSuffix) {
+				continue
 			}
-			continue
+			// Without its evidence a key is only retired later.
+			if _, err := parseEvidence(text); err != nil {
+				r.Log.Warn("the state has an entry that the rotator did not write, which is skipped", "configmap",
+					r.StateNamespace+"/"+shardName(i), "entry", entry)
+			}
 		}
-		var k struct {
-			Mount, Name string
-			keyHistory
-		}
-		if err := json.Unmarshal([]byte(text), &k); err != nil ||
-			entry != stateEntry(ciphertext.Key{Mount: k.Mount, Name: k.Name}) {
-			// Without its history a key is only retired later.
-			r.Log.Warn("the state has a key that the rotator did not write, which is skipped", "configmap",
-				r.StateNamespace+"/"+StateName, "key", entry)
-			continue
-		}
-		key := ciphertext.Key{Mount: k.Mount, Name: k.Name}
-		history := r.state.history(key)
-		history.Newest = k.Newest
-		if _, ok := r.acknowledged[key]; ok {
-			continue // the waiting times are those of another key
-		}
-		maps.Copy(history.CleanSince, k.CleanSince)
 	}
 	return nil
 }
 
-// saveState writes the summary. After a conflict it reads the ConfigMap again and merges.
-func (r *run) saveState(ctx context.Context) error {
+func (r *run) readState(ctx context.Context, name string) (m *corev1.ConfigMap, err error) {
+	err = r.retry.Read(ctx, func() error {
+		m, err = r.kube.CoreV1().ConfigMaps(r.StateNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return nil, stateError("reading the state in ConfigMap", r.StateNamespace, name, err)
+	}
+	return m, nil
+}
+
+// update changes a ConfigMap of the state. After a conflict it reads the ConfigMap again, and
+// repeats the change.
+func (r *run) update(ctx context.Context, m **corev1.ConfigMap, change func(data map[string]string) error) error {
 	for try := 1; ; try++ {
-		stored := r.state.stored.DeepCopy()
-		if stored.Data == nil {
-			stored.Data = map[string]string{}
+		desired := (*m).DeepCopy()
+		if desired.Data == nil {
+			desired.Data = map[string]string{}
 		}
-		last := *r.report
-		last.Keys, last.Unassigned = nil, r.report.Unassigned.head(maxStoredProblems)
-		lastDone := r.state.lastDone
-		if last.Result == ResultDone {
-			lastDone = &last.Finished
-		}
-		if err := setJSON(stored, runEntry, runState{&last, lastDone}); err != nil {
+		if err := change(desired.Data); err != nil {
 			return err
 		}
-		r.observe()
-		for _, k := range r.report.Keys {
-			key := *k
-			key.Unresolved, key.Reverted = k.Unresolved.head(maxStoredProblems), k.Reverted.head(maxStoredProblems)
-			if k.Retire != nil {
-				retire := *k.Retire
-				retire.WouldBreak = retire.WouldBreak[:min(len(retire.WouldBreak), maxStoredProblems)]
-				key.Retire = &retire
-			}
-			history := r.state.history(k.key())
-			if newest := r.newest[k.key()]; newest != nil {
-				history.Newest = newest
-			}
-			value := keyState{&key, r.report.Finished, *history}
-			if err := setJSON(stored, stateEntry(k.key()), value); err != nil {
-				return err
-			}
+		if maps.Equal(desired.Data, (*m).Data) {
+			return nil
 		}
 		// If only the response was lost, the next attempt is a conflict.
 		err := r.retry.Write(ctx, func() error {
-			_, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, stored, metav1.UpdateOptions{})
+			updated, err := r.kube.CoreV1().ConfigMaps(r.StateNamespace).Update(ctx, desired, metav1.UpdateOptions{})
+			if err == nil {
+				r.mu.Lock()
+				*m = updated
+				r.mu.Unlock()
+			}
 			return err
 		})
 		if err == nil {
 			return nil
 		}
 		if apierrors.IsConflict(err) && try < secretpatch.MaxAttempts {
-			if err = r.loadState(ctx); err == nil {
+			current, readErr := r.readState(ctx, desired.Name)
+			if readErr == nil {
+				r.mu.Lock()
+				*m = current
+				r.mu.Unlock()
 				continue
 			}
+			err = readErr
 		}
-		return stateError("writing the summary to ConfigMap", r.StateNamespace, err)
+		return stateError("writing the state to ConfigMap", r.StateNamespace, desired.Name, err)
 	}
 }
 
-// observe updates the state from the last inventory.
-func (r *run) observe() {
-	if r.inventory == nil {
-		return
-	}
-	complete := !r.inventoryPartial && len(r.inventory.unlisted) == 0 && r.inventory.unassigned.Count == 0
-	for _, k := range r.report.Keys {
-		if k.Target == 0 {
+// saveEvidence adds the facts of keys to the state. It writes only what changes.
+func (r *run) saveEvidence(ctx context.Context, keys []*keyRun) error {
+	for i, keys := range byShard(keys) {
+		if len(keys) == 0 {
 			continue
 		}
-		key, oldest, now := k.key(), r.inventory.count(k.key()).oldest(k.Target), r.Now().UTC()
-		if known, ok := r.oldest[key]; !ok || oldest < known {
-			r.oldest[key] = oldest
+		err := r.update(ctx, &r.state.shards[i], func(data map[string]string) error {
+			r.addFacts(data, keys)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		// Entries that this run rewrapped were old before, and the state may have been
-		// read again since.
-		clean := r.state.history(key).CleanSince
-		clean.observeOldest(k, r.oldest[key], false, now)
-		clean.observeOldest(k, oldest, complete, now)
 	}
-}
-
-func setJSON(m *corev1.ConfigMap, entry string, value any) error {
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the summary: %w", err)
-	}
-	m.Data[entry] = string(text)
 	return nil
 }
 
-// stateEntry returns the name of a transit key's entry in the ConfigMap, for example
-// "transit__app". It has only letters, digits, "-", "_" and ".", and is unique.
+func byShard(keys []*keyRun) (shards [keyShards][]*keyRun) {
+	for _, k := range keys {
+		i := shardOf(stateEntry(k.key()))
+		shards[i] = append(shards[i], k)
+	}
+	return shards
+}
+
+// addFacts replaces the evidence of keys in the data of a ConfigMap.
+func (r *run) addFacts(data map[string]string, keys []*keyRun) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range keys {
+		entry := stateEntry(k.key())
+		known, _ := parseEvidence(data[entry])
+		if text := known.add(k.facts, r.limits()).String(); text != "" {
+			data[entry] = text
+		}
+	}
+}
+
+func (r *run) limits() limits { return limits{retireAfter: r.RetireAfter, maxGap: r.MaxGap} }
+
+// saveState writes the evidence and the reports of all keys, and the report of the run.
+func (r *run) saveState(ctx context.Context) error {
+	var errs []error
+	for i, keys := range byShard(r.all) {
+		errs = append(errs, r.update(ctx, &r.state.shards[i], func(data map[string]string) error {
+			for _, entry := range r.gone {
+				delete(data, entry)
+				delete(data, entry+reportSuffix)
+			}
+			r.addFacts(data, keys)
+			return addReports(data, keys, r.report.Finished)
+		}))
+	}
+	errs = append(errs, r.update(ctx, &r.state.run, func(data map[string]string) error {
+		last := *r.report
+		last.Keys = nil
+		last.Unassigned, last.NotSelected = r.report.Unassigned.stored(10), r.report.NotSelected.stored(10)
+		lastDone := r.state.lastDone
+		if last.Result == ResultDone {
+			lastDone = &last.Finished
+		}
+		delete(data, searchEntry)
+		if r.unfinished != nil {
+			if err := setJSON(data, searchEntry, r.unfinished); err != nil {
+				return err
+			}
+		}
+		return setJSON(data, runEntry, runState{&last, lastDone})
+	}))
+	return errors.Join(errs...)
+}
+
+// findGone returns the entries of keys that no longer exist, or that no run has selected for a
+// long time.
+func (r *run) findGone(ctx context.Context) (gone []string) {
+	selected := map[string]bool{}
+	for _, k := range r.all {
+		selected[stateEntry(k.key())] = true
+	}
+	lookups := 0
+	for _, m := range r.state.shards {
+		for _, entry := range slices.Sorted(maps.Keys(m.Data)) {
+			entry, isReport := strings.CutSuffix(entry, reportSuffix)
+			if !isReport || selected[entry] {
+				continue
+			}
+			stored := keyState{KeyReport: &KeyReport{}}
+			if err := json.Unmarshal([]byte(m.Data[entry+reportSuffix]), &stored); err != nil ||
+				entry != stateEntry(stored.key()) {
+				gone = append(gone, entry)
+				continue
+			}
+			if r.report.Finished.Sub(stored.Finished) > forgetUnselected {
+				gone = append(gone, entry)
+				continue
+			}
+			if lookups++; lookups > unknownKeysPerRun || r.rules.find(stored.key()) == nil {
+				continue
+			}
+			if _, err := r.vault.Key(ctx, stored.key()); errors.Is(err, transit.ErrNotFound) {
+				gone = append(gone, entry)
+			}
+		}
+	}
+	return gone
+}
+
+// stateEntry returns the name of a transit key's entry in a ConfigMap, for example
+// "transit__app". It has only letters, digits, "-", "_" and ".", and is unique. Because "_" is
+// followed by another "_" or by two hexadecimal digits, none ends with [reportSuffix].
 func stateEntry(k ciphertext.Key) string {
 	var b strings.Builder
 	for _, c := range []byte(k.Mount + "/" + k.Name) {
@@ -257,7 +307,7 @@ func stateEntry(k ciphertext.Key) string {
 			fmt.Fprintf(&b, "_%02x", c)
 		}
 	}
-	if b.Len() > 253 {
+	if b.Len() > 253-len(reportSuffix) {
 		return fmt.Sprintf("sha256__%x", sha256.Sum256([]byte(k.Mount+"/"+k.Name)))
 	}
 	return b.String()

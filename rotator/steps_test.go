@@ -39,6 +39,8 @@ var (
 	afterConfig     = step{http.MethodPost, "/config", true}
 	beforeSummary   = step{http.MethodPut, "/configmaps/", false}
 	afterSummary    = step{http.MethodPut, "/configmaps/", true}
+	beforeRequest   = step{"", "", false}
+	afterRequest    = step{"", "", true}
 )
 
 // steps lists all steps at which a run is killed, roughly in their order.
@@ -46,6 +48,7 @@ var steps = []step{
 	afterLease, afterPage, beforeReadKey, beforeRotate, afterRotate, beforeRewrap, afterRewrap, beforePatchStep,
 	afterPatch,
 	beforeConfig, afterConfig, beforeSummary, afterSummary,
+	beforeRequest, afterRequest,
 }
 
 // A trigger calls do at the nth request of a step. All requests fail once it is dead.
@@ -60,7 +63,8 @@ type trigger struct {
 
 func (g *trigger) wrap(next http.RoundTripper) http.RoundTripper {
 	return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
-		match := r.Method == g.step.method && strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
+		match := (g.step.method == "" || r.Method == g.step.method) &&
+			strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
 		if match && !g.step.after && g.times.Add(1) == g.nth {
 			g.do()
 		}

@@ -15,7 +15,7 @@ import (
 // apart.
 const forgetAfter = 8 * 24 * time.Hour
 
-// Summary is what the ConfigMap [StateName] has of the last run, and of the last
+// Summary is what the ConfigMaps [StateNames] have of the last run, and of the last
 // run that processed each key. The zero value means that there was no run yet.
 type Summary struct {
 	Started, Finished time.Time
@@ -24,7 +24,9 @@ type Summary struct {
 	// Unassigned counts the Secrets that do not name their key and the namespaces
 	// that could not be listed.
 	Unassigned int
-	Keys       []KeySummary // by mount and name, without keys that are no longer used
+	// NotSelected counts the Secrets whose key is not selected, or not for their namespace.
+	NotSelected int
+	Keys        []KeySummary // by mount and name, without keys that are no longer used
 }
 
 // KeySummary is the part of a Summary about one key.
@@ -47,35 +49,47 @@ func (k *KeySummary) OldestDecryptable() int {
 	return k.MinDecryption
 }
 
-// ReadSummary reads the ConfigMap [StateName]. Like a run, it skips keys of the
-// ConfigMap that the rotator did not write. It returns an error if the part about
-// the last run cannot be parsed.
-func ReadSummary(m *corev1.ConfigMap) (*Summary, error) {
+// ReadSummary reads the ConfigMaps [StateNames], of which some may be missing. Like a run, it
+// skips entries that the rotator did not write. It returns an error if the part about the last
+// run cannot be parsed.
+func ReadSummary(state ...*corev1.ConfigMap) (*Summary, error) {
 	var s Summary
-	if text, ok := m.Data[runEntry]; ok {
-		last := runState{Report: &Report{}}
-		if err := json.Unmarshal([]byte(text), &last); err != nil {
-			return nil, fmt.Errorf("key %s of ConfigMap %s/%s was not written by the rotator: %w: remove it, "+
-				"and the next run writes it again", runEntry, m.Namespace, m.Name, err)
-		}
-		s.Started, s.Finished, s.Result = last.Started, last.Finished, last.Result
-		s.Unassigned = last.Unassigned.Count
-		if last.LastDone != nil {
-			s.LastDone = *last.LastDone
+	for _, m := range state {
+		if text, ok := m.Data[runEntry]; ok {
+			if err := s.readRun(text); err != nil {
+				return nil, fmt.Errorf("entry %s of ConfigMap %s/%s was not written by the rotator: %w: remove it, "+
+					"and the next run writes it again", runEntry, m.Namespace, m.Name, err)
+			}
 		}
 	}
-	for entry, text := range m.Data {
-		stored := keyState{KeyReport: &KeyReport{}}
-		if err := json.Unmarshal([]byte(text), &stored); err != nil || entry != stateEntry(stored.key()) {
-			continue
+	for _, m := range state {
+		for name, text := range m.Data {
+			entry, isReport := strings.CutSuffix(name, reportSuffix)
+			stored := keyState{KeyReport: &KeyReport{}}
+			if !isReport || json.Unmarshal([]byte(text), &stored) != nil || entry != stateEntry(stored.key()) ||
+				s.Finished.Sub(stored.Finished) > forgetAfter {
+				continue
+			}
+			k := KeySummary{KeyReport: *stored.KeyReport, Finished: stored.Finished}
+			if e, err := parseEvidence(m.Data[entry]); err == nil {
+				k.CleanSince = e.cleanSince(max(k.OldestDecryptable(), 1) + 1)
+			}
+			s.Keys = append(s.Keys, k)
 		}
-		if s.Finished.Sub(stored.Finished) > forgetAfter {
-			continue
-		}
-		k := KeySummary{KeyReport: *stored.KeyReport, Finished: stored.Finished}
-		k.CleanSince = stored.CleanSince[max(k.OldestDecryptable(), 1)+1]
-		s.Keys = append(s.Keys, k)
 	}
 	slices.SortFunc(s.Keys, func(a, b KeySummary) int { return strings.Compare(a.key().String(), b.key().String()) })
 	return &s, nil
+}
+
+func (s *Summary) readRun(text string) error {
+	last := runState{Report: &Report{}}
+	if err := json.Unmarshal([]byte(text), &last); err != nil {
+		return err
+	}
+	s.Started, s.Finished, s.Result = last.Started, last.Finished, last.Result
+	s.Unassigned, s.NotSelected = last.Unassigned.Count, last.NotSelected.Count
+	if last.LastDone != nil {
+		s.LastDone = *last.LastDone
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package rotator_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,22 +20,10 @@ func TestSummaryOfRuns(t *testing.T) {
 	f := newFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"a": "x", "b": "y"}))
 	f.RotateKey()
-	summary := func() *rotator.Summary {
-		t.Helper()
-		m, err := f.Kube.CoreV1().ConfigMaps(f.Namespace).Get(t.Context(), rotator.StateName, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := rotator.ReadSummary(m)
-		if err != nil || len(s.Keys) != 1 {
-			t.Fatalf("%v, %+v", err, s)
-		}
-		return s
-	}
 	if _, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(week))); err != nil {
 		t.Fatal(err)
 	}
-	first := summary()
+	first := f.summary()
 	k := first.Keys[0]
 	if first.Result != rotator.ResultDone || !first.LastDone.Equal(first.Finished) ||
 		first.Finished.Before(first.Started) || time.Since(first.Finished) > time.Minute {
@@ -54,7 +43,7 @@ func TestSummaryOfRuns(t *testing.T) {
 	if _, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options()); !errors.Is(err, rotator.ErrIncomplete) {
 		t.Fatal(err)
 	}
-	if got := summary(); got.Result != rotator.ResultIncomplete || !got.LastDone.Equal(first.Finished) ||
+	if got := f.summary(); got.Result != rotator.ResultIncomplete || !got.LastDone.Equal(first.Finished) ||
 		got.Finished.Equal(first.Finished) || got.Keys[0].Failed != 1 {
 		t.Errorf("after an incomplete run: %+v", got)
 	}
@@ -65,7 +54,7 @@ func TestSummaryOfRuns(t *testing.T) {
 	if _, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0))); err != nil {
 		t.Fatal(err)
 	}
-	if k := summary().Keys[0]; k.MinDecryption != 1 || k.OldestDecryptable() != 3 || !k.CleanSince.IsZero() {
+	if k := f.summary().Keys[0]; k.MinDecryption != 1 || k.OldestDecryptable() != 3 || !k.CleanSince.IsZero() {
 		t.Errorf("after a retirement: %+v", k)
 	}
 }
@@ -74,9 +63,11 @@ func TestReadSummary(t *testing.T) {
 	const run = `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:00Z","result":"incomplete",
 		"lastDone":"2026-01-08T03:01:00Z","unassigned":{"count":2}}`
 	key := func(name, finished string) string {
-		return fmt.Sprintf(`{"mount":"transit","name":%q,"target":4,"minDecryption":2,"versions":{"4":1},"finished":%q,
-			"cleanSince":{"3":"2026-01-02T00:00:00Z","4":"2026-01-03T00:00:00Z"},
-			"retiredSince":{"2":"2026-01-01T00:00:00Z"}}`, name, finished)
+		return fmt.Sprintf(
+			`{"mount":"transit","name":%q,"target":4,"minDecryption":2,"versions":{"4":1},"finished":%q}`,
+			name,
+			finished,
+		)
 	}
 	at := func(text string) time.Time {
 		moment, err := time.Parse(time.RFC3339, text)
@@ -86,9 +77,17 @@ func TestReadSummary(t *testing.T) {
 		return moment
 	}
 	s, err := rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{
-		"run": run, "notes": "text", "transit__broken": "{", "transit__other": key("app", "2026-01-09T03:01:00Z"),
-		"transit__b": key("b", "2026-01-09T03:01:00Z"), "transit__a": key("a", "2026-01-02T03:01:00Z"),
-		"transit__unused": key("unused", "2026-01-01T03:00:59Z"),
+		"run": run, "notes": "text", "transit__broken": "{", "transit__broken_report": "{",
+		"transit__other_report": key("app", "2026-01-09T03:01:00Z"),
+		"transit__b_report":     key("b", "2026-01-09T03:01:00Z"), "transit__a_report": key("a", "2026-01-02T03:01:00Z"),
+		"transit__a": "c=2@" + strconv.FormatInt(
+			at("2026-01-01T00:00:00Z").Unix(),
+			36,
+		) + ",4@" + strconv.FormatInt(
+			at("2026-01-02T00:00:00Z").Unix(),
+			36,
+		),
+		"transit__unused_report": key("unused", "2026-01-01T03:00:59Z"),
 	}})
 	if err != nil {
 		t.Fatal(err)

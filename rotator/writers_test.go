@@ -197,7 +197,8 @@ func TestIdleRunListsOnce(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	report, err := rotator.Run(t.Context(), f.minimal(), kube, f.options())
+	report, err := rotator.Run(t.Context(), f.minimal(), kube,
+		f.options(func(o *rotator.Options) { o.Namespaces = []string{f.Namespace} }))
 	if err != nil || lists != 1 || writes != 0 {
 		t.Errorf("%v, %d lists and %d writes, want 1 and 0", err, lists, writes)
 	}

@@ -52,7 +52,8 @@ vault:
 rotator:
   namespaces: [demo, shop]
   vaultRole: ours
-  transitKeys: [a, b]
+  transitKeys: [a, "b-*=demo,shop"]
+  maxGap: 72h
   maxKeyAge: 47h
   logLevel: debug
   extraArgs: [--include-managed]
@@ -60,16 +61,18 @@ rotator:
 	if !o.vault.InsecureHTTP || o.vault.Namespace != "team" || o.vault.AuthMount != "k8s" ||
 		o.vault.TLSServerName != "vault" || o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" ||
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" ||
-		!slices.Equal(o.Keys, []string{"a", "b"}) || o.MaxKeyAge != 47*time.Hour ||
+		!slices.Equal(o.Keys, []string{"a", "b-*=demo,shop"}) || o.MaxKeyAge != 47*time.Hour ||
+		o.MaxGap != 72*time.Hour || o.OnlyUser ||
 		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire {
 		t.Errorf("options: %+v", o)
 	}
 	o = chartOptions(t, "elsewhere", `
 rotator:
   cluster: true
-  retire: {enabled: true, after: 336h}
+  transitKeys: [a]
+  retire: {enabled: true, onlyUser: true, after: 336h}
 `)
-	if !o.Retire || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
+	if !o.Retire || !o.OnlyUser || o.RetireAfter != 336*time.Hour || len(o.Namespaces) > 0 {
 		t.Errorf("options: %+v", o)
 	}
 }
@@ -92,9 +95,10 @@ func TestChartDefaults(t *testing.T) {
 	if err := yaml.Unmarshal(text, &values); err != nil {
 		t.Fatal(err)
 	}
-	o := chartOptions(t, rotator.DefaultStateNamespace, "")
+	o := chartOptions(t, rotator.DefaultStateNamespace, "rotator: {transitKeys: [a]}")
 	if after, err := time.ParseDuration(values.Rotator.Retire.After); err != nil || after != o.RetireAfter ||
-		values.Vault.AuthMount != o.vault.AuthMount || o.StateNamespace != rotator.DefaultStateNamespace {
+		o.MaxGap != rotator.DefaultMaxGap || values.Vault.AuthMount != o.vault.AuthMount ||
+		o.StateNamespace != rotator.DefaultStateNamespace {
 		t.Errorf("chart: %+v, program: %+v", values, o)
 	}
 }

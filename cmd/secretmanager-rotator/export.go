@@ -36,7 +36,7 @@ func parseExport(args []string, stderr io.Writer) (*exportOptions, error) {
 	f := newFlagSet("secretmanager-rotator export", "serves metrics of the rotator's runs to Prometheus.", stderr)
 	f.StringVar(&o.metricsAddr, "metrics-addr", ":9090", "`address` to serve /metrics and /healthz at")
 	f.StringVar(&o.stateNamespace, "state-namespace", rotator.DefaultStateNamespace,
-		"`namespace` of the ConfigMap "+rotator.StateName+" and of the CronJob")
+		"`namespace` of the ConfigMaps and the CronJob of the rotator")
 	f.StringVar(&o.cronJob, "cronjob", "secretmanager-rotator",
 		"`name` of the CronJob that starts the runs; empty if something else does")
 	o.kube.AddFlags(f)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func TestExport(t *testing.T) {
 		f.RotateKey()
 		code, stdout, stderr := call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig,
 			"--state-namespace="+state, "--transit-key="+f.Key, "-n="+app, "--rotate=never", "--settle=0s",
-			"--retire")
+			"--retire", "--only-user")
 		if code != want {
 			t.Fatalf("code %d: %s%s", code, stdout, stderr)
 		}
@@ -120,15 +121,20 @@ func TestExport(t *testing.T) {
 	check("after an incomplete run", `last_run_result{result="incomplete"} 1`, `last_run_result{result="done"} 0`,
 		"key_target_version"+key+" 3", "key_oldest_version"+key+" 2",
 		"key_entries"+labels(`state="current"`)+" 1", "key_entries"+labels(`state="failed"`)+" 1",
-		"key_retirement_blocked"+labels(`reason="unresolved"`)+" 1")
+		"key_retirement_blocked"+labels(`reason="unlisted"`)+" 1")
 
 	// It has no other permissions.
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	own := []string{"get cronjobs.batch/secretmanager-rotator"}
+	for _, name := range rotator.StateNames() {
+		own = append(own, "get configmaps/"+name)
+	}
+	slices.Sort(own)
 	for namespace, may := range map[string][]string{
-		state: {"get configmaps/secretmanager-rotation", "get cronjobs.batch/secretmanager-rotator"}, app: nil,
+		state: own, app: nil,
 		rotator.DefaultStateNamespace: nil, "": nil,
 	} {
 		if diff := cmp.Diff(may, rights(t.Context(), t, kube, namespace)); diff != "" {
@@ -144,7 +150,7 @@ func TestExport(t *testing.T) {
 		return strings.Contains(scrape(), `read_success{object="cronjob"} 0`)
 	})
 	check("without permissions", `read_success{object="configmap"} 0`, "!last_run", "!key_", "!due", "!suspended")
-	if !strings.Contains(stderr.String(), "check that this identity may get that ConfigMap") {
+	if !strings.Contains(stderr.String(), "check that this identity may get ConfigMap secretmanager-rotation") {
 		t.Errorf("log: %s", stderr.String())
 	}
 

@@ -78,7 +78,8 @@ func TestUsage(t *testing.T) {
 		want []string
 	}{
 		"help": {env, []string{"--help"}, 0,
-			[]string{"--transit-key key", "--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
+			[]string{"--transit-key key", "[MOUNT/]KEY[=NAMESPACE,…]", "--max-gap duration", "(default 48h0m0s)",
+				"--retire-after duration", "(default 168h0m0s)", "(default 24h0m0s)"}},
 		"unknown flag": {env, []string{"--rotat"}, 2, []string{"unknown flag: --rotat"}},
 		"argument":     {env, []string{"now"}, 2, []string{`unexpected arguments: ["now"]`}},
 		"no Vault": {nil, nil, 2,
@@ -86,16 +87,22 @@ func TestUsage(t *testing.T) {
 		"plain HTTP": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"}, nil, 2,
 			[]string{`--vault-addr: "http://vault:8200": plain HTTP`, "--vault-insecure-http"}},
 		"plain HTTP, accepted": {map[string]string{"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "t"},
-			[]string{"--vault-insecure-http", "--kubeconfig=/nowhere"}, 1,
+			[]string{"--vault-insecure-http", "--kubeconfig=/nowhere", "--transit-key=app"}, 1,
 			[]string{"level=WARN", "requests to Vault are not encrypted", "address=http://vault:8200"}},
+		"no key": {env, nil, 2, []string{"no transit key is selected (--transit-key)"}},
+		"every key": {env, []string{"--transit-key=*"}, 2,
+			[]string{`transit key "*": it selects every key, also those of other programs`}},
+		"no statement":      {env, []string{"--transit-key=app", "--retire"}, 2, []string{"(--only-user)"}},
 		"role without file": {env, []string{"--vault-role=r"}, 2, []string{"--vault-role: needs --vault-token-file"}},
 		"file without role": {env, []string{"--vault-token-file=f"}, 2, []string{"--vault-token-file: needs --vault-role"}},
 		"all at once": {env, []string{"--rotate=maybe", "--kube-qps=0", "--vault-qps=0", "--log-level=loud",
-			"--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B"}, 2,
+			"--log-format=xml", "--concurrency=0", "--max-key-age=0", "-n", "A_B", "--max-gap=0",
+			"--release=demo"}, 2,
 			[]string{`rotate "maybe"`, "--kube-qps: invalid value 0", "--vault-qps: invalid value 0",
 				`--log-level: invalid value "loud"`, `--log-format: invalid value "xml"`,
-				"--concurrency: must not be 0", "--max-key-age: must not be 0", `namespace "A_B"`}},
-		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere"},
+				"--concurrency: must not be 0", "--max-key-age: must not be 0", `namespace "A_B"`, "--max-gap",
+				`invalid Secret to release "demo"`}},
+		"kubeconfig is missing": {env, []string{"--kubeconfig=/nowhere", "--transit-key=app"},
 			1, []string{"finding the Kubernetes API server", "/nowhere"}},
 	}
 	for name, test := range tests {
@@ -131,7 +138,7 @@ func TestRun(t *testing.T) {
 	f.store(f.Namespace, "s")
 	token := filepath.Join(t.TempDir(), "token")
 	login := []string{"--kubeconfig=" + f.API.Kubeconfig, "--vault-addr=" + f.Vault.Address, "--vault-role=" + f.Key,
-		"--vault-token-file=" + token, "--settle=0s"}
+		"--vault-token-file=" + token, "--settle=0s", "--transit-key=" + f.Key}
 
 	// The token file does not exist.
 	code, stdout, stderr := call(t.Context(), nil, append(login, "--rotate=always")...)
@@ -171,7 +178,8 @@ func TestRun(t *testing.T) {
 	if _, err := f.Kube.CoreV1().Secrets(f.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr = call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig, "-n", f.Namespace)
+	code, stdout, stderr = call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig, "-n", f.Namespace,
+		"--transit-key="+f.Key)
 	if code != 1 || !strings.Contains(stdout, `"entry":"bad"`) || strings.Contains(stdout+stderr, "hunter2") {
 		t.Errorf("code %d, %s%s", code, stdout, stderr)
 	}
@@ -179,7 +187,7 @@ func TestRun(t *testing.T) {
 	// Stopped before it began.
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	if code, _, stderr := call(stopped, f.env(), "--kubeconfig="+f.API.Kubeconfig); code != 1 {
+	if code, _, stderr := call(stopped, f.env(), "--kubeconfig="+f.API.Kubeconfig, "--transit-key="+f.Key); code != 1 {
 		t.Errorf("code %d, %s", code, stderr)
 	}
 }

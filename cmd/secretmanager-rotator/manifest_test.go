@@ -30,7 +30,11 @@ func TestManifest(t *testing.T) {
 	if cron.Spec.Schedule != "0 3 * * *" || cron.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
 		t.Errorf("schedule %q, %s", cron.Spec.Schedule, cron.Spec.ConcurrencyPolicy)
 	}
-	o, err := parse(container.Args, func(name string) string {
+	// An overlay adds the keys. Until then every run would fail.
+	if cron.Spec.Suspend == nil || !*cron.Spec.Suspend {
+		t.Error("it is not suspended, and has no key")
+	}
+	o, err := parse(append(container.Args, "--transit-key=app"), func(name string) string {
 		return map[string]string{"VAULT_ADDR": "https://v:8200"}[name]
 	}, &bytes.Buffer{})
 	if err != nil {

@@ -145,8 +145,12 @@ func TestRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	bound := []string{"create events", "get events", "get secrets", "list secrets", "patch secrets", "update events"}
-	own := []string{"get configmaps/secretmanager-rotation", "get leases.coordination.k8s.io/secretmanager-rotation",
-		"update configmaps/secretmanager-rotation", "update leases.coordination.k8s.io/secretmanager-rotation"}
+	own := []string{"create events", "get leases.coordination.k8s.io/secretmanager-rotation",
+		"update leases.coordination.k8s.io/secretmanager-rotation"}
+	for _, name := range rotator.StateNames() {
+		own = append(own, "get configmaps/"+name, "update configmaps/"+name)
+	}
+	slices.Sort(own)
 	for _, test := range []struct {
 		namespace string
 		may       []string
@@ -176,8 +180,7 @@ func TestRights(t *testing.T) {
 // rights returns the permissions of the client, from a list of verbs and resources.
 func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namespace string) (may []string) {
 	t.Helper()
-	for _, resource := range []authorizationv1.ResourceAttributes{
-		{Resource: "secrets"}, {Resource: "configmaps"}, {Resource: "configmaps", Name: rotator.StateName},
+	resources := []authorizationv1.ResourceAttributes{{Resource: "secrets"}, {Resource: "configmaps"},
 		{Resource: "events"}, {Resource: "pods"}, {Resource: "pods", Subresource: "exec"}, {Resource: "nodes"},
 		{Resource: "serviceaccounts"}, {Resource: "serviceaccounts", Subresource: "token"},
 		{Group: "coordination.k8s.io", Resource: "leases"},
@@ -185,7 +188,11 @@ func rights(ctx context.Context, t *testing.T, kube kubernetes.Interface, namesp
 		{Group: rbacv1.GroupName, Resource: "roles"}, {Group: rbacv1.GroupName, Resource: "rolebindings"},
 		{Group: "batch", Resource: "cronjobs"}, {Group: "batch", Resource: "cronjobs", Name: "secretmanager-rotator"},
 		{Group: "secrets-store.csi.x-k8s.io", Resource: "secretproviderclasses"},
-	} {
+	}
+	for _, name := range rotator.StateNames() {
+		resources = append(resources, authorizationv1.ResourceAttributes{Resource: "configmaps", Name: name})
+	}
+	for _, resource := range resources {
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
 			"impersonate", "bind", "escalate"} {
 			if resource.Name != "" && verb == "create" {

@@ -22,10 +22,10 @@ var (
 	AlreadyRunning = defineFor(Rotation, "AlreadyRunning",
 		"Another run holds the Lease.", "Wait until that run has ended, or stop it.")
 	NotInstalled = defineFor(Rotation, "NotInstalled",
-		"The ConfigMap or the Lease of the rotator is missing, and a run creates neither.",
+		"A ConfigMap or the Lease of the rotator is missing, and a run creates neither.",
 		"Install the chart or `manifests/rotator`, or set `--state-namespace`.")
 	StateUnavailable = defineFor(Rotation, "StateUnavailable",
-		"The ConfigMap or the Lease of the rotator cannot be read or updated.", "Add the permission in the message.")
+		"A ConfigMap or the Lease of the rotator cannot be read or updated.", "Add the permission in the message.")
 	Stopped = defineFor(Rotation, "Stopped",
 		"The run was stopped, or lost its Lease.", "Check the cause in the message. The next run continues.")
 	InvalidOptions = defineFor(Rotation, "InvalidOptions",
@@ -52,9 +52,13 @@ var (
 	SecretMalformed = defineFor(Rotation, "SecretMalformed",
 		"The labels and annotations of a ciphertext Secret do not name a key and a scope.",
 		"Correct them, or encrypt the values again.")
-	SecretUnlabeled = defineFor(Rotation, "SecretUnlabeled",
-		"A Secret of the type of ciphertext Secrets has lost its label. Meanwhile nothing is retired.",
-		"Add the label in the message.")
+	KeyNotSelected = defineFor(Rotation, "KeyNotSelected",
+		"The label of a Secret names a key that `--transit-key` does not select, or not for the namespace of the Secret. It "+
+			"is not rewrapped. If it decrypts with a selected key, that key is not retired.",
+		"Select the key, or correct the label of the Secret.")
+	CiphertextInUse = defineFor(Rotation, "CiphertextInUse",
+		"A text in a Secret decrypts with a key version that is due to be retired.",
+		"Rewrap it at its source, remove it, or let it become unreadable with `--release NAMESPACE/NAME`.")
 	SecretRejected = defineFor(Rotation, "SecretRejected",
 		"The API server rejects the Secret, although nobody changed it.",
 		"Check the admission policy or the webhook in the message.")

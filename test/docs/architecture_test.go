@@ -233,15 +233,18 @@ func TestImportRules(t *testing.T) {
 
 	commandLine := below("github.com/spf13/cobra", "k8s.io/cli-runtime", "github.com/schollz/progressbar/v3",
 		"sigs.k8s.io/kustomize",
-		module+"/internal/cli", module+"/internal/inventory", module+"/internal/manifest", module+"/internal/doctor",
+		module+"/internal/cli", module+"/internal/inventory", module+"/internal/doctor",
 		module+"/internal/vaultsetup", module+"/internal/lint")
-	need("internal/cli", "internal/inventory", "internal/manifest", "internal/doctor", "internal/vaultsetup",
-		"internal/lint")
+	need("internal/cli", "internal/inventory", "internal/doctor", "internal/vaultsetup", "internal/lint")
 	never("cmd/secretmanager-provider", commandLine)
 	never("cmd/secretmanager-rotator", commandLine)
 	never("cmd/secretmanager", below(module+"/provider"))
-	never("cmd/secretmanager-provider", below("k8s.io/client-go/kubernetes", "k8s.io/client-go/informers",
-		"k8s.io/client-go/dynamic", module+"/rotator"))
+	need("internal/manifest")
+	never(
+		"cmd/secretmanager-provider",
+		below(module+"/internal/manifest", "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers",
+			"k8s.io/client-go/dynamic", module+"/rotator"),
+	)
 	var apis []string
 	for _, dep := range all["cmd/secretmanager-provider"].Deps {
 		if strings.HasPrefix(dep, "k8s.io/api/") {

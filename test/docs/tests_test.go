@@ -60,7 +60,7 @@ func TestThreatModelHasSTRIDE(t *testing.T) {
 	for _, words := range []string{
 		"Author's machine", "provider socket", "Shared socket directory", "Provider and Vault",
 		"Provider and API server", "HTTP ports",
-		"Rotator", "State ConfigMap and Lease", "audit log", "Git, etcd and backups", "Supply chain",
+		"Rotator", "State ConfigMaps and Lease", "audit log", "Git, etcd and backups", "Supply chain",
 	} {
 		found := false
 		for title := range boundaries {
@@ -104,7 +104,7 @@ func TestThreatModelHasFindings(t *testing.T) {
 			t.Errorf("%s: names no test: %q", row[0], row[4])
 		}
 	}
-	want := strings.Fields("H1 H2 H3 H4 H5 H6 M6 M7 M8 M9 M10 L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13")
+	want := strings.Fields("H1 H2 H3 H4 H5 H6 M1 M2 M3 M4 M5 M6 M7 M8 M9 M10 L1 L2 L3 L4 L5 L6 L7 L8 L9 L10 L11 L12 L13")
 	if !slices.Equal(want, ids) {
 		t.Errorf("findings %q, want %q", ids, want)
 	}

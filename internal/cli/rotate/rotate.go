@@ -45,7 +45,7 @@ commas.
 It can be interrupted and run again at any point: old ciphertext decrypts until its
 version is retired. The exit code is 0 when every entry has its target version.`,
 		Example: `  # print what would be done
-  secretmanager rotate --dry-run
+  secretmanager rotate --transit-key matrix --dry-run
 
   # rotate one key now, whatever its age
   secretmanager rotate --transit-key matrix --rotate=always`,
@@ -161,6 +161,10 @@ func (o *Options) summary(report *rotator.Report) error {
 			display.Fprintf(o.ErrOut, "%s/%s: version %d is unsettled until %s: take a snapshot of Vault, because older "+
 				"backups do not have it\n", k.Mount, k.Name, k.Target, k.Unsettled.UTC().Format(time.RFC3339))
 		}
+		if k.NotCovered > 0 {
+			display.Fprintf(o.ErrOut, "%s/%s: %s newer than version %d, which older backups of Vault do not have: what wrote "+
+				"them uses another settle time\n", k.Mount, k.Name, cli.Plural(k.NotCovered, "entry is", "entries are"), k.Target)
+		}
 		if k.OlderManifests > 0 {
 			display.Fprintf(o.ErrOut, "%s/%s: kubectl applied %s from manifests that are older now: rewrap the manifests too\n",
 				k.Mount, k.Name, cli.Plural(k.OlderManifests, "Secret", "Secrets"))
@@ -169,6 +173,9 @@ func (o *Options) summary(report *rotator.Report) error {
 			display.Fprintf(o.ErrOut, "%s/%s: min_decryption_version %d -> %d: %s\n", k.Mount, k.Name, r.From, r.To, r.Reason)
 			for _, p := range r.WouldBreak {
 				display.Fprintf(o.ErrOut, "would break: %s\n", p)
+			}
+			for _, p := range r.Released {
+				display.Fprintf(o.ErrOut, "released: %s\n", p)
 			}
 		}
 		if k.Error != "" {
@@ -183,6 +190,9 @@ func (o *Options) summary(report *rotator.Report) error {
 	}
 	for _, p := range report.Unassigned.Items {
 		display.Fprintf(o.ErrOut, "unassigned: %s\n", p)
+	}
+	for _, p := range report.NotSelected.Items {
+		display.Fprintf(o.ErrOut, "not selected: %s\n", p)
 	}
 	return nil
 }

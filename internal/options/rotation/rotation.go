@@ -4,6 +4,7 @@ package rotation
 import (
 	"github.com/spf13/pflag"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
@@ -18,10 +19,11 @@ type Rotation struct {
 
 // AddFlags adds all flags but those for namespaces and a dry run.
 func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
-	f.StringSliceVar(&r.Keys, "transit-key", nil,
-		"name of a transit `key` to rotate; may be repeated (default: every key found in the labels)")
-	f.StringVar(&r.Mount, "transit-mount",
-		"", "only Secrets whose transit engine is mounted at this `path` (default: each Secret's own)")
+	f.StringArrayVar(&r.Keys, "transit-key", nil,
+		"`key` to rotate, as [MOUNT/]KEY[=NAMESPACE,…]; required and repeatable; KEY may be a pattern such as team-*, which "+
+			"needs list on the keys in Vault; with namespaces, Secrets in other ones are only reported")
+	f.StringVar(&r.Mount, "transit-mount", ciphertext.DefaultTransitMount,
+		"`path` of the transit engine of the keys that name none")
 	f.StringVarP(&r.Selector, "selector", "l", "", "label `selector` that Secrets must also match")
 	f.StringVar((*string)(&r.Rotate), "rotate", string(rotator.Auto),
 		"`when` keys get a new version: auto (when it is due), always, never")
@@ -34,11 +36,17 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 		"`MOUNT/KEY@VERSION` of a key that was restored from a backup or created again, with its newest version; "+
 			"without it, nothing is done to such a key (repeatable)")
 	f.BoolVar(&r.Retire, "retire", false, "make Vault refuse old versions that no ciphertext needs")
+	f.BoolVar(&r.OnlyUser, "only-user", false,
+		"state that no other cluster or program uses the keys, which a run cannot find out; required with --retire")
 	f.DurationVar(&r.RetireAfter, "retire-after", rotator.DefaultRetireAfter,
 		"how long a version must have been unused before it is retired")
+	f.DurationVar(&r.MaxGap, "max-gap", rotator.DefaultMaxGap,
+		"longest time between two runs that counts for --retire-after, which begins again after a longer one")
+	f.StringSliceVar(&r.Release, "release", nil,
+		"`NAMESPACE/NAME` of a Secret whose old ciphertext may become unreadable, for this run (repeatable)")
 	f.IntVar(&r.Concurrency, "concurrency", rotator.DefaultConcurrency, "`number` of Secrets written at the same time")
 	f.StringVar(&r.StateNamespace, "state-namespace", rotator.DefaultStateNamespace,
-		"`namespace` of the ConfigMap "+rotator.StateName+" and the Lease of the rotator")
+		"`namespace` of the ConfigMaps and the Lease of the rotator")
 	f.Float32Var(&r.KubeQPS, "kube-qps", 50, "maximum `number` of requests per second to the API server")
 	f.Float64Var(&r.VaultQPS, "vault-qps", 50, "maximum `number` of requests per second to Vault")
 }
@@ -55,6 +63,7 @@ func (r *Rotation) Validate() (errs []error) {
 	}
 	positive("kube-qps", float64(r.KubeQPS))
 	positive("vault-qps", r.VaultQPS)
+	positive("max-gap", r.MaxGap.Seconds())
 	if r.Concurrency == 0 {
 		errs = append(errs, options.Invalid("concurrency", "must not be 0"))
 	}
