@@ -100,14 +100,18 @@ func (e *Exporter) read(ctx context.Context) *snapshot {
 }
 
 func (e *Exporter) summary(ctx context.Context) (*rotator.Summary, error) {
-	m, err := e.Kube.CoreV1().ConfigMaps(e.Namespace).Get(ctx, rotator.StateName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		m, err = &corev1.ConfigMap{}, nil
+	var state []*corev1.ConfigMap
+	for _, name := range rotator.StateNames() {
+		m, err := e.Kube.CoreV1().ConfigMaps(e.Namespace).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: check that this identity may get ConfigMap %s", err, name)
+		}
+		state = append(state, m)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: check that this identity may get that ConfigMap", err)
-	}
-	return rotator.ReadSummary(m)
+	return rotator.ReadSummary(state...)
 }
 
 func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedule, error) {

@@ -36,14 +36,15 @@ func full(t *testing.T) *snapshot {
 	t.Helper()
 	s, err := rotator.ReadSummary(&corev1.ConfigMap{Data: map[string]string{
 		"run": `{"started":"2026-01-09T03:00:00Z","finished":"2026-01-09T03:01:30Z","result":"failed",
-			"lastDone":"2026-01-08T03:01:00Z","unassigned":{"count":2}}`,
-		"transit__app": `{"mount":"transit","name":"app","minDecryption":2,"minAvailable":1,"target":4,"secrets":3,
+			"lastDone":"2026-01-08T03:01:00Z","unassigned":{"count":2},"notSelected":{"count":4}}`,
+		"transit__app": "c=3@t87v1o",
+		"transit__app_report": `{"mount":"transit","name":"app","minDecryption":2,"minAvailable":1,"target":4,"secrets":3,
 			"oldest":3,"versions":{"3":3,"4":5},"unresolved":{"count":3},"failed":1,"finished":"2026-01-09T03:01:30Z",
-			"retire":{"from":2,"to":2,"reason":"3 entries are unresolved","blocked":"unresolved"},
-			"cleanSince":{"3":"2026-01-02T03:01:00Z"}}`,
-		"transit__missing": `{"mount":"transit","name":"missing","target":0,"versions":{"1":1},"secrets":1,"oldest":1,
+			"unsettled":"2026-01-10T23:00:00Z","notCovered":7,
+			"retire":{"from":2,"to":2,"reason":"3 texts still decrypt","blocked":"inUse"}}`,
+		"transit__missing_report": `{"mount":"transit","name":"missing","target":0,"versions":{"1":1},"secrets":1,"oldest":1,
 			"error":"KeyNotFound: not found","finished":"2026-01-09T03:01:30Z"}`,
-		"teams__red__stopped": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,
+		"teams__red__stopped_report": `{"mount":"teams/red","name":"stopped","minDecryption":1,"target":2,"versions":null,
 			"finished":"2026-01-08T03:01:30Z"}`,
 	}})
 	if err != nil {
@@ -122,7 +123,7 @@ func TestUnknownMetricsAreOmitted(t *testing.T) {
 		"no CronJob is configured": {&snapshot{summary: &rotator.Summary{}}, []string{`read_success{object="configmap"} 1`}},
 		"a run of an older version": {&snapshot{summary: older},
 			[]string{`last_run_duration_seconds 60`, `last_run_timestamp_seconds 160`,
-				`read_success{object="configmap"} 1`, `unassigned 0`}},
+				`not_selected 0`, `read_success{object="configmap"} 1`, `unassigned 0`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, series(test.snapshot)); diff != "" {

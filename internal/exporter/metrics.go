@@ -48,18 +48,24 @@ var (
 		"When the last run with the result done ended.")
 	unassigned = gauge("unassigned",
 		"Secrets that do not name their key, and namespaces that the last run could not list.")
+	notSelected = gauge("not_selected",
+		"Secrets whose key the rotator's options do not select, or not for their namespace.")
 
 	suspended = gauge("suspended", "1 if the CronJob is suspended, otherwise 0.")
 	dueAt     = gauge("due_timestamp_seconds", "When the next run is due.")
 
-	keyLastRun = keyGauge("last_run_timestamp_seconds", "When the last run that processed the key ended.")
-	keyFailed  = keyGauge("failed", "1 if an error ended the work on the key, otherwise 0.", "reason")
-	keyTarget  = keyGauge("target_version", "Version that every entry should have.")
-	keyOldest  = keyGauge("oldest_version", "Oldest version of an entry, or 0 if there are no entries.")
-	keyMinDec  = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
+	keyLastRun   = keyGauge("last_run_timestamp_seconds", "When the last run that processed the key ended.")
+	keyFailed    = keyGauge("failed", "1 if an error ended the work on the key, otherwise 0.", "reason")
+	keyTarget    = keyGauge("target_version", "Version that every entry should have.")
+	keyOldest    = keyGauge("oldest_version", "Oldest version of an entry, or 0 if there are no entries.")
+	keyMinDec    = keyGauge("min_decryption_version", "Oldest version that Vault still decrypts.")
+	keyUnsettled = keyGauge("unsettled_until_timestamp_seconds",
+		"Time from which on all backups of Vault that count have the target version. Until then, take a snapshot.")
+	keyNotCovered = keyGauge("entries_not_covered",
+		"Number of entries above the target, which older backups of Vault do not have.")
 	keySecrets = keyGauge("secrets", "Number of ciphertext Secrets.")
 	keyEntries = keyGauge("entries",
-		"Number of entries: at the target, skipped because a GitOps tool manages them, or failed to be rewrapped.", "state")
+		"Number of entries: at the target, skipped because others manage them, or failed to be rewrapped.", "state")
 	keyBlocked = keyGauge("retirement_blocked",
 		"1 for the reason why old versions cannot be retired, 0 for the other reasons.", "reason")
 	keyClean = keyGauge("clean_since_timestamp_seconds",
@@ -113,6 +119,7 @@ func (s *snapshot) collectRun(set func(metric, float64, ...string)) {
 	}
 	setTime(set, lastSuccess, run.LastDone)
 	set(unassigned, float64(run.Unassigned))
+	set(notSelected, float64(run.NotSelected))
 	for i := range run.Keys {
 		collectKey(&run.Keys[i], set)
 	}
@@ -130,6 +137,10 @@ func collectKey(k *rotator.KeySummary, setAll func(metric, float64, ...string)) 
 	set(keyFailed, number(k.Error != ""), reason)
 	if k.Target > 0 { // otherwise the key could not be read
 		set(keyTarget, float64(k.Target))
+		set(keyNotCovered, float64(k.NotCovered))
+		if k.Unsettled != nil {
+			setTime(set, keyUnsettled, *k.Unsettled)
+		}
 		set(keyMinDec, float64(k.OldestDecryptable()))
 	}
 	if k.Counted() {
