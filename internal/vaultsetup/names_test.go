@@ -67,6 +67,7 @@ func TestNamesAreDistinct(t *testing.T) {
 		}
 		s := Setup{Key: ciphertext.Key{Mount: mount}, AuthMount: "kubernetes", PerNamespace: true}
 		distinct(s.appPolicy().Name, "policy of all namespaces for "+mount)
+		distinct(s.patternsPolicy().Name, "policy to list the keys of "+mount)
 	}
 	if len(named) < 5000 {
 		t.Fatalf("only %d policies", len(named))

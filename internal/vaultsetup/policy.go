@@ -56,11 +56,15 @@ func quoted(words []string) string {
 }
 
 // Policies returns the policies of the key: for readers, authors and the rotator, that for
-// retiring if the rotator does so, and that of the person who trims if it is requested.
+// retiring and that for patterns if the rotator needs them, and that of the person who trims if
+// it is requested.
 func (s Setup) Policies() []Policy {
 	policies := []Policy{s.appPolicy(), s.authorPolicy(), s.rotatorPolicy()}
 	if s.Retire {
 		policies = append(policies, s.retirePolicy())
+	}
+	if s.Patterns {
+		policies = append(policies, s.patternsPolicy())
 	}
 	if s.Trim {
 		policies = append(policies, s.trimPolicy())
@@ -153,6 +157,19 @@ func (s Setup) retirePolicy() Policy {
 	},
 		Rule{Path: s.path("keys") + "/config", Capabilities: update,
 			Parameters: []string{"min_decryption_version", "min_encryption_version"}})
+}
+
+// patternsPolicy returns the policy that all keys of the mount share.
+func (s Setup) patternsPolicy() Policy {
+	return Policy{
+		Name:  "secretmanager-patterns-" + lower(s.Key.Mount),
+		Title: "SecretManager: patterns of keys in " + s.Key.Mount,
+		About: []string{
+			"For the rotator, with a pattern in --transit-key: lists the names of all keys of this",
+			"mount. What it may do with a key is in the policies of the key.",
+		},
+		Rules: []Rule{{Path: s.Key.Mount + "/keys", Capabilities: []string{"list"}}},
+	}
 }
 
 func (s Setup) trimPolicy() Policy {

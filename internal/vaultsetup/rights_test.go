@@ -26,6 +26,10 @@ func TestRights(t *testing.T) {
 	plain.Rotator = &Grant{Account: Account{s.Key.Name, "plain"}, Role: s.Key.Name + "-plain"}
 	plain.Retire = false
 	apply(t, c, plain)
+	lister := plain
+	lister.Rotator = &Grant{Account: Account{s.Key.Name, "lister"}, Role: s.Key.Name + "-lister"}
+	lister.Patterns = true
+	apply(t, c, lister)
 	other := s
 	other.Key.Name += "-other"
 	other.App = &Grant{Account: Account{s.Key.Name, "other"}}
@@ -87,6 +91,7 @@ func TestRights(t *testing.T) {
 		{"app", s.App, []string{"decrypt"}},
 		{"author", s.Author, []string{"encrypt", "read the key", "rewrap"}},
 		{"rotator", plain.Rotator, []string{"read the key", "rewrap", "rotate"}},
+		{"rotator of patterns", lister.Rotator, []string{"list keys", "read the key", "rewrap", "rotate"}},
 		{"retiring rotator", s.Rotator,
 			[]string{"read the key", "retire", "rewrap", "rotate", "set the oldest version that encrypts"}},
 		{"app of another key", other.App, nil},

@@ -37,6 +37,9 @@ func (s Setup) Roles() []Role {
 	if s.Retire {
 		rotator = append(rotator, s.retirePolicy())
 	}
+	if s.Patterns {
+		rotator = append(rotator, s.patternsPolicy())
+	}
 	add("rotator", s.Rotator, rotator...)
 	return roles
 }

@@ -19,8 +19,7 @@ func example() Setup {
 		App:     &Grant{Account: Account{"demo", "matrix"}},
 		Author:  &Grant{Account: Account{"ci", "deployer"}},
 		Rotator: &Grant{Account: Account{"secretmanager-system", "secretmanager-rotator"}, Role: "secretmanager-rotator"},
-		Retire:  true,
-		Trim:    true,
+		Retire:  true, Trim: true, Patterns: true,
 	}
 }
 

@@ -106,7 +106,7 @@ func TestTerraform(t *testing.T) {
 				if got := value(t, rotator["token_ttl"], nil); !got.RawEquals(cty.NumberIntVal(900)) {
 					t.Errorf("token_ttl is %#v", got)
 				}
-				if got := value(t, rotator["token_policies"], refers); got.LengthInt() != 2 {
+				if got := value(t, rotator["token_policies"], refers); got.LengthInt() != 3 {
 					t.Errorf("token_policies are %#v", got)
 				}
 				audience := value(t,

@@ -81,7 +81,10 @@ type Setup struct {
 	Author  *Grant // writes the Secrets
 	Rotator *Grant // rotates; several keys may share its role
 	Retire  bool   // the rotator may retire old key versions
-	Trim    bool   // also the policy of the person who deletes retired key versions, which no role gets
+	// Patterns lets the rotator list the keys of the mount, among which it finds those that
+	// match a pattern of its --transit-key. It needs the policies of each of these keys too.
+	Patterns bool
+	Trim     bool // also the policy of the person who deletes retired key versions, which no role gets
 
 	// PerNamespace gives the apps of all namespaces the same policy and role, which
 	// allow each to decrypt with the key that has the name of its namespace. The key of

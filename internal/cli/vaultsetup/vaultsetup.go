@@ -26,6 +26,7 @@ type Options struct {
 	*cli.Factory
 	apply                bool
 	retire, trim         bool
+	patterns             bool
 	key, mount           string
 	authMount, authType  string
 	audience             string
@@ -55,8 +56,10 @@ change if a policy or a role of that name exists and belongs to somebody else.
 
 The app can only decrypt. The author can encrypt and cannot read back. The rotator
 rotates the key and rewraps ciphertext without seeing plaintext; with --retire it can
-also make old versions of the key unusable. With --trim there is also a policy for the
-person who runs secretmanager trim, which deletes such versions. No role gets it.
+also make old versions of the key unusable. With --rotator-patterns it can also list the
+names of all keys of the mount, which a pattern in its --transit-key needs. With --trim
+there is also a policy for the person who runs secretmanager trim, which deletes such
+versions. No role gets it.
 
 A role is named NAMESPACE-SERVICEACCOUNT, or NAMESPACE_SERVICEACCOUNT if the namespace
 has a hyphen, so that no two service accounts share a role.
@@ -129,6 +132,8 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator",
 		"role of the rotator, which may be shared by several keys")
 	f.BoolVar(&o.trim, "trim", false, "also the policy of the person who runs secretmanager trim")
+	f.BoolVar(&o.patterns, "rotator-patterns", false,
+		"let the rotator list the keys of the transit mount, which a pattern in its --transit-key needs")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
 	cli.FixedValues(c, "output", "terraform")
 	cli.FixedValues(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
@@ -188,8 +193,7 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 		Key:       ciphertext.Key{Mount: cmp.Or(o.mount, mount), Name: o.key},
 		AuthMount: o.authMount, AuthType: o.authType, Audience: o.audience,
 		Rotator: &vaultsetup.Grant{Account: account("rotator-service-account", o.rotator), Role: o.rotatorRole},
-		Retire:  o.retire,
-		Trim:    o.trim,
+		Retire:  o.retire, Trim: o.trim, Patterns: o.patterns,
 	}
 	if o.author != "" {
 		s.Author = &vaultsetup.Grant{Account: account("author-service-account", o.author), Role: o.authorRole}
