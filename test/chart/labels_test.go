@@ -104,7 +104,7 @@ func TestReleasesSelectTheirOwnPods(t *testing.T) {
 	}
 	second := decode(t, documents)
 	for name, o := range second.objects {
-		if first.objects[name] != nil && !strings.HasSuffix(name, " secretmanager-rotation") {
+		if first.objects[name] != nil && !strings.Contains(name, " secretmanager-rotation") {
 			t.Errorf("both releases have %s", name)
 		}
 		set, ok := o.(*appsv1.DaemonSet)

@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
 // TestInstallUpgradeUninstall installs, upgrades, rolls back and uninstalls a release on a real API server, which
@@ -22,7 +24,7 @@ func TestInstallUpgradeUninstall(t *testing.T) {
 	before := c.allObjects(t)
 
 	values := `
-rotator: {namespaces: [demo]}
+rotator: {namespaces: [demo], transitKeys: [matrix]}
 `
 	notes, err := c.Apply(t.Context(), "install", "secretmanager", namespace, values)
 	if err != nil {
@@ -45,13 +47,8 @@ rotator: {namespaces: [demo]}
 	}
 
 	// The chart must not change what a run wrote.
-	ran, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ran.Data = map[string]string{"run": "{}"}
-	if _, err := c.kube.CoreV1().ConfigMaps(namespace).Update(t.Context(), ran, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
+	for _, name := range rotator.StateNames() {
+		c.writeState(t, namespace, name, map[string]string{"run": name})
 	}
 	lease, err := c.kube.CoordinationV1().Leases(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 	if err != nil {
@@ -113,9 +110,11 @@ func (c *cluster) template(t *testing.T, namespace string) string {
 // checkState checks the state that a run wrote.
 func (c *cluster) checkState(t *testing.T, namespace, holder string) {
 	t.Helper()
-	state, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-	if err != nil || state.Data["run"] != "{}" {
-		t.Errorf("the state of the rotator is %v, %v", state.Data, err)
+	for _, name := range rotator.StateNames() {
+		state, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || state.Data["run"] != name {
+			t.Errorf("ConfigMap %s of the rotator's state is %v, %v", name, state.Data, err)
+		}
 	}
 	lease, err := c.kube.CoordinationV1().Leases(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 	if err != nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != holder {
@@ -165,7 +164,11 @@ func TestNotes(t *testing.T) {
 	c.api.CreateNamespace(t, "notes")
 	for _, test := range []struct{ values, want string }{
 		{``, "WARNING: The rotator is suspended, because it has rights in no namespace"},
-		{`rotator: {cluster: true, suspend: true}`, "WARNING: The rotator is suspended (rotator.suspend)"},
+		{`rotator: {transitKeys: [a]}`, "WARNING: The rotator is suspended, because it has rights in no namespace"},
+		{``, "WARNING: The rotator is suspended, because no transit key is selected"},
+		{`rotator: {cluster: true}`, "WARNING: The rotator is suspended, because no transit key is selected"},
+		{`rotator: {cluster: true, transitKeys: [a], suspend: true}`,
+			"WARNING: The rotator is suspended (rotator.suspend)"},
 		{`rotator: {admissionPolicy: {enabled: false}}`, "WARNING: No admission policy limits the rotator"},
 		{`provider: {name: other}`, "`provider: other`"},
 		{`fullnameOverride: other`, "rollout status daemonset/other-provider"},
@@ -178,7 +181,9 @@ func TestNotes(t *testing.T) {
 		{`rotator: {enabled: false}`, "secretmanager doctor --provider-namespace notes\n"},
 		{`fullnameOverride: other`, "--rotator-service-account notes/other-rotator"},
 		{`rotator: {serviceAccount: {create: false, name: ours}}`, "--rotator-service-account notes/ours"},
-		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true}}`, "--rotator-role x --retire"},
+		{`rotator: {cluster: true, vaultRole: x, retire: {enabled: true, onlyUser: true}}`, "--rotator-role x --retire"},
+		{`rotator: {transitKeys: [a, "b-[0-9]"]}`,
+			"--rotator-service-account notes/notes-secretmanager-rotator --rotator-patterns"},
 		{`{vault: {authMount: k8s, audience: ""}, driver: {check: false}}`, `--audience "" --auth-mount k8s`},
 	} {
 		notes, err := c.Apply(t.Context(), "install", "notes", "notes", test.values, "--dry-run=server")

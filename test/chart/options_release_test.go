@@ -13,7 +13,9 @@ import (
 var releaseOptions = []option{
 	{"defaults", ``, func(t *testing.T, r *rendered) {
 		want := []string{
-			"ClusterRole secretmanager-rotator", "ConfigMap secretmanager-rotation", "ConfigMap secretmanager-vault",
+			"ClusterRole secretmanager-rotator", "ConfigMap secretmanager-rotation", "ConfigMap secretmanager-rotation-0",
+			"ConfigMap secretmanager-rotation-1", "ConfigMap secretmanager-rotation-2", "ConfigMap secretmanager-rotation-3",
+			"ConfigMap secretmanager-vault",
 			"CronJob secretmanager-rotator", "DaemonSet secretmanager-provider", "Deployment secretmanager-exporter",
 			"Lease secretmanager-rotation", "NetworkPolicy secretmanager-exporter",
 			"NetworkPolicy secretmanager-provider", "NetworkPolicy secretmanager-rotator",
@@ -95,7 +97,7 @@ fullnameOverride: secretmanager-provider
 rotator: {cluster: true}
 monitoring: {prometheusRule: {enabled: true}}`, func(t *testing.T, r *rendered) {
 		for name := range r.objects {
-			if !strings.Contains(name, " secretmanager-provider") && !strings.HasSuffix(name, " secretmanager-rotation") {
+			if !strings.Contains(name, " secretmanager-provider") && !strings.Contains(name, " secretmanager-rotation") {
 				t.Errorf("%s does not begin with the full name", name)
 			}
 		}

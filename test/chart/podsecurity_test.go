@@ -36,7 +36,7 @@ func TestPodSecurity(t *testing.T) {
 vault: {ca: {configMap: vault-ca}, clientCertificate: {secret: vault-client}}
 rotator:
   cluster: true
-  retire: {enabled: true}
+  retire: {enabled: true, onlyUser: true}
   extraEnv: [{name: A, value: b}]
   extraVolumes: [{name: cache, emptyDir: {}}]
   extraVolumeMounts: [{name: cache, mountPath: /cache}]

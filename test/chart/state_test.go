@@ -9,6 +9,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
@@ -36,13 +37,10 @@ func TestApplyKeepsState(t *testing.T) {
 				}
 			}
 			apply()
-			state, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			state.Data = map[string]string{"run": "{}", "transit__app": "{}"}
-			if _, err := c.kube.CoreV1().ConfigMaps(namespace).Update(t.Context(), state, metav1.UpdateOptions{}); err != nil {
-				t.Fatal(err)
+			states := map[string]map[string]string{}
+			for _, name := range rotator.StateNames() {
+				states[name] = map[string]string{"run": "{}", "transit__app": name}
+				c.writeState(t, namespace, name, states[name])
 			}
 			leases := c.kube.CoordinationV1().Leases(namespace)
 			lease, err := leases.Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
@@ -56,12 +54,14 @@ func TestApplyKeepsState(t *testing.T) {
 				t.Fatal(err)
 			}
 			apply()
-			after, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := gocmp.Diff(state.Data, after.Data); diff != "" {
-				t.Errorf("the ConfigMap (-before +after):\n%s", diff)
+			for name, data := range states {
+				after, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), name, metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := gocmp.Diff(data, after.Data); diff != "" {
+					t.Errorf("the ConfigMap %s (-before +after):\n%s", name, diff)
+				}
 			}
 			leased, err := leases.Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
 			if err != nil {
@@ -71,5 +71,18 @@ func TestApplyKeepsState(t *testing.T) {
 				t.Errorf("the Lease (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// writeState replaces the data of a ConfigMap of the rotator's state, as a run does: it must exist.
+func (c *cluster) writeState(t *testing.T, namespace, name string, data map[string]string) {
+	t.Helper()
+	state, err := c.kube.CoreV1().ConfigMaps(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state.Data = data
+	if _, err := c.kube.CoreV1().ConfigMaps(namespace).Update(t.Context(), state, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }

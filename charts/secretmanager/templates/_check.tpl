@@ -42,14 +42,7 @@
 {{- $problems = append $problems "provider.hostNetwork needs provider.updateStrategy.rollingUpdate {maxSurge: 0, maxUnavailable: 1}: on one node, two pods with hostNetwork cannot listen on the same ports." -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.rotator -}}
-{{- if and .cluster .namespaces -}}
-{{- $problems = append $problems "rotator.cluster is true and rotator.namespaces is not empty: the rotator would have rights in all namespaces and work only in some. Choose one of them." -}}
-{{- end -}}
-{{- if and .retire.enabled (not .cluster) -}}
-{{- $problems = append $problems "rotator.retire needs rotator.cluster: true: only a rotator that can read all Secrets knows that no Secret needs a version. Set it, or remove rotator.retire." -}}
-{{- end -}}
-{{- end -}}
+{{- $problems = concat $problems (include "secretmanager.rotatorProblems" .Values.rotator | fromJsonArray) -}}
 {{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
 {{- $problems = append $problems "monitoring.podMonitor and monitoring.serviceMonitor are both enabled: Prometheus would scrape and count everything twice. Choose one of them." -}}
 {{- end -}}
@@ -63,6 +56,44 @@
 {{- $problems = append $problems (printf "provider.resources.limits.memory is %q, but Go's soft memory limit, which is derived from it, needs a whole number of Mi or Gi, such as 256Mi." $limit) -}}
 {{- else if and $soft (lt (int64 $soft) (mul 2 (int64 $cache))) -}}
 {{- $problems = append $problems (printf "provider.republishCache is %s and provider.resources.limits.memory is %s: the provider would run out of memory before its cache is full. Set a limit of at least %dMi, or a smaller cache." (toString .Values.provider.republishCache) $limit (add1 (div (mul 64 (int64 $cache)) 27))) -}}
+{{- end -}}
+{{- toJson $problems -}}
+{{- end -}}
+
+{{- /* Values of the rotator that contradict each other, as a JSON list of messages. */ -}}
+{{- define "secretmanager.rotatorProblems" -}}
+{{- $problems := list -}}
+{{- $rotator := . -}}
+{{- if and .cluster .namespaces -}}
+{{- $problems = append $problems "rotator.cluster is true and rotator.namespaces is not empty: the rotator would have rights in all namespaces and work only in some. Choose one of them." -}}
+{{- end -}}
+{{- if .retire.enabled -}}
+{{- if not .retire.onlyUser -}}
+{{- $problems = append $problems "rotator.retire needs rotator.retire.onlyUser: true, the statement that no other cluster or program uses the transit keys: the rotator cannot find that out, and their ciphertext would no longer decrypt." -}}
+{{- end -}}
+{{- if not (or .cluster .namespaces) -}}
+{{- $problems = append $problems "rotator.retire needs rotator.cluster: true: only a rotator that can read all Secrets knows that no Secret needs a version. Set it, or remove rotator.retire." -}}
+{{- else if not .cluster -}}
+{{- /* The same rule as complete in the rotator: the namespaces of a key must all be listed. */ -}}
+{{- range .transitKeys -}}
+{{- $unread := list "every namespace" -}}
+{{- if contains "=" . -}}
+{{- $unread = list -}}
+{{- range splitList "," (splitList "=" . | last) -}}
+{{- if not (has . $rotator.namespaces) -}}{{- $unread = append $unread (printf "namespace %s" .) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $unread -}}
+{{- $problems = append $problems (printf "rotator.retire needs rotator.cluster: true to retire versions of %s: its Secrets may be in %s, and the rotator works only in rotator.namespaces. Set it, or bind the key to these namespaces in rotator.transitKeys: KEY=NAMESPACE,…" . (join ", " $unread)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- /* A run on some days only may follow the last one after any time. The last three fields of a schedule are days. */ -}}
+{{- $gap := regexFind "^[0-9]+h" .maxGap | trimSuffix "h" | int -}}
+{{- $days := regexFind "^@(yearly|annually|monthly|weekly)$|([ \t]+[^ \t]+){3}$" (trim .schedule) | trim -}}
+{{- if and (regexMatch "[^*? \t]" $days) (le $gap 48) -}}
+{{- $problems = append $problems (printf "rotator.retire needs a run every day, and rotator.schedule is %q: after a time without runs that is longer than rotator.maxGap (%s), the waiting time begins again, so nothing would ever be retired. Run it every day, or set rotator.maxGap to more than the longest time between two runs, in hours." .schedule .maxGap) -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $problems -}}
 {{- end -}}
