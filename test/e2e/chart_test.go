@@ -70,10 +70,12 @@ image: {repository: %[2]s, tag: %[3]s}
 vault: {address: "%[4]s", insecureHTTP: true}
 rotator:
   namespaces: [%[5]s]
+  transitKeys: ["%[7]s=%[5]s"]
+  settle: 0s # so that the new version is used at once
   schedule: "0 0 1 1 *" # runs are started by the test
   vaultRole: %[1]s-rotator
 networkPolicy: {egress: {enabled: true}}
-`, s.system, repository, tag, shared.Vault.Inside, s.namespace, provider)
+`, s.system, repository, tag, shared.Vault.Inside, s.namespace, provider, s.key)
 }
 
 func (s *chartStory) install(t *testing.T) {
@@ -108,7 +110,7 @@ func (s *chartStory) mount(t *testing.T) {
 }
 
 func (s *chartStory) rotate(t *testing.T) {
-	runCronJob(t, s.system, s.system+"-rotator", "rotate-", "--transit-key="+s.key, "--rotate=always")
+	runCronJob(t, s.system, s.system+"-rotator", "rotate-", "--rotate=always")
 	for entry, text := range s.secret(t, secretName).Data {
 		if v, err := ciphertext.Version(text); v != 2 || err != nil {
 			t.Errorf("entry %s has version %d, %v", entry, v, err)
@@ -162,12 +164,16 @@ func (s *chartStory) generation(t *testing.T) int64 {
 // state returns the state of the rotator, which is not empty after a run.
 func (s *chartStory) state(t *testing.T) map[string]string {
 	t.Helper()
-	state, err := shared.Client.CoreV1().ConfigMaps(s.system).
-		Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-	if err != nil || len(state.Data) == 0 {
-		t.Fatalf("the rotator keeps %d entries, %v", len(state.Data), err)
+	all := map[string]string{}
+	for _, m := range rotatorState(t, s.system) {
+		for name, text := range m.Data {
+			all[m.Name+" "+name] = text
+		}
 	}
-	return state.Data
+	if len(all) < 3 { // of the run, and two of the key
+		t.Fatalf("the rotator keeps %d entries", len(all))
+	}
+	return all
 }
 
 func (s *chartStory) uninstall(t *testing.T) {

@@ -178,6 +178,21 @@ func waitCronJob(t *testing.T, system, name, prefix string, args ...string) (log
 	return log, failed
 }
 
+// rotatorState returns the ConfigMaps of the rotator's state.
+func rotatorState(t *testing.T, system string) (state []corev1.ConfigMap) {
+	t.Helper()
+	maps, err := shared.Client.CoreV1().ConfigMaps(system).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range maps.Items {
+		if strings.HasPrefix(m.Name, "secretmanager-rotation") {
+			state = append(state, m)
+		}
+	}
+	return state
+}
+
 // inNamespace sets the namespace of the objects in a manifest.
 func inNamespace(namespace string) cluster.Edit {
 	return func(object *unstructured.Unstructured) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,12 +52,48 @@ func (f *fixture) waitRounds(t *testing.T, pod string, more int) {
 	}
 }
 
+// keyReport has the fields of the rotator's report about a key that the tests check.
+type keyReport struct {
+	Before, After, Target, Rewrapped int
+	Unresolved                       struct{ Count int }
+	Retire                           struct {
+		Blocked    string
+		WouldBreak []struct{ Namespace, Name, Entry string }
+	}
+}
+
+// keyReport returns the report of the last run about the key.
+func (f *fixture) keyReport(t *testing.T) (k keyReport) {
+	t.Helper()
+	for _, m := range rotatorState(t, system) {
+		if text, ok := m.Data["transit__"+f.key+"_report"]; ok {
+			if err := json.Unmarshal([]byte(text), &k); err != nil {
+				t.Fatalf("the report of %s: %v in %s", f.key, err, text)
+			}
+			return k
+		}
+	}
+	t.Fatalf("the state has no report of %s", f.key)
+	return k
+}
+
+// checkVersion checks the key version of each entry.
+func (f *fixture) checkVersion(t *testing.T, want int) {
+	t.Helper()
+	for entry, text := range f.secret(t, secretName).Data {
+		if v, err := ciphertext.Version(text); v != want || err != nil {
+			t.Errorf("%s/%s has version %d, want %d (%v)", f.namespace, entry, v, want, err)
+		}
+	}
+}
+
 // TestRotationOfThreeNamespaces checks that one Job of the CronJob rotates the keys of three
-// namespaces and rewraps their Secrets, while pods in each read their files.
+// namespaces, and that a later one rewraps their Secrets, when backups of Vault may have the new
+// versions, while pods in each namespace read their files.
 func TestRotationOfThreeNamespaces(t *testing.T) {
 	t.Parallel()
 	requireProduct(t)
-	args := []string{"--rotate=always"}
+	var args []string
 	var fixtures []*fixture
 	versions := map[string]map[string]string{}
 	for range 3 {
@@ -70,7 +107,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		fixtures = append(fixtures, f)
-		args = append(args, "--transit-key="+f.key, "--namespace="+namespace)
+		args = append(args, "--transit-key="+f.key+"="+namespace, "--namespace="+namespace)
 	}
 	for _, f := range fixtures {
 		f.waitReady(t, "app")
@@ -78,32 +115,25 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		versions[f.namespace] = f.objectVersions(t, "app", "matrix")
 	}
 
-	runRotator(t, fixtures[0].namespace, args...)
-
-	summary, err := shared.Client.CoreV1().ConfigMaps(system).
-		Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	// Backups of Vault do not have the new version yet.
+	runRotator(t, fixtures[0].namespace, append(slices.Clone(args), "--rotate=always", "--settle=1h")...)
 	for _, f := range fixtures {
-		var key struct {
-			Before, After, Target, Rewrapped int
-			Unresolved                       struct{ Count int }
+		if k := f.keyReport(t); k.Before != 1 || k.After != 2 || k.Target != 1 || k.Rewrapped != 0 {
+			t.Errorf("before the new version is old enough, the report of %s is %+v", f.key, k)
 		}
-		text := summary.Data["transit__"+f.key]
-		if err := json.Unmarshal([]byte(text), &key); err != nil || key.Before != 1 || key.After != 2 ||
-			key.Target != 2 || key.Rewrapped != 2 || key.Unresolved.Count != 0 {
-			t.Errorf("the summary of %s is %+v (%v) of %s", f.key, key, err, text)
+		f.checkVersion(t, 1)
+	}
+
+	runRotator(t, fixtures[0].namespace, append(args, "--rotate=never", "--settle=0s")...)
+	for _, f := range fixtures {
+		if k := f.keyReport(t); k.Before != 2 || k.After != 2 || k.Target != 2 || k.Rewrapped != 2 ||
+			k.Unresolved.Count != 0 {
+			t.Errorf("the report of %s is %+v", f.key, k)
 		}
 		if info := f.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
 			t.Errorf("key %s is %+v", f.key, info)
 		}
-		secret := f.secret(t, secretName)
-		for entry, text := range secret.Data {
-			if v, err := ciphertext.Version(text); v != 2 || err != nil {
-				t.Errorf("%s/%s has version %d (%v)", f.namespace, entry, v, err)
-			}
-		}
+		f.checkVersion(t, 2)
 	}
 	// The exporter serves the same.
 	exporters, err := shared.Client.CoreV1().Pods(system).

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -143,7 +144,7 @@ func (s *story) rotate(t *testing.T) {
 	if err := shared.ApplyKustomization(ctx, "../../manifests/rotator/namespace", inNamespace(s.namespace)); err != nil {
 		t.Fatal(err)
 	}
-	runRotator(t, s.namespace, "--transit-key="+s.key, "--namespace="+s.namespace, "--rotate=always")
+	runRotator(t, s.namespace, "--transit-key="+s.key, "--namespace="+s.namespace, "--rotate=always", "--settle=0s")
 
 	if info := s.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
 		t.Errorf("after one rotation the key is %+v", info)
@@ -172,7 +173,32 @@ func (s *story) rotate(t *testing.T) {
 	if err := shared.ApplyKustomization(ctx, "../../manifests/rotator/cluster"); err != nil {
 		t.Fatal(err)
 	}
-	runRotator(t, s.namespace, "--transit-key="+s.key, "--rotate=never", "--retire", "--retire-after=0")
+	retire := func() {
+		runRotator(t, s.namespace, "--transit-key="+s.key, "--rotate=never", "--settle=0s", "--retire", "--retire-after=0",
+			"--only-user")
+	}
+	// A copy of old ciphertext in a Secret without any label, as kubectl apply leaves it.
+	manifest, err := json.Marshal(&corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: secretName}, Data: s.old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgotten := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "forgotten",
+		Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: string(manifest)}}}
+	if _, err := secrets.Create(ctx, forgotten, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	retire()
+	k := s.keyReport(t)
+	if info := s.keyInfo(t); info.MinDec != 1 || k.Retire.Blocked != "inUse" || len(k.Retire.WouldBreak) != len(s.old) ||
+		k.Retire.WouldBreak[0].Name != "forgotten" {
+		t.Errorf("with a copy of old ciphertext the key is %+v, and the report %+v", info, k.Retire)
+	}
+	if err := secrets.Delete(ctx, "forgotten", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
+	retire()
 	if info := s.keyInfo(t); info.Latest != 2 || info.MinDec != 2 {
 		t.Errorf("after retiring the key is %+v", info)
 	}
