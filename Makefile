@@ -1,6 +1,6 @@
 # Each target calls a tool, which does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-audit test-fips fuzz e2e cluster e2e-clean bench lint vulncheck manifests build image release clean
+.PHONY: help demo test test-long test-audit test-fips fuzz e2e cluster e2e-clean bench bench-150k lint vulncheck manifests build image release clean
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
@@ -32,10 +32,11 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
 	cd tools/release && ../../test/with-tmp go test -timeout 20m ./...
 
-test-long: ## tests that take too long for make test: 10,000 patches as the rotator
+test-long: ## tests that take too long for make test, and those that it makes shorter
 	@go run ./test/programs/cmd/programs vault etcd kube-apiserver kubectl >/dev/null
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestRotatorPolicy$$' ./test/admission
-	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGarbageIsNotWritten' ./rotator
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v \
+		-run 'TestGarbageIsNotWritten|TestKilled' ./rotator
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGeneratedOnServers' ./internal/retirescan
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
@@ -62,6 +63,9 @@ e2e-clean: ## remove the cluster, Docker engine and images of make e2e
 
 bench: ## provider and rotator against bare clients: rates, latencies, CPU, memory, budgets (BENCH=-small for less)
 	@go run ./test/bench $(BENCH)
+
+bench-150k: ## the rotation of 150,000 Secrets, as many as Kubernetes supports
+	@go run ./test/bench -what rotator -secrets 150000
 
 lint: ## format, golangci-lint and go mod tidy, in every module of the repository
 	@tools/lint/run

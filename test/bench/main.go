@@ -53,11 +53,12 @@ import (
 func init() { runtime.LockOSThread() }
 
 type options struct {
-	output string
-	rounds int
-	limit  time.Duration
-	what   string
-	small  bool
+	output  string
+	rounds  int
+	limit   time.Duration
+	what    string
+	small   bool
+	secrets int // instead of those numbers
 }
 
 // measures reports whether to measure the named part.
@@ -73,6 +74,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "maximum `duration` of the rounds")
 	flag.StringVar(&o.what, "what", "all", "`part` to measure: provider, audit, flood, admission, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "omit the rotation of 50,000 Secrets, which takes most of the time")
+	flag.IntVar(&o.secrets, "secrets", 0, "`number` of Secrets to rotate, instead of 10,000 and 50,000")
 	flag.Parse()
 	if flag.NArg() > 0 ||
 		!slices.Contains([]string{"all", "provider", "audit", "flood", "admission", "rotator", "status"}, o.what) ||
