@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +42,8 @@ func (w *scripts) commands() map[string]func(ts *testscript.TestScript, neg bool
 		"terminal":     terminal,
 		"examples":     w.examples,
 		"admission":    w.admission,
+		"ciphertext":   w.ciphertext,
+		"helm-release": w.helmRelease,
 	}
 }
 
@@ -113,6 +118,33 @@ func (w *scripts) apply(ts *testscript.TestScript, neg bool, args []string) {
 		namespace = args[1]
 	}
 	_, err := w.Kube.CoreV1().Secrets(namespace).Create(w.T.Context(), &secret, metav1.CreateOptions{})
+	ts.Check(err)
+}
+
+// ciphertext NAME ENTRY VARIABLE sets a variable to the ciphertext of an entry.
+func (w *scripts) ciphertext(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 3, "ciphertext NAME ENTRY VARIABLE")
+	secret, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.T.Context(), args[0], metav1.GetOptions{})
+	ts.Check(err)
+	ts.Setenv(args[2], string(secret.Data[args[1]]))
+}
+
+// helm-release FILE NAME REVISION STATUS creates the Secret in which Helm stores a release with the manifest.
+func (w *scripts) helmRelease(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, len(args) == 4, "helm-release FILE NAME REVISION STATUS")
+	text, err := json.Marshal(map[string]any{"name": args[1], "info": map[string]string{"status": args[3]},
+		"manifest": os.Expand(ts.ReadFile(args[0]), ts.Getenv), "namespace": ts.Getenv("NS")})
+	ts.Check(err)
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err = z.Write(text)
+	ts.Check(errors.Join(err, z.Close()))
+	_, err = w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Create(w.T.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "sh.helm.release.v1." + args[1] + ".v" + args[2],
+			Labels: map[string]string{"owner": "helm", "name": args[1], "version": args[2], "status": args[3]}},
+		Type: "helm.sh/release.v1",
+		Data: map[string][]byte{"release": []byte(base64.StdEncoding.EncodeToString(b.Bytes()))},
+	}, metav1.CreateOptions{})
 	ts.Check(err)
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/internal/cli/status"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 )
 
@@ -109,8 +110,8 @@ func TestStatusReference(t *testing.T) {
 	}
 	for heading, shape := range map[string]any{
 		"A Secret": inventory.Secret{}, "An entry": inventory.Entry{}, "A key": inventory.KeyTotal{},
-		"What would break": inventory.Retirement{}, "A key that would be retired": inventory.RetiredKey{},
-		"An entry that would break": inventory.RetiredEntry{},
+		"What would break": status.Simulation{}, "A key that would be retired": status.SimulatedKey{},
+		"A text that was found": status.Text{}, "A Secret that could not be searched": status.NotSearched{},
 	} {
 		_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
 		if !found {

@@ -99,6 +99,17 @@ func (r keyResult) appliesToAll() bool {
 		errors.Is(r.err, transit.ErrSealed) || errors.Is(r.err, transit.ErrInvalidToken)
 }
 
+var errNotRead = errors.New("the key was not read, because another key could not be read")
+
+// Info returns what has been read of a key, or why it could not be read.
+func (r *KeyReader) Info(key ciphertext.Key) (transit.KeyInfo, error) {
+	result, known := r.results[key]
+	if !known {
+		return transit.KeyInfo{}, errNotRead
+	}
+	return result.info, result.err
+}
+
 // Latest returns the newest version of a key; known is false if the key has not been read.
 func (r *KeyReader) Latest(key ciphertext.Key) (version int, known bool) {
 	result, known := r.results[key]

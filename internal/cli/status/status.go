@@ -21,18 +21,18 @@ import (
 // Options are the options of status.
 type Options struct {
 	*cli.Factory
-	settle   options.Settle
-	all      bool
-	selector string
-	output   string
-	follow   bool
-	stale    bool
-	retired  string        // a key version, or newest; empty without --if-retired
-	keyPoll  time.Duration // interval of a watch
+	settle    options.Settle
+	all       bool
+	selector  string
+	output    string
+	follow    bool
+	stale     bool
+	simulated string        // a key version, or belowTarget; empty without --simulate-retire
+	keyPoll   time.Duration // interval of a watch
 }
 
-// newest is the value of --if-retired without a version.
-const newest = "all-but-newest"
+// belowTarget is the value of --simulate-retire without a version.
+const belowTarget = "below-target"
 
 // NewCommand returns the command status.
 func NewCommand(p *cli.Factory) *cobra.Command {
@@ -59,12 +59,16 @@ With -w each Secret is shown again when it changes, until the command is interru
 a Secret that was deleted is "deleted". With --stale only Secrets that are behind or
 broken are shown: the exit code is 3 if there are any, and 1 if that is unknown.
 
-With --if-retired the output is instead what would break if a key version and all
-older ones were retired now, or without a version, all below the target: each entry,
-and the GitOps tool that manages it. It covers all namespaces, unless -n names one.
-The exit code is 3 if something would break, and 1 if that is unknown for some
-Secret. It does not cover ciphertext outside of the cluster, in Git or in backups:
-secretmanager rewrap --check checks files.
+With --simulate-retire the output is instead what would break if a key version and
+all older ones were retired now, or without a version, all below the target. It
+covers all Secrets of all namespaces, unless -n names one, whatever their type and
+labels: as the rotator does before it retires, it has Vault rewrap each text of these
+versions in their entries, annotations and Helm releases, and discards the result.
+What decrypts would break. The keys are those that the ciphertext Secrets name, or
+with -l those that match it. The token needs read on transit/keys/KEY and update on
+transit/rewrap/KEY in Vault. The exit code is 3 if something would break, and 1 if
+that is unknown for some key. It does not cover ciphertext outside of Secrets, in Git
+or in backups: secretmanager rewrap --check checks files.
 
 docs/reference/status.md describes the JSON, which is stable.`,
 
@@ -72,12 +76,12 @@ docs/reference/status.md describes the JSON, which is stable.`,
   secretmanager status -n demo -l app=matrix -o json
   secretmanager status -A --stale
   secretmanager status -n demo -w
-  secretmanager status --if-retired
-  secretmanager status --if-retired=3 -l secretmanager.io/transit-key=matrix`,
+  secretmanager status --simulate-retire
+  secretmanager status --simulate-retire=3 -l secretmanager.io/transit-key=matrix`,
 		Args: func(c *cobra.Command, args []string) error {
-			// "--if-retired 3" is a flag and an argument to cobra.
-			if len(args) == 1 && o.retired == newest {
-				o.retired = args[0]
+			// "--simulate-retire 3" is a flag and an argument to cobra.
+			if len(args) == 1 && o.simulated == belowTarget {
+				o.simulated = args[0]
 				return nil
 			}
 			return cobra.NoArgs(c, args)
@@ -89,13 +93,13 @@ docs/reference/status.md describes the JSON, which is stable.`,
 	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
 	f.BoolVarP(&o.follow, "watch", "w", false, "keep running and show each Secret that changes")
 	f.BoolVar(&o.stale, "stale", false, "show only Secrets that are behind or broken; exit code 3 if there are any")
-	f.StringVar(&o.retired, "if-retired", "",
+	f.StringVar(&o.simulated, "simulate-retire", "",
 		"show what would break if this key `version` and all older ones were retired now; without a version, if all "+
 			"below the target were")
-	f.Lookup("if-retired").NoOptDefVal = newest
+	f.Lookup("simulate-retire").NoOptDefVal = belowTarget
 	o.settle.AddFlags(f, p.Getenv)
 	f.StringVarP(&o.output, "output", "o",
-		"", "output `format`: wide, json, yaml or name; not yaml with -w, only json with --if-retired")
+		"", "output `format`: wide, json, yaml or name; not yaml with -w, not name with --simulate-retire")
 	cli.FixedValues(c, "output", "wide", "json", "yaml", "name")
 	return c
 }
@@ -109,11 +113,11 @@ func (o *Options) Validate() error {
 	p.Add(o.settle.Validate()...)
 	formats := []string{"wide", "json", "yaml", "name"}
 	switch {
-	case o.retired != "":
-		formats = []string{"json"}
-		p.If(o.follow || o.stale, "--if-retired cannot be combined with --watch or --stale")
-		if v, err := strconv.Atoi(o.retired); o.retired != newest && (err != nil || v < 1) {
-			p.Add(display.Errorf("invalid --if-retired %q: must be a key version, a number from 1", o.retired))
+	case o.simulated != "":
+		formats = []string{"wide", "json", "yaml"}
+		p.If(o.follow || o.stale, "--simulate-retire cannot be combined with --watch or --stale")
+		if v, err := strconv.Atoi(o.simulated); o.simulated != belowTarget && (err != nil || v < 1) {
+			p.Add(display.Errorf("invalid --simulate-retire %q: must be a key version, a number from 1", o.simulated))
 		}
 	case o.follow:
 		formats = []string{"wide", "json", "name"}
@@ -123,9 +127,9 @@ func (o *Options) Validate() error {
 	return p.Err()
 }
 
-// retiredVersion returns the version of --if-retired; 0 means all but the newest.
-func (o *Options) retiredVersion() int {
-	version, _ := strconv.Atoi(o.retired) // Validate has checked it
+// simulatedVersion returns the version of --simulate-retire; 0 means all below the target.
+func (o *Options) simulatedVersion() int {
+	version, _ := strconv.Atoi(o.simulated) // Validate has checked it
 	return version
 }
 
@@ -146,11 +150,11 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if o.simulated != "" {
+		return o.simulate(ctx, kube, namespace, rows)
+	}
 	if o.output != "name" || o.stale {
 		o.readKeys(ctx, rows)
-	}
-	if o.retired != "" {
-		return o.showRetirement(rows)
 	}
 	show := rows
 	if o.stale {
@@ -167,7 +171,7 @@ func (o *Options) namespace() (string, error) {
 	switch {
 	case o.all:
 		return "", nil
-	case o.retired == "":
+	case o.simulated == "":
 		return o.ClusterNamespace()
 	case *o.KubeFlags.Namespace != "":
 		display.Fprintf(o.ErrOut, "note: only namespace %s is covered, and a key may be in use in other namespaces\n",

@@ -55,7 +55,7 @@ func (t bufferedTable) Flush() error {
 
 func (o *Options) newTable() *table {
 	return &table{
-		out: newBufferedTable(o.Out), namespace: o.all || o.retired != "", wide: o.output == "wide",
+		out: newBufferedTable(o.Out), namespace: o.all, wide: o.output == "wide",
 		colored: o.Colored(o.Out), now: time.Now(),
 	}
 }

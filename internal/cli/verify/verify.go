@@ -91,7 +91,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.bar = o.newBar()
+	o.bar = o.NewBar("Secrets")
 	verifier := secretmanager.NewVerifier(vault, o.take)
 	var unread error
 	if len(o.files) > 0 {
@@ -148,13 +148,4 @@ func (o *Options) addCluster(ctx context.Context, verifier *secretmanager.Verifi
 		}
 	}
 	return unread, nil
-}
-
-// newBar returns a progress bar, nil without a terminal. The total is unknown.
-func (o *Options) newBar() *progressbar.ProgressBar {
-	if !o.Animated(o.ErrOut) {
-		return nil
-	}
-	return progressbar.NewOptions(-1, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(o.ErrOut),
-		progressbar.OptionClearOnFinish(), progressbar.OptionShowCount(), progressbar.OptionSetDescription("Secrets"))
 }
