@@ -38,6 +38,7 @@ test-long: ## tests that take too long for make test, and those that it makes sh
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v \
 		-run 'TestGarbageIsNotWritten|TestKilled' ./rotator
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGeneratedOnServers' ./internal/retirescan
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestMemory' ./internal/ciphertextscan
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
 	@go run ./test/programs/cmd/programs vault >/dev/null

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -126,6 +125,7 @@ func TestNotCiphertext(t *testing.T) {
 }
 
 // TestHostile scans 1 MiB that is made to be slow, and Helm releases that are damaged or too long.
+// A search that is quadratic would not end before the tests time out.
 func TestHostile(t *testing.T) {
 	var all []byte
 	for _, n := range needles {
@@ -135,15 +135,11 @@ func TestHostile(t *testing.T) {
 	for range maxDepth {
 		inner = []byte(strings.Repeat(encode(string(inner)), 2))
 	}
-	started := time.Now()
 	for _, part := range [][]byte{
 		all, needles[0].text, []byte("vault:v"), []byte("vault:v1:"), []byte(`\\\\\u002`), inner,
 	} {
 		value := bytes.Repeat(part, 1<<20/len(part)+1)
 		find(t, &corev1.Secret{Data: map[string][]byte{"e": value}})
-	}
-	if took := time.Since(started); took > 10*time.Second {
-		t.Errorf("it took %s", took)
 	}
 
 	old := text(1, 28)
