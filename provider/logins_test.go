@@ -271,7 +271,7 @@ func TestLoginLifetime(t *testing.T) {
 	e.setRole(t, map[string]any{"token_ttl": "24h"})
 	c := counting(t, e)
 	s := serve(t, c.address)
-	now := clock.Now()
+	began, now := time.Now(), clock.Now()
 	s.provider.logins.now = func() clock.Reading { return now }
 	s.provider.now = func() time.Time { return now.Wall }
 	entries := e.entries(t, "v")
@@ -294,7 +294,8 @@ func TestLoginLifetime(t *testing.T) {
 	if n := s.provider.logins.count(); n != 2 {
 		t.Errorf("%d Vault tokens", n)
 	}
-	now = now.Add(7 * time.Minute)
+	// The token was issued by the real clock, which has gone on.
+	now = now.Add(7*time.Minute + time.Since(began))
 	_, err := s.Mount(t.Context(), mountRequest(short, entries))
 	wantError(t, err, failure.TokenExpired, "expired at")
 	s.mountOne(t, e.params(), entries, "v") // triggers a sweep
