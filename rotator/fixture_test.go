@@ -1,6 +1,7 @@
 package rotator_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -36,6 +37,14 @@ func newFixture(t *testing.T) *testFixture {
 	t.Helper()
 	f := &testFixture{fixture.New(t)}
 	f.CreateNamespace(rotator.DefaultStateNamespace)
+	// Each run lists all Secrets of the cluster, which the tests share.
+	t.Cleanup(func() {
+		err := f.Kube.CoreV1().Secrets(f.Namespace).DeleteCollection(context.Background(), metav1.DeleteOptions{},
+			metav1.ListOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	return f
 }
 
