@@ -328,7 +328,7 @@ func TestRotator(t *testing.T) {
 	for _, n := range api {
 		others += n
 	}
-	if others > 10 {
+	if others > 18 { // the state, the Lease, the key, and the clock, whatever the number of Secrets
 		t.Errorf("%d other requests: %v %v", others, vault, api)
 	}
 }
