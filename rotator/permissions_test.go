@@ -167,7 +167,9 @@ func TestRecountCannotList(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	report, err := rotator.Run(t.Context(), f.retirer(), kube, f.options(retiring(0)))
+	report, err := rotator.Run(t.Context(), f.retirer(), kube, f.options(retiring(0), func(o *rotator.Options) {
+		o.Keys, o.Namespaces = []string{f.Key + "=" + f.Namespace}, []string{f.Namespace}
+	}))
 	if !errors.Is(err, rotator.ErrIncomplete) || report.Unassigned.Count != 1 {
 		t.Errorf("%v, unresolved: %v", err, report.Unassigned.Items)
 	}

@@ -120,16 +120,23 @@ type keySummary struct {
 	Unresolved                        struct{ Count int }
 }
 
-// rotationSummary reads the summary of the last run about the key.
+// rotationSummary reads the report of the last run about the key.
 func (f *fixture) rotationSummary(t *testing.T) (s keySummary) {
 	t.Helper()
-	summary, err := shared.Client.CoreV1().ConfigMaps(system).
-		Get(t.Context(), "secretmanager-rotation", metav1.GetOptions{})
+	state, err := shared.Client.CoreV1().ConfigMaps(system).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(summary.Data["transit__"+f.key]), &s); err != nil {
-		t.Fatal(err)
+	for _, m := range state.Items {
+		text, ok := m.Data["transit__"+f.key+"_report"]
+		if !ok || !strings.HasPrefix(m.Name, "secretmanager-rotation-") {
+			continue
+		}
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
 	}
+	t.Fatalf("the state does not have key %s", f.key)
 	return s
 }
