@@ -23,7 +23,7 @@ func (r *run) now(ctx context.Context) (time.Time, error) {
 		if k.Target == 0 {
 			continue
 		}
-		info, err := r.vault.Key(ctx, k.key())
+		info, err := r.readKey(ctx, k.key())
 		if err == nil {
 			return r.checkTime(ctx, info)
 		}

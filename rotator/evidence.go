@@ -169,7 +169,7 @@ func merge(points []point, p point, retireAfter time.Duration) []point {
 }
 
 // ready returns the highest version up to the target below which nothing was seen since a
-// time, or 0 if there is none.
+// time. It returns 0 if no version is ready.
 func (e evidence) ready(target int, since time.Time) (version int) {
 	for _, p := range e.Clean {
 		if !p.Since.After(since) {

@@ -226,7 +226,7 @@ func (r *run) newestVersion(ctx context.Context, k *keyRun, version int) int {
 	query := keyVersion{k.key(), version}
 	if !r.queried[query] {
 		r.queried[query] = true
-		if info, err := r.vault.Key(ctx, k.key()); err == nil {
+		if info, err := r.readKey(ctx, k.key()); err == nil {
 			k.After = max(k.After, info.Latest)
 		}
 	}

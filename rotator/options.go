@@ -51,8 +51,8 @@ type Options struct {
 	// one. A name may be a pattern of [path.Match], such as "team-*", which needs list on the
 	// keys of the transit engine; it must have more than wildcards. With namespaces, Secrets
 	// of the key in other ones are reported, and not rewrapped. A key that is named without a
-	// pattern is rotated even if no Secret uses it. Labels of Secrets select no keys: whoever
-	// writes a Secret must not decide which keys are rotated and retired.
+	// pattern is rotated even if no Secret uses it. The labels of Secrets do not select
+	// keys: the author of a Secret must not decide which keys are rotated and retired.
 	Keys []string
 	// Settle is the age of a key version from which stored ciphertext may have it, so that
 	// ciphertext decrypts with every backup of Vault that is not older: see

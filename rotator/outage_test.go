@@ -325,37 +325,3 @@ func TestOutageIsWaitedForOnce(t *testing.T) {
 		t.Errorf("%d writes for 200 Secrets", n)
 	}
 }
-
-// TestVaultOutageIsWaitedForOnce has a Vault that drops connections. The number of requests does
-// not depend on the number of keys, and the Lease is free afterwards.
-func TestVaultOutageIsWaitedForOnce(t *testing.T) {
-	f := newFixture(t)
-	var requests atomic.Int64
-	address := f.VaultProxy(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-		if strings.Contains(r.URL.Path, "/keys/") {
-			requests.Add(1)
-		}
-		panic(http.ErrAbortHandler)
-	})
-	report, err := rotator.Run(t.Context(), f.Session(address, f.Vault.RootToken), f.Kube,
-		f.options(func(o *rotator.Options) {
-			o.Keys = nil
-			for i := range 20 {
-				o.Keys = append(o.Keys, fmt.Sprintf("%s-%d", f.Key, i))
-			}
-		}))
-	if !errors.Is(err, rotator.ErrIncomplete) || len(report.Keys) != 20 {
-		t.Fatalf("%v, %+v", err, report)
-	}
-	for _, k := range report.Keys {
-		if !strings.HasPrefix(k.Error, "VaultUnreachable: ") {
-			t.Errorf("%s: %s", k.Name, k.Error)
-		}
-	}
-	if n := requests.Load(); n < 2 || n > 4 {
-		t.Errorf("%d requests for 20 keys", n)
-	}
-	if l := f.lease(); l.Spec.HolderIdentity != nil {
-		t.Errorf("the Lease is held: %+v", l)
-	}
-}

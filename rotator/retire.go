@@ -54,7 +54,7 @@ type dueKey struct {
 
 // planRetirement determines what is due. The report of the key says why nothing is.
 func (r *run) planRetirement(ctx context.Context, k *keyRun) (d dueKey, ok bool) {
-	info, err := r.vault.Key(ctx, k.key())
+	info, err := r.readKey(ctx, k.key())
 	if err != nil {
 		k.Retire = &RetireReport{Reason: "the key cannot be read: " + err.Error(), Blocked: BlockerError}
 		return d, false
@@ -100,10 +100,8 @@ func (r *run) explainWait(k *keyRun, e evidence, from int) {
 	switch held := e.Held; {
 	case e.LongGaps > 0 && since.Equal(k.facts.at):
 		k.Retire.Blocked = BlockerGap
-		reason = fmt.Sprintf(
-			"the time since the last run is longer than %s (--max-gap), so the waiting time began again",
-			r.MaxGap,
-		)
+		reason = fmt.Sprintf("the time since the last run is longer than %s (--max-gap), so the waiting time began again",
+			r.MaxGap)
 		if e.LongGaps >= 3 {
 			reason += fmt.Sprintf("; this happened %d times in a row: with this schedule nothing is ever retired", e.LongGaps)
 		}
@@ -114,13 +112,9 @@ func (r *run) explainWait(k *keyRun, e evidence, from int) {
 	case since.IsZero():
 		reason = fmt.Sprintf("it is not known yet since when no entry is below version %d", next)
 	default:
-		reason = fmt.Sprintf(
-			"no entry below version %d has been seen since %s, and %s must pass: it may be retired from %s on",
-			next,
-			since.Format(time.RFC3339),
-			r.RetireAfter,
-			since.Add(r.RetireAfter).Format(time.RFC3339),
-		)
+		reason = fmt.Sprintf("no entry below version %d has been seen since %s, and %s must pass: it may be retired "+
+			"from %s on",
+			next, since.Format(time.RFC3339), r.RetireAfter, since.Add(r.RetireAfter).Format(time.RFC3339))
 	}
 	k.Retire.Reason = reason
 }
@@ -209,7 +203,7 @@ func (t *RetireReport) blockMissing(entries, before int) {
 func (r *run) retireKey(ctx context.Context, d dueKey) {
 	k, from := d.k, d.k.Retire.From
 	// Read immediately before the change, which therefore never lowers it.
-	info, err := r.vault.Key(ctx, k.key())
+	info, err := r.readKey(ctx, k.key())
 	if err == nil {
 		err = checkRestored(k.key(), k.facts.newest, info)
 	}

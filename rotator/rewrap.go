@@ -105,7 +105,7 @@ func (r *run) rewrap(ctx context.Context) {
 		_ = batches.Add(ctx, batch.GroupOf(set), part{s, set, entries}, len(entries), sizeOf(s, entries))
 	})
 	_ = batches.Flush(ctx)
-	r.writeHeld(ctx)
+	r.writePostponed(ctx)
 	for _, p := range unlisted { // the recount reports it, if it persists
 		r.Log.Warn("listing failed", "namespace", p.Namespace, "reason", p.Reason)
 	}
@@ -116,11 +116,16 @@ func (r *run) rewrapBatch(ctx context.Context, g batch.Group, parts []part) {
 	if r.hasFailed(g) || ctx.Err() != nil {
 		return
 	}
+	if err := r.outage(); err != nil {
+		r.failGroup(g, err)
+		return
+	}
 	var items []transit.Item
 	for _, p := range parts {
 		items = append(items, p.items()...)
 	}
 	results, err := transit.RewrapVerified(ctx, r.vault, g.Key, r.keys[g.Key].Target, items)
+	r.noteOutage(err)
 	if err != nil {
 		r.failGroup(g, err)
 		return
@@ -128,7 +133,7 @@ func (r *run) rewrapBatch(ctx context.Context, g batch.Group, parts []part) {
 	// Writing destroys the only evidence that old ciphertext came back. So the state has it
 	// first; see evidence.
 	if r.mustSave(g.Key, lowestRewrapped(items, results)) {
-		r.hold(ctx, rewrapped{g.Key, parts, results})
+		r.postpone(ctx, rewrapped{g.Key, parts, results})
 		return
 	}
 	r.write(ctx, rewrapped{g.Key, parts, results})
@@ -179,7 +184,7 @@ func lowestRewrapped(items []transit.Item, results []transit.Result) (lowest int
 }
 
 // mustSave records that ciphertext of a version decrypted. It reports whether the state must be
-// saved before that ciphertext is overwritten, because the state says that there is none.
+// saved before that ciphertext is overwritten, because the state still says that none exists.
 func (r *run) mustSave(key ciphertext.Key, lowest int) bool {
 	if lowest == 0 {
 		return false
@@ -203,34 +208,34 @@ func (r *run) saw(ctx context.Context, key ciphertext.Key, lowest int) error {
 	return r.saveEvidence(ctx, []*keyRun{r.keys[key]})
 }
 
-// maxHeld bounds the results that wait for the state, in bytes.
-const maxHeld = 1 << 20
+// maxPostponed bounds the results that wait for the state, in bytes.
+const maxPostponed = 1 << 20
 
-// hold keeps a batch until the state is saved, which happens for many batches at once: a cluster
+// postpone keeps a batch until the state is saved, which happens for many batches at once: a cluster
 // may have thousands of keys.
-func (r *run) hold(ctx context.Context, b rewrapped) {
+func (r *run) postpone(ctx context.Context, b rewrapped) {
 	r.mu.Lock()
-	r.held = append(r.held, b)
-	r.heldSize += b.size()
-	full := r.heldSize >= maxHeld
+	r.postponed = append(r.postponed, b)
+	r.postponedSize += b.size()
+	full := r.postponedSize >= maxPostponed
 	r.mu.Unlock()
 	if full {
-		r.writeHeld(ctx)
+		r.writePostponed(ctx)
 	}
 }
 
-// writeHeld saves the evidence and then writes the batches that wait. If the state cannot be
+// writePostponed saves the evidence and then writes the batches that wait. If the state cannot be
 // saved, nothing is written.
-func (r *run) writeHeld(ctx context.Context) {
+func (r *run) writePostponed(ctx context.Context) {
 	r.mu.Lock()
-	held := r.held
-	r.held, r.heldSize = nil, 0
+	batches := r.postponed
+	r.postponed, r.postponedSize = nil, 0
 	keys := map[ciphertext.Key]*keyRun{}
-	for _, b := range held {
+	for _, b := range batches {
 		keys[b.key] = r.keys[b.key]
 	}
 	r.mu.Unlock()
-	if len(held) == 0 {
+	if len(batches) == 0 {
 		return
 	}
 	r.saveMu.Lock()
@@ -247,7 +252,7 @@ func (r *run) writeHeld(ctx context.Context) {
 		}
 		return
 	}
-	for _, b := range held {
+	for _, b := range batches {
 		r.write(ctx, b)
 	}
 }

@@ -6,21 +6,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // rotate reads the key, gives it a new version if one is due, and sets the target
 // version of its entries.
 func (r *run) rotate(ctx context.Context, k *keyRun) {
-	if r.vaultDown != nil {
-		k.RotateReason = "Vault does not respond"
-		k.fail(r.vaultDown)
-		return
-	}
 	// Read immediately before the rotation: another run, or Vault's
 	// auto_rotate_period, may have rotated the key since the listing.
-	info, err := r.vault.Key(ctx, k.key())
-	r.noteOutage(err)
+	info, err := r.readKey(ctx, k.key())
 	if err != nil {
 		k.RotateReason = "the key cannot be read"
 		k.fail(transit.WithHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
@@ -65,17 +60,35 @@ func (r *run) rotate(ctx context.Context, k *keyRun) {
 	r.Log.Info("rotated", "key", k.key().String(), "from", k.Before, "to", k.After, "reason", reason)
 }
 
-// maxOutages is the number of keys in a row after which a run no longer asks Vault about others.
-// Each waits for its own retries, and a run may have thousands of keys.
+// maxOutages is the number of requests in a row without a response after which a run sends no
+// more to Vault. Each waits for its own retries, and a run may have thousands of keys.
 const maxOutages = 2
 
-// noteOutage records whether Vault responded to the request about a key.
+// readKey reads a key, unless Vault does not respond.
+func (r *run) readKey(ctx context.Context, key ciphertext.Key) (transit.KeyInfo, error) {
+	if err := r.outage(); err != nil {
+		return transit.KeyInfo{}, err
+	}
+	info, err := r.vault.Key(ctx, key)
+	r.noteOutage(err)
+	return info, err
+}
+
+// outage returns an error if Vault does not respond.
+func (r *run) outage() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.vaultDown
+}
+
+// noteOutage records whether Vault responded to a request.
 func (r *run) noteOutage(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case errors.Is(err, transit.ErrUnreachable), errors.Is(err, transit.ErrTimeout), errors.Is(err, transit.ErrSealed):
 		if r.outages++; r.outages >= maxOutages {
-			r.vaultDown = fmt.Errorf("after %d keys in a row without a response, Vault was not asked about this one: %w",
-				r.outages, err)
+			r.vaultDown = fmt.Errorf("after %d requests in a row without a response, Vault was not asked: %w", r.outages, err)
 		}
 	default:
 		r.outages = 0
@@ -100,7 +113,7 @@ func (k *keyRun) aim(info transit.KeyInfo, settle time.Duration, now time.Time) 
 }
 
 // due reports whether a key gets a new version, and the reason. What Secrets have matters only
-// in the first run that sees the key: whoever writes one must not be able to stop rotation.
+// in the first run that sees the key: the author of a Secret must not be able to stop rotation.
 // Entries that cannot be rewrapped keep decrypting, because retirement verifies that none needs
 // a version.
 func (r *run) due(info transit.KeyInfo, c *keyCount, known bool) (bool, string) {

@@ -66,8 +66,6 @@ type run struct {
 	vaultClock     func() time.Time // nil: the time of Vault's responses
 	kubeClock      func() time.Time // nil: the time of the API server
 	clockProblem   error            // why the time does not count
-	outages        int              // keys in a row for which Vault did not respond
-	vaultDown      error            // ends the requests about further keys
 
 	rules    keyRules
 	selected map[ciphertext.Key]*keyRule
@@ -87,12 +85,14 @@ type run struct {
 
 	writeSlots chan struct{} // one element for each write in flight
 
-	mu           sync.Mutex // guards the following fields, and the reports of keys during rewrap
-	done         int        // entries rewrapped
-	reasons      map[Location]string
-	failedGroups map[batch.Group]bool
-	held         []rewrapped // wait for the state
-	heldSize     int         // in bytes
+	mu            sync.Mutex // guards the following fields, and the reports of keys during rewrap
+	done          int        // entries rewrapped
+	reasons       map[Location]string
+	failedGroups  map[batch.Group]bool
+	postponed     []rewrapped // until the state is saved
+	postponedSize int         // in bytes
+	outages       int         // requests in a row to which Vault did not respond
+	vaultDown     error       // ends the requests to Vault
 
 	saveMu sync.Mutex // serializes writes of the state during rewrap
 

@@ -284,7 +284,7 @@ func (r *run) findGone(ctx context.Context) (gone []string) {
 			if lookups++; lookups > unknownKeysPerRun || r.rules.find(stored.key()) == nil {
 				continue
 			}
-			if _, err := r.vault.Key(ctx, stored.key()); errors.Is(err, transit.ErrNotFound) {
+			if _, err := r.readKey(ctx, stored.key()); errors.Is(err, transit.ErrNotFound) {
 				gone = append(gone, entry)
 			}
 		}

@@ -52,7 +52,12 @@ func (m *remainder) verify(ctx context.Context, g batch.Group, parts []part) err
 	for i := range items {
 		versions[i], _ = ciphertext.Version(items[i].Data) // below has parsed it
 	}
-	errs, err := transit.Decryptable(ctx, m.run.vault, g.Key, items)
+	var errs []error
+	err := m.run.outage()
+	if err == nil {
+		errs, err = transit.Decryptable(ctx, m.run.vault, g.Key, items)
+		m.run.noteOutage(err)
+	}
 	if err != nil {
 		k.unverified = true
 		m.run.Log.Warn("entries cannot be verified", "key", g.Key.String(), "error", err)

@@ -13,7 +13,7 @@ import (
 // of further ones block their keys.
 const maxRevisions = 5_000
 
-// revision is a revision of a Helm release; the zero value is that of a Secret that is none.
+// revision is a revision of a Helm release. The zero value means that a Secret has no release.
 type revision struct {
 	release string
 	number  int

@@ -120,8 +120,8 @@ type Scanner struct {
 	Vault  transit.Rewrapper
 	Keys   []Key
 	Budget int // attempts in each namespace; 0: DefaultBudget
-	// ResourceVersion is that of a list of Secrets that was requested before the scan, such as one with a
-	// limit of 1. Without it, the next run cannot resume.
+	// ResourceVersion is the resourceVersion of a list of Secrets, requested before the scan. The limit of
+	// that list may be 1. Without it, the next run cannot resume.
 	ResourceVersion string
 	Resume          map[string]Cursor // Result.Unfinished of the last run
 	// Released reports whether the operator accepts that the texts of a Secret do not decrypt any more. If it
