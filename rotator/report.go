@@ -34,6 +34,12 @@ type Report struct {
 	// NotSelected has the Secrets whose key no option selects, or not for their namespace.
 	// They are not rewrapped, and do not make the run incomplete.
 	NotSelected Problems `json:"notSelected,omitzero"`
+	// Undecryptable has the texts that a search before retirement found, and that decrypt with
+	// none of the keys. They prevent nothing.
+	Undecryptable Problems `json:"undecryptable,omitzero"`
+	// OlderReleases has the texts in old revisions of Helm releases that retirement makes
+	// unreadable: older than the deployed one and the one before. They prevent nothing.
+	OlderReleases Problems `json:"olderReleases,omitzero"`
 }
 
 // Result is the outcome of a run.

@@ -3,6 +3,7 @@ package rotator_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,6 +262,10 @@ func TestRetireBlocked(t *testing.T) {
 			report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, opts)
 			if errors.Is(err, rotator.ErrIncomplete) != c.broken || !c.broken && err != nil {
 				t.Errorf("error: %v", err)
+			}
+			mine := func(p rotator.Problem) bool { return p.Namespace == f.Namespace && p.Name == "garbage" }
+			if slices.ContainsFunc(report.Undecryptable.Items, mine) != (name == "text that does not decrypt") {
+				t.Errorf("texts that do not decrypt: %v", report.Undecryptable.Items)
 			}
 			r := onlyKey(t, report).Retire
 			if r.Done != (c.blocked == "") || r.Blocked != c.blocked || len(r.Released) != c.released ||

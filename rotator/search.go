@@ -98,7 +98,9 @@ func (r *run) search(ctx context.Context, due []dueKey) (searches []*search, unl
 		if failed == nil {
 			one.result, failed = one.scanner.Finish(ctx)
 		}
-		r.Log.Info("searched", "secrets", searched, "keys", len(one.due), "attempts", one.result.Attempts)
+		r.reportSearch(one.result)
+		r.Log.Info("searched", "secrets", searched, "keys", len(one.due), "attempts", one.result.Attempts, "undecryptable",
+			one.result.Undecryptable.Count, "olderReleases", one.result.OlderReleases.Count)
 	}
 	if failed != nil {
 		unlisted = append(unlisted, Location{}.problem(failure.Stopped, "searching for old ciphertext: %s", failed))
@@ -119,6 +121,19 @@ func (r *run) newSearch(due []dueKey, version string, resume map[string]retiresc
 		})
 	}
 	return s
+}
+
+// reportSearch adds what a search found, and what prevents nothing, to the report.
+func (r *run) reportSearch(found retirescan.Result) {
+	for _, f := range found.Undecryptable.Items {
+		r.report.Undecryptable.add(Location{f.Namespace, f.Secret, f.Entry}.problem(failure.DecryptFailed,
+			"has text of version %d that decrypts with no key that is due%s", f.Version, where(f)))
+	}
+	r.report.Undecryptable.Count += found.Undecryptable.Count - len(found.Undecryptable.Items)
+	for _, f := range found.OlderReleases.Items {
+		r.report.OlderReleases.add(problemOf(f))
+	}
+	r.report.OlderReleases.Count += found.OlderReleases.Count - len(found.OlderReleases.Items)
 }
 
 // saveSearch keeps the first search that is not finished for the state.

@@ -241,7 +241,8 @@ func (r *run) saveState(ctx context.Context) error {
 	errs = append(errs, r.update(ctx, &r.state.run, func(data map[string]string) error {
 		last := *r.report
 		last.Keys = nil
-		last.Unassigned, last.NotSelected = r.report.Unassigned.stored(10), r.report.NotSelected.stored(10)
+		last.Unassigned, last.NotSelected = last.Unassigned.stored(10), last.NotSelected.stored(10)
+		last.Undecryptable, last.OlderReleases = last.Undecryptable.stored(10), last.OlderReleases.stored(10)
 		lastDone := r.state.lastDone
 		if last.Result == ResultDone {
 			lastDone = &last.Finished

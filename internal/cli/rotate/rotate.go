@@ -191,6 +191,14 @@ func (o *Options) summary(report *rotator.Report) error {
 	for _, p := range report.Unassigned.Items {
 		display.Fprintf(o.ErrOut, "unassigned: %s\n", p)
 	}
+	if found := report.Undecryptable; found.Count > 0 {
+		display.Fprintf(o.ErrOut, "%d old texts decrypt with no key that is due, and prevent nothing: for example %s\n",
+			found.Count, found.Items[0])
+	}
+	if found := report.OlderReleases; found.Count > 0 {
+		display.Fprintf(o.ErrOut, "%d old texts are in old Helm revisions, and prevent nothing: for example %s\n",
+			found.Count, found.Items[0])
+	}
 	for _, p := range report.NotSelected.Items {
 		display.Fprintf(o.ErrOut, "not selected: %s\n", p)
 	}
