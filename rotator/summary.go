@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // forgetAfter is the time after which a key that no run processed counts as no
@@ -47,6 +51,23 @@ func (k *KeySummary) OldestDecryptable() int {
 		return k.Retire.To
 	}
 	return k.MinDecryption
+}
+
+// FetchSummary reads the ConfigMaps [StateNames] of a namespace. Those that do not exist are skipped: the
+// rotator is not installed there. The error wraps that of the API server.
+func FetchSummary(ctx context.Context, kube kubernetes.Interface, namespace string) (*Summary, error) {
+	var state []*corev1.ConfigMap
+	for _, name := range StateNames() {
+		m, err := kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: check that this identity may get ConfigMap %s", err, name)
+		}
+		state = append(state, m)
+	}
+	return ReadSummary(state...)
 }
 
 // ReadSummary reads the ConfigMaps [StateNames], of which some may be missing. Like a run, it

@@ -110,6 +110,7 @@ func TestStatusReference(t *testing.T) {
 	}
 	for heading, shape := range map[string]any{
 		"A Secret": inventory.Secret{}, "An entry": inventory.Entry{}, "A key": inventory.KeyTotal{},
+		"The last run":     inventory.LastRun{},
 		"What would break": status.Simulation{}, "A key that would be retired": status.SimulatedKey{},
 		"A text that was found": status.Text{}, "A Secret that could not be searched": status.NotSearched{},
 	} {

@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	dto "github.com/prometheus/client_model/go"
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -83,7 +82,7 @@ func (e *Exporter) read(ctx context.Context) *snapshot {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	var s snapshot
-	summary, err := e.summary(ctx)
+	summary, err := rotator.FetchSummary(ctx, e.Kube, e.Namespace)
 	if err != nil {
 		e.Log.Error("reading the state of the rotator", "configmap", e.Namespace+"/"+rotator.StateName, "error", err)
 	} else {
@@ -97,21 +96,6 @@ func (e *Exporter) read(ctx context.Context) *snapshot {
 		e.Log.Error("reading the CronJob", "cronjob", e.Namespace+"/"+e.CronJob, "error", err)
 	}
 	return &s
-}
-
-func (e *Exporter) summary(ctx context.Context) (*rotator.Summary, error) {
-	var state []*corev1.ConfigMap
-	for _, name := range rotator.StateNames() {
-		m, err := e.Kube.CoreV1().ConfigMaps(e.Namespace).Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: check that this identity may get ConfigMap %s", err, name)
-		}
-		state = append(state, m)
-	}
-	return rotator.ReadSummary(state...)
 }
 
 func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedule, error) {

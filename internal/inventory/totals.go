@@ -23,6 +23,19 @@ type KeyTotal struct {
 	Broken        int         `json:"broken"`
 	Unknown       int         `json:"unknown"`
 	Versions      map[int]int `json:"versions"` // number of entries by version
+	// LastRun is nil if it is not known. Totals does not set it.
+	LastRun *LastRun `json:"lastRun,omitempty"`
+}
+
+// LastRun is what the rotator's last run that processed a key reported. Its JSON is stable.
+type LastRun struct {
+	Finished   time.Time  `json:"finished"`
+	Error      string     `json:"error,omitempty"`      // why the run did not complete the key
+	Unresolved int        `json:"unresolved"`           // entries that the run could not bring to the target
+	NotCovered int        `json:"notCovered,omitempty"` // entries above the target, which older backups of Vault do not cover
+	CleanSince *time.Time `json:"cleanSince,omitempty"` // since then, no entry has needed the oldest version that decrypts
+	RetiredTo  int        `json:"retiredTo,omitempty"`  // the oldest version that decrypts since the run retired older ones
+	Retirement string     `json:"retirement,omitempty"` // why the run did or did not retire a version
 }
 
 // Totals returns the totals by mount and name. They leave out Secrets without a valid key.

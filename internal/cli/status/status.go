@@ -15,6 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
 	"github.com/secretmanager-io/secretmanager/internal/options"
+	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	stale     bool
 	simulated string        // a key version, or belowTarget; empty without --simulate-retire
 	keyPoll   time.Duration // interval of a watch
+	// stateNamespace is the namespace of the rotator's results.
+	stateNamespace string
 }
 
 // belowTarget is the value of --simulate-retire without a version.
@@ -43,7 +46,8 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Long: `Show the ciphertext Secrets with their key, the oldest and the newest key version
 in use, the version that every entry should have at least, the scope, the GitOps tool that manages the
 Secret, and the time since the rotator last wrote it. A second table sums them up
-by key. STATE is
+by key. If you may read the rotator's ConfigMaps, a third table has its last run, and why it did or did not
+retire old versions. STATE is
 
   current  every entry has the target version of the key, or a newer one
   behind   some entry does not; the rotator or rewrap updates it
@@ -98,6 +102,8 @@ docs/reference/status.md describes the JSON, which is stable.`,
 			"below the target were")
 	f.Lookup("simulate-retire").NoOptDefVal = belowTarget
 	o.settle.AddFlags(f, p.Getenv)
+	f.StringVar(&o.stateNamespace, "state-namespace", rotator.DefaultStateNamespace,
+		"`namespace` of the ConfigMaps of the rotator")
 	f.StringVarP(&o.output, "output", "o",
 		"", "output `format`: wide, json, yaml or name; not yaml with -w, not name with --simulate-retire")
 	cli.FixedValues(c, "output", "wide", "json", "yaml", "name")
@@ -160,7 +166,15 @@ func (o *Options) Run(ctx context.Context) error {
 	if o.stale {
 		show = slices.DeleteFunc(slices.Clone(rows), func(r *inventory.Secret) bool { return !r.Stale() })
 	}
-	if err := o.show(show, rows); err != nil || !o.stale {
+	if len(rows) == 0 && (o.output == "" || o.output == "wide") {
+		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
+	}
+	var totals []*inventory.KeyTotal
+	if o.output != "name" { // for which the states are not known
+		totals = inventory.Totals(rows)
+		o.addLastRuns(ctx, kube, totals)
+	}
+	if err := o.show(show, totals); err != nil || !o.stale {
 		return err
 	}
 	return o.staleErr(rows)
@@ -192,21 +206,18 @@ func (o *Options) readKeys(ctx context.Context, rows []*inventory.Secret) {
 	}
 }
 
-// show writes rows, and the totals of all.
-func (o *Options) show(rows, all []*inventory.Secret) error {
+// show writes rows, and the totals of all Secrets.
+func (o *Options) show(rows []*inventory.Secret, totals []*inventory.KeyTotal) error {
 	switch o.output {
 	case "json":
-		return o.printJSON(rows, inventory.Totals(all))
+		return o.printJSON(rows, totals)
 	case "yaml":
-		return o.PrintDocument(newDocument(rows, inventory.Totals(all)), o.output)
+		return o.PrintDocument(newDocument(rows, totals), o.output)
 	case "name":
 		for _, r := range rows {
 			display.Fprintf(o.Out, "secret/%s\n", r.Name)
 		}
 		return nil
-	}
-	if len(all) == 0 {
-		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
 	}
 	if len(rows) == 0 {
 		return nil
@@ -220,8 +231,10 @@ func (o *Options) show(rows, all []*inventory.Secret) error {
 		return err
 	}
 	if !o.stale {
-		totals := inventory.Totals(all)
 		if err := o.writeTotals(totals); err != nil {
+			return err
+		}
+		if err := o.writeLastRuns(totals, table.now); err != nil {
 			return err
 		}
 		o.noteUnsettled(totals)
