@@ -99,14 +99,16 @@ type Lister struct {
 	PageSize int64              // Secrets of a page, at most; 0 means 500
 }
 
+// page is a page of a list, before its Secrets are decoded.
 type page struct {
-	items []corev1.Secret
-	err   error
+	text []byte
+	list *corev1.SecretList // nil until it is decoded
+	err  error
 }
 
 // Each calls visit for every Secret of the namespace, or of all, that the selection
-// selects, one at a time. It ends with the first error of visit. While a page is
-// visited, Each requests the next one, so two pages are in memory at most.
+// selects, one at a time. It ends with the first error of visit. While a page is decoded
+// and visited, Each requests the next one, so two pages are in memory at most.
 func (l Lister) Each(ctx context.Context, namespace string, s Selection, visit func(*corev1.Secret) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	pages := make(chan page)
@@ -127,10 +129,14 @@ func (l Lister) Each(ctx context.Context, namespace string, s Selection, visit f
 		})
 	}()
 	for p := range pages {
-		if p.err != nil {
-			return &Error{Namespace: namespace, Err: p.err}
+		err := p.err
+		if err == nil {
+			err = p.decode()
 		}
-		for _, s := range p.items {
+		if err != nil {
+			return &Error{Namespace: namespace, Err: err}
+		}
+		for _, s := range p.list.Items {
 			if err := visit(&s); err != nil { // a copy, so that a Secret that is kept does not keep its page
 				return err
 			}
@@ -139,6 +145,19 @@ func (l Lister) Each(ctx context.Context, namespace string, s Selection, visit f
 	if err := context.Cause(ctx); err != nil {
 		return &Error{Namespace: namespace, Err: err}
 	}
+	return nil
+}
+
+// decode decodes the Secrets of the page.
+func (p *page) decode() error {
+	if p.list != nil {
+		return nil
+	}
+	p.list = &corev1.SecretList{}
+	if _, _, err := scheme.Codecs.UniversalDeserializer().Decode(p.text, nil, p.list); err != nil {
+		return errNoList // the decoder's own error may repeat a part of what it read
+	}
+	p.text = nil
 	return nil
 }
 
@@ -153,7 +172,7 @@ func (l Lister) list(ctx context.Context, namespace string, s Selection, yield f
 	opts := s.ListOptions()
 	opts.Limit = min(firstPage, maxLimit)
 	for {
-		list, size, err := l.page(ctx, namespace, opts)
+		p, err := l.page(ctx, namespace, opts)
 		if errors.Is(err, errPageTooLong) {
 			opts.Limit = max(opts.Limit/4, 1)
 			continue
@@ -162,27 +181,32 @@ func (l Lister) list(ctx context.Context, namespace string, s Selection, yield f
 			opts.Continue = token
 			continue
 		}
+		size := len(p.text)
+		var next string
+		var n int
+		if err == nil {
+			next, n, err = p.summary()
+		}
 		if err != nil {
 			yield(page{err: err})
 			return
 		}
-		if !yield(page{items: list.Items}) || list.Continue == "" {
+		if !yield(p) || next == "" {
 			return
 		}
-		if n := len(list.Items); n > 0 {
+		if n > 0 {
 			// Half of what would fit, as Secrets differ in size, and no sudden jump, as
 			// small Secrets do not mean that no large ones follow.
 			fits := max(int64(MaxPageBytes/2/max(size/n, 1)), 1)
 			opts.Limit = min(fits, 4*opts.Limit, maxLimit)
 		}
-		opts.Continue = list.Continue
+		opts.Continue = next
 	}
 }
 
-// page requests one page and returns it with its size in bytes.
-func (l Lister) page(ctx context.Context, namespace string,
-	opts metav1.ListOptions) (list *corev1.SecretList, size int, err error) {
-	var final error // does not become right by another attempt
+// page requests one page.
+func (l Lister) page(ctx context.Context, namespace string, opts metav1.ListOptions) (p page, err error) {
+	tooLong := false
 	err = l.Retry.Read(ctx, func() error {
 		body, err := l.Kube.CoreV1().RESTClient().Get().
 			NamespaceIfScoped(namespace, namespace != metav1.NamespaceAll).
@@ -195,25 +219,16 @@ func (l Lister) page(ctx context.Context, namespace string,
 		if opts.Limit > 1 {
 			from = io.LimitReader(body, MaxPageBytes+1)
 		}
-		text, err := io.ReadAll(from)
-		switch {
-		case err != nil:
+		if p.text, err = io.ReadAll(from); err != nil {
 			return fmt.Errorf("reading a page of Secrets: %w", err)
-		case opts.Limit > 1 && len(text) > MaxPageBytes:
-			final = errPageTooLong
-			return nil
 		}
-		list, size = &corev1.SecretList{}, len(text)
-		if _, _, err := scheme.Codecs.UniversalDeserializer().Decode(text, nil, list); err != nil {
-			// The decoder's own error may repeat a part of what it read.
-			final = errNoList
-		}
+		tooLong = opts.Limit > 1 && len(p.text) > MaxPageBytes
 		return nil
 	})
-	if err == nil {
-		err = final
+	if err == nil && tooLong {
+		err = errPageTooLong
 	}
-	return list, size, err
+	return p, err
 }
 
 // continueToken returns the token with which a list continues after a 410.
