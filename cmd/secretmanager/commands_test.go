@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -258,15 +257,6 @@ func serveProvider(kubeconfig, vault, program, logFile string) (socket string, s
 			said, _ := os.ReadFile(logFile)
 			return "", nil, fmt.Errorf("the provider does not serve:\n%s", said)
 		}
-	}
-}
-
-// buildProvider builds the provider into a directory.
-func buildProvider(t *testing.T, dir string) {
-	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "../secretmanager-provider")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the provider: %v\n%s", err, out)
 	}
 }
 

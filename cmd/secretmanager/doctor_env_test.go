@@ -46,14 +46,11 @@ type doctorEnv struct {
 func newDoctorEnv(t *testing.T) *doctorEnv {
 	t.Helper()
 	c := &doctorEnv{vault: testenv.NewVault(t), server: testenv.NewAPIServer(t)}
-	self, err := os.Executable()
-	check(t, err)
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	check(t, err)
 	bin := t.TempDir()
-	for name, target := range map[string]string{"secretmanager": self, "vault": self, "kubectl": kubectl} {
-		check(t, os.Symlink(target, filepath.Join(bin, name)))
-	}
+	check(t, os.Symlink(kubectl, filepath.Join(bin, "kubectl")))
+	linkPrograms(t, bin)
 	c.env = map[string]string{
 		"PATH": bin + ":/usr/bin:/bin", "HOME": t.TempDir(), "KUBECONFIG": c.server.Kubeconfig,
 		"VAULT_ADDR": c.vault.Address, "VAULT_TOKEN": c.vault.RootToken,

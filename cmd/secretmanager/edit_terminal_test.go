@@ -48,12 +48,8 @@ func (u *user) start(edits ...string) *session {
 			t.Fatal(err)
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tm.command = exec.CommandContext(t.Context(), self, "edit", "matrix", "-n", u.Namespace)
-	tm.command.Args[0] = "secretmanager"
+	var err error
+	tm.command = exec.CommandContext(t.Context(), program(t), "edit", "matrix", "-n", u.Namespace)
 	tm.command.Dir = tm.dir
 	tm.command.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
 		"VAULT_TOKEN="+u.Vault.RootToken, "KUBE_EDITOR=sh step.0", "XDG_RUNTIME_DIR=")
@@ -340,13 +336,8 @@ func TestEditBrokenOff(t *testing.T) {
 // The note on the shell history is printed only to a terminal.
 func TestLiteralNote(t *testing.T) {
 	u := newUser(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.CommandContext(t.Context(), self, "encrypt", "matrix", "-n", u.Namespace, "--transit-key", u.Namespace,
+	c := exec.CommandContext(t.Context(), program(t), "encrypt", "matrix", "-n", u.Namespace, "--transit-key", u.Namespace,
 		"--from-literal", "a=hunter2")
-	c.Args[0] = "secretmanager"
 	c.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
 		"VAULT_TOKEN="+u.Vault.RootToken)
 	master, err := pty.Start(c)

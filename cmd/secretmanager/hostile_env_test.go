@@ -281,7 +281,7 @@ spec:
 func (h *hostileAuthor) serve(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
-	buildProvider(t, bin)
+	linkPrograms(t, bin)
 	socket, stop, err := serveProvider(h.server.Kubeconfig, h.vault.address,
 		filepath.Join(bin, "secretmanager-provider"), filepath.Join(bin, "log"))
 	check(t, err)

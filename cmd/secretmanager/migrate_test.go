@@ -50,15 +50,11 @@ func TestMigrate(t *testing.T) {
 	page, err := os.ReadFile("../../docs/migrate.md")
 	check(t, err)
 	bin, dir := t.TempDir(), t.TempDir()
-	self, err := os.Executable()
-	check(t, err)
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	check(t, err)
-	for name, target := range map[string]string{"secretmanager": self, "vault": self, "kubectl": kubectl} {
-		check(t, os.Symlink(target, filepath.Join(bin, name)))
-	}
+	check(t, os.Symlink(kubectl, filepath.Join(bin, "kubectl")))
+	linkPrograms(t, bin)
 	check(t, os.WriteFile(filepath.Join(bin, "sops"), []byte(sopsStandIn), 0o755))
-	buildProvider(t, bin)
 	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
 		"sigs.k8s.io/secrets-store-csi-driver").Output()
 	check(t, err)

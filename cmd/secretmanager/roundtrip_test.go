@@ -75,7 +75,7 @@ func TestRoundTrip(t *testing.T) {
 			`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
  "spec": {"provider": "secretmanager", "parameters": {"roleName": "%[1]s_app", "transitKey": "%[1]s"}}}`, u.Namespace))
 	token := file(t, fixture.Issuer().Token(u.Namespace, "app", "vault", time.Hour))
-	buildProvider(t, dir)
+	linkPrograms(t, dir)
 	socket, stop, err := serveProvider(u.API.Kubeconfig, u.Vault.Address, filepath.Join(dir, "secretmanager-provider"),
 		filepath.Join(dir, "provider.log"))
 	if err != nil {

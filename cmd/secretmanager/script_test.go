@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -14,13 +16,10 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
-// TestMain runs this binary as the programs of the scripts if it is called by their names, also as the
-// vault command, which runs what vault-setup prints.
+// TestMain runs this binary as the vault command, which runs what vault-setup prints, if it is called by that
+// name.
 func TestMain(m *testing.M) {
-	switch filepath.Base(os.Args[0]) {
-	case "secretmanager", "kubectl-secretmanager":
-		main()
-	case "vault":
+	if filepath.Base(os.Args[0]) == "vault" {
 		vaultMain()
 	}
 	testenv.Main(m)
@@ -40,17 +39,8 @@ func TestAuditHeaderScripts(t *testing.T) {
 }
 
 func (w *scripts) runScripts(t *testing.T, dir string) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	bin := t.TempDir()
-	for _, name := range []string{"secretmanager", "kubectl-secretmanager", "vault"} {
-		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	buildProvider(t, bin)
+	linkPrograms(t, bin)
 	proxy := countingProxy(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", dir),
@@ -71,6 +61,43 @@ func (w *scripts) runScripts(t *testing.T, dir string) {
 			return strings.HasPrefix(t.Name(), "TestOpenBao"), nil
 		},
 	})
+}
+
+// builtPrograms is the directory of the command line and the provider, as they are released. The tests start them
+// some thousand times, and with the race detector they would take several times as long. Other tests call the
+// verbs in this process, with it.
+var builtPrograms = sync.OnceValues(func() (string, error) {
+	dir, err := testenv.TempDir()
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, ".", "../secretmanager-provider")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// program returns the path of the command line.
+func program(t *testing.T) string {
+	t.Helper()
+	dir, err := builtPrograms()
+	check(t, err)
+	return filepath.Join(dir, "secretmanager")
+}
+
+// linkPrograms puts the programs into a directory, and this binary as the vault command.
+func linkPrograms(t *testing.T, dir string) {
+	t.Helper()
+	self, err := os.Executable()
+	check(t, err)
+	for name, target := range map[string]string{
+		"secretmanager": program(t), "kubectl-secretmanager": program(t), "vault": self,
+		"secretmanager-provider": filepath.Join(filepath.Dir(program(t)), "secretmanager-provider"),
+	} {
+		check(t, os.Symlink(target, filepath.Join(dir, name)))
+	}
 }
 
 // countingProxy counts requests of the scripts to other hosts. The only one is that of

@@ -1,6 +1,9 @@
 package testenv
 
-import "sync"
+import (
+	"os"
+	"sync"
+)
 
 // An instance is a running server that must be stopped.
 type instance interface {
@@ -41,3 +44,20 @@ func stopAll() {
 	}
 	done.Wait()
 }
+
+// TempDir returns a directory for all tests of this binary, which [Main] removes.
+func TempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "tests-")
+	if err != nil {
+		return "", err
+	}
+	register(tempDir(dir))
+	return dir, nil
+}
+
+// A tempDir is an instance without a process.
+type tempDir string
+
+func (d tempDir) Stop() { os.RemoveAll(string(d)) }
+
+func (d tempDir) tail() string { return "" }
