@@ -13,6 +13,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -131,12 +132,12 @@ func TestEncryptErrors(t *testing.T) {
 
 // TestEncryptChecksBeforeItSends checks that an invalid spec causes no request.
 func TestEncryptChecksBeforeItSends(t *testing.T) {
-	vault := newFakeVault("k")
+	vault := memoryvault.New("k")
 	_, err := secretmanager.Encrypt(t.Context(), vault,
 		secretmanager.Spec{Name: "x", Namespace: "y", Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}},
 			Entries: map[string][]byte{"e": make([]byte, 2<<20)}})
-	if !errors.Is(err, secretmanager.ErrInvalid) || len(vault.calls) > 0 {
-		t.Errorf("got %v, calls %q", err, vault.calls)
+	if !errors.Is(err, secretmanager.ErrInvalid) || len(vault.Requests()) > 0 {
+		t.Errorf("got %v, want ErrInvalid and no request", err)
 	}
 }
 
@@ -240,11 +241,12 @@ func TestVerify(t *testing.T) {
 // A value is encrypted with a version that every backup of Vault has that is not older than
 // the settle time.
 func TestEncryptSettles(t *testing.T) {
-	vault := newFakeVault("app")
+	vault := memoryvault.New("app")
 	key := ciphertext.Key{Mount: "transit", Name: "app"}
 	now := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
-	vault.keys[key] = transit.KeyInfo{Derived: true, Latest: 3, ReadAt: now, Created: map[int]time.Time{
-		1: now.Add(-60 * time.Hour), 2: now.Add(-30 * time.Hour), 3: now.Add(-time.Hour)}}
+	vault.Now = func() time.Time { return now }
+	vault.SetKey(key, transit.KeyInfo{Derived: true, Latest: 3, Created: map[int]time.Time{
+		1: now.Add(-60 * time.Hour), 2: now.Add(-30 * time.Hour), 3: now.Add(-time.Hour)}})
 	for settle, want := range map[time.Duration]int{0: 1, 24 * time.Hour: 2, -1: 3} {
 		s, err := secretmanager.Encrypt(t.Context(), vault, secretmanager.Spec{Namespace: "demo", Name: "s",
 			Settings: ciphertext.Settings{Key: key}, Entries: map[string][]byte{"e": []byte("x")}, Settle: settle})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -69,7 +70,7 @@ func ExampleNew() {
 }
 
 func ExampleEncrypt() {
-	ctx, vault := context.Background(), newFakeVault("matrix")
+	ctx, vault := context.Background(), memoryvault.New("matrix")
 	secret, err := secretmanager.Encrypt(ctx, vault, exampleSpec)
 	if err != nil {
 		fmt.Println(err)
@@ -85,7 +86,7 @@ func ExampleEncrypt() {
 func ExampleEncrypt_invalid() {
 	spec := exampleSpec
 	spec.Namespace, spec.Entries = "", map[string][]byte{"password": nil}
-	_, err := secretmanager.Encrypt(context.Background(), newFakeVault("matrix"), spec)
+	_, err := secretmanager.Encrypt(context.Background(), memoryvault.New("matrix"), spec)
 	fmt.Println(errors.Is(err, secretmanager.ErrInvalid))
 	fmt.Println(strings.ReplaceAll(err.Error(), ": ", ":\n"))
 	// Output:
@@ -100,7 +101,7 @@ func ExampleEncrypt_invalid() {
 }
 
 func ExampleDecrypt() {
-	ctx, vault := context.Background(), newFakeVault("matrix")
+	ctx, vault := context.Background(), memoryvault.New("matrix")
 	secret, err := secretmanager.Encrypt(ctx, vault, exampleSpec)
 	if err != nil {
 		fmt.Println(err)
@@ -114,7 +115,7 @@ func ExampleDecrypt() {
 
 // A ciphertext that was copied to another Secret does not decrypt there.
 func ExampleVerify() {
-	ctx, vault := context.Background(), newFakeVault("matrix")
+	ctx, vault := context.Background(), memoryvault.New("matrix")
 	secret, err := secretmanager.Encrypt(ctx, vault, exampleSpec)
 	if err != nil {
 		fmt.Println(err)
@@ -129,7 +130,7 @@ func ExampleVerify() {
 }
 
 func ExampleVerifier() {
-	ctx, vault := context.Background(), newFakeVault("matrix")
+	ctx, vault := context.Background(), memoryvault.New("matrix")
 	secret, err := secretmanager.Encrypt(ctx, vault, exampleSpec)
 	if err != nil {
 		fmt.Println(err)
@@ -154,7 +155,7 @@ func ExampleVerifier() {
 }
 
 func ExampleEncryptUpdate() {
-	ctx, vault := context.Background(), newFakeVault("matrix")
+	ctx, vault := context.Background(), memoryvault.New("matrix")
 	secret, err := secretmanager.Encrypt(ctx, vault, exampleSpec)
 	if err != nil {
 		fmt.Println(err)
@@ -169,7 +170,7 @@ func ExampleEncryptUpdate() {
 
 func ExampleClient_Apply() {
 	ctx := context.Background()
-	client := secretmanager.New(newFakeVault("matrix"), newCluster())
+	client := secretmanager.New(memoryvault.New("matrix"), newCluster())
 	secret, outcome, err := client.Apply(ctx, exampleSpec, secretmanager.Options{})
 	if err != nil {
 		fmt.Println(err)
@@ -182,7 +183,7 @@ func ExampleClient_Apply() {
 
 func ExampleClient_Read() {
 	ctx := context.Background()
-	client := secretmanager.New(newFakeVault("matrix"), newCluster())
+	client := secretmanager.New(memoryvault.New("matrix"), newCluster())
 	if _, _, err := client.Apply(ctx, exampleSpec, secretmanager.Options{}); err != nil {
 		fmt.Println(err)
 		return
@@ -195,7 +196,7 @@ func ExampleClient_Read() {
 
 func ExampleClient_Update() {
 	ctx := context.Background()
-	client := secretmanager.New(newFakeVault("matrix"), newCluster())
+	client := secretmanager.New(memoryvault.New("matrix"), newCluster())
 	secret, _, err := client.Apply(ctx, exampleSpec, secretmanager.Options{})
 	if err != nil {
 		fmt.Println(err)
@@ -220,7 +221,7 @@ func ExampleClient_Convert() {
 		},
 		Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"password": []byte("hunter2")},
 	})
-	client := secretmanager.New(newFakeVault("matrix"), kube)
+	client := secretmanager.New(memoryvault.New("matrix"), kube)
 	secret, err := client.Convert(ctx, "demo", "plain", exampleSpec.Settings, secretmanager.Options{})
 	if err != nil {
 		fmt.Println(err)
@@ -236,7 +237,7 @@ func ExampleClient_Plaintext() {
 	kube := fake.NewClientset(&corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "plain"}, Data: map[string][]byte{"user": []byte("neo")},
 	})
-	plaintext, err := secretmanager.New(newFakeVault(), kube).Plaintext(ctx, "demo", "plain")
+	plaintext, err := secretmanager.New(memoryvault.New(), kube).Plaintext(ctx, "demo", "plain")
 	fmt.Printf("%s %v\n", plaintext["user"], err)
 	// Output:
 	// neo <nil>

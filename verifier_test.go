@@ -13,6 +13,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -202,7 +203,7 @@ func TestVerifierLimits(t *testing.T) {
 		{"many keys", 20, 1, 700_000, true, 9, 20},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			vault := newFakeVault("k")
+			vault := memoryvault.New("k")
 			spec := secretmanager.Spec{Namespace: "ns", Name: "s", Entries: map[string][]byte{},
 				Settings: ciphertext.Settings{Key: ciphertext.Key{Name: "k"}}}
 			for i := range test.entries {
@@ -212,7 +213,7 @@ func TestVerifierLimits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			vault.calls = nil
+			vault.Requests()
 			reported := 0
 			verifier := secretmanager.NewVerifier(vault, func(secretmanager.VerifyResult) { reported++ })
 			for i := range test.secrets {
@@ -227,8 +228,10 @@ func TestVerifierLimits(t *testing.T) {
 					t.Fatalf("%d Secrets wait, more than %d", waiting, test.waiting)
 				}
 			}
-			if err := verifier.Flush(t.Context()); err != nil || reported != test.secrets || len(vault.calls) != test.requests {
-				t.Errorf("%d Secrets are reported, after %d requests (%v)", reported, len(vault.calls), err)
+			err = verifier.Flush(t.Context())
+			requests := vault.Requests()
+			if err != nil || reported != test.secrets || len(requests) != test.requests {
+				t.Errorf("%d Secrets are reported, after %d requests (%v)", reported, len(requests), err)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 // TestAuditHeaders verifies that every request of a run to Vault has the verb and the run
 // id of the log, that each run has another id, and that the caller's id is kept.
 func TestAuditHeaders(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.populate(2)
 	var mu sync.Mutex
 	paths, ids := map[string]bool{}, map[[2]string]bool{}

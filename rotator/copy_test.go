@@ -22,7 +22,7 @@ func TestCopiesAreRewrapped(t *testing.T) {
 		ciphertext.None:      {"original": rewrapped, "same namespace": rewrapped, "other namespace": rewrapped},
 	} {
 		t.Run(string(scope), func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			if scope == ciphertext.None {
 				f.Key += "-underived"
 				f.CreateKey(f.Key, false)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -133,19 +133,18 @@ func (f *testFixture) killInside(v childRun) bool {
 			cancel()
 		}
 	}
-	config := rest.CopyConfig(f.API.Config)
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.Wrap(g.wrap)
-	kube, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		f.T.Fatal(err)
+	var vault rotator.Vault = f.memory
+	if f.memory != nil {
+		defer g.watch(f.memory)()
+	} else {
+		server, err := g.vault(v.Vault)
+		if err != nil {
+			f.T.Fatal(err)
+		}
+		defer server.Close()
+		vault = f.Session(server.URL, v.Token)
 	}
-	server, err := g.vault(v.Vault)
-	if err != nil {
-		f.T.Fatal(err)
-	}
-	defer server.Close()
-	_, err = rotator.RunInside(ctx, f.Session(server.URL, v.Token), kube, v.options(),
+	_, err := rotator.RunInside(ctx, vault, f.Client(g.wrap), v.options(),
 		rotator.Inside{RetryFor: time.Nanosecond, VaultClock: v.now, KubeClock: v.now})
 	if !g.dead.Load() && err != nil {
 		f.T.Fatalf("run to kill at %s: %v", v.Kill, err)
@@ -169,10 +168,16 @@ func (f *testFixture) expireLease(v childRun) {
 	}
 }
 
-// ageKey replaces the fixture's key by one whose only version has the age, by restoring
+// ageKey replaces the fixture's key by one whose only version has the age, in a real Vault by restoring
 // it from a changed backup.
 func (f *testFixture) ageKey(age time.Duration) {
 	f.T.Helper()
+	if f.memory != nil {
+		info := f.KeyInfo()
+		info.Created = map[int]time.Time{1: time.Now().Add(-age)}
+		f.memory.SetKey(f.key(), info)
+		return
+	}
 	ctx, path := f.T.Context(), "transit/keys/"+f.Key
 	f.Write(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true})
 	answer, err := f.Vault.Read(ctx, "transit/backup/"+f.Key)
@@ -201,6 +206,9 @@ func (f *testFixture) ageKey(age time.Duration) {
 
 // killable returns a run whose token also allows to retire.
 func (f *testFixture) killable(k kill) childRun {
+	if f.memory != nil {
+		return childRun{Key: f.Key, State: f.Namespace, Kill: k}
+	}
 	return childRun{
 		Vault:      f.Vault.Address,
 		Token:      f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config")...),
@@ -209,11 +217,19 @@ func (f *testFixture) killable(k kill) childRun {
 	}
 }
 
+// session returns the session of a run that is not killed.
+func (f *testFixture) session(v childRun) rotator.Vault {
+	if f.memory != nil {
+		return f.memory
+	}
+	return f.Session(v.Vault, v.Token)
+}
+
 // finish executes the run after the killed ones, and checks that every entry is at
 // version 2 and decrypts to its value.
 func (f *testFixture) finish(v childRun, plain map[string]map[string]string) {
 	f.T.Helper()
-	report, err := rotator.Run(f.T.Context(), f.Session(v.Vault, v.Token), f.Kube, v.options())
+	report, err := rotator.Run(f.T.Context(), f.session(v), f.Kube, v.options())
 	if err != nil {
 		f.T.Fatalf("the next run: %v", err)
 	}
@@ -269,40 +285,49 @@ func (f *testFixture) checkIntact(plain map[string]map[string]string, version in
 	}
 }
 
-// TestKilledAtEachStep kills a run at every step, as a child process with SIGKILL and, in
-// make test-long, also in this process. The next run completes the work.
+// TestKilledAtEachStep kills a run at every step. The next run completes the work.
 func TestKilledAtEachStep(t *testing.T) {
-	for where, killRun := range map[string]func(*testFixture, childRun) bool{"process": (*testFixture).killProcess,
-		"inside": (*testFixture).killInside} {
-		if where == "inside" && !long() {
-			continue
-		}
-		for i, step := range steps {
-			t.Run(where+"/"+step.String(), func(t *testing.T) {
-				f := newFixture(t)
-				f.ageKey(48 * time.Hour)
-				plain := f.populate(4)
-				v := f.killable(kill{Step: i, Nth: 1})
-				v.Retire = true
-				switch step { // in the middle of the many requests of these steps
-				case beforePatchStep, afterPatch:
-					v.Kill.Nth = 5
-				}
-				if !killRun(f, v) {
-					t.Fatal("the run completed without the step")
-				}
-				f.finish(v, plain)
-				if info := f.KeyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 0 {
-					t.Errorf("want retired and not trimmed: %+v", info)
-				}
-			})
-		}
+	testKilledAt(t, steps, newFixture, (*testFixture).killInside)
+}
+
+// TestKilledProcess is TestKilledAtEachStep with child processes and SIGKILL, on real servers, and at two
+// steps unless make test-long runs it.
+func TestKilledProcess(t *testing.T) {
+	all := steps
+	if !long() {
+		all = []step{beforePatchStep, afterConfig}
+	}
+	testKilledAt(t, all, newServerFixture, (*testFixture).killProcess)
+}
+
+func testKilledAt(t *testing.T, all []step, newFixture func(*testing.T) *testFixture,
+	killRun func(*testFixture, childRun) bool) {
+	for _, step := range all {
+		t.Run(step.String(), func(t *testing.T) {
+			f := newFixture(t)
+			f.ageKey(48 * time.Hour)
+			plain := f.populate(4)
+			v := f.killable(kill{Step: slices.Index(steps, step), Nth: 1})
+			v.Retire = true
+			switch step { // in the middle of the many requests of these steps
+			case beforePatchStep, afterPatch:
+				v.Kill.Nth = 5
+			}
+			if !killRun(f, v) {
+				t.Fatal("the run completed without the step")
+			}
+			f.finish(v, plain)
+			if info := f.KeyInfo(); info.MinDecryptionVersion != 2 || info.MinAvailableVersion != 0 {
+				t.Errorf("want retired and not trimmed: %+v", info)
+			}
+		})
 	}
 }
 
-// TestKilledAtRandom kills many runs at random steps. Each continues
-// the work of the one before. Every tenth is a child process.
+// TestKilledAtRandom kills many runs at random steps. Each continues the work of the one before. In make
+// test-long, the servers are real and every tenth run is a child process.
 func TestKilledAtRandom(t *testing.T) {
+	parallel(t)
 	secrets, kills := 400, 12
 	if long() {
 		secrets, kills = 10000, 200
@@ -311,6 +336,9 @@ func TestKilledAtRandom(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	f := newFixture(t)
+	if long() {
+		f = newServerFixture(t)
+	}
 	f.ageKey(48 * time.Hour)
 	plain := f.fill(secrets)
 
@@ -338,7 +366,7 @@ func TestKilledAtRandom(t *testing.T) {
 			continue // the key is already rotated
 		}
 		killRun := f.killInside
-		if n%10 == 0 {
+		if long() && n%10 == 0 {
 			killRun = f.killProcess
 		}
 		if !killRun(v) {

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // These tests cover the section "Disaster recovery" of docs/rotation.md.
@@ -18,6 +19,9 @@ import (
 // backup returns Vault's backup of the fixture's key.
 func (f *testFixture) backup() any {
 	f.T.Helper()
+	if f.memory != nil {
+		return f.KeyInfo()
+	}
 	f.Write("transit/keys/"+f.Key+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true,
 		"deletion_allowed": true})
 	data, err := f.Vault.Read(f.T.Context(), "transit/backup/"+f.Key)
@@ -30,7 +34,34 @@ func (f *testFixture) backup() any {
 // restore replaces the fixture's key by a backup.
 func (f *testFixture) restore(backup any) {
 	f.T.Helper()
+	if f.memory != nil {
+		f.memory.SetKey(f.key(), backup.(transit.KeyInfo))
+		return
+	}
 	f.Write("transit/restore/"+f.Key, map[string]any{"backup": backup, "force": true})
+}
+
+// deleteKey deletes the fixture's key.
+func (f *testFixture) deleteKey() {
+	f.T.Helper()
+	if f.memory != nil {
+		f.memory.DeleteKey(f.key())
+		return
+	}
+	_, err := f.Vault.Do(f.T.Context(), http.MethodDelete, "transit/keys/"+f.Key, f.Vault.RootToken, nil)
+	f.Must(err)
+}
+
+// nextSecond returns when the clock of Vault shows another second.
+func (f *testFixture) nextSecond() {
+	f.T.Helper()
+	if f.memory != nil {
+		later := f.memory.Clock().Add(time.Second)
+		f.memory.Now = func() time.Time { return later }
+		return
+	}
+	for began := f.KeyInfo().ReadAt; f.KeyInfo().ReadAt.Equal(began); {
+	}
 }
 
 // A Vault restored from a backup has lost newer versions. The report names their entries.
@@ -93,9 +124,7 @@ func TestKeyDeleted(t *testing.T) {
 	before := f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.RotateKey()
 	backup := f.backup()
-	if _, err := f.Vault.Do(t.Context(), http.MethodDelete, "transit/keys/"+f.Key, f.Vault.RootToken, nil); err != nil {
-		t.Fatal(err)
-	}
+	f.deleteKey()
 	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
 	k := onlyKey(t, report)
 	if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(k.Error, "not found") ||
@@ -162,7 +191,7 @@ func TestClusterRestoredFromOlderBackup(t *testing.T) {
 			"lower min_decryption_version of transit/keys/"+f.Key+" to rescue it") {
 		t.Errorf("%v, unresolved: %v", err, k.Unresolved.Items)
 	}
-	f.Write("transit/keys/"+f.Key+"/config", map[string]any{"min_decryption_version": 1})
+	f.configure(func(k *transit.KeyInfo) { k.MinDecryptionVersion = 1 })
 	k, err = run(3 * week)
 	if err != nil || k.Rewrapped != 1 || k.Retire.Done {
 		t.Errorf("%v: %+v, retire %+v", err, k, k.Retire)

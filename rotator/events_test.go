@@ -42,7 +42,7 @@ func TestEventsAreBounded(t *testing.T) {
 
 // Each Secret with unresolved entries gets one Event. Another run increments its count.
 func TestEvents(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	yes := true
 	fixed := f.encrypt(f.Namespace, "fixed", map[string]string{"a": "1", "b": "2"})
 	fixed.Immutable = &yes

@@ -119,6 +119,7 @@ func TestEvidence(t *testing.T) {
 // TestEvidenceOfNights compares the evidence of many nights with the complete history: what is
 // ready really is, what is ready becomes so in time, and the text stays short.
 func TestEvidenceOfNights(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		l := limits{retireAfter: time.Duration(1+random.IntN(60)) * day, maxGap: 2 * day}
@@ -256,6 +257,7 @@ func TestStateEntry(t *testing.T) {
 
 // TestStateIsBounded stores 5,000 keys, each with as much to report as possible.
 func TestStateIsBounded(t *testing.T) {
+	t.Parallel()
 	r := &run{Options: Options{RetireAfter: week.retireAfter, MaxGap: week.maxGap}}
 	few, many := map[int]int{1: 10000, 3000: 10000}, map[int]int{}
 	for v := range 3000 {

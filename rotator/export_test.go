@@ -8,7 +8,6 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // The duration of a Lease, how long requests to the API server are retried, and the
@@ -33,7 +32,7 @@ type Inside struct {
 }
 
 // RunInside is Run with these settings.
-func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+func RunInside(ctx context.Context, vault Vault, kube kubernetes.Interface, opts Options,
 	in Inside) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -54,13 +53,13 @@ func RunInside(ctx context.Context, vault *transit.Session, kube kubernetes.Inte
 }
 
 // RunPaged is Run with another page size.
-func RunPaged(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+func RunPaged(ctx context.Context, vault Vault, kube kubernetes.Interface, opts Options,
 	size int64) (*Report, error) {
 	return RunInside(ctx, vault, kube, opts, Inside{PageSize: size})
 }
 
 // RunLeased is Run with another duration of the Lease.
-func RunLeased(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options,
+func RunLeased(ctx context.Context, vault Vault, kube kubernetes.Interface, opts Options,
 	duration time.Duration) (*Report, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err

@@ -22,7 +22,6 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
-	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 const failurePlaintext = "c4nary-plaintext"
@@ -31,7 +30,7 @@ const failurePlaintext = "c4nary-plaintext"
 type failureRun struct {
 	*testFixture
 	ctx   context.Context
-	vault *transit.Session
+	vault rotator.Vault
 	kube  func(http.RoundTripper) http.RoundTripper // nil: every request passes
 	opts  rotator.Options
 	token string
@@ -42,6 +41,7 @@ type failureRun struct {
 // The reason is at the beginning of the error or of a problem in the report, and in
 // the log, and nothing leaks.
 func TestRotationFailures(t *testing.T) {
+	parallel(t)
 	causes := failureCauses()
 	for _, reason := range failure.All(failure.Rotation) {
 		cause := causes[reason]
@@ -51,7 +51,7 @@ func TestRotationFailures(t *testing.T) {
 		}
 		t.Run(reason.String(), func(t *testing.T) {
 			t.Parallel() // some repeat requests for half a minute
-			f := newFixture(t)
+			f := newServerFixture(t)
 			r := &failureRun{testFixture: f, ctx: t.Context(), token: f.token(f.rotatorPaths()...)}
 			secret := f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": failurePlaintext}))
 			same := f.encrypt(f.Namespace, "s", map[string]string{"e": failurePlaintext})

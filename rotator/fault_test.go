@@ -23,7 +23,7 @@ import (
 // TestListContinuesAfter410 lets every continue token expire. The response has a token
 // that continues at the same key with the current data.
 func TestListContinuesAfter410(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	for i := range 10 {
 		f.CreateSecret(f.encrypt(f.Namespace, fmt.Sprintf("s%d", i), map[string]string{"e": "x"}))
 	}
@@ -76,7 +76,7 @@ func inconsistent(t *testing.T, token string) string {
 // TestBatchFails has a Vault reject a whole batch for one item. The real Vault does not
 // do that for items that the rotator sends.
 func TestBatchFails(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	bad := f.CreateSecret(f.encrypt(f.Namespace, "bad", map[string]string{"e": "x"})).Data["e"]
 	f.CreateSecret(f.encrypt(f.Namespace, "good", map[string]string{"e": "x"}))
 	f.CreateSecret(f.encrypt(f.Namespace, "fine", map[string]string{"e": "x"}))
@@ -105,7 +105,7 @@ func TestBatchFails(t *testing.T) {
 // TestOutageEndsGroup has Vault fail every rewrap. The run sends one request per worker,
 // not one per batch.
 func TestOutageEndsGroup(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	entries := map[string]string{}
 	for i := range 60 {
 		entries[fmt.Sprint("e", i)] = "x"
@@ -202,7 +202,7 @@ func TestSummaryConflict(t *testing.T) {
 // TestAdmissionRejectsWrite has an admission policy reject the write with the status of a
 // conflict. The write is not repeated.
 func TestAdmissionRejectsWrite(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.RotateKey()
 	policies := f.Kube.AdmissionregistrationV1()

@@ -3,17 +3,22 @@ package rotator_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/test/memorykube"
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 	"github.com/secretmanager-io/secretmanager/transit"
@@ -30,12 +35,50 @@ func TestMain(m *testing.M) {
 // long reports whether make test-long runs the tests, at full size.
 func long() bool { return os.Getenv("SECRETMANAGER_TEST_LONG") != "" }
 
-// testFixture is a namespace and a transit key in a real cluster and a real Vault.
-type testFixture struct{ *fixture.Fixture }
+// parallel lets a test run beside others, unless its servers are real in make test-long.
+func parallel(t *testing.T) {
+	t.Helper()
+	if !long() {
+		t.Parallel()
+	}
+}
 
+// testFixture is a namespace and a transit key. Usually both are in memory, which is fast. The tests that
+// TestContract and TestOpenBao repeat have a real cluster and a real Vault there.
+type testFixture struct {
+	*fixture.Fixture
+	Root   vaultClient        // shadows that of Fixture
+	memory *memoryvault.Vault // nil if Vault is real
+	kube   *memorykube.Server // nil if the API server is real
+}
+
+// vaultClient is what tests need of Vault.
+type vaultClient interface {
+	rotator.Vault
+	secretmanager.Vault
+}
+
+// newFixture returns a fixture in memory, or with real servers if TestContract or TestOpenBao runs the test.
 func newFixture(t *testing.T) *testFixture {
 	t.Helper()
-	f := &testFixture{fixture.New(t)}
+	if strings.HasPrefix(t.Name(), "TestContract/") || strings.HasPrefix(t.Name(), "TestOpenBao/") {
+		return newServerFixture(t)
+	}
+	vault, kube, name := memoryvault.New(), memorykube.New(), testenv.UniqueName("ns")
+	f := &testFixture{
+		Fixture: &fixture.Fixture{Transit: fixture.Transit{T: t, Key: name}, Kube: kube.Client(nil), Namespace: name},
+		Root:    vault, memory: vault, kube: kube,
+	}
+	f.CreateKey(name, true)
+	f.CreateNamespace(name)
+	f.CreateNamespace(rotator.DefaultStateNamespace)
+	return f
+}
+
+// newServerFixture returns a fixture in a real cluster and a real Vault.
+func newServerFixture(t *testing.T) *testFixture {
+	t.Helper()
+	f := onServers(fixture.New(t))
 	f.CreateNamespace(rotator.DefaultStateNamespace)
 	// Each run lists all Secrets of the cluster, which the tests share.
 	t.Cleanup(func() {
@@ -46,6 +89,77 @@ func newFixture(t *testing.T) *testFixture {
 		}
 	})
 	return f
+}
+
+func onServers(f *fixture.Fixture) *testFixture { return &testFixture{Fixture: f, Root: f.Root} }
+
+// CreateNamespace creates a namespace with the ConfigMaps and the Lease of the rotator.
+func (f *testFixture) CreateNamespace(name string) {
+	f.T.Helper()
+	if f.kube == nil {
+		f.Fixture.CreateNamespace(name)
+		return
+	}
+	for _, state := range rotator.StateNames() {
+		_, err := f.Kube.CoreV1().ConfigMaps(name).Create(f.T.Context(),
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: state}}, metav1.CreateOptions{})
+		f.Must(err)
+	}
+	_, err := f.Kube.CoordinationV1().Leases(name).Create(f.T.Context(),
+		&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: rotator.StateName}}, metav1.CreateOptions{})
+	f.Must(err)
+}
+
+// Client shadows that of Fixture.
+func (f *testFixture) Client(wrap func(http.RoundTripper) http.RoundTripper) kubernetes.Interface {
+	f.T.Helper()
+	if f.kube != nil {
+		return f.kube.Client(wrap)
+	}
+	return f.Fixture.Client(wrap)
+}
+
+// key returns the fixture's key.
+func (f *testFixture) key() ciphertext.Key { return memoryvault.Key(f.Key) }
+
+// CreateKey creates a transit key.
+func (f *testFixture) CreateKey(name string, derived bool) ciphertext.Key {
+	f.T.Helper()
+	if f.memory == nil {
+		return f.Fixture.CreateKey(name, derived)
+	}
+	f.memory.CreateKey(memoryvault.Key(name), derived)
+	return memoryvault.Key(name)
+}
+
+// RotateKey adds a version to the fixture's key.
+func (f *testFixture) RotateKey() {
+	f.T.Helper()
+	_, err := f.Root.Rotate(context.Background(), f.key())
+	f.Must(err)
+}
+
+// KeyInfo reads the fixture's key.
+func (f *testFixture) KeyInfo() transit.KeyInfo {
+	f.T.Helper()
+	info, err := f.Root.Key(context.Background(), f.key())
+	f.Must(err)
+	return info
+}
+
+// configure changes the configuration of the fixture's key.
+func (f *testFixture) configure(change func(*transit.KeyInfo)) {
+	f.T.Helper()
+	info := f.KeyInfo()
+	change(&info)
+	if f.memory != nil {
+		f.memory.SetKey(f.key(), info)
+		return
+	}
+	f.Write("transit/keys/"+f.Key+"/config", map[string]any{
+		"auto_rotate_period": info.AutoRotatePeriod.String(), "min_decryption_version": info.MinDecryptionVersion,
+		"min_encryption_version": info.MinEncryptionVersion,
+	})
 }
 
 // token returns a token that may use the paths: it may read keys, and update all
@@ -68,9 +182,12 @@ func (f *testFixture) rotatorPaths() []string {
 	return []string{"transit/keys/" + f.Key, "transit/keys/" + f.Key + "/rotate", "transit/rewrap/" + f.Key}
 }
 
-// minimal returns a session with exactly these paths.
-func (f *testFixture) minimal() *transit.Session {
+// minimal returns a session with exactly these paths. In memory, there are no policies.
+func (f *testFixture) minimal() vaultClient {
 	f.T.Helper()
+	if f.memory != nil {
+		return f.memory
+	}
 	return f.Session(f.Vault.Address, f.token(f.rotatorPaths()...))
 }
 

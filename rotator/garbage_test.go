@@ -18,11 +18,11 @@ import (
 // TestGarbageIsNotWritten has a Vault that returns garbage, old versions and foreign ciphertext
 // for some items of each rewrap. Nothing of that is stored.
 func TestGarbageIsNotWritten(t *testing.T) {
-	secrets, oneOf := 500, 20
+	secrets, oneOf := 150, 8
 	if long() {
 		secrets, oneOf = 10_000, 100
 	}
-	f := newFixture(t)
+	f := newServerFixture(t)
 	for i := range secrets {
 		f.CreateSecret(f.encrypt(f.Namespace, fmt.Sprintf("s%d", i), map[string]string{"e": fmt.Sprintf("value %05d", i)}))
 	}

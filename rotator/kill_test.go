@@ -19,7 +19,11 @@ import (
 // run sees it, and the waiting time begins again; so the run after the killed one must not
 // retire the version either.
 func TestKilledAtEveryRequest(t *testing.T) {
+	parallel(t)
 	f := newFixture(t)
+	if long() {
+		f = newServerFixture(t)
+	}
 	old := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
 	f.CreateSecret(old)
 	f.RotateKey()
@@ -29,7 +33,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 		t.Helper()
 		now := v
 		now.Later = later
-		report, err := rotator.Run(t.Context(), f.Session(v.Vault, v.Token), f.Kube, now.options())
+		report, err := rotator.Run(t.Context(), f.session(v), f.Kube, now.options())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,9 +48,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 		for _, cutOff := range []bool{false, true} {
 			v.Kill = kill{Step: slices.Index(steps, step), Continue: cutOff}
 			for killed := true; killed; {
-				if v.Kill.Nth++; cutOff && !long() {
-					v.Kill.Nth += 2 // a run that is cut off is like a killed one, and takes longer
-				}
+				v.Kill.Nth++
 				f.restoreState(before)
 				f.mergeEntry("s", old.Data["e"])
 				killRun := f.killInside

@@ -20,7 +20,7 @@ import (
 // A run over good and bad Secrets writes neither plaintext nor ciphertext nor its token to
 // the log at any level, the report, the error, the ConfigMap or Events.
 func TestNoPlaintextLeaks(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	const plaintext = "c4nary-plaintext"
 	good := f.CreateSecret(f.encrypt(f.Namespace, "good", map[string]string{"e": plaintext}))
 	copied := f.encrypt(f.Namespace, "elsewhere", map[string]string{"e": plaintext})
@@ -80,7 +80,7 @@ func TestNoPlaintextLeaks(t *testing.T) {
 // The rotator's policy does not allow to bind a ciphertext to another location, where a
 // pod could decrypt it.
 func TestRotatorCannotMoveCiphertext(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	s := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
 	key := ciphertext.Key{Mount: "transit", Name: f.Key}
 	results, err := f.minimal().Rewrap(t.Context(), key, []transit.Item{

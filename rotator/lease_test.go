@@ -79,6 +79,7 @@ func (f *testFixture) startPausedRun(ctx context.Context, duration time.Duration
 
 // While one run holds the Lease, another one changes nothing and names the holder.
 func TestTwoRuns(t *testing.T) {
+	parallel(t)
 	f := newFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	first := f.startPausedRun(t.Context(), 3*time.Second)
@@ -121,6 +122,7 @@ func TestLeaseOutlastsRetries(t *testing.T) {
 // The Lease of a dead holder expires by the clock of the waiting run, whatever the
 // holder's clock.
 func TestLeaseOfDeadHolder(t *testing.T) {
+	parallel(t)
 	f := newFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.storeLease("dead-holder", 1)
@@ -156,6 +158,7 @@ func TestLeaseOfDeadHolder(t *testing.T) {
 
 // A run that loses its Lease stops with an error.
 func TestLeaseLost(t *testing.T) {
+	parallel(t)
 	tests := map[string]struct {
 		lose func(f *testFixture)
 		want string
@@ -214,6 +217,7 @@ func TestLeaseLost(t *testing.T) {
 // A run that cannot renew the Lease stops before the Lease expires. A single lost response
 // has no effect.
 func TestLeaseNotRenewed(t *testing.T) {
+	parallel(t)
 	for name, lasting := range map[string]bool{"permanent": true, "one lost response": false} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)

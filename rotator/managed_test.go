@@ -17,7 +17,7 @@ import (
 
 // Secrets that a GitOps tool manages are reported and not written, unless IncludeManaged is set.
 func TestManaged(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	argo := f.encrypt(f.Namespace, "argo", map[string]string{"e": "x"})
 	argo.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:" + f.Namespace + "/argo"
 	flux := f.encrypt(f.Namespace, "flux", map[string]string{"e": "x"})
@@ -66,7 +66,7 @@ func TestManaged(t *testing.T) {
 func TestManagedDuringRun(t *testing.T) {
 	for name, include := range map[string]bool{"skipped": false, "included": true} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 			newer := f.encrypt(f.Namespace, "s", map[string]string{"e": "y"})
 			f.RotateKey()
@@ -104,7 +104,7 @@ func TestManagedDuringRun(t *testing.T) {
 // The rotator recognizes field managers: it keeps the managedFields of a list until it has decided.
 // What kubectl applied is rewrapped and counted.
 func TestManagedByFieldManager(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	for name, manager := range map[string]string{"operator": "operator", "person": "kubectl"} {
 		s := f.encrypt(f.Namespace, name, map[string]string{"e": "x"})
 		_, err := f.Kube.CoreV1().Secrets(f.Namespace).Apply(t.Context(), corev1apply.Secret(name, f.Namespace).

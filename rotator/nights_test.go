@@ -15,6 +15,7 @@ import (
 // TestRestoreOfEachNight rotates ten times and restores the key, after each run, from every
 // backup that is not older than the settle time: every ciphertext still decrypts.
 func TestRestoreOfEachNight(t *testing.T) {
+	parallel(t)
 	const secrets, settle, night = 200, 2500 * time.Millisecond, 1100 * time.Millisecond
 	for name, config := range map[string]struct {
 		setUp func(f *testFixture)
@@ -30,7 +31,7 @@ func TestRestoreOfEachNight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t)
+			f := newServerFixture(t)
 			config.setUp(f)
 			for i := range secrets {
 				f.CreateSecret(f.encrypt(f.Namespace, fmt.Sprintf("s%d", i), map[string]string{"e": fmt.Sprint(i)}))
@@ -113,7 +114,7 @@ func (f *testFixture) checkAllDecrypt() {
 
 // TestRotateInterval runs twice within minutes, as the retry of a Job does.
 func TestRotateInterval(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	for run, rotated := range []bool{true, false} {
 		report, err := rotator.RunInside(t.Context(), f.minimal(), f.Kube, f.options(func(o *rotator.Options) {

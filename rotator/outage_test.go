@@ -26,7 +26,7 @@ import (
 // newUnsharedFixture starts a Vault and an API server that the test may seal and restart.
 func newUnsharedFixture(t *testing.T) *testFixture {
 	t.Helper()
-	return &testFixture{fixture.In(t, testenv.NewVault(t)).With(testenv.NewAPIServer(t))}
+	return onServers(fixture.In(t, testenv.NewVault(t)).With(testenv.NewAPIServer(t)))
 }
 
 // patient returns a session that repeats failed requests.
@@ -71,13 +71,14 @@ func TestOutage(t *testing.T) {
 		do      func()
 		undo    func()
 		err     string // part of the error; empty for none
+		always  bool   // in make test too, not only in make test-long
 	}{
 		"Vault is sealed": {
 			at: beforeRewrap, nth: 2, do: func() { must(f.Vault.Seal(t.Context())) },
 			undo: func() { must(f.Vault.Unseal(t.Context())) }, err: "Vault is sealed",
 		},
 		"Vault is sealed briefly": {
-			patient: true, at: beforeRewrap, nth: 2, do: func() {
+			always: true, patient: true, at: beforeRewrap, nth: 2, do: func() {
 				must(f.Vault.Seal(t.Context()))
 				restarts.Go(func() { must(f.Vault.Unseal(t.Context())) })
 			},
@@ -107,7 +108,7 @@ func TestOutage(t *testing.T) {
 			at: beforePatchStep, nth: 150, do: func() { must(f.API.Restart(t.Context())) },
 		},
 		"the API server is restarted during writes": {
-			at: beforePatchStep, nth: 150, do: func() { inBackground(f.API.Restart, f.API.Address) },
+			always: true, at: beforePatchStep, nth: 150, do: func() { inBackground(f.API.Restart, f.API.Address) },
 		},
 		"the API server is restarted during a list": {
 			at: afterPage, nth: 2, do: func() { must(f.API.Restart(t.Context())) },
@@ -119,6 +120,9 @@ func TestOutage(t *testing.T) {
 	plain := f.fill(400)
 	version := 1
 	for name, test := range tests {
+		if !test.always && !long() {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			f.T = t
 			version++
@@ -169,7 +173,7 @@ func TestOutage(t *testing.T) {
 
 // TestVaultClosesConnection loses responses to requests that Vault has processed.
 func TestVaultClosesConnection(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.ageKey(48 * time.Hour)
 	plain := f.fill(300)
 	var closed sync.Map // paths whose connection was closed once
@@ -211,6 +215,7 @@ func (discard) WriteHeader(int)                {}
 // TestAPIServerUnavailable responds to requests instead of the API server, which does so only
 // under heavy load.
 func TestAPIServerUnavailable(t *testing.T) {
+	parallel(t)
 	list := func(r *http.Request) bool {
 		return r.Method == http.MethodGet && strings.Contains(r.URL.RawQuery, "limit=")
 	}
@@ -303,6 +308,7 @@ var reasons = map[int]metav1.StatusReason{
 // TestOutageIsWaitedForOnce has an API server that accepts no write. The number of repeated
 // requests does not depend on the number of Secrets.
 func TestOutageIsWaitedForOnce(t *testing.T) {
+	parallel(t)
 	f := newFixture(t)
 	f.fill(200)
 	f.RotateKey()

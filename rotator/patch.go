@@ -23,7 +23,7 @@ var reasonImmutable = reasonText(failure.SecretImmutable, "the Secret is immutab
 
 // patcher writes rewrapped entries by compare-and-swap.
 type patcher struct {
-	vault          *transit.Session
+	vault          Vault
 	kube           kubernetes.Interface
 	retry          *kuberetry.Retrier
 	includeManaged bool // write what others manage

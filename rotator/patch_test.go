@@ -310,6 +310,7 @@ func TestWritesInParallel(t *testing.T) {
 // TestManyEntries rewraps a Secret whose entries do not fit into one patch: the API server accepts
 // 10,000 operations.
 func TestManyEntries(t *testing.T) {
+	parallel(t)
 	f := newFixture(t)
 	plain := map[string]string{}
 	for i := range 10_000 {

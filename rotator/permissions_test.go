@@ -115,7 +115,7 @@ func TestPermissions(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			other := f.Namespace + "-other"
 			f.CreateNamespace(other)
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
@@ -153,7 +153,7 @@ func TestPermissions(t *testing.T) {
 
 // TestRecountCannotList denies the listing of the recount.
 func TestRecountCannotList(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.RotateKey()
 	lists := 0
@@ -197,7 +197,7 @@ func TestNotInstalled(t *testing.T) {
 		}, false, "reading the state in ConfigMap"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 			if test.remove != nil {
 				if err := test.remove(f); err != nil {

@@ -19,8 +19,11 @@ import (
 const week = 7 * 24 * time.Hour
 
 // retirer returns a session that may also retire.
-func (f *testFixture) retirer() *transit.Session {
+func (f *testFixture) retirer() vaultClient {
 	f.T.Helper()
+	if f.memory != nil {
+		return f.memory
+	}
 	return f.Session(f.Vault.Address, f.token(append(f.rotatorPaths(), "transit/keys/"+f.Key+"/config")...))
 }
 
@@ -95,10 +98,10 @@ func TestRetire(t *testing.T) {
 
 // Trimming sets min_encryption_version, which the next retirement raises.
 func TestRetireAfterTrim(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.RotateKey()
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
-	f.Write("transit/keys/"+f.Key+"/config", map[string]any{"min_decryption_version": 2, "min_encryption_version": 2})
+	f.configure(func(k *transit.KeyInfo) { k.MinDecryptionVersion, k.MinEncryptionVersion = 2, 2 })
 	f.Write("transit/keys/"+f.Key+"/trim", map[string]any{"min_available_version": 2})
 	f.RotateKey()
 	report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
@@ -295,7 +298,7 @@ func TestRetireAfterPartialRun(t *testing.T) {
 }
 
 func TestRetireDenied(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	f.RotateKey()
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(retiring(0)))

@@ -55,7 +55,7 @@ func (f *testFixture) patch(s *corev1.Secret, patchType types.PatchType, opts me
 func TestOldManifestReapplied(t *testing.T) {
 	for name, apply := range appliers {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			manifest := f.encrypt(f.Namespace, "s", map[string]string{"a": "x", "b": "y"})
 			run := func(change ...func(*rotator.Options)) *rotator.KeyReport {
 				t.Helper()
@@ -117,7 +117,7 @@ func TestRetireWaitsAfterRewrap(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	for name, conflict := range map[string]bool{"without a conflict": false, "with a conflict": true} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			old := f.encrypt(f.Namespace, "late", map[string]string{"e": "x"})
 			f.RotateKey()
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
@@ -171,7 +171,7 @@ func TestRetireWaitsAfterRewrap(t *testing.T) {
 // A Secret without annotations gets its first one, and keeps one that somebody else adds at
 // the same time.
 func TestRewrapSetsAnnotation(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	s := f.encrypt(f.Namespace, "bare", map[string]string{"e": "x"})
 	s.Annotations = nil
 	f.CreateSecret(s)
@@ -197,7 +197,7 @@ func TestRewrapSetsAnnotation(t *testing.T) {
 
 // An old manifest whose version is retired is reported as reverted and unresolved.
 func TestOldManifestAfterRetirement(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	manifest := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
 	appliers["server-side"](f, manifest)
 	f.RotateKey()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/secretmanager-io/secretmanager/rotator"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 func TestRotateOnlyWhenDue(t *testing.T) {
@@ -16,13 +17,13 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 		later   time.Duration // how old the key is
 		age     time.Duration // MaxKeyAge
 		below   bool          // an entry is below the newest version
-		period  string        // auto_rotate_period
+		period  time.Duration // auto_rotate_period
 		rotated bool
 		reason  string
 	}{
-		"auto, Vault rotates": {later: 25 * time.Hour, period: "720h",
+		"auto, Vault rotates": {later: 25 * time.Hour, period: 720 * time.Hour,
 			reason: "Vault rotates it every 720h0m0s"},
-		"always, Vault rotates":      {mode: rotator.Always, period: "720h", rotated: true, reason: "mode is always"},
+		"always, Vault rotates":      {mode: rotator.Always, period: 720 * time.Hour, rotated: true, reason: "mode is always"},
 		"auto, young":                {later: 23 * time.Hour, reason: "due after 24h0m0s"},
 		"auto, old":                  {later: 25 * time.Hour, rotated: true, reason: "more than 24h0m0s"},
 		"auto, older than MaxKeyAge": {later: 2 * time.Hour, age: time.Hour, rotated: true, reason: "more than 1h0m0s"},
@@ -38,8 +39,8 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 			if test.below {
 				f.RotateKey()
 			}
-			if test.period != "" {
-				f.Write("transit/keys/"+f.Key+"/config", map[string]any{"auto_rotate_period": test.period})
+			if test.period > 0 {
+				f.configure(func(k *transit.KeyInfo) { k.AutoRotatePeriod = test.period })
 			}
 			before := f.KeyInfo().Latest
 			report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(func(o *rotator.Options) {
@@ -78,7 +79,7 @@ func TestRotateNotRepeated(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
+			f := newServerFixture(t)
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 			requests := 0
 			address := f.VaultProxy(func(rw http.ResponseWriter, r *http.Request, vault http.Handler) {
@@ -124,8 +125,8 @@ func TestUnusableKey(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			good := newFixture(t) // a second key, which is not affected
+			f := newServerFixture(t)
+			good := newServerFixture(t) // a second key, which is not affected
 			f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 			good.CreateSecret(good.encrypt(good.Namespace, "s", map[string]string{"e": "x"}))
 			f.RotateKey()
@@ -151,7 +152,7 @@ func TestUnusableKey(t *testing.T) {
 		})
 	}
 	t.Run("misspelled", func(t *testing.T) {
-		f := newFixture(t)
+		f := newServerFixture(t)
 		report, err := rotator.Run(t.Context(), f.Root, f.Kube,
 			f.options(func(o *rotator.Options) { o.Keys = []string{f.Key + "x"} }))
 		if !errors.Is(err, rotator.ErrIncomplete) || !strings.Contains(onlyKey(t, report).Error, "check the names") {

@@ -53,6 +53,22 @@ const retryKube = time.Minute
 // logEvery is the interval of the progress messages in the log.
 const logEvery = 10 * time.Second
 
+// Vault is what a run needs of Vault. A [*transit.Session] implements it.
+type Vault interface {
+	transit.Rewrapper
+	// Key returns the state of a key, or an error that wraps [transit.ErrNotFound].
+	Key(ctx context.Context, key ciphertext.Key) (transit.KeyInfo, error)
+	// ListKeys returns the names of the keys of a transit engine.
+	ListKeys(ctx context.Context, mount string) ([]string, error)
+	// Rotate adds a version to a key and returns its state.
+	Rotate(ctx context.Context, key ciphertext.Key) (transit.KeyInfo, error)
+	// SetMinDecryptionVersion retires the versions of a key below version. current is what
+	// Key returned last.
+	SetMinDecryptionVersion(ctx context.Context, key ciphertext.Key, current transit.KeyInfo, version int) error
+	// Settle returns the settle time to use: see [transit.Session.Settle].
+	Settle(ctx context.Context, configured time.Duration) time.Duration
+}
+
 // run is the state of one run.
 type run struct {
 	Options
@@ -119,7 +135,7 @@ type keyRun struct {
 //
 // The requests to Vault have the run id and the verb of [transit.WithAudit]. Run adds
 // those that the context does not have. The log has the same run id.
-func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface, opts Options) (*Report, error) {
+func Run(ctx context.Context, vault Vault, kube kubernetes.Interface, opts Options) (*Report, error) {
 	clock := opts.Now
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -132,7 +148,7 @@ func Run(ctx context.Context, vault *transit.Session, kube kubernetes.Interface,
 	return r.run(transit.WithAudit(ctx, audit))
 }
 
-func newRun(vault *transit.Session, kube kubernetes.Interface, opts Options) *run {
+func newRun(vault Vault, kube kubernetes.Interface, opts Options) *run {
 	acknowledged, _ := parseAcknowledge(opts.Acknowledge) // complete has reported the errors
 	rules, _ := parseKeyRules(opts.Keys, opts.Mount)
 	r := &run{

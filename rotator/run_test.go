@@ -2,11 +2,11 @@ package rotator_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -65,6 +65,17 @@ func (f *testFixture) all() map[string]*corev1.Secret {
 	return found
 }
 
+// rewrapCounter counts the requests to rewrap.
+type rewrapCounter struct {
+	rotator.Vault
+	requests atomic.Int64
+}
+
+func (c *rewrapCounter) Rewrap(ctx context.Context, k ciphertext.Key, items []transit.Item) ([]transit.Result, error) {
+	c.requests.Add(1)
+	return c.Vault.Rewrap(ctx, k, items)
+}
+
 func TestRunRewrapsAllEntries(t *testing.T) {
 	f := newFixture(t)
 	plain := f.populate(22)
@@ -86,14 +97,7 @@ func TestRunRewrapsAllEntries(t *testing.T) {
 	f.CreateSecret(s)
 	before := f.all()
 
-	var requests atomic.Int64
-	address := f.VaultProxy(func(rw http.ResponseWriter, r *http.Request, vault http.Handler) {
-		if strings.Contains(r.URL.Path, "/rewrap/") {
-			requests.Add(1)
-		}
-		vault.ServeHTTP(rw, r)
-	})
-	session := f.Session(address, f.token(f.rotatorPaths()...))
+	session := &rewrapCounter{Vault: f.minimal()}
 	last := rotator.Progress{}
 	opts := f.options(func(o *rotator.Options) {
 		o.Rotate = rotator.Always
@@ -122,7 +126,7 @@ func TestRunRewrapsAllEntries(t *testing.T) {
 	}
 	// A batch may be full at 98 entries, because a Secret has up to three. Each result is
 	// rewrapped a second time to verify it.
-	if got, most := requests.Load(), int64(2*(entries/98+1)); got > most {
+	if got, most := session.requests.Load(), int64(2*(entries/98+1)); got > most {
 		t.Errorf("%d rewrap requests for %d entries, want at most %d: batches should span Secrets", got, entries, most)
 	}
 
@@ -271,7 +275,7 @@ func TestProgressIsLogged(t *testing.T) {
 }
 
 func TestRotatorCannotDecrypt(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	s := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
 	_, err := f.minimal().Decrypt(t.Context(), ciphertext.Key{Mount: "transit", Name: f.Key},
 		[]transit.Item{{Data: s.Data["e"], Context: ciphertext.Strict.Context(f.Namespace, "s", "e")}})

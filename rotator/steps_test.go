@@ -1,12 +1,14 @@
 package rotator_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
@@ -61,26 +63,46 @@ type trigger struct {
 	dead  atomic.Bool
 }
 
+// reached is called before and after each request.
+func (g *trigger) reached(method, path string, after bool) error {
+	match := (g.step.method == "" || method == g.step.method) && strings.Contains(path, g.step.path)
+	if match && g.step.after == after && g.times.Add(1) == g.nth {
+		g.do()
+	}
+	if g.dead.Load() {
+		return errKilled
+	}
+	return nil
+}
+
 func (g *trigger) wrap(next http.RoundTripper) http.RoundTripper {
 	return fixture.RoundTripper(func(r *http.Request) (*http.Response, error) {
-		match := (g.step.method == "" || r.Method == g.step.method) &&
-			strings.Contains(r.URL.Path+"?"+r.URL.RawQuery, g.step.path)
-		if match && !g.step.after && g.times.Add(1) == g.nth {
-			g.do()
-		}
-		if g.dead.Load() {
-			return nil, errKilled
+		path := r.URL.Path + "?" + r.URL.RawQuery
+		if err := g.reached(r.Method, path, false); err != nil {
+			return nil, err
 		}
 		resp, err := next.RoundTrip(r)
-		if match && g.step.after && g.times.Add(1) == g.nth {
-			g.do()
-		}
-		if err == nil && g.dead.Load() {
+		if killed := g.reached(r.Method, path, true); err == nil && killed != nil {
 			resp.Body.Close()
-			return nil, errKilled
+			return nil, killed
 		}
 		return resp, err
 	})
+}
+
+// watch makes the requests to a Vault in memory pass through the trigger, until the returned function is called.
+func (g *trigger) watch(v *memoryvault.Vault) func() {
+	hook := func(after bool) func(context.Context, string) error {
+		return func(_ context.Context, operation string) error {
+			request := map[string][2]string{
+				"key": {http.MethodGet, "/transit/keys/"}, "rotate": {http.MethodPost, "/rotate"},
+				"rewrap": {http.MethodPost, "/rewrap/"}, "config": {http.MethodPost, "/config"},
+			}[operation]
+			return g.reached(request[0], request[1], after)
+		}
+	}
+	v.Before, v.After = hook(false), hook(true)
+	return func() { v.Before, v.After = nil, nil }
 }
 
 // vault starts a relay to Vault whose requests pass through the trigger.

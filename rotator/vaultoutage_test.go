@@ -15,7 +15,7 @@ import (
 // TestVaultOutageIsWaitedForOnce has a Vault that drops connections. The number of requests does
 // not depend on the number of keys, and the Lease is free afterwards.
 func TestVaultOutageIsWaitedForOnce(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	var requests atomic.Int64
 	address := f.VaultProxy(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 		if strings.Contains(r.URL.Path, "/keys/") {
@@ -50,7 +50,7 @@ func TestVaultOutageIsWaitedForOnce(t *testing.T) {
 // while they are rewrapped, observed and retired. The number of requests that it then gets does
 // not depend on the number of keys.
 func TestVaultStopsDuringRun(t *testing.T) {
-	f := newFixture(t)
+	f := newServerFixture(t)
 	var keys []string
 	for i := range 12 {
 		key := f.CreateKey(fmt.Sprintf("%s-%d", f.Key, i), true)

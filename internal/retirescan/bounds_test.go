@@ -47,7 +47,7 @@ func TestBounds(t *testing.T) {
 	var keys []Key
 	for i := range 50 {
 		k := transitKey(fmt.Sprint("k", i))
-		v.keys[k] = &fakeKey{latest: 3001, minDecryption: 1, derived: true}
+		v.setKey(k, 3001, 1, true)
 		keys = append(keys, Key{Key: k, From: 1, To: 3000, Derived: true})
 	}
 	many, long, release := map[string]string{}, map[string]string{}, strings.Builder{}

@@ -143,7 +143,7 @@ func TestFoundBefore(t *testing.T) {
 	if len(r.Unfinished) != 1 || r.MayRetire(transitKey("app")) {
 		t.Fatalf("%+v", r)
 	}
-	v.keys[missing.Key] = &fakeKey{latest: 10, minDecryption: 1, derived: true}
+	v.setKey(missing.Key, 10, 1, true)
 	second := *first
 	second = Scanner{Vault: v, Keys: first.Keys, ResourceVersion: "8", Resume: r.Unfinished}
 	r = scan(t, &second, secrets...)

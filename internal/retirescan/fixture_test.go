@@ -4,114 +4,67 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hmac"
-	crand "crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/memoryvault"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// fakeVault encrypts and rewraps as Vault does, without a server: thousands of rounds need no network. The
-// same rounds run against a real Vault in TestRealServers.
+// fakeVault is a Vault in memory: thousands of rounds need no network. The same rounds run against a real Vault
+// in TestGeneratedOnServers.
 type fakeVault struct {
-	keys     map[ciphertext.Key]*fakeKey
+	*memoryvault.Vault
+	keys     []ciphertext.Key
 	requests int
 	items    int
 	// change may replace the results of a request.
 	change func(key ciphertext.Key, results []transit.Result) ([]transit.Result, error)
 }
 
-type fakeKey struct {
-	latest, minDecryption int
-	derived               bool
-}
-
-func (v *fakeVault) aead(key ciphertext.Key, version int, context []byte) cipher.AEAD {
-	h := hmac.New(sha256.New, fmt.Appendf(nil, "%s %d", key, version))
-	h.Write(context)
-	block, err := aes.NewCipher(h.Sum(nil))
-	if err != nil {
-		panic(err)
+// setKey sets the state of a key.
+func (v *fakeVault) setKey(key ciphertext.Key, latest, minDecryption int, derived bool) {
+	if !slices.Contains(v.keys, key) {
+		v.keys = append(v.keys, key)
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err)
-	}
-	return aead
+	v.SetKey(key, transit.KeyInfo{Latest: latest, MinDecryptionVersion: minDecryption, Derived: derived,
+		Created: map[int]time.Time{}})
 }
 
 func (v *fakeVault) encrypt(key ciphertext.Key, version int, context, plaintext []byte) string {
-	if !v.keys[key].derived {
-		context = nil
+	results, err := v.Encrypt(nowhere, key, []transit.Item{{Data: plaintext, Context: context, KeyVersion: version}})
+	if err = errors.Join(err, results[0].Err); err != nil {
+		panic(err)
 	}
-	aead := v.aead(key, version, context)
-	nonce := make([]byte, aead.NonceSize())
-	_, _ = crand.Read(nonce)
-	return fmt.Sprintf("vault:v%d:%s", version,
-		base64.StdEncoding.EncodeToString(aead.Seal(nonce, nonce, plaintext, nil)))
+	return string(results[0].Data)
 }
+
+var nowhere = context.Background()
 
 // Rewrap implements transit.Rewrapper.
 func (v *fakeVault) Rewrap(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error) {
 	v.requests++
 	v.items += len(items)
-	k := v.keys[key]
-	if k == nil {
-		return nil, fmt.Errorf("rewrapping with %s: %w", key, transit.ErrNotFound)
-	}
-	results := make([]transit.Result, len(items))
-	for i, item := range items {
-		if (item.Context == nil) != (items[0].Context == nil) {
-			return nil, errors.New("some items have a context and some have none")
+	for _, item := range items {
+		if len(item.Data) > 1<<20 {
+			return nil, errors.New("the text is too long for a request")
 		}
-		results[i] = v.rewrap(key, k, item)
 	}
-	if v.change != nil {
+	results, err := v.Vault.Rewrap(ctx, key, items)
+	if err == nil && v.change != nil {
 		return v.change(key, results)
 	}
-	return results, ctx.Err()
-}
-
-func (v *fakeVault) rewrap(key ciphertext.Key, k *fakeKey, item transit.Item) transit.Result {
-	fail := func(err error) transit.Result { return transit.Result{Err: fmt.Errorf("item: %w", err)} }
-	version, err := ciphertext.Version(item.Data)
-	switch {
-	case err != nil:
-		return fail(err)
-	case len(item.Data) > 1<<20:
-		return fail(errors.New("the text is too long for a request"))
-	case version > k.latest:
-		return fail(transit.ErrTooNew)
-	case version < k.minDecryption:
-		return fail(transit.ErrTooOld)
-	case k.derived && len(item.Context) == 0:
-		return fail(errors.New("missing 'context' for key derivation"))
-	}
-	content, err := base64.StdEncoding.DecodeString(string(item.Data[bytes.LastIndexByte(item.Data, ':')+1:]))
-	if err != nil {
-		return fail(err)
-	}
-	itemContext := item.Context
-	if !k.derived {
-		itemContext = nil
-	}
-	plain, err := v.aead(key, version, itemContext).Open(nil, content[:12], content[12:], nil)
-	if err != nil {
-		return fail(transit.ErrMismatch)
-	}
-	return transit.Result{Data: []byte(v.encrypt(key, k.latest, item.Context, plain))}
+	return results, err
 }
 
 // encryptText returns a text with a plaintext that does not matter.
@@ -121,9 +74,9 @@ func (v *fakeVault) encryptText(key ciphertext.Key, version int, context []byte)
 
 // newVault returns a Vault with derived keys of ten versions.
 func newVault(names ...string) *fakeVault {
-	v := &fakeVault{keys: map[ciphertext.Key]*fakeKey{}}
+	v := &fakeVault{Vault: memoryvault.New()}
 	for _, name := range names {
-		v.keys[transitKey(name)] = &fakeKey{latest: 10, minDecryption: 1, derived: true}
+		v.setKey(transitKey(name), 10, 1, true)
 	}
 	return v
 }
@@ -132,8 +85,9 @@ func transitKey(name string) ciphertext.Key { return ciphertext.Key{Mount: "tran
 
 // retiring returns the keys of the Vault, whose versions from 1 to 4 are to be retired.
 func (v *fakeVault) retiring(namespaces map[string][]string) (keys []Key) {
-	for k, info := range v.keys {
-		keys = append(keys, Key{Key: k, From: info.minDecryption, To: 5, Derived: info.derived,
+	for _, k := range v.keys {
+		info, _ := v.Key(nowhere, k)
+		keys = append(keys, Key{Key: k, From: info.MinDecryptionVersion, To: 5, Derived: info.Derived,
 			Namespaces: namespaces[k.Name]})
 	}
 	return keys

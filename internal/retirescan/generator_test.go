@@ -293,8 +293,8 @@ func (g *round) check(t *testing.T, r Result) {
 func generatorKeys() (*fakeVault, []Key) {
 	v := newVault("a", "b", "foreign")
 	other := ciphertext.Key{Mount: "team/transit", Name: "a"}
-	v.keys[other] = &fakeKey{latest: 10, minDecryption: 3, derived: true}
-	v.keys[transitKey("plain")] = &fakeKey{latest: 6, minDecryption: 1}
+	v.setKey(other, 10, 3, true)
+	v.setKey(transitKey("plain"), 6, 1, false)
 	return v, []Key{
 		{Key: transitKey("a"), From: 1, To: 4, Derived: true},
 		{Key: transitKey("b"), From: 1, To: 9, Derived: true, Namespaces: []string{"ops"}},

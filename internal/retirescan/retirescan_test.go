@@ -23,9 +23,9 @@ func annotate(s *corev1.Secret, annotations ...string) *corev1.Secret {
 // old version.
 func TestInUse(t *testing.T) {
 	v := newVault("app", "other")
-	v.keys[transitKey("plain")] = &fakeKey{latest: 10, minDecryption: 1}
+	v.setKey(transitKey("plain"), 10, 1, false)
 	elsewhere := ciphertext.Key{Mount: "team/transit", Name: "app"}
-	v.keys[elsewhere] = &fakeKey{latest: 10, minDecryption: 1, derived: true}
+	v.setKey(elsewhere, 10, 1, true)
 	strict := ciphertext.Strict.Context("shop", "db", "password")
 	old := v.encrypt(transitKey("app"), 2, strict, nil)
 	own := func(text string) *corev1.Secret { return newSecret("shop", "db", map[string]string{"password": text}) }
@@ -89,7 +89,7 @@ func TestInUse(t *testing.T) {
 			if got := r.InUse[key]; got.Count != 1 || got.Items[0] != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
-			for k := range v.keys {
+			for _, k := range v.keys {
 				if r.MayRetire(k) == (k == key) {
 					t.Errorf("%s may be retired: %t", k, k == key)
 				}
@@ -105,7 +105,7 @@ func TestInUse(t *testing.T) {
 // stopped the retirement of every key, or of the one that it names.
 func TestGarbageBlocksNothing(t *testing.T) {
 	v := newVault("app", "other", "young")
-	v.keys[transitKey("young")].latest = 2
+	v.setKey(transitKey("young"), 2, 1, true)
 	keys := v.retiring(nil)
 	for i, k := range keys {
 		if k.Name == "young" {

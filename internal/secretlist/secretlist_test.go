@@ -18,6 +18,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/secretlist"
+	"github.com/secretmanager-io/secretmanager/test/memorykube"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
@@ -103,6 +104,69 @@ func TestEach(t *testing.T) {
 		context.Canceled) {
 		t.Errorf("a canceled list: %v", err)
 	}
+}
+
+// Secrets of half a MiB after small ones do not fit into the page that would be next. It is cut off, and no
+// Secret is missing.
+func TestHeavySecrets(t *testing.T) {
+	server := memorykube.New()
+	kube := server.Client(nil)
+	for i := range 69 {
+		value := []byte("x")
+		if i >= 60 {
+			value = bytes.Repeat(value, 500<<10)
+		}
+		_, err := kube.CoreV1().Secrets("ns").Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s%02d", i)}, Data: map[string][]byte{"e": value},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var longest, aborted int
+	kube = server.Client(func(next http.RoundTripper) http.RoundTripper {
+		return roundTrip(func(r *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(r)
+			if err == nil {
+				response.Body = &measured{response.Body, func(n int, complete bool) {
+					if longest = max(longest, n); !complete {
+						aborted++
+					}
+				}, 0}
+			}
+			return response, err
+		})
+	})
+	seen := map[string]bool{}
+	err := secretlist.Lister{Kube: kube}.Each(t.Context(), "ns", secretlist.Selection{}, func(s *corev1.Secret) error {
+		seen[s.Name] = len(s.Data["e"]) > 0
+		return nil
+	})
+	if err != nil || len(seen) != 69 {
+		t.Errorf("%d Secrets, %v", len(seen), err)
+	}
+	if aborted == 0 || longest > secretlist.MaxPageBytes+64<<10 {
+		t.Errorf("%d pages were cut off, and %d bytes of a page were read", aborted, longest)
+	}
+}
+
+// measured calls closed with the number of bytes that were read, and whether that is all.
+type measured struct {
+	io.ReadCloser
+	closed func(n int, complete bool)
+	n      int
+}
+
+func (m *measured) Read(p []byte) (int, error) {
+	n, err := m.ReadCloser.Read(p)
+	m.n += n
+	return n, err
+}
+
+func (m *measured) Close() error {
+	rest, err := m.ReadCloser.Read(make([]byte, 1))
+	m.closed(m.n, rest == 0 && err != nil)
+	return m.ReadCloser.Close()
 }
 
 // expired returns the API server's response to an expired token. It has a token that
