@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -106,20 +107,28 @@ func stateError(action, namespace, name string, err error) error {
 
 // loadState reads the ConfigMaps. It comes first, so that a missing namespace or permission is
 // reported before anything changes.
-func (r *run) loadState(ctx context.Context) (err error) {
+func (r *run) loadState(ctx context.Context) error {
 	r.state = &state{}
-	if r.state.run, err = r.readState(ctx, StateName); err != nil {
+	reads, reading := errgroup.WithContext(ctx)
+	reads.Go(func() (err error) {
+		r.state.run, err = r.readState(reading, StateName)
+		return err
+	})
+	for i := range r.state.shards {
+		reads.Go(func() (err error) {
+			r.state.shards[i], err = r.readState(reading, shardName(i))
+			return err
+		})
+	}
+	if err := reads.Wait(); err != nil {
 		return err
 	}
 	var last runState
 	if err := json.Unmarshal([]byte(r.state.run.Data[runEntry]), &last); err == nil { // otherwise there is nothing to keep
 		r.state.lastDone = last.LastDone
 	}
-	for i := range r.state.shards {
-		if r.state.shards[i], err = r.readState(ctx, shardName(i)); err != nil {
-			return err
-		}
-		for entry, text := range r.state.shards[i].Data {
+	for i, shard := range r.state.shards {
+		for entry, text := range shard.Data {
 			if strings.HasSuffix(entry, reportSuffix) {
 				continue
 			}
