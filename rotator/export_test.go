@@ -18,8 +18,8 @@ const (
 	MaxEvents     = maxEvents
 )
 
-// Tests rotate many times in a short time.
-func init() { rotateInterval = 0 }
+// Tests rotate many times in a short time, and restore keys.
+func init() { rotateInterval, lagFor = 0, 0 }
 
 // Inside has the settings of a run that only tests change.
 type Inside struct {
@@ -27,6 +27,7 @@ type Inside struct {
 	RetryFor       time.Duration
 	RotateInterval time.Duration
 	SearchBudget   int
+	LagFor         time.Duration
 	// VaultClock and KubeClock replace the times of Vault and of the API server.
 	VaultClock, KubeClock func() time.Time
 }
@@ -41,7 +42,7 @@ func RunInside(ctx context.Context, vault Vault, kube kubernetes.Interface, opts
 	if in.RotateInterval != 0 {
 		r.rotateInterval = in.RotateInterval
 	}
-	r.searchBudget = in.SearchBudget
+	r.searchBudget, r.lagFor = in.SearchBudget, in.LagFor
 	r.vaultClock, r.kubeClock = in.VaultClock, in.KubeClock
 	if in.PageSize != 0 {
 		r.pageSize = in.PageSize

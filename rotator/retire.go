@@ -54,7 +54,7 @@ type dueKey struct {
 
 // planRetirement determines what is due. The report of the key says why nothing is.
 func (r *run) planRetirement(ctx context.Context, k *keyRun) (d dueKey, ok bool) {
-	info, err := r.readKey(ctx, k.key())
+	info, err := r.readAtLeast(ctx, k.key(), k.After)
 	if err != nil {
 		k.Retire = &RetireReport{Reason: "the key cannot be read: " + err.Error(), Blocked: BlockerError}
 		return d, false
@@ -203,7 +203,7 @@ func (t *RetireReport) blockMissing(entries, before int) {
 func (r *run) retireKey(ctx context.Context, d dueKey) {
 	k, from := d.k, d.k.Retire.From
 	// Read immediately before the change, which therefore never lowers it.
-	info, err := r.readKey(ctx, k.key())
+	info, err := r.readAtLeast(ctx, k.key(), k.After)
 	if err == nil {
 		err = checkRestored(k.key(), k.facts.newest, info)
 	}

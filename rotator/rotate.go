@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,11 @@ import (
 func (r *run) rotate(ctx context.Context, k *keyRun) {
 	// Read immediately before the rotation: another run, or Vault's
 	// auto_rotate_period, may have rotated the key since the listing.
-	info, err := r.readKey(ctx, k.key())
+	known := 0
+	if n := r.state.evidence(k.key()).Newest; n != nil && r.acknowledged[k.key()] == 0 {
+		known = n.Version
+	}
+	info, err := r.readAtLeast(ctx, k.key(), known)
 	if err != nil {
 		k.RotateReason = "the key cannot be read"
 		k.fail(transit.WithHint(err, "check the names of key and mount, and that the policy has read on "+k.key().String()))
@@ -42,16 +47,19 @@ func (r *run) rotate(ctx context.Context, k *keyRun) {
 		return
 	}
 	after, err := r.vault.Rotate(ctx, k.key())
-	if err != nil {
-		// The request may have succeeded, and another one might create one version
-		// too many. So read the key.
-		current, readErr := r.vault.Key(ctx, k.key())
+	if err != nil || after.Latest <= info.Latest {
+		// Without a response, the request may have succeeded, and another one might create
+		// one version too many. So read the key.
+		current, readErr := r.readAtLeast(ctx, k.key(), info.Latest+1)
 		if readErr != nil || current.Latest <= info.Latest {
 			k.RotateReason = "rotating failed: " + reason
-			k.fail(transit.WithHint(err, "check that the policy has update on "+k.key().String()+"/rotate"))
+			k.fail(transit.WithHint(cmp.Or(err, readErr, errLagging),
+				"check that the policy has update on "+k.key().String()+"/rotate"))
 			return
 		}
-		r.Log.Warn("rotating returned an error, but succeeded", "key", k.key().String(), "error", err)
+		if err != nil {
+			r.Log.Warn("rotating returned an error, but succeeded", "key", k.key().String(), "error", err)
+		}
 		after = current
 	}
 	k.After, k.Rotated = after.Latest, true

@@ -79,6 +79,7 @@ type run struct {
 	settle         time.Duration // resolved
 	acknowledged   acknowledged
 	rotateInterval time.Duration
+	lagFor         time.Duration    // remaining
 	vaultClock     func() time.Time // nil: the time of Vault's responses
 	kubeClock      func() time.Time // nil: the time of the API server
 	clockProblem   error            // why the time does not count
@@ -155,7 +156,7 @@ func newRun(vault Vault, kube kubernetes.Interface, opts Options) *run {
 		acknowledged: acknowledged, rules: rules, selected: map[ciphertext.Key]*keyRule{},
 		Options:    opts,
 		patcher:    patcher{vault: vault, kube: kube, retry: kuberetry.New(retryKube), includeManaged: opts.IncludeManaged},
-		lastLogged: opts.Now(), rotateInterval: rotateInterval,
+		lastLogged: opts.Now(), rotateInterval: rotateInterval, lagFor: lagFor,
 		lease:  lease{kube: kube, namespace: opts.StateNamespace, holder: newHolder(), duration: leaseDuration},
 		report: &Report{Started: opts.Now().UTC(), DryRun: opts.DryRun, Keys: []*KeyReport{}},
 		keys:   map[ciphertext.Key]*keyRun{}, queried: map[keyVersion]bool{},

@@ -116,7 +116,7 @@ func (r *run) newSearch(due []dueKey, version string, resume map[string]retiresc
 	}}
 	for _, d := range due {
 		s.scanner.Keys = append(s.scanner.Keys, retirescan.Key{
-			Key: d.k.key(), From: max(d.info.MinDecryptionVersion, 1), To: d.to, Derived: d.info.Derived,
+			Key: d.k.key(), From: max(d.info.MinDecryptionVersion, 1), To: d.to, Latest: d.info.Latest, Derived: d.info.Derived,
 			Namespaces: d.k.rule.namespaces,
 		})
 	}

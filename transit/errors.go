@@ -188,7 +188,9 @@ func sentinelOf(message string) error {
 		return ErrMismatch
 	case strings.Contains(message, "disallowed by policy (too old)"):
 		return ErrTooOld
-	case strings.Contains(message, "version is too new"):
+	case strings.Contains(message, "version is too new"),
+		// A rewrap to a version of which a server does not know yet.
+		strings.Contains(message, "is higher than the latest key version"):
 		return ErrTooNew
 	case strings.Contains(message, "encryption key not found"), strings.Contains(message, "no existing key named"),
 		strings.Contains(message, "no handler for route"):

@@ -28,7 +28,7 @@ type Rewrapper interface {
 // the KeyVersion of the items.
 //
 // A server that lags behind, or that is not the right one, may fail these checks for a
-// while. Such items are repeated for up to 30 seconds, or until the deadline of the
+// while, or not know the version yet. Such items are repeated for up to 30 seconds, or until the deadline of the
 // context; then their Result wraps [ErrUnverified] or [ErrLagging]. Two ciphertexts of
 // the same length and context that the server swapped cannot be told apart without
 // decrypting them.
@@ -77,6 +77,9 @@ func rewrapOnce(ctx context.Context, vault Rewrapper, key ciphertext.Key, versio
 	var verify []Item
 	var at []int
 	for i, r := range results {
+		if lagging(r.Err, items[i].Data, version) {
+			results[i].Err = fmt.Errorf("%w: %w", ErrLagging, r.Err)
+		}
 		if r.Err != nil {
 			continue
 		}
@@ -109,6 +112,13 @@ func rewrapOnce(ctx context.Context, vault Rewrapper, key ciphertext.Key, versio
 		}
 	}
 	return results, nil
+}
+
+// lagging reports whether the error of a rewrap to a version says that the server does not have this or an older
+// version of the key, although the caller has seen it.
+func lagging(err error, old []byte, version int) bool {
+	before, parseErr := ciphertext.Version(old)
+	return errors.Is(err, ErrTooNew) && parseErr == nil && before <= version
 }
 
 // checkReplacement reports whether a result may hold the same value as the old text.

@@ -35,6 +35,7 @@ const maxItems = 1000
 type Key struct {
 	ciphertext.Key
 	From, To   int
+	Latest     int // newest version; 0 if it is not known
 	Derived    bool
 	Namespaces []string // in which the key is usable; empty: in all
 }

@@ -340,19 +340,39 @@ func (s *Scanner) countVerified(ctx context.Context, key int, items []transit.It
 		if s.result.Errors[k] != nil || ctx.Err() != nil {
 			return
 		}
-		errs, err := transit.Decryptable(ctx, s.Vault, k, chunk)
-		if err != nil {
+		if err := s.verifyChunk(ctx, key, chunk); err != nil {
 			s.result.Errors[k] = transit.WithUpdateHint(err, k, transit.OpRewrap)
 			return
 		}
-		for i, err := range errs {
-			if err != nil {
-				continue
-			}
-			s.result.Verified[k]++
-			if _, ok := s.known[key]; !ok && len(chunk[i].Data) <= maxKnown {
-				s.known[key] = chunk[i]
+	}
+}
+
+// verifyChunk counts the items that decrypt. It repeats those of which a server does not have the version,
+// although the key has it: the server lags behind.
+func (s *Scanner) verifyChunk(ctx context.Context, key int, items []transit.Item) (failed error) {
+	k := s.Keys[key]
+	_ = retry.Do(ctx, retryFor, func() *retry.Failure {
+		errs, err := transit.Decryptable(ctx, s.Vault, k.Key, items)
+		if err != nil {
+			failed = err
+			return &retry.Failure{Err: err, Final: true}
+		}
+		var again []transit.Item
+		for i, e := range errs {
+			if e == nil {
+				s.result.Verified[k.Key]++
+				if _, ok := s.known[key]; !ok && len(items[i].Data) <= maxKnown {
+					s.known[key] = items[i]
+				}
+			} else if version, parseErr := ciphertext.Version(items[i].Data); errors.Is(e, transit.ErrTooNew) &&
+				parseErr == nil && version <= k.Latest {
+				again, err = append(again, items[i]), e
 			}
 		}
-	}
+		if items = again; len(items) > 0 {
+			return &retry.Failure{Err: err}
+		}
+		return nil
+	})
+	return failed
 }

@@ -119,6 +119,11 @@ func checkVersions(t *testing.T, v vault, key ciphertext.Key) {
 		n, err := ciphertext.Version(results[0].Data)
 		got = append(got, fmt.Sprint(n, err, results[0].Err))
 	}
+	item.KeyVersion = 4
+	if results, err := v.Rewrap(t.Context(), key, []transit.Item{item}); err != nil ||
+		!errors.Is(results[0].Err, transit.ErrTooNew) {
+		t.Errorf("rewrapped to a version that does not exist: %v, %v", results, err)
+	}
 	if diff := cmp.Diff([]string{"3 <nil> <nil>", "1 <nil> <nil>", "2 <nil> <nil>", "3 <nil> <nil>"}, got); diff != "" {
 		t.Errorf("rewrapped to versions (-want +got):\n%s", diff)
 	}

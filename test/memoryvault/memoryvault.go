@@ -52,6 +52,19 @@ func New(names ...string) *Vault {
 	return v
 }
 
+// Clone returns another server with the same keys, which does not get later changes.
+func (v *Vault) Clone() *Vault {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := &Vault{keys: map[ciphertext.Key]*transit.KeyInfo{}, secret: v.secret, Now: v.Now}
+	for key, info := range v.keys {
+		copied := *info
+		copied.Created = maps.Clone(info.Created)
+		c.keys[key] = &copied
+	}
+	return c
+}
+
 // Key returns the key of a name in the engine "transit".
 func Key(name string) ciphertext.Key { return ciphertext.Key{Mount: "transit", Name: name} }
 
@@ -188,7 +201,7 @@ func (v *Vault) SetMinDecryptionVersion(ctx context.Context, key ciphertext.Key,
 // Encrypt encrypts the items, each with its KeyVersion or the newest.
 func (v *Vault) Encrypt(ctx context.Context, key ciphertext.Key, items []transit.Item) ([]transit.Result, error) {
 	return v.each(ctx, "encrypt", key, items, func(info *transit.KeyInfo, item transit.Item) ([]byte, error) {
-		return v.seal(key, info, item, item.Data), nil
+		return v.seal(key, info, item, item.Data)
 	})
 }
 
@@ -206,7 +219,7 @@ func (v *Vault) Rewrap(ctx context.Context, key ciphertext.Key, items []transit.
 		if err != nil {
 			return nil, err
 		}
-		return v.seal(key, info, item, plaintext), nil
+		return v.seal(key, info, item, plaintext)
 	})
 	if err == nil && v.Change != nil {
 		return v.Change(key, items, results)
@@ -234,13 +247,16 @@ func (v *Vault) each(ctx context.Context, operation string, key ciphertext.Key, 
 }
 
 // seal returns the ciphertext of a plaintext at the location of the item.
-func (v *Vault) seal(key ciphertext.Key, info *transit.KeyInfo, item transit.Item, plaintext []byte) []byte {
+func (v *Vault) seal(key ciphertext.Key, info *transit.KeyInfo, item transit.Item, plaintext []byte) ([]byte, error) {
 	version := cmp.Or(item.KeyVersion, info.Latest)
+	if version > info.Latest {
+		return nil, fmt.Errorf("item: %w", transit.ErrTooNew)
+	}
 	aead := v.aead(key, info, version, item.Context)
 	nonce := make([]byte, aead.NonceSize())
 	_, _ = rand.Read(nonce)
 	return fmt.Appendf(nil, "vault:v%d:%s", version,
-		base64.StdEncoding.EncodeToString(aead.Seal(nonce, nonce, plaintext, nil)))
+		base64.StdEncoding.EncodeToString(aead.Seal(nonce, nonce, plaintext, nil))), nil
 }
 
 func (v *Vault) open(key ciphertext.Key, info *transit.KeyInfo, item transit.Item) ([]byte, error) {

@@ -139,7 +139,8 @@ func planSimulation(rows []*inventory.Secret, keys *inventory.KeyReader,
 			k.RetiredBelow = max(version+1, k.MinDecryption)
 		}
 		if k.RetiredBelow > k.MinDecryption {
-			scan = append(scan, retirescan.Key{Key: k.key(), From: k.MinDecryption, To: k.RetiredBelow, Derived: info.Derived})
+			scan = append(scan, retirescan.Key{Key: k.key(), From: k.MinDecryption, To: k.RetiredBelow, Latest: info.Latest,
+				Derived: info.Derived})
 		}
 	}
 	return s, scan, nil
