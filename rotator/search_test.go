@@ -1,6 +1,10 @@
 package rotator_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -53,6 +57,48 @@ func TestRetireMissing(t *testing.T) {
 	}
 	if r := run(fmt.Sprintf("transit/%s@%d", f.Key, f.KeyInfo().Latest)); !r.Done {
 		t.Errorf("acknowledged: %+v", r)
+	}
+}
+
+// TestOlderReleases has old ciphertext in a revision of a Helm release that nobody rolls back to. It is reported,
+// and prevents nothing. In the deployed revision, it does.
+func TestOlderReleases(t *testing.T) {
+	for deployed, done := range map[int]bool{1: false, 3: true} {
+		f := newFixture(t)
+		old := f.encrypt(f.Namespace, "s", map[string]string{"e": "x"})
+		f.RotateKey()
+		f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
+		for revision := range deployed {
+			manifest := "kind: ConfigMap"
+			if revision == 0 {
+				manifest = fmt.Sprintf("kind: Secret\nmetadata: {name: s}\nstringData: {e: %q}\n", old.Data["e"])
+			}
+			f.CreateSecret(helmSecret(f.Namespace, revision+1, revision+1 == deployed, manifest))
+		}
+		report, err := rotator.Run(t.Context(), f.retirer(), f.Kube, f.options(retiring(0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k := onlyKey(t, report); k.Retire.Done != done || (report.OlderReleases.Count == 1) != done {
+			t.Errorf("deployed revision %d: %+v, older releases %+v", deployed, k.Retire, report.OlderReleases)
+		}
+	}
+}
+
+// helmSecret returns a Secret in which Helm stores a revision.
+func helmSecret(namespace string, revision int, deployed bool, manifest string) *corev1.Secret {
+	status := map[bool]string{true: "deployed", false: "superseded"}[deployed]
+	release, _ := json.Marshal(map[string]any{"name": "r", "namespace": namespace, "version": revision,
+		"info": map[string]any{"status": status}, "manifest": manifest})
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(release)
+	_ = w.Close()
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("sh.helm.release.v1.r.v%d", revision),
+			Labels: map[string]string{"owner": "helm", "name": "r", "status": status, "version": fmt.Sprint(revision)}},
+		Type: "helm.sh/release.v1",
+		Data: map[string][]byte{"release": []byte(base64.StdEncoding.EncodeToString(b.Bytes()))},
 	}
 }
 
