@@ -2,6 +2,7 @@ package rotator_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -28,6 +29,10 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(childVariable); text != "" {
 		runChild(text)
 		return
+	}
+	// Parallel tests wait more than they compute.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	testenv.Main(m)
 }

@@ -112,6 +112,7 @@ func (r *run) search(ctx context.Context, due []dueKey) (searches []*search, unl
 func (r *run) newSearch(due []dueKey, version string, resume map[string]retirescan.Cursor) *search {
 	s := &search{due: due, scanner: retirescan.Scanner{
 		Vault: r.vault, ResourceVersion: version, Resume: resume, Budget: r.searchBudget,
+		LagFor:   r.lagFor,
 		Released: func(namespace, name string) bool { return slices.Contains(r.Release, namespace+"/"+name) },
 	}}
 	for _, d := range due {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -125,6 +126,9 @@ type Scanner struct {
 	// that list may be 1. Without it, the next run cannot resume.
 	ResourceVersion string
 	Resume          map[string]Cursor // Result.Unfinished of the last run
+	// LagFor bounds how long the scan waits, in all, for servers that lack a version that the key has, to count
+	// the entries that decrypt; 0: not at all.
+	LagFor time.Duration
 	// Released reports whether the operator accepts that the texts of a Secret do not decrypt any more. If it
 	// is nil, no Secret is released.
 	Released func(namespace, name string) bool

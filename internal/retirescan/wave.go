@@ -351,7 +351,8 @@ func (s *Scanner) countVerified(ctx context.Context, key int, items []transit.It
 // although the key has it: the server lags behind.
 func (s *Scanner) verifyChunk(ctx context.Context, key int, items []transit.Item) (failed error) {
 	k := s.Keys[key]
-	_ = retry.Do(ctx, retryFor, func() *retry.Failure {
+	var lagged time.Time // when a server was first seen to lag behind
+	_ = retry.Do(ctx, max(s.LagFor, time.Nanosecond), func() *retry.Failure { // 0 would mean no limit
 		errs, err := transit.Decryptable(ctx, s.Vault, k.Key, items)
 		if err != nil {
 			failed = err
@@ -370,9 +371,15 @@ func (s *Scanner) verifyChunk(ctx context.Context, key int, items []transit.Item
 			}
 		}
 		if items = again; len(items) > 0 {
+			if lagged.IsZero() {
+				lagged = time.Now()
+			}
 			return &retry.Failure{Err: err}
 		}
 		return nil
 	})
+	if !lagged.IsZero() {
+		s.LagFor -= time.Since(lagged)
+	}
 	return failed
 }
