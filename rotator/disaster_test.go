@@ -60,8 +60,8 @@ func (f *testFixture) nextSecond() {
 		f.memory.Now = func() time.Time { return later }
 		return
 	}
-	for began := f.KeyInfo().ReadAt; f.KeyInfo().ReadAt.Equal(began); {
-	}
+	began := f.KeyInfo().ReadAt
+	f.wait(func() bool { return !f.KeyInfo().ReadAt.Equal(began) })
 }
 
 // A Vault restored from a backup has lost newer versions. The report names their entries.

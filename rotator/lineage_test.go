@@ -39,7 +39,8 @@ func TestRestoredKeyIsLeftAlone(t *testing.T) {
 				return onlyKey(t, report), err
 			}
 			cluster := func(o *rotator.Options) { o.Namespaces = nil }
-			f.nextSecond()                                 // creation times have whole seconds, and the version that is lost must be another one
+			// Creation times have whole seconds, and the version that is lost must be another one.
+			f.nextSecond()
 			if k, err := run(); err != nil || !k.Rotated { // lists no Secret
 				t.Fatalf("%v: %+v", err, k)
 			}

@@ -23,7 +23,8 @@ func TestRotateOnlyWhenDue(t *testing.T) {
 	}{
 		"auto, Vault rotates": {later: 25 * time.Hour, period: 720 * time.Hour,
 			reason: "Vault rotates it every 720h0m0s"},
-		"always, Vault rotates":      {mode: rotator.Always, period: 720 * time.Hour, rotated: true, reason: "mode is always"},
+		"always, Vault rotates": {mode: rotator.Always, period: 720 * time.Hour, rotated: true,
+			reason: "mode is always"},
 		"auto, young":                {later: 23 * time.Hour, reason: "due after 24h0m0s"},
 		"auto, old":                  {later: 25 * time.Hour, rotated: true, reason: "more than 24h0m0s"},
 		"auto, older than MaxKeyAge": {later: 2 * time.Hour, age: time.Hour, rotated: true, reason: "more than 1h0m0s"},

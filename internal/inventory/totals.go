@@ -32,9 +32,9 @@ type LastRun struct {
 	Finished   time.Time  `json:"finished"`
 	Error      string     `json:"error,omitempty"`      // why the run did not complete the key
 	Unresolved int        `json:"unresolved"`           // entries that the run could not bring to the target
-	NotCovered int        `json:"notCovered,omitempty"` // entries above the target, which older backups of Vault do not cover
+	NotCovered int        `json:"notCovered,omitempty"` // entries above the target, which older backups do not have
 	CleanSince *time.Time `json:"cleanSince,omitempty"` // since then, no entry has needed the oldest version that decrypts
-	RetiredTo  int        `json:"retiredTo,omitempty"`  // the oldest version that decrypts since the run retired older ones
+	RetiredTo  int        `json:"retiredTo,omitempty"`  // the oldest version that decrypts, if the run retired others
 	Retirement string     `json:"retirement,omitempty"` // why the run did or did not retire a version
 }
 

@@ -351,8 +351,9 @@ func (s *Scanner) countVerified(ctx context.Context, key int, items []transit.It
 // although the key has it: the server lags behind.
 func (s *Scanner) verifyChunk(ctx context.Context, key int, items []transit.Item) (failed error) {
 	k := s.Keys[key]
-	var lagged time.Time // when a server was first seen to lag behind
-	_ = retry.Do(ctx, max(s.LagFor, time.Nanosecond), func() *retry.Failure { // 0 would mean no limit
+	var lagged time.Time                    // when a server was first seen to lag behind
+	limit := max(s.LagFor, time.Nanosecond) // 0 would mean none
+	_ = retry.Do(ctx, limit, func() *retry.Failure {
 		errs, err := transit.Decryptable(ctx, s.Vault, k.Key, items)
 		if err != nil {
 			failed = err

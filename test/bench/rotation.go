@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -348,59 +345,6 @@ func (b *rotationBench) list(ctx context.Context) (all []listed, pause time.Dura
 		pause += time.Since(began)
 		if token = page.Continue; token == "" {
 			return all, pause, nil
-		}
-	}
-}
-
-// run runs the built rotator as its CronJob does, without a limit on requests per second,
-// and returns its report, its duration and its peak of resident memory.
-func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator.Report, took time.Duration, rss int64,
-	err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, rotatorName), append([]string{"--transit-key=" + rotationKey,
-		"--vault-addr=" + b.counter.URL, "--kubeconfig=" + b.api.Kubeconfig, "--kube-qps=100000", "--settle=0s",
-		"--log-format=json"}, args...)...)
-	cmd.Env = []string{"VAULT_TOKEN=" + b.vault.RootToken}
-	cmd.SysProcAttr = childAttributes()
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = stopTimeout
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return report, 0, 0, err
-	}
-	peak := make(chan int64)
-	ended := make(chan struct{})
-	go func() { peak <- peakMemory(cmd.Process.Pid, ended) }()
-	err = cmd.Wait()
-	took = time.Since(began)
-	close(ended)
-	rss = <-peak
-	if err != nil {
-		text := stderr.Bytes()
-		return report, took, 0, fmt.Errorf("%w\nend of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
-	}
-	if rss == 0 {
-		return report, took, 0, errors.New("reading the memory of the rotator, which needs Linux")
-	}
-	return report, took, rss, json.Unmarshal(stdout.Bytes(), &report)
-}
-
-// peakMemory returns the peak of a process's resident memory, read until it has ended. The
-// kernel's ru_maxrss is not suitable, because a child begins with the peak of its parent.
-func peakMemory(pid int, ended <-chan struct{}) (peak int64) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
-			if n, err := parseKB(string(text), "VmHWM:"); err == nil {
-				peak = n
-			}
-		}
-		select {
-		case <-ended:
-			return peak
-		case <-tick.C:
 		}
 	}
 }

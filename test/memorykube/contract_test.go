@@ -48,7 +48,8 @@ func outcomes(t *testing.T, kube kubernetes.Interface, namespace string) (all []
 			Type:       corev1.SecretType(fmt.Sprint("example.com/", i/3)),
 			StringData: map[string]string{"text": "x"}, Data: map[string][]byte{"bytes": {0, 255}},
 		}, metav1.CreateOptions{})
-		add("create", err, s.Namespace, s.Name, s.Type, s.Data, s.UID != "", s.ResourceVersion != "", s.CreationTimestamp.IsZero())
+		add("create", err, s.Namespace, s.Name, s.Type, s.Data, s.UID != "", s.ResourceVersion != "",
+			s.CreationTimestamp.IsZero())
 	}
 	first, err := secrets.Get(ctx, "s1", metav1.GetOptions{})
 	add("get", err, first.Data)
@@ -85,7 +86,8 @@ func outcomes(t *testing.T, kube kubernetes.Interface, namespace string) (all []
 	patch("merge", types.MergePatchType, `{"stringData":{"text":"z"},"metadata":{"labels":{"app":null,"b":"c"}}}`)
 
 	event, err := kube.CoreV1().Events(namespace).Create(ctx, &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Name: "clock", Namespace: namespace}, InvolvedObject: corev1.ObjectReference{Namespace: namespace},
+		ObjectMeta:     metav1.ObjectMeta{Name: "clock", Namespace: namespace},
+		InvolvedObject: corev1.ObjectReference{Namespace: namespace},
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	add("dry run", err, event.CreationTimestamp.IsZero())
 	_, err = kube.CoreV1().Events(namespace).Get(ctx, "clock", metav1.GetOptions{})
