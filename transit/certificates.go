@@ -190,6 +190,12 @@ func (t *transport) explainFailure(byVault bool) (hint string, changed bool) {
 	return strings.Join(hints, "; "), false
 }
 
+// If nothing arrives on an HTTP/2 connection for pingAfter, it must answer a ping within pingTimeout.
+const (
+	pingAfter   = 5 * time.Second
+	pingTimeout = 3 * time.Second
+)
+
 // connections returns a pool of connections that use the certificates.
 func connections(c Config, used *certificates) (*http.Transport, error) {
 	conf := api.DefaultConfig()
@@ -202,6 +208,9 @@ func connections(c Config, used *certificates) (*http.Transport, error) {
 	}
 	// Many pods start at once on a node, and each new connection costs a handshake.
 	pool.MaxIdleConnsPerHost = 64
+	// A connection that a firewall or a failed node dropped without a message would otherwise be used
+	// until TCP gives up, after a quarter of an hour. A request that waits on it is repeated.
+	pool.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
 	// Overwrite all settings: the API client has set them from the environment.
 	pool.TLSClientConfig.RootCAs = used.roots
 	pool.TLSClientConfig.ServerName = c.TLSServerName
