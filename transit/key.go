@@ -17,6 +17,8 @@ import (
 type KeyInfo struct {
 	Type                 string // such as aes256-gcm96
 	Derived              bool   // whether the key has a context; Vault silently ignores contexts for others
+	SupportsEncryption   bool   // whether keys of the type encrypt
+	SupportsDerivation   bool   // whether keys of the type can have a context
 	Latest               int    // newest version, which encrypts
 	MinDecryptionVersion int    // versions below it do not decrypt
 	MinEncryptionVersion int    // 0: the newest
@@ -44,6 +46,8 @@ type keyResponse struct {
 	Data *struct {
 		Type      string                     `json:"type"`
 		Derived   bool                       `json:"derived"`
+		Encrypts  bool                       `json:"supports_encryption"`
+		Derives   bool                       `json:"supports_derivation"`
 		Latest    int                        `json:"latest_version"`
 		MinDec    int                        `json:"min_decryption_version"`
 		MinEnc    int                        `json:"min_encryption_version"`
@@ -156,7 +160,7 @@ func (s *Session) info(doing string, out keyResponse) (KeyInfo, error) {
 			Err: fmt.Errorf("%w: it has no key", ErrNotVault)}
 	}
 	info := KeyInfo{
-		Type: d.Type, Derived: d.Derived, Latest: d.Latest, MinDecryptionVersion: d.MinDec,
+		Type: d.Type, Derived: d.Derived, SupportsEncryption: d.Encrypts, SupportsDerivation: d.Derives, Latest: d.Latest, MinDecryptionVersion: d.MinDec,
 		MinEncryptionVersion: d.MinEnc, MinAvailableVersion: d.MinAvail,
 		AutoRotatePeriod: time.Duration(d.AutoEvery) * time.Second, Created: map[int]time.Time{},
 	}

@@ -16,6 +16,7 @@ func TestOpenBao(t *testing.T) {
 		"ScopeBindsCiphertext": TestScopeBindsCiphertext,
 		"VaultErrors":          TestVaultErrors,
 		"Key":                  TestKey,
+		"KeyTypes":             TestKeyTypes,
 		"KeyVersions":          TestKeyVersions,
 		"Login":                TestLogin,
 		"SealedVault":          TestSealedVault,

@@ -243,6 +243,24 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// TestKeyTypes checks which keys can encrypt for a location, whatever their type is called.
+func TestKeyTypes(t *testing.T) {
+	f := fixture.NewTransit(t)
+	types := map[string][2]bool{"aes128-gcm96": {true, true}, "chacha20-poly1305": {true, true},
+		"rsa-2048": {true, false}, "ed25519": {false, true}, "hmac": {false, false}}
+	if strings.HasPrefix(t.Name(), "TestOpenBao") {
+		types["xchacha20-poly1305"] = [2]bool{true, true}
+	}
+	for kind, want := range types {
+		key := ciphertext.Key{Mount: "transit", Name: f.Key + "-" + kind}
+		f.Write(key.String(), map[string]any{"type": kind, "key_size": map[string]int{"hmac": 32}[kind]})
+		info, err := f.Root.Key(t.Context(), key)
+		if got := [2]bool{info.SupportsEncryption, info.SupportsDerivation}; err != nil || got != want || info.Type != kind {
+			t.Errorf("%s: encryption and derivation %v, want %v (%v)", kind, got, want, err)
+		}
+	}
+}
+
 func TestLogin(t *testing.T) {
 	v := testenv.NewVault(t)
 	f := fixture.In(t, v)

@@ -57,8 +57,9 @@ func (c *classCheck) checkKey(ctx context.Context) finding {
 		var info transit.KeyInfo
 		info, err = session.Key(ctx, c.Key)
 		switch {
-		case err == nil && !strings.HasPrefix(info.Type, "aes") && !strings.HasPrefix(info.Type, "chacha"):
-			return brokenf("%s is of type %s: it must be aes256-gcm96", c.Key, info.Type).withAdvice(anotherKey)
+		case err == nil && (!info.SupportsEncryption || !info.SupportsDerivation):
+			return brokenf("%s is of type %s, which cannot encrypt for a location: aes256-gcm96 can, for example", c.Key,
+				info.Type).withAdvice(anotherKey)
 		case err == nil:
 			return c.checkDerivation(info.Derived, fmt.Sprintf("%s, newest version %d", c.Key, info.Latest))
 		case errors.Is(err, transit.ErrNotFound):
