@@ -240,3 +240,25 @@ func TestPageHasFields(t *testing.T) {
 		}
 	}
 }
+
+// A file that is mounted by subPath stays as it was when the container started.
+func TestSubPathMounts(t *testing.T) {
+	csi := func(driver string) corev1.VolumeSource {
+		return corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driver}}
+	}
+	pod := corev1.PodSpec{
+		Volumes: []corev1.Volume{{Name: "secrets", VolumeSource: csi(driverName)}, {Name: "data", VolumeSource: csi("other")}},
+		InitContainers: []corev1.Container{
+			{Name: "init", VolumeMounts: []corev1.VolumeMount{{Name: "secrets", SubPathExpr: "$(FILE)"}}},
+		},
+		Containers: []corev1.Container{
+			{Name: "app", VolumeMounts: []corev1.VolumeMount{{Name: "secrets", SubPath: "password"}, {Name: "data", SubPath: "x"}}},
+			{Name: "whole", VolumeMounts: []corev1.VolumeMount{{Name: "secrets"}}},
+		},
+	}
+	got := subPathMounts(pod)
+	if len(got) != 2 || !strings.HasPrefix(got[0], "container init mounts $(FILE) of volume secrets") ||
+		!strings.HasPrefix(got[1], "container app mounts password of volume secrets") {
+		t.Errorf("warnings: %q", got)
+	}
+}

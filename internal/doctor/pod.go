@@ -67,7 +67,29 @@ func (w *run) checkPod(ctx context.Context) finding {
 		return brokenf("it has not been scheduled to a node yet, so nothing has been mounted").
 			withFix(w.kubectl("describe", "pod", w.Pod))
 	}
-	return okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
+	f := okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
+	for _, text := range subPathMounts(s.pod.Spec) {
+		f = f.withWarning(text)
+	}
+	return f
+}
+
+// subPathMounts warns of single files of the driver's volumes: the kubelet binds them once, so a container
+// never sees new values.
+func subPathMounts(pod corev1.PodSpec) (warnings []string) {
+	ours := map[string]bool{}
+	for _, v := range pod.Volumes {
+		ours[v.Name] = v.CSI != nil && v.CSI.Driver == driverName
+	}
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		for _, m := range c.VolumeMounts {
+			if ours[m.Name] && (m.SubPath != "" || m.SubPathExpr != "") {
+				warnings = append(warnings, fmt.Sprintf("container %s mounts %s of volume %s by subPath, and never sees new values: "+
+					"mount the whole volume", c.Name, cmp.Or(m.SubPath, m.SubPathExpr), m.Name))
+			}
+		}
+	}
+	return warnings
 }
 
 // checkMountLast checks whether the volumes were mounted, unless another check is broken, which is
