@@ -160,7 +160,8 @@ func (s *Session) info(doing string, out keyResponse) (KeyInfo, error) {
 			Err: fmt.Errorf("%w: it has no key", ErrNotVault)}
 	}
 	info := KeyInfo{
-		Type: d.Type, Derived: d.Derived, SupportsEncryption: d.Encrypts, SupportsDerivation: d.Derives, Latest: d.Latest, MinDecryptionVersion: d.MinDec,
+		Type: d.Type, Derived: d.Derived, SupportsEncryption: d.Encrypts, SupportsDerivation: d.Derives,
+		Latest: d.Latest, MinDecryptionVersion: d.MinDec,
 		MinEncryptionVersion: d.MinEnc, MinAvailableVersion: d.MinAvail,
 		AutoRotatePeriod: time.Duration(d.AutoEvery) * time.Second, Created: map[int]time.Time{},
 	}

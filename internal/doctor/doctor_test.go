@@ -247,12 +247,16 @@ func TestSubPathMounts(t *testing.T) {
 		return corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driver}}
 	}
 	pod := corev1.PodSpec{
-		Volumes: []corev1.Volume{{Name: "secrets", VolumeSource: csi(driverName)}, {Name: "data", VolumeSource: csi("other")}},
+		Volumes: []corev1.Volume{
+			{Name: "secrets", VolumeSource: csi(driverName)}, {Name: "data", VolumeSource: csi("other")},
+		},
 		InitContainers: []corev1.Container{
 			{Name: "init", VolumeMounts: []corev1.VolumeMount{{Name: "secrets", SubPathExpr: "$(FILE)"}}},
 		},
 		Containers: []corev1.Container{
-			{Name: "app", VolumeMounts: []corev1.VolumeMount{{Name: "secrets", SubPath: "password"}, {Name: "data", SubPath: "x"}}},
+			{Name: "app", VolumeMounts: []corev1.VolumeMount{
+				{Name: "secrets", SubPath: "password"}, {Name: "data", SubPath: "x"},
+			}},
 			{Name: "whole", VolumeMounts: []corev1.VolumeMount{{Name: "secrets"}}},
 		},
 	}

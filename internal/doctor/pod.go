@@ -84,8 +84,8 @@ func subPathMounts(pod corev1.PodSpec) (warnings []string) {
 	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 		for _, m := range c.VolumeMounts {
 			if ours[m.Name] && (m.SubPath != "" || m.SubPathExpr != "") {
-				warnings = append(warnings, fmt.Sprintf("container %s mounts %s of volume %s by subPath, and never sees new values: "+
-					"mount the whole volume", c.Name, cmp.Or(m.SubPath, m.SubPathExpr), m.Name))
+				warnings = append(warnings, fmt.Sprintf("container %s mounts %s of volume %s by subPath, and never sees new "+
+					"values: mount the whole volume", c.Name, cmp.Or(m.SubPath, m.SubPathExpr), m.Name))
 			}
 		}
 	}
