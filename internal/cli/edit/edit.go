@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -155,6 +156,7 @@ type session struct {
 	plain  map[string][]byte // its plaintexts
 	change secretmanager.Spec
 	stored *corev1.Secret // nil until it is stored
+	edited time.Duration  // how long the editor was open last
 }
 
 // load reads the Secret and decrypts it.
@@ -216,7 +218,9 @@ func (e *session) loop(ctx context.Context, with editor) error {
 	var reason reopened // why the editor is open again
 	for {
 		head := e.head(reason)
+		opened := time.Now()
 		text, err := with.edit(ctx, head+body)
+		e.edited = time.Since(opened)
 		if err != nil {
 			return err
 		}
@@ -360,6 +364,10 @@ func (e *session) confirm(ctx context.Context) bool {
 // report reports the result.
 func (e *session) report() error {
 	if e.stored == nil {
+		if e.edited < time.Second { // nobody reads and closes a file that quickly
+			display.Fprintf(e.ErrOut, "hint: the editor ended at once: if its window is still open, close it, and make the "+
+				"editor wait, for example KUBE_EDITOR='code --wait'\n")
+		}
 		_, err := display.Fprintf(e.Out, "%s\n", e.target.describe("unchanged"))
 		return err
 	}
