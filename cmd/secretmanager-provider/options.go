@@ -127,11 +127,15 @@ func (o *serveOptions) validate(cache string) []error {
 			(*values)[i] = value
 		}
 	}
-	checkPath := func(path string) error { return ciphertext.CheckPath(strings.Trim(path, "/")) }
+	for _, paths := range [][]string{o.authMounts, o.namespaces} {
+		for i, path := range paths {
+			paths[i] = options.TrimPath(path)
+		}
+	}
 	list("vault-allowed-addresses", &o.allowed, o.vault.CheckAddress)
-	list("vault-allowed-auth-mounts", &o.authMounts, checkPath)
-	list("vault-allowed-namespaces", &o.namespaces, checkPath)
-	if strings.Trim(o.vault.AuthMount, "/") == "" {
+	list("vault-allowed-auth-mounts", &o.authMounts, ciphertext.CheckPath)
+	list("vault-allowed-namespaces", &o.namespaces, ciphertext.CheckPath)
+	if o.vault.AuthMount == "" {
 		invalid("vault-auth-mount", "must not be empty")
 	}
 	if o.mountTimeout < time.Second || o.mountTimeout > maxMountTimeout {

@@ -69,8 +69,8 @@ func TestParse(t *testing.T) {
 			map[string]string{"NODE_NAME": "w"},
 			defaults(func(o *serveOptions) {
 				o.endpoint, o.allowed, o.vault.AuthMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1",
-					"https://b"}, "/x/y/", "", time.Minute
-				o.authMounts, o.namespaces = []string{"jwt", "/k/v/"}, []string{"team/a", "b"}
+					"https://b"}, "x/y", "", time.Minute
+				o.authMounts, o.namespaces = []string{"jwt", "k/v"}, []string{"team/a", "b"}
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.log = "k", ":8080", "kc", options.Log{Level: "debug",
 					Format: "json"}
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"

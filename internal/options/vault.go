@@ -23,9 +23,9 @@ type Vault struct {
 func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
 	v.Config = transit.FromEnvironment(getenv)
 	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")
-	f.StringVar(&v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace),
+	PathVar(f, &v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace),
 		"Vault `namespace`"+scope+" (VAULT_NAMESPACE)")
-	f.StringVar(&v.AuthMount, "vault-auth-mount", DefaultAuthMount,
+	PathVar(f, &v.AuthMount, "vault-auth-mount", DefaultAuthMount,
 		"`path` of the auth mount"+scope+", of type kubernetes or jwt")
 	f.StringVar(&v.CACert, "vault-ca-cert", v.CACert, "`file` of PEM certificates to trust (VAULT_CACERT)")
 	f.StringVar(&v.ClientCert, "vault-client-cert", v.ClientCert, "`file` of the client certificate (VAULT_CLIENT_CERT)")

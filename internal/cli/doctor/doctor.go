@@ -16,6 +16,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
 
@@ -69,7 +70,7 @@ broken but something is unknown, or if there is no cluster.`,
 	f := c.Flags()
 	f.StringVar(&o.class, "class", "", "`SecretProviderClass` to check, instead of those of a pod")
 	f.StringVar(&o.account, "service-account", "", "service `account` of the pods that will use --class")
-	f.StringVar(&o.authMount, "auth-mount",
+	options.PathVar(f, &o.authMount, "auth-mount",
 		"", "`path` of the auth mount that you trust, below auth/ (default: those that the provider's settings allow)")
 	f.StringVar(&o.provider, "provider-namespace", "secretmanager-system",
 		"`namespace` of the installation, whose DaemonSet's settings are trusted")

@@ -116,7 +116,7 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.BoolVar(&o.replace, "replace", false, "convert the Secret of --from-secret itself to ciphertext")
 	f.StringVar(&o.mergeInto, "merge-into", "", "manifest `file` to write to, instead of the cluster")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit `key` (default: that of the existing Secret)")
-	f.StringVar(&o.mount, "transit-mount",
+	options.PathVar(f, &o.mount, "transit-mount",
 		"", "`path` of the transit engine (default: that of the existing Secret, or transit)")
 	f.StringVar(&o.scope, "scope", "", "how far the ciphertext can be moved: strict (nowhere), namespace, cluster or "+
 		"none (default: that of the existing Secret, or strict)")

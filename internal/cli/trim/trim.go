@@ -13,6 +13,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -56,7 +57,7 @@ need the right to list all Secrets.`,
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringVar(&o.key.Mount, "transit-mount", ciphertext.DefaultTransitMount, "path of the transit engine")
+	options.PathVar(f, &o.key.Mount, "transit-mount", ciphertext.DefaultTransitMount, "path of the transit engine")
 	f.IntVar(&o.to, "to", 0, "delete only the versions below this `version` (default min_decryption_version)")
 	f.StringVar(&o.yes, "yes", "", "name of the `key` again: delete without asking")
 	f.StringVar(&o.dryRun, "dry-run", "none",

@@ -18,6 +18,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/vaultsetup"
 )
 
@@ -115,9 +116,9 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
 	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
-	f.StringVar(&o.mount, "transit-mount",
+	options.PathVar(f, &o.mount, "transit-mount",
 		"", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
-	f.StringVar(&o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
+	options.PathVar(f, &o.authMount, "auth-mount", "kubernetes", "path of the auth mount, below auth/")
 	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kubernetes or jwt; --apply detects it")
 	f.StringVar(&o.audience, "audience", "vault", "audience of the service account tokens")
 	f.StringVar(&o.account, "service-account", "",

@@ -22,7 +22,7 @@ func (r *Rotation) AddFlags(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringArrayVar(&r.Keys, "transit-key", nil,
 		"`key` to rotate, as [MOUNT/]KEY[=NAMESPACE,…]; required and repeatable; KEY may be a pattern such as team-*, which "+
 			"needs list on the keys in Vault; with namespaces, Secrets in other ones are only reported")
-	f.StringVar(&r.Mount, "transit-mount", ciphertext.DefaultTransitMount,
+	options.PathVar(f, &r.Mount, "transit-mount", ciphertext.DefaultTransitMount,
 		"`path` of the transit engine of the keys that name none")
 	f.StringVarP(&r.Selector, "selector", "l", "", "label `selector` that Secrets must also match")
 	f.StringVar((*string)(&r.Rotate), "rotate", string(rotator.Auto),
