@@ -30,9 +30,9 @@ import (
 // Convert rejects a Secret whose users depend on its content, and reports all reasons at
 // once ([ErrNotConvertible]): types of Kubernetes, whose readers expect plaintext and
 // which the API server checks; a Secret that somebody else manages, who would restore the
-// plaintext ([ErrManaged]); one that is immutable or already ciphertext. Convert cannot detect pods that read the
-// Secret directly: they will read ciphertext. Backups and the history of etcd keep the
-// plaintext.
+// plaintext ([ErrManaged]); one with a label or an annotation that contains a value; one
+// that is immutable or already ciphertext. Convert cannot detect pods that read the Secret
+// directly: they will read ciphertext. Backups and the history of etcd keep the plaintext.
 func (c *Client) Convert(ctx context.Context, namespace, name string, settings ciphertext.Settings,
 	opts Options) (*corev1.Secret, error) {
 	id := types.NamespacedName{Namespace: namespace, Name: name}
@@ -88,6 +88,7 @@ func convertible(s *corev1.Secret, opts Options) error {
 	if err := opts.CheckManager(s); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, plaintextCopies(s)...)
 	if s.Immutable != nil && *s.Immutable {
 		add("it is immutable: %s", separate)
 	}

@@ -124,6 +124,14 @@ func TestConvertErrors(t *testing.T) {
 			s.Annotations["argocd.argoproj.io/tracking-id"] = "shop:/Secret:x/s"
 			s.Immutable = &yes
 		}, []string{"Argo CD application shop would revert the change", "it is immutable"}},
+		"the manifest in an annotation": {func(_ *env, s *corev1.Secret) {
+			s.Data["quoted"] = []byte("a\"<b>\n")
+			s.Annotations["example.com/original"] = `{"data":{"password":"aHVudGVyMg=="}}`
+			s.Annotations["example.com/text"] = "password=hunter2"
+			s.Annotations["example.com/json"] = `{"stringData":{"quoted":"a\"<b>\n"}}`
+			s.Labels = map[string]string{"password": "hunter2"}
+		}, []string{"annotation example.com/original contains the value of entry", "annotation example.com/text contains",
+			`annotation example.com/json contains the value of entry "quoted"`, "label password contains"}},
 		"no entries": {func(_ *env, s *corev1.Secret) { s.Data = nil }, []string{"it has no entries"}},
 		"some ciphertext": {func(e *env, s *corev1.Secret) {
 			s.Data["c"] = e.encrypt(e.spec("s", map[string]string{"c": "1"})).Data["c"]

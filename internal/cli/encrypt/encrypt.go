@@ -67,9 +67,10 @@ With --from-secret NAME --replace the Secret itself becomes ciphertext: in one w
 after the ciphertext has been verified, and only if the Secret has not changed since
 it was read. Nothing is deleted. Its type stays, and the copy of the plaintext that
 kubectl apply keeps in an annotation is removed. The command refuses types whose readers
-need plaintext (such as TLS and image pulls), and Secrets that are immutable. Backups and
-the history of etcd keep the plaintext: only a new value fixes that. Pods that use the
-Secret directly, as variables or as a volume, will read ciphertext.
+need plaintext (such as TLS and image pulls), Secrets with an annotation or a label that
+contains a value, and Secrets that are immutable. Backups and the history of etcd keep the
+plaintext: only a new value fixes that. Pods that use the Secret directly, as variables or
+as a volume, will read ciphertext.
 
 A Secret that somebody else writes, such as Argo CD, Flux, Helm or a controller that owns
 it, is refused: they would revert the change, and the new value would be lost. Change the
