@@ -30,7 +30,7 @@ var (
 
 // Document is a parsed plaintext. It is not safe for concurrent use.
 type Document struct {
-	json  any // json.Number, string, bool, nil, []any, map[string]any
+	json  any // see parseJSON
 	yaml  *yaml.Node
 	index map[*yaml.Node]map[string]yamlValue // of the mappings that Get has visited
 }
@@ -53,13 +53,11 @@ func Parse(plaintext []byte) (*Document, error) {
 		case depth > MaxDepth:
 			return nil, ErrTooDeep
 		}
-		decoder := json.NewDecoder(bytes.NewReader(plaintext))
-		decoder.UseNumber() // keeps numbers as written
-		var d Document
-		if decoder.Decode(&d.json) != nil {
-			return nil, errNotDocument
+		value, err := parseJSON(plaintext)
+		if err != nil {
+			return nil, err
 		}
-		return &d, nil
+		return &Document{json: value}, nil
 	}
 	if YAMLNodes(string(plaintext)) > MaxNodes {
 		return nil, ErrTooManyValues
@@ -102,10 +100,13 @@ func (d *Document) Get(b *Budget, field []string) ([]byte, error) {
 func jsonField(v any, field []string) ([]byte, error) {
 	for i, name := range field {
 		switch parent := v.(type) {
-		case map[string]any:
-			child, ok := parent[name]
-			if !ok {
+		case *object:
+			child, ok := parent.values[name]
+			switch {
+			case !ok:
 				return nil, missing(field[:i+1])
+			case slices.Contains(parent.twice, name):
+				return nil, fmt.Errorf("field %s occurs twice", fieldName(field[:i+1]))
 			}
 			v = child
 		case []any:
@@ -128,7 +129,11 @@ func jsonField(v any, field []string) ([]byte, error) {
 	case nil:
 		return nil, null(field)
 	}
-	return marshal(v)
+	plain, err := plainJSON(v, field)
+	if err != nil {
+		return nil, err
+	}
+	return marshal(plain)
 }
 
 func (d *Document) yamlField(b *Budget, field []string) ([]byte, error) {

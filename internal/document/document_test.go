@@ -75,6 +75,13 @@ bin: !!binary aGk=
 		{"YAML inline merge", lines, "inline", "", `field "inline" contains a YAML alias or merge`},
 		{"YAML number that JSON does not have", lines, "inf", "", `field "inf" contains a number`},
 
+		{"JSON twice", `{"a": 1, "a": 2, "b": 3}`, "a", "", `field "a" occurs twice`},
+		{"JSON twice elsewhere", `{"a": 1, "a": 2, "b": 3}`, "b", "3", ""},
+		{"JSON twice below", `{"o": [{"x": 1, "x": 2}]}`, "o", "", `field "o" contains a name twice`},
+		{"JSON half pair", `{"a": "\ud83d", "b": 1}`, "b", "", "an escape that is not a character"},
+		{"JSON pair", `{"a": "\ud83d\ude00"}`, "a", "😀", ""},
+		{"JSON escaped backslash", `{"a": "\\ud83d"}`, "a", `\ud83d`, ""},
+
 		{"text", "only " + canary, "a", "", "its parent is a single value"},
 		{"nothing", "", "a", "", "neither JSON nor YAML"},
 		{"neither", "{" + canary, "a", "", "neither JSON nor YAML"},

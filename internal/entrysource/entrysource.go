@@ -11,12 +11,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/document"
 )
 
 // Sources are the sources of entries, as in kubectl create secret. The parser of k8s.io/kubectl is not used: it takes
@@ -220,37 +219,10 @@ func jsonValue(raw json.RawMessage) ([]byte, error) {
 		if err := json.Unmarshal(raw, &text); err != nil {
 			return nil, errors.New("is not a JSON string")
 		}
-		if halfPair(raw) {
+		if document.HasHalfPair(raw) {
 			return nil, errors.New("has an escape that is not a character: use --from-file for bytes")
 		}
 		return []byte(text), nil
 	}
 	return raw, nil
-}
-
-// halfPair reports whether a JSON string has one half of a surrogate pair such as \ud83d\ude00, which
-// is not a character and which the decoder would replace.
-func halfPair(raw []byte) bool {
-	unit := func(i int) rune { // the code unit of the escape at i, or 0
-		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
-			return 0
-		}
-		n, _ := strconv.ParseUint(string(raw[i+2:i+6]), 16, 16)
-		return rune(n)
-	}
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' {
-			continue
-		}
-		first := unit(i)
-		switch {
-		case !utf16.IsSurrogate(first):
-			i++ // skip the escaped character
-		case utf16.DecodeRune(first, unit(i+6)) == utf8.RuneError:
-			return true
-		default:
-			i += 11
-		}
-	}
-	return false
 }
