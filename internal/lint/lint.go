@@ -62,7 +62,7 @@ var (
 	ruleClassSecret  = rule("class-secret", Warning, "the Secret of a class is not among the files")
 	ruleManaged      = rule("managed", Warning, "somebody else writes the Secret, according to its metadata")
 	ruleImmutable    = rule("immutable", Warning, "a Secret is immutable, so that no rotation can rewrap it")
-	ruleKustomize    = rule("kustomize", Warning, "a kustomization renames or moves what is bound to its location")
+	ruleKustomize    = rule("kustomize", Warning, "a kustomization, Flux or Argo CD renames or moves bound ciphertext")
 )
 
 var rules []Rule

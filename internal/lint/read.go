@@ -40,6 +40,10 @@ func Read(name string, m *manifest.File) *File {
 			f.readClass(o)
 		case o.Kind == "Kustomization" && api == "kustomize.config.k8s.io", o.Kind == "" && isKustomization(name):
 			f.readKustomization(o)
+		case o.Kind == "Kustomization" && api == "kustomize.toolkit.fluxcd.io":
+			f.readFlux(o)
+		case o.Kind == "Application" && api == "argoproj.io":
+			f.readArgo(o)
 		}
 	}
 	f.findings = append(f.findings, f.checkUnassigned(m)...)

@@ -88,6 +88,14 @@ func TestRules(t *testing.T) {
 	annotated := func(annotations string) string {
 		return edited("labels:", "annotations: {"+annotations+"}, labels:")
 	}
+	flux := func(spec string) string {
+		return "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\n" +
+			"metadata: {name: shop, namespace: flux-system}\nspec: {" + spec + "}\n"
+	}
+	argo := func(spec string) string {
+		return "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: shop, namespace: argocd}\n" +
+			"spec: {" + spec + "}\n"
+	}
 	kustomized := func(kustomization string) m {
 		return m{"base/kustomization.yaml": "resources: [secret.yaml]\n", "base/secret.yaml": edited(", namespace: demo", ""),
 			"top/kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: " +
@@ -283,6 +291,22 @@ func TestRules(t *testing.T) {
 		{"kustomization that gives none", kustomized(""), Options{}, []string{"base/secret.yaml:1 namespace"}},
 		{"kustomization that moves", m{"kustomization.yaml": "namespace: other\nresources: [secret.yaml]\n",
 			"secret.yaml": good}, Options{}, []string{"kustomization.yaml:1 kustomize"}},
+		{"Flux that moves", m{"flux.yaml": flux("path: ./apps/shop, targetNamespace: other"), "apps/shop/secret.yaml": good},
+			Options{}, []string{"flux.yaml:4 kustomize"}},
+		{"Flux that renames a kustomization", m{"clusters/flux.yaml": flux("path: apps/shop, nameSuffix: -a"),
+			"x/apps/shop/kustomization.yaml": "resources: [../base/secret.yaml]", "x/apps/base/secret.yaml": good},
+			Options{}, []string{"clusters/flux.yaml:4 kustomize"}},
+		{"Flux that gives a namespace", m{"flux.yaml": flux("path: ./, targetNamespace: demo"),
+			"secret.yaml": edited(", namespace: demo", "")}, Options{}, nil},
+		{"Flux elsewhere", m{"flux.yaml": flux("path: ./apps/shop, targetNamespace: other"), "apps/shop2/secret.yaml": good},
+			Options{}, nil},
+		{"Argo CD that moves", m{"app.yaml": argo("source: {path: apps, kustomize: {namespace: other}}"),
+			"apps/secret.yaml": good}, Options{}, []string{"app.yaml:4 kustomize"}},
+		{"Argo CD that renames the second source", m{
+			"app.yaml":         argo("sources: [{path: x}, {path: apps, kustomize: {namePrefix: a-}}]"),
+			"apps/secret.yaml": good}, Options{}, []string{"app.yaml:4 kustomize"}},
+		{"Argo CD with a destination", m{"app.yaml": argo("source: {path: apps}, destination: {namespace: other}"),
+			"apps/secret.yaml": good}, Options{}, nil},
 		{"kustomization of others", m{"kustomization.yaml": "namespace: other\nnamePrefix: a\nresources: [x.yaml]\n",
 			"secret.yaml": good}, Options{}, nil},
 		{"generator",
