@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -246,6 +247,14 @@ provider: {resources: null, republishCache: 0, priorityClassName: "", toleration
 				t.Errorf("%+v", pod)
 			}
 		}},
+	{"provider: quota", `provider: {resourceQuota: true}`, func(t *testing.T, r *rendered) {
+		quota := object[*corev1.ResourceQuota](t, r, "ResourceQuota secretmanager-provider").Spec
+		if want := (corev1.ScopedResourceSelectorRequirement{ScopeName: corev1.ResourceQuotaScopePriorityClass,
+			Operator: corev1.ScopeSelectorOpIn, Values: []string{r.providerPod().PriorityClassName}}); !cmp.Equal(
+			quota.ScopeSelector.MatchExpressions, []corev1.ScopedResourceSelectorRequirement{want}) || len(quota.Hard) != 1 {
+			t.Errorf("%+v", quota)
+		}
+	}},
 	{"provider: update by hand", `provider: {updateStrategy: {type: OnDelete}}`, func(t *testing.T, r *rendered) {
 		if u := r.provider.Spec.UpdateStrategy; u.Type != appsv1.OnDeleteDaemonSetStrategyType || u.RollingUpdate != nil {
 			t.Errorf("update strategy %+v", u)
