@@ -30,7 +30,7 @@ func TestPattern(t *testing.T) {
 	pattern := regexp.MustCompile(patterns[0])
 	random := rand.New(rand.NewPCG(1, 2))
 	matches := 0
-	for range 500_000 {
+	for range 100_000 {
 		version := make([]byte, 1+random.IntN(8))
 		for i := range version {
 			// Digits, some of what is near them, and one letter of each other group of letters.
@@ -46,7 +46,7 @@ func TestPattern(t *testing.T) {
 			matches++
 		}
 	}
-	if matches < 50_000 {
+	if matches < 10_000 {
 		t.Errorf("only %d texts match", matches)
 	}
 }
