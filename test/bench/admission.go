@@ -7,7 +7,6 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -71,13 +70,15 @@ func (b *rotationBench) admissionPolicy(ctx context.Context) (pairs []admissionP
 	return pairs, p.set(ctx, false)
 }
 
-// policySwitch enforces the rotator's policy, or not.
+// policySwitch enforces the rotator's policy, or not, by a label of the namespace that its binding selects. The
+// binding stays: an API server becomes slower each time one is created again.
 type policySwitch struct {
 	kube, rotator kubernetes.Interface
 	kubeconfig    string // of the rotator
-	binding       *admissionv1.ValidatingAdmissionPolicyBinding
 	probe         types.NamespacedName
 }
+
+const enforcedLabel = "bench/policy"
 
 func (b *rotationBench) newPolicySwitch(ctx context.Context) (*policySwitch, error) {
 	if err := admission.InstallRotator(ctx, b.api.Kubeconfig); err != nil {
@@ -108,21 +109,25 @@ func (b *rotationBench) newPolicySwitch(ctx context.Context) (*policySwitch, err
 		nil); err != nil {
 		return nil, err
 	}
-	p.binding, err = p.kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().
-		Get(ctx, admission.RotatorPolicy, metav1.GetOptions{})
+	bindings := p.kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	binding, err := bindings.Get(ctx, admission.RotatorPolicy, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	binding.Spec.MatchResources = &admissionv1.MatchResources{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{enforcedLabel: "on"}},
+	}
+	_, err = bindings.Update(ctx, binding, metav1.UpdateOptions{})
 	return p, err
 }
 
-// set creates or deletes the binding of the policy, and waits until that takes effect.
+// set sets the label of the namespace, and waits until that takes effect.
 func (p *policySwitch) set(ctx context.Context, enforced bool) error {
-	bindings, err := p.kube.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings(), error(nil)
-	if enforced {
-		p.binding.ResourceVersion, p.binding.UID = "", ""
-		_, err = bindings.Create(ctx, p.binding, metav1.CreateOptions{})
-	} else {
-		err = bindings.Delete(ctx, p.binding.Name, metav1.DeleteOptions{})
-	}
-	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsNotFound(err) {
+	value := map[bool]string{true: "on", false: "off"}[enforced]
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, enforcedLabel, value)
+	namespaces := p.kube.CoreV1().Namespaces()
+	_, err := namespaces.Patch(ctx, rotationKey, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
 		return err
 	}
 	return admission.AwaitRotatorPolicy(ctx, p.rotator, p.probe, enforced)
