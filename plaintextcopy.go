@@ -47,7 +47,8 @@ func contains(text string, value []byte) bool {
 		encoder := json.NewEncoder(&b)
 		encoder.SetEscapeHTML(escapeHTML)
 		if encoder.Encode(string(value)) == nil {
-			forms = append(forms, strings.Trim(strings.TrimSpace(b.String()), `"`))
+			quoted := strings.TrimSpace(b.String())
+			forms = append(forms, quoted[1:len(quoted)-1])
 		}
 	}
 	return slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(text, form) })

@@ -6,14 +6,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// PathVar defines a flag for a path in Vault, such as that of a mount. Vault's own tools print such paths with a
-// slash at the end, so slashes at the ends are removed.
+// PathVar defines a flag for a path in Vault, such as the path of a mount. It removes leading and trailing
+// slashes: the vault command prints such paths with a trailing slash.
 func PathVar(f *pflag.FlagSet, p *string, name, value, usage string) {
 	_ = (*path)(p).Set(value)
 	f.Var((*path)(p), name, usage)
 }
 
-// TrimPath returns a path as [PathVar] stores it.
+// TrimPath removes spaces and slashes at both ends of a path.
 func TrimPath(text string) string { return strings.Trim(strings.TrimSpace(text), "/") }
 
 type path string
@@ -25,5 +25,5 @@ func (p *path) Set(text string) error {
 
 func (p *path) String() string { return string(*p) }
 
-// Type makes the help that of a string.
+// Type implements pflag.Value. The help shows the flag as a string.
 func (*path) Type() string { return "string" }

@@ -9,11 +9,10 @@ import (
 
 // Fields of k8s.io/apimachinery/pkg/runtime/generated.proto and k8s.io/api/core/v1/generated.proto.
 const (
-	unknownRaw       = 2 // runtime.Unknown: the encoded object
-	listMeta         = 1 // SecretList
-	listItems        = 2
-	protobufMagic    = "k8s\x00"
-	protobufWireType = protowire.BytesType
+	unknownRaw    = 2 // runtime.Unknown: the encoded object
+	listMeta      = 1 // SecretList
+	listItems     = 2
+	protobufMagic = "k8s\x00"
 )
 
 // summary returns the token of the next page and the number of Secrets. In protobuf, which the programs request,
@@ -60,7 +59,7 @@ func eachField(message []byte, visit func(protowire.Number, []byte) error) error
 		if length = protowire.ConsumeFieldValue(number, kind, message); length < 0 {
 			return errNoList
 		}
-		if kind == protobufWireType {
+		if kind == protowire.BytesType {
 			value, _ := protowire.ConsumeBytes(message)
 			if err := visit(number, value); err != nil {
 				return errNoList

@@ -22,14 +22,27 @@ func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator
 		"--vault-addr=" + b.counter.URL, "--kubeconfig=" + b.api.Kubeconfig, "--kube-qps=100000", "--settle=0s",
 		"--log-format=json"}, args...)...)
 	cmd.Env = []string{"VAULT_TOKEN=" + b.vault.RootToken}
+	stdout, took, rss, err := runMeasured(cmd)
+	if err != nil {
+		return report, took, 0, err
+	}
+	if rss == 0 {
+		return report, took, 0, errors.New("reading the memory of the rotator, which needs Linux")
+	}
+	return report, took, rss, json.Unmarshal(stdout, &report)
+}
+
+// runMeasured runs a program and returns its standard output, its duration and its peak of resident memory. The
+// error has the end of its standard error.
+func runMeasured(cmd *exec.Cmd) (stdout []byte, took time.Duration, rss int64, err error) {
 	cmd.SysProcAttr = childAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = stopTimeout
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
-		return report, 0, 0, err
+		return nil, 0, 0, err
 	}
 	peak := make(chan int64)
 	ended := make(chan struct{})
@@ -40,12 +53,9 @@ func (b *rotationBench) run(ctx context.Context, args ...string) (report rotator
 	rss = <-peak
 	if err != nil {
 		text := stderr.Bytes()
-		return report, took, 0, fmt.Errorf("%w\nend of the rotator's log:\n%s", err, text[max(0, len(text)-4000):])
+		err = fmt.Errorf("%w\nend of its standard error:\n%s", err, text[max(0, len(text)-4000):])
 	}
-	if rss == 0 {
-		return report, took, 0, errors.New("reading the memory of the rotator, which needs Linux")
-	}
-	return report, took, rss, json.Unmarshal(stdout.Bytes(), &report)
+	return out.Bytes(), took, rss, err
 }
 
 // peakMemory returns the peak of a process's resident memory, read until it has ended. The

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -68,26 +67,7 @@ func (b *rotationBench) runStatus(ctx context.Context,
 		append([]string{"status", "-A", "-l", "secretmanager.io/transit-key=" + rotationKey,
 			"--kubeconfig=" + b.api.Kubeconfig}, args...)...)
 	cmd.Env = []string{"VAULT_ADDR=" + b.counter.URL, "VAULT_TOKEN=" + b.vault.RootToken, "HOME=" + b.dir}
-	cmd.SysProcAttr = childAttributes()
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = stopTimeout
-	var out, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &stderr
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return nil, 0, 0, err
-	}
-	peak := make(chan int64)
-	ended := make(chan struct{})
-	go func() { peak <- peakMemory(cmd.Process.Pid, ended) }()
-	err = cmd.Wait()
-	took = time.Since(began)
-	close(ended)
-	rss = <-peak
-	if err != nil {
-		return nil, 0, 0, fmt.Errorf("%w: %s", err, stderr.Bytes())
-	}
-	return out.Bytes(), took, rss, nil
+	return runMeasured(cmd)
 }
 
 // budgets evaluates the budgets of docs/performance.md for status.
