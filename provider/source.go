@@ -44,13 +44,13 @@ func (p *Provider) readEntries(ctx context.Context, r *request,
 	data, err := p.config.SecretReader.read(ctx, r.pod.namespace, r.Secret, token.text, reserve,
 		p.metrics.kubernetesRequest)
 	if err != nil {
-		return nil, fromAPI, p.readFailure(ctx, r, err)
+		return nil, fromAPI, p.readFailure(r, err)
 	}
 	return data, fromAPI, nil
 }
 
 // readFailure returns the failure of reading the Secret as the pod.
-func (p *Provider) readFailure(ctx context.Context, r *request, err error) *failure.Error {
+func (p *Provider) readFailure(r *request, err error) *failure.Error {
 	what := fmt.Sprintf("reading %s from %s as service account %s", r.describeSecret(), p.config.SecretReader.host,
 		r.serviceAccount())
 	why := display.Clip(err.Error(), 500)
@@ -74,7 +74,7 @@ func (p *Provider) readFailure(ctx context.Context, r *request, err error) *fail
 		return failure.APIServerTokenRejected.New(what, why,
 			"that CSIDriver secrets-store.csi.k8s.io has under spec.tokenRequests the line `- audience: ''`, and the clocks "+
 				"of the node and of the API server")
-	case ctx.Err() != nil:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return p.timeoutFailure(r, what)
 	}
 	return failure.APIServerUnavailable.New(what, why,

@@ -42,7 +42,10 @@ func (r *Retrier) repeat(ctx context.Context, transient func(error) bool, reques
 	}
 	return retry.Do(ctx, r.limit, func() *retry.Failure {
 		err := request()
-		if err == nil || ctx.Err() != nil || !transient(err) {
+		if err != nil && ctx.Err() != nil {
+			return &retry.Failure{Err: err} // says nothing about the API server
+		}
+		if err == nil || !transient(err) {
 			r.note(true)
 			if err == nil {
 				return nil

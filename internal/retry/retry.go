@@ -22,7 +22,8 @@ const maxAfter = time.Minute
 // limit; 0 means no limit. Do waits from 100 milliseconds to 5 seconds between two
 // attempts, or as long as the attempt asks for. It returns the last error of attempt rather
 // than that of the context, and does not wait if the wait would outlast the limit or the
-// context's deadline.
+// context's deadline. If the context ends during an attempt that is not the first one, Do
+// returns the error of the attempt before: that one is the cause of the retry.
 func Do(ctx context.Context, limit time.Duration, attempt func() *Failure) error {
 	policy := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(100*time.Millisecond),
@@ -30,14 +31,19 @@ func Do(ctx context.Context, limit time.Duration, attempt func() *Failure) error
 		backoff.WithMaxElapsedTime(limit),
 	)
 	began := time.Now()
+	var previous *Failure
 	for {
 		failure := attempt()
 		if failure == nil {
 			return nil
 		}
+		if ctx.Err() != nil && !failure.Final && previous != nil {
+			return previous.Err
+		}
 		if failure.Final || ctx.Err() != nil {
 			return failure.Err
 		}
+		previous = failure
 		wait := policy.NextBackOff()
 		if wait == backoff.Stop {
 			return failure.Err

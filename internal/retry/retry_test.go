@@ -76,3 +76,35 @@ func TestDoWhileTheContextEnds(t *testing.T) {
 		}
 	})
 }
+
+// If the context ends during an attempt, Do returns why the attempt before failed.
+func TestDoWhileTheContextEndsInAnAttempt(t *testing.T) {
+	for name, test := range map[string]struct {
+		complete int // attempts before the one that the context interrupts
+		final    bool
+		want     error
+	}{
+		"first":        {0, false, context.DeadlineExceeded},
+		"second":       {1, false, errFailed},
+		"fourth":       {3, false, errFailed},
+		"fourth final": {3, true, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				attempts := 0
+				err := retry.Do(ctx, 0, func() *retry.Failure {
+					if attempts++; attempts <= test.complete {
+						return &retry.Failure{Err: errFailed}
+					}
+					<-ctx.Done()
+					return &retry.Failure{Err: ctx.Err(), Final: test.final}
+				})
+				if !errors.Is(err, test.want) {
+					t.Errorf("got %v, want %v", err, test.want)
+				}
+			})
+		})
+	}
+}
