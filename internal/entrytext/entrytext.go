@@ -89,19 +89,22 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 	}
 }
 
-// isBlock reports whether a text has several lines that a block can hold. Two newlines at the end
-// are too easy to lose or to add in an editor.
+// isBlock reports whether a text has several lines that a block can hold. Editors change some texts by themselves:
+// they trim spaces at the end of a line and newlines at the end of the file, and replace tabs. In quotes, those are
+// escaped or not at the end.
 func isBlock(text string) bool {
 	if !strings.Contains(text, "\n") || strings.HasSuffix(text, "\n\n") || text == "\n" {
 		return false
 	}
-	for _, r := range text {
-		if r != '\n' && r != '\t' && !printable(r) {
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.TrimRightFunc(line, unicode.IsSpace) != line || strings.ContainsFunc(line, unprintable) {
 			return false
 		}
 	}
 	return true
 }
+
+func unprintable(r rune) bool { return !printable(r) }
 
 // printable reports whether editors show a character and YAML reads it unchanged. YAML reads some
 // as the end of a line, and ignores others.
@@ -163,8 +166,12 @@ type Problem struct {
 
 var yamlError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-// Parse parses an edited text.
+// Parse parses an edited text. A newline that is missing at the end makes no difference, because editors remove and
+// add it.
 func Parse(text string) (map[string][]byte, []Problem) {
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n" // or a block at the end of the file ends without one
+	}
 	entries := map[string][]byte{}
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	var doc, more yaml.Node

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -31,6 +32,8 @@ func TestFormatEntries(t *testing.T) {
 		{"control characters", "\x00\x1b\u0085\u2028\ufeff\uffff", "a: \"\\x00\\x1b\\x85\\u2028\\ufeff\\uffff\"\n"},
 		{"quotes", `"\'`, `a: "\"\\'"` + "\n"},
 		{"other alphabets", "Größe ключ 🔑", "a: \"Größe ключ 🔑\"\n"},
+		{"a space at the end of a line", "b \nc\n", "a: \"b \\n\\\n  c\\n\"\n"},
+		{"a tab", "b\n\tc\n", "a: \"b\\n\\\n  \\tc\\n\"\n"},
 		{"bytes", "\xff\xfe", "a: !!binary |\n  //4=\n"},
 		{"YAML of its own", "---\n...\n- a\n", "a: |\n  ---\n  ...\n  - a\n"},
 	} {
@@ -82,6 +85,65 @@ func TestEntriesReadBack(t *testing.T) {
 	if blocks < 100 {
 		t.Errorf("only %d values were shown as lines", blocks)
 	}
+}
+
+// editors are changes that editors make to a whole file by themselves when they save it.
+var editors = map[string]func(string) string{
+	"nothing":                 func(text string) string { return text },
+	"trims lines":             trimLines,
+	"adds a newline":          func(text string) string { return text + "\n" },
+	"adds many newlines":      func(text string) string { return text + "\n\n\n" },
+	"removes the newline":     func(text string) string { return strings.TrimRight(text, "\n") },
+	"lines end as on Windows": func(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") },
+	"byte order mark":         func(text string) string { return "\ufeff" + text },
+	"replaces tabs":           func(text string) string { return strings.ReplaceAll(text, "\t", "    ") },
+	"all that Windows does": func(text string) string {
+		return "\ufeff" + strings.ReplaceAll(strings.TrimRight(trimLines(text), "\n"), "\n", "\r\n")
+	},
+}
+
+func trimLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRightFunc(line, unicode.IsSpace)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// An editor that changes the whole file changes no value.
+func TestEditorsChangeNothing(t *testing.T) {
+	for name, saved := range editors {
+		t.Run(name, func(t *testing.T) {
+			seed := rand.Uint64()
+			r := rand.New(rand.NewPCG(seed, 0))
+			for i := range 300 {
+				entries := map[string][]byte{}
+				for n := range 1 + r.IntN(4) {
+					entries[fmt.Sprint("e", n)] = hostile.Value(r, []int{3, 20, 300}[i%3])
+					if r.IntN(2) == 0 {
+						entries[fmt.Sprint("e", n)] = lines(r)
+					}
+				}
+				text, err := Format(entries)
+				if err != nil {
+					t.Fatalf("seed %d: %v: %q", seed, err, entries)
+				}
+				if got, problems := Parse(saved(text)); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
+					t.Fatalf("seed %d: %v: %q became %q by\n%q", seed, problems, entries, got, saved(text))
+				}
+			}
+		})
+	}
+}
+
+// lines returns a text like a configuration file, with white space where editors look for it.
+func lines(r *rand.Rand) []byte {
+	var b []byte
+	parts := []string{"key: value", "\t", " ", "  ", "\n", "\n", "#", "\u00a0", "\u3000", "\r\n", "|", "\\"}
+	for range r.IntN(20) {
+		b = append(b, parts[r.IntN(len(parts))]...)
+	}
+	return b
 }
 
 func FuzzEntriesReadBack(f *testing.F) {

@@ -74,8 +74,9 @@ func (e *session) theirs(err error) []string {
 	return lines
 }
 
-// withoutHead removes the comments at the beginning of a text.
+// withoutHead removes the comments at the beginning of a text. An editor may have added a byte order mark.
 func withoutHead(text string) string {
+	text = strings.TrimPrefix(text, "\ufeff")
 	for text != "" {
 		line, rest, _ := strings.Cut(text, "\n")
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {

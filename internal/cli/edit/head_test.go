@@ -21,8 +21,10 @@ func TestEditHeadIsComment(t *testing.T) {
 		{err: display.Errorf("entry %s: no", hostile.Text)}, {err: &conflictError{names: []string{hostile.Text}}},
 	} {
 		head := e.head(reason)
-		if withoutHead(head+"a: b\n") != "a: b\n" {
-			t.Errorf("not all of it is a comment: %q", head)
+		for _, mark := range []string{"", "\ufeff"} { // a byte order mark, which an editor may add
+			if withoutHead(mark+head+"a: b\n") != "a: b\n" {
+				t.Errorf("not all of it is a comment: %q", mark+head)
+			}
 		}
 		for line := range strings.Lines(strings.TrimSuffix(head, "\n\n")) {
 			if text := strings.TrimSuffix(line, "\n"); !strings.HasPrefix(text, "#") || hostile.Effect(text) != "" {
