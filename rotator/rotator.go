@@ -187,11 +187,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 
 // execute is the run without the Lease.
 func (r *run) execute(ctx context.Context) (*Report, error) {
-	if err := r.loadState(ctx); err != nil {
-		return nil, err
-	}
-	r.settle = r.vault.Settle(ctx, r.Settle)
-	if err := r.plan(ctx); err != nil {
+	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
 	stopped := r.runPhases(ctx)
@@ -210,6 +206,23 @@ func (r *run) execute(ctx context.Context) (*Report, error) {
 		r.recordEvents(saving)
 	}
 	return r.report, errors.Join(append(errs, r.report.err())...)
+}
+
+// prepare reads the state, resolves the settle time and plans, at the same time: all of them only read. An error
+// of the state comes first, because it names what is not installed.
+func (r *run) prepare(ctx context.Context) error {
+	planning, cancel := context.WithCancel(ctx)
+	defer cancel()
+	planned := make(chan error, 1)
+	go func() { planned <- r.plan(planning) }()
+	err := r.loadState(ctx)
+	if err != nil {
+		cancel()
+		<-planned
+		return err
+	}
+	r.settle = r.vault.Settle(ctx, r.Settle)
+	return <-planned
 }
 
 // runPhases executes the phases after plan.

@@ -105,8 +105,8 @@ func stateError(action, namespace, name string, err error) error {
 		action, namespace, name, err))
 }
 
-// loadState reads the ConfigMaps. It comes first, so that a missing namespace or permission is
-// reported before anything changes.
+// loadState reads the ConfigMaps. It comes before anything changes, so that a missing namespace or
+// permission is reported first.
 func (r *run) loadState(ctx context.Context) error {
 	r.state = &state{}
 	reads, reading := errgroup.WithContext(ctx)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,18 +57,26 @@ func (k *KeySummary) OldestDecryptable() int {
 // FetchSummary reads the ConfigMaps [StateNames] of a namespace. Those that do not exist are skipped: the
 // rotator is not installed there. The error wraps that of the API server.
 func FetchSummary(ctx context.Context, kube kubernetes.Interface, namespace string) (*Summary, error) {
-	var state []*corev1.ConfigMap
-	for _, name := range StateNames() {
-		m, err := kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: check that this identity may get ConfigMap %s", err, name)
-		}
-		state = append(state, m)
+	names := StateNames()
+	state := make([]*corev1.ConfigMap, len(names))
+	reads, reading := errgroup.WithContext(ctx)
+	for i, name := range names {
+		reads.Go(func() error {
+			m, err := kube.CoreV1().ConfigMaps(namespace).Get(reading, name, metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case err != nil:
+				return fmt.Errorf("%w: check that this identity may get ConfigMap %s", err, name)
+			}
+			state[i] = m
+			return nil
+		})
 	}
-	return ReadSummary(state...)
+	if err := reads.Wait(); err != nil {
+		return nil, err
+	}
+	return ReadSummary(slices.DeleteFunc(state, func(m *corev1.ConfigMap) bool { return m == nil })...)
 }
 
 // ReadSummary reads the ConfigMaps [StateNames], of which some may be missing. Like a run, it
