@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 			e.mount(map[string]string{"x": old, "z": otherEntry, "zz": otherSecret}),
 			`entry "z": cannot be decrypted`, `entry "zz": cannot be decrypted`),
 		fails("too new version", failure.KeyVersionNotFound, e.mount(x("vault:v99:"+strings.TrimPrefix(old, "vault:v1:"))),
-			`entry "x": the key has no such version`, "too new"),
+			`entry "x": the key has no such version`, "too new").untilTimeout(),
 		fails("retired version", failure.KeyVersionRetired, e.mount(x(ofRetired), "transitKey", retired.Name),
 			`entry "x": its key version has been retired`, "too old", "min_decryption_version", "rewrapped"),
 		fails("no such key", failure.KeyNotFound, e.mount(one, "transitKey", e.key.Name+"-gone"),
@@ -110,6 +111,7 @@ func (e *failureEnv) vaultFailures(t *testing.T) []failureTest {
 
 // proxyFailures returns responses that a proxy in front of Vault may send.
 func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
+	var lagging atomic.Int32
 	one := e.mount(map[string]string{"x": e.good["x"]})
 	all := func(*http.Request) bool { return true }
 	answers := func(when func(*http.Request) bool, code int, text string) string {
@@ -163,6 +165,11 @@ func (e *failureEnv) proxyFailures(t *testing.T) []failureTest {
 		fails("result that is an error with everything in it", failure.DecryptFailed, one).
 			at(results(`{"error": "no ` + e.good["x"] + `"}`)),
 
+		fails("standby that lags", nil, one).at(e.proxy(t,
+			func(r *http.Request) bool { return isDecrypt(r) && lagging.Add(1) < 3 },
+			func(w http.ResponseWriter, _ *http.Request) {
+				answerJSON(w, 400, `{"data": {"batch_results": [{"error": "version is too new"}]}}`)
+			})),
 		fails("rate limit", failure.VaultRateLimited, one, "rate limit quota exceeded", "quotas").
 			at(answers(all, 429, `{"errors": ["rate limit quota exceeded"]}`)).untilTimeout(),
 		fails("token that ends at once", failure.VaultTokenExpired, one, "invalid token", "token_ttl").

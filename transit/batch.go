@@ -52,11 +52,6 @@ func (s *Session) Encrypt(ctx context.Context, k ciphertext.Key, items []Item) (
 	return s.batch(ctx, "encrypt", "encrypting", k, items)
 }
 
-// Decrypt returns the plaintext of each item. Errors are as for [Session.Encrypt].
-func (s *Session) Decrypt(ctx context.Context, k ciphertext.Key, items []Item) ([]Result, error) {
-	return s.batch(ctx, "decrypt", "decrypting", k, items)
-}
-
 // Rewrap returns each item encrypted under its KeyVersion. The plaintext does not leave
 // Vault. Rewrap also returns a new ciphertext for an item that has that version already,
 // so callers should skip such items. Errors are as for [Session.Encrypt]. Before a result

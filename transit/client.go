@@ -113,7 +113,7 @@ type Client struct {
 	loggedIn func(error)
 	waiting  func(string, time.Duration)
 
-	requestTimeout, reportEvery time.Duration
+	requestTimeout, reportEvery, decryptLag time.Duration
 }
 
 // NewClient checks the configuration and reads the certificates. It does not connect.
@@ -162,7 +162,7 @@ func NewClient(c Config) (*Client, error) {
 	return &Client{
 		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
-		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery,
+		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery, decryptLag: decryptLag,
 	}, nil
 }
 

@@ -61,7 +61,7 @@ func TestObserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := []byte("vault:v99:" + string(good[0].Data[len("vault:v1:"):]))
+	bad := []byte("vault:v1:AAAA" + string(good[0].Data[len("vault:v1:AAAA"):]))
 	logIn := func(serviceAccount string) error {
 		_, err := c.Login(t.Context(), transit.Login{Mount: "jwt", Role: "app",
 			JWT: func() (string, error) { return fixture.Issuer().Token("demo", serviceAccount, "vault", time.Hour), nil }})

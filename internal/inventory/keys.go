@@ -9,11 +9,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/retry"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// keyReaders bounds the concurrent requests for keys.
-const keyReaders = 8
+const (
+	// keyReaders bounds the concurrent requests for keys.
+	keyReaders = 8
+	// lagFor bounds how long a KeyReader waits, in all, for servers of Vault that lag behind: see
+	// [transit.Session.Decrypt].
+	lagFor = 10 * time.Second
+)
+
+var errLagging = errors.New("the server has an older version of the key")
 
 // KeyReader reads keys from Vault and keeps what it has read.
 type KeyReader struct {
@@ -22,6 +31,7 @@ type KeyReader struct {
 	note    func(string)     // takes each failure once
 	results map[ciphertext.Key]keyResult
 	noted   map[string]bool
+	lagFor  time.Duration // for which Read still waits for servers that lag behind
 }
 
 type keyResult struct {
@@ -35,7 +45,7 @@ type keyResult struct {
 func NewKeyReader(session *transit.Session, settle time.Duration, note func(string)) *KeyReader {
 	return &KeyReader{
 		session: session, settle: settle, note: note,
-		results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{},
+		results: map[ciphertext.Key]keyResult{}, noted: map[string]bool{}, lagFor: lagFor,
 	}
 }
 
@@ -59,9 +69,41 @@ func KeysOf(secrets []*Secret) (keys []ciphertext.Key) {
 	return keys
 }
 
-// Read reads keys from Vault. It reads one key first, so that a Vault that does not respond
-// costs one timeout and not one for each key.
-func (r *KeyReader) Read(ctx context.Context, keys []ciphertext.Key) {
+// Read reads the keys of Secrets from Vault. It reads a key again if a Secret has a newer version than the key: a
+// standby may lag behind, or the key was restored from a backup.
+func (r *KeyReader) Read(ctx context.Context, secrets []*Secret) {
+	r.read(ctx, KeysOf(secrets))
+	behind := r.behind(secrets)
+	if len(behind) == 0 || r.lagFor <= 0 {
+		return
+	}
+	r.Note(display.Errorf("waiting up to %s for Vault, which has no version of %s that is as new as a Secret's", r.lagFor,
+		behind[0]))
+	began := time.Now()
+	_ = retry.Do(ctx, r.lagFor, func() *retry.Failure {
+		r.read(ctx, behind)
+		if behind = r.behind(secrets); len(behind) > 0 {
+			return &retry.Failure{Err: errLagging}
+		}
+		return nil
+	})
+	r.lagFor -= time.Since(began)
+	if len(behind) > 0 {
+		r.lagFor = 0
+	}
+}
+
+// behind returns the keys that are older than an entry of a Secret.
+func (r *KeyReader) behind(secrets []*Secret) (keys []ciphertext.Key) {
+	older := slices.DeleteFunc(slices.Clone(secrets), func(s *Secret) bool {
+		result, known := r.results[s.TransitKey()]
+		return !known || result.err != nil || s.Newest <= result.info.Latest
+	})
+	return KeysOf(older)
+}
+
+// read reads one key first, so that a Vault that does not respond costs one timeout and not one for each key.
+func (r *KeyReader) read(ctx context.Context, keys []ciphertext.Key) {
 	for limit := 1; len(keys) > 0 && r.session != nil; limit = keyReaders {
 		batch := keys[:min(len(keys), limit)]
 		keys = keys[len(batch):]

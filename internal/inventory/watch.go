@@ -56,7 +56,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return err
 	}
 	w.rows = map[types.NamespacedName]*watched{}
-	w.Keys.Read(ctx, KeysOf(rows))
+	w.Keys.Read(ctx, rows)
 	if len(rows) == 0 {
 		w.Keys.Note(errors.New("no ciphertext Secrets found so far"))
 	}
@@ -105,7 +105,7 @@ func (w *Watcher) take(ctx context.Context, e event) error {
 			unread = append(unread, r)
 		}
 	}
-	w.Keys.Read(ctx, KeysOf(unread))
+	w.Keys.Read(ctx, unread)
 	for _, r := range e.rows {
 		id := r.NamespacedName()
 		old := w.rows[id]
@@ -144,7 +144,7 @@ func (w *Watcher) refresh(ctx context.Context) error {
 		rows = append(rows, r.seen)
 	}
 	Sort(rows)
-	w.Keys.Read(ctx, KeysOf(rows))
+	w.Keys.Read(ctx, rows)
 	for _, r := range rows {
 		if err := w.show(r.NamespacedName()); err != nil {
 			return err

@@ -16,19 +16,31 @@ import (
 	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
-// addLastRuns adds what the rotator's ConfigMaps have of the keys. Most users may not read them, or there is
-// no rotator: then the totals have nothing of it, as docs/reference/status.md says.
-func (o *Options) addLastRuns(ctx context.Context, kube kubernetes.Interface, totals []*inventory.KeyTotal) {
-	if len(totals) == 0 {
-		return
-	}
-	summary, err := rotator.FetchSummary(ctx, kube, o.stateNamespace)
-	if err != nil {
-		if !apierrors.IsForbidden(err) {
+// readLastRuns begins to read the rotator's ConfigMaps, while the Secrets are listed. The function that it
+// returns waits for them and adds what they have of the keys. Most users may not read them, or there is no
+// rotator: then the totals have nothing of it, as docs/reference/status.md says.
+func (o *Options) readLastRuns(ctx context.Context, kube kubernetes.Interface) (add func([]*inventory.KeyTotal)) {
+	var summary *rotator.Summary
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		summary, err = rotator.FetchSummary(ctx, kube, o.stateNamespace)
+	}()
+	return func(totals []*inventory.KeyTotal) {
+		if len(totals) == 0 {
+			return
+		}
+		<-done
+		if err == nil {
+			addLastRuns(summary, totals)
+		} else if !apierrors.IsForbidden(err) {
 			display.Fprintf(o.ErrOut, "note: the rotator's results in namespace %s cannot be read: %s\n", o.stateNamespace, err)
 		}
-		return
 	}
+}
+
+func addLastRuns(summary *rotator.Summary, totals []*inventory.KeyTotal) {
 	runs := map[ciphertext.Key]*inventory.LastRun{}
 	for _, k := range summary.Keys {
 		runs[ciphertext.Key{Mount: k.Mount, Name: k.Name}] = lastRunOf(k)

@@ -94,7 +94,7 @@ func (o *Options) simulate(ctx context.Context, kube kubernetes.Interface, names
 		return err
 	}
 	keys := inventory.NewKeyReader(vault, o.settle.Duration, func(string) {}) // each key has its error
-	keys.Read(ctx, inventory.KeysOf(rows))
+	keys.Read(ctx, rows)
 	for _, r := range rows {
 		keys.SetState(r)
 	}

@@ -152,6 +152,13 @@ func (o *Options) Run(ctx context.Context) error {
 	if o.follow {
 		return o.watch(ctx, kube, namespace)
 	}
+	withTotals := o.output != "name" && o.simulated == ""
+	var addLastRuns func([]*inventory.KeyTotal)
+	if withTotals {
+		reading, cancel := context.WithCancel(ctx)
+		defer cancel()
+		addLastRuns = o.readLastRuns(reading, kube)
+	}
 	rows, err := inventory.List(ctx, kube, namespace, o.selector)
 	if err != nil {
 		return err
@@ -170,9 +177,9 @@ func (o *Options) Run(ctx context.Context) error {
 		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
 	}
 	var totals []*inventory.KeyTotal
-	if o.output != "name" { // for which the states are not known
+	if withTotals {
 		totals = inventory.Totals(rows)
-		o.addLastRuns(ctx, kube, totals)
+		addLastRuns(totals)
 	}
 	if err := o.show(show, totals); err != nil || !o.stale {
 		return err
@@ -200,7 +207,7 @@ func (o *Options) readKeys(ctx context.Context, rows []*inventory.Secret) {
 		return
 	}
 	keys := o.newKeyReader()
-	keys.Read(ctx, inventory.KeysOf(rows))
+	keys.Read(ctx, rows)
 	for _, r := range rows {
 		keys.SetState(r)
 	}
