@@ -23,14 +23,17 @@ GORACE ?= atexit_sleep_ms=10
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Nobody debugs the binaries of make test, and without debug information they are linked in half the time.
+TEST_LDFLAGS = -ldflags='-s -w'
+
 demo: ## the main job from start to end, with a real Vault, only on this machine
 	@go run ./test/demo
 
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
-	GORACE=$(GORACE) test/with-tmp go test $(RACE) -timeout 20m ./...
-	cd tools/release && ../../test/with-tmp go test -timeout 20m ./...
+	GORACE=$(GORACE) test/with-tmp go test $(RACE) $(TEST_LDFLAGS) -timeout 20m ./...
+	cd tools/release && ../../test/with-tmp go test $(TEST_LDFLAGS) -timeout 20m ./...
 
 test-long: ## tests that take too long for make test, and those that it makes shorter
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl >/dev/null
