@@ -6,7 +6,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
 // ErrPlainHTTP means that an address is http and outside the loopback interface, and
@@ -17,10 +20,13 @@ var ErrPlainHTTP = errors.New("plain HTTP shows tokens and plaintext to everyone
 // PlainHTTP reports whether requests to the address cross a network unencrypted: its
 // scheme is http, and its host is neither localhost nor a loopback address
 // (127.0.0.0/8, ::1). Other names count as a network, also names below localhost,
-// which a name server may resolve to any address.
+// which a name server may resolve to any address. Of several addresses, as in
+// [Config.Address], one is enough.
 func PlainHTTP(address string) bool {
-	u, err := url.Parse(strings.TrimSpace(address))
-	return err == nil && plainHTTP(u)
+	return slices.ContainsFunc(vaultaddr.Split(address), func(one string) bool {
+		u, err := url.Parse(one)
+		return err == nil && plainHTTP(u)
+	})
 }
 
 func plainHTTP(u *url.URL) bool {

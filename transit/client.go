@@ -1,7 +1,8 @@
 // Package transit is a client of HashiCorp Vault. It logs in, and it encrypts, decrypts
 // and rewraps in batches with the transit secrets engine.
 //
-// A [Client] is a pool of connections to one Vault address. It holds no token. A
+// A [Client] is a pool of connections to one Vault, which may be a cluster with several
+// addresses. It holds no token. A
 // [Session] is a Client with a Vault identity, its [TokenSource]: a fixed token, or a
 // login with a Kubernetes service account token, which is repeated when the Vault token
 // expires. Each request carries its own token, so sessions of different pods share only
@@ -47,7 +48,7 @@ type itemsKey struct{}
 
 // Config is the configuration of a [Client]. Only Address is required.
 type Config struct {
-	Address       string        // such as https://vault.example:8200, with an optional path prefix
+	Address       string        // such as https://vault.example:8200, with an optional path prefix; see NewClient
 	CACert        string        // file of PEM certificates to trust instead of the system's
 	CAPath        string        // directory of such files
 	ClientCert    string        // file of a PEM client certificate
@@ -68,6 +69,10 @@ type Config struct {
 	Observe  func(op Operation, status int, took time.Duration)
 	LoggedIn func(error)
 
+	// Avoided is called when requests begin to avoid a server of several, with its address
+	// and its failure. It may be nil, and is called from many goroutines.
+	Avoided func(address string, err error)
+
 	// Waiting is called every five seconds while a request has no result yet, with what
 	// the request does and how long it has taken, including retries. It may be nil, and is
 	// called from many goroutines.
@@ -78,7 +83,7 @@ type Config struct {
 const EnvInsecureHTTP = "SECRETMANAGER_VAULT_INSECURE_HTTP"
 
 // FromEnvironment returns the Config that Vault's own tools would use. It reads
-// VAULT_ADDR, VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
+// VAULT_ADDR (which may name several addresses), VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
 // VAULT_TLS_SERVER_NAME, VAULT_SKIP_VERIFY, VAULT_DISABLE_REDIRECTS and
 // [EnvInsecureHTTP] with getenv, such as [os.Getenv].
 func FromEnvironment(getenv func(string) string) Config {
@@ -100,7 +105,7 @@ func FromEnvironment(getenv func(string) string) Config {
 
 // Client is a pool of connections to one Vault. It is safe for concurrent use.
 type Client struct {
-	api      *api.Client
+	servers  *servers
 	address  string
 	retryFor time.Duration
 	limit    *rate.Limiter // nil: none
@@ -119,12 +124,24 @@ type Client struct {
 // NewClient checks the configuration and reads the certificates. It does not connect.
 // The client reads the certificates again when their files change. It does not use
 // environment variables, except those that name a proxy: see [FromEnvironment].
+//
+// The address may be a list, separated by commas: the addresses of the servers of one
+// cluster, the most preferred first. If there is no connection to a server within half a
+// second, the request goes to the next one. A server that failed is avoided until it
+// responds to a health check, unless all have failed. Vault's certificate is verified
+// with the host of the address that is used.
 func NewClient(c Config) (*Client, error) {
-	if err := vaultaddr.Check(c.Address); err != nil {
-		return nil, fmt.Errorf("vault address %w", err)
+	addresses := vaultaddr.Split(c.Address)
+	if len(addresses) == 0 {
+		addresses = []string{""} // which is invalid
 	}
-	if err := CheckTransport(c.Address, c.InsecureHTTP); err != nil {
-		return nil, fmt.Errorf("vault address %w", err)
+	for _, address := range addresses {
+		if err := vaultaddr.Check(address); err != nil {
+			return nil, fmt.Errorf("vault address %w", err)
+		}
+		if err := CheckTransport(address, c.InsecureHTTP); err != nil {
+			return nil, fmt.Errorf("vault address %w", err)
+		}
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		return nil, errors.New("a client certificate for Vault needs both its certificate and its key")
@@ -134,7 +151,6 @@ func NewClient(c Config) (*Client, error) {
 		return nil, fmt.Errorf("preparing the Vault client: %w", conf.Error)
 	}
 	conf.Error = nil // of reading the environment, which is not used
-	conf.Address = c.Address
 	conf.AgentAddress = ""
 	conf.MaxRetries = 0          // Client.do retries
 	conf.Timeout = 0             // the context has the deadline
@@ -146,27 +162,23 @@ func NewClient(c Config) (*Client, error) {
 		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
 	}
 	conf.HttpClient.Transport = boundedTransport{transport}
-	client, err := api.NewClient(conf)
+	servers, err := newServers(conf, addresses)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Vault client: %w", err)
 	}
-	// Drop what api.NewClient took from the environment: the Session determines token
-	// and namespace.
-	client.ClearToken()
-	client.ClearNamespace()
-	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	servers.avoided = c.Avoided
 	var limit *rate.Limiter
 	if c.QPS > 0 {
 		limit = rate.NewLimiter(rate.Limit(c.QPS), max(int(c.QPS), 1))
 	}
 	return &Client{
-		api: client, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
+		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
 		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery, decryptLag: decryptLag,
 	}, nil
 }
 
-// Address returns the address as it was configured.
+// Address returns the address, or all addresses, as configured.
 func (c *Client) Address() string { return c.address }
 
 // boundedTransport fails the reading of a response body that is too long, so that the

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -109,4 +110,24 @@ func TestDeadConnection(t *testing.T) {
 	if wire.connections != 2 {
 		t.Errorf("%d connections, want one for each time", wire.connections)
 	}
+}
+
+// TestDeadServer drops everything on the established connection to the first of two servers, and refuses new ones. That
+// costs one attempt.
+func TestDeadServer(t *testing.T) {
+	c := newCluster(t, 2, true, Config{RetryFor: 30 * time.Second})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire := &cable{Listener: listener, target: c.members[0].Listener.Addr().String()}
+	go wire.serve()
+	c.client.servers.all[0].api.SetAddress("https://" + listener.Addr().String())
+	c.ask(t)
+	wire.cut()
+	listener.Close()
+	if got := c.ask(t); !slices.Equal(got, []int{0, 200}) {
+		t.Errorf("attempts: %v", got)
+	}
+	c.wantRequests(t, 1, 1)
 }

@@ -122,6 +122,8 @@ func (c *Client) noResponse(ctx context.Context, r request, err error) *Error {
 	switch {
 	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
 		e.Err, e.Transient = context.Canceled, false
+	case errors.Is(err, errSlow):
+		e.Err = fmt.Errorf("%w: %w", ErrUnreachable, errSlow)
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		e.Err = ErrTimeout
 	case errors.As(err, &long):

@@ -83,27 +83,7 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.requestTimeout)
 	defer cancel()
-	client := c.api
-	if r.namespace != "" {
-		client = client.WithNamespace(r.namespace) // shares the connections
-	}
-	req := client.NewRequest(r.method, "/v1/"+r.path)
-	req.ClientToken = r.token
-	if req.Headers == nil {
-		req.Headers = http.Header{} // NewRequest copies those of the client
-	}
-	AuditFrom(ctx).SetHeaders(req.Headers)
-	if r.in != nil {
-		if err := req.SetJSONBody(r.in); err != nil {
-			return fail(fmt.Errorf("making the request: %w", err))
-		}
-	}
-	resp, to, err := c.send(context.WithValue(ctx, itemsKey{}, r.items), client, req, r)
-	failure := c.readResponse(ctx, r, resp, err)
-	if failure != nil && to != "" {
-		failure.Err = fmt.Errorf("redirected to %s: %w", to, failure.Err)
-	}
-	return failure
+	return c.sendToOne(ctx, r)
 }
 
 // readResponse reads a response into r.out, or returns the error of the request.

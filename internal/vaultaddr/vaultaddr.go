@@ -23,6 +23,28 @@ func Check(address string) error {
 	return nil
 }
 
+// Split returns the addresses of a list, which are those of the servers of one Vault cluster, separated by commas. It
+// returns nil for empty text.
+func Split(list string) []string {
+	if strings.TrimSpace(list) == "" {
+		return nil
+	}
+	addresses := strings.Split(list, ",")
+	for i, address := range addresses {
+		addresses[i] = strings.TrimSpace(address)
+	}
+	return addresses
+}
+
+// NormalizeList is [Normalize] for a list of addresses that are separated by commas.
+func NormalizeList(list string) string {
+	addresses := Split(list)
+	for i, address := range addresses {
+		addresses[i] = Normalize(address)
+	}
+	return strings.Join(addresses, ",")
+}
+
 // Normalize returns the same text for equal addresses of a Vault: without spaces
 // around it and slashes at its end, with the host in lower case and an IPv6 address in
 // its short form. A path prefix stays. Text that is not an address is returned as is.

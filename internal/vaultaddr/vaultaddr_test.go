@@ -1,6 +1,7 @@
 package vaultaddr
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -33,5 +34,19 @@ func TestAddress(t *testing.T) {
 		if got := Normalize(address); got != strings.TrimRight(address, "/") {
 			t.Errorf("Normalize(%q) = %q for an invalid address", address, got)
 		}
+	}
+}
+
+func TestList(t *testing.T) {
+	for list, want := range map[string][]string{
+		"": nil, " ": nil, "https://a": {"https://a"}, "https://A/, https://b:1 ": {"https://A/", "https://b:1"},
+		"https://a,": {"https://a", ""},
+	} {
+		if got := Split(list); !slices.Equal(got, want) {
+			t.Errorf("Split(%q) = %q, want %q", list, got, want)
+		}
+	}
+	if got := NormalizeList(" https://A/, https://b:1/ "); got != "https://a,https://b:1" {
+		t.Errorf("normalized: %q", got)
 	}
 }
