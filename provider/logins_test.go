@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -114,6 +115,35 @@ func TestVaultTokenIsShared(t *testing.T) {
 	c.want(t, "one more", 4, 17)
 	s.mountOne(t, e.params(class.AttributeTokens, e.vaultToken(e.namespace, "app", "vault")), entries, "v")
 	c.want(t, "another token of the pod", 5, 18)
+}
+
+// TestVaultTokenOfCluster verifies that a cluster whose first server is down is used as one Vault, also by a class that
+// names one of its addresses: Vault tokens are shared, and records and series do not depend on the server.
+func TestVaultTokenOfCluster(t *testing.T) {
+	e := newEnv(t)
+	c := counting(t, e)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := "http://" + listener.Addr().String()
+	listener.Close()
+	s := serve(t, dead+", "+c.address+"/", cached)
+	entries := e.entries(t, "v")
+	s.mountOne(t, e.params(), entries, "v")
+	c.want(t, "no address", 1, 1)
+	for _, address := range []string{c.address, dead} {
+		s.mountOne(t, e.params("vaultAddress", address), entries, "v")
+	}
+	c.want(t, "each of its addresses", 1, 3)
+	if n := strings.Count(s.log.String(), "avoiding a server of Vault"); n != 1 {
+		t.Errorf("%d warnings of a server that is down", n)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(s.audit.String()), "\n") {
+		if !strings.Contains(line, fmt.Sprintf(`"vaultAddress":%q`, dead+","+c.address)) {
+			t.Errorf("record: %s", line)
+		}
+	}
 }
 
 // TestVaultTokenOfAnotherToken verifies that a Vault token is used only for the service account

@@ -57,8 +57,8 @@ const (
 
 // Config configures a [Provider]. Vault and VersionKey are required.
 type Config struct {
-	// Vault configures the connection to Vault. A class that names no address uses its address. Its TLS settings apply
-	// to all addresses. New sets Observe and LoggedIn, for the metrics.
+	// Vault configures the connection to Vault. A class that names no address, or one of its addresses if it has
+	// several, uses all of them. Its TLS settings apply to all addresses. New sets Observe, LoggedIn and Avoided.
 	Vault transit.Config
 	// AllowedAddresses are the additional Vault addresses that a class may name.
 	AllowedAddresses []string
@@ -108,7 +108,7 @@ type Provider struct {
 
 	config    Config
 	settings  class.Settings
-	vaults    map[string]*transit.Client // by address
+	vaults    map[string]*transit.Client // by address, or by all addresses of a cluster
 	digests   digester
 	logins    logins
 	responses *republishCache // nil: off
@@ -144,6 +144,9 @@ func New(c Config) (*Provider, error) {
 	}
 	m := newMetrics(c.BuildVersion)
 	c.Vault.Observe, c.Vault.LoggedIn = m.vaultRequest, m.loginFinished
+	c.Vault.Avoided = func(address string, err error) {
+		c.Log.Warn("avoiding a server of Vault until it responds", "address", address, "error", err)
+	}
 	p := &Provider{config: c, settings: c.settings(), digests: newDigester(), volumes: lru.New(maxVolumes),
 		vaults: map[string]*transit.Client{}, responses: newRepublishCache(c.RepublishCacheBytes), metrics: m,
 		log: c.Log, now: time.Now}

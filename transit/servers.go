@@ -150,7 +150,7 @@ const (
 	statusPerformanceStandby = 473
 )
 
-// blamesServer reports whether another server of the cluster may succeed where this one received the request and failed.
+// blamesServer reports whether another server may succeed where this one received the request and failed.
 func blamesServer(e *Error) bool {
 	switch e.Status {
 	case 0:
@@ -179,8 +179,9 @@ func (c *Client) Responding(ctx context.Context) string {
 	return c.servers.all[0].address
 }
 
-// sendToOne sends the request to the servers in turn, until one of them may have received it. If there was no connection
-// to any of them, the most preferred one of those that only took too long gets the time that a single server has.
+// sendToOne sends the request to the servers in turn, until one of them may have received it. If there was no
+// connection to any of them, the most preferred one of those that only took too long gets the time that a single server
+// has.
 func (c *Client) sendToOne(ctx context.Context, r request) *Error {
 	order := c.servers.order()
 	if len(order) == 1 {

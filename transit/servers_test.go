@@ -248,7 +248,7 @@ func (c *cluster) failures(i int) int {
 	return c.client.servers.all[i].failures
 }
 
-// TestServerUnusable has the first server respond, but not as a server that can process requests. That costs one attempt.
+// TestServerUnusable has the first server respond, but not as one that can process requests. That costs one attempt.
 func TestServerUnusable(t *testing.T) {
 	for name, test := range map[string]struct{ state, status int }{
 		"sealed":              {sealed, 503},

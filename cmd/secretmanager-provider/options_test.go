@@ -76,6 +76,10 @@ func TestParse(t *testing.T) {
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"
 				o.republishCache, o.metricsAddr, o.pprofAddr = 1<<20, ":9090", "[::1]:6060"
 			})},
+		{"a cluster", "--vault-addr=https://a,https://b --vault-addr=https://c", map[string]string{"VAULT_ADDR": "https://z"},
+			defaults(func(o *serveOptions) { o.vault.Config = transit.Config{Address: "https://a,https://b,https://c"} })},
+		{"a cluster by environment", "", map[string]string{"VAULT_ADDR": "https://a,https://b"},
+			defaults(func(o *serveOptions) { o.vault.Config = transit.Config{Address: "https://a,https://b"} })},
 		{"plain HTTP by flag", "--vault-addr=http://v --vault-allowed-addresses=http://w --vault-insecure-http", nil,
 			defaults(func(o *serveOptions) {
 				o.vault.Config, o.allowed = transit.Config{Address: "http://v", InsecureHTTP: true}, []string{"http://w"}

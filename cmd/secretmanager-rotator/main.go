@@ -86,6 +86,9 @@ func rotate(ctx context.Context, o *runOptions) (*rotator.Report, error) {
 		o.Log.Warn("waiting for a response", "request", doing, "waited", waited.Round(time.Second).String())
 	}
 	o.vault.Waiting = waiting
+	o.vault.Avoided = func(address string, err error) {
+		o.Log.Warn("avoiding a server of Vault until it responds", "address", address, "error", err)
+	}
 	client, err := transit.NewClient(o.vault.Config)
 	if err != nil {
 		return nil, err

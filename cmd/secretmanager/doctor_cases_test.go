@@ -248,8 +248,15 @@ func (c *doctorEnv) testUnresponsiveVault(t *testing.T) {
 			t.Errorf("%s: %s", name, v)
 		}
 	}
+	// Of a cluster, a server that responds is used, and the others are named.
+	v := c.doctor(t, map[string]string{"VAULT_ADDR": "http://127.0.0.1:1," + c.vault.Address}, "web-0")
+	if l := v.check(t, "vault"); l.State != doctor.OK ||
+		!strings.Contains(strings.Join(l.Warnings, ""), "http://127.0.0.1:1 cannot be used: ") ||
+		v.check(t, "decrypts").State != doctor.OK || len(v.check(t, "class").Warnings) != 0 {
+		t.Errorf("cluster: %s", v)
+	}
 	// The provider's address of Vault is not used.
-	v := c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
+	v = c.doctor(t, map[string]string{"VAULT_ADDR": ""}, "web-0")
 	if l := v.check(t, "vault"); v.code != cli.ExitFailed || l.State != doctor.Unknown ||
 		!strings.Contains(l.Detail, "VAULT_ADDR is not set") || v.check(t, "decrypts").DependsOn != "vault" {
 		t.Errorf("%s", v)

@@ -57,7 +57,7 @@ type Class struct {
 	AuthMount      string
 	Audience       string
 	VaultNamespace string
-	VaultAddress   string
+	VaultAddress   string // as in the settings, if it is an address of their cluster
 }
 
 // Entries returns the entry of each object, in order; nil means all entries of the Secret.
@@ -71,7 +71,7 @@ func (c *Class) Entries() (entries []string) {
 // Settings are the provider's defaults for a class, and the values that a class may name instead. The provider sends
 // the pod's token to any allowed address and auth mount.
 type Settings struct {
-	VaultAddress      string
+	VaultAddress      string // or all addresses of a cluster, separated by commas
 	AllowedAddresses  []string
 	VaultNamespace    string
 	AllowedNamespaces []string
@@ -90,7 +90,7 @@ func (s Settings) Normalize() Settings {
 		return normalized
 	}
 	path := func(p string) string { return strings.Trim(p, "/") }
-	s.VaultAddress = vaultaddr.Normalize(s.VaultAddress)
+	s.VaultAddress = vaultaddr.NormalizeList(s.VaultAddress)
 	s.AllowedAddresses = each(s.AllowedAddresses, vaultaddr.Normalize)
 	s.VaultNamespace, s.AllowedNamespaces = path(s.VaultNamespace), each(s.AllowedNamespaces, path)
 	s.AuthMount = cmp.Or(path(s.AuthMount), DefaultAuthMount)
@@ -143,11 +143,14 @@ var parameters = []parameter{
 	}},
 	{"vaultAddress", false, func(p *parser, path *field.Path, v string) {
 		p.class.VaultAddress = vaultaddr.Normalize(v)
-		if p.restricted {
-			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
-		} else {
+		switch {
+		case !p.restricted:
 			p.check(path, vaultaddr.Check(p.class.VaultAddress),
 				"must be an address such as https://HOST:8200 (an IPv6 address in brackets)")
+		case slices.Contains(vaultaddr.Split(p.settings.VaultAddress), p.class.VaultAddress):
+			p.class.VaultAddress = p.settings.VaultAddress // one address of the cluster names the cluster
+		default:
+			p.allow(path, p.class.VaultAddress, p.settings.VaultAddress, p.settings.AllowedAddresses, "vault-allowed-addresses")
 		}
 	}},
 }

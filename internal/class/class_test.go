@@ -66,6 +66,23 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestParseCluster maps each address of a cluster to the whole cluster, and refuses lists.
+func TestParseCluster(t *testing.T) {
+	s := Settings{VaultAddress: "https://A:8200/, https://b:8200", AllowedAddresses: []string{"https://c:8200"}}
+	const all = "https://a:8200,https://b:8200"
+	for address, want := range map[string]string{"": all, "https://a:8200": all, "https://B:8200/": all,
+		"https://c:8200": "https://c:8200"} {
+		if got, errs := Parse(valid("vaultAddress", address), &s, ""); got.VaultAddress != want || errs != nil {
+			t.Errorf("%q: %s, %v", address, got.VaultAddress, errs)
+		}
+	}
+	for _, address := range []string{"https://d:8200", "https://b:8200,https://a:8200", "https://b:8200,https://d:8200"} {
+		if _, errs := Parse(valid("vaultAddress", address), &s, ""); len(errs) != 1 {
+			t.Errorf("%q: %v, want an error", address, errs)
+		}
+	}
+}
+
 // TestParseErrors verifies the path and type of each problem, and that it does not contain the value.
 func TestParseErrors(t *testing.T) {
 	const canary = "c4nary"

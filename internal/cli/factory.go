@@ -33,7 +33,7 @@ type Environment struct {
 type Factory struct {
 	Environment
 	KubeFlags    *genericclioptions.ConfigFlags
-	VaultAddress string        // of --vault-addr
+	VaultAddress []string      // of --vault-addr
 	Audit        transit.Audit // of the verb, for Vault's audit log
 	// InsecureHTTP accepts an http address of Vault outside the loopback interface.
 	InsecureHTTP bool

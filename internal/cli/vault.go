@@ -2,9 +2,11 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -20,7 +22,7 @@ const retryFor = 5 * time.Second
 // user's credentials.
 func (p *Factory) VaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.Getenv)
-	c.Address = cmp.Or(p.VaultAddress, c.Address)
+	c.Address = cmp.Or(strings.Join(p.VaultAddress, ","), c.Address)
 	c.InsecureHTTP = c.InsecureHTTP || p.InsecureHTTP
 	c.RetryFor, c.Waiting = retryFor, p.waiting
 	return c
@@ -66,9 +68,11 @@ func (p *Factory) VaultAPI() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := transit.NewClient(config); err != nil { // for its checks
+	cluster, err := transit.NewClient(config) // checks the configuration
+	if err != nil {
 		return nil, err
 	}
+	config.Address = cluster.Responding(context.Background())
 	client, err := p.AuditedVaultAPI(config)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func (p *Factory) VaultAPI() (*api.Client, error) {
 	return client, nil
 }
 
-// AuditedVaultAPI returns a client without a token, whose requests name the verb in Vault's audit
+// AuditedVaultAPI returns a client of one address without a token, whose requests name the verb in Vault's audit
 // log.
 func (p *Factory) AuditedVaultAPI(config transit.Config) (*api.Client, error) {
 	client, err := newVaultAPI(config)

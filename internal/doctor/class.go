@@ -19,6 +19,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
 // targetInfo is the pod and the classes to check. The checks of the cluster need them, too.
@@ -221,8 +222,11 @@ func (c *classCheck) checkClass(context.Context) finding {
 			withFix(c.kubectl("edit", "secretproviderclass", c.name))
 	}
 	f := okf("role %s, key %s, Secret %s, scope %s", c.Role, c.Key, c.Secret, c.Scope)
-	if used := strings.TrimRight(c.vault.config.Address, "/"); c.VaultAddress != "" && used != "" &&
-		c.VaultAddress != used {
+	// One address in common is enough: it is the same cluster.
+	used := vaultaddr.NormalizeList(c.vault.config.Address)
+	if c.VaultAddress != "" && used != "" && !slices.ContainsFunc(vaultaddr.Split(used), func(address string) bool {
+		return slices.Contains(vaultaddr.Split(c.VaultAddress), address)
+	}) {
 		f = f.withWarning(fmt.Sprintf("pods use the Vault at %s, and the checks below use the one at %s",
 			c.VaultAddress, used))
 	}

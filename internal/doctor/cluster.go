@@ -183,21 +183,31 @@ func container(set *appsv1.DaemonSet, name string) *corev1.Container {
 // flagValue returns the value of a flag, given as --name=value or --name value. The last one
 // applies.
 func flagValue(args []string, name string) (value string, found bool) {
+	values := flagValues(args, name)
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[len(values)-1], true
+}
+
+// flagValues returns all values of a flag.
+func flagValues(args []string, name string) (values []string) {
 	for i, arg := range args {
 		flag := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
 		if flag == arg {
 			continue
 		}
 		if v, ok := strings.CutPrefix(flag, name+"="); ok {
-			value, found = v, true
+			values = append(values, v)
 		} else if flag == name {
-			value, found = "", true
+			value := ""
 			if i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
 				value = args[i+1]
 			}
+			values = append(values, value)
 		}
 	}
-	return value, found
+	return values
 }
 
 func (w *run) checkRotation(context.Context) finding {

@@ -106,11 +106,11 @@ func (w *run) readSettings(ctx context.Context) (problem string) {
 		return cmp.Or(env[variable], standard)
 	}
 	list := func(flag string) []string {
-		text, _ := flagValue(args, flag)
+		text := strings.Join(flagValues(args, flag), ",")
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	s := &w.provider.settings
-	s.VaultAddress = setting("vault-addr", "VAULT_ADDR", "")
+	s.VaultAddress = cmp.Or(strings.Join(flagValues(args, "vault-addr"), ","), env["VAULT_ADDR"])
 	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
 	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", class.DefaultAuthMount), "/")
 	s.Audience = setting("audience", "", class.DefaultAudience)

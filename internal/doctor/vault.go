@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -43,7 +44,9 @@ func (w *run) checkVault(ctx context.Context) finding {
 	}
 	var err error
 	if v.client, err = transit.NewClient(v.config); err == nil {
-		v.api, err = w.VaultAPI(v.config)
+		one := v.config
+		one.Address = v.client.Responding(ctx)
+		v.api, err = w.VaultAPI(one)
 	}
 	if errors.Is(err, transit.ErrPlainHTTP) { // refused by this program, so nothing is known of the installation
 		f := unknownf("nothing is sent to Vault: %s", oneLine(err))
@@ -55,7 +58,7 @@ func (w *run) checkVault(ctx context.Context) finding {
 	}
 	v.api.SetMaxRetries(0)
 	v.health, err = v.api.Sys().HealthWithContext(ctx)
-	address := v.config.Address
+	address := v.api.Address()
 	switch {
 	case err == nil && v.health.ServerTimeUTC == 0 && v.health.Version == "":
 		return brokenf("the server at %s is not Vault", address).withFix("vault status").
@@ -66,13 +69,33 @@ func (w *run) checkVault(ctx context.Context) finding {
 			f = f.withWarning("plain HTTP to " + address +
 				": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 		}
-		return f
+		return w.checkOtherAddresses(ctx, f)
 	case noResponse(err):
 		return brokenf("%s cannot be reached: %s", address, vaultError(err)).withFix("vault status").
 			withAdvice("check VAULT_ADDR and, for TLS, VAULT_CACERT; that Vault runs, and that no firewall blocks it")
 	}
 	return brokenf("the server at %s is not Vault: %s", address, vaultError(err)).withFix("vault status").
 		withAdvice("check VAULT_ADDR, and that no proxy responds instead")
+}
+
+// checkOtherAddresses adds a warning for each address of the cluster that does not respond, or is not trusted.
+func (w *run) checkOtherAddresses(ctx context.Context, f finding) finding {
+	for _, address := range vaultaddr.Split(w.vault.config.Address) {
+		if address == w.vault.api.Address() {
+			continue
+		}
+		one := w.vault.config
+		one.Address = address
+		client, err := w.VaultAPI(one)
+		if err == nil {
+			client.SetMaxRetries(0)
+			_, err = client.Sys().HealthWithContext(ctx)
+		}
+		if err != nil {
+			f = f.withWarning(fmt.Sprintf("%s cannot be used: %s", address, vaultError(err)))
+		}
+	}
+	return f
 }
 
 // noResponse reports whether a request got no response.

@@ -22,7 +22,8 @@ type Vault struct {
 // in scope.
 func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope string) {
 	v.Config = transit.FromEnvironment(getenv)
-	f.StringVar(&v.Address, "vault-addr", v.Address, "`URL` of Vault"+scope+" (VAULT_ADDR)")
+	f.Var(&addresses{list: &v.Address}, "vault-addr", "`URL` of Vault"+scope+
+		"; several URLs, separated by commas, are those of one cluster (VAULT_ADDR)")
 	PathVar(f, &v.Namespace, "vault-namespace", getenv(api.EnvVaultNamespace),
 		"Vault `namespace`"+scope+" (VAULT_NAMESPACE)")
 	PathVar(f, &v.AuthMount, "vault-auth-mount", DefaultAuthMount,
@@ -38,12 +39,35 @@ func (v *Vault) AddFlags(f *pflag.FlagSet, getenv func(string) string, scope str
 			"tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
 }
 
+// addresses is a flag that may be repeated. Its values are joined with commas.
+type addresses struct {
+	list  *string
+	given bool
+}
+
+func (a *addresses) Set(text string) error {
+	if a.given {
+		text = *a.list + "," + text
+	}
+	*a.list, a.given = text, true
+	return nil
+}
+
+func (a *addresses) String() string { return "" }
+
+// Type implements pflag.Value. The help shows the flag as a string.
+func (*addresses) Type() string { return "string" }
+
 // Validate returns all problems of the options.
 func (v *Vault) Validate() (errs []error) {
-	if v.Address == "" {
+	addresses := vaultaddr.Split(v.Address)
+	if len(addresses) == 0 {
 		errs = append(errs, Invalid("vault-addr", "is required, or VAULT_ADDR in the environment"))
-	} else if err := v.CheckAddress(v.Address); err != nil {
-		errs = append(errs, Invalid("vault-addr", "%w", err))
+	}
+	for _, address := range addresses {
+		if err := v.CheckAddress(address); err != nil {
+			errs = append(errs, Invalid("vault-addr", "%w", err))
+		}
 	}
 	if (v.ClientCert == "") != (v.ClientKey == "") {
 		errs = append(errs, Invalid("vault-client-cert", "must be set together with --vault-client-key"))
@@ -51,7 +75,7 @@ func (v *Vault) Validate() (errs []error) {
 	return errs
 }
 
-// CheckAddress returns an error for an invalid address of Vault, and for plain HTTP that is not allowed.
+// CheckAddress returns an error for an invalid address of a Vault server, and for plain HTTP that is not allowed.
 func (v *Vault) CheckAddress(address string) error {
 	if err := vaultaddr.Check(address); err != nil {
 		return err

@@ -17,7 +17,7 @@ func Check(address string) error {
 		hint = "; an IPv6 address must be in brackets: https://[fd00::1]:8200"
 	}
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
-		strings.Contains(u.Host, ":") && hint != "" {
+		strings.Contains(u.Host, ",") || strings.Contains(u.Host, ":") && hint != "" {
 		return fmt.Errorf("%q is not of the form https://HOST:PORT%s", address, hint)
 	}
 	return nil

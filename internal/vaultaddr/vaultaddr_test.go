@@ -25,7 +25,8 @@ func TestAddress(t *testing.T) {
 		}
 	}
 	for address, bracket := range map[string]bool{
-		"": false, "vault:8200": false, "unix:///run/vault": false, "https://": false, "https://:8200": false,
+		"": false, "vault:8200": false, "https://a,https://b": false,
+		"unix:///run/vault": false, "https://": false, "https://:8200": false,
 		"fd00::1": false, "http://::1:8200": true, "http://fd00::1": true,
 	} {
 		if err := Check(address); err == nil || strings.Contains(err.Error(), "in brackets") != bracket {

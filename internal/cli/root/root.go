@@ -63,7 +63,8 @@ in the cluster.`,
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
 	p.KubeFlags.AddFlags(root.PersistentFlags())
-	root.PersistentFlags().StringVar(&p.VaultAddress, "vault-addr", "", "address of Vault (default VAULT_ADDR)")
+	root.PersistentFlags().StringSliceVar(&p.VaultAddress, "vault-addr", nil,
+		"address of Vault, or addresses of one cluster, separated by commas (default VAULT_ADDR)")
 	root.PersistentFlags().BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,
 		"accept an http address of Vault outside the loopback interface, "+
 			"for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
