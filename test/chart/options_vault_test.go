@@ -33,6 +33,13 @@ provider: {allowedAddresses: ["https://a.example:8200", "https://b.example:8200"
 			t.Errorf("the token of the rotator has the audience %q", token.Audience)
 		}
 	}},
+	{"several addresses", `
+vault: {addresses: ["https://a.example:8200", "http://127.0.0.1:8200"]}`, func(t *testing.T, r *rendered) {
+		vault := object[*corev1.ConfigMap](t, r, "ConfigMap secretmanager-vault")
+		if got := vault.Data["VAULT_ADDR"]; got != "https://a.example:8200,http://127.0.0.1:8200" {
+			t.Errorf("VAULT_ADDR=%s", got)
+		}
+	}},
 	{"plain HTTP", `
 vault: {address: "http://vault:8200", insecureHTTP: true}
 provider: {allowedAddresses: ["http://a:8200"]}`, func(t *testing.T, r *rendered) {

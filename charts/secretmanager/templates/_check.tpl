@@ -7,7 +7,11 @@
 {{- if not .Values.vault.insecureHTTP -}}
 {{- $addresses := list -}}
 {{- if not .Values.vault.existingConfigMap -}}
+{{- range .Values.vault.addresses -}}
+{{- $addresses = append $addresses (list "vault.addresses" .) -}}
+{{- else -}}
 {{- $addresses = append $addresses (list "vault.address" .Values.vault.address) -}}
+{{- end -}}
 {{- end -}}
 {{- range .Values.provider.allowedAddresses -}}
 {{- $addresses = append $addresses (list "provider.allowedAddresses" .) -}}

@@ -3,6 +3,11 @@
 {{ .Values.vault.existingConfigMap | default (printf "%s-vault" (include "secretmanager.fullname" .)) }}
 {{- end -}}
 
+{{- /* The address of Vault, or all addresses of a cluster. */ -}}
+{{- define "secretmanager.vaultAddress" -}}
+{{ join "," .Values.vault.addresses | default .Values.vault.address }}
+{{- end -}}
+
 {{- define "secretmanager.vaultArgs" -}}
 {{- $vault := .Values.vault -}}
 {{- if $vault.insecureHTTP }}
