@@ -16,7 +16,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-const exampleSocket = "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock"
+const exampleSocket = "/var/run/secrets-store-csi-providers/secretmanager.sock"
 
 // A provider whose ciphertext comes from the kubelet or, as the pod, from the API server.
 func ExampleNew() {

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	defaultEndpoint   = "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock"
+	defaultEndpoint   = "/var/run/secrets-store-csi-providers/secretmanager.sock"
 	defaultVersionKey = "/var/lib/secretmanager/version-key"
 )
 

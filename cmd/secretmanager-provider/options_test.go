@@ -23,7 +23,7 @@ func getenv(env map[string]string) func(string) string {
 func TestParse(t *testing.T) {
 	defaults := func(change func(*serveOptions)) *serveOptions {
 		o := &serveOptions{
-			endpoint: "/etc/kubernetes/secrets-store-csi-providers/secretmanager.sock",
+			endpoint: "/var/run/secrets-store-csi-providers/secretmanager.sock",
 			vault:    options.Vault{Config: transit.Config{Address: "https://v:8200"}, AuthMount: "kubernetes"},
 			audience: "vault", mountTimeout: 25 * time.Second, republishCache: 64 << 20,
 			versionKeyFile: "/var/lib/secretmanager/version-key", log: options.Log{Level: "info", Format: "text"},

@@ -134,7 +134,7 @@ func TestSecondInstallation(t *testing.T) {
 		}
 	}
 	hasArgs(t, second.rotatorPod(), "--state-namespace=elsewhere")
-	hasArgs(t, second.providerPod(), "--endpoint=/etc/kubernetes/secrets-store-csi-providers/other.sock")
+	hasArgs(t, second.providerPod(), "--endpoint=/var/run/secrets-store-csi-providers/other.sock")
 	if got := mounted(t, second.providerPod(), "/var/lib/secretmanager").HostPath.Path; got != "/var/lib/other" {
 		t.Errorf("the version key is in %s", got)
 	}

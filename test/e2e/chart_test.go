@@ -190,7 +190,7 @@ func (s *chartStory) uninstall(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	sockets, err := shared.OnNode(t.Context(), "ls", "/etc/kubernetes/secrets-store-csi-providers").Output()
+	sockets, err := shared.OnNode(t.Context(), "ls", "/var/run/secrets-store-csi-providers").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

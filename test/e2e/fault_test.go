@@ -44,7 +44,7 @@ func newProvider(t *testing.T, name string, args ...string) *ownProvider {
 	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: labels}
 	set.Spec.Template.Labels = labels
 	container := &set.Spec.Template.Spec.Containers[0]
-	container.Args = append(container.Args, "--endpoint=/etc/kubernetes/secrets-store-csi-providers/"+name+".sock")
+	container.Args = append(container.Args, "--endpoint=/var/run/secrets-store-csi-providers/"+name+".sock")
 	container.Args = append(container.Args, args...)
 	return &ownProvider{name, set}
 }

@@ -117,7 +117,7 @@ func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() moun
 		t.Fatal(err)
 	}
 	load := mountLoad{
-		Directory: "/etc/kubernetes/secrets-store-csi-providers", Provider: provider,
+		Directory: "/var/run/secrets-store-csi-providers", Provider: provider,
 		Targets: "/run/mountload-" + f.namespace, Rate: 50,
 		Secrets: f.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
 	}

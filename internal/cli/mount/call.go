@@ -39,7 +39,7 @@ func callProvider(ctx context.Context, socket string, request *v1alpha1.MountReq
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, cli.WithHint(fmt.Errorf("socket %s does not exist", socket),
 			"check that the provider runs and that --socket is its --endpoint; on a node the socket is in "+
-				"/etc/kubernetes/secrets-store-csi-providers")
+				"/var/run/secrets-store-csi-providers")
 	case err != nil:
 		return nil, cli.WithHint(fmt.Errorf("connecting to socket %s: %w", socket, err),
 			"check that the provider runs, and the permissions of the socket")

@@ -52,7 +52,7 @@ Pod, service account and namespace default to those of the token. The provider r
 a token that is bound to no pod or to another one. The content of the files is not
 shown; they stay in DIR until you delete them.`,
 		Example: `  secretmanager mount --class class.yaml --secret matrix-secrets.yaml \
-      --socket /etc/kubernetes/secrets-store-csi-providers/secretmanager.sock \
+      --socket /var/run/secrets-store-csi-providers/secretmanager.sock \
       --service-account-token token --out files
 
   # a token to try it with, as the kubelet gets it for the pod web-0
