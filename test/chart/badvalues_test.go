@@ -66,9 +66,6 @@ var badValues = []struct {
 	{"port that is not an object", `networkPolicy: {egress: {ports: [53]}}`,
 		[]string{"/networkPolicy/egress/ports/0", "object"}},
 
-	{"object set to null", `vault: {ca: null}`, []string{"/vault", "missing property 'ca'"}},
-	{"value set to null", `provider: {logLevel: null}`, []string{"/provider", "missing property 'logLevel'"}},
-
 	{"plain HTTP", `vault: {address: "http://vault.vault.svc:8200"}`,
 		[]string{"vault.address is http://vault.vault.svc:8200", "vault.insecureHTTP: true"}},
 	{"plain HTTP to a name like the loopback address", `vault: {address: "http://127.0.0.1.example:8200"}`,
@@ -97,6 +94,12 @@ var badValues = []struct {
 	{"host network with a surge in percent",
 		`provider: {hostNetwork: true, updateStrategy: {rollingUpdate: {maxSurge: 10%, maxUnavailable: 0}}}`,
 		[]string{"provider.hostNetwork needs"}},
+	{"one port for two endpoints", `provider: {healthPort: 9090}`,
+		[]string{"provider.healthPort and provider.metricsPort are both 9090"}},
+	{"variable twice", `rotator: {extraEnv: [{name: A, value: b}, {name: A, value: c}]}`,
+		[]string{"rotator.extraEnv has two entries with the same name: A, A"}},
+	{"mount twice", `provider: {extraVolumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /a}]}`,
+		[]string{"provider.extraVolumeMounts has two entries with the same mountPath"}},
 	{"both scopes", `rotator: {cluster: true, namespaces: [demo]}`,
 		[]string{"rotator.cluster is true and rotator.namespaces is not empty", "Choose one"}},
 	{"retirement without a scope", `rotator: {retire: {enabled: true, onlyUser: true}}`,

@@ -16,6 +16,9 @@ func Derived(ctx context.Context, helm *Helm) (map[string]string, error) {
 	if files[Dir+"/values.yaml"], err = ValuesYAML(values); err != nil {
 		return nil, err
 	}
+	if files[Dir+"/defaults.json"], err = Defaults(values); err != nil {
+		return nil, err
+	}
 	if files["docs/reference/chart.md"], err = Page(values); err != nil {
 		return nil, err
 	}
@@ -47,6 +50,10 @@ func Write(ctx context.Context, helm *Helm, root string) (changed []string, err 
 	if err != nil {
 		return nil, err
 	}
+	defaults, err := Defaults(values)
+	if err != nil {
+		return nil, err
+	}
 	write := func(name, text string) error {
 		path := filepath.Join(root, filepath.FromSlash(name))
 		if old, err := os.ReadFile(path); err == nil && string(old) == text {
@@ -59,6 +66,9 @@ func Write(ctx context.Context, helm *Helm, root string) (changed []string, err 
 		return os.WriteFile(path, []byte(text), 0o644)
 	}
 	if err := write(Dir+"/values.yaml", text); err != nil {
+		return nil, err
+	}
+	if err := write(Dir+"/defaults.json", defaults); err != nil {
 		return nil, err
 	}
 	files, err := Derived(ctx, helm)

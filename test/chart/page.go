@@ -16,7 +16,8 @@ func Page(values []Value) (string, error) {
 is noticed. Values that contradict each other are reported together, before anything is installed.
 
 Maps in your values are merged with the defaults, as Helm does: a key that you set replaces the default of that key,
-and null removes it. Lists replace the default.
+and null removes it. Lists replace the default. A value of this page that is null or missing has its default, except
+` + "`resources`" + `, so ` + "`helm upgrade --reuse-values`" + ` works with the values of an older release.
 `)
 	table := false
 	row := func(v Value) error {

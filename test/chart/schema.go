@@ -25,7 +25,7 @@ type Value struct {
 func (v Value) Name() string { return v.Path[strings.LastIndexByte(v.Path, '.')+1:] }
 
 // ReadSchema reads the values from the schema in the directory of the chart, in the order of the schema. The error
-// lists each value without a description or a default, and each object that would accept a mistyped value.
+// lists each value without a description or a default, and each object that accepts a mistyped value or requires one.
 func ReadSchema(chart string) ([]Value, error) {
 	file := filepath.Join(chart, "values.schema.json")
 	text, err := os.ReadFile(file)
@@ -52,6 +52,10 @@ func properties(schema *yaml.Node, prefix string, problems *[]string) []Value {
 	additional := get(schema, "additionalProperties")
 	if prefix != "global." && (additional == nil || additional.Value != "false") {
 		problem("%s allows additional properties, so it would accept a mistyped value",
+			strings.TrimSuffix("values."+prefix, "."))
+	}
+	if get(schema, "required") != nil {
+		problem("%s has required properties, so `helm upgrade --reuse-values` fails for an older release",
 			strings.TrimSuffix("values."+prefix, "."))
 	}
 	var values []Value

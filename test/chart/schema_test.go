@@ -8,7 +8,7 @@ import (
 )
 
 // TestReadSchema: a value without a description or a default is an error, and so is an object that accepts a mistyped
-// value.
+// value or requires one.
 func TestReadSchema(t *testing.T) {
 	const valid = `{"type": "object", "additionalProperties": false, "properties": {
   "global": {"description": "Of all charts.", "type": "object", "properties": {
@@ -28,6 +28,7 @@ func TestReadSchema(t *testing.T) {
 			"values allows additional properties"},
 		{"additional values in an object", `"A part.", "type": "object", "additionalProperties": false`,
 			`"A part.", "type": "object"`, "values.part allows additional properties"},
+		{"required value", `"A part.",`, `"A part.", "required": ["value"],`, "values.part has required properties"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -45,6 +45,17 @@
 {{- if and .hostNetwork (eq .updateStrategy.type "RollingUpdate") (ne $surge "0") -}}
 {{- $problems = append $problems "provider.hostNetwork needs provider.updateStrategy.rollingUpdate {maxSurge: 0, maxUnavailable: 1}: on one node, two pods with hostNetwork cannot listen on the same ports." -}}
 {{- end -}}
+{{- if eq (int .healthPort) (int .metricsPort) -}}
+{{- $problems = append $problems (printf "provider.healthPort and provider.metricsPort are both %d. Choose different ports." (int .healthPort)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $component := list "provider" "rotator" -}}
+{{- range $list, $key := dict "extraEnv" "name" "extraVolumes" "name" "extraVolumeMounts" "mountPath" -}}
+{{- $entries := include "secretmanager.pluck" (list $key (index $.Values $component $list)) | fromJsonArray -}}
+{{- if ne (len $entries) (len (uniq $entries)) -}}
+{{- $problems = append $problems (printf "%s.%s has two entries with the same %s: %s. Remove one of them." $component $list $key (join ", " $entries)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $problems = concat $problems (include "secretmanager.rotatorProblems" .Values.rotator | fromJsonArray) -}}
 {{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}

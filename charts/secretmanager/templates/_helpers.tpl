@@ -1,4 +1,30 @@
 {{- /*
+Sets each value that is missing to its default in defaults.json, which is generated from the schema. Helm does that with
+values.yaml, but not with --reuse-values, which uses the values of the old release in its place. Every template includes
+this first.
+*/ -}}
+{{- define "secretmanager.defaults" -}}
+{{- $values := .Values -}}
+{{- range $path, $default := .Files.Get "defaults.json" | fromJson -}}
+{{- $parent := $values -}}
+{{- $names := splitList "." $path -}}
+{{- range initial $names -}}
+{{- if not (kindIs "map" (index $parent .)) -}}{{- $_ := set $parent . dict -}}{{- end -}}
+{{- $parent = index $parent . -}}
+{{- end -}}
+{{- if kindIs "invalid" (index $parent (last $names)) -}}{{- $_ := set $parent (last $names) $default -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The values of a field of each object in a list, as a JSON list: include "secretmanager.pluck" (list "name" $list). */ -}}
+{{- define "secretmanager.pluck" -}}
+{{- $values := list -}}
+{{- $field := index . 0 -}}
+{{- range index . 1 -}}{{- $values = append $values (index . $field) -}}{{- end -}}
+{{- toJson $values -}}
+{{- end -}}
+
+{{- /*
 The name of the application in labels. It leaves room for a component, such as -provider.
 */ -}}
 {{- define "secretmanager.name" -}}
@@ -109,10 +135,7 @@ tolerations:
 {{- toYaml . | nindent 0 }}
 {{- end }}
 nodeSelector:
-  kubernetes.io/os: linux
-  {{- with $component.nodeSelector }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- merge dict $component.nodeSelector (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
 {{- with $component.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}

@@ -32,18 +32,23 @@
 {{- end }}
 {{- end -}}
 
+{{- /* Without those at paths that the user mounts: include "secretmanager.vaultMounts" (list $ $paths). */ -}}
 {{- define "secretmanager.vaultMounts" -}}
-{{- if or .Values.vault.ca.secret .Values.vault.ca.configMap }}
+{{- $vault := (index . 0).Values.vault -}}
+{{- $paths := index . 1 -}}
+{{- if and (or $vault.ca.secret $vault.ca.configMap) (not (has "/etc/secretmanager/vault-ca" $paths)) }}
 - {name: vault-ca, mountPath: /etc/secretmanager/vault-ca, readOnly: true}
 {{- end }}
-{{- if .Values.vault.clientCertificate.secret }}
+{{- if and $vault.clientCertificate.secret (not (has "/etc/secretmanager/vault-client" $paths)) }}
 - {name: vault-client, mountPath: /etc/secretmanager/vault-client, readOnly: true}
 {{- end }}
 {{- end -}}
 
+{{- /* Without those that the user defines: include "secretmanager.vaultVolumes" (list $ $names). */ -}}
 {{- define "secretmanager.vaultVolumes" -}}
-{{- $vault := .Values.vault -}}
-{{- if or $vault.ca.secret $vault.ca.configMap }}
+{{- $vault := (index . 0).Values.vault -}}
+{{- $names := index . 1 -}}
+{{- if and (or $vault.ca.secret $vault.ca.configMap) (not (has "vault-ca" $names)) }}
 - name: vault-ca
   {{- with $vault.ca.secret }}
   secret: {secretName: {{ . | quote }}}
@@ -52,8 +57,8 @@
   configMap: {name: {{ . | quote }}}
   {{- end }}
 {{- end }}
-{{- with $vault.clientCertificate.secret }}
+{{- if and $vault.clientCertificate.secret (not (has "vault-client" $names)) }}
 - name: vault-client
-  secret: {secretName: {{ . | quote }}}
+  secret: {secretName: {{ $vault.clientCertificate.secret | quote }}}
 {{- end }}
 {{- end -}}
