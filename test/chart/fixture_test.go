@@ -74,7 +74,7 @@ func (c *cluster) read(t *testing.T, text, namespace string) (*unstructured.Unst
 	}
 	kind := o.GroupVersionKind()
 	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	if meta.IsNoMatchError(err) && kind.Group == "monitoring.coreos.com" {
+	if meta.IsNoMatchError(err) && slices.Contains([]string{"monitoring.coreos.com", "security.openshift.io"}, kind.Group) {
 		return o, nil
 	}
 	if err != nil {

@@ -152,7 +152,7 @@ rotator: {cluster: true, transitKeys: [a]}
 monitoring: {dashboard: {enabled: true}, serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
 admission: {enabled: true, forbidPlaintext: {enabled: true}}
 `
-	const more = "provider: {resourceQuota: true}\n"
+	const more = "provider: {resourceQuota: true, securityContextConstraints: true}\n"
 	resources := map[string]any{}
 	for component, defaults := range parse(t, read(t, Dir+"/values.yaml")) {
 		if d, ok := defaults.(map[string]any); ok && d["resources"] != nil {
@@ -171,7 +171,7 @@ admission: {enabled: true, forbidPlaintext: {enabled: true}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(want) < 24 {
+	if len(want) < 25 {
 		t.Errorf("only %d templates render something", len(want))
 	}
 	checkEqual(t, "the chart without defaults", want, got)
@@ -192,7 +192,7 @@ func TestEveryTemplateSetsDefaults(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || found < 24 {
+	if err != nil || found < 25 {
 		t.Errorf("%d templates, %v", found, err)
 	}
 }

@@ -255,6 +255,16 @@ provider: {resources: null, republishCache: 0, priorityClassName: "", toleration
 			t.Errorf("%+v", quota)
 		}
 	}},
+	{"provider: OpenShift", `
+provider: {securityContextConstraints: true, hostNetwork: true, updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}}`,
+		checkConstraints},
+	{"provider: OpenShift with another SELinux type", `
+provider: {securityContextConstraints: true, securityContext: {seLinuxOptions: {type: ours_t, level: s0}}}`,
+		func(t *testing.T, r *rendered) {
+			checkConstraints(t, r)
+			want := &corev1.SELinuxOptions{Type: "ours_t", Level: "s0"}
+			checkEqual(t, "SELinux options", want, r.providerPod().Containers[0].SecurityContext.SELinuxOptions)
+		}},
 	{"provider: update by hand", `provider: {updateStrategy: {type: OnDelete}}`, func(t *testing.T, r *rendered) {
 		if u := r.provider.Spec.UpdateStrategy; u.Type != appsv1.OnDeleteDaemonSetStrategyType || u.RollingUpdate != nil {
 			t.Errorf("update strategy %+v", u)

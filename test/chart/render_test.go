@@ -69,8 +69,8 @@ func decode(t *testing.T, documents map[string][]string) *rendered {
 	for template, texts := range documents {
 		for _, text := range texts {
 			object, _, err := decoder.Decode([]byte(text), nil, nil)
-			if runtime.IsNotRegisteredError(err) && strings.HasPrefix(template, "monitoring/") {
-				object, err = decodeMonitoring(template, text)
+			if runtime.IsNotRegisteredError(err) {
+				object, err = decodeCustom(template, text)
 			}
 			if err != nil {
 				t.Fatalf("%s: %v in\n%s", template, err, text)
@@ -90,8 +90,13 @@ func decode(t *testing.T, documents map[string][]string) *rendered {
 	return r
 }
 
-// decodeMonitoring decodes the kinds of the Prometheus operator. Package test/monitoring checks the alerts.
-func decodeMonitoring(template, text string) (runtime.Object, error) {
+// decodeCustom decodes kinds that not every cluster has: those of the Prometheus operator, whose alerts package
+// test/monitoring checks, and of OpenShift.
+func decodeCustom(template, text string) (runtime.Object, error) {
+	if template == "provider/securitycontextconstraints.yaml" {
+		c := &constraints{}
+		return c, yaml.UnmarshalStrict([]byte(text), c)
+	}
 	if template == "monitoring/prometheusrule.yaml" {
 		u := &unstructured.Unstructured{}
 		return u, yaml.UnmarshalStrict([]byte(text), u)

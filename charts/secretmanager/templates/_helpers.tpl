@@ -156,7 +156,11 @@ imagePullPolicy: {{ $root.Values.image.pullPolicy }}
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $component.securityContext }}
+{{- $security := $component.securityContext }}
+{{- if $component.securityContextConstraints }}
+{{- $security = merge dict (omit $security "seLinuxOptions") (dict "seLinuxOptions" (merge dict ($security.seLinuxOptions | default dict) (dict "type" "spc_t"))) }}
+{{- end }}
+{{- with $security }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
