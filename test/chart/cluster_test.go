@@ -42,7 +42,7 @@ func driverTests(t *testing.T) []driverTest {
 		{"no tokens", none, "", []string{
 			`tokenRequests lack the audience "vault" (they have none)`, "kubectl patch csidriver", "driver.check=false"}},
 		{"tokens with another audience", aws, "", []string{
-			`tokenRequests lack the audience "vault" (they have "aws")`, `{"audience":"aws"},{"audience":"vault"}`}},
+			`tokenRequests lack the audience "vault" (they have "aws")`, `{"op":"add","path":"/spec/tokenRequests/-","value":{"audience":"vault"}}`}},
 		{"another audience in the values", validDriver(t), `vault: {audience: "https://vault.example"}`,
 			[]string{`lack the audience "https://vault.example" (they have "vault")`}},
 		{"audiences of classes", vault, `driver: {audiences: ["", "team-a"]}`, []string{`lack the audience "", "team-a"`}},
@@ -120,13 +120,13 @@ func TestDriverCheck(t *testing.T) {
 // fixDriver runs the command in an error of the check.
 func (c *cluster) fixDriver(t *testing.T, problem error) {
 	t.Helper()
-	command := regexp.MustCompile(`kubectl patch csidriver (\S+) --type=merge -p '([^']+)'`)
+	command := regexp.MustCompile(`kubectl patch csidriver (\S+) --type=json -p '([^']+)'`)
 	patch := command.FindStringSubmatch(problem.Error())
 	if patch == nil {
 		t.Fatalf("the error has no command:\n%v", problem)
 	}
 	_, err := c.kube.StorageV1().CSIDrivers().Patch(
-		t.Context(), patch[1], types.MergePatchType, []byte(patch[2]), metav1.PatchOptions{})
+		t.Context(), patch[1], types.JSONPatchType, []byte(patch[2]), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

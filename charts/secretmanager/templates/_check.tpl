@@ -129,12 +129,13 @@ nothing, not even kube-system, and the list is empty.
 {{- end -}}
 {{- $problems = append $problems (printf "The cluster has no CSIDriver secrets-store.csi.k8s.io: the Secrets Store CSI driver is not installed, and no pod can mount a secret.\n  Install it first (docs/install.md):\n  helm install csi-secrets-store secrets-store-csi-driver -n kube-system --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts --set '%s'" $set) -}}
 {{- else -}}
-{{- $spec := dict -}}
+{{- /* Operations that add: the driver may have other providers, and tokens for them. */ -}}
+{{- $patch := list -}}
 {{- $causes := list -}}
 {{- $existing := list -}}
 {{- range $driver.spec.tokenRequests -}}{{- $existing = append $existing (.audience | default "") -}}{{- end -}}
 {{- $missing := list -}}
-{{- $requests := $driver.spec.tokenRequests | default list -}}
+{{- $requests := list -}}
 {{- range $required -}}
 {{- if not (has . $existing) -}}
 {{- $missing = append $missing (. | quote) -}}
@@ -142,21 +143,26 @@ nothing, not even kube-system, and the list is empty.
 {{- end -}}
 {{- end -}}
 {{- if $missing -}}
+{{- $patch = append $patch (dict "op" "test" "path" "/spec/tokenRequests" "value" $driver.spec.tokenRequests) -}}
+{{- if $existing -}}
+{{- range $requests -}}{{- $patch = append $patch (dict "op" "add" "path" "/spec/tokenRequests/-" "value" .) -}}{{- end -}}
+{{- else -}}
+{{- $patch = append $patch (dict "op" "add" "path" "/spec/tokenRequests" "value" $requests) -}}
+{{- end -}}
 {{- $names := list -}}
 {{- range $existing -}}{{- $names = append $names (. | quote) -}}{{- end -}}
 {{- $causes = append $causes (printf "its tokenRequests lack the audience %s (they have %s), so the kubelet passes no token to log in to Vault with" (join ", " $missing) (join ", " $names | default "none")) -}}
-{{- $_ := set $spec "tokenRequests" $requests -}}
 {{- end -}}
 {{- if not $driver.spec.requiresRepublish -}}
 {{- $causes = append $causes "its requiresRepublish is not true, so running pods would not get new values" -}}
-{{- $_ := set $spec "requiresRepublish" true -}}
+{{- $patch = append $patch (dict "op" "add" "path" "/spec/requiresRepublish" "value" true) -}}
 {{- end -}}
 {{- if not $driver.spec.podInfoOnMount -}}
 {{- $causes = append $causes "its podInfoOnMount is not true, so the provider would not know the pod of a volume" -}}
-{{- $_ := set $spec "podInfoOnMount" true -}}
+{{- $patch = append $patch (dict "op" "add" "path" "/spec/podInfoOnMount" "value" true) -}}
 {{- end -}}
 {{- if $causes -}}
-{{- $problems = append $problems (printf "The CSIDriver secrets-store.csi.k8s.io is not configured for SecretManager: %s.\n  Set tokenRequests and enableSecretRotation in the values of the driver's chart (docs/install.md), or patch it now:\n  kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '%s'" (join "; " $causes) (dict "spec" $spec | toJson)) -}}
+{{- $problems = append $problems (printf "The CSIDriver secrets-store.csi.k8s.io is not configured for SecretManager: %s.\n  Set tokenRequests and enableSecretRotation in the values of the driver's chart (docs/install.md), or patch it now:\n  kubectl patch csidriver secrets-store.csi.k8s.io --type=json -p '%s'" (join "; " $causes) (toJson $patch)) -}}
 {{- end -}}
 {{- end -}}
 {{- if $problems -}}
