@@ -42,7 +42,8 @@ func driverTests(t *testing.T) []driverTest {
 		{"no tokens", none, "", []string{
 			`tokenRequests lack the audience "vault" (they have none)`, "kubectl patch csidriver", "driver.check=false"}},
 		{"tokens with another audience", aws, "", []string{
-			`tokenRequests lack the audience "vault" (they have "aws")`, `{"op":"add","path":"/spec/tokenRequests/-","value":{"audience":"vault"}}`}},
+			`tokenRequests lack the audience "vault" (they have "aws")`,
+			`{"op":"add","path":"/spec/tokenRequests/-","value":{"audience":"vault"}}`}},
 		{"another audience in the values", validDriver(t), `vault: {audience: "https://vault.example"}`,
 			[]string{`lack the audience "https://vault.example" (they have "vault")`}},
 		{"audiences of classes", vault, `driver: {audiences: ["", "team-a"]}`, []string{`lack the audience "", "team-a"`}},

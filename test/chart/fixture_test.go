@@ -74,7 +74,8 @@ func (c *cluster) read(t *testing.T, text, namespace string) (*unstructured.Unst
 	}
 	kind := o.GroupVersionKind()
 	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	if meta.IsNoMatchError(err) && slices.Contains([]string{"monitoring.coreos.com", "security.openshift.io"}, kind.Group) {
+	custom := []string{"monitoring.coreos.com", "security.openshift.io"}
+	if meta.IsNoMatchError(err) && slices.Contains(custom, kind.Group) {
 		return o, nil
 	}
 	if err != nil {

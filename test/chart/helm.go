@@ -2,8 +2,8 @@
 //
 //   - manifests/, which has the same objects as a kustomization, for users without Helm. [Manifests] maps templates
 //     to files.
-//   - values.yaml and defaults.json of the chart, and docs/reference/chart.md. They are generated from values.schema.json, which has the
-//     description, the type and the default of each value.
+//   - values.yaml and defaults.json of the chart, and docs/reference/chart.md. They are generated from
+//     values.schema.json, which has the description, the type and the default of each value.
 //
 // `make manifests` writes them, and the tests fail if a file in the repository is out of date. The tests also lint the
 // chart, render it with many values, try invalid values, and install it with the real Helm.

@@ -38,7 +38,8 @@ func entries(pod corev1.PodTemplateSpec) map[string][]string {
 func override(component string, all map[string][]string) string {
 	forms := map[string]string{
 		"nodeSelector": "%s: ours", "podAnnotations": "%s: ours", "extraEnv": "{name: %s, value: ours}",
-		"extraVolumes": "{name: %s, configMap: {name: ours}}", "extraVolumeMounts": "{name: first, mountPath: %s, subPath: ours}",
+		"extraVolumes":      "{name: %s, configMap: {name: ours}}",
+		"extraVolumeMounts": "{name: first, mountPath: %s, subPath: ours}",
 	}
 	var fields []string
 	for field, names := range all {
@@ -74,7 +75,8 @@ rotator: {namespaces: [demo], transitKeys: [a]}
 				delete(all, field) // it has no such values
 			}
 		}
-		if component == "provider" && len(all["extraVolumes"]) != 5 || component == "rotator" && len(all["extraVolumes"]) != 3 {
+		count := map[string]int{"provider": 5, "rotator": 3}
+		if want, found := count[component]; found && len(all["extraVolumes"]) != want {
 			t.Errorf("the %s has the volumes %q", component, all["extraVolumes"])
 		}
 		values := map[string]any{}

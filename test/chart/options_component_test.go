@@ -256,7 +256,10 @@ provider: {resources: null, republishCache: 0, priorityClassName: "", toleration
 		}
 	}},
 	{"provider: OpenShift", `
-provider: {securityContextConstraints: true, hostNetwork: true, updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}}`,
+provider:
+  securityContextConstraints: true
+  hostNetwork: true
+  updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}`,
 		checkConstraints},
 	{"provider: OpenShift with another SELinux type", `
 provider: {securityContextConstraints: true, securityContext: {seLinuxOptions: {type: ours_t, level: s0}}}`,
