@@ -172,7 +172,8 @@ func NewClient(c Config) (*Client, error) {
 		limit = rate.NewLimiter(rate.Limit(c.QPS), max(int(c.QPS), 1))
 	}
 	return &Client{
-		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport, noRedirects: c.NoRedirects,
+		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport,
+		noRedirects: c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
 		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery, decryptLag: decryptLag,
 	}, nil

@@ -253,7 +253,7 @@ func (c *Client) sendTo(ctx context.Context, one *server, r request, limit time.
 		}})
 	}
 	resp, to, err := c.send(connecting, client, req, r)
-	if !connected.Load() && context.Cause(connecting) == errSlow {
+	if !connected.Load() && errors.Is(context.Cause(connecting), errSlow) {
 		err = errSlow // rather than "context canceled"
 	}
 	failure = c.readResponse(ctx, r, resp, err)
