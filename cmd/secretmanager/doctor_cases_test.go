@@ -98,11 +98,11 @@ func (c *doctorEnv) testFewRights(t *testing.T) {
 			t.Errorf("exit code %d, unknown: %q\n%s", v.code, v.in(doctor.Unknown), v)
 		}
 	}
-	seen(c.doctor(t, none), cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests",
-		"provider-nodes", "version")
+	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "socket-directory",
+		"driver-nodes", "provider-nodes", "rotator", "version"}
+	seen(c.doctor(t, none), cli.ExitFailed, installation...)
 	v := c.doctor(t, none, "web-0")
-	seen(v, cli.ExitFailed, "driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes",
-		"version", "pod")
+	seen(v, cli.ExitFailed, append(slices.Clone(installation), "pod")...)
 	if l := v.check(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") ||
 		!strings.Contains(l.Advice, "kubectl auth can-i get pods -n demo") {
 		t.Errorf("%+v", l)
@@ -130,7 +130,6 @@ func (c *doctorEnv) testFewRights(t *testing.T) {
 		kubectl -n demo create rolebinding token --role=token --serviceaccount=demo:nobody`)
 	half := c.kubeconfigOf(t, "nobody")
 	half["VAULT_TOKEN"] = ""
-	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "provider-nodes", "version"}
 	seen(c.doctor(t, half, "web-0"), cli.ExitFailed, append(slices.Clone(installation), "decrypts")...)
 	seen(c.doctor(t, half, "web-0", "--login=false"), cli.ExitFailed,
 		append(slices.Clone(installation), "role", "audience", "login", "policy", "key", "decrypts")...)

@@ -98,6 +98,7 @@ func (c *doctorEnv) install(t *testing.T) {
 	for node := range slices.Values([]string{"node-1", "node-2"}) {
 		c.pod(t, "kube-system", "driver-"+node, "app: csi-secrets-store", node)
 		c.pod(t, "secretmanager-system", "provider-"+node, providerLabels, node)
+		c.register(t, node)
 	}
 	c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2)
 	c.sh(t, `
@@ -125,6 +126,17 @@ func (c *doctorEnv) patchProvider(t *testing.T, kind, patch string) {
 
 // providerLabels are the labels by which the DaemonSet of the provider selects its pods.
 const providerLabels = "app.kubernetes.io/name: secretmanager-provider, app.kubernetes.io/instance: secretmanager"
+
+// register makes the kubelet of a node know the driver.
+func (c *doctorEnv) register(t *testing.T, node string) {
+	t.Helper()
+	c.apply(t, `
+apiVersion: storage.k8s.io/v1
+kind: CSINode
+metadata: {name: `+node+`}
+spec: {drivers: [{name: secrets-store.csi.k8s.io, nodeID: `+node+`}]}
+`)
+}
 
 // pod creates a ready pod.
 func (c *doctorEnv) pod(t *testing.T, namespace, name, label, node string) {

@@ -93,14 +93,15 @@ const role = "auth/kubernetes/role/demo-web"
 
 var faults = []fault{
 	{name: "driver's kinds", check: "crds", blocks: []string{"class"}, detail: "SecretProviderClassPodStatus",
-		fix:    "helm upgrade --install",
+		fix: "kubectl create -f https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/" +
+			"secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml",
 		inject: sh(`kubectl delete crd secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io`),
 		undo: func(t *testing.T, c *doctorEnv) {
 			c.sh(t, `kubectl apply -f "$DRIVER/secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml"
 				kubectl wait --for=condition=Established crd --all`)
 			c.apply(t, webMounted)
 		}},
-	{name: "driver not ready", check: "driver", blocks: []string{"rotation", "provider-nodes"},
+	{name: "driver not ready", check: "driver", blocks: []string{"rotation", "driver-nodes", "provider-nodes"},
 		detail: "ready on 1 of 2 nodes", fix: "kubectl -n kube-system describe pods -l app=csi-secrets-store",
 		inject: func(t *testing.T, c *doctorEnv) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 1) },
 		undo:   func(t *testing.T, c *doctorEnv) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2) }},
@@ -111,7 +112,7 @@ var faults = []fault{
 		inject: editDriver(`/rotation-poll-interval/d`)},
 	{name: "CSIDriver", check: "csidriver", blocks: []string{"token-requests"},
 		detail: "CSIDriver secrets-store.csi.k8s.io does not exist",
-		fix:    "kubectl apply -f -", fixed: true,
+		fix:    "kubectl create -f -", fixed: true,
 		inject: sh(`kubectl delete csidriver secrets-store.csi.k8s.io`)},
 	{name: "republish", check: "csidriver", detail: "requiresRepublish is not true", fixed: true,
 		inject: patchCSIDriver(`{"requiresRepublish":false}`)},
@@ -120,7 +121,7 @@ var faults = []fault{
 		inject: patchCSIDriver(`{"tokenRequests":[]}`),
 		undo:   sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	{name: "one token request", check: "token-requests", detail: "lacks the audience vault (it has other)",
-		fix: `{"audience":"other"},{"audience":"vault"}`, fixed: true,
+		fix: `{"op":"add","path":"/spec/tokenRequests/-","value":{"audience":"vault"}}`, fixed: true,
 		inject: patchCSIDriver(`{"tokenRequests":[{"audience":"other"}]}`),
 		undo:   sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	{name: "audience that only the class asks for", check: "token-requests",
@@ -134,7 +135,8 @@ var faults = []fault{
 			restoreClass(t, c)
 			c.sh(t, `vault write `+role+` audience=vault`)
 		}},
-	{name: "provider", check: "provider", blocks: []string{"provider-nodes", "version"}, detail: "not installed",
+	{name: "provider", check: "provider", blocks: []string{"socket-directory", "provider-nodes", "version"},
+		detail: "not installed",
 		inject: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider app.kubernetes.io/name-`),
 		undo: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider \
 			app.kubernetes.io/name=secretmanager-provider`)},
@@ -155,6 +157,16 @@ var faults = []fault{
 			c.setVaultAddress(t, c.vault.Address)
 			c.patchProvider(t, "--type=json", `[{"op":"remove","path":"/spec/template/spec/containers/0"}]`)
 		}},
+	{name: "socket in a directory that the driver does not know", check: "socket-directory",
+		detail: "is in /opt/providers on the nodes, and the driver looks for it in /var/run/secrets-store-csi-providers, " +
+			"/etc/kubernetes/secrets-store-csi-providers",
+		fix: "patch daemonset secretmanager-provider", fixed: true,
+		inject: sh(`kubectl -n secretmanager-system get ds secretmanager-provider -o yaml |
+			sed s:/var/run/secrets-store-csi-providers:/opt/providers: | kubectl replace -f -`)},
+	{name: "driver below another directory than that of the kubelet", check: "driver-nodes",
+		detail: "runs on node-2, but the kubelet there does not know it", fix: "logs daemonset/csi-secrets-store",
+		inject: sh(`kubectl delete csinode node-2`),
+		undo:   func(t *testing.T, c *doctorEnv) { c.register(t, "node-2") }},
 	{name: "provider not ready", check: "provider-nodes",
 		detail: "on 1 of 2 nodes with the driver: node-2 (provider-node-2: ImagePullBackOff)", fix: "logs provider-node-2",
 		inject: func(t *testing.T, c *doctorEnv) {

@@ -82,6 +82,8 @@ func TestDoctor(t *testing.T) {
 			requireOK(t, "web-0")
 		})
 	}
+	t.Run("tokens of other providers", func(t *testing.T) { c.testOtherTokens(t) })
+	t.Run("pods that are refused", func(t *testing.T) { c.testRefusedPods(t) })
 	t.Run("jwt mount", func(t *testing.T) { c.testJWT(t) })
 	t.Run("policy that is too wide", func(t *testing.T) { c.testBroadPolicy(t) })
 	t.Run("few rights", func(t *testing.T) { c.testFewRights(t) })

@@ -22,8 +22,11 @@ const (
 	driverName = "secrets-store.csi.k8s.io"
 	driverAPI  = "/apis/secrets-store.csi.x-k8s.io/v1"
 
+	// The manifests of the driver's release.
+	driverRelease = "https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/"
+
 	// Quoted, as the brackets are a pattern in zsh.
-	installDriver = "helm upgrade --install csi-secrets-store secrets-store-csi-driver -n kube-system" +
+	installDriver = "helm install csi-secrets-store secrets-store-csi-driver -n kube-system" +
 		" --repo https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts" +
 		" --set 'enableSecretRotation=true,rotationPollInterval=0s,tokenRequests[0].audience=vault'"
 )
@@ -45,7 +48,10 @@ func (w *run) checkInstallation(ctx context.Context) {
 	w.check(ctx, "", "csidriver", []string{"cluster"}, w.checkCSIDriver)
 	w.check(ctx, "", "provider", []string{"cluster"}, w.checkProvider)
 	w.check(ctx, "", "token-requests", []string{"csidriver"}, w.checkTokenRequests)
+	w.check(ctx, "", "socket-directory", []string{"provider"}, w.checkSocketDirectory)
+	w.check(ctx, "", "driver-nodes", []string{"driver"}, w.checkRegistration)
 	w.check(ctx, "", "provider-nodes", []string{"driver", "provider"}, w.checkNodes)
+	w.check(ctx, "", "rotator", []string{"cluster"}, w.checkRotator)
 	w.check(ctx, "", "version", []string{"provider"}, w.checkVersion)
 	w.check(ctx, "", "vault", nil, w.checkVault)
 	w.check(ctx, "", "vault-seal", []string{"vault"}, w.checkSeal)
@@ -106,8 +112,12 @@ func (w *run) checkCRDs(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return brokenf("the cluster lacks the kind %s of the driver", strings.Join(missing, " and ")).
-			withFix(installDriver)
+		f := brokenf("the cluster lacks the kind %s of the driver", strings.Join(missing, " and "))
+		for _, kind := range missing {
+			f = f.withFix(command("kubectl", "create", "-f", driverRelease+"secrets-store.csi.x-k8s.io_"+strings.ToLower(kind)+
+				"es.yaml"))
+		}
+		return f
 	}
 	return okf("SecretProviderClass and SecretProviderClassPodStatus")
 }
@@ -144,9 +154,8 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	}
 	for i := range w.cluster.daemonSets {
 		set := &w.cluster.daemonSets[i]
-		// The driver's manifest and chart both name the container so. Windows nodes have a DaemonSet
-		// of their own, and no provider.
-		if set.Spec.Template.Spec.NodeSelector["kubernetes.io/os"] != "windows" && container(set, "secrets-store") != nil {
+		// Windows nodes have a DaemonSet of their own, and no provider.
+		if set.Spec.Template.Spec.NodeSelector["kubernetes.io/os"] != "windows" && driverContainer(set) >= 0 {
 			w.cluster.driver = set
 			break
 		}
@@ -154,7 +163,8 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	set := w.cluster.driver
 	switch {
 	case set == nil && w.cluster.everywhere:
-		return brokenf("no DaemonSet has the container secrets-store: the driver is not installed").withFix(installDriver)
+		return brokenf("no DaemonSet has a container secrets-store or a flag --provider-volume: the driver is not " +
+			"installed").withFix(installDriver)
 	case set == nil:
 		return unknownf("it is not in the namespaces that you may read").
 			withAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
@@ -162,6 +172,9 @@ func (w *run) checkDriver(ctx context.Context) finding {
 		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).
 			withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
 	case set.Status.NumberReady < set.Status.DesiredNumberScheduled:
+		if f, found := w.refused(ctx, daemonSetOwner(set), time.Time{}); found {
+			return f
+		}
 		return brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady,
 			set.Status.DesiredNumberScheduled).
 			withFix(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l",
@@ -169,15 +182,20 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	}
 	return okf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady,
 		set.Status.DesiredNumberScheduled,
-		container(set, "secrets-store").Image)
+		set.Spec.Template.Spec.Containers[driverContainer(set)].Image)
 }
 
-func container(set *appsv1.DaemonSet, name string) *corev1.Container {
+// driverContainer returns the index of the driver's container; -1 if the DaemonSet has none. The manifest and the chart
+// of the driver name it secrets-store; OpenShift's operator does not, but sets the driver's flag.
+func driverContainer(set *appsv1.DaemonSet) int {
 	containers := set.Spec.Template.Spec.Containers
-	if i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == name }); i >= 0 {
-		return &containers[i]
+	if i := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == "secrets-store" }); i >= 0 {
+		return i
 	}
-	return nil
+	return slices.IndexFunc(containers, func(c corev1.Container) bool {
+		_, found := flagValue(c.Args, "provider-volume")
+		return found
+	})
 }
 
 // flagValue returns the value of a flag, given as --name=value or --name value. The last one
@@ -215,7 +233,8 @@ func (w *run) checkRotation(context.Context) finding {
 	if set == nil {
 		return unknownf("the driver's flags could not be read")
 	}
-	c := container(set, "secrets-store")
+	index := driverContainer(set)
+	c := &set.Spec.Template.Spec.Containers[index]
 	on, found := flagValue(c.Args, "enable-secret-rotation")
 	if !found || on == "false" {
 		return okf("off").
@@ -227,20 +246,21 @@ func (w *run) checkRotation(context.Context) finding {
 	if interval, err := time.ParseDuration(cmp.Or(text, "2m")); err == nil && interval == 0 {
 		return okf("on, and each attempt of a mount reaches the provider")
 	}
-	patch := `{"op":"add","path":"/spec/template/spec/containers/%d/args/-","value":"--rotation-poll-interval=0s"}`
-	index := slices.IndexFunc(set.Spec.Template.Spec.Containers,
-		func(c corev1.Container) bool { return c.Name == "secrets-store" })
+	at := fmt.Sprintf("/spec/template/spec/containers/%d/", index)
+	const zero = "--rotation-poll-interval=0s"
+	patch := []operation{{"test", at + "name", c.Name}, {"add", at + "args/-", zero}}
 	if arg := slices.IndexFunc(c.Args, func(arg string) bool {
 		return strings.HasPrefix(arg, "--rotation-poll-interval=")
 	}); arg >= 0 {
-		patch = strings.ReplaceAll(patch, `"add"`, `"replace"`)
-		patch = strings.ReplaceAll(patch, "/-", fmt.Sprint("/", arg))
+		place := fmt.Sprintf("%sargs/%d", at, arg)
+		patch = []operation{{"test", place, c.Args[arg]}, {"replace", place, zero}}
 	}
 	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: an interrupted mount can leave a "+
 		"pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
 		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p",
-			"["+fmt.Sprintf(patch, index)+"]")).
-		withAdvice("with Helm, also set rotationPollInterval: 0s in the values")
+			jsonPatch(patch))).
+		withAdvice("with Helm, also set rotationPollInterval: 0s in the values; the driver then calls its other providers " +
+			"about once a minute for each volume too")
 }
 
 func (w *run) checkCSIDriver(ctx context.Context) finding {
@@ -250,29 +270,48 @@ func (w *run) checkCSIDriver(ctx context.Context) finding {
 			`"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
 		return brokenf("CSIDriver %s does not exist", driverName).
-			withFix("echo " + display.ShellWord(manifest) + " | kubectl apply -f -")
+			withFix("echo " + display.ShellWord(manifest) + " | kubectl create -f -")
 	}
 	if err != nil {
 		return requestFailed("get csidrivers.storage.k8s.io", err)
 	}
 	w.cluster.csi = driver
-	var problems, fields []string
+	var problems []string
+	var patch []operation
 	if p := driver.Spec.PodInfoOnMount; p == nil || !*p {
-		problems, fields = append(problems, "podInfoOnMount is not true: the provider cannot know the pod of a volume"),
-			append(fields, `"podInfoOnMount":true`)
+		problems = append(problems, "podInfoOnMount is not true: the provider cannot know the pod of a volume")
+		patch = append(patch, operation{"add", "/spec/podInfoOnMount", true})
 	}
 	if r := driver.Spec.RequiresRepublish; r == nil || !*r {
-		problems, fields = append(problems, "requiresRepublish is not true: running pods do not see new values"), append(
-			fields, `"requiresRepublish":true`)
+		problems = append(problems, "requiresRepublish is not true: running pods do not see new values")
+		patch = append(patch, operation{"add", "/spec/requiresRepublish", true})
 	}
 	if len(problems) > 0 {
-		return brokenf("%s", strings.Join(problems, "; ")).withFix(patchCSIDriver(strings.Join(fields, ",")))
+		return brokenf("%s", strings.Join(problems, "; ")).withFix(patchCSIDriver(patch)).withAdvice(ownerAdvice)
 	}
 	return okf("%s with podInfoOnMount and requiresRepublish", driverName)
 }
 
-func patchCSIDriver(fields string) string {
-	return command("kubectl", "patch", "csidriver", driverName, "--type=merge", "-p", `{"spec":{`+fields+`}}`)
+// ownerAdvice is for whoever changes objects of the driver.
+const ownerAdvice = "a Helm release, an operator or a cloud provider that manages the driver may undo this: set it " +
+	"there too"
+
+func patchCSIDriver(patch []operation) string {
+	return command("kubectl", "patch", "csidriver", driverName, "--type=json", "-p", jsonPatch(patch))
+}
+
+// addTokenRequests returns the patch that adds token requests to the existing ones. The driver may have other
+// providers, and tokens for them, so nothing is replaced: if the list has changed meanwhile, the patch fails.
+func addTokenRequests(existing, missing []storagev1.TokenRequest) []operation {
+	const list = "/spec/tokenRequests"
+	if len(existing) == 0 {
+		return []operation{{"test", list, nil}, {"add", list, missing}}
+	}
+	patch := []operation{{"test", list, existing}}
+	for _, request := range missing {
+		patch = append(patch, operation{"add", list + "/-", request})
+	}
+	return patch
 }
 
 // checkTokenRequests checks whether the kubelet requests the tokens: one for Vault, and one for the
@@ -283,7 +322,8 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 	}
 	wanted, asPod := w.audiences(ctx)
 	var missing, foreign, have []string
-	requests := slices.Clone(w.cluster.csi.Spec.TokenRequests)
+	requests := w.cluster.csi.Spec.TokenRequests
+	var added []storagev1.TokenRequest
 	has := func(audience string) bool {
 		return slices.ContainsFunc(requests, func(r storagev1.TokenRequest) bool { return r.Audience == audience })
 	}
@@ -296,7 +336,7 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 			if audience != w.provider.settings.Audience {
 				foreign = append(foreign, audienceName(audience))
 			}
-			requests = append(requests, storagev1.TokenRequest{Audience: audience})
+			added = append(added, storagev1.TokenRequest{Audience: audience})
 		}
 	}
 	if len(foreign) > 0 {
@@ -311,13 +351,9 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 				"for them of every pod with a volume")
 	}
 	if len(missing) > 0 {
-		fields, err := json.Marshal(requests)
-		if err != nil {
-			return unknownf("%s", oneLine(err))
-		}
 		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
 			"to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			withFix(patchCSIDriver(`"tokenRequests":` + string(fields)))
+			withFix(patchCSIDriver(addTokenRequests(requests, added))).withAdvice(ownerAdvice)
 	}
 	if asPod && !has("") {
 		// No command: one pod does not justify that the driver gets tokens for the API server of every

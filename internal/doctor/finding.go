@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -49,6 +50,22 @@ func vaultMessage(err error) string {
 	short := *e
 	short.Doing, short.Address, short.Tries = "", "", 0
 	return strings.TrimPrefix(short.Error(), " at : ")
+}
+
+// An operation is one of a JSON Patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// jsonPatch formats a patch. Its values are strings, booleans and token requests, which JSON can represent.
+func jsonPatch(patch []operation) string {
+	text, err := json.Marshal(patch)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // command joins words to a command line, quoted for a shell.

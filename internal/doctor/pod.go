@@ -97,7 +97,7 @@ func subPathMounts(pod corev1.PodSpec) (warnings []string) {
 func (w *run) checkMountLast(ctx context.Context, subject string) {
 	for _, c := range w.checks {
 		// These do not prevent a mount.
-		if c.State == Broken && c.Name != "rotation" && c.Name != "vault-clock" && c.Name != "label" {
+		if c.State == Broken && !slices.Contains([]string{"rotation", "rotator", "vault-clock", "label"}, c.Name) {
 			w.causes[subject+"/"+c.Name] = c.Name
 			w.check(ctx, subject, "mount", []string{c.Name}, nil)
 			return
@@ -209,7 +209,8 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 		fix       []string
 	}{
 		{"not found in the list of registered CSI drivers",
-			"the driver does not run on the pod's node, or has not registered with the kubelet yet", []string{onNode}},
+			"the driver does not run on the pod's node, or has not registered with the kubelet yet, or does so below " +
+				"another directory than that of the kubelet (docs/install.md)", []string{onNode}},
 		{"provider not found", "no provider has run on the pod's node since the driver started; once one runs, the " +
 			"driver may take up to two minutes to find it, unless its pod there is deleted", []string{onNode}},
 		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef does not exist, or did not at that time",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -215,6 +216,11 @@ func (w *run) checkNodes(ctx context.Context) finding {
 		}
 	}
 	slices.Sort(without)
+	if missing := slices.ContainsFunc(without, func(node string) bool { return notReady[node] == nil }); missing {
+		if f, found := w.refused(ctx, daemonSetOwner(w.provider.set), time.Time{}); found {
+			return f
+		}
+	}
 	for i, node := range without {
 		p := notReady[node]
 		if p == nil {
