@@ -173,7 +173,7 @@ func NewClient(c Config) (*Client, error) {
 	}
 	return &Client{
 		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport,
-		noRedirects: c.NoRedirects,
+		noRedirects:  c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
 		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery, decryptLag: decryptLag,
 	}, nil

@@ -321,7 +321,9 @@ func TestAllServersSlow(t *testing.T) {
 	first.set(silent)
 	second.set(silent)
 	// The first server completes connections only after the second one was tried.
+	second.mu.Lock()
 	second.accepted = func() { first.set(up) }
+	second.mu.Unlock()
 	if got := c.ask(t); !slices.Equal(got, oneAttempt) {
 		t.Errorf("attempts: %v", got)
 	}
