@@ -23,7 +23,8 @@ var addresses = map[string]bool{
 	"https://API-SERVER:6443":        true,
 	"https://kubernetes.default.svc": true,
 	// What doctor prints for a cluster without the driver.
-	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts": true,
+	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts":                         true,
+	"https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/": true,
 }
 
 // TestAddressesInThePrograms checks that the programs contain no other address, so that
