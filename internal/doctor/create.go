@@ -63,10 +63,10 @@ func (o owner) allow(f finding, message string) finding {
 			withAdvice("the cluster admits pods of priority class " + o.pod.PriorityClassName + " only in namespaces with " +
 				"such a quota, which limits nothing; with Helm, set provider.resourceQuota: true instead")
 	case contains("unable to validate against any security context constraint"):
-		return f.withFix(command("kubectl", "-n", o.namespace, "create", "rolebinding", o.name+"-scc",
-			"--clusterrole=system:openshift:scc:privileged", "--serviceaccount="+o.namespace+":"+account)).
-			withAdvice("with Helm, set provider.securityContextConstraints: true instead: those constraints allow the " +
-				"provider only what it needs (docs/install.md)")
+		// Not the constraints named privileged, which allow everything.
+		return f.withFix(command("kubectl", "-n", o.namespace, "describe", strings.ToLower(o.kind), o.name)).
+			withAdvice("with Helm, set provider.securityContextConstraints: true: those constraints allow the provider only " +
+				"what it needs (docs/install.md)")
 	case contains("violates PodSecurity"):
 		const level = "pod-security.kubernetes.io/enforce=privileged"
 		return f.withFix(command("kubectl", "label", "namespace", o.namespace, level)).
