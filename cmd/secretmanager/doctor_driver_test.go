@@ -31,7 +31,8 @@ func (c *doctorEnv) testOtherTokens(t *testing.T) {
 	}
 	// The API server drops serviceAccountTokenInSecrets before Kubernetes 1.35.
 	c.sh(t, `kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":{
-		"serviceAccountTokenInSecrets":true,"tokenRequests":[{"audience":"sts.example","expirationSeconds":3600},{"audience":"api://azure"}]}}'`)
+		"serviceAccountTokenInSecrets":true,
+		"tokenRequests":[{"audience":"sts.example","expirationSeconds":3600},{"audience":"api://azure"}]}}'`)
 	before := get()
 	fixes := c.doctor(t, nil).check(t, "token-requests").Fixes
 	if len(fixes) != 1 {
