@@ -190,7 +190,13 @@ func (f *fixture) waitReady(t *testing.T, pods ...string) {
 // checkStarted checks the output of the pod's container when it started.
 func (f *fixture) checkStarted(t *testing.T, pod, want string) {
 	t.Helper()
-	got, err := shared.Logs(t.Context(), f.namespace, pod, "")
+	var got string
+	// A container is ready before its first output is in the log.
+	err := cluster.Wait(t.Context(), time.Minute, "output of Pod "+pod, func(ctx context.Context) (bool, string, error) {
+		var err error
+		got, err = shared.Logs(ctx, f.namespace, pod, "")
+		return got != "", "none", err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
