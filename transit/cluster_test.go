@@ -15,8 +15,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// TestClusterOfRealVault names an address at which nothing listens before that of a real Vault. A session logs in,
-// encrypts and decrypts, and each request takes one attempt.
+// TestClusterOfRealVault configures a dead address before the address of a real Vault. A session logs in, encrypts and
+// decrypts, and each request takes one attempt.
 func TestClusterOfRealVault(t *testing.T) {
 	v := testenv.SharedVault(t)
 	k := newKey(t, v, true)

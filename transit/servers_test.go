@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // States of a member.
@@ -96,7 +98,7 @@ func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"errors":["Vault is sealed"]}`)
 	case noLeader:
 		if r.URL.Path == "/v1/sys/health" {
-			w.WriteHeader(http.StatusTooManyRequests) // that of a standby
+			w.WriteHeader(http.StatusTooManyRequests) // as a standby does
 			return
 		}
 		w.WriteHeader(http.StatusInternalServerError)
@@ -182,19 +184,6 @@ func (c *cluster) wantRequests(t *testing.T, want ...int) {
 	}
 }
 
-// await waits until the condition is true, or the test fails.
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for !condition() {
-		if ctx.Err() != nil {
-			t.Fatalf("waited in vain until %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 var oneAttempt = []int{200}
 
 // TestServerDown has the first server of three fail before TLS. That costs no attempt, and the server is not connected
@@ -220,8 +209,8 @@ func TestServerDown(t *testing.T) {
 
 			c.advance(minCheck)
 			c.ask(t)
-			await(t, "the server was checked", func() bool { connections, _ := first.counts(); return connections == 2 })
-			await(t, "the check has failed", func() bool { return c.failures(0) == 2 })
+			async.Wait(t, "the check of the server", func() bool { connections, _ := first.counts(); return connections == 2 })
+			async.Wait(t, "the check to fail", func() bool { return c.failures(0) == 2 })
 			c.advance(minCheck)
 			c.ask(t)
 			if connections, _ := first.counts(); connections != 2 {
@@ -231,7 +220,8 @@ func TestServerDown(t *testing.T) {
 			first.set(up)
 			c.advance(minCheck)
 			c.ask(t)
-			await(t, "the server is not avoided", func() bool { return c.client.servers.order()[0].address == first.address })
+			async.Wait(t, "the server to be used again",
+				func() bool { return c.client.servers.order()[0].address == first.address })
 			c.wantRequests(t, 0, 6, 0)
 			c.ask(t)
 			c.wantRequests(t, 1, 6, 0)
@@ -284,7 +274,7 @@ func TestServerFlapping(t *testing.T) {
 		}
 		c.advance(time.Millisecond)
 		c.ask(t)
-		await(t, "the server passes", func() bool { return c.client.servers.order()[0] == c.client.servers.all[0] })
+		async.Wait(t, "the server passes", func() bool { return c.client.servers.order()[0] == c.client.servers.all[0] })
 	}
 }
 

@@ -292,7 +292,7 @@ func (w *run) checkCSIDriver(ctx context.Context) finding {
 	return okf("%s with podInfoOnMount and requiresRepublish", driverName)
 }
 
-// ownerAdvice is for whoever changes objects of the driver.
+// ownerAdvice accompanies each command that changes an object of the driver.
 const ownerAdvice = "a Helm release, an operator or a cloud provider that manages the driver may undo this: set it " +
 	"there too"
 
