@@ -27,7 +27,7 @@ func TestLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestFlood checks that a server gets the counted number of requests, from the requested number of addresses.
+// TestFlood checks that a server gets the counted number of requests, from all of the requested addresses.
 func TestFlood(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127.0.0.0/8")
@@ -35,16 +35,19 @@ func TestFlood(t *testing.T) {
 	var mu sync.Mutex
 	sources := map[string]int{}
 	var requests atomic.Int64
-	const enough = 500
+	const enough, addresses = 500, 300
 	reached := make(chan struct{})
+	var once sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		mu.Lock()
 		sources[host]++
+		from := len(sources)
 		mu.Unlock()
 		n := requests.Add(1)
-		if n == enough {
-			close(reached)
+		// A busy machine skips requests, so some addresses may come first in a later turn.
+		if n >= enough && from >= addresses {
+			once.Do(func() { close(reached) })
 		}
 		if n%2 == 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -57,14 +60,14 @@ func TestFlood(t *testing.T) {
 		<-reached
 		cancel()
 	}()
-	r, err := Run(ctx, Target{Address: server.Listener.Addr().String(), Path: "/", Sources: 300}, 5000)
+	r, err := Run(ctx, Target{Address: server.Listener.Addr().String(), Path: "/", Sources: addresses}, 5000)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := requests.Load(); r.Made < n || r.OK+r.Other > n || r.OK+r.Other < enough/2 || r.OK+r.Other+r.Closed != r.Made {
 		t.Errorf("%s; the server saw %d requests", r, n)
 	}
-	if len(sources) != 300 || sources["127.0.0.1"] > 0 {
+	if len(sources) != addresses || sources["127.0.0.1"] > 0 {
 		t.Errorf("from %d addresses", len(sources))
 	}
 }
