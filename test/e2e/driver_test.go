@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
+	"github.com/secretmanager-io/secretmanager/test/e2e/cluster"
 )
 
 // The driver has a test suite for providers, with a file of cases for each: test/bats in
@@ -71,7 +71,7 @@ func TestDriver(t *testing.T) {
 // fails if a new version has new cases.
 func TestDriverTitles(t *testing.T) {
 	t.Parallel()
-	dir, err := inputs.ModuleDir(t.Context(), "../driver", "sigs.k8s.io/secrets-store-csi-driver")
+	dir, err := cluster.DriverSources(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,14 @@
 // Package programs builds the real programs that tests run against: Vault, OpenBao,
 // etcd, the parts of Kubernetes, the CSI driver, Prometheus' tool.
 //
-// Each comes from a nested module (test/vault, test/kubernetes, …), so that the product
+// Each comes from a nested module (test/vault, test/kubernetes/1.37, …), so that the product
 // does not depend on what tests need. A program is built on first use, and stored in
 // .cache/programs at the root of the repository, which Git ignores. Next to it is a stamp:
 // the hash of the module's go.mod, go.sum and own sources, and of the build options. While
 // the stamp is current, the stored program is used, which takes a few milliseconds.
+//
+// Kubernetes and the CSI driver have several versions. The variables K8S and DRIVER select
+// one ([Component]), and each version has a directory of its own below .cache/programs.
 //
 // Several processes can call this package at once, as `go test ./...` does: a file lock
 // serializes builds, and a finished program is renamed, so that no process runs an
@@ -34,11 +37,11 @@ const mainModule = "module github.com/secretmanager-io/secretmanager"
 //
 // Path is safe for concurrent use, also by several processes.
 func Path(ctx context.Context, name string) (string, error) {
-	p, err := lookup(name)
+	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	root, err := Root()
+	p, err := lookup(root, name)
 	if err != nil {
 		return "", err
 	}
@@ -48,8 +51,12 @@ func Path(ctx context.Context, name string) (string, error) {
 // Build builds the named programs if needed, one after another, because the compiler uses
 // every processor. It returns their paths in the order of the names.
 func Build(ctx context.Context, names ...string) ([]string, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
-		if _, err := lookup(name); err != nil {
+		if _, err := lookup(root, name); err != nil {
 			return nil, err
 		}
 	}
@@ -96,7 +103,7 @@ func rootAbove(start string) (string, error) {
 var buildMutexes sync.Map // of *sync.Mutex, by path of the program
 
 func ensure(ctx context.Context, root, name string, p program) (string, error) {
-	dir := filepath.Join(root, ".cache", "programs")
+	dir := filepath.Join(root, ".cache", "programs", p.storedIn)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the directory for built programs: %w", err)
 	}

@@ -192,7 +192,11 @@ func TestEveryProgramHasAModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range Names() {
-		p := table[name]
+		p, err := lookup(root, name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
 		if _, err := os.Stat(filepath.Join(root, p.dir, "go.mod")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -201,6 +205,42 @@ func TestEveryProgramHasAModule(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+	}
+}
+
+func TestVersions(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Component{Kubernetes, Driver} {
+		t.Setenv(c.Variable, "")
+		v, err := c.Selected()
+		if err != nil || v.Name != c.Default || !strings.HasPrefix(v.Tag, "v"+c.Default) {
+			t.Errorf("without %s: %+v, %v", c.Variable, v, err)
+		}
+		all, err := c.versions(root)
+		if err != nil || len(all) < 2 {
+			t.Errorf("%s: %q, %v", c.dir, all, err)
+		}
+		for _, name := range all {
+			t.Setenv(c.Variable, name)
+			if v, err := c.Selected(); err != nil || v.Name != name || !strings.HasPrefix(v.Tag, "v"+name) {
+				t.Errorf("%s=%s: %+v, %v", c.Variable, name, v, err)
+			}
+		}
+		for _, name := range []string{"1.2", "mlog", "../driver/1.6.0", "1.3*"} {
+			t.Setenv(c.Variable, name)
+			if v, err := c.Selected(); err == nil || !strings.Contains(err.Error(), c.Default) {
+				t.Errorf("%s=%s: %+v, %v", c.Variable, name, v, err)
+			}
+		}
+		t.Setenv(c.Variable, "")
+	}
+	t.Setenv(Kubernetes.Variable, "1.36")
+	p, err := lookup(root, "kubelet")
+	if err != nil || p.storedIn != "1.36" || !strings.Contains(p.ldflags, "gitVersion=v1.36.") {
+		t.Errorf("the kubelet of 1.36: %+v, %v", p, err)
 	}
 }
 

@@ -9,8 +9,12 @@ import (
 
 // A program is one line of the table: what to build, and from which nested module.
 type program struct {
+	// component is set if the program has several versions. Its selected version determines dir.
+	component *Component
 	// dir is the module's directory, relative to the root of the repository.
 	dir string
+	// storedIn is the directory of the built program, below the directory of all programs.
+	storedIn string
 	// shared is the directory of a module outside of dir that is part of the program.
 	shared string
 	// pkg is the main package, as an argument of `go build` in dir.
@@ -21,15 +25,8 @@ type program struct {
 	tags string
 }
 
-// The linker sets the version of Kubernetes' programs. Without a version, kubeadm fails and the API server reports
-// v0.0.0.
-const kubernetesLDFlags = "-X k8s.io/component-base/version.gitVersion=v1.34.4" +
-	" -X k8s.io/component-base/version.gitMajor=1" +
-	" -X k8s.io/component-base/version.gitMinor=34" +
-	" -X k8s.io/component-base/version.gitTreeState=clean"
-
 func kubernetes(name string) program {
-	return program{dir: "test/kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name, ldflags: kubernetesLDFlags}
+	return program{component: &Kubernetes, pkg: "k8s.io/kubernetes/cmd/" + name}
 }
 
 // table holds every program by name.
@@ -46,16 +43,16 @@ var table = map[string]program{
 	"kubeadm":                 kubernetes("kubeadm"),
 	"kubectl":                 kubernetes("kubectl"),
 	"kubelet":                 kubernetes("kubelet"),
-	"pause":                   {dir: "test/kubernetes", pkg: "./pause"},
+	"pause":                   {dir: "test/pause", pkg: "."},
 
 	"coredns": {dir: "test/coredns", pkg: "github.com/coredns/coredns"},
 	"kind":    {dir: "test/kind", pkg: "sigs.k8s.io/kind"},
 
 	"helm": {dir: "test/helm", pkg: "helm.sh/helm/v4/cmd/helm"},
 
-	"secrets-store-csi-driver": {dir: "test/driver",
+	"secrets-store-csi-driver": {component: &Driver, shared: "test/driver/mlog",
 		pkg: "sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver"},
-	"node-driver-registrar": {dir: "test/driver", pkg: "./node-driver-registrar"},
+	"node-driver-registrar": {dir: "test/registrar", pkg: "."},
 
 	// Without the service discovery for cloud providers.
 	"promtool": {dir: "test/prometheus", pkg: "github.com/prometheus/prometheus/cmd/promtool", tags: "remove_all_sd"},
@@ -67,10 +64,31 @@ func Names() []string {
 	return slices.Sorted(maps.Keys(table))
 }
 
-func lookup(name string) (program, error) {
+// lookup returns the named program, of the selected version.
+func lookup(root, name string) (program, error) {
 	p, found := table[name]
 	if !found {
 		return program{}, fmt.Errorf("no program is called %q; there are %s", name, strings.Join(Names(), ", "))
 	}
+	if p.component == nil {
+		return p, nil
+	}
+	version, err := p.component.selected(root)
+	if err != nil {
+		return program{}, err
+	}
+	p.dir, p.storedIn = version.Dir, version.Name
+	if p.component == &Kubernetes {
+		p.ldflags = kubernetesLDFlags(version)
+	}
 	return p, nil
+}
+
+// kubernetesLDFlags set the version of Kubernetes' programs. Without it, kubeadm fails and the API server reports
+// v0.0.0.
+func kubernetesLDFlags(v Version) string {
+	const variable = "-X k8s.io/component-base/version."
+	major, minor, _ := strings.Cut(v.Name, ".")
+	return variable + "gitVersion=" + v.Tag + " " + variable + "gitMajor=" + major + " " + variable + "gitMinor=" + minor +
+		" " + variable + "gitTreeState=clean"
 }

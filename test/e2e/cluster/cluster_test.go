@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/images"
-	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
 )
 
 func TestWaitReportsLastState(t *testing.T) {
@@ -56,7 +55,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 // The edited manifests of the driver have the settings of the tests, with released images
 // and with ours.
 func TestDriverManifests(t *testing.T) {
-	dir, err := inputs.ModuleDir(t.Context(), filepath.Join("..", "..", "driver"), "sigs.k8s.io/secrets-store-csi-driver")
+	dir, err := DriverSources(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/secretmanager-io/secretmanager/test/e2e/inputs"
+	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
 const (
@@ -89,9 +90,22 @@ func (d driver) renamed(manifest string) string {
 	).Replace(manifest)
 }
 
+// DriverSources returns the directory with the sources of the selected version of the driver.
+func DriverSources(ctx context.Context) (string, error) {
+	root, err := programs.Root()
+	if err != nil {
+		return "", err
+	}
+	version, err := programs.Driver.Selected()
+	if err != nil {
+		return "", err
+	}
+	return inputs.ModuleDir(ctx, filepath.Join(root, version.Dir), "sigs.k8s.io/secrets-store-csi-driver")
+}
+
 // applyDrivers installs the drivers from the released manifests.
 func (c *Cluster) applyDrivers(ctx context.Context) error {
-	dir, err := inputs.ModuleDir(ctx, filepath.Join(c.root, "test", "driver"), "sigs.k8s.io/secrets-store-csi-driver")
+	dir, err := DriverSources(ctx)
 	if err != nil {
 		return err
 	}

@@ -134,18 +134,22 @@ func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, er
 	if err != nil {
 		return nil, err
 	}
+	driver, err := programs.Driver.Selected()
+	if err != nil {
+		return nil, err
+	}
 	s := &Set{Source: Build, Node: node}
 	for _, image := range []struct {
 		target  string
-		module  string
+		modules []string
 		content []string
 		name    *string
 	}{
-		{"app", "", nil, &s.App},
-		{"driver", "test/driver", []string{"secrets-store-csi-driver", "node-driver-registrar"}, &s.Driver},
-		{"vault", "test/vault", []string{"vault"}, &s.Vault},
+		{"app", nil, nil, &s.App},
+		{"driver", []string{driver.Dir, "test/driver/mlog", "test/registrar"}, []string{"secrets-store-csi-driver", "node-driver-registrar"}, &s.Driver},
+		{"vault", []string{"test/vault"}, []string{"vault"}, &s.Vault},
 	} {
-		*image.name, err = ensure(ctx, docker, root, image.target, image.module, image.content)
+		*image.name, err = ensure(ctx, docker, root, image.target, image.modules, image.content)
 		if err != nil {
 			return nil, fmt.Errorf("the image for %s: %w", image.target, err)
 		}
@@ -155,13 +159,13 @@ func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, er
 }
 
 // ensure returns the name of the image of the Dockerfile's target with the programs of the
-// module. It builds the image if the engine does not have it.
-func ensure(ctx context.Context, docker *engine.Engine, root, target, module string, names []string) (string, error) {
+// modules. It builds the image if the engine does not have it.
+func ensure(ctx context.Context, docker *engine.Engine, root, target string, modules, names []string) (string, error) {
 	h := inputs.New()
 	if err := h.AddFS(dockerfile); err != nil {
 		return "", err
 	}
-	if module != "" {
+	for _, module := range modules {
 		if err := h.AddModule(filepath.Join(root, module)); err != nil {
 			return "", err
 		}

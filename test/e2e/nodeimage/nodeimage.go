@@ -20,13 +20,17 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
-const repository = "secretmanager-e2e-node"
+// repository is the beginning of the images' names. The version of Kubernetes follows.
+const repository = "secretmanager-e2e-node-"
+
+// pausePlaceholder stands for the image of the sandboxes in containerd's configuration.
+const pausePlaceholder = "PAUSE_IMAGE"
 
 //go:embed Dockerfile import-images all:files
 var embedded embed.FS
 
-// modules have the programs of a node.
-var modules = []string{"test/kubernetes", "test/etcd", "test/coredns", "test/kind"}
+// modules have the programs of a node that do not belong to Kubernetes.
+var modules = []string{"test/pause", "test/etcd", "test/coredns", "test/kind"}
 
 // onNode are the programs in the node's file system. The other programs of the control plane run from images, which
 // kubeadm names.
@@ -35,11 +39,15 @@ var onNode = []string{"kubeadm", "kubelet", "kubectl"}
 // Ensure returns the name of the node image, and builds it if the engine does not have it. root is the directory of the
 // repository.
 func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, error) {
-	key, err := inputsKey(root)
+	version, err := programs.Kubernetes.Selected()
+	if err != nil {
+		return "", err
+	}
+	key, err := inputsKey(root, version)
 	if err != nil {
 		return "", fmt.Errorf("hashing what the node image is made from: %w", err)
 	}
-	image := repository + ":" + key
+	image := repository + version.Name + ":" + key
 	if docker.HasImage(ctx, image) {
 		return image, nil
 	}
@@ -65,13 +73,13 @@ func Ensure(ctx context.Context, docker *engine.Engine, root string) (string, er
 
 // inputsKey returns the hash of the image's inputs in the repository, so that no build is needed to find out whether
 // the image exists.
-func inputsKey(root string) (string, error) {
+func inputsKey(root string, version programs.Version) (string, error) {
 	h := inputs.New()
 	h.Add("root file system", []byte(strings.Join(rootFileSystemCommand("OUT", nil), " ")))
 	if err := h.AddFS(embedded); err != nil {
 		return "", err
 	}
-	for _, module := range modules {
+	for _, module := range append([]string{version.Dir}, modules...) {
 		if err := h.AddModule(filepath.Join(root, module)); err != nil {
 			return "", err
 		}
@@ -133,7 +141,20 @@ func (b *build) layOut(ctx context.Context) error {
 		}
 		b.controlPlane[name] = image
 	}
-	return nil
+	return b.setPauseImage()
+}
+
+// setPauseImage writes the image that kubeadm names to containerd's configuration.
+func (b *build) setPauseImage() error {
+	file := filepath.Join(b.dir, "files", "etc", "containerd", "config.toml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if b.controlPlane["pause"] == "" || !strings.Contains(string(text), pausePlaceholder) {
+		return fmt.Errorf("kubeadm names no image of pause, or %s does not mention %s", file, pausePlaceholder)
+	}
+	return os.WriteFile(file, []byte(strings.ReplaceAll(string(text), pausePlaceholder, b.controlPlane["pause"])), 0o644)
 }
 
 // program copies the program to the build context.
@@ -162,14 +183,15 @@ func (b *build) buildNode(ctx context.Context) error {
 	return b.docker.Build(ctx, b.dir, b.image, "--target", "node")
 }
 
-// removeOthers removes images that are no longer needed from the engine: the control plane's images, and node images of
-// other versions. It ignores errors.
+// removeOthers removes images that are no longer needed from the engine: the control plane's images, and older node
+// images with the same version of Kubernetes. It ignores errors.
 func (b *build) removeOthers(ctx context.Context) {
 	remove := []string{"image", "rm"}
 	for _, image := range b.controlPlane {
 		remove = append(remove, image)
 	}
-	nodes, _ := b.docker.Run(ctx, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
+	name, _, _ := strings.Cut(b.image, ":")
+	nodes, _ := b.docker.Run(ctx, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name)
 	for image := range strings.FieldsSeq(nodes) {
 		if image != b.image {
 			remove = append(remove, image)

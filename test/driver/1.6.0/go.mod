@@ -1,21 +1,15 @@
-module github.com/secretmanager-io/secretmanager/test/driver
+module github.com/secretmanager-io/secretmanager/test/driver/1.6.0
 
 go 1.26.0
 
-replace monis.app/mlog => ./mlog
+replace monis.app/mlog => ../mlog
 
 tool sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver
 
 require (
-	github.com/container-storage-interface/spec v1.6.0
-	google.golang.org/grpc v1.79.3
-	k8s.io/klog/v2 v2.120.1
-	k8s.io/kubelet v0.30.1
-)
-
-require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/container-storage-interface/spec v1.6.0 // indirect
 	github.com/davecgh/go-spew v1.1.1 // indirect
 	github.com/emicklei/go-restful/v3 v3.11.0 // indirect
 	github.com/evanphx/json-patch/v5 v5.9.0 // indirect
@@ -66,6 +60,7 @@ require (
 	golang.org/x/time v0.3.0 // indirect
 	gomodules.xyz/jsonpatch/v2 v2.4.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20251202230838-ff82c1b0f217 // indirect
+	google.golang.org/grpc v1.79.3 // indirect
 	google.golang.org/protobuf v1.36.10 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
@@ -74,6 +69,7 @@ require (
 	k8s.io/apiextensions-apiserver v0.30.1 // indirect
 	k8s.io/apimachinery v0.30.1 // indirect
 	k8s.io/client-go v0.30.1 // indirect
+	k8s.io/klog/v2 v2.120.1 // indirect
 	k8s.io/kube-openapi v0.0.0-20240228011516-70dd3763d340 // indirect
 	k8s.io/mount-utils v0.26.4 // indirect
 	k8s.io/utils v0.0.0-20230726121419-3b25d923346b // indirect
