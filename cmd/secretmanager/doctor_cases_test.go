@@ -15,6 +15,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
@@ -376,9 +377,13 @@ func (c *doctorEnv) testClock(t *testing.T) {
 func (c *doctorEnv) testTextOutput(t *testing.T) {
 	c.sh(t, `kubectl -n demo label secret web secretmanager.io/transit-key-`)
 	defer restoreSecret(t, c)
+	kubernetes, err := programs.Kubernetes.Selected()
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, _ := c.command(t.Context(), "", c.env, "secretmanager", "doctor", "web-0", "-n", "demo").CombinedOutput()
 	for _, want := range []string{
-		"installation\n  ok       cluster          Kubernetes v1.34.4 at https://",
+		"installation\n  ok       cluster          Kubernetes " + kubernetes.Tag + " at https://",
 		"\n\npod demo/web-0\n  ok       pod              Running on node node-1\n",
 		"\n\nclass demo/web\n  ok       class            role demo-web, key transit/keys/web, Secret web, scope strict\n",
 		"\n  broken   label            label secretmanager.io/transit-key is missing",

@@ -93,7 +93,7 @@ const role = "auth/kubernetes/role/demo-web"
 
 var faults = []fault{
 	{name: "driver's kinds", check: "crds", blocks: []string{"class"}, detail: "SecretProviderClassPodStatus",
-		fix: "kubectl create -f https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/" +
+		fix: "kubectl create -f https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.1/deploy/" +
 			"secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses.yaml",
 		inject: sh(`kubectl delete crd secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io`),
 		undo: func(t *testing.T, c *doctorEnv) {

@@ -23,7 +23,7 @@ const (
 	driverAPI  = "/apis/secrets-store.csi.x-k8s.io/v1"
 
 	// The manifests of the driver's release.
-	driverRelease = "https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/"
+	driverRelease = "https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.1/deploy/"
 
 	// Quoted, as the brackets are a pattern in zsh.
 	installDriver = "helm install csi-secrets-store secrets-store-csi-driver -n kube-system" +

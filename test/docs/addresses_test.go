@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
 var address = regexp.MustCompile(`[a-z]+://[^\s"'` + "`" + `]*`)
@@ -23,8 +25,9 @@ var addresses = map[string]bool{
 	"https://API-SERVER:6443":        true,
 	"https://kubernetes.default.svc": true,
 	// What doctor prints for a cluster without the driver.
-	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts":                         true,
-	"https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v1.6.0/deploy/": true,
+	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts": true,
+	// The driver that we test.
+	"https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v" + programs.Driver.Default + "/deploy/": true,
 }
 
 // TestAddressesInThePrograms checks that the programs contain no other address, so that
