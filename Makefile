@@ -1,6 +1,6 @@
 # Each target calls a tool, which does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-audit test-fips fuzz e2e cluster e2e-clean bench bench-150k lint vulncheck manifests build image release clean
+.PHONY: help demo test test-long test-audit test-fips fuzz e2e e2e-matrix cluster e2e-clean bench bench-150k lint vulncheck manifests build image release clean
 
 # In the form that the release has, also before there is a tag. FIPS=1 builds with
 # Go's certified FIPS 140-3 module.
@@ -55,8 +55,11 @@ FUZZTIME ?= 10m
 fuzz: ## every fuzz target, one after another, for FUZZTIME (10m) each (FUZZ=-run=NAME for some)
 	@go run ./test/fuzz -time '$(FUZZTIME)' $(FUZZ)
 
-e2e: ## end-to-end tests on a kind cluster with the real driver and a real Vault (KEEP=1 keeps it; RUN=NAME for some)
+e2e: ## end-to-end tests on a kind cluster with the real driver and a real Vault (KEEP=1 keeps it; RUN=NAME for some; K8S=1.36; DRIVER=1.6.0)
 	cd test/e2e && go test -p 1 -count=1 -timeout 80m -v $(if $(RUN),-run '$(RUN)' .,./...)
+
+e2e-matrix: ## both suites that depend on Kubernetes, against each version of it and of the driver; writes docs/compatibility.md (MATRIX='-column 1.36' for some)
+	@go run ./test/matrix/cmd/matrix $(MATRIX)
 
 cluster: ## a kind cluster with the driver, a Vault and the product, which stays until make e2e-clean
 	cd test/e2e && go run ./cmd/cluster

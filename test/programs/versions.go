@@ -53,38 +53,58 @@ func (c Component) selected(root string) (Version, error) {
 	if err != nil {
 		return Version{}, err
 	}
-	if !slices.Contains(all, name) {
-		return Version{}, fmt.Errorf("%s=%s: no such version in %s; there are %s", c.Variable, name, c.dir,
-			strings.Join(all, ", "))
-	}
-	v := Version{Name: name, Dir: filepath.Join(c.dir, name)}
-	file := filepath.Join(root, v.Dir, "go.mod")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return Version{}, err
-	}
-	parsed, err := modfile.ParseLax(file, text, nil)
-	if err != nil {
-		return Version{}, err
-	}
-	for _, required := range parsed.Require {
-		if required.Mod.Path == c.module {
-			v.Tag = required.Mod.Version
-			return v, nil
+	n := slices.IndexFunc(all, func(v Version) bool { return v.Name == name })
+	if n < 0 {
+		var names []string
+		for _, v := range all {
+			names = append(names, v.Name)
 		}
+		return Version{}, fmt.Errorf("%s=%s: no such version in %s; there are %s", c.Variable, name, c.dir,
+			strings.Join(names, ", "))
 	}
-	return Version{}, fmt.Errorf("%s does not require %s", file, c.module)
+	return all[n], nil
 }
 
-// versions returns the names of the versions in the repository.
-func (c Component) versions(root string) ([]string, error) {
+// Versions returns all versions, sorted by name.
+func (c Component) Versions() ([]Version, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	return c.versions(root)
+}
+
+func (c Component) versions(root string) ([]Version, error) {
 	files, err := filepath.Glob(filepath.Join(root, c.dir, "[0-9]*", "go.mod"))
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	var all []Version
 	for _, file := range files {
-		names = append(names, filepath.Base(filepath.Dir(file)))
+		tag, err := c.required(file)
+		if err != nil {
+			return nil, err
+		}
+		name := filepath.Base(filepath.Dir(file))
+		all = append(all, Version{Name: name, Tag: tag, Dir: filepath.Join(c.dir, name)})
 	}
-	return names, nil
+	return all, nil
+}
+
+// required returns the version of the component's module in a go.mod.
+func (c Component) required(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	parsed, err := modfile.ParseLax(file, text, nil)
+	if err != nil {
+		return "", err
+	}
+	for _, required := range parsed.Require {
+		if required.Mod.Path == c.module {
+			return required.Mod.Version, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not require %s", file, c.module)
 }
