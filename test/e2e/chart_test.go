@@ -128,7 +128,7 @@ func (s *chartStory) rotate(t *testing.T) {
 func (s *chartStory) upgrade(t *testing.T) {
 	template := s.generation(t)
 	state := s.state(t)
-	end := s.startMountLoad(t, s.system)
+	end := s.startMountLoad(t, cluster.ControlPlane, s.system)
 	_, err := s.helm.Apply(t.Context(), "upgrade", s.system, s.system,
 		s.values(", logLevel: debug, mountTimeoutSeconds: 30"), "--wait", "--timeout", "4m")
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *chartStory) uninstall(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	sockets, err := shared.OnNode(t.Context(), "ls", "/var/run/secrets-store-csi-providers").Output()
+	sockets, err := shared.OnNode(t.Context(), cluster.ControlPlane, "ls", "/var/run/secrets-store-csi-providers").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,7 +222,7 @@ func (d *driverFixture) unmount(t *testing.T) {
 // error if the command finds nothing, or a file that was just deleted.
 func onNodeLines(t *testing.T, command ...string) []string {
 	t.Helper()
-	out, err := shared.OnNode(t.Context(), command...).Output()
+	out, err := shared.OnNode(t.Context(), cluster.ControlPlane, command...).Output()
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() >= 125) { // an exit code of Docker
 		t.Fatalf("%q on the node: %v", command, err)

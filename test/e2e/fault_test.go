@@ -107,6 +107,7 @@ func (p *ownProvider) kill(t *testing.T) {
 // kubelet has started it again.
 func kill(t *testing.T, namespace, selector, container string) {
 	t.Helper()
+	var node string
 	status := func(ctx context.Context) (corev1.ContainerStatus, error) {
 		list, err := shared.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if err != nil {
@@ -115,6 +116,7 @@ func kill(t *testing.T, namespace, selector, container string) {
 		if len(list.Items) != 1 {
 			return corev1.ContainerStatus{}, fmt.Errorf("there are %d pods with %s", len(list.Items), selector)
 		}
+		node = list.Items[0].Spec.NodeName
 		all := list.Items[0].Status.ContainerStatuses
 		n := slices.IndexFunc(all, func(s corev1.ContainerStatus) bool { return s.Name == container })
 		if n < 0 {
@@ -127,7 +129,7 @@ func kill(t *testing.T, namespace, selector, container string) {
 		t.Fatal(err)
 	}
 	_, id, _ := strings.Cut(old.ContainerID, "://")
-	output, err := shared.OnNode(t.Context(), "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL",
+	output, err := shared.OnNode(t.Context(), node, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL",
 		id).CombinedOutput()
 	if err != nil {
 		t.Fatalf("killing container %s of %s: %v\n%s", container, selector, err, output)
@@ -163,13 +165,13 @@ func newFaultProxy(t *testing.T) *faultProxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := shared.NodeAddress(t.Context())
+	node, err := shared.NodeAddress(t.Context(), cluster.ControlPlane)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// It ends when its standard input is closed, after all other cleanups of the test.
-	cmd := shared.OnNode(context.WithoutCancel(t.Context()), path, "--listen", node+":0", "--to",
-		shared.Vault.OnNode(node))
+	cmd := shared.OnNode(context.WithoutCancel(t.Context()), cluster.ControlPlane, path, "--listen", node+":0",
+		"--to", shared.Vault.OnNode(node))
 	p := &faultProxy{modes: make(chan string, 1), requests: map[string]int{}}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package e2e has the end-to-end tests, which mount a SecretProviderClass in a pod of a
 // real cluster. Package cluster creates the cluster before the first test.
 //
-// cluster.FromEnvironment describes the variables KEEP, REUSE and E2E_IMAGES.
+// cluster.FromEnvironment describes the variables KEEP, REUSE, NODES and E2E_IMAGES.
 package e2e
 
 import (
@@ -18,6 +18,21 @@ import (
 
 // shared is the cluster of all tests. Each test creates its own namespace.
 var shared *cluster.Cluster
+
+// nodeTests matches the tests that need several nodes. The other tests need all pods on one node.
+const nodeTests = "^TestNodes"
+
+// selectTests selects the tests for the number of nodes, unless the command line does.
+func selectTests(nodes int) error {
+	switch {
+	case nodes > 1 && flag.Lookup("test.run").Value.String() == "":
+		return flag.Set("test.run", nodeTests)
+	case nodes == 1 && flag.Lookup("test.skip").Value.String() == "":
+		fmt.Println("the tests of several nodes do not run; NODES=3 make e2e runs them")
+		return flag.Set("test.skip", nodeTests)
+	}
+	return nil
+}
 
 func TestMain(m *testing.M) {
 	// The tests mostly wait, so their number in parallel does not depend on the number of
@@ -38,7 +53,16 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	c, err := cluster.Start(ctx, cluster.FromEnvironment())
+	options, err := cluster.FromEnvironment()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	if err := selectTests(options.Nodes); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	c, err := cluster.Start(ctx, options)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: bringing up the cluster:", err)
 		return 1

@@ -46,13 +46,13 @@ func build(name, module, pkg string) (string, error) {
 	return path, nil
 }
 
-// onNode builds a program, copies it to the node, and returns its path there.
+// onNode builds a program, copies it to the nodes, and returns its path there.
 func onNode(name, module, pkg string) (string, error) {
 	path, err := build(name, module, pkg)
 	if err != nil {
 		return "", err
 	}
-	return shared.CopyToNode(context.Background(), path)
+	return shared.CopyToNodes(context.Background(), path)
 }
 
 // requireProduct makes sure that the product runs in the cluster.

@@ -170,7 +170,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := "/var/lib/kubelet/pods/" + string(pod.UID) + "/volumes/kubernetes.io~csi/secrets/mount/api-token"
-	if out, err := shared.OnNode(t.Context(), "rm", file).CombinedOutput(); err != nil {
+	if out, err := shared.OnNode(t.Context(), cluster.ControlPlane, "rm", file).CombinedOutput(); err != nil {
 		t.Fatalf("removing the file: %v\n%s", err, out)
 	}
 	err = cluster.Wait(t.Context(), time.Minute, "the watcher to notice", func(ctx context.Context) (bool, string, error) {

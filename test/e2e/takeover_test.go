@@ -91,7 +91,7 @@ func TestReplacementUnderLoad(t *testing.T) {
 	f.setUp(t)
 	command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
 
-	end := f.startMountLoad(t, "secretmanager")
+	end := f.startMountLoad(t, cluster.ControlPlane, "secretmanager")
 
 	const selector = "app.kubernetes.io/name=secretmanager-provider"
 	for n := range 3 {
@@ -108,9 +108,9 @@ func TestReplacementUnderLoad(t *testing.T) {
 	end().check(t)
 }
 
-// startMountLoad has the driver's own client mount 50 volumes a second with the named
-// provider, and returns when the first is mounted. The returned function ends it.
-func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() mountReport) {
+// startMountLoad has the driver's own client mount 50 volumes a second on a node with the
+// named provider, and returns when the first is mounted. The returned function ends it.
+func (f *fixture) startMountLoad(t *testing.T, node, provider string) (end func() mountReport) {
 	t.Helper()
 	program, err := mountloadOnNode()
 	if err != nil {
@@ -122,10 +122,10 @@ func (f *fixture) startMountLoad(t *testing.T, provider string) (end func() moun
 		Secrets: f.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
 	}
 	for n := range 20 {
-		load.Pods = append(load.Pods, f.podAttributes(t, fmt.Sprintf("app-%d", n)))
+		load.Pods = append(load.Pods, f.podAttributes(t, fmt.Sprintf("%s-%d", node, n)))
 	}
 	// It ends when its standard input is closed, also if the test is killed.
-	cmd := shared.OnNode(context.WithoutCancel(t.Context()), program)
+	cmd := shared.OnNode(context.WithoutCancel(t.Context()), node, program)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

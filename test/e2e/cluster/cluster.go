@@ -1,11 +1,11 @@
-// Package cluster creates the cluster of the end-to-end tests: a kind node with a real
+// Package cluster creates the cluster of the end-to-end tests: kind nodes with a real
 // kubelet, the Secrets Store CSI driver and a Vault.
 //
 // Start creates it in steps and reports how long each took:
 //
 //  1. a Docker engine (package engine),
 //  2. the images, pulled or built (package images),
-//  3. the node, with `kind create cluster`,
+//  3. the nodes, with `kind create cluster`,
 //  4. the driver, from its released manifests, and Vault.
 //
 // If images are pulled, the cluster has the images that users run. If they are built, it
@@ -18,11 +18,13 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -45,20 +47,27 @@ type Options struct {
 	Images images.Source
 	// Keep leaves the cluster and the Docker engine running when Stop is called.
 	Keep bool
+	// Nodes is the number of nodes: one is the control plane, the others are workers. 0 is 1.
+	Nodes int
 	// Reuse uses an existing cluster, if it is healthy and has the same node image.
 	// Otherwise, and without Reuse, an existing cluster is deleted.
 	Reuse bool
 }
 
-// FromEnvironment returns the options that the variables KEEP=1, REUSE=1 and
+// FromEnvironment returns the options that the variables KEEP=1, REUSE=1, NODES=1 to 9, and
 // E2E_IMAGES=auto|pull|build set. KEEP implies REUSE.
-func FromEnvironment() Options {
+func FromEnvironment() (Options, error) {
+	nodes, err := strconv.Atoi(cmp.Or(os.Getenv("NODES"), "1"))
+	if err != nil || nodes < 1 || nodes > 9 {
+		return Options{}, fmt.Errorf("NODES=%s: must be a number from 1 to 9", os.Getenv("NODES"))
+	}
 	set := func(name string) bool { value := os.Getenv(name); return value != "" && value != "0" }
 	return Options{
 		Images: images.Source(os.Getenv("E2E_IMAGES")),
 		Keep:   set("KEEP"),
+		Nodes:  nodes,
 		Reuse:  set("REUSE") || set("KEEP"),
-	}
+	}, nil
 }
 
 // A Cluster is a running cluster. Its methods may be called concurrently.
@@ -107,7 +116,7 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	if c.Images, err = images.Ensure(ctx, c.docker, options.Images, root); err != nil {
 		return c, fmt.Errorf("getting images: %w", err)
 	}
-	if err := c.createNode(ctx); err != nil {
+	if err := c.createNodes(ctx); err != nil {
 		return c, err
 	}
 	if err := c.connect(); err != nil {
@@ -117,8 +126,9 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"loading images into the node", c.loadImages},
-		{"waiting for the node and its DNS", c.waitNode},
+		{"loading images into the nodes", c.loadImages},
+		{"connecting the nodes", c.ConnectNodes},
+		{"waiting for the nodes and DNS", c.waitNodes},
 		{"installing the Secrets Store CSI driver and Vault", c.install},
 	} {
 		if err := step.Do(ctx, s.name, s.run); err != nil {
@@ -145,7 +155,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	}
 	var failed error
 	if c.kind != "" {
-		failed = c.deleteNode(ctx)
+		failed = c.deleteNodes(ctx)
 	}
 	return errors.Join(failed, c.docker.StopStarted(ctx))
 }
@@ -164,7 +174,7 @@ func Clean(ctx context.Context) error {
 	if c.kind, err = programs.Path(ctx, "kind"); err != nil {
 		return err
 	}
-	if err := c.deleteNode(ctx); err != nil {
+	if err := c.deleteNodes(ctx); err != nil {
 		return err
 	}
 	return errors.Join(images.Remove(ctx, c.docker), c.docker.StopStarted(ctx))
@@ -183,6 +193,6 @@ func (c *Cluster) explain() {
 	}
 	step.Logf("the cluster %s stays. To use it:", Name)
 	step.Logf("  . %s", path)
-	step.Logf("  docker exec -it %s bash", nodeName)
+	step.Logf("  docker exec -it %s bash", ControlPlane)
 	step.Logf("To remove it: make e2e-clean")
 }

@@ -131,20 +131,24 @@ func (c *Cluster) applyDrivers(ctx context.Context) error {
 	return nil
 }
 
-// waitDrivers waits until the drivers run and the kubelet knows them.
+// waitDrivers waits until the drivers run and every kubelet knows them.
 func (c *Cluster) waitDrivers(ctx context.Context) error {
 	for _, d := range drivers {
 		if err := c.WaitDaemonSet(ctx, DriverNamespace, d.daemonSet); err != nil {
 			return err
 		}
-		err := Wait(ctx, time.Minute, "the kubelet to know the driver "+d.name,
+		err := Wait(ctx, time.Minute, "the kubelets to know the driver "+d.name,
 			func(ctx context.Context) (bool, string, error) {
-				node, err := c.Client.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
+				nodes, err := c.Client.StorageV1().CSINodes().List(ctx, metav1.ListOptions{})
 				if err != nil {
 					return false, "", err
 				}
-				known := slices.ContainsFunc(node.Spec.Drivers, func(n storagev1.CSINodeDriver) bool { return n.Name == d.name })
-				return known, fmt.Sprintf("CSINode %s does not list it", nodeName), nil
+				for _, node := range nodes.Items {
+					if !slices.ContainsFunc(node.Spec.Drivers, func(n storagev1.CSINodeDriver) bool { return n.Name == d.name }) {
+						return false, fmt.Sprintf("CSINode %s does not list it", node.Name), nil
+					}
+				}
+				return len(nodes.Items) == c.options.nodes(), fmt.Sprintf("%d CSINodes", len(nodes.Items)), nil
 			})
 		if err != nil {
 			return err

@@ -25,22 +25,25 @@ import (
 	"github.com/secretmanager-io/secretmanager/test/e2e/step"
 )
 
-// nodeName is the name of the node's container.
-const nodeName = Name + "-control-plane"
+// ControlPlane is the name of the first node, and of its container.
+const ControlPlane = Name + "-control-plane"
 
 //go:embed kind.yaml
 var kindConfig string
 
-// createNode creates the node, or uses the existing one.
-func (c *Cluster) createNode(ctx context.Context) error {
+// nodes returns the number of nodes.
+func (o Options) nodes() int { return max(o.Nodes, 1) }
+
+// createNodes creates the nodes, or uses the existing ones.
+func (c *Cluster) createNodes(ctx context.Context) error {
 	if c.options.Reuse && c.healthy(ctx) {
 		step.Logf("the cluster that stands already is used")
 		return nil
 	}
-	if err := c.deleteNode(ctx); err != nil {
+	if err := c.deleteNodes(ctx); err != nil {
 		return err
 	}
-	return step.Do(ctx, "creating the node", func(ctx context.Context) error {
+	return step.Do(ctx, "creating the nodes", func(ctx context.Context) error {
 		config, err := c.writeConfig()
 		if err != nil {
 			return fmt.Errorf("writing the configuration for kind: %w", err)
@@ -68,7 +71,8 @@ func (c *Cluster) writeConfig() (string, error) {
 		return "", err
 	}
 	var text bytes.Buffer
-	err = t.Execute(&text, map[string]any{"Name": Name, "Image": c.Images.Node, "VaultPort": vaultNodePort})
+	err = t.Execute(&text, map[string]any{"Name": Name, "Image": c.Images.Node, "VaultPort": vaultNodePort,
+		"Workers": c.options.nodes() - 1})
 	if err != nil {
 		return "", err
 	}
@@ -80,8 +84,8 @@ func (c *Cluster) writeConfig() (string, error) {
 	return path, os.WriteFile(path, text.Bytes(), 0o644)
 }
 
-// deleteNode deletes the cluster, if there is one.
-func (c *Cluster) deleteNode(ctx context.Context) error {
+// deleteNodes deletes the cluster, if there is one.
+func (c *Cluster) deleteNodes(ctx context.Context) error {
 	nodes, err := c.docker.Run(ctx, "ps", "--all", "--quiet", "--filter", "label=io.x-k8s.kind.cluster="+Name)
 	if err != nil {
 		return fmt.Errorf("looking for a cluster: %w", err)
@@ -102,9 +106,9 @@ func (c *Cluster) kindCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// healthy reports whether a node with the image exists, and its API server responds.
+// healthy reports whether the cluster exists, with the image and the number of nodes, and its API server responds.
 func (c *Cluster) healthy(ctx context.Context) bool {
-	image, err := c.docker.Run(ctx, "inspect", "--format", "{{.Config.Image}}", nodeName)
+	image, err := c.docker.Run(ctx, "inspect", "--format", "{{.Config.Image}}", ControlPlane)
 	if err != nil || c.Images.Node != "" && image != c.Images.Node {
 		return false
 	}
@@ -116,8 +120,8 @@ func (c *Cluster) healthy(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	_, err = c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
-	return err == nil
+	nodes, err := c.Nodes(ctx)
+	return err == nil && len(nodes) == c.options.nodes()
 }
 
 // connect makes the clients.
@@ -141,10 +145,10 @@ func (c *Cluster) connect() error {
 	return nil
 }
 
-// loadImages loads the images from the Docker engine into the node, except those that an
-// existing node has. The name of the product's image does not identify its content.
+// loadImages loads the images from the Docker engine into the nodes, except those that an
+// existing cluster has. The name of the product's image does not identify its content.
 func (c *Cluster) loadImages(ctx context.Context) error {
-	list, err := c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
+	list, err := c.docker.Run(ctx, "exec", ControlPlane, "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet")
 	if err != nil {
 		return fmt.Errorf("listing the node's images: %w", err)
 	}
@@ -155,15 +159,23 @@ func (c *Cluster) loadImages(ctx context.Context) error {
 	if err := c.LoadImages(ctx, load...); err != nil || c.Images.App == images.StockApp {
 		return err
 	}
-	_, err = c.docker.Run(ctx, "exec", nodeName, "ctr", "--namespace", "k8s.io", "images", "tag", "--force",
-		library+c.Images.App, library+images.StockApp)
-	return err
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		if _, err = c.docker.Run(ctx, "exec", node.Name, "ctr", "--namespace", "k8s.io", "images", "tag", "--force",
+			library+c.Images.App, library+images.StockApp); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // library is the prefix that containerd adds to names without a registry.
 const library = "docker.io/library/"
 
-// LoadImages loads additional images from the Docker engine into the node. Pods use them
+// LoadImages loads additional images from the Docker engine into every node. Pods use them
 // with imagePullPolicy Never or IfNotPresent.
 func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
 	if len(names) == 0 {
@@ -174,37 +186,58 @@ func (c *Cluster) LoadImages(ctx context.Context, names ...string) error {
 	return err
 }
 
-// NodeAddress returns the node's address, which its pods can reach.
-func (c *Cluster) NodeAddress(ctx context.Context) (string, error) {
-	node, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+// Nodes returns the nodes.
+func (c *Cluster) Nodes(ctx context.Context) ([]corev1.Node, error) {
+	list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// NodeAddress returns the address of a node, which pods can reach.
+func (c *Cluster) NodeAddress(ctx context.Context, name string) (string, error) {
+	node, err := c.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
+	return internalAddress(node)
+}
+
+func internalAddress(node *corev1.Node) (string, error) {
 	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP {
 			return address.Address, nil
 		}
 	}
-	return "", fmt.Errorf("node %s has no address of its own", nodeName)
+	return "", fmt.Errorf("node %s has no address of its own", node.Name)
 }
 
-// OnNode returns a command that runs on the node, outside of pods. Its standard input
+// OnNode returns a command that runs on a node, outside of pods. Its standard input
 // ends with that of the returned command.
-func (c *Cluster) OnNode(ctx context.Context, command ...string) *exec.Cmd {
-	return c.docker.Command(ctx, append([]string{"exec", "--interactive", nodeName}, command...)...)
+func (c *Cluster) OnNode(ctx context.Context, node string, command ...string) *exec.Cmd {
+	return c.docker.Command(ctx, append([]string{"exec", "--interactive", node}, command...)...)
 }
 
-// CopyToNode copies a program to the node, to a directory that is not a mount, because
+// CopyToNodes copies a program to every node, to a directory that is not a mount, because
 // docker cp does not write to mounts.
-func (c *Cluster) CopyToNode(ctx context.Context, program string) (string, error) {
+func (c *Cluster) CopyToNodes(ctx context.Context, program string) (string, error) {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return "", err
+	}
 	path := "/usr/local/bin/" + filepath.Base(program)
-	_, err := c.docker.Run(ctx, "cp", program, nodeName+":"+path)
-	return path, err
+	for _, node := range nodes {
+		if _, err := c.docker.Run(ctx, "cp", program, node.Name+":"+path); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
 }
 
-// waitNode waits until pods can run and find each other by name.
-func (c *Cluster) waitNode(ctx context.Context) error {
-	if err := c.waitNodeReady(ctx); err != nil {
+// waitNodes waits until pods can run and find each other by name.
+func (c *Cluster) waitNodes(ctx context.Context) error {
+	if err := c.waitNodesReady(ctx); err != nil {
 		return err
 	}
 	return c.WaitDeployment(ctx, "kube-system", "coredns")
@@ -216,7 +249,7 @@ func (c *Cluster) nodeLogs(ctx context.Context) string {
 	defer cancel()
 	var text string
 	for _, unit := range []string{"containerd", "kubelet"} {
-		out, err := c.docker.Run(ctx, "exec", nodeName, "journalctl", "--no-pager", "--unit", unit, "--lines", "30")
+		out, err := c.docker.Run(ctx, "exec", ControlPlane, "journalctl", "--no-pager", "--unit", unit, "--lines", "30")
 		if err != nil {
 			out = err.Error()
 		}

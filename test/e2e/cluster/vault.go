@@ -65,7 +65,7 @@ func (c *Cluster) waitVault(ctx context.Context) error {
 	if err := c.WaitDeployment(ctx, "vault", "vault"); err != nil {
 		return err
 	}
-	address, err := c.docker.Run(ctx, "port", nodeName, fmt.Sprintf("%d/tcp", vaultNodePort))
+	address, err := c.docker.Run(ctx, "port", ControlPlane, fmt.Sprintf("%d/tcp", vaultNodePort))
 	if err != nil {
 		return fmt.Errorf("looking for the port that leads to Vault: %w", err)
 	}

@@ -129,22 +129,32 @@ func containsAll(text string, parts []string) bool {
 	return true
 }
 
-// waitNodeReady waits until the kubelet reports the node as ready, and service accounts are created, which pods
-// require.
-func (c *Cluster) waitNodeReady(ctx context.Context) error {
-	return Wait(ctx, 2*time.Minute, "the node to be ready", func(ctx context.Context) (bool, string, error) {
-		node, err := c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+// waitNodesReady waits until the kubelet of every node reports it as ready, and service accounts are created, which
+// pods require.
+func (c *Cluster) waitNodesReady(ctx context.Context) error {
+	return Wait(ctx, 2*time.Minute, "the nodes to be ready", func(ctx context.Context) (bool, string, error) {
+		nodes, err := c.Nodes(ctx)
 		if err != nil {
 			return false, "", err
 		}
 		if _, err := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{}); err != nil {
 			return false, "", err
 		}
-		for _, condition := range node.Status.Conditions {
-			if condition.Type == corev1.NodeReady {
-				return condition.Status == corev1.ConditionTrue, condition.Message, nil
+		for i := range nodes {
+			if ready, why := nodeReady(&nodes[i]); !ready {
+				return false, nodes[i].Name + ": " + why, nil
 			}
 		}
-		return false, "its kubelet has not reported yet", nil
+		return len(nodes) == c.options.nodes(), fmt.Sprintf("%d nodes", len(nodes)), nil
 	})
+}
+
+// nodeReady reports whether the kubelet reports the node as ready, and why not.
+func nodeReady(node *corev1.Node) (ready bool, why string) {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionTrue, condition.Message
+		}
+	}
+	return false, "its kubelet has not reported yet"
 }

@@ -25,7 +25,10 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	options := cluster.FromEnvironment()
+	options, err := cluster.FromEnvironment()
+	if err != nil {
+		return err
+	}
 	options.Keep, options.Reuse = true, true
 	c, err := cluster.Start(ctx, options)
 	if err != nil {
