@@ -14,13 +14,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/vaultcli"
 )
 
 // TestMain runs this binary as the vault command, which runs what vault-setup prints, if it is called by that
 // name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "vault" {
-		vaultMain()
+		vaultcli.Main()
 	}
 	testenv.Main(m)
 }

@@ -152,6 +152,24 @@ func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	return s
 }
 
+// allowSecret allows the service account of the pods to read the Secret, for volumes without nodePublishSecretRef.
+func (f *fixture) allowSecret(t *testing.T) {
+	t.Helper()
+	apply(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: matrix-ciphertext, namespace: `+f.namespace+`}
+rules:
+- {apiGroups: [""], resources: [secrets], resourceNames: [`+secretName+`], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: matrix-ciphertext, namespace: `+f.namespace+`}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: matrix-ciphertext}
+subjects: [{kind: ServiceAccount, name: matrix}]
+`)
+}
+
 // sh runs a shell command in a pod.
 func (f *fixture) sh(t *testing.T, pod, script string) string {
 	t.Helper()

@@ -83,7 +83,8 @@ func (f *nodesFixture) testDriverRestart(t *testing.T) {
 		t.Fatalf("%d pods of the driver, %v", len(pods.Items), err)
 	}
 	for _, pod := range pods.Items {
-		if err := shared.Client.CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+		err := shared.Client.CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/programs"
+	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
 
 // TestGettingStarted executes docs/getting-started.md in a clone of the repository: see
@@ -44,6 +46,63 @@ func TestGettingStarted(t *testing.T) {
 	}
 	if shells < 8 || checked < 4 {
 		t.Errorf("only %d shell blocks were run, and the output of %d compared", shells, checked)
+	}
+}
+
+// TestVaultOutside executes docs/vault-outside.md with a Vault that is a process of this machine, and so outside the
+// network of the cluster's nodes and pods. The page has the provider's usual name; ours is another one, with the
+// address of this Vault.
+func TestVaultOutside(t *testing.T) {
+	t.Parallel()
+	requireProduct(t)
+	host, err := shared.HostAddress(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vault, err := testenv.StartVault(t.Context(), testenv.VaultOptions{
+		Listen: net.JoinHostPort(host, "0"), Mounts: []string{"mounts/transit"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(vault.Stop)
+	p := newProvider(t, "vault-outside", "--vault-addr="+vault.Address, "--vault-insecure-http",
+		"--vault-allowed-auth-mounts=jwt")
+	p.start(t)
+	secretmanager, err := buildSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build("vault", ".", "./test/vaultcli/cmd/vault"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		for _, namespace := range []string{"outside", "vault-reviewer"} {
+			shared.Client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+		}
+		for _, binding := range []string{"secretmanager-public-keys", "vault-reviewer"} {
+			shared.Client.RbacV1().ClusterRoleBindings().Delete(ctx, binding, metav1.DeleteOptions{})
+		}
+	})
+	text, err := os.ReadFile("../../docs/vault-outside.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.Replace(string(text), "provider: secretmanager\n", "provider: "+p.name+"\n", 1)
+	dir := t.TempDir()
+	state := filepath.Join(t.TempDir(), "environment")
+	setUp := "export KUBECONFIG='" + shared.Kubeconfig + "' VAULT_ADDR=" + vault.Address +
+		" VAULT_TOKEN=" + vault.RootToken + " SECRETMANAGER_VAULT_INSECURE_HTTP=true" +
+		" PATH=" + filepath.Dir(secretmanager) + ":$PATH"
+	if out, err := shell(t, dir, state, pages.Block{Text: setUp}); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	shells, checked, err := pages.Run(page, dir, func(b pages.Block) (string, error) { return shell(t, dir, state, b) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shells < 6 || checked != 2 {
+		t.Errorf("%d shell blocks were run, and the output of %d compared", shells, checked)
 	}
 }
 

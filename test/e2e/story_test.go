@@ -91,19 +91,7 @@ func (s *story) mount(t *testing.T) {
 	s.waitReady(t, "app")
 	s.checkFiles(t, "app", firstToken)
 
-	apply(t, `
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: matrix-ciphertext, namespace: `+s.namespace+`}
-rules:
-- {apiGroups: [""], resources: [secrets], resourceNames: [`+secretName+`], verbs: [get]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: matrix-ciphertext, namespace: `+s.namespace+`}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: matrix-ciphertext}
-subjects: [{kind: ServiceAccount, name: matrix}]
-`)
+	s.allowSecret(t)
 	s.waitReady(t, "as-pod")
 	s.checkFiles(t, "as-pod", firstToken)
 	s.waitSynced(t, firstToken)

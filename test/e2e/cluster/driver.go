@@ -28,8 +28,12 @@ const (
 	// ThrottledDriver is a second driver with the default poll interval. Within this
 	// interval, the driver treats the directory of a failed mount as mounted. Tests of
 	// properties that hold with any driver use it. It also has tokens for another
-	// audience.
+	// audience, and gets all of them in the field secrets of a mount, as the driver's chart
+	// does it since Kubernetes 1.35.
 	ThrottledDriver = "throttled.secrets-store.csi.k8s.io"
+	// PlainDriver is a third driver as its own manifests install it, except for the tokens: it
+	// does not repeat mounts.
+	PlainDriver = "plain.secrets-store.csi.k8s.io"
 	// OtherAudience is the other audience of ThrottledDriver.
 	OtherAudience = "https://vault.example.org"
 
@@ -61,6 +65,8 @@ type driver struct {
 	daemonSet string
 	flags     map[string]string // override those of the manifest
 	audiences []string          // of the pod's tokens; the empty one is the API server
+	inSecrets bool              // whether the kubelet passes the tokens as secrets
+	republish bool              // whether the kubelet repeats mounts
 }
 
 // asPod is the audience of the API server, which docs/install.md describes as optional.
@@ -68,15 +74,18 @@ type driver struct {
 const asPod = ""
 
 var drivers = []driver{
-	{Driver, "csi-secrets-store", map[string]string{
+	{name: Driver, daemonSet: "csi-secrets-store", flags: map[string]string{
 		"--enable-secret-rotation": "true",
 		// Together with the kubelet's syncFrequency, this shows changes quickly.
 		"--rotation-poll-interval": "0s",
-	}, []string{"vault", asPod}},
-	{ThrottledDriver, "csi-secrets-store-throttled", map[string]string{
+	}, audiences: []string{"vault", asPod}, republish: true},
+	{name: ThrottledDriver, daemonSet: "csi-secrets-store-throttled", flags: map[string]string{
 		"--enable-secret-rotation": "true",
 		"--drivername":             ThrottledDriver,
-	}, []string{"vault", asPod, OtherAudience}},
+	}, audiences: []string{"vault", asPod, OtherAudience}, inSecrets: true, republish: true},
+	{name: PlainDriver, daemonSet: "csi-secrets-store-plain", flags: map[string]string{
+		"--drivername": PlainDriver,
+	}, audiences: []string{"vault"}},
 }
 
 // renamed returns a manifest of the released driver with the names of this one.
@@ -179,7 +188,7 @@ func (c *Cluster) DriverLog(ctx context.Context, name string) (string, error) {
 	return log.String(), nil
 }
 
-// editCSIDriver makes the kubelet pass tokens of the pod, and repeat mounts.
+// editCSIDriver makes the kubelet pass tokens of the pod, and repeat mounts if the driver does.
 func (d driver) editCSIDriver(object *unstructured.Unstructured) error {
 	if object.GetKind() != "CSIDriver" {
 		return nil
@@ -191,7 +200,10 @@ func (d driver) editCSIDriver(object *unstructured.Unstructured) error {
 	if err := unstructured.SetNestedSlice(object.Object, requests, "spec", "tokenRequests"); err != nil {
 		return err
 	}
-	return unstructured.SetNestedField(object.Object, true, "spec", "requiresRepublish")
+	if err := unstructured.SetNestedField(object.Object, d.inSecrets, "spec", "serviceAccountTokenInSecrets"); err != nil {
+		return err
+	}
+	return unstructured.SetNestedField(object.Object, d.republish, "spec", "requiresRepublish")
 }
 
 // editDriver sets the driver's flags, and its image if we built one. That image has no

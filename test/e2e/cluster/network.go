@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -42,6 +43,21 @@ func (c *Cluster) ConnectNodes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// HostAddress returns the address of this machine in the network of the nodes, for a server outside of the cluster that
+// pods must reach. It is an address of the Docker bridge, which other machines do not reach.
+func (c *Cluster) HostAddress(ctx context.Context) (string, error) {
+	list, err := c.docker.Run(ctx, "network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", "kind")
+	if err != nil {
+		return "", fmt.Errorf("looking for the network of the nodes: %w", err)
+	}
+	for address := range strings.FieldsSeq(list) {
+		if ip, err := netip.ParseAddr(address); err == nil && ip.Is4() {
+			return address, nil
+		}
+	}
+	return "", fmt.Errorf("the network of the nodes has no IPv4 gateway: %q", list)
 }
 
 // waitPodCIDRs waits until every node has a range of addresses for its pods, and returns the nodes.
