@@ -265,8 +265,10 @@ func (f *File) newline() string {
 	return "\n"
 }
 
-func (f *File) isJSON() bool {
-	text := bytes.TrimSpace(bytes.TrimPrefix(f.source, []byte(bom)))
+func (f *File) isJSON() bool { return isJSON(f.source) }
+
+func isJSON(source []byte) bool {
+	text := bytes.TrimSpace(bytes.TrimPrefix(source, []byte(bom)))
 	return len(text) > 0 && text[0] == '{'
 }
 

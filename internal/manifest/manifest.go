@@ -13,6 +13,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,9 @@ func documents(source []byte) ([]*yaml.Node, error) {
 	if !utf8.Valid(source) {
 		return nil, errors.New("it is not UTF-8 text")
 	}
+	if docs := jsonDocuments(source); len(docs) > 1 {
+		return docs, nil
+	}
 	var docs []*yaml.Node
 	for decoder := yaml.NewDecoder(bytes.NewReader(source)); ; {
 		doc := new(yaml.Node)
@@ -125,6 +129,40 @@ func documents(source []byte) ([]*yaml.Node, error) {
 			// The error contains a value that begins with *, which is an alias in YAML.
 			return nil, fmt.Errorf("it is not YAML: %s",
 				anchor.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "anchor (removed)"))
+		}
+		docs = append(docs, doc)
+	}
+}
+
+// jsonDocuments parses a stream of JSON objects without a separator, which YAML does not have. It returns nil for
+// anything else.
+func jsonDocuments(source []byte) (docs []*yaml.Node) {
+	if !isJSON(source) {
+		return nil
+	}
+	source = bytes.TrimPrefix(source, []byte(bom))
+	decoder := json.NewDecoder(bytes.NewReader(source))
+	for {
+		var object json.RawMessage
+		err := decoder.Decode(&object)
+		if errors.Is(err, io.EOF) {
+			return docs
+		}
+		if err != nil {
+			return nil
+		}
+		// Spaces in place of the objects before it keep its lines and columns.
+		end := int(decoder.InputOffset())
+		start := end - len(object)
+		before := strings.Map(func(r rune) rune {
+			if strings.ContainsRune("\n\r\u0085\u2028\u2029", r) { // as lineStarts
+				return r
+			}
+			return ' '
+		}, string(source[:start]))
+		doc := new(yaml.Node)
+		if err := yaml.Unmarshal(append([]byte(before), object...), doc); err != nil {
+			return nil
 		}
 		docs = append(docs, doc)
 	}

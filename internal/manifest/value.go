@@ -1,10 +1,13 @@
 package manifest
 
 import (
+	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	kubectlyaml "sigs.k8s.io/yaml"
 )
 
 // Value is a field of an object, as kubectl reads it: aliases are resolved, and mappings have the keys
@@ -56,7 +59,7 @@ func (v Value) Pairs() (all []Pair) {
 			}
 			name := ""
 			if k := (Value{key}).resolve(); k.Kind == yaml.ScalarNode {
-				name = k.Value
+				name = keyName(k)
 			}
 			if merged && known[name] {
 				continue
@@ -73,6 +76,29 @@ func (v Value) Pairs() (all []Pair) {
 	}
 	add(v, false)
 	return all
+}
+
+// word matches plain keys that are strings in every version of YAML, unless they are among the reserved words.
+var word = regexp.MustCompile(`^[A-Za-z_/][-._/A-Za-z0-9]*$`)
+
+// keyName returns the key as kubectl names it. kubectl reads YAML 1.1, and turns a key that is not a string into one:
+// on is "true", and 0x10 is "16". A key that kubectl refuses is unchanged.
+func keyName(n *yaml.Node) string {
+	if n.Style != 0 || word.MatchString(n.Value) && !slices.Contains(reserved, strings.ToLower(n.Value)) {
+		return n.Value
+	}
+	text, err := kubectlyaml.YAMLToJSON([]byte(n.Value + ": 0\n"))
+	if err != nil {
+		return n.Value
+	}
+	var keys map[string]int
+	if json.Unmarshal(text, &keys) != nil || len(keys) != 1 {
+		return n.Value
+	}
+	for name := range keys {
+		return name
+	}
+	return n.Value
 }
 
 // Get returns the value of a key, or of the key of a key and so on; the zero Value if it is missing.
