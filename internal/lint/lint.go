@@ -33,19 +33,19 @@ type Rule struct {
 }
 
 var (
-	ruleObject       = rule("object", Error, "the API server would not accept the object")
-	ruleName         = rule("name", Error, "no name, or one that Kubernetes does not accept")
-	ruleKeyLabel     = rule("key-label", Error, "the label with the transit key is missing or invalid")
-	ruleTransitMount = rule("transit-mount", Error, "the annotation with the transit mount is not a valid path")
-	ruleScope        = rule("scope", Error, "the annotation with the scope is invalid")
-	ruleNamespace    = rule("namespace", Error, "the scope binds to a namespace, and the manifest has none (see -n)")
-	ruleEmpty        = rule("empty", Error, "a Secret without entries, or an entry without a value")
-	rulePlaintext    = rule("plaintext", Error, "an entry is not ciphertext")
-	ruleNotBase64    = rule("not-base64", Error, "a value under data is not base64")
-	ruleDoubleBase64 = rule("double-base64", Error, "ciphertext is encoded in base64 twice")
-	ruleMalformed    = rule("malformed", Error, "ciphertext is damaged")
-	ruleLastApplied  = rule("last-applied", Error,
-		"kubectl's copy of an earlier manifest has entries that are not ciphertext")
+	ruleObject        = rule("object", Error, "the API server would not accept the object")
+	ruleName          = rule("name", Error, "no name, or one that Kubernetes does not accept")
+	ruleKeyLabel      = rule("key-label", Error, "the label with the transit key is missing or invalid")
+	ruleTransitMount  = rule("transit-mount", Error, "the annotation with the transit mount is not a valid path")
+	ruleScope         = rule("scope", Error, "the annotation with the scope is invalid")
+	ruleNamespace     = rule("namespace", Error, "the scope binds to a namespace, and the manifest has none (see -n)")
+	ruleEmpty         = rule("empty", Error, "a Secret without entries, or an entry without a value")
+	rulePlaintext     = rule("plaintext", Error, "an entry is not ciphertext")
+	ruleNotBase64     = rule("not-base64", Error, "a value under data is not base64")
+	ruleDoubleBase64  = rule("double-base64", Error, "ciphertext is encoded in base64 twice")
+	ruleMalformed     = rule("malformed", Error, "ciphertext is damaged")
+	rulePlaintextCopy = rule("plaintext-copy", Error,
+		"an annotation has a copy of an earlier manifest with entries that are not ciphertext")
 	ruleDuplicate  = rule("duplicate", Error, "an entry is duplicated")
 	ruleSize       = rule("size", Error, "the values are larger than a Secret can be")
 	ruleMinVersion = rule("min-version", Error, "an entry is below the required key version (see --min-version)")

@@ -2,13 +2,14 @@ package lint
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/manifest"
@@ -24,7 +25,7 @@ type secret struct {
 // check returns the findings of a ciphertext Secret that Read has not found.
 func (s *secret) check(o Options) []Finding {
 	return slices.Concat(s.checkName(), s.checkSettings(), s.checkNamespace(o), s.checkEntries(),
-		s.checkVersions(o.MinVersion), s.checkKeyVersions(o.Keys), s.checkLastApplied(), s.checkManager(), s.checkImmutable())
+		s.checkVersions(o.MinVersion), s.checkKeyVersions(o.Keys), s.checkCopies(), s.checkManager(), s.checkImmutable())
 }
 
 // checkManager reports who else writes the Secret. Programs set what shows it in the
@@ -197,40 +198,47 @@ func (s *secret) checkKeyVersions(keys map[ciphertext.Key]KeyVersions) (findings
 	return findings
 }
 
-// checkLastApplied checks the copy that kubectl apply keeps of a manifest. Files from kubectl get have
-// it.
-func (s *secret) checkLastApplied() []Finding {
-	copied, ok := s.parsed.Meta.Annotations[ciphertext.AnnotationLastApplied]
-	if !ok {
-		return nil
+// checkCopies checks the manifests that tools keep in annotations: kubectl apply, kapp and others keep what they applied
+// last. Files from kubectl get have them.
+func (s *secret) checkCopies() (findings []Finding) {
+	for _, name := range slices.Sorted(maps.Keys(s.parsed.Meta.Annotations)) {
+		line := s.parsed.LineOf(name)
+		bad, isCopy := plaintextEntries(s.parsed.Meta.Annotations[name])
+		switch {
+		case isCopy && len(bad) > 0:
+			findings = append(findings, s.finding(rulePlaintextCopy, line, "",
+				"annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, "+
+					"and change a secret that others may have read", quote(name), strings.Join(bad[:min(len(bad), 10)], ", ")))
+		case !isCopy && name == ciphertext.AnnotationLastApplied:
+			findings = append(findings, s.finding(rulePlaintextCopy, line, "",
+				"annotation %s is a copy of an earlier manifest that cannot be parsed: remove the annotation", quote(name)))
+		}
 	}
-	line := s.parsed.LineOf(ciphertext.AnnotationLastApplied)
-	var earlier struct {
+	return findings
+}
+
+// plaintextEntries returns the names of the entries that are not ciphertext, if the text is the manifest of a Secret, in
+// JSON or YAML.
+func plaintextEntries(text string) (names []string, isManifest bool) {
+	var copied struct {
+		Kind       string            `json:"kind"`
 		Data       map[string][]byte `json:"data"`
 		StringData map[string]string `json:"stringData"`
 	}
-	if json.Unmarshal([]byte(copied), &earlier) != nil {
-		return []Finding{s.finding(ruleLastApplied, line, "",
-			"annotation %s is a copy of an earlier manifest that cannot be parsed: remove the annotation",
-			ciphertext.AnnotationLastApplied)}
+	if yaml.Unmarshal([]byte(text), &copied) != nil ||
+		copied.Kind != "Secret" && copied.Data == nil && copied.StringData == nil {
+		return nil, false
 	}
-	var bad []string
-	for _, name := range ciphertext.Entries(earlier.Data) {
-		if _, err := ciphertext.Version(earlier.Data[name]); err != nil {
-			bad = append(bad, quote(name))
+	for name, value := range copied.Data {
+		if _, err := ciphertext.Version(value); err != nil {
+			names = append(names, quote(name))
 		}
 	}
-	for name, value := range earlier.StringData {
-		if _, err := ciphertext.Version([]byte(value)); err != nil && !slices.Contains(bad, quote(name)) {
-			bad = append(bad, quote(name))
+	for name, value := range copied.StringData {
+		if _, err := ciphertext.Version([]byte(value)); err != nil {
+			names = append(names, quote(name))
 		}
 	}
-	if len(bad) == 0 {
-		return nil
-	}
-	slices.Sort(bad)
-	return []Finding{s.finding(ruleLastApplied, line, "",
-		"annotation %s is a copy of an earlier manifest, in which %s is not ciphertext: remove the annotation, "+
-			"and change a secret that others may have read",
-		ciphertext.AnnotationLastApplied, strings.Join(bad[:min(len(bad), 10)], ", "))}
+	slices.Sort(names)
+	return slices.Compact(names), true
 }
