@@ -18,6 +18,8 @@ const (
 	badScope   = "annotation secretmanager.io/scope is invalid: must be strict, namespace, cluster or none"
 	badApplied = "annotation kubectl.kubernetes.io/last-applied-configuration is invalid: must be a manifest with only " +
 		"ciphertext, as kubectl writes it; remove the annotation"
+	kapp        = "kapp.k14s.io/original"
+	badCopy     = "annotation kapp.k14s.io/original contains a manifest with an entry that is not ciphertext: remove"
 	oneEntry    = "1 entry that is not Vault ciphertext (vault:vN:…): "
 	twoEntries  = "2 entries that are not Vault ciphertext (vault:vN:…): "
 	lastApplied = ciphertext.AnnotationLastApplied
@@ -160,6 +162,22 @@ func TestCiphertext(t *testing.T) {
 		{name: "copy with spaces",
 			secret: secret("x", annotation(lastApplied, `{"data": {"a": "`+encoded(text("3"))+`"}}`)),
 			want:   []string{badApplied}, lint: "kubectl writes no spaces: a false positive"},
+
+		{name: "manifest of another tool with ciphertext",
+			secret: secret("x", annotation(kapp, `{"apiVersion":"v1","data":{"a":"`+encoded(text("3"))+`","b":"`+
+				encoded(text("12"))+`"},"kind":"Secret","metadata":{"name":"x"},"stringData":{"c":"`+string(text("3"))+`"}}`))},
+		{name: "manifest of another tool without entries",
+			secret: secret("x", annotation(kapp, `{"apiVersion":"v1","data":{},"kind":"Secret"}`))},
+		{name: "manifest of another tool with a plaintext",
+			secret: secret("x", annotation(kapp, `{"data":{"a":"`+encoded([]byte(value))+`"},"kind":"Secret"}`)),
+			want:   []string{badCopy}, lint: "as above"},
+		{name: "manifest of another tool with a plaintext as text",
+			secret: secret("x", annotation(kapp, `{"data":{},"kind":"Secret","stringData":{"a":"`+value+`"}}`)),
+			want:   []string{badCopy}, lint: "as above"},
+		{name: "manifest of another tool with a plaintext after ciphertext",
+			secret: secret("x", annotation(kapp, `{"data":{"a":"`+encoded(text("3"))+`","b":"`+encoded([]byte(value))+
+				`"},"kind":"Secret"}`)), want: []string{badCopy}, lint: "as above"},
+		{name: "manifest of another kind", secret: secret("x", annotation(kapp, `{"data":{"a":"b"},"kind":"ConfigMap"}`))},
 
 		{name: "everything at once",
 			secret: secret("x", unlabel, entry("password", value), annotation(ciphertext.AnnotationScope, value),
