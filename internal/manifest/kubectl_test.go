@@ -180,8 +180,8 @@ func kubectlCreate(t *testing.T, dir string) (secrets []corev1.Secret) {
 }
 
 // keys are names of entries, many of which are not strings without quotes.
-var keys = []string{"a", "a.b", "true", "True", "on", "No", "y", "1", "0x10", "010", "0o10", "0b11", "1_0", "1e3", "1.50",
-	".5", "+1", "-1", ".inf", "null", "~", ".dot", "-", "_", "é", "2001-01-01", "1:20", "=", "<<"}
+var keys = []string{"a", "a.b", "true", "True", "on", "No", "y", "1", "0x10", "010", "0o10", "0b11", "1_0", "1e3",
+	"1.50", ".5", "+1", "-1", ".inf", "null", "~", ".dot", "-", "_", "é", "2001-01-01", "1:20", "=", "<<"}
 
 // A drawer draws the text of a file.
 type drawer struct {
