@@ -48,6 +48,7 @@ func TestWithoutRepublish(t *testing.T) {
 
 	command(t, f.author, shared.Kubeconfig, "encrypt", secretName, "-n", f.namespace, "--transit-key", f.key,
 		"--from-literal", "api-token="+secondToken)
+	f.allowRotator(t)
 	runRotator(t, namespace, "--transit-key="+f.key, "--namespace="+namespace, "--rotate=always", "--settle=0s")
 	apply(t, f.podYAML("new", "matrix", "matrix", secretName))
 	f.waitReady(t, "new")

@@ -170,6 +170,15 @@ subjects: [{kind: ServiceAccount, name: matrix}]
 `)
 }
 
+// allowRotator gives the rotator its rights in the namespace.
+func (f *fixture) allowRotator(t *testing.T) {
+	t.Helper()
+	err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace", inNamespace(f.namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // sh runs a shell command in a pod.
 func (f *fixture) sh(t *testing.T, pod, script string) string {
 	t.Helper()

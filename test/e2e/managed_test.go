@@ -24,10 +24,7 @@ func TestRotationOfManagedSecrets(t *testing.T) {
 	namespace := newNamespace(t)
 	f := &fixture{namespace: namespace, key: namespace}
 	f.setUp(t)
-	if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace",
-		inNamespace(namespace)); err != nil {
-		t.Fatal(err)
-	}
+	f.allowRotator(t)
 	f.serverApply(t, "person", "kubectl")
 	f.serverApply(t, "controlled", "shop-controller")
 	f.helmInstall(t, "charted")

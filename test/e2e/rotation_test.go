@@ -102,10 +102,7 @@ func TestRotationOfThreeNamespaces(t *testing.T) {
 		f.setUp(t)
 		command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
 		apply(t, f.classYAML("matrix", f.role("matrix"), secretName), f.watcher("app"))
-		if err := shared.ApplyKustomization(t.Context(), "../../manifests/rotator/namespace",
-			inNamespace(namespace)); err != nil {
-			t.Fatal(err)
-		}
+		f.allowRotator(t)
 		fixtures = append(fixtures, f)
 		args = append(args, "--transit-key="+f.key+"="+namespace, "--namespace="+namespace)
 	}

@@ -128,10 +128,7 @@ func (s *story) rotate(t *testing.T) {
 	before := s.secret(t, secretName)
 	versions := s.objectVersions(t, "app", "matrix")
 
-	// The rotator has rights in single namespaces.
-	if err := shared.ApplyKustomization(ctx, "../../manifests/rotator/namespace", inNamespace(s.namespace)); err != nil {
-		t.Fatal(err)
-	}
+	s.allowRotator(t)
 	runRotator(t, s.namespace, "--transit-key="+s.key, "--namespace="+s.namespace, "--rotate=always", "--settle=0s")
 
 	if info := s.keyInfo(t); info.Latest != 2 || info.MinDec != 1 {
