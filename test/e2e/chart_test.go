@@ -128,7 +128,7 @@ func (s *chartStory) rotate(t *testing.T) {
 func (s *chartStory) upgrade(t *testing.T) {
 	template := s.generation(t)
 	state := s.state(t)
-	end := s.startMountLoad(t, cluster.ControlPlane, s.system)
+	end := s.startMountLoad(t, cluster.ControlPlane, s.system, 50)
 	_, err := s.helm.Apply(t.Context(), "upgrade", s.system, s.system,
 		s.values(", logLevel: debug, mountTimeoutSeconds: 30"), "--wait", "--timeout", "4m")
 	if err != nil {

@@ -56,12 +56,12 @@ type nodesFixture struct {
 	workers []string
 }
 
-// testRollout replaces the provider on one node after another, while the driver's own client mounts 50 volumes a second
+// testRollout replaces the provider on one node after another, while the driver's own client mounts ten volumes a second
 // on each worker, and the kubelets start pods.
 func (f *nodesFixture) testRollout(t *testing.T) {
 	var ends []func() mountReport
 	for _, node := range f.workers {
-		ends = append(ends, f.startMountLoad(t, node, "secretmanager"))
+		ends = append(ends, f.startMountLoad(t, node, "secretmanager", 10))
 	}
 	stop := f.startPods(t)
 	const selector = "app.kubernetes.io/name=secretmanager-provider"
@@ -98,7 +98,7 @@ func (f *nodesFixture) testDriverRestart(t *testing.T) {
 // At least six start.
 func (f *nodesFixture) startPods(t *testing.T) (stop func()) {
 	t.Helper()
-	const interval = time.Second
+	const interval = 3 * time.Second
 	prefix := "p" + strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
 	ctx, cancel := context.WithCancel(t.Context())
 	var count atomic.Int64

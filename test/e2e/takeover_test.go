@@ -91,7 +91,7 @@ func TestReplacementUnderLoad(t *testing.T) {
 	f.setUp(t)
 	command(t, f.author, shared.Kubeconfig, f.encryptArgs(t)...)
 
-	end := f.startMountLoad(t, cluster.ControlPlane, "secretmanager")
+	end := f.startMountLoad(t, cluster.ControlPlane, "secretmanager", 50)
 
 	const selector = "app.kubernetes.io/name=secretmanager-provider"
 	for n := range 3 {
@@ -108,9 +108,10 @@ func TestReplacementUnderLoad(t *testing.T) {
 	end().check(t)
 }
 
-// startMountLoad has the driver's own client mount 50 volumes a second on a node with the
-// named provider, and returns when the first is mounted. The returned function ends it.
-func (f *fixture) startMountLoad(t *testing.T, node, provider string) (end func() mountReport) {
+// startMountLoad has the driver's own client mount volumes at a rate per second on a node
+// with the named provider, and returns when the first is mounted. The returned function
+// ends it.
+func (f *fixture) startMountLoad(t *testing.T, node, provider string, rate int) (end func() mountReport) {
 	t.Helper()
 	program, err := mountloadOnNode()
 	if err != nil {
@@ -118,7 +119,7 @@ func (f *fixture) startMountLoad(t *testing.T, node, provider string) (end func(
 	}
 	load := mountLoad{
 		Directory: "/var/run/secrets-store-csi-providers", Provider: provider,
-		Targets: "/run/mountload-" + f.namespace, Rate: 50,
+		Targets: "/run/mountload-" + f.namespace, Rate: rate,
 		Secrets: f.secret(t, secretName).Data, Files: map[string]string{"secrets.json": jsonText, "api-token": firstToken},
 	}
 	for n := range 20 {
