@@ -153,7 +153,7 @@ func (c *batchCall) bisect(ctx context.Context, items []batchItem) ([]Result, er
 // that servers set on the JSON of a request are such a reason.
 func (c *batchCall) itemMayCause(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Doing == c.doing && !e.Transient && !errors.Is(err, ErrNotFound) &&
+	return errors.As(err, &e) && e.Doing == c.doing && !e.Login && !e.Transient && !errors.Is(err, ErrNotFound) &&
 		(e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge ||
 			e.Status >= http.StatusInternalServerError)
 }

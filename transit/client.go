@@ -230,6 +230,7 @@ type Session struct {
 	client    *Client
 	namespace string
 	tokens    TokenSource
+	inline    *Login // in place of tokens; see [Client.InlineSession]
 }
 
 // Session returns a session in a namespace of Vault Enterprise or OpenBao. An empty
@@ -246,6 +247,9 @@ func (s *Session) Address() string { return s.client.address }
 // unless the token is new: an older one may have expired, or lack the current policies
 // of its role.
 func (s *Session) do(ctx context.Context, r request) error {
+	if s.inline != nil {
+		return s.doInline(ctx, r)
+	}
 	for second := false; ; second = true {
 		token, err := s.tokens.Token(ctx)
 		if err != nil {

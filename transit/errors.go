@@ -65,6 +65,7 @@ type Error struct {
 	Err       error  // the cause, with Vault's message; may wrap one of the errors above
 	Tries     int    // number of attempts
 	Transient bool   // whether a later attempt may succeed
+	Login     bool   // the login that the request contained failed: see [Client.InlineSession]
 
 	retryAfter time.Duration
 	empty      bool // the response names no error: Vault sends such a 404 for an empty list
@@ -177,6 +178,7 @@ func (c *Client) statusError(r request, resp *api.Response, body *api.ResponseEr
 	default:
 		e.Err = errors.New(strings.ToLower(http.StatusText(resp.StatusCode)) + ", without a reason")
 	}
+	r.inline.markLogin(e, resp, message)
 	return e
 }
 

@@ -24,9 +24,10 @@ type request struct {
 	path      string // below /v1/
 	namespace string
 	token     string
-	in        any // JSON body; nil for none
-	items     int // number of items of a batch
-	out       any // for the JSON response; nil to drop it
+	inline    inlineLogin // in place of a token
+	in        any         // JSON body; nil for none
+	items     int         // number of items of a batch
+	out       any         // for the JSON response; nil to drop it
 
 	once    bool // not idempotent, must not be sent twice
 	partial bool // a batch: HTTP 400 with results of its items is a success
@@ -103,6 +104,9 @@ func (c *Client) readResponse(ctx context.Context, r request, resp *api.Response
 	}
 	var errorBody *api.ResponseError
 	switch {
+	case err == nil && r.inline.failed(resp):
+		return &Error{Doing: r.doing, Address: c.address, Status: resp.StatusCode, Login: true,
+			Err: fmt.Errorf("%w: the login has no token", ErrNotVault)}
 	case err == nil:
 	case errors.As(err, &errorBody):
 		if r.partial && resp.StatusCode == http.StatusBadRequest {

@@ -236,6 +236,7 @@ func (c *Client) sendTo(ctx context.Context, one *server, r request, limit time.
 		req.Headers = http.Header{} // NewRequest copies those of the client
 	}
 	AuditFrom(ctx).SetHeaders(req.Headers)
+	r.inline.setHeaders(req.Headers)
 	if r.in != nil {
 		if err := req.SetJSONBody(r.in); err != nil {
 			return &Error{Doing: r.doing, Address: c.address, Err: fmt.Errorf("making the request: %w", err)}, true
