@@ -14,6 +14,7 @@ import (
 	kubeauth "github.com/openbao/openbao/builtin/credential/kubernetes"
 	"github.com/openbao/openbao/builtin/logical/kv"
 	"github.com/openbao/openbao/builtin/logical/transit"
+	serverconfig "github.com/openbao/openbao/command/server"
 	baohttp "github.com/openbao/openbao/http"
 	"github.com/openbao/openbao/internalshared/configutil"
 	"github.com/openbao/openbao/sdk/v2/helper/consts"
@@ -62,6 +63,8 @@ func newCore(c server.Config) (*server.Core, error) {
 		LogicalBackends:    engines,
 		CredentialBackends: methods,
 		AuditBackends:      map[string]audit.Factory{"file": auditfile.Factory},
+		// As in Vault, tests enable audit devices with a request.
+		RawConfig: &serverconfig.Config{UnsafeAllowAPIAuditCreation: true},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("creating the core: %w", err)
