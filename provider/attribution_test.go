@@ -26,6 +26,7 @@ import (
 type vaultAuditLine struct {
 	Type string
 	Auth struct {
+		ClientToken string `json:"client_token"`
 		DisplayName string `json:"display_name"`
 		Metadata    map[string]string
 	}

@@ -38,7 +38,7 @@ func TestMountFailures(t *testing.T) {
 		klog.ClearLogger()
 	})
 	tests := slices.Concat(e.requestFailures(t), e.readFailures(t), e.vaultFailures(t), e.proxyFailures(t),
-		e.contentFailures(t))
+		e.inlineFailures(t), e.contentFailures(t))
 	for _, reason := range failure.All(failure.Mount) {
 		if !slices.ContainsFunc(tests, func(test failureTest) bool { return test.reason == reason }) {
 			t.Errorf("no test causes %s", reason)

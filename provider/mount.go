@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -216,23 +215,13 @@ func (s *mountTokenSource) Token(ctx context.Context) (string, error) {
 // decrypt logs in, if needed, and decrypts the entries in one batch. It marks the entries that Vault decrypted.
 func (p *Provider) decrypt(ctx context.Context, r *request, from string, jwt ownToken, data map[string][]byte,
 	entries []auditEntry) (map[string][]byte, *failure.Error) {
-	source := p.login(r, jwt)
 	items := make([]transit.Item, len(entries))
 	for i, entry := range entries {
 		items[i] = transit.Item{Data: data[entry.Name], Context: r.Scope.Context(r.pod.namespace, r.Secret, entry.Name)}
 	}
-	session := p.vaults[r.VaultAddress].Session(r.VaultNamespace, source)
-	results, err := session.Decrypt(ctx, r.Key, items)
-	switch {
-	case source.err != nil:
-		return nil, p.loginFailure(r, source.err)
-	case errors.Is(err, transit.ErrDenied):
-		// The token has the policies that the role had at the login. A fix of the role must take effect at once, not when
-		// the token expires.
-		source.Invalidate(source.token)
-	}
-	if err != nil {
-		return nil, p.decryptFailure(r, err)
+	results, failed := p.decryptItems(ctx, r, jwt, items)
+	if failed != nil {
+		return nil, failed
 	}
 	plaintext := make(map[string][]byte, len(entries))
 	var found failure.Problems

@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"k8s.io/utils/lru"
@@ -71,6 +72,10 @@ type Config struct {
 	// AllowedAuthMounts are the additional auth mounts that a class may name. All auth mounts must be of type kubernetes
 	// or jwt: other types may ignore the token of the pod, and check the provider's client certificate instead.
 	AllowedAuthMounts []string
+	// InlineAuth are the auth mounts, of those that a class may use, with inline authentication: see
+	// [transit.Client.InlineSession]. Vault must be OpenBao. No response is compared with the role and the service
+	// account, so a wrong type of mount is not noticed.
+	InlineAuth []string
 	// Audience is the audience of the pod's token to log in with, for a class that names none. The empty audience is
 	// that of the API server.
 	Audience string
@@ -106,19 +111,20 @@ func (c *Config) settings() class.Settings {
 type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
-	config    Config
-	settings  class.Settings
-	vaults    map[string]*transit.Client // by address, or by all addresses of a cluster
-	digests   digester
-	logins    logins
-	responses *republishCache // nil: off
-	volumes   *lru.Cache      // digests of the mounted volumes
-	requests  *quota.Pool     // memory to parse requests
-	works     *quota.Pool     // memory to decrypt and respond
-	metrics   *metrics
-	audit     *auditlog.Log // nil: off
-	log       *slog.Logger
-	now       func() time.Time
+	config     Config
+	settings   class.Settings
+	inlineAuth []string                   // auth mounts
+	vaults     map[string]*transit.Client // by address, or by all addresses of a cluster
+	digests    digester
+	logins     logins
+	responses  *republishCache // nil: off
+	volumes    *lru.Cache      // digests of the mounted volumes
+	requests   *quota.Pool     // memory to parse requests
+	works      *quota.Pool     // memory to decrypt and respond
+	metrics    *metrics
+	audit      *auditlog.Log // nil: off
+	log        *slog.Logger
+	now        func() time.Time
 }
 
 // New returns a provider for a valid configuration. It does not connect. The error names all problems.
@@ -155,6 +161,13 @@ func New(c Config) (*Provider, error) {
 	p.requests = quota.New(memory*5/16, memory*3/16)
 	p.works = quota.New(memory/2, memory) // waiting mounts hold only memory that requests counts
 	m.registerCaches(&p.logins, p.responses)
+	for _, mount := range c.InlineAuth {
+		mount = strings.Trim(mount, "/")
+		p.inlineAuth = append(p.inlineAuth, mount)
+		if err := checkInlineAuth(mount, p.settings); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	for _, address := range append([]string{p.settings.VaultAddress}, p.settings.AllowedAddresses...) {
 		config := c.Vault
 		config.Address = address

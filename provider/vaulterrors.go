@@ -41,8 +41,7 @@ func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 	var e *transit.Error
 	switch {
 	case errors.Is(err, transit.ErrDenied):
-		return failure.DecryptDenied.New(what, vaultCause(err), fmt.Sprintf(
-			"that a policy of the role gives \"update\" on %s/decrypt/%s", r.Key.Mount, r.Key.Name))
+		return failure.DecryptDenied.New(what, vaultCause(err), decryptCheck(r))
 	case errors.Is(err, transit.ErrInvalidToken):
 		return failure.VaultTokenExpired.New(what, vaultCause(err),
 			"token_ttl and token_num_uses of the role: the token expired right after the login")
@@ -53,6 +52,10 @@ func (p *Provider) decryptFailure(r *request, err error) *failure.Error {
 		return failure.DecryptFailed.New(what, vaultCause(err), keyCheck)
 	}
 	return p.vaultFailure(r, what, err)
+}
+
+func decryptCheck(r *request) string {
+	return fmt.Sprintf("that a policy of the role gives \"update\" on %s/decrypt/%s", r.Key.Mount, r.Key.Name)
 }
 
 const keyCheck = "transitKey and scope in the class: scope none is for a key that is not derived, the others for " +

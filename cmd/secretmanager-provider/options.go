@@ -45,6 +45,7 @@ type serveOptions struct {
 	allowed        []string
 	namespaces     []string
 	authMounts     []string
+	inlineAuth     []string
 	audience       string
 	mountTimeout   time.Duration
 	republishCache int64
@@ -85,6 +86,9 @@ func (o *serveOptions) addFlags(f *pflag.FlagSet) (cache *string) {
 		"additional Vault `addresses` that a class may name, separated by commas")
 	f.StringSliceVar(&o.authMounts, "vault-allowed-auth-mounts", nil,
 		"additional `paths` of auth mounts that a class may name, separated by commas; of type kubernetes or jwt")
+	f.StringSliceVar(&o.inlineAuth, "vault-inline-auth", nil,
+		"`paths` of auth mounts, separated by commas, at which requests to OpenBao 2.4 or later contain the login, so "+
+			"that no token is stored; of type kubernetes or jwt: no response shows another type (default: none)")
 	f.StringSliceVar(&o.namespaces, "vault-allowed-namespaces", nil,
 		"additional Vault `namespaces` that a class may name, separated by commas")
 	f.DurationVar(&o.mountTimeout, "mount-timeout", provider.DefaultMountTimeout,
@@ -127,13 +131,14 @@ func (o *serveOptions) validate(cache string) []error {
 			(*values)[i] = value
 		}
 	}
-	for _, paths := range [][]string{o.authMounts, o.namespaces} {
+	for _, paths := range [][]string{o.authMounts, o.inlineAuth, o.namespaces} {
 		for i, path := range paths {
 			paths[i] = options.TrimPath(path)
 		}
 	}
 	list("vault-allowed-addresses", &o.allowed, o.vault.CheckAddress)
 	list("vault-allowed-auth-mounts", &o.authMounts, ciphertext.CheckPath)
+	list("vault-inline-auth", &o.inlineAuth, o.checkInlineAuth)
 	list("vault-allowed-namespaces", &o.namespaces, ciphertext.CheckPath)
 	if o.vault.AuthMount == "" {
 		invalid("vault-auth-mount", "must not be empty")
@@ -164,6 +169,18 @@ func (o *serveOptions) validate(cache string) []error {
 	return append(errs, options.ValidateLoopback(profiles))
 }
 
+// checkInlineAuth returns an error for an auth mount that no class may name, and for a pattern.
+func (o *serveOptions) checkInlineAuth(mount string) error {
+	if mount != o.vault.AuthMount && !slices.Contains(o.authMounts, mount) {
+		return fmt.Errorf("invalid value %q: must be the path of --vault-auth-mount or one of --vault-allowed-auth-mounts",
+			mount)
+	}
+	if strings.ContainsAny(mount, "*+") {
+		return fmt.Errorf("invalid value %q: wildcards are not supported", mount)
+	}
+	return nil
+}
+
 // config returns the configuration of the provider. It reads the files that the options name.
 func (o *serveOptions) config(log *slog.Logger, stdout io.Writer) (provider.Config, error) {
 	key, err := provider.VersionKey(o.versionKeyFile)
@@ -171,7 +188,8 @@ func (o *serveOptions) config(log *slog.Logger, stdout io.Writer) (provider.Conf
 	c := provider.Config{
 		Vault: o.vault.Config, AllowedAddresses: o.allowed,
 		VaultNamespace: o.vault.Namespace, AllowedNamespaces: o.namespaces,
-		AuthMount: o.vault.AuthMount, AllowedAuthMounts: o.authMounts, Audience: o.audience, MountTimeout: o.mountTimeout,
+		AuthMount: o.vault.AuthMount, AllowedAuthMounts: o.authMounts, InlineAuth: o.inlineAuth,
+		Audience: o.audience, MountTimeout: o.mountTimeout,
 		RepublishCacheBytes: o.republishCache,
 		VersionKey:          key, Log: log, BuildVersion: version.Number(), Node: o.node,
 	}

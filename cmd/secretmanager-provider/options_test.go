@@ -62,7 +62,7 @@ func TestParse(t *testing.T) {
 		{"all the others",
 			"--vault-addr https://v:8200 --endpoint /s --vault-allowed-addresses https://a:1,,https://b " +
 				"--vault-auth-mount /x/y/ --audience= " +
-				"--vault-allowed-auth-mounts jwt,/k/v/ --vault-allowed-namespaces team/a,b " +
+				"--vault-allowed-auth-mounts jwt,/k/v/ --vault-inline-auth k/v/,,/x/y --vault-allowed-namespaces team/a,b " +
 				"--mount-timeout 1m --version-key-file k --health-addr :8080 --kubeconfig kc --log-level debug " +
 				"--log-format json --republish-cache-bytes 1Mi " +
 				"--metrics-addr :9090 --pprof-addr [::1]:6060 --node-name node-1.example --audit-log /var/log/audit",
@@ -71,6 +71,7 @@ func TestParse(t *testing.T) {
 				o.endpoint, o.allowed, o.vault.AuthMount, o.audience, o.mountTimeout = "/s", []string{"https://a:1",
 					"https://b"}, "x/y", "", time.Minute
 				o.authMounts, o.namespaces = []string{"jwt", "k/v"}, []string{"team/a", "b"}
+				o.inlineAuth = []string{"k/v", "x/y"}
 				o.versionKeyFile, o.healthAddr, o.kubeconfig, o.log = "k", ":8080", "kc", options.Log{Level: "debug",
 					Format: "json"}
 				o.node, o.auditLog = "node-1.example", "/var/log/audit"
@@ -114,7 +115,7 @@ func TestParse(t *testing.T) {
 // TestConfig verifies that flags reach the configuration of the provider.
 func TestConfig(t *testing.T) {
 	o, err := parse([]string{"--vault-addr=https://v:8200", "--republish-cache-bytes=1Mi",
-		"--vault-allowed-auth-mounts=jwt", "--vault-allowed-namespaces=team",
+		"--vault-allowed-auth-mounts=jwt", "--vault-inline-auth=jwt", "--vault-allowed-namespaces=team",
 		"--version-key-file=" + filepath.Join(t.TempDir(), "key")}, getenv(nil), &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
@@ -123,15 +124,17 @@ func TestConfig(t *testing.T) {
 	if err != nil || c.RepublishCacheBytes != 1<<20 || c.Audience != "vault" {
 		t.Errorf("%d bytes, audience %q, %v", c.RepublishCacheBytes, c.Audience, err)
 	}
-	if !slices.Equal(c.AllowedAuthMounts, []string{"jwt"}) || !slices.Equal(c.AllowedNamespaces, []string{"team"}) {
-		t.Errorf("auth mounts %q, namespaces %q", c.AllowedAuthMounts, c.AllowedNamespaces)
+	if !slices.Equal(c.AllowedAuthMounts, []string{"jwt"}) || !slices.Equal(c.AllowedNamespaces, []string{"team"}) ||
+		!slices.Equal(c.InlineAuth, []string{"jwt"}) {
+		t.Errorf("auth mounts %q, inline %q, namespaces %q", c.AllowedAuthMounts, c.InlineAuth, c.AllowedNamespaces)
 	}
 }
 
 func TestParseReportsAllProblems(t *testing.T) {
 	_, err := parse([]string{
 		"--endpoint=rel.sock", "--vault-addr=vault:8200", "--vault-allowed-addresses=x,https://ok",
-		"--vault-auth-mount=/", "--vault-allowed-auth-mounts=jwt,a//b", "--vault-allowed-namespaces=../c",
+		"--vault-auth-mount=/", "--vault-allowed-auth-mounts=jwt,a//b,j*", "--vault-inline-auth=other,j*",
+		"--vault-allowed-namespaces=../c",
 		"--vault-client-cert=c",
 		"--mount-timeout=3m", "--version-key-file=", "--republish-cache-bytes=-1", "--health-addr=8080",
 		"--metrics-addr=9090", "--pprof-addr=:6060", "--log-level=debug-8", "--log-format=xml", "--node-name=a b",
@@ -143,6 +146,8 @@ func TestParseReportsAllProblems(t *testing.T) {
 	for _, text := range []string{
 		`["serve"]`, `--endpoint: invalid value "rel.sock"`, `--vault-addr: "vault:8200"`, `--vault-allowed-addresses: "x"`,
 		"--vault-auth-mount: must not be empty", `--vault-allowed-auth-mounts: "a//b"`,
+		`--vault-inline-auth: invalid value "other": must be the path of`,
+		`--vault-inline-auth: invalid value "j*": wildcards`,
 		`--vault-allowed-namespaces: "../c"`, "--vault-client-cert: must be set together with --vault-client-key",
 		"--mount-timeout: invalid value 3m0s", `--republish-cache-bytes: invalid value "-1"`,
 		"--version-key-file: must not be empty", `--health-addr: invalid address "8080"`,

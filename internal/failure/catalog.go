@@ -128,6 +128,11 @@ var (
 	DecryptDenied = define("DecryptDenied", codes.PermissionDenied,
 		"The policies of the role do not allow decryption with this key.",
 		"Add the rule in the message to a policy of the role.")
+	InlineAuthDenied = define("InlineAuthDenied", codes.PermissionDenied,
+		"A request that contains the login (`--vault-inline-auth`) is denied. Either the policies of the role do not allow "+
+			"decryption with this key, or the login is refused; or the server is not OpenBao 2.4 or later.",
+		"Check the policy and the role, as the message says. Vault ignores the login: use `--vault-inline-auth` only with "+
+			"OpenBao.")
 	VaultTokenExpired = define("VaultTokenExpired", codes.Unauthenticated,
 		"The Vault token of the role expired right after the login.",
 		"Check `token_ttl` and `token_num_uses` of the role.")
