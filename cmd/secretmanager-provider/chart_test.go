@@ -51,6 +51,7 @@ vault:
 provider:
   allowedAddresses: ["http://a:8200", "https://b:8200"]
   allowedAuthMounts: [jwt, k8s/other]
+  inlineAuth: [k8s, k8s/other]
   allowedNamespaces: [team/a]
   mountTimeoutSeconds: 110
   republishCache: 32Mi
@@ -61,7 +62,7 @@ provider:
 		o.vault.TLSServerName != "vault" ||
 		o.vault.CACert == "" || o.vault.ClientCert == "" || o.vault.ClientKey == "" || len(o.allowed) != 2 ||
 		!o.vault.InsecureHTTP || !slices.Equal(o.authMounts, []string{"jwt", "k8s/other"}) ||
-		!slices.Equal(o.namespaces, []string{"team/a"}) ||
+		!slices.Equal(o.inlineAuth, []string{"k8s", "k8s/other"}) || !slices.Equal(o.namespaces, []string{"team/a"}) ||
 		o.mountTimeout != maxMountTimeout || o.republishCache != 32<<20 || o.log.Level != "debug" || o.pprofAddr == "" {
 		t.Errorf("the flags set %+v", o)
 	}

@@ -89,7 +89,7 @@ func TestOptionPairs(t *testing.T) {
 // contradiction reports whether an error says that two values exclude each other.
 func contradiction(err error) bool {
 	return slices.ContainsFunc([]string{"Choose one of them", "Set one of them", "Remove the other",
-		"monitoring.prometheusRule.enabled needs", "provider.hostNetwork needs"},
+		"monitoring.prometheusRule.enabled needs", "provider.hostNetwork needs", "provider.inlineAuth has"},
 		func(message string) bool { return strings.Contains(err.Error(), message) })
 }
 

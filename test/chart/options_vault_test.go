@@ -58,6 +58,10 @@ provider: {allowedAddresses: ["http://localhost", "http://[::1]:8200"]}`, func(t
 provider: {allowedAuthMounts: [jwt, k8s/prod], allowedNamespaces: [team/a, team/b]}`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.providerPod(), "--vault-allowed-auth-mounts=jwt,k8s/prod", "--vault-allowed-namespaces=team/a,team/b")
 	}},
+	{"inline authentication", `
+provider: {allowedAuthMounts: [jwt, k8s/prod], inlineAuth: [kubernetes, k8s/prod]}`, func(t *testing.T, r *rendered) {
+		hasArgs(t, r.providerPod(), "--vault-inline-auth=kubernetes,k8s/prod")
+	}},
 	{"audience of the API server", `vault: {audience: ""}`, func(t *testing.T, r *rendered) {
 		hasArgs(t, r.providerPod(), "--audience=")
 	}},

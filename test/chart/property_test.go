@@ -263,9 +263,10 @@ var samples = map[string][]string{
 	"podAnnotations":    {`{}`, `{"prometheus.io/scrape": "true"}`},
 	"extraObjects": {`[]`, `[{apiVersion: v1, kind: ConfigMap, metadata: {name: extra}, data: {a: "1"}}]`,
 		`["apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-extra'}\n"]`},
-	"priorityClassName": {`""`, `system-node-critical`, `a.example`},
-	"schedule":          {`"0 3 * * *"`, `"*/5 1,2 * * MON-FRI"`, `"@daily"`},
-	"timeZone":          {`""`, `Europe/Vienna`, `Etc/UTC`},
+	"provider.inlineAuth": {`[]`, `[kubernetes]`}, // mounts that a class may set
+	"priorityClassName":   {`""`, `system-node-critical`, `a.example`},
+	"schedule":            {`"0 3 * * *"`, `"*/5 1,2 * * MON-FRI"`, `"@daily"`},
+	"timeZone":            {`""`, `Europe/Vienna`, `Etc/UTC`},
 	"networkPolicy.metricsFrom": {`[]`, `[{namespaceSelector: {matchLabels: {a: b}}}]`,
 		`[{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {podSelector: {}}]`},
 	"networkPolicy.egress.ports": {`[{port: 443}]`,

@@ -26,6 +26,11 @@
 {{- if and .Values.vault.ca.secret .Values.vault.ca.configMap -}}
 {{- $problems = append $problems "vault.ca.secret and vault.ca.configMap are both set, but the certificates come from one of them. Remove the other." -}}
 {{- end -}}
+{{- range .Values.provider.inlineAuth -}}
+{{- if not (has (trimSuffix "/" .) (concat (list $.Values.vault.authMount) $.Values.provider.allowedAuthMounts)) -}}
+{{- $problems = append $problems (printf "provider.inlineAuth has %s, which no SecretProviderClass may set. Set it in vault.authMount or provider.allowedAuthMounts too." .) -}}
+{{- end -}}
+{{- end -}}
 {{- $accounts := dict -}}
 {{- range $component := list "provider" "rotator" "exporter" -}}
 {{- $values := index $.Values $component -}}
