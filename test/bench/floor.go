@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
@@ -17,6 +19,7 @@ import (
 type floor struct {
 	env    *environment
 	client *http.Client
+	inline bool // one request that contains the login
 }
 
 func newFloor(e *environment) (*floor, error) {
@@ -24,7 +27,7 @@ func newFloor(e *environment) (*floor, error) {
 	if !roots.AppendCertsFromPEM(e.api.CA) {
 		return nil, errors.New("the API server's CA is not a certificate")
 	}
-	return &floor{e, &http.Client{Transport: &http.Transport{
+	return &floor{env: e, client: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
 		ForceAttemptHTTP2:   true, // to the API server; Vault is plain HTTP here
 		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -40,12 +43,7 @@ func (f *floor) requests(v *volume, p pod) call {
 		if err != nil {
 			return err
 		}
-		var login struct {
-			Auth struct {
-				Token string `json:"client_token"`
-			} `json:"auth"`
-		}
-		err = f.postVault(ctx, "auth/jwt/login", "", map[string]string{"role": namespace, "jwt": p.vault}, &login)
+		header, err := f.login(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -64,7 +62,7 @@ func (f *floor) requests(v *volume, p pod) call {
 				} `json:"batch_results"`
 			} `json:"data"`
 		}
-		if err := f.postVault(ctx, "transit/decrypt/"+namespace, login.Auth.Token, map[string]any{"batch_input": batch},
+		if err := f.postVault(ctx, "transit/decrypt/"+namespace, header, map[string]any{"batch_input": batch},
 			&response); err != nil {
 			return err
 		}
@@ -77,6 +75,25 @@ func (f *floor) requests(v *volume, p pod) call {
 		}
 		return v.check(got)
 	}
+}
+
+// login returns the header of a decrypt: a Vault token, or the login itself.
+func (f *floor) login(ctx context.Context, p pod) (http.Header, error) {
+	if f.inline {
+		header := http.Header{"X-Vault-Inline-Auth-Path": {"auth/jwt/login"}}
+		for name, value := range map[string]string{"role": namespace, "jwt": p.vault} {
+			text := fmt.Appendf(nil, `{"key":%q,"value":%q}`, name, value)
+			header.Set("X-Vault-Inline-Auth-Parameter-"+name, base64.RawURLEncoding.EncodeToString(text))
+		}
+		return header, nil
+	}
+	var login struct {
+		Auth struct {
+			Token string `json:"client_token"`
+		} `json:"auth"`
+	}
+	err := f.postVault(ctx, "auth/jwt/login", nil, map[string]string{"role": namespace, "jwt": p.vault}, &login)
+	return http.Header{"X-Vault-Token": {login.Auth.Token}}, err
 }
 
 // entries returns the ciphertext, and reads it as the pod if the pod has a token for it.
@@ -101,7 +118,7 @@ func (f *floor) entries(ctx context.Context, v *volume, p pod) (map[string]strin
 	return entries, nil
 }
 
-func (f *floor) postVault(ctx context.Context, path, token string, in, out any) error {
+func (f *floor) postVault(ctx context.Context, path string, header http.Header, in, out any) error {
 	text, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -110,8 +127,6 @@ func (f *floor) postVault(ctx context.Context, path, token string, in, out any) 
 	if err != nil {
 		return err
 	}
-	if token != "" {
-		req.Header.Set("X-Vault-Token", token)
-	}
+	maps.Copy(req.Header, header)
 	return send(f.client, req, out)
 }

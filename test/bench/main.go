@@ -15,6 +15,9 @@
 // The audit headers are measured separately: logins and decrypts with and without them
 // alternate.
 //
+// Inline authentication is measured with OpenBao: one request that contains the login, and a login
+// and a decrypt, each with the bare client and in mounts of a provider.
+//
 // The rotator is measured in the same way: a process rotates 10,000 and 50,000 Secrets. Its
 // floor is the list and the patches. Its limit on requests per second (--kube-qps, 50 by
 // default, which dominates in production) is lifted.
@@ -72,12 +75,13 @@ func main() {
 	flag.StringVar(&o.output, "o", "table", "`format` of the report: table or json")
 	flag.IntVar(&o.rounds, "rounds", 4, "`number` of rounds of all measurements, each of at most a second")
 	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "maximum `duration` of the rounds")
-	flag.StringVar(&o.what, "what", "all", "`part` to measure: provider, audit, flood, admission, rotator, status or all")
+	flag.StringVar(&o.what, "what", "all",
+		"`part` to measure: provider, audit, inline, flood, admission, rotator, status or all")
 	flag.BoolVar(&o.small, "small", false, "omit the rotation of 50,000 Secrets, which takes most of the time")
 	flag.IntVar(&o.secrets, "secrets", 0, "`number` of Secrets to rotate, instead of 10,000 and 50,000")
 	flag.Parse()
 	if flag.NArg() > 0 ||
-		!slices.Contains([]string{"all", "provider", "audit", "flood", "admission", "rotator", "status"}, o.what) ||
+		!slices.Contains([]string{"all", "provider", "audit", "inline", "flood", "admission", "rotator", "status"}, o.what) ||
 		o.rounds < 1 ||
 		o.output != "table" && o.output != "json" {
 		flag.Usage()
@@ -143,6 +147,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 			return err
 		}
 		r.Budgets = append(r.Budgets, auditBudget(r.Audit))
+	}
+	if o.measures("inline") {
+		if r.Inline, err = inlineAuth(ctx, e, dir, o, say); err != nil {
+			return err
+		}
 	}
 	if o.measures("flood") {
 		if r.Floods, err = floods(ctx, e, dir, o, say); err != nil {

@@ -23,6 +23,8 @@ type report struct {
 	Sizes     sizes     `json:"fileBytes"`
 	// Audit has a pair of measurements for each round.
 	Audit []auditPair `json:"audit,omitempty"`
+	// Inline has two methods for each kind of call.
+	Inline []inlineRow `json:"inline,omitempty"`
 	// Admission has a pair of rotations for each round.
 	Admission []admissionPair `json:"admission,omitempty"`
 	// Rotations has the runs of the rotator, by number of Secrets.
@@ -98,6 +100,7 @@ func (r report) table(out io.Writer) error {
 			say("%-24s %9.3f %9.3f %8.3f", fmt.Sprintf("pair %d", i+1), p.With, p.Without, p.ratio())
 		}
 	}
+	inlineTable(r.Inline, say)
 	if len(r.Admission) > 0 {
 		say("\n%-24s %9s %9s %9s %8s %8s", "the rotator's policy", "with s", "without", "again", "×", "A/A ×")
 		for i, p := range r.Admission {
