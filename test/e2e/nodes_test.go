@@ -221,14 +221,23 @@ func (f *nodesFixture) testMove(t *testing.T) {
 		if err != nil || p.Spec.NodeName != node {
 			t.Errorf("the pod is on %s, want %s (%v)", p.Spec.NodeName, node, err)
 		}
-		// Nothing of the volume stays on the old node.
-		left, err := shared.OnNode(t.Context(), old.Spec.NodeName, "sh", "-c",
-			"ls -d /var/lib/kubelet/pods/"+string(old.UID)+" 2>/dev/null || true").Output()
-		if err != nil || len(left) > 0 {
-			t.Errorf("on %s: %s (%v)", old.Spec.NodeName, left, err)
-		}
+		f.waitRemoved(t, &old)
 	}
 	f.label(t, f.workers[0], "")
+}
+
+// waitRemoved waits until the kubelet has removed the directory of a deleted pod, and with it the volume.
+func (f *nodesFixture) waitRemoved(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	err := cluster.Wait(t.Context(), 2*time.Minute, "the directory of "+pod.Name+" to be removed",
+		func(ctx context.Context) (bool, string, error) {
+			left, err := shared.OnNode(ctx, pod.Spec.NodeName, "find", "/var/lib/kubelet/pods", "-maxdepth", "1",
+				"-name", string(pod.UID)).Output()
+			return len(left) == 0, strings.TrimSpace(string(left)), err
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testRestart restarts a worker with 30 pods.
