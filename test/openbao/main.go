@@ -5,8 +5,8 @@ package main
 
 import (
 	"fmt"
+	"net"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/openbao/openbao/audit"
 	auditfile "github.com/openbao/openbao/builtin/audit/file"
 	"github.com/openbao/openbao/builtin/credential/approle"
@@ -17,6 +17,7 @@ import (
 	serverconfig "github.com/openbao/openbao/command/server"
 	baohttp "github.com/openbao/openbao/http"
 	"github.com/openbao/openbao/internalshared/configutil"
+	"github.com/openbao/openbao/physical/raft"
 	"github.com/openbao/openbao/sdk/v2/helper/consts"
 	"github.com/openbao/openbao/sdk/v2/logical"
 	"github.com/openbao/openbao/sdk/v2/physical"
@@ -45,11 +46,11 @@ var (
 type catalog = server.Catalog[consts.PluginType, logical.Factory, consts.DeprecationStatus]
 
 func newCore(c server.Config) (*server.Core, error) {
-	backend, kind, err := newBackend(c.DataDir, c.Logger)
+	backend, kind, err := newBackend(c)
 	if err != nil {
 		return nil, fmt.Errorf("opening the storage: %w", err)
 	}
-	core, err := vault.NewCore(&vault.CoreConfig{
+	config := &vault.CoreConfig{
 		Physical:     backend,
 		StorageType:  kind,
 		Logger:       c.Logger,
@@ -65,23 +66,31 @@ func newCore(c server.Config) (*server.Core, error) {
 		AuditBackends:      map[string]audit.Factory{"file": auditfile.Factory},
 		// As in Vault, tests enable audit devices with a request.
 		RawConfig: &serverconfig.Config{UnsafeAllowAPIAuditCreation: true},
-	})
+	}
+	if c.Raft != nil {
+		config.HAPhysical, config.ClusterAddr = backend.(physical.HABackend), c.Raft.URL()
+	}
+	core, err := vault.NewCore(config)
 	if err != nil {
 		return nil, fmt.Errorf("creating the core: %w", err)
 	}
-	return &server.Core{
-		Handler: baohttp.Handler.Handler(&vault.HandlerProperties{
-			Core: core, ListenerConfig: &configutil.Listener{},
-		}),
-		Shutdown: core.Shutdown,
-	}, nil
+	handler := baohttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: &configutil.Listener{}})
+	if c.Raft != nil {
+		core.SetClusterListenerAddrs([]*net.TCPAddr{c.Raft.Address})
+		core.SetClusterHandler(handler)
+	}
+	return &server.Core{Handler: handler, Shutdown: core.Shutdown}, nil
 }
 
-func newBackend(dir string, logger hclog.Logger) (backend physical.Backend, kind string, err error) {
-	if dir == "" {
-		backend, err = inmem.NewInmem(nil, logger)
+func newBackend(c server.Config) (backend physical.Backend, kind string, err error) {
+	switch {
+	case c.DataDir == "":
+		backend, err = inmem.NewInmem(nil, c.Logger)
 		return backend, "inmem", err
+	case c.Raft != nil:
+		backend, err = raft.NewRaftBackend(c.Raft.Storage(c.DataDir), c.Logger.Named("raft"))
+		return backend, "raft", err
 	}
-	backend, err = file.NewFileBackend(map[string]string{"path": dir}, logger)
+	backend, err = file.NewFileBackend(map[string]string{"path": c.DataDir}, c.Logger)
 	return backend, "file", err
 }

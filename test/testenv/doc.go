@@ -13,6 +13,8 @@
 //
 //	func TestMain(m *testing.M) { testenv.Main(m) }
 //
+// [NewVaultCluster] starts a cluster of three Vaults, whose members can be killed.
+//
 // The output of a failed test includes the last lines of the logs of its instances.
 //
 // # Logins

@@ -117,6 +117,11 @@ func (p *process) stop() {
 		case <-timeout.C:
 		}
 	}
+	p.kill()
+}
+
+// kill kills the child and waits for it.
+func (p *process) kill() {
 	// It may have ended meanwhile.
 	_ = p.cmd.Process.Kill()
 	<-p.exited

@@ -51,6 +51,7 @@ type Vault struct {
 	CAFile string
 
 	options   VaultOptions
+	flags     []string // in addition
 	program   string
 	dir       string
 	unsealKey string
@@ -84,6 +85,11 @@ func NewVaultWith(t testing.TB, options VaultOptions) *Vault {
 // applies only to the start: the Vault runs until [Vault.Stop], or until this process
 // ends.
 func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
+	return startVault(ctx, options)
+}
+
+// startVault is StartVault with flags of the program in addition.
+func startVault(ctx context.Context, options VaultOptions, flags ...string) (*Vault, error) {
 	name := "vault"
 	if options.OpenBao {
 		name = "openbao"
@@ -99,7 +105,7 @@ func StartVault(ctx context.Context, options VaultOptions) (*Vault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting Vault: %w", err)
 	}
-	v := &Vault{RootToken: "root", options: options, program: program, dir: dir}
+	v := &Vault{RootToken: "root", options: options, flags: flags, program: program, dir: dir}
 	if err := v.prepare(); err != nil {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("starting Vault: %w", err)
@@ -153,6 +159,7 @@ func (v *Vault) start(ctx context.Context, listen string) error {
 		"--address=" + listen, "--root-token=" + v.RootToken, "--stop-with-stdin",
 		"--storage=" + filepath.Join(v.dir, "storage"),
 	}
+	arguments = append(arguments, v.flags...)
 	for _, mount := range v.options.Mounts {
 		arguments = append(arguments, "--mount="+mount)
 	}
@@ -196,6 +203,20 @@ func (v *Vault) Stop() {
 	v.process.stop()
 	os.RemoveAll(v.dir)
 	unregister(v)
+}
+
+// Kill ends the Vault at once, as a machine that fails does. [Vault.Restart] starts it again.
+func (v *Vault) Kill() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.process.kill()
+}
+
+// running reports whether the Vault has not ended.
+func (v *Vault) running() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.process.running()
 }
 
 // Restart ends the Vault and starts it again at the same address with the same data,

@@ -127,6 +127,24 @@ func (v *Vault) Do(ctx context.Context, method, path, token string, body any) (*
 	return decoded, nil
 }
 
+// status returns what an unauthenticated path of sys responds, in whatever state the server is; nil if it does not.
+func (v *Vault) status(ctx context.Context, path string) map[string]any {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, v.Address+"/v1/"+path, nil)
+	if err != nil {
+		return nil
+	}
+	response, err := v.client.Do(request)
+	if err != nil {
+		return nil
+	}
+	defer response.Body.Close()
+	var status map[string]any
+	if json.NewDecoder(response.Body).Decode(&status) != nil {
+		return nil
+	}
+	return status
+}
+
 // messages returns the errors in the body of a failed request.
 func messages(body []byte) []string {
 	var decoded struct{ Errors []string }

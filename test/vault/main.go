@@ -17,8 +17,8 @@ package main
 
 import (
 	"fmt"
+	"net"
 
-	"github.com/hashicorp/go-hclog"
 	jwtauth "github.com/hashicorp/vault-plugin-auth-jwt"
 	kubeauth "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/audit"
@@ -27,6 +27,7 @@ import (
 	"github.com/hashicorp/vault/builtin/logical/transit"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/physical/raft"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical"
@@ -59,11 +60,11 @@ type catalog struct {
 func (catalog) IsBuiltinEntPlugin(string, consts.PluginType) bool { return false }
 
 func newCore(c server.Config) (*server.Core, error) {
-	backend, kind, err := newBackend(c.DataDir, c.Logger)
+	backend, kind, err := newBackend(c)
 	if err != nil {
 		return nil, fmt.Errorf("opening the storage: %w", err)
 	}
-	core, err := vault.NewCore(&vault.CoreConfig{
+	config := &vault.CoreConfig{
 		Physical:     backend,
 		StorageType:  kind,
 		Logger:       c.Logger,
@@ -78,23 +79,31 @@ func newCore(c server.Config) (*server.Core, error) {
 		LogicalBackends:    engines,
 		CredentialBackends: methods,
 		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
-	})
+	}
+	if c.Raft != nil {
+		config.HAPhysical, config.ClusterAddr = backend.(physical.HABackend), c.Raft.URL()
+	}
+	core, err := vault.NewCore(config)
 	if err != nil {
 		return nil, fmt.Errorf("creating the core: %w", err)
 	}
-	return &server.Core{
-		Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{
-			Core: core, ListenerConfig: &configutil.Listener{},
-		}),
-		Shutdown: core.Shutdown,
-	}, nil
+	handler := vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: &configutil.Listener{}})
+	if c.Raft != nil {
+		core.SetClusterListenerAddrs([]*net.TCPAddr{c.Raft.Address})
+		core.SetClusterHandler(handler)
+	}
+	return &server.Core{Handler: handler, Shutdown: core.Shutdown}, nil
 }
 
-func newBackend(dir string, logger hclog.Logger) (backend physical.Backend, kind string, err error) {
-	if dir == "" {
-		backend, err = inmem.NewInmem(nil, logger)
+func newBackend(c server.Config) (backend physical.Backend, kind string, err error) {
+	switch {
+	case c.DataDir == "":
+		backend, err = inmem.NewInmem(nil, c.Logger)
 		return backend, "inmem", err
+	case c.Raft != nil:
+		backend, err = raft.NewRaftBackend(c.Raft.Storage(c.DataDir), c.Logger.Named("raft"))
+		return backend, "raft", err
 	}
-	backend, err = file.NewFileBackend(map[string]string{"path": dir}, logger)
+	backend, err = file.NewFileBackend(map[string]string{"path": c.DataDir}, c.Logger)
 	return backend, "file", err
 }

@@ -27,6 +27,8 @@ type Config struct {
 	// DataDir is the directory for the (encrypted) data; empty keeps it in memory.
 	DataDir string
 	Logger  hclog.Logger
+	// Raft makes the core a member of a cluster; nil for a server of its own.
+	Raft *Raft
 }
 
 // A Core is a core of Vault or of OpenBao, sealed until [Main] unseals it.
@@ -45,6 +47,7 @@ type options struct {
 	tlsCert       string
 	tlsKey        string
 	stopWithStdin bool
+	raft          raftOptions
 }
 
 // list is a flag that may be repeated.
@@ -71,6 +74,7 @@ func Main(name string, newCore func(Config) (*Core, error)) {
 	flag.StringVar(&o.tlsKey, "tls-key", "", "PEM `file` of the key of --tls-cert")
 	flag.BoolVar(&o.stopWithStdin, "stop-with-stdin", false,
 		"end at the end of standard input, which comes when the parent process dies")
+	o.raft.addFlags()
 	flag.Parse()
 
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -101,6 +105,10 @@ func run(ctx context.Context, name string, o options, args []string, newCore fun
 	if (o.tlsCert == "") != (o.tlsKey == "") {
 		return errors.New("--tls-cert and --tls-key must be used together")
 	}
+	member, err := o.member()
+	if err != nil {
+		return err
+	}
 	level := hclog.LevelFromString(o.logLevel)
 	if level == hclog.NoLevel {
 		return fmt.Errorf("invalid --log-level %q: must be trace, debug, info, warn or error", o.logLevel)
@@ -117,7 +125,7 @@ func run(ctx context.Context, name string, o options, args []string, newCore fun
 	if err != nil {
 		return err
 	}
-	core, err := newCore(Config{Address: address, DataDir: storage.dataDir(), Logger: logger})
+	core, err := newCore(Config{Address: address, DataDir: storage.dataDir(), Logger: logger, Raft: member})
 	if err != nil {
 		return err
 	}

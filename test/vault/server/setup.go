@@ -19,15 +19,21 @@ type setup struct {
 }
 
 // prepare initializes the core unless its storage is that of an earlier start,
-// unseals it, and creates the root token and the mounts of the flags.
+// unseals it, and creates the root token and the mounts of the flags. A member of a
+// cluster does all that when it starts for the first time and does not join another.
 func (s *setup) prepare(ctx context.Context, storage *storage, o options) (*keys, error) {
 	keys, err := storage.keys()
 	if err != nil {
 		return nil, err
 	}
-	if keys == nil {
-		if keys, err = s.initialize(ctx); err != nil {
-			return nil, fmt.Errorf("initializing: %w", err)
+	known, join := keys != nil, o.raft.join != ""
+	if !known {
+		begin, doing := s.initialize, "initializing"
+		if join {
+			begin, doing = s.joinCluster, "joining the cluster"
+		}
+		if keys, err = begin(ctx, o); err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
 		if err := storage.keep(keys); err != nil {
 			return nil, err
@@ -36,6 +42,14 @@ func (s *setup) prepare(ctx context.Context, storage *storage, o options) (*keys
 	s.token = keys.RootToken
 	if err := s.request(ctx, http.MethodPut, "sys/unseal", map[string]any{"key": keys.UnsealKey}, nil); err != nil {
 		return nil, fmt.Errorf("unsealing: %w", err)
+	}
+	if o.raft.node != "" {
+		if err := s.awaitMember(ctx, known || join); err != nil {
+			return nil, fmt.Errorf("waiting for the cluster: %w", err)
+		}
+		if known || join {
+			return keys, nil
+		}
 	}
 	if err := s.ensureToken(ctx, o.rootToken); err != nil {
 		return nil, fmt.Errorf("creating the root token: %w", err)
@@ -49,7 +63,7 @@ func (s *setup) prepare(ctx context.Context, storage *storage, o options) (*keys
 }
 
 // initialize initializes the core with one unseal key.
-func (s *setup) initialize(ctx context.Context) (*keys, error) {
+func (s *setup) initialize(ctx context.Context, _ options) (*keys, error) {
 	var result struct {
 		Keys      []string `json:"keys_base64"`
 		RootToken string   `json:"root_token"`
@@ -103,10 +117,7 @@ func (s *setup) request(ctx context.Context, method, path string, in, out any) e
 	if err != nil {
 		return err
 	}
-	r := httptest.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
-	r.Header.Set("X-Vault-Token", s.token)
-	w := httptest.NewRecorder()
-	s.handler.ServeHTTP(w, r)
+	w := s.send(ctx, method, path, body)
 	if w.Code >= http.StatusBadRequest {
 		return fmt.Errorf("%s %s: %d: %s", method, path, w.Code, bytes.TrimSpace(w.Body.Bytes()))
 	}
@@ -114,4 +125,13 @@ func (s *setup) request(ctx context.Context, method, path string, in, out any) e
 		return nil
 	}
 	return json.Unmarshal(w.Body.Bytes(), out)
+}
+
+// send passes a request to the handler.
+func (s *setup) send(ctx context.Context, method, path string, body []byte) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
+	r.Header.Set("X-Vault-Token", s.token)
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w
 }
