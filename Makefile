@@ -38,8 +38,9 @@ test: ## unit tests, fuzz seeds, and integration with a real Vault and a real AP
 test-long: ## tests that take too long for make test, and those that it makes shorter
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl >/dev/null
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestRotatorPolicy$$' ./test/admission
-	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v ./rotator
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 90m -count=1 -v ./rotator
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestGeneratedOnServers' ./internal/retirescan
+	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v ./test/cluster
 	SECRETMANAGER_TEST_LONG=1 test/with-tmp go test -timeout 60m -count=1 -v -run 'TestMemory' ./internal/ciphertextscan
 
 test-audit: ## 10,000 mounts from 50 pods: each login and decrypt in Vault's audit log names its pod
