@@ -216,7 +216,7 @@ func TestInlineAuthMounts(t *testing.T) {
 	}
 }
 
-// TestOpenBaoInlineAudit verifies what docs/audit.md says about OpenBao's audit log: with inline authentication the line
+// TestOpenBaoInlineAudit verifies what docs/audit.md says about the audit log: with inline authentication the line
 // of the login names the pod, and the line of the decrypt has only what OpenBao verified.
 func TestOpenBaoInlineAudit(t *testing.T) {
 	v := testenv.NewVault(t)

@@ -198,8 +198,8 @@ func (s *secret) checkKeyVersions(keys map[ciphertext.Key]KeyVersions) (findings
 	return findings
 }
 
-// checkCopies checks the manifests that tools keep in annotations: kubectl apply, kapp and others keep what they applied
-// last. Files from kubectl get have them.
+// checkCopies checks the manifests that tools keep in annotations: kubectl apply, kapp and others keep what they
+// applied last. Files from kubectl get have them.
 func (s *secret) checkCopies() (findings []Finding) {
 	for _, name := range slices.Sorted(maps.Keys(s.parsed.Meta.Annotations)) {
 		line := s.parsed.LineOf(name)
@@ -217,8 +217,8 @@ func (s *secret) checkCopies() (findings []Finding) {
 	return findings
 }
 
-// plaintextEntries returns the names of the entries that are not ciphertext, if the text is the manifest of a Secret, in
-// JSON or YAML.
+// plaintextEntries returns the names of the entries that are not ciphertext, if the text is the manifest of a Secret,
+// in JSON or YAML.
 func plaintextEntries(text string) (names []string, isManifest bool) {
 	var copied struct {
 		Kind       string            `json:"kind"`

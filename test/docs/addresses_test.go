@@ -27,7 +27,8 @@ var addresses = map[string]bool{
 	// What doctor prints for a cluster without the driver.
 	"https://kubernetes-sigs.github.io/secrets-store-csi-driver/charts": true,
 	// The driver that we test.
-	"https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v" + programs.Driver.Default + "/deploy/": true,
+	"https://raw.githubusercontent.com/kubernetes-sigs/secrets-store-csi-driver/v" + programs.Driver.Default +
+		"/deploy/": true,
 }
 
 // TestAddressesInThePrograms checks that the programs contain no other address, so that

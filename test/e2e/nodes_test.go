@@ -56,8 +56,8 @@ type nodesFixture struct {
 	workers []string
 }
 
-// testRollout replaces the provider on one node after another, while the driver's own client mounts ten volumes a second
-// on each worker, and the kubelets start pods.
+// testRollout replaces the provider on one node after another, while the driver's own client mounts ten volumes a
+// second on each worker, and the kubelets start pods.
 func (f *nodesFixture) testRollout(t *testing.T) {
 	var ends []func() mountReport
 	for _, node := range f.workers {

@@ -59,10 +59,18 @@ func run(client *api.Client, args []string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(secret.Data)
+	}
+	return runLogical(client, args)
+}
+
+// runLogical runs the commands that list mounts, and read and write paths.
+func runLogical(client *api.Client, args []string) error {
+	line := strings.Join(args, " ")
+	switch {
 	case line == "secrets list":
 		mounts, err := client.Sys().ListMounts()
 		if err != nil {
-			return fmt.Errorf("Error listing secrets engines: %w", err)
+			return vaultError("Error listing secrets engines: %w", err)
 		}
 		fmt.Println("Path    Type    Accessor    Description")
 		for _, path := range slices.Sorted(maps.Keys(mounts)) {
@@ -86,7 +94,7 @@ func run(client *api.Client, args []string) error {
 		}
 		value := secret.Data[strings.TrimPrefix(args[1], "-field=")]
 		if value == nil {
-			return fmt.Errorf("Field %q not present in secret", strings.TrimPrefix(args[1], "-field="))
+			return vaultError("Field %q not present in secret", strings.TrimPrefix(args[1], "-field="))
 		}
 		fmt.Println(value)
 		return nil
@@ -130,13 +138,16 @@ func run(client *api.Client, args []string) error {
 	return fmt.Errorf("not one of the commands that we print: %s", line)
 }
 
+// vaultError is an error in the words of the vault command.
+func vaultError(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
 // nothing reports a missing object as the vault command does.
 func nothing(doing, path string, secret *api.Secret, err error) error {
 	if err != nil {
-		return fmt.Errorf("Error %s %s: %w", doing, path, err)
+		return vaultError("Error %s %s: %w", doing, path, err)
 	}
 	if secret == nil {
-		return fmt.Errorf("No value found at %s", path)
+		return vaultError("No value found at %s", path)
 	}
 	return nil
 }

@@ -146,7 +146,8 @@ func buildSet(ctx context.Context, docker *engine.Engine, root string) (*Set, er
 		name    *string
 	}{
 		{"app", nil, nil, &s.App},
-		{"driver", []string{driver.Dir, "test/driver/mlog", "test/registrar"}, []string{"secrets-store-csi-driver", "node-driver-registrar"}, &s.Driver},
+		{"driver", []string{driver.Dir, "test/driver/mlog", "test/registrar"},
+			[]string{"secrets-store-csi-driver", "node-driver-registrar"}, &s.Driver},
 		{"vault", []string{"test/vault"}, []string{"vault"}, &s.Vault},
 	} {
 		*image.name, err = ensure(ctx, docker, root, image.target, image.modules, image.content)

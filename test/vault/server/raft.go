@@ -47,7 +47,7 @@ func (o *raftOptions) addFlags() {
 	flag.StringVar(&o.unsealKey, "unseal-key", "", "the `key` of the first member, with --raft-join")
 }
 
-// raft returns the member of the flags, or nil.
+// member returns the member of the flags, or nil.
 func (o *options) member() (*Raft, error) {
 	if o.raft == (raftOptions{}) {
 		return nil, nil
