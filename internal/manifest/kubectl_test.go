@@ -259,13 +259,19 @@ func (d *drawer) object(t *rapid.T, depth int) map[string]any {
 		if !rapid.Bool().Draw(t, field) {
 			continue
 		}
-		entries := map[string]any{}
+		entries, used := map[string]any{}, map[string]bool{}
 		for range rapid.IntRange(0, 3).Draw(t, "entries") {
 			value := d.value(t)
 			if field == "data" {
 				value = base64.StdEncoding.EncodeToString([]byte(value))
 			}
-			entries[rapid.SampledFrom(keys).Draw(t, "key")] = value
+			key := rapid.SampledFrom(keys).Draw(t, "key")
+			// Of two keys that become the same, kubectl takes either.
+			name := keyName(&yaml.Node{Kind: yaml.ScalarNode, Value: key})
+			if !used[key] && !used[name] {
+				used[key], used[name] = true, true
+				entries[key] = value
+			}
 		}
 		o[field] = entries
 	}
