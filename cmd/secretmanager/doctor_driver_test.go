@@ -52,7 +52,7 @@ func (c *doctorEnv) testOtherTokens(t *testing.T) {
 	c.sh(t, `kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)
 
 	// The same for a driver without tokens that gets some before the command runs.
-	patchCSIDriver(`{"tokenRequests":null}`)(t, c)
+	patchCSIDriver(`{"tokenRequests":null,"serviceAccountTokenInSecrets":null}`)(t, c)
 	fixes = c.doctor(t, nil).check(t, "token-requests").Fixes
 	patchCSIDriver(`{"tokenRequests":[{"audience":"api://azure"}]}`)(t, c)
 	if out, err := c.command(t.Context(), "", c.env, "sh", "-ec", fixes[0]).CombinedOutput(); err == nil {
