@@ -14,17 +14,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/secretmanager-io/secretmanager/test/testenv"
-	"github.com/secretmanager-io/secretmanager/test/vaultcli"
 )
 
-// TestMain runs this binary as the vault command, which runs what vault-setup prints, if it is called by that
-// name.
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "vault" {
-		vaultcli.Main()
-	}
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // TestScripts runs testdata/script against a real Vault and a real API server.
 // Every script has its own namespace ($NS) and derived transit key ($KEY). commands_test.go has the
@@ -64,15 +56,16 @@ func (w *scripts) runScripts(t *testing.T, dir string) {
 	})
 }
 
-// builtPrograms is the directory of the command line and the provider, as they are released. The tests start them
-// some thousand times, and with the race detector they would take several times as long. Other tests call the
-// verbs in this process, with it.
+// builtPrograms is the directory of the command line and the provider, as they are released, and of the vault command,
+// which runs what vault-setup prints. The tests start them some thousand times, and with the race detector they would
+// take several times as long. Other tests call the verbs in this process, with it.
 var builtPrograms = sync.OnceValues(func() (string, error) {
 	dir, err := testenv.TempDir()
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, ".", "../secretmanager-provider")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, ".", "../secretmanager-provider",
+		"../../test/vaultcli/cmd/vault")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
@@ -88,16 +81,15 @@ func program(t *testing.T) string {
 	return filepath.Join(dir, "secretmanager")
 }
 
-// linkPrograms puts the programs into a directory, and this binary as the vault command.
+// linkPrograms puts the programs into a directory.
 func linkPrograms(t *testing.T, dir string) {
 	t.Helper()
-	self, err := os.Executable()
-	check(t, err)
+	built := filepath.Dir(program(t))
 	for name, target := range map[string]string{
-		"secretmanager": program(t), "kubectl-secretmanager": program(t), "vault": self,
-		"secretmanager-provider": filepath.Join(filepath.Dir(program(t)), "secretmanager-provider"),
+		"secretmanager": "secretmanager", "kubectl-secretmanager": "secretmanager", "vault": "vault",
+		"secretmanager-provider": "secretmanager-provider",
 	} {
-		check(t, os.Symlink(target, filepath.Join(dir, name)))
+		check(t, os.Symlink(filepath.Join(built, target), filepath.Join(dir, name)))
 	}
 }
 
