@@ -56,8 +56,12 @@ func readPage(t *testing.T, c *cluster, title string) *page {
 	if err != nil {
 		t.Fatal(err)
 	}
+	helm, err := programs.Path(t.Context(), "helm")
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.env = []string{
-		"PATH=" + filepath.Dir(kubectl) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "KUBECONFIG=" + c.Kubeconfig,
+		"PATH=" + filepath.Dir(kubectl) + ":" + filepath.Dir(helm) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "KUBECONFIG=" + c.Kubeconfig,
 	}
 	return p
 }
