@@ -61,7 +61,8 @@ func readPage(t *testing.T, c *cluster, title string) *page {
 		t.Fatal(err)
 	}
 	p.env = []string{
-		"PATH=" + filepath.Dir(kubectl) + ":" + filepath.Dir(helm) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "KUBECONFIG=" + c.Kubeconfig,
+		"PATH=" + filepath.Dir(kubectl) + ":" + filepath.Dir(helm) + ":" + os.Getenv("PATH"),
+		"HOME=" + p.dir, "KUBECONFIG=" + c.Kubeconfig,
 	}
 	return p
 }
