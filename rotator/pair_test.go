@@ -148,7 +148,7 @@ func (p *pair) changed() {
 			case <-time.After(time.Second):
 			}
 		}
-		time.Sleep(lag)
+		time.Sleep(lag) // the lag itself, which is the input of the test: nothing waits for it
 		err := p.restore(context.Background())
 		p.mu.Lock()
 		defer p.mu.Unlock()

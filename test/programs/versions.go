@@ -35,7 +35,7 @@ type Version struct {
 	Dir  string // of the nested module, relative to the root of the repository
 }
 
-// Selected returns the version that the environment selects. It fails if there is none of this name.
+// Selected returns the version that the environment selects. It fails if no version has this name.
 func (c Component) Selected() (Version, error) {
 	root, err := Root()
 	if err != nil {
