@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +184,8 @@ func kubectlCreate(t *testing.T, dir string) (secrets []corev1.Secret) {
 var keys = []string{"a", "a.b", "true", "True", "on", "No", "y", "1", "0x10", "010", "0o10", "0b11", "1_0", "1e3",
 	"1.50", ".5", "+1", "-1", ".inf", "null", "~", ".dot", "-", "_", "é", "2001-01-01", "1:20", "=", "<<"}
 
+var number = regexp.MustCompile(`^[0-9][0-9a-fx]*$`)
+
 // A drawer draws the text of a file.
 type drawer struct {
 	prefix string // of the names of its Secrets
@@ -340,6 +343,9 @@ func restyle(t *rapid.T, n *yaml.Node, anchors *int, inFlow, isKey bool) {
 		n.Style = rapid.SampledFrom(styles).Draw(t, "style")
 		if n.Style == 0 && isKey && rapid.Bool().Draw(t, "no quotes") {
 			n.Tag = "" // write it as it is, also if it then is not a string
+			if number.MatchString(n.Value) && rapid.Bool().Draw(t, "number") {
+				n.Tag, n.Style = "!!int", yaml.TaggedStyle
+			}
 		}
 		return
 	}

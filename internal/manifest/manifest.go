@@ -142,6 +142,7 @@ func jsonDocuments(source []byte) (docs []*yaml.Node) {
 	}
 	source = bytes.TrimPrefix(source, []byte(bom))
 	decoder := json.NewDecoder(bytes.NewReader(source))
+	line, column, read := 1, 1, 0
 	for {
 		var object json.RawMessage
 		err := decoder.Decode(&object)
@@ -151,20 +152,30 @@ func jsonDocuments(source []byte) (docs []*yaml.Node) {
 		if err != nil {
 			return nil
 		}
-		// Spaces in place of the objects before it keep its lines and columns.
-		end := int(decoder.InputOffset())
-		start := end - len(object)
-		before := strings.Map(func(r rune) rune {
-			if strings.ContainsRune("\n\r\u0085\u2028\u2029", r) { // as lineStarts
-				return r
-			}
-			return ' '
-		}, string(source[:start]))
 		doc := new(yaml.Node)
-		if err := yaml.Unmarshal(append([]byte(before), object...), doc); err != nil {
+		if err := yaml.Unmarshal(object, doc); err != nil {
 			return nil
 		}
+		start := int(decoder.InputOffset()) - len(object)
+		before := source[read:start]
+		if starts := lineStarts(before); len(starts) > 1 {
+			line, column, before = line+len(starts)-1, 1, before[starts[len(starts)-1]:]
+		}
+		column += utf8.RuneCount(before)
+		read = start
+		move(doc, line-1, column-1)
 		docs = append(docs, doc)
+	}
+}
+
+// move adds to the lines of a document, and to the columns of its first line.
+func move(n *yaml.Node, lines, columns int) {
+	if n.Line == 1 {
+		n.Column += columns
+	}
+	n.Line += lines
+	for _, c := range n.Content {
+		move(c, lines, columns)
 	}
 }
 

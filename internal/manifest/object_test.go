@@ -56,6 +56,19 @@ func TestObjectsThatKubectlCreates(t *testing.T) {
 	}
 }
 
+// A file can have many JSON objects. Reading it takes time in proportion to its length.
+func TestManyJSONObjects(t *testing.T) {
+	const n = 50_000
+	secret := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","labels":{"secretmanager.io/transit-key":"k"}}}`
+	f, err := Parse([]byte(strings.Repeat("{} {\"é\":1}\n", n) + "{} " + secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Objects) != 2*n+2 || len(f.Secrets) != 1 || f.Secrets[0].Line != n+1 {
+		t.Errorf("%d objects, %d Secrets", len(f.Objects), len(f.Secrets))
+	}
+}
+
 // Data that is merged into an item is found, and not written.
 func TestMergedDataIsNotWritten(t *testing.T) {
 	f, err := Parse(

@@ -84,10 +84,14 @@ var word = regexp.MustCompile(`^[A-Za-z_/][-._/A-Za-z0-9]*$`)
 // keyName returns the key as kubectl names it. kubectl reads YAML 1.1, and turns a key that is not a string into one:
 // on is "true", and 0x10 is "16". A key that kubectl refuses is unchanged.
 func keyName(n *yaml.Node) string {
-	if n.Style != 0 || word.MatchString(n.Value) && !slices.Contains(reserved, strings.ToLower(n.Value)) {
+	plain := n.Value
+	switch {
+	case n.Style == yaml.TaggedStyle && n.Tag != "!!str":
+		plain = n.Tag + " " + n.Value
+	case n.Style != 0, word.MatchString(n.Value) && !slices.Contains(reserved, strings.ToLower(n.Value)):
 		return n.Value
 	}
-	text, err := kubectlyaml.YAMLToJSON([]byte(n.Value + ": 0\n"))
+	text, err := kubectlyaml.YAMLToJSON([]byte(plain + ": 0\n"))
 	if err != nil {
 		return n.Value
 	}
