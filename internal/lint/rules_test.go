@@ -234,6 +234,8 @@ func TestRules(t *testing.T) {
 			[]string{"a.yaml:4 plaintext-copy"}},
 		{"copies in two annotations", one(annotated(`a: '{"data":{"a":"aGk="}}', b: '{"stringData":{"b":"x"}}'`)), Options{},
 			[]string{"a.yaml:4 plaintext-copy", "a.yaml:4 plaintext-copy"}},
+		{"manifest of another kind", one(annotated(`example.org/a: '{"kind":"ConfigMap","data":{"a":"aGkh"}}'`)), Options{},
+			nil},
 		{"annotation that is no manifest", one(annotated(`example.org/a: 'data: {a: 1}'`)), Options{}, nil},
 		{"last applied, ciphertext",
 			one(annotated(`kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"` + b64(ct(1)) + `"}}'`)),

@@ -211,7 +211,7 @@ func (s *secret) checkCopies() (findings []Finding) {
 					"and change a secret that others may have read", quote(name), strings.Join(bad[:min(len(bad), 10)], ", ")))
 		case !isCopy && name == ciphertext.AnnotationLastApplied:
 			findings = append(findings, s.finding(rulePlaintextCopy, line, "",
-				"annotation %s is a copy of an earlier manifest that cannot be parsed: remove the annotation", quote(name)))
+				"annotation %s is not the manifest of a Secret, as kubectl apply writes it: remove the annotation", quote(name)))
 		}
 	}
 	return findings
@@ -225,8 +225,11 @@ func plaintextEntries(text string) (names []string, isManifest bool) {
 		Data       map[string][]byte `json:"data"`
 		StringData map[string]string `json:"stringData"`
 	}
-	if yaml.Unmarshal([]byte(text), &copied) != nil ||
-		copied.Kind != "Secret" && copied.Data == nil && copied.StringData == nil {
+	if yaml.Unmarshal([]byte(text), &copied) != nil {
+		return nil, false
+	}
+	partial := copied.Kind == "" && (copied.Data != nil || copied.StringData != nil)
+	if copied.Kind != "Secret" && !partial {
 		return nil, false
 	}
 	for name, value := range copied.Data {
