@@ -28,6 +28,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
 )
@@ -50,7 +51,7 @@ func newDoctorEnv(t *testing.T) *doctorEnv {
 	check(t, err)
 	bin := t.TempDir()
 	check(t, os.Symlink(kubectl, filepath.Join(bin, "kubectl")))
-	linkPrograms(t, bin)
+	cliscript.LinkPrograms(t, bin)
 	c.env = map[string]string{
 		"PATH": bin + ":/usr/bin:/bin", "HOME": t.TempDir(), "KUBECONFIG": c.server.Kubeconfig,
 		"VAULT_ADDR": c.vault.Address, "VAULT_TOKEN": c.vault.RootToken,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 )
 
 // session is the program in a pseudo-terminal with a script as the editor. At its n-th start the
@@ -49,7 +50,7 @@ func (u *user) start(edits ...string) *session {
 		}
 	}
 	var err error
-	tm.command = exec.CommandContext(t.Context(), program(t), "edit", "matrix", "-n", u.Namespace)
+	tm.command = exec.CommandContext(t.Context(), cliscript.Program(t), "edit", "matrix", "-n", u.Namespace)
 	tm.command.Dir = tm.dir
 	tm.command.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
 		"VAULT_TOKEN="+u.Vault.RootToken, "KUBE_EDITOR=sh step.0", "XDG_RUNTIME_DIR=")
@@ -336,7 +337,8 @@ func TestEditBrokenOff(t *testing.T) {
 // The note on the shell history is printed only to a terminal.
 func TestLiteralNote(t *testing.T) {
 	u := newUser(t)
-	c := exec.CommandContext(t.Context(), program(t), "encrypt", "matrix", "-n", u.Namespace, "--transit-key", u.Namespace,
+	c := exec.CommandContext(t.Context(), cliscript.Program(t), "encrypt", "matrix", "-n", u.Namespace,
+		"--transit-key", u.Namespace,
 		"--from-literal", "a=hunter2")
 	c.Env = append(os.Environ(), "KUBECONFIG="+u.API.Kubeconfig, "VAULT_ADDR="+u.Vault.Address,
 		"VAULT_TOKEN="+u.Vault.RootToken)

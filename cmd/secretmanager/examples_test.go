@@ -14,12 +14,13 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 )
 
 // examples VERB CODE... runs the examples in the help of a verb in the namespace demo. Each must exit
 // with one of the codes. It skips examples that run until they are interrupted.
-func (w *scripts) examples(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 1, "examples VERB CODE...")
+func examples(w *cliscript.Scripts, ts *testscript.TestScript, neg bool, args []string) {
+	cliscript.Need(ts, neg, len(args) > 1, "examples VERB CODE...")
 	_, err := w.Kube.CoreV1().Namespaces().Create(w.T.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {

@@ -2,70 +2,17 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
-	"github.com/secretmanager-io/secretmanager/test/testenv"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
-
-// scripts has the servers that all scripts share.
-type scripts struct{ *fixture.Fixture }
-
-func newScripts(t *testing.T) *scripts {
-	t.Helper()
-	w := &scripts{fixture.New(t)}
-	w.TrustIssuer()
-	return w
-}
-
-// createNamespace creates a namespace with the objects of the rotator, and a derived transit key of
-// the same name.
-func (w *scripts) createNamespace(ctx context.Context) (string, error) {
-	ns := testenv.UniqueName("cli")
-	_, err := w.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
-		metav1.CreateOptions{})
-	if err != nil {
-		return "", fmt.Errorf("creating namespace %s: %w", ns, err)
-	}
-	if err := w.API.CreateRotatorState(ctx, ns); err != nil {
-		return "", err
-	}
-	_, err = w.Vault.Write(ctx, "transit/keys/"+ns, map[string]any{"derived": true})
-	return ns, err
-}
-
-// setup sets the environment of a script: the root token of Vault, and a kubeconfig of the cluster's
-// administrator.
-func (w *scripts) setup(e *testscript.Env) error {
-	ns, err := w.createNamespace(w.T.Context())
-	if err != nil {
-		return err
-	}
-	home := filepath.Join(e.WorkDir, ".home")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		return err
-	}
-	for name, value := range map[string]string{
-		"HOME": home, "NS": ns, "KEY": ns, "KUBECONFIG": w.API.Kubeconfig,
-		"VAULT_ADDR": w.Vault.Address, "VAULT_TOKEN": w.Vault.RootToken,
-		"GORACE": os.Getenv("GORACE"), // see the Makefile
-	} {
-		e.Setenv(name, value)
-	}
-	return nil
-}
 
 // user runs commands in this process, with the environment of the scripts.
 type user struct {
@@ -78,7 +25,7 @@ type user struct {
 
 func newUser(t *testing.T) *user {
 	t.Helper()
-	f := newScripts(t).Fixture
+	f := cliscript.New(t).Fixture
 	return &user{Fixture: f, t: t, kubeconfig: f.API.Kubeconfig,
 		env: map[string]string{"VAULT_ADDR": f.Vault.Address, "VAULT_TOKEN": f.Vault.RootToken,
 			"SECRETMANAGER_SETTLE": "0s"}}

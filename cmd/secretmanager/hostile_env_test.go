@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
@@ -281,8 +282,8 @@ spec:
 func (h *hostileAuthor) serve(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
-	linkPrograms(t, bin)
-	socket, stop, err := serveProvider(h.server.Kubeconfig, h.vault.address,
+	cliscript.LinkPrograms(t, bin)
+	socket, stop, err := cliscript.ServeProvider(h.server.Kubeconfig, h.vault.address,
 		filepath.Join(bin, "secretmanager-provider"), filepath.Join(bin, "log"))
 	check(t, err)
 	t.Cleanup(stop)

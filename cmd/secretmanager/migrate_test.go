@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 )
@@ -46,14 +47,14 @@ spec:
 // secretmanager. For each class that the page applies, a real provider mounts it with the token of
 // the pods' service account, and the files must be those from before the migration.
 func TestMigrate(t *testing.T) {
-	w := newScripts(t)
+	w := cliscript.New(t)
 	page, err := os.ReadFile("../../docs/migrate.md")
 	check(t, err)
 	bin, dir := t.TempDir(), t.TempDir()
 	kubectl, err := programs.Path(t.Context(), "kubectl")
 	check(t, err)
 	check(t, os.Symlink(kubectl, filepath.Join(bin, "kubectl")))
-	linkPrograms(t, bin)
+	cliscript.LinkPrograms(t, bin)
 	check(t, os.WriteFile(filepath.Join(bin, "sops"), []byte(sopsStandIn), 0o755))
 	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}",
 		"sigs.k8s.io/secrets-store-csi-driver").Output()
@@ -123,7 +124,8 @@ func TestMigrate(t *testing.T) {
 		t.Errorf("the page says that a Secret of the controller's is not replaced: %v\n%s", err, out)
 	}
 
-	socket, stop, err := serveProvider(w.API.Kubeconfig, w.Vault.Address, filepath.Join(bin, "secretmanager-provider"),
+	socket, stop, err := cliscript.ServeProvider(w.API.Kubeconfig, w.Vault.Address,
+		filepath.Join(bin, "secretmanager-provider"),
 		filepath.Join(t.TempDir(), "log"))
 	check(t, err)
 	t.Cleanup(stop)

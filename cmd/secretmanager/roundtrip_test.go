@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/secretmanager-io/secretmanager/internal/entrytext"
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/hostile"
 	"github.com/secretmanager-io/secretmanager/test/testenv/fixture"
 )
@@ -75,8 +76,9 @@ func TestRoundTrip(t *testing.T) {
 			`{"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass", "metadata": {"name": "all"},
  "spec": {"provider": "secretmanager", "parameters": {"roleName": "%[1]s_app", "transitKey": "%[1]s"}}}`, u.Namespace))
 	token := file(t, fixture.Issuer().Token(u.Namespace, "app", "vault", time.Hour))
-	linkPrograms(t, dir)
-	socket, stop, err := serveProvider(u.API.Kubeconfig, u.Vault.Address, filepath.Join(dir, "secretmanager-provider"),
+	cliscript.LinkPrograms(t, dir)
+	socket, stop, err := cliscript.ServeProvider(u.API.Kubeconfig, u.Vault.Address,
+		filepath.Join(dir, "secretmanager-provider"),
 		filepath.Join(dir, "provider.log"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package cliscript
 
 import (
 	"bytes"
@@ -25,28 +25,32 @@ import (
 )
 
 // commands are those of the scripts.
-func (w *scripts) commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
-	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
+func (s *Scripts) commands() map[string]Command {
+	return map[string]Command{
 		"exits":        exits,
-		"as":           w.as,
-		"vault-write":  w.vaultWrite,
-		"vault-read":   w.vaultRead,
-		"apply":        w.apply,
-		"server-apply": w.serverApply,
-		"get":          w.get,
-		"delete":       w.delete,
-		"token":        w.token,
-		"provider":     w.provider,
+		"as":           s.as,
+		"vault-write":  s.vaultWrite,
+		"vault-read":   s.vaultRead,
+		"apply":        s.apply,
+		"server-apply": s.serverApply,
+		"get":          s.get,
+		"delete":       s.delete,
+		"token":        s.token,
+		"provider":     s.provider,
 		"replace":      replace,
 		"terminal":     terminal,
-		"examples":     w.examples,
-		"admission":    w.admission,
-		"ciphertext":   w.ciphertext,
-		"helm-release": w.helmRelease,
+		"admission":    s.admission,
+		"ciphertext":   s.ciphertext,
+		"helm-release": s.helmRelease,
+		"own-vault":    s.ownVault,
+		"freeze":       freeze,
+		"thaw":         thaw,
+		"silent":       silent,
 	}
 }
 
-func need(ts *testscript.TestScript, neg bool, ok bool, usage string) {
+// Need ends the script if a command was not called as its usage says.
+func Need(ts *testscript.TestScript, neg bool, ok bool, usage string) {
 	if neg || !ok {
 		ts.Fatalf("usage: %s", usage)
 	}
@@ -54,7 +58,7 @@ func need(ts *testscript.TestScript, neg bool, ok bool, usage string) {
 
 // exits CODE PROGRAM ARG... runs a program, which must exit with that code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 1, "exits CODE PROGRAM ARG...")
+	Need(ts, neg, len(args) > 1, "exits CODE PROGRAM ARG...")
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	got := 0
@@ -75,62 +79,62 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // as POLICY... sets VAULT_TOKEN to a token with these policies, or "as root" to the root token.
-func (w *scripts) as(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 0, "as POLICY...")
+func (s *Scripts) as(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) > 0, "as POLICY...")
 	if args[0] == "root" {
-		ts.Setenv("VAULT_TOKEN", w.Vault.RootToken)
+		ts.Setenv("VAULT_TOKEN", s.Vault.RootToken)
 		return
 	}
-	answer, err := w.Vault.Do(w.T.Context(), http.MethodPost, "auth/token/create", w.Vault.RootToken,
+	answer, err := s.Vault.Do(s.T.Context(), http.MethodPost, "auth/token/create", s.Vault.RootToken,
 		map[string]any{"policies": args, "no_default_policy": true})
 	ts.Check(err)
 	ts.Setenv("VAULT_TOKEN", answer.Auth.ClientToken)
 }
 
 // vault-write PATH [NAME=VALUE]... writes with the root token.
-func (w *scripts) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 0, "vault-write PATH [NAME=VALUE]...")
+func (s *Scripts) vaultWrite(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) > 0, "vault-write PATH [NAME=VALUE]...")
 	data := map[string]any{}
 	for _, arg := range args[1:] {
 		name, value, _ := strings.Cut(arg, "=")
 		data[name] = value
 	}
-	_, err := w.Vault.Write(w.T.Context(), args[0], data)
+	_, err := s.Vault.Write(s.T.Context(), args[0], data)
 	ts.Check(err)
 }
 
 // vault-read PATH prints the data at a path as JSON.
-func (w *scripts) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 1, "vault-read PATH")
-	data, err := w.Vault.Read(w.T.Context(), args[0])
+func (s *Scripts) vaultRead(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 1, "vault-read PATH")
+	data, err := s.Vault.Read(s.T.Context(), args[0])
 	ts.Check(err)
 	ts.Check(json.NewEncoder(ts.Stdout()).Encode(data))
 }
 
 // apply FILE [NAMESPACE] creates the Secret of a manifest.
-func (w *scripts) apply(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 1 || len(args) == 2, "apply FILE [NAMESPACE]")
+func (s *Scripts) apply(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 1 || len(args) == 2, "apply FILE [NAMESPACE]")
 	var secret corev1.Secret
 	ts.Check(yaml.Unmarshal([]byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), &secret))
 	namespace := ts.Getenv("NS")
 	if len(args) == 2 {
 		namespace = args[1]
 	}
-	_, err := w.Kube.CoreV1().Secrets(namespace).Create(w.T.Context(), &secret, metav1.CreateOptions{})
+	_, err := s.Kube.CoreV1().Secrets(namespace).Create(s.T.Context(), &secret, metav1.CreateOptions{})
 	ts.Check(err)
 }
 
 // ciphertext NAME ENTRY VARIABLE sets a variable to the ciphertext of an entry.
-func (w *scripts) ciphertext(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 3, "ciphertext NAME ENTRY VARIABLE")
-	secret, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.T.Context(), args[0], metav1.GetOptions{})
+func (s *Scripts) ciphertext(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 3, "ciphertext NAME ENTRY VARIABLE")
+	secret, err := s.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(s.T.Context(), args[0], metav1.GetOptions{})
 	ts.Check(err)
 	ts.Setenv(args[2], string(secret.Data[args[1]]))
 }
 
 // helm-release FILE NAME REVISION STATUS creates the Secret in which Helm stores a release with the manifest.
-func (w *scripts) helmRelease(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 4, "helm-release FILE NAME REVISION STATUS")
+func (s *Scripts) helmRelease(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 4, "helm-release FILE NAME REVISION STATUS")
 	text, err := json.Marshal(map[string]any{"name": args[1], "info": map[string]string{"status": args[3]},
 		"manifest": os.Expand(ts.ReadFile(args[0]), ts.Getenv), "namespace": ts.Getenv("NS")})
 	ts.Check(err)
@@ -138,7 +142,7 @@ func (w *scripts) helmRelease(ts *testscript.TestScript, neg bool, args []string
 	z := gzip.NewWriter(&b)
 	_, err = z.Write(text)
 	ts.Check(errors.Join(err, z.Close()))
-	_, err = w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Create(w.T.Context(), &corev1.Secret{
+	_, err = s.Kube.CoreV1().Secrets(ts.Getenv("NS")).Create(s.T.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "sh.helm.release.v1." + args[1] + ".v" + args[2],
 			Labels: map[string]string{"owner": "helm", "name": args[1], "version": args[2], "status": args[3]}},
 		Type: "helm.sh/release.v1",
@@ -148,31 +152,31 @@ func (w *scripts) helmRelease(ts *testscript.TestScript, neg bool, args []string
 }
 
 // server-apply FILE MANAGER applies the Secret of a manifest on the server, as the field manager.
-func (w *scripts) serverApply(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 2, "server-apply FILE MANAGER")
+func (s *Scripts) serverApply(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 2, "server-apply FILE MANAGER")
 	text := []byte(ts.ReadFile(args[0]))
 	var secret corev1.Secret
 	ts.Check(yaml.Unmarshal(text, &secret))
 	force := true
-	_, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Patch(w.T.Context(), secret.Name, types.ApplyYAMLPatchType, text,
+	_, err := s.Kube.CoreV1().Secrets(ts.Getenv("NS")).Patch(s.T.Context(), secret.Name, types.ApplyYAMLPatchType, text,
 		metav1.PatchOptions{FieldManager: args[1], Force: &force})
 	ts.Check(err)
 }
 
 // admission DIR... applies policies of manifests/admission to the namespace of the script.
-func (w *scripts) admission(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) > 0, "admission FOLDER...")
+func (s *Scripts) admission(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) > 0, "admission FOLDER...")
 	for _, dir := range args {
 		p, err := admission.Load(dir)
 		ts.Check(err)
-		ts.Check(p.Only(ts.Getenv("NS")).Enforce(w.T.Context(), w.Kube, ts.Getenv("NS")))
+		ts.Check(p.Only(ts.Getenv("NS")).Enforce(s.T.Context(), s.Kube, ts.Getenv("NS")))
 	}
 }
 
 // get NAME prints a Secret as YAML; "! get NAME" requires that it does not exist.
-func (w *scripts) get(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, false, len(args) == 1, "[!] get NAME")
-	secret, err := w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(w.T.Context(), args[0], metav1.GetOptions{})
+func (s *Scripts) get(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, false, len(args) == 1, "[!] get NAME")
+	secret, err := s.Kube.CoreV1().Secrets(ts.Getenv("NS")).Get(s.T.Context(), args[0], metav1.GetOptions{})
 	if neg {
 		if err == nil {
 			ts.Fatalf("Secret %s is there", args[0])
@@ -188,16 +192,16 @@ func (w *scripts) get(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // delete NAME deletes a Secret.
-func (w *scripts) delete(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 1, "delete NAME")
-	ts.Check(w.Kube.CoreV1().Secrets(ts.Getenv("NS")).Delete(w.T.Context(), args[0], metav1.DeleteOptions{}))
+func (s *Scripts) delete(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 1, "delete NAME")
+	ts.Check(s.Kube.CoreV1().Secrets(ts.Getenv("NS")).Delete(s.T.Context(), args[0], metav1.DeleteOptions{}))
 }
 
 // token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]] writes a token to a file, bound to a
 // pod or not.
-func (w *scripts) token(ts *testscript.TestScript, neg bool, args []string) {
+func (s *Scripts) token(ts *testscript.TestScript, neg bool, args []string) {
 	bound := len(args) < 6 || args[5] != "unbound"
-	need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
+	Need(ts, neg, len(args) == 4 || len(args) == 5 || len(args) == 6 && !bound,
 		"token FILE NAMESPACE ACCOUNT AUDIENCE [TTL [unbound]]")
 	ttl := time.Hour
 	if len(args) >= 5 {
@@ -213,18 +217,18 @@ func (w *scripts) token(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // provider starts the provider until the end of the script, and sets $SOCKET.
-func (w *scripts) provider(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 0, "provider")
+func (s *Scripts) provider(ts *testscript.TestScript, neg bool, args []string) {
+	Need(ts, neg, len(args) == 0, "provider")
 	program, _, _ := strings.Cut(ts.Getenv("PATH"), string(os.PathListSeparator))
-	socket, stop, err := serveProvider(w.API.Kubeconfig, w.Vault.Address, program+"/secretmanager-provider",
+	socket, stop, err := ServeProvider(s.API.Kubeconfig, s.Vault.Address, program+"/secretmanager-provider",
 		ts.MkAbs("provider.log"))
 	ts.Check(err)
 	ts.Defer(stop)
 	ts.Setenv("SOCKET", socket)
 }
 
-// serveProvider starts a provider and waits for its socket.
-func serveProvider(kubeconfig, vault, program, logFile string) (socket string, stop func(), err error) {
+// ServeProvider starts a provider, and waits for its socket. program is its path, and logFile gets its log.
+func ServeProvider(kubeconfig, vault, program, logFile string) (socket string, stop func(), err error) {
 	// The directory of the test may be too long for the path of a socket.
 	dir, err := os.MkdirTemp("", "sm")
 	if err != nil {
@@ -262,7 +266,7 @@ func serveProvider(kubeconfig, vault, program, logFile string) (socket string, s
 
 // replace FILE OLD NEW replaces a text everywhere in a file.
 func replace(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, len(args) == 3, "replace FILE OLD NEW")
+	Need(ts, neg, len(args) == 3, "replace FILE OLD NEW")
 	before := ts.ReadFile(args[0])
 	if !strings.Contains(before, args[1]) {
 		ts.Fatalf("%s does not contain %q", args[0], args[1])
