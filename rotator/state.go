@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -234,20 +235,25 @@ func (r *run) addFacts(data map[string]string, keys []*keyRun) {
 
 func (r *run) limits() limits { return limits{retireAfter: r.RetireAfter, maxGap: r.MaxGap} }
 
-// saveState writes the evidence and the reports of all keys, and the report of the run.
+// saveState writes the evidence and the reports of all keys, and then the report of the run.
 func (r *run) saveState(ctx context.Context) error {
-	var errs []error
-	for i, keys := range byShard(r.all) {
-		errs = append(errs, r.update(ctx, &r.state.shards[i], func(data map[string]string) error {
-			for _, entry := range r.gone {
-				delete(data, entry)
-				delete(data, entry+reportSuffix)
-			}
-			r.addFacts(data, keys)
-			return addReports(data, keys, r.report.Finished)
-		}))
+	shards := byShard(r.all)
+	errs := make([]error, keyShards+1)
+	var writes sync.WaitGroup
+	for i, keys := range shards {
+		writes.Go(func() {
+			errs[i] = r.update(ctx, &r.state.shards[i], func(data map[string]string) error {
+				for _, entry := range r.gone {
+					delete(data, entry)
+					delete(data, entry+reportSuffix)
+				}
+				r.addFacts(data, keys)
+				return addReports(data, keys, r.report.Finished)
+			})
+		})
 	}
-	errs = append(errs, r.update(ctx, &r.state.run, func(data map[string]string) error {
+	writes.Wait()
+	errs[keyShards] = r.update(ctx, &r.state.run, func(data map[string]string) error {
 		last := *r.report
 		last.Keys = nil
 		last.Unassigned, last.NotSelected = last.Unassigned.stored(10), last.NotSelected.stored(10)
@@ -263,7 +269,7 @@ func (r *run) saveState(ctx context.Context) error {
 			}
 		}
 		return setJSON(data, runEntry, runState{&last, lastDone})
-	}))
+	})
 	return errors.Join(errs...)
 }
 
