@@ -20,6 +20,7 @@ const (
 	providerName = "secretmanager-provider"
 	rotatorName  = "secretmanager-rotator"
 	cliName      = "secretmanager"
+	bareListName = "barelist"
 	// caRoots is the file that the Dockerfile adds to the programs.
 	caRoots = "/etc/ssl/certs/ca-certificates.crt"
 	// startTimeout and stopTimeout are sufficient for a busy machine.
@@ -43,7 +44,7 @@ func build(ctx context.Context, dir string, say func(string, ...any)) (s sizes, 
 		return s, err
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/",
-		"./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName)
+		"./cmd/"+providerName, "./cmd/"+rotatorName, "./cmd/"+cliName, "./test/bench/cmd/"+bareListName)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	// go build ends its children after an interrupt, but not after a kill.

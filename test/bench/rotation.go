@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,10 +42,12 @@ type rotation struct {
 	Run   float64 `json:"runSeconds"`
 	RSS   int64   `json:"runPeakBytes"`
 	Vault int64   `json:"runVaultRequests"`
-	// Idle is the time of a second run, which has no work, and IdleFloor a list of the same Secrets: the
-	// medians of idleRounds, which alternate.
+	// Idle is the time of a second run, which has no work, and IdleFloor of a program that only lists the same
+	// Secrets (barelist), both with the start of the process: the medians of idleRounds, which alternate. IdleList is
+	// the list alone, by a client that exists and decodes nothing.
 	Idle      float64 `json:"idleSeconds"`
 	IdleFloor float64 `json:"idleFloorSeconds"`
+	IdleList  float64 `json:"idleListSeconds"`
 	IdleVault int64   `json:"idleVaultRequests"`
 	// Written is the number of Secrets that the idle run wrote.
 	Written int `json:"idleWritten"`
@@ -231,14 +235,13 @@ const idleRounds = 5
 
 // idle alternates lists by a bare client with runs that have nothing to do.
 func (b *rotationBench) idle(ctx context.Context, r *rotation) error {
-	var floors, runs []time.Duration
+	var lists, floors, runs []time.Duration
 	for range idleRounds {
-		began := time.Now()
-		_, pause, err := b.list(ctx)
+		list, floor, err := b.bareLists(ctx)
 		if err != nil {
 			return err
 		}
-		floors = append(floors, time.Since(began)-pause)
+		lists, floors = append(lists, list), append(floors, floor)
 		before := b.counter.requests.Load()
 		report, took, _, err := b.run(ctx, "--rotate=auto")
 		if err != nil {
@@ -247,8 +250,29 @@ func (b *rotationBench) idle(ctx context.Context, r *rotation) error {
 		runs = append(runs, took)
 		r.IdleVault, r.Written = b.counter.requests.Load()-before, r.Written+report.Keys[0].Rewrapped
 	}
-	r.IdleFloor, r.Idle = median(floors)/1000, median(runs)/1000
+	r.IdleList, r.IdleFloor, r.Idle = median(lists)/1000, median(floors)/1000, median(runs)/1000
 	return nil
+}
+
+// bareLists lists all Secrets with a client that exists and decodes nothing, and then with a program.
+func (b *rotationBench) bareLists(ctx context.Context) (list, program time.Duration, err error) {
+	began := time.Now()
+	all, pause, err := b.list(ctx)
+	list = time.Since(began) - pause
+	if err == nil && len(all) != b.secrets {
+		err = fmt.Errorf("%d Secrets are listed", len(all))
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, bareListName), "--kubeconfig="+b.api.Kubeconfig,
+		"--selector="+ciphertext.LabelTransitKey+"="+rotationKey)
+	cmd.Env = []string{"HOME=" + b.dir}
+	stdout, program, _, err := runMeasured(cmd)
+	if err == nil && string(stdout) != fmt.Sprintln(b.secrets) {
+		err = fmt.Errorf("%s counts %s Secrets", bareListName, stdout)
+	}
+	return list, program, err
 }
 
 // floor lists once, and sends the patches of a rotation. It prepares them in between, which
