@@ -30,10 +30,7 @@ const (
 	memoryLimit     = 256 << 20
 	softMemoryLimit = "216MiB"
 
-	// atOnce is the number of volumes of one namespace that mount a hostile input together.
-	atOnce = 100
-	// neighborLimit bounds a concurrent mount of another namespace. Continuous integration
-	// also runs this test without the race detector (make test-fips).
+	// neighborLimit bounds a concurrent mount of another namespace.
 	neighborLimit = 2 * time.Second * slowdown
 )
 
@@ -47,7 +44,7 @@ type hostile struct {
 
 // TestHostileInputs runs the program with the memory limit of its DaemonSet and sends it
 // what an author in one namespace may write to make the node's provider fail: each input
-// alone and by 100 volumes at once. The process survives, a pod of another namespace
+// alone and by 100 volumes at once (see atOnce). The process survives, a pod of another namespace
 // mounts within two seconds during that, and every response has a code that the kubelet
 // treats as final.
 func TestHostileInputs(t *testing.T) {

@@ -2,5 +2,9 @@
 
 package main
 
-// slowdown is the factor by which the race detector slows down the test process.
-const slowdown = 1
+const (
+	// slowdown is the factor by which the race detector slows down the test process.
+	slowdown = 1
+	// atOnce is the number of volumes of one namespace that mount a hostile input together.
+	atOnce = 100
+)
