@@ -236,7 +236,7 @@ func (f *testFixture) plain(namespace, name string, entries ...string) map[strin
 // options returns options for the fixture's key, with the state in its namespace.
 func (f *testFixture) options(change ...func(*rotator.Options)) rotator.Options {
 	o := rotator.Options{Keys: []string{f.Key}, Rotate: rotator.Never, Settle: -1, StateNamespace: f.Namespace,
-		OnlyUser: true, MaxGap: 365 * 24 * time.Hour} // tests change the time a lot
+		Scheduled: true, OnlyUser: true, MaxGap: 365 * 24 * time.Hour} // tests change the time a lot
 	for _, c := range change {
 		c(&o)
 	}

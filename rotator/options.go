@@ -67,6 +67,11 @@ type Options struct {
 	// Selector is a label selector that Secrets must also match.
 	Selector string
 
+	// Scheduled says that this is the run of a schedule, such as that of the CronJob. Its report becomes the record that
+	// [FetchSummary] returns and that the exporter's metrics and alerts come from. Another run leaves only a
+	// [ManualRun] there. Every run saves what guards retirement.
+	Scheduled bool
+
 	Rotate    Mode          // default Auto
 	MaxKeyAge time.Duration // for Auto; 0 means DefaultMaxKeyAge
 	DryRun    bool          // report what would be done, change nothing

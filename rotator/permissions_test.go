@@ -184,17 +184,15 @@ func TestNotInstalled(t *testing.T) {
 	for name, test := range map[string]struct {
 		namespace string // empty: the fixture's
 		remove    func(f *testFixture) error
-		dry       bool
 		want      string
 	}{
-		"no namespace":          {"nowhere", nil, false, "taking Lease nowhere/secretmanager-rotation"},
-		"no namespace, dry run": {"nowhere", nil, true, "reading the state in ConfigMap nowhere/secretmanager-rotation"},
+		"no namespace": {"nowhere", nil, "taking Lease nowhere/secretmanager-rotation"},
 		"no Lease": {"", func(f *testFixture) error {
 			return f.Kube.CoordinationV1().Leases(f.Namespace).Delete(f.T.Context(), rotator.StateName, metav1.DeleteOptions{})
-		}, false, "taking Lease"},
+		}, "taking Lease"},
 		"no ConfigMap": {"", func(f *testFixture) error {
 			return f.Kube.CoreV1().ConfigMaps(f.Namespace).Delete(f.T.Context(), rotator.StateName, metav1.DeleteOptions{})
-		}, false, "reading the state in ConfigMap"},
+		}, "reading the state in ConfigMap"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newServerFixture(t)
@@ -214,7 +212,7 @@ func TestNotInstalled(t *testing.T) {
 				})
 			})
 			_, err := rotator.Run(t.Context(), f.minimal(), kube, f.options(func(o *rotator.Options) {
-				o.Rotate, o.StateNamespace, o.DryRun = rotator.Always, cmp.Or(test.namespace, f.Namespace), test.dry
+				o.Rotate, o.StateNamespace = rotator.Always, cmp.Or(test.namespace, f.Namespace)
 			}))
 			if !errors.Is(err, rotator.ErrNotInstalled) || !strings.Contains(err.Error(), test.want) ||
 				!strings.Contains(err.Error(), "the chart or manifests/rotator") {

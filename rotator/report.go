@@ -23,11 +23,14 @@ const maxProblems = 1000
 
 // Report is what a run found and did. It holds names and numbers, no values.
 type Report struct {
-	Started  time.Time    `json:"started"`
-	Finished time.Time    `json:"finished"`
-	DryRun   bool         `json:"dryRun,omitempty"`
-	Result   Result       `json:"result"`
-	Keys     []*KeyReport `json:"keys"` // by mount and name
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+	DryRun   bool      `json:"dryRun,omitempty"`
+	// StateUnread says why a dry run could not read the state. Without it, the run does not know since when old
+	// versions are unused, nor whether a key was restored from a backup.
+	StateUnread string       `json:"stateUnread,omitempty"`
+	Result      Result       `json:"result"`
+	Keys        []*KeyReport `json:"keys"` // by mount and name
 	// Unassigned has the Secrets that do not name their key and the namespaces
 	// that could not be listed.
 	Unassigned Problems `json:"unassigned"`
@@ -201,6 +204,12 @@ type Problem struct {
 
 // String returns the problem as "NAMESPACE/NAME/ENTRY: REASON".
 func (p Problem) String() string { return p.Location.String() + ": " + p.Reason }
+
+// DoesNotDecrypt reports whether the reason is that the entry decrypts nowhere, or not at its location.
+func (p Problem) DoesNotDecrypt() bool {
+	reason, _ := failure.Parse(p.Reason)
+	return reason == failure.DecryptFailed
+}
 
 // Problems counts problems and names the first 1,000.
 type Problems struct {

@@ -93,7 +93,8 @@ type run struct {
 	gone     []string // entries of the state to remove
 	// unfinished is where the next search for old ciphertext continues.
 	unfinished   *savedSearch
-	searchBudget int // 0: the default
+	ownSearch    bool // whether the run continued the search of the state, or there was none
+	searchBudget int  // 0: the default
 
 	inventory *inventory // the last one
 	secrets   int        // number of Secrets in the inventory of plan
@@ -260,7 +261,7 @@ func (r *run) runPhases(ctx context.Context) error {
 	if r.Retire && ctx.Err() == nil {
 		r.retire(ctx)
 	}
-	if !r.DryRun && ctx.Err() == nil {
+	if r.Scheduled && !r.DryRun && ctx.Err() == nil {
 		r.gone = r.findGone(ctx)
 	}
 	if ctx.Err() != nil {

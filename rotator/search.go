@@ -65,7 +65,9 @@ func (s *savedSearch) split(due []dueKey) (saved, others []dueKey, resume map[st
 
 // search tries every text in any Secret that has one of the versions.
 func (r *run) search(ctx context.Context, due []dueKey) (searches []*search, unlisted []Problem) {
-	saved, others, resume := r.state.search().split(due)
+	before := r.state.search()
+	saved, others, resume := before.split(due)
+	r.ownSearch = before == nil || resume != nil
 	// The next run continues only where nothing has changed since.
 	version := ""
 	if first, err := r.kube.CoreV1().Secrets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1}); err == nil {
@@ -135,6 +137,19 @@ func (r *run) reportSearch(found retirescan.Result) {
 		r.report.OlderReleases.add(problemOf(f))
 	}
 	r.report.OlderReleases.Count += found.OlderReleases.Count - len(found.OlderReleases.Items)
+}
+
+// updateSearch replaces the saved search in the data of the ConfigMap. A run that is not scheduled only does so if it
+// continued that search, or if there is none: it may process other keys.
+func (r *run) updateSearch(data map[string]string) error {
+	if !r.Scheduled && !r.ownSearch {
+		return nil
+	}
+	delete(data, searchEntry)
+	if r.unfinished == nil {
+		return nil
+	}
+	return setJSON(data, searchEntry, r.unfinished)
 }
 
 // saveSearch keeps the first search that is not finished for the state.

@@ -24,8 +24,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// StateName is the name of the ConfigMap that has the report of the last run, without its
-// keys. The Lease of the rotator has the same name. See [StateNames].
+// StateName is the name of the ConfigMap that has the report of the last scheduled run, without its
+// keys, and of the last other run. The Lease of the rotator has the same name. See [StateNames].
 const StateName = "secretmanager-rotation"
 
 // keyShards is the number of ConfigMaps for the keys. Thousands of keys do not fit into one.
@@ -44,7 +44,7 @@ const (
 
 // StateNames are the names of the ConfigMaps of the state: [StateName], and four which share the
 // keys by a hash. Of each key they have the evidence that retirement needs, and the report of
-// the last run that processed it.
+// the last scheduled run that processed it.
 func StateNames() []string {
 	names := []string{StateName}
 	for i := range keyShards {
@@ -62,7 +62,7 @@ func shardOf(entry string) int {
 	return int(h.Sum32() % keyShards)
 }
 
-// runState is the JSON text about the last run.
+// runState is the JSON text about the last scheduled run.
 type runState struct {
 	*Report
 	// LastDone is when the last run with [ResultDone] ended; nil if none is known.
@@ -71,7 +71,7 @@ type runState struct {
 
 // keyState is the JSON text of the report of a key.
 type keyState struct {
-	*KeyReport           // of the last run that processed the key
+	*KeyReport           // of the last scheduled run that processed the key
 	Finished   time.Time `json:"finished"`
 }
 
@@ -148,10 +148,25 @@ func (r *run) readState(ctx context.Context, name string) (m *corev1.ConfigMap, 
 		m, err = r.kube.CoreV1().ConfigMaps(r.StateNamespace).Get(ctx, name, metav1.GetOptions{})
 		return err
 	})
+	if r.DryRun && (apierrors.IsForbidden(err) || apierrors.IsNotFound(err)) {
+		r.noteUnread(name, err)
+		return &corev1.ConfigMap{}, nil
+	}
 	if err != nil {
 		return nil, stateError("reading the state in ConfigMap", r.StateNamespace, name, err)
 	}
 	return m, nil
+}
+
+// noteUnread reports that a dry run continues without the state: a user who asks what a run would do may have fewer
+// rights, or no rotator.
+func (r *run) noteUnread(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.report.StateUnread == "" {
+		r.report.StateUnread = fmt.Sprintf("ConfigMap %s/%s: %s", r.StateNamespace, name, err)
+		r.Log.Warn("the state cannot be read", "configmap", r.StateNamespace+"/"+name, "error", err)
+	}
 }
 
 // update changes a ConfigMap of the state. After a conflict it reads the ConfigMap again, and
@@ -235,8 +250,14 @@ func (r *run) addFacts(data map[string]string, keys []*keyRun) {
 
 func (r *run) limits() limits { return limits{retireAfter: r.RetireAfter, maxGap: r.MaxGap} }
 
-// saveState writes the evidence and the reports of all keys, and then the report of the run.
+// saveState writes the evidence of all keys. A scheduled run also writes their reports and then its own, which alerts
+// read; another run only writes what it was.
 func (r *run) saveState(ctx context.Context) error {
+	if !r.Scheduled {
+		return errors.Join(r.saveEvidence(ctx, r.all), r.update(ctx, &r.state.run, func(data map[string]string) error {
+			return errors.Join(r.updateSearch(data), setJSON(data, manualEntry, r.manualRun()))
+		}))
+	}
 	shards := byShard(r.all)
 	errs := make([]error, keyShards+1)
 	var writes sync.WaitGroup
@@ -262,19 +283,13 @@ func (r *run) saveState(ctx context.Context) error {
 		if last.Result == ResultDone {
 			lastDone = &last.Finished
 		}
-		delete(data, searchEntry)
-		if r.unfinished != nil {
-			if err := setJSON(data, searchEntry, r.unfinished); err != nil {
-				return err
-			}
-		}
-		return setJSON(data, runEntry, runState{&last, lastDone})
+		return errors.Join(r.updateSearch(data), setJSON(data, runEntry, runState{&last, lastDone}))
 	})
 	return errors.Join(errs...)
 }
 
-// findGone returns the entries of keys that no longer exist, or that no run has selected for a
-// long time.
+// findGone returns the entries of keys that no longer exist, that no run has selected for a
+// long time, or that no run selects and that could not be read when one did: their name was wrong.
 func (r *run) findGone(ctx context.Context) (gone []string) {
 	selected := map[string]bool{}
 	for _, k := range r.all {
@@ -293,7 +308,8 @@ func (r *run) findGone(ctx context.Context) (gone []string) {
 				gone = append(gone, entry)
 				continue
 			}
-			if r.report.Finished.Sub(stored.Finished) > forgetUnselected {
+			if stored.Before == 0 && r.rules.find(stored.key()) == nil ||
+				r.report.Finished.Sub(stored.Finished) > forgetUnselected {
 				gone = append(gone, entry)
 				continue
 			}

@@ -20,8 +20,8 @@ import (
 // apart.
 const forgetAfter = 8 * 24 * time.Hour
 
-// Summary is what the ConfigMaps [StateNames] have of the last run, and of the last
-// run that processed each key. The zero value means that there was no run yet.
+// Summary is what the ConfigMaps [StateNames] have of the last scheduled run, and of the last
+// one that processed each key. The zero value means that there was no run yet.
 type Summary struct {
 	Started, Finished time.Time
 	Result            Result    // empty if an older version wrote the ConfigMap
@@ -32,12 +32,13 @@ type Summary struct {
 	// NotSelected counts the Secrets whose key is not selected, or not for their namespace.
 	NotSelected int
 	Keys        []KeySummary // by mount and name, without keys that are no longer used
+	Manual      *ManualRun   // the last run that was not scheduled; nil if there was none
 }
 
 // KeySummary is the part of a Summary about one key.
 type KeySummary struct {
 	KeyReport
-	Finished time.Time // end of the last run that processed the key
+	Finished time.Time // end of the last scheduled run that processed the key
 	// CleanSince is the time since which no entry needs the oldest version that can
 	// decrypt. It is zero if an entry does or if that is not known.
 	CleanSince time.Time
@@ -85,6 +86,9 @@ func FetchSummary(ctx context.Context, kube kubernetes.Interface, namespace stri
 func ReadSummary(state ...*corev1.ConfigMap) (*Summary, error) {
 	var s Summary
 	for _, m := range state {
+		if text, ok := m.Data[manualEntry]; ok {
+			s.Manual = readManual(text)
+		}
 		if text, ok := m.Data[runEntry]; ok {
 			if err := s.readRun(text); err != nil {
 				return nil, fmt.Errorf("entry %s of ConfigMap %s/%s was not written by the rotator: %w: remove it, "+

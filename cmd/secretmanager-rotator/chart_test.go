@@ -63,7 +63,7 @@ rotator:
 		!slices.Equal(o.Namespaces, []string{"demo", "shop"}) || o.role != "ours" ||
 		!slices.Equal(o.Keys, []string{"a", "b-*=demo,shop"}) || o.MaxKeyAge != 47*time.Hour ||
 		o.MaxGap != 72*time.Hour || o.OnlyUser ||
-		o.log.Level != "debug" || !o.IncludeManaged || o.StateNamespace != "elsewhere" || o.Retire {
+		o.log.Level != "debug" || !o.IncludeManaged || !o.Scheduled || o.StateNamespace != "elsewhere" || o.Retire {
 		t.Errorf("options: %+v", o)
 	}
 	o = chartOptions(t, "elsewhere", `

@@ -102,7 +102,7 @@ func TestExport(t *testing.T) {
 		f.RotateKey()
 		code, stdout, stderr := call(t.Context(), f.env(), "--kubeconfig="+f.API.Kubeconfig,
 			"--state-namespace="+state, "--transit-key="+f.Key, "-n="+app, "--rotate=never", "--settle=0s",
-			"--retire", "--only-user")
+			"--retire", "--only-user", "--scheduled")
 		if code != want {
 			t.Fatalf("code %d: %s%s", code, stdout, stderr)
 		}

@@ -191,7 +191,7 @@ func (c *cluster) kustomize(t *testing.T, namespace string) {
 	}
 }
 
-// deleteGenerated deletes the ConfigMap that kustomize generated, the only object that Helm does not adopt.
+// deleteGenerated deletes what Helm does not adopt: the ConfigMap that kustomize generated, and the rotator's state.
 func (c *cluster) deleteGenerated(t *testing.T, namespace string) {
 	t.Helper()
 	maps, err := c.kube.CoreV1().ConfigMaps(namespace).List(t.Context(), metav1.ListOptions{})
@@ -207,6 +207,7 @@ func (c *cluster) deleteGenerated(t *testing.T, namespace string) {
 			}
 		}
 	}
+	c.deleteState(t, namespace)
 	if deleted != 1 {
 		t.Errorf("kustomize generated %d ConfigMaps with the address of Vault, want 1", deleted)
 	}

@@ -187,6 +187,19 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
+{{- /*
+Whether the release has an object of the rotator's state, as "true" or "". The arguments are the root, apiVersion, kind
+and name. Somebody who rotated by hand before the installation has created these objects, and Helm refuses to install
+over them. Such objects stay as they are, also when the release is uninstalled. Without a cluster, as with
+`helm template`, lookup finds nothing, and the release has the object.
+*/ -}}
+{{- define "secretmanager.ownsState" -}}
+{{- $existing := lookup (index . 1) (index . 2) (index . 0).Release.Namespace (index . 3) -}}
+{{- if or (not $existing) (hasKey ($existing.metadata.annotations | default dict) "meta.helm.sh/release-name") -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* The components that serve metrics, as a JSON list. */ -}}
 {{- define "secretmanager.scraped" -}}
 {{- $components := list -}}
