@@ -56,7 +56,7 @@ func (l Load) vaults() float64 {
 
 // Tables returns the tables of docs/scale.md.
 func Tables(c Cluster) []string {
-	return []string{c.vaultTable(), c.apiTable(), c.rotatorTable(), c.knobTable()}
+	return []string{c.knobTable(), c.vaultTable(), c.apiTable(), c.rotatorTable()}
 }
 
 type table struct{ strings.Builder }
