@@ -91,6 +91,35 @@ func Load(root string) (Results, error) {
 	return all, nil
 }
 
+// Problems returns what is missing for a passed run of every suite in every column, and results of others.
+func (all Results) Problems(columns []Column) (problems []string) {
+	want := map[string]bool{}
+	for _, c := range columns {
+		for _, s := range Suites {
+			if !s.RunsIn(c) {
+				continue
+			}
+			name := c.String() + ": " + s.Name
+			want[name] = true
+			i := slices.IndexFunc(all, func(r Result) bool { return r.Column == c.String() && r.Suite == s.Name })
+			switch {
+			case i < 0:
+				problems = append(problems, name+": no result")
+			case len(all[i].Failed) > 0:
+				problems = append(problems, fmt.Sprintf("%s: %d failed", name, len(all[i].Failed)))
+			case all[i].Kubernetes != c.Kubernetes.Tag || all[i].Driver != c.Driver.Tag:
+				problems = append(problems, fmt.Sprintf("%s: ran with %s and driver %s", name, all[i].Kubernetes, all[i].Driver))
+			}
+		}
+	}
+	for _, r := range all {
+		if name := r.Column + ": " + r.Suite; !want[name] {
+			problems = append(problems, name+": no such column or suite")
+		}
+	}
+	return problems
+}
+
 // Set adds a result, or replaces that of an earlier run.
 func (all *Results) Set(r Result) {
 	*all = slices.DeleteFunc(*all, func(old Result) bool { return old.Column == r.Column && old.Suite == r.Suite })

@@ -35,6 +35,30 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestProblems checks that a result is missing unless the suite passed with the versions that the column has.
+func TestProblems(t *testing.T) {
+	c := Column{programs.Version{Name: "1.2", Tag: "v1.2.3"}, programs.Version{Name: programs.Driver.Default, Tag: "v4.5.6"}}
+	passed := func(suite string) Result {
+		return Result{Column: c.String(), Suite: suite, Kubernetes: "v1.2.3", Driver: "v4.5.6", Passed: 1}
+	}
+	complete := Results{passed("API server"), passed("cluster")}
+	if problems := complete.Problems([]Column{c}); len(problems) > 0 {
+		t.Errorf("every suite passed: %v", problems)
+	}
+	failed, old, extra := passed("cluster"), passed("cluster"), passed("cluster")
+	failed.Failed, old.Kubernetes, extra.Column = []string{"p.TestB"}, "v1.2.2", "Kubernetes 1.1, driver 4"
+	for want, all := range map[string]Results{
+		"cluster: no result":                {passed("API server")},
+		"cluster: 1 failed":                 {passed("API server"), failed},
+		"cluster: ran with v1.2.2":          {passed("API server"), old},
+		"Kubernetes 1.1, driver 4: cluster": append(Results{extra}, complete...),
+	} {
+		if problems := all.Problems([]Column{c}); len(problems) != 1 || !strings.Contains(problems[0], want) {
+			t.Errorf("%v, want %q", problems, want)
+		}
+	}
+}
+
 // TestColumns checks that the defaults are columns, and each column differs from them in at most one version.
 func TestColumns(t *testing.T) {
 	columns, err := Columns()

@@ -19,17 +19,21 @@ import (
 
 // A Suite is what runs in each column.
 type Suite struct {
-	Name string
-	dir  string // relative to the root of the repository
-	args []string
+	Name   string
+	dir    string // relative to the root of the repository
+	args   []string
+	driver bool // whether the result depends on the version of the driver
 }
+
+// RunsIn reports whether the suite runs in a column. A suite that needs no driver runs once for each Kubernetes.
+func (s Suite) RunsIn(c Column) bool { return s.driver || c.Driver.Name == programs.Driver.Default }
 
 // Suites are the tests whose result depends on the version of Kubernetes: those with a real API server, and those with
 // a whole cluster.
 var Suites = []Suite{
 	{Name: "API server", dir: ".", args: []string{"-timeout=20m", "./test/admission", "./test/chart", "./test/testenv",
 		"./cmd/secretmanager-rotator"}},
-	{Name: "cluster", dir: "test/e2e", args: []string{"-timeout=60m", "."}},
+	{Name: "cluster", dir: "test/e2e", args: []string{"-timeout=60m", "."}, driver: true},
 }
 
 // Run runs the suite in the column. It writes the output of the tests to log, and the names of failed tests to

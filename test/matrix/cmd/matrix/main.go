@@ -44,7 +44,7 @@ func run(ctx context.Context, column, suite string, list bool) error {
 			continue
 		}
 		for _, s := range matrix.Suites {
-			if !strings.Contains(s.Name, suite) {
+			if !strings.Contains(s.Name, suite) || !s.RunsIn(c) {
 				continue
 			}
 			ran++
@@ -59,6 +59,15 @@ func run(ctx context.Context, column, suite string, list bool) error {
 			if !ok {
 				failed++
 			}
+		}
+	}
+	if !list {
+		results, err := matrix.Load(root)
+		if err != nil {
+			return err
+		}
+		for _, problem := range results.Problems(columns) {
+			fmt.Println("missing:", problem)
 		}
 	}
 	switch {
