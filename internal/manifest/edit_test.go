@@ -227,7 +227,7 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// Secrets with other content are recognized, and not parsed.
+// Secrets with other content are recognized, with their entries.
 func TestPlain(t *testing.T) {
 	f, err := parse(
 		[]byte(
@@ -236,7 +236,8 @@ func TestPlain(t *testing.T) {
 	if err != nil || len(f.Secrets) != 1 || len(f.Plain) != 1 {
 		t.Fatalf("%d and %d, %v", len(f.Secrets), len(f.Plain), err)
 	}
-	if p := f.Plain[0]; p.Name != "p" || p.Namespace != "n" || p.Line != 6 || p.Entries != nil {
+	if p := f.Plain[0]; p.Name != "p" || p.Namespace != "n" || p.Line != 6 || len(p.Entries) != 1 ||
+		p.Entries[0].Problem == nil || p.Entries[0].Problem.Kind != Plaintext {
 		t.Errorf("%+v", p)
 	}
 }

@@ -32,7 +32,7 @@ type File struct {
 	Objects []*Object
 	// Secrets are the ciphertext Secrets, in the order of the file.
 	Secrets []*Secret
-	// Plain are the other Secrets, without entries.
+	// Plain are the other Secrets. Their entries are rarely ciphertext.
 	Plain []*Secret
 
 	source []byte // in UTF-8

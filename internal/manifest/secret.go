@@ -22,7 +22,7 @@ type Secret struct {
 	// Immutable is set if the API server refuses every change of the entries.
 	Immutable bool
 	Settings  ciphertext.Settings // incomplete if the Secret has invalid ones
-	Entries   []*Entry            // none if it is not a ciphertext Secret
+	Entries   []*Entry
 
 	lines        map[string]int // of the labels and annotations
 	hint         *yaml.Node     // the value of the version label, or nil without one
@@ -30,7 +30,7 @@ type Secret struct {
 	readOnly     []error        // why it can be read, and not be changed
 }
 
-// Entry is a value of a ciphertext Secret.
+// Entry is a value of a Secret.
 type Entry struct {
 	Name    string
 	Line    int    // of its value
@@ -106,6 +106,8 @@ func newSecret(o *Object) (s *Secret, isCiphertext bool) {
 	for name := range s.lines {
 		isCiphertext = isCiphertext || strings.HasPrefix(name, ciphertext.Prefix)
 	}
+	s.data = s.values("data")
+	s.string = s.values("stringData")
 	if !isCiphertext {
 		return s, false
 	}
@@ -113,8 +115,6 @@ func newSecret(o *Object) (s *Secret, isCiphertext bool) {
 	if s.Settings, err = ciphertext.SettingsOf(&corev1.Secret{ObjectMeta: s.Meta}); err != nil {
 		s.readOnly = append(s.readOnly, fmt.Errorf("line %d: %s: %w", s.Line, s, err))
 	}
-	s.data = s.values("data")
-	s.string = s.values("stringData")
 	s.hint = child(child(child(o.Root.node, "metadata"), "labels"), ciphertext.LabelKeyVersion)
 	return s, true
 }

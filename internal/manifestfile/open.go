@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -40,71 +41,156 @@ var extensions = []string{".json", ".yaml", ".yml"}
 // ErrMixed reports that standard input and files are combined.
 var ErrMixed = errors.New("- is standard input, which cannot be combined with files")
 
+// Options determine which files are read.
+type Options struct {
+	Recursive     bool      // read directories
+	Note          io.Writer // for notes on skipped files; may be nil
+	Exclude       []*Pattern
+	SkipTemplates bool         // skip files that have to be rendered first
+	Progress      func() error // called before each file is read; may be nil. An error ends the reading
+}
+
+// Opened are the files without problems, and those that were left out.
+type Opened struct {
+	Files     []*File
+	Templates []string // names of the templates that were skipped
+	Excluded  int      // number of files and directories that were excluded
+}
+
 // Open reads and parses files, with recursive also those in directories. It returns the files
 // without problems, and all problems of the others.
 func Open(in io.Reader, note io.Writer, args []string, recursive bool) (files []*File, err error) {
+	o := Options{Recursive: recursive, Note: note}
+	opened, err := o.Open(in, args)
+	return opened.Files, err
+}
+
+// Open reads and parses files. It returns the files without problems, and all problems of the others.
+func (o *Options) Open(in io.Reader, args []string) (Opened, error) {
 	if slices.Contains(args, "-") {
 		if len(args) > 1 {
-			return nil, ErrMixed
+			return Opened{}, ErrMixed
 		}
 		source, err := io.ReadAll(in)
 		if err != nil {
-			return nil, display.Errorf("reading standard input: %w", err)
+			return Opened{}, display.Errorf("reading standard input: %w", err)
 		}
 		f := &File{Name: "standard input", source: source}
 		if err := f.parse(); err != nil {
-			return nil, err
+			return Opened{}, err
 		}
-		return []*File{f}, nil
+		return Opened{Files: []*File{f}}, nil
 	}
-	var errs []error
-	seen := map[string]bool{}
-	add := func(name string, found bool) {
-		f, err := read(name)
-		if err != nil {
-			errs = append(errs, display.Error(err))
-			return
-		}
-		if seen[f.path] {
-			return // named twice
-		}
-		seen[f.path] = true
-		err = f.parse()
-		switch {
-		case err == nil:
-			files = append(files, f)
-		case found && f.irrelevant(): // such as a chart template
-			display.Fprintf(note, "note: %s: skipped: it is not valid YAML, and does not contain %s or ciphertext\n", name,
-				ciphertext.Prefix)
-		default:
-			errs = append(errs, err)
-		}
-	}
+	r := reader{Options: o, seen: map[string]bool{}}
 	for _, arg := range args {
-		info, err := os.Stat(arg)
-		switch {
-		case err != nil:
-			errs = append(errs, display.Error(err))
-		case !info.IsDir():
-			add(arg, false)
-		case !recursive:
-			errs = append(errs, display.Errorf("%s: is a directory: name the manifests, or use -R", arg))
-		default:
-			n := 0
-			err := walkDir(arg, func(name string) { n++; add(name, true) })
-			if err == nil && n == 0 {
-				err = display.Errorf("%s: has no file with extension %s", arg, strings.Join(extensions, ", "))
-			}
-			errs = append(errs, display.Error(err))
+		if err := r.readArgument(arg); err != nil {
+			return r.opened, err
 		}
 	}
-	return files, errors.Join(errs...)
+	return r.opened, errors.Join(r.errs...)
+}
+
+// reader is one call of Open.
+type reader struct {
+	*Options
+	seen   map[string]bool // paths
+	opened Opened
+	errs   []error // of files
+}
+
+// readArgument reads a file or a directory. It returns an error only if Progress does.
+func (r *reader) readArgument(arg string) error {
+	info, err := os.Stat(arg)
+	switch {
+	case err != nil:
+		r.errs = append(r.errs, display.Error(err))
+	case r.excludes(arg, info.IsDir()):
+		r.opened.Excluded++
+	case !info.IsDir():
+		return r.read(arg, false)
+	case !r.Recursive:
+		r.errs = append(r.errs, display.Errorf("%s: is a directory: name the manifests, or use -R", arg))
+	default:
+		n, excluded := 0, r.opened.Excluded
+		var stop error
+		err := r.walkDir(arg, func(name string) error {
+			n++
+			stop = r.read(name, true)
+			return stop
+		})
+		switch {
+		case stop != nil:
+			return stop
+		case err == nil && n == 0 && r.opened.Excluded == excluded:
+			err = display.Errorf("%s: has no file with extension %s", arg, strings.Join(extensions, ", "))
+		}
+		if err != nil {
+			r.errs = append(r.errs, display.Error(err))
+		}
+	}
+	return nil
+}
+
+// read reads a file, which was found in a directory or named. It returns an error only if Progress does.
+func (r *reader) read(name string, found bool) error {
+	if r.Progress != nil {
+		if err := r.Progress(); err != nil {
+			return err
+		}
+	}
+	f, err := read(name)
+	if err != nil {
+		r.errs = append(r.errs, display.Error(err))
+		return nil
+	}
+	if r.seen[f.path] {
+		return nil // named twice
+	}
+	r.seen[f.path] = true
+	err = f.parse()
+	switch {
+	case r.SkipTemplates && (f.isTemplate() || err != nil && found && f.irrelevant()):
+		r.opened.Templates = append(r.opened.Templates, name)
+	case err == nil:
+		r.opened.Files = append(r.opened.Files, f)
+	case found && f.irrelevant(): // such as a chart template
+		if r.Note != nil {
+			display.Fprintf(r.Note, "note: %s: skipped: it is not valid YAML, and does not contain %s or ciphertext\n", name,
+				ciphertext.Prefix)
+		}
+	default:
+		r.errs = append(r.errs, err)
+	}
+	return nil
+}
+
+// action is a part of a template that is replaced when it is rendered.
+var action = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
+
+// isTemplate reports whether a file has to be rendered before kubectl accepts it: it has {{ and }}, and is either no
+// YAML, or has them where the API server does not accept them. Everything in the templates of a Helm chart is one.
+func (f *File) isTemplate() bool {
+	text, _ := manifest.Decode(f.source)
+	if !action.Match(text) {
+		return false
+	}
+	if dir := filepath.ToSlash(f.path); strings.Contains(dir, "/templates/") {
+		for chart := filepath.Dir(f.path); chart != filepath.Dir(chart); chart = filepath.Dir(chart) {
+			if filepath.Base(chart) != "templates" {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(chart), "Chart.yaml")); err == nil {
+				return true
+			}
+		}
+	}
+	return f.Manifest == nil || f.Manifest.IsTemplate()
 }
 
 // walkDir calls found for every manifest in a directory and below it, in lexical order. As with kubectl -R, the
 // extension selects files, and symbolic links to directories are not followed. Unlike kubectl, it skips hidden files
 // and directories, such as .git.
-func walkDir(dir string, found func(name string)) error {
+func (r *reader) walkDir(dir string, found func(name string) error) error {
 	// With the separator, a symbolic link to a directory is followed.
 	return filepath.WalkDir(dir+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -116,11 +202,18 @@ func walkDir(dir string, found func(name string)) error {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
+		case d.IsDir() && r.excludes(path, true):
+			r.opened.Excluded++
+			return fs.SkipDir
 		case slices.Contains(extensions, filepath.Ext(path)):
 			if info, err := os.Stat(path); d.IsDir() || err == nil && info.IsDir() {
 				return nil // a directory with the name of a manifest
 			}
-			found(path)
+			if r.excludes(path, false) {
+				r.opened.Excluded++
+				return nil
+			}
+			return found(path)
 		}
 		return nil
 	})
