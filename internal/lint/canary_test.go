@@ -63,6 +63,10 @@ func leakManifests() map[string]string {
 			`annotations: {kubectl.kubernetes.io/last-applied-configuration: '{"data":{"a":"`+canary+`!"}}'}, labels:`),
 		"generator": "apiVersion: kustomize.config.k8s.io/v1\nkind: Kustomization\nsecretGenerator:\n- " +
 			"{name: a, type: secretmanager.io/ciphertext, literals: [a=" + canary + "]}\n",
+		"generator, no pair": "apiVersion: kustomize.config.k8s.io/v1\nkind: Kustomization\nsecretGenerator:\n- {name: a, " +
+			"literals: [" + canary + "]}\n",
+		"plain Secret": "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: " + b64(canary) + ", b: " + canary +
+			"}\nstringData: {c: " + canary + "}\n",
 		"no YAML: alias":       dataOf("*" + canary),
 		"no YAML: mapping":     secretOf("a: " + canary + ": b"),
 		"no YAML: quotes":      secretOf("a: '" + canary),
@@ -99,7 +103,7 @@ func TestFindingsHaveNoValues(t *testing.T) {
 				}
 				return
 			}
-			findings := Check([]*File{Read("a.yaml", m)}, Options{MinVersion: 9})
+			findings := Check([]*File{Read("a.yaml", m)}, Options{MinVersion: 9, ForbidPlaintext: true})
 			if form := leaks(fmt.Sprintf("%+v", findings)); form != "" && !(name == "objects 9" && onlyNames(findings)) {
 				t.Errorf("%s is in %+v", form, findings)
 			}

@@ -15,13 +15,17 @@ import (
 // of an object that has a GitOps tool change these like a kustomization.
 type kustomization struct {
 	object
-	dir       string
-	resources []string // files and directories
-	source    string   // the directory of the repository that the tool applies; empty for a kustomization
-	namespace string
-	moves     manifest.Value // the field with the namespace
-	movesName string         // name of that field
-	renames   map[string]int // namePrefix and nameSuffix, with their lines
+	dir        string
+	resources  []string // files and directories
+	source     string   // the directory of the repository that the tool applies; empty for a kustomization
+	namespace  string
+	moves      manifest.Value   // the field with the namespace
+	movesName  string           // name of that field
+	renames    map[string]int   // namePrefix and nameSuffix, with their lines
+	generators []manifest.Value // of Secrets
+	patches    []string         // files
+	patched    bool             // inline patches or other fields change volumes or classes
+	files      []*File          // that it applies, directly or by another kustomization
 }
 
 // readFlux reads a Kustomization of Flux.
@@ -40,12 +44,13 @@ func (f *File) readArgo(o *manifest.Object) {
 
 // addTool adds an object that applies the path of a source with changes.
 func (f *File) addTool(o *manifest.Object, source, changes manifest.Value, namespace string) {
-	k := &kustomization{object: object{f, o}, renames: map[string]int{}}
+	k := &kustomization{object: object{file: f, Object: o}, renames: map[string]int{}}
 	path, _ := source.Get("path").Text()
 	k.source = filepath.ToSlash(filepath.Clean("./" + path))
 	k.setNamespace(changes, namespace)
 	k.addRenames(changes)
-	if k.namespace != "" || len(k.renames) > 0 {
+	k.patched = changesVolumes(changes.Get("patches"))
+	if k.namespace != "" || len(k.renames) > 0 || k.patched {
 		f.kustomizations = append(f.kustomizations, k)
 	}
 }
@@ -72,7 +77,8 @@ func (k *kustomization) applies(dir string) bool {
 
 func (f *File) readKustomization(o *manifest.Object) {
 	k := &kustomization{dir: filepath.Dir(f.name), renames: map[string]int{},
-		object: object{f, &manifest.Object{Kind: "Kustomization", Name: cmp.Or(o.Name, filepath.Base(f.name)), Line: o.Line}}}
+		object: object{file: f, Object: &manifest.Object{Kind: "Kustomization", Name: cmp.Or(o.Name, filepath.Base(f.name)),
+			Line: o.Line}}}
 	k.setNamespace(o.Root, "namespace")
 	k.addRenames(o.Root)
 	for _, field := range []string{"resources", "bases", "components"} {
@@ -82,8 +88,10 @@ func (f *File) readKustomization(o *manifest.Object) {
 			}
 		}
 	}
+	k.readPatches(o.Root)
 	f.kustomizations = append(f.kustomizations, k)
-	for _, g := range o.Root.Get("secretGenerator").List() {
+	k.generators = o.Root.Get("secretGenerator").List()
+	for _, g := range k.generators {
 		f.findings = append(f.findings, k.checkGenerator(g, o.Root.Get("generatorOptions"))...)
 	}
 }
@@ -115,62 +123,21 @@ func (k *kustomization) checkGenerator(generator, general manifest.Value) []Find
 			"set disableNameSuffixHash", display.Name(name))}
 }
 
-// has reports whether a file is among the resources, directly or by another kustomization.
-func (k *kustomization) has(f *File, all []*kustomization, seen map[*kustomization]bool) bool {
-	seen[k] = true
-	if k.source != "" && k.applies(filepath.Dir(f.name)) {
-		return true
-	}
-	for _, other := range all {
-		if !seen[other] && other.source == "" && k.applies(other.dir) && other.has(f, all, seen) {
-			return true
-		}
-	}
-	for _, r := range k.resources {
-		if filepath.Clean(f.name) == r {
-			return true
-		}
-		for _, other := range all {
-			if !seen[other] && other.dir == r && other.has(f, all, seen) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // bound returns the ciphertext Secrets that the kustomization applies.
-func (k *kustomization) bound(files []*File) (secrets []*secret) {
-	var all []*kustomization
-	for _, f := range files {
-		all = append(all, f.kustomizations...)
-	}
-	for _, f := range files {
-		if k.has(f, all, map[*kustomization]bool{}) {
-			secrets = append(secrets, f.secrets...)
-		}
+func (k *kustomization) bound() (secrets []*secret) {
+	for _, f := range k.files {
+		secrets = append(secrets, f.secrets...)
 	}
 	return secrets
 }
 
-// setNamespaces sets the namespaces that kustomizations move Secrets to.
-func setNamespaces(files []*File) {
-	for _, f := range files {
-		for _, k := range f.kustomizations {
-			if k.namespace == "" {
-				continue
-			}
-			for _, s := range k.bound(files) {
-				if !slices.Contains(s.namespaces, k.namespace) {
-					s.namespaces = append(s.namespaces, k.namespace)
-				}
-			}
+func (k *kustomization) check(o Options) (findings []Finding) {
+	if o.ForbidPlaintext {
+		for _, g := range k.generators {
+			findings = append(findings, k.checkForbiddenGenerator(g)...)
 		}
 	}
-}
-
-func (k *kustomization) check(files []*File) (findings []Finding) {
-	for _, s := range k.bound(files) {
+	for _, s := range k.bound() {
 		for field, line := range k.renames {
 			if s.scope() == ciphertext.Strict {
 				findings = append(findings, k.finding(ruleKustomize, line, "",

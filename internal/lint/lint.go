@@ -46,6 +46,8 @@ var (
 	ruleMalformed     = rule("malformed", Error, "ciphertext is damaged")
 	rulePlaintextCopy = rule("plaintext-copy", Error,
 		"an annotation has a copy of an earlier manifest with entries that are not ciphertext")
+	ruleForbidden = rule("forbidden-plaintext", Error,
+		"an entry of any Secret is not ciphertext (see --forbid-plaintext)")
 	ruleDuplicate  = rule("duplicate", Error, "an entry is duplicated")
 	ruleSize       = rule("size", Error, "the values are larger than a Secret can be")
 	ruleMinVersion = rule("min-version", Error, "an entry is below the required key version (see --min-version)")
@@ -54,12 +56,18 @@ var (
 		Error,
 		"transit ciphertext that is no entry of a ciphertext Secret, such as a copy",
 	)
+	ruleCopied       = rule("copied", Error, "two entries have the same ciphertext, which is bound to one of them")
 	ruleKeyVersion   = rule("key-version", Error, "an entry is not at a current version of its key (see --vault)")
 	ruleVersionLabel = rule("version-label", Warning, "the label with the key version differs from the oldest entry's")
 	ruleParameters   = rule("parameters", Error, "the provider would not accept the parameters of a class")
 	ruleClassObject  = rule("class-object", Error, "a class uses an entry that its Secret does not have")
 	ruleClassDiffers = rule("class-differs", Error, "key, mount or scope of a class differ from its Secret's")
 	ruleClassSecret  = rule("class-secret", Warning, "the Secret of a class is not among the files")
+	ruleVolumeClass  = rule("volume-class", Warning, "the class of a pod's volume is not among the files")
+	ruleVolumeSecret = rule("volume-secret", Error, "nodePublishSecretRef of a volume is not the Secret of its class")
+	ruleReadOnly     = rule("volume-read-only", Error, "the driver refuses a pod's volume without readOnly: true")
+	ruleSubPath      = rule("sub-path", Warning, "a container mounts a file with subPath, so that it sees no update of it")
+	ruleAccount      = rule("service-account", Warning, "the role of a class is for another service account, by its name")
 	ruleManaged      = rule("managed", Warning, "somebody else writes the Secret, according to its metadata")
 	ruleImmutable    = rule("immutable", Warning, "a Secret is immutable, so that no rotation can rewrap it")
 	ruleKustomize    = rule("kustomize", Warning, "a kustomization, Flux or Argo CD renames or moves bound ciphertext")
@@ -94,6 +102,9 @@ type Options struct {
 	Namespace  string // of manifests without one; empty if unknown
 	MinVersion int    // lowest key version that is accepted; 0 accepts any
 
+	// ForbidPlaintext reports all entries of Secrets that are not ciphertext, except those of PlaintextTypes.
+	ForbidPlaintext bool
+
 	// Keys has the versions of keys as Vault has them. Entries of other keys are not compared.
 	Keys map[ciphertext.Key]KeyVersions
 }
@@ -117,7 +128,7 @@ func Keys(files []*File) (keys []ciphertext.Key) {
 
 // Check returns the findings, in the order of files and lines.
 func Check(files []*File, o Options) []Finding {
-	setNamespaces(files)
+	linkKustomizations(files)
 	order := map[string]int{}
 	var all []Finding
 	for i, f := range files {
@@ -126,13 +137,23 @@ func Check(files []*File, o Options) []Finding {
 		for _, s := range f.secrets {
 			all = append(all, s.check(o)...)
 		}
+		for _, s := range f.plain {
+			all = append(all, s.checkForbidden(o)...)
+		}
+		for _, k := range f.kustomizations {
+			all = append(all, k.check(o)...)
+		}
+		if f.patch {
+			continue // its objects are incomplete
+		}
 		for _, c := range f.classes {
 			all = append(all, c.check(files, o)...)
 		}
-		for _, k := range f.kustomizations {
-			all = append(all, k.check(files)...)
+		for _, v := range f.volumes {
+			all = append(all, v.check(files, o)...)
 		}
 	}
+	all = append(all, checkCopied(files, o)...)
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line))
 	})

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -15,25 +16,46 @@ type File struct {
 	secrets        []*secret // of ciphertext
 	plain          []*secret
 	classes        []*classObject
+	otherClasses   []*object // of other providers
+	volumes        []*volume
+	accounts       []*object
 	kustomizations []*kustomization
 	findings       []Finding // found by Read
+
+	patch           bool // of a kustomization
+	mentionsVolumes bool // or classes
 }
 
-// Counts returns how many ciphertext Secrets and classes are in the file.
-func (f *File) Counts() (secrets, classes int) { return len(f.secrets), len(f.classes) }
+// Counts are numbers of objects that are checked.
+type Counts struct {
+	Secrets int `json:"secrets"` // of ciphertext
+	Classes int `json:"classes"`
+	Volumes int `json:"volumes"` // of the Secrets Store CSI driver, in pods and pod templates
+}
+
+// Count returns how many objects of the files are checked.
+func Count(files []*File) (c Counts) {
+	for _, f := range files {
+		c.Secrets += len(f.secrets)
+		c.Classes += len(f.classes)
+		c.Volumes += len(f.volumes)
+	}
+	return c
+}
 
 // Read reads the objects of a manifest.
 func Read(name string, m *manifest.File) *File {
 	f := &File{name: name}
 	for _, s := range m.Secrets {
-		o := &secret{object: object{f, s.Object}, parsed: s}
+		o := &secret{object: object{file: f, Object: s.Object}, parsed: s}
 		f.secrets = append(f.secrets, o)
 		f.findings = append(f.findings, o.problems(s.Problems)...)
 	}
 	for _, s := range m.Plain {
-		f.plain = append(f.plain, &secret{object: object{f, s.Object}, parsed: s})
+		f.plain = append(f.plain, &secret{object: object{file: f, Object: s.Object}, parsed: s})
 	}
 	for _, o := range m.Objects {
+		f.readVolumes(o)
 		api, _, _ := strings.Cut(o.APIVersion, "/")
 		switch {
 		case o.Kind == "SecretProviderClass" && api == "secrets-store.csi.x-k8s.io":
@@ -44,9 +66,12 @@ func Read(name string, m *manifest.File) *File {
 			f.readFlux(o)
 		case o.Kind == "Application" && api == "argoproj.io":
 			f.readArgo(o)
+		case o.Kind == "ServiceAccount" && o.APIVersion == "v1":
+			f.accounts = append(f.accounts, &object{file: f, Object: o})
 		}
 	}
 	f.findings = append(f.findings, f.checkUnassigned(m)...)
+	m.Texts(func(t manifest.Text) { f.mentionsVolumes = f.mentionsVolumes || mentionsVolumes(t.Value) })
 	return f
 }
 
@@ -59,6 +84,22 @@ func isKustomization(name string) bool {
 type object struct {
 	file *File
 	*manifest.Object
+	namespaces []string // that kustomizations move it to
+	renamed    bool     // by a kustomization
+	patched    bool     // a kustomization may change its volumes or parameters
+}
+
+// mayBeNamed reports whether the object may have a name when it is applied.
+func (o *object) mayBeNamed(name string) bool {
+	return name == o.Name || o.renamed && strings.Contains(name, o.Name)
+}
+
+// targetNamespace returns the namespace that the object is applied to; empty if unknown.
+func (o *object) targetNamespace(options Options) string {
+	if len(o.namespaces) > 0 {
+		return "" // kustomizations determine it
+	}
+	return cmp.Or(o.Namespace, options.Namespace)
 }
 
 // finding returns a finding of the object, or of an entry.

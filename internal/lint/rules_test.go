@@ -81,6 +81,13 @@ func edited(from, to string) string {
 	return strings.Replace(good, from, to, 1)
 }
 
+type ruleTest struct {
+	name    string
+	files   map[string]string
+	options Options
+	want    []string
+}
+
 func TestRules(t *testing.T) {
 	type m = map[string]string
 	one := func(source string) m { return m{"a.yaml": source} }
@@ -101,12 +108,7 @@ func TestRules(t *testing.T) {
 			"top/kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: " +
 				"[../base]\n" + kustomization}
 	}
-	tests := []struct {
-		name    string
-		files   m
-		options Options
-		want    []string
-	}{
+	tests := []ruleTest{
 		{"good", one(good), Options{}, nil},
 		{"good in a list",
 			one("apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(good), "\n", "\n  ")),
@@ -247,7 +249,7 @@ func TestRules(t *testing.T) {
 			[]string{"a.yaml:9 duplicate"}},
 		{"too large",
 			one(secretOf("data:\n  a: " + b64("vault:v1:"+strings.Repeat("A", 800_000)) + "\n  b: " +
-				b64("vault:v1:"+strings.Repeat("A", 800_000)))), Options{}, []string{"a.yaml:1 size"}},
+				b64("vault:v1:"+strings.Repeat("B", 800_000)))), Options{}, []string{"a.yaml:1 size"}},
 		{"below the version", one(secretOf("data:\n  a: " + b64(ct(4)) + "\n  b: " + b64(ct(3)))),
 			Options{MinVersion: 4}, []string{"a.yaml:8 min-version"}},
 		{"label of another version", one(edited(label, label+", secretmanager.io/key-version: '2'")), Options{},
@@ -336,7 +338,7 @@ func TestRules(t *testing.T) {
 				"none}}\nsecretGenerator:\n- {name: a, type: secretmanager.io/ciphertext}\n"}, Options{}, nil},
 	}
 	tested := map[string]bool{}
-	for _, test := range tests {
+	for _, test := range slices.Concat(tests, volumeRuleTests(), otherRuleTests()) {
 		t.Run(test.name, func(t *testing.T) {
 			findings := checkFiles(t, test.files, test.options)
 			got := summaries(findings)

@@ -18,8 +18,7 @@ import (
 // secret is a Secret, with ciphertext or not.
 type secret struct {
 	object
-	parsed     *manifest.Secret
-	namespaces []string // that kustomizations move it to
+	parsed *manifest.Secret
 }
 
 // check returns the findings of a ciphertext Secret that Read has not found.
@@ -98,16 +97,8 @@ func (s *secret) checkSettings() (findings []Finding) {
 	return findings
 }
 
-// targetNamespace returns the namespace that the Secret is applied to; empty if unknown.
-func (s *secret) targetNamespace(o Options) string {
-	if s.Namespace == "" && len(s.namespaces) > 0 {
-		return "" // kustomizations determine it
-	}
-	return cmp.Or(s.Namespace, o.Namespace)
-}
-
 func (s *secret) checkNamespace(o Options) []Finding {
-	if s.targetNamespace(o) != "" || len(s.namespaces) > 0 || !s.parsed.BindsNamespace() {
+	if cmp.Or(s.Namespace, o.Namespace) != "" || len(s.namespaces) > 0 || !s.parsed.BindsNamespace() {
 		return nil
 	}
 	return []Finding{s.finding(ruleNamespace, s.Line, "",

@@ -15,16 +15,13 @@ type result struct {
 	Findings []lint.Finding `json:"findings"`
 	Errors   int            `json:"errors"`
 	Warnings int            `json:"warnings"`
-	Files    int            `json:"files"`   // that were read
-	Secrets  int            `json:"secrets"` // of ciphertext
-	Classes  int            `json:"classes"`
+	Files    int            `json:"files"`    // that were read
+	Skipped  int            `json:"skipped"`  // templates
+	Excluded int            `json:"excluded"` // files and directories
+	lint.Counts
 }
 
-func (r *result) count(files []*lint.File) {
-	for _, f := range files {
-		secrets, classes := f.Counts()
-		r.Secrets, r.Classes = r.Secrets+secrets, r.Classes+classes
-	}
+func (r *result) count() {
 	for _, f := range r.Findings {
 		if f.Severity == lint.Error {
 			r.Errors++
