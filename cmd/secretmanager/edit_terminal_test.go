@@ -276,7 +276,8 @@ func TestEditConflict(t *testing.T) {
 			tm.opens(2)
 			second := tm.given(2)
 			for _, want := range []string{
-				"#   nothing was written: others have changed the same entries: a\n",
+				"#   nothing was written: others have changed the same entries: a (by secretmanager at 2",
+				"; they have also changed: c (by secretmanager at 2",
 				"# Your value is below, and will replace theirs, which is:\n#   a: |-\n#     line 1\n#     line 2\n",
 				"\na: ours\nb: ours\nc: \"theirs too\"\n",
 			} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,10 +103,7 @@ func TestRoundTrip(t *testing.T) {
 		before := u.secret(name).Data
 
 		// The editor saves the text with all of them.
-		whole, err := entrytext.Format(entries)
-		if err != nil {
-			t.Fatal(err)
-		}
+		whole := asTyped(entries)
 		given := filepath.Join(dir, "given")
 		u.env["KUBE_EDITOR"] = fmt.Sprintf("f() { cp \"$1\" %s; cp %s \"$1\"; }; f", given, file(t, whole))
 		u.must("", "edit", name)
@@ -111,7 +111,11 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, problems := entrytext.Parse(string(shown))
+		formatted, err := entrytext.Format(encrypted)
+		if err != nil || !strings.HasSuffix(string(shown), "\n\n"+formatted.Text) {
+			t.Fatalf("the editor was given %q, and not %q: %v", shown, formatted.Text, err)
+		}
+		got, problems := formatted.Parse(string(shown))
 		if problems != nil {
 			t.Fatalf("the editor was given what cannot be read: %v", problems)
 		}
@@ -176,4 +180,26 @@ func same(t *testing.T, what string, want, got map[string][]byte) {
 				value[at:min(at+20, len(value))], other[at:min(at+20, len(other))])
 		}
 	}
+}
+
+// asTyped returns entries as YAML, each as a user may type it whatever it was before.
+func asTyped(entries map[string][]byte) string {
+	var b strings.Builder
+	for name, value := range entries {
+		fmt.Fprintf(&b, "%q: ", name)
+		if !utf8.Valid(value) {
+			fmt.Fprintf(&b, "!!binary %s\n", base64.StdEncoding.EncodeToString(value))
+			continue
+		}
+		b.WriteByte('"')
+		for _, r := range string(value) {
+			if r > ' ' && r < 0x7f && r != '"' && r != '\\' {
+				b.WriteRune(r)
+			} else {
+				fmt.Fprintf(&b, `\U%08x`, r)
+			}
+		}
+		b.WriteString("\"\n")
+	}
+	return b.String()
 }

@@ -22,30 +22,48 @@ import (
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 )
 
+// Document is the entries of a Secret as text.
+type Document struct {
+	Text string
+
+	shown map[string]shown // the entries that are shown in another form than they are stored
+}
+
+// shown is an entry that is shown in another form than it is stored.
+type shown struct {
+	style
+	text  string
+	value []byte
+}
+
 // Format writes plaintext entries as a YAML mapping. It fails unless Parse returns exactly the same
 // bytes: an entry that is not edited must not change.
-func Format(entries map[string][]byte) (string, error) {
-	// Blocks are the easiest to read, but do not hold every text. Quotes do.
-	for _, blocks := range []bool{true, false} {
+func Format(entries map[string][]byte) (*Document, error) {
+	// Blocks, of JSON with a line for each field, are the easiest to read, but do not hold every text. Quotes do.
+	for _, as := range []notation{{blocks: true, styles: true}, {blocks: true}, {}} {
+		d := &Document{shown: map[string]shown{}}
 		var b strings.Builder
 		for _, name := range ciphertext.Entries(entries) {
 			b.WriteString(quoteUnlessPlain(name) + ": ")
-			formatValue(&b, entries[name], blocks)
+			d.format(&b, name, entries[name], as)
 			b.WriteString("\n")
 		}
-		again, problems := Parse(b.String())
+		d.Text = b.String()
+		again, problems := d.Parse(d.Text)
 		if len(problems) == 0 && maps.EqualFunc(again, entries, bytes.Equal) {
-			return b.String(), nil
+			return d, nil
 		}
 	}
-	return "", errors.New("the entries cannot be shown as text: set them with encrypt")
+	return nil, errors.New("the entries cannot be shown as text: set them with encrypt")
 }
+
+// notation is what a document uses.
+type notation struct{ blocks, styles bool }
 
 const indent = "  "
 
-func formatValue(b *strings.Builder, value []byte, blocks bool) {
+func (d *Document) format(b *strings.Builder, name string, value []byte, as notation) {
 	text := string(value)
-	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	switch {
 	case !utf8.Valid(value):
 		b.WriteString("!!binary |")
@@ -54,20 +72,18 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 			b.WriteString("\n" + indent + encoded[:n])
 			encoded = encoded[n:]
 		}
-	case blocks && isBlock(text):
-		b.WriteString("|")
-		if strings.ContainsAny(text[:1], " \t\n") {
-			b.WriteString(strconv.Itoa(len(indent))) // the first line does not show the indentation
+		return
+	case as.styles:
+		var s style
+		if text, s = shownAs(text); s != (style{}) {
+			d.shown[name] = shown{s, text, value}
+			writeBlock(b, text, s.comment())
+			return
 		}
-		if !strings.HasSuffix(text, "\n") {
-			b.WriteString("-")
-		}
-		for _, line := range lines {
-			b.WriteString("\n")
-			if line != "" {
-				b.WriteString(indent + line)
-			}
-		}
+	}
+	switch {
+	case as.blocks && isBlock(text):
+		writeBlock(b, text, "")
 	case strings.Contains(text, "\n"):
 		// In quotes, with each line of the text on its own line.
 		b.WriteString(`"`)
@@ -89,11 +105,30 @@ func formatValue(b *strings.Builder, value []byte, blocks bool) {
 	}
 }
 
-// isBlock reports whether a text has several lines that a block can hold. Editors change some texts by themselves:
+// writeBlock writes a text as a block.
+func writeBlock(b *strings.Builder, text, comment string) {
+	b.WriteString("|")
+	if strings.ContainsAny(text[:1], " \t\n") {
+		b.WriteString(strconv.Itoa(len(indent))) // the first line does not show the indentation
+	}
+	if !strings.HasSuffix(text, "\n") {
+		b.WriteString("-")
+	}
+	b.WriteString(comment)
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		b.WriteString("\n")
+		if line != "" {
+			b.WriteString(indent + line)
+		}
+	}
+}
+
+// isBlock reports whether a block can hold a text and shows it better than quotes: it has several lines, or characters
+// that are escaped in quotes. Editors change some texts by themselves:
 // they trim spaces at the end of a line and newlines at the end of the file, and replace tabs. In quotes, those are
 // escaped or not at the end.
 func isBlock(text string) bool {
-	if !strings.Contains(text, "\n") || strings.HasSuffix(text, "\n\n") || text == "\n" {
+	if !strings.ContainsAny(text, "\n\"\\") || strings.HasSuffix(text, "\n\n") || text == "\n" {
 		return false
 	}
 	for line := range strings.SplitSeq(text, "\n") {
@@ -166,9 +201,13 @@ type Problem struct {
 
 var yamlError = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-// Parse parses an edited text. A newline that is missing at the end makes no difference, because editors remove and
-// add it.
-func Parse(text string) (map[string][]byte, []Problem) {
+// Parse parses an edited text without a document that it was made from.
+func Parse(text string) (map[string][]byte, []Problem) { return new(Document).Parse(text) }
+
+// Parse parses the text of the document after it was edited. An entry that was not edited has its bytes, and one that
+// was is in the style in which it was stored: minified JSON is minified again. A newline that is missing at the end
+// makes no difference, because editors remove and add it.
+func (d *Document) Parse(text string) (map[string][]byte, []Problem) {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n" // or a block at the end of the file ends without one
 	}
@@ -227,12 +266,31 @@ func Parse(text string) (map[string][]byte, []Problem) {
 			continue
 		}
 		text, err := scalar(value)
+		if err == nil {
+			text, err = d.restore(key.Value, value, text)
+		}
 		if err != nil {
 			fail("entry %q: %s", key.Value, err)
 		}
 		entries[key.Value] = text
 	}
 	return entries, problems
+}
+
+// restore returns the value of an entry as it is to be stored. Only a block is in the form in which entries are shown.
+func (d *Document) restore(name string, n *yaml.Node, text []byte) ([]byte, error) {
+	before, ok := d.shown[name]
+	if !ok || n.Style&yaml.LiteralStyle == 0 {
+		return text, nil
+	}
+	if string(text) == before.text {
+		return before.value, nil
+	}
+	restored, ok := before.restore(string(text))
+	if !ok {
+		return nil, errors.New("it was JSON, and is not any more: correct it; a text that is not JSON goes in quotes")
+	}
+	return []byte(restored), nil
 }
 
 // notText finds the first character that is not valid in YAML, as the parser does not report its

@@ -28,9 +28,24 @@ func TestFormatEntries(t *testing.T) {
 		{"a newline", "\n", "a: \"\\n\"\n"},
 		{"an empty line first", "\nb\n", "a: |2\n\n  b\n"},
 		{"indented lines", "  b\n c", "a: |2-\n    b\n   c\n"},
-		{"lines of Windows", "b\r\n  c\r\n", "a: \"b\\r\\n\\\n  \\  c\\r\\n\"\n"},
+		{"lines of Windows", "b\r\n  c\r\n", "a: | # lines are stored with CR LF\n  b\n    c\n"},
+		{"lines of both", "b\r\n  c\n", "a: \"b\\r\\n\\\n  \\  c\\n\"\n"},
+		{"a byte order mark", "\ufeffb\nc", "a: |- # stored with a byte order mark\n  b\n  c\n"},
+		{"JSON", `{"b":1e400,"c":[true,{}],"b":"d, e: \"{"}`, "a: | # JSON, stored on one line\n" +
+			"  {\n    \"b\": 1e400,\n    \"c\": [\n      true,\n      {}\n    ],\n    \"b\": \"d, e: \\\"{\"\n  }\n"},
+		{"JSON of Python", `{"b": [1, 2]}` + "\n", "a: | # JSON, stored on one line\n" +
+			"  {\n    \"b\": [\n      1,\n      2\n    ]\n  }\n"},
+		{"JSON with tabs", "{\n\t\"b\": 1\n}\n", "a: | # JSON, stored with tabs\n  {\n    \"b\": 1\n  }\n"},
+		{"JSON of Windows", "{\r\n\t\"b\": 1\r\n}\r\n",
+			"a: | # JSON, stored with tabs; lines are stored with CR LF\n  {\n    \"b\": 1\n  }\n"},
+		{"JSON on lines", "{\n \"b\": 1\n}\n", "a: |\n  {\n   \"b\": 1\n  }\n"},
+		{"JSON with other spaces", `{ "b":1 }`, "a: |-\n  { \"b\":1 }\n"},
+		{"JSON without a field", `{}`, "a: \"{}\"\n"},
+		{"JSON with a line separator", "{\"b\":\"\u2028\"}", `a: "{\"b\":\"\u2028\"}"` + "\n"},
+		{"a string of JSON", `"b"`, "a: |-\n  \"b\"\n"},
+		{"YAML on a line", `b: "c"`, "a: |-\n  b: \"c\"\n"},
 		{"control characters", "\x00\x1b\u0085\u2028\ufeff\uffff", "a: \"\\x00\\x1b\\x85\\u2028\\ufeff\\uffff\"\n"},
-		{"quotes", `"\'`, `a: "\"\\'"` + "\n"},
+		{"quotes", `"\'`, "a: |-\n  \"\\'\n"},
 		{"other alphabets", "Größe ключ 🔑", "a: \"Größe ключ 🔑\"\n"},
 		{"a space at the end of a line", "b \nc\n", "a: \"b \\n\\\n  c\\n\"\n"},
 		{"a tab", "b\n\tc\n", "a: \"b\\n\\\n  \\tc\\n\"\n"},
@@ -43,10 +58,10 @@ func TestFormatEntries(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got.Text); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
-			again, problems := Parse(got)
+			again, problems := got.Parse(got.Text)
 			if diff := cmp.Diff(entries, again); diff != "" || problems != nil {
 				t.Errorf("%v, -want +got:\n%s", problems, diff)
 			}
@@ -58,8 +73,8 @@ func TestFormatEntries(t *testing.T) {
 		entries[name] = []byte(name)
 	}
 	text, err := Format(entries)
-	if err != nil || strings.Contains(text, "!!") {
-		t.Errorf("%v\n%s", err, text)
+	if err != nil || strings.Contains(text.Text, "!!") {
+		t.Errorf("%v\n%v", err, text)
 	}
 }
 
@@ -77,10 +92,10 @@ func TestEntriesReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d: %v: %q", seed, err, entries)
 		}
-		if got, problems := Parse(text); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
-			t.Fatalf("seed %d: %v: %q became %q by\n%s", seed, problems, entries, got, text)
+		if got, problems := text.Parse(text.Text); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
+			t.Fatalf("seed %d: %v: %q became %q by\n%s", seed, problems, entries, got, text.Text)
 		}
-		blocks += strings.Count(text, ": |")
+		blocks += strings.Count(text.Text, ": |")
 	}
 	if blocks < 100 {
 		t.Errorf("only %d values were shown as lines", blocks)
@@ -128,8 +143,9 @@ func TestEditorsChangeNothing(t *testing.T) {
 				if err != nil {
 					t.Fatalf("seed %d: %v: %q", seed, err, entries)
 				}
-				if got, problems := Parse(saved(text)); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
-					t.Fatalf("seed %d: %v: %q became %q by\n%q", seed, problems, entries, got, saved(text))
+				again := saved(text.Text)
+				if got, problems := text.Parse(again); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
+					t.Fatalf("seed %d: %v: %q became %q by\n%q", seed, problems, entries, got, again)
 				}
 			}
 		})
@@ -157,8 +173,8 @@ func FuzzEntriesReadBack(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, problems := Parse(text); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
-			t.Fatalf("%v: %q became %q by\n%s", problems, entries, got, text)
+		if got, problems := text.Parse(text.Text); problems != nil || !maps.EqualFunc(got, entries, bytes.Equal) {
+			t.Fatalf("%v: %q became %q by\n%s", problems, entries, got, text.Text)
 		}
 	})
 }

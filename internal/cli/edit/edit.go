@@ -56,11 +56,16 @@ A Secret of the cluster that somebody else writes, such as Argo CD, Flux or Helm
 refused: they would revert the change, and the new value would be lost. Edit the manifest
 instead, with -f. --include-managed edits the Secret anyway.
 
-The editor is KUBE_EDITOR or EDITOR, or vi. Entries are YAML: a text of several lines
-is a block after |, bytes that are not text are base64 with !!binary. If the text is
-invalid or cannot be written, the editor opens again with the reason on top, and also
-if somebody else has changed the same entry, with their value beside yours. Without a
-terminal to ask on, that is an error: nothing is written and the edit is lost.
+The editor is KUBE_EDITOR or EDITOR, or vi. Editors with a window must wait until it is
+closed, for example KUBE_EDITOR='code --wait'. Entries are YAML: a text of several lines
+is a block after |, bytes that are not text are base64 with !!binary. JSON on one line
+is shown with a line for each field, and stored on one line again, with the spaces that
+it had; an entry that you do not change keeps every byte.
+
+If the text is invalid or cannot be written, the editor opens again with the reason on
+top, and also if somebody else has changed the same entry, with their value beside
+yours, and the program that wrote it. Without a terminal to ask on, that is an error:
+nothing is written and the edit is lost.
 
 The plaintext is in memory and in one file: in a directory with mode 0700, on a file
 system in memory (XDG_RUNTIME_DIR or /dev/shm), which is overwritten and removed at
@@ -211,10 +216,11 @@ func (e *session) inPrivateDir(ctx context.Context) (err error) {
 
 // loop opens the editor until the change has been stored or the user gives up.
 func (e *session) loop(ctx context.Context, with editor) error {
-	body, err := entrytext.Format(e.plain)
+	shown, err := entrytext.Format(e.plain)
 	if err != nil {
 		return err
 	}
+	body := shown.Text
 	var reason reopened // why the editor is open again
 	for {
 		head := e.head(reason)
@@ -226,7 +232,7 @@ func (e *session) loop(ctx context.Context, with editor) error {
 		}
 		text = withoutHead(text)
 		unchanged := text == body // since the editor opened
-		entries, problems := entrytext.Parse(text)
+		entries, problems := shown.Parse(text)
 		if len(problems) > 0 {
 			err := invalidText(problems, strings.Count(head, "\n"))
 			if !e.ask || unchanged {
@@ -255,9 +261,10 @@ func (e *session) loop(ctx context.Context, with editor) error {
 		reason, body = reopened{err: err}, text
 		if conflict := (*conflictError)(nil); errors.As(err, &conflict) {
 			// Keep what others have changed in other entries.
-			if body, err = entrytext.Format(conflict.merged); err != nil {
+			if shown, err = entrytext.Format(conflict.merged); err != nil {
 				return err
 			}
+			body = shown.Text
 		}
 	}
 }
@@ -288,19 +295,6 @@ func apply(before map[string][]byte, change secretmanager.Spec) map[string][]byt
 	return after
 }
 
-// conflictError reports entries that others have changed too.
-type conflictError struct {
-	names  []string
-	theirs map[string][]byte
-	merged map[string][]byte // with our values where both have changed an entry
-}
-
-func (e *conflictError) Error() string {
-	return display.Sprintf("nothing was written: others have changed the same entries: %s", strings.Join(e.names, ", "))
-}
-
-func (e *conflictError) Unwrap() error { return secretmanager.ErrChanged }
-
 // maxAttempts bounds the attempts at a write that keeps conflicting.
 const maxAttempts = 5
 
@@ -330,7 +324,8 @@ func (e *session) store(ctx context.Context) error {
 			}
 		}
 		if len(names) > 0 {
-			return &conflictError{names, e.plain, merged}
+			return &conflictError{names: names, others: changedOnly(before, e.plain, names), theirs: e.plain, merged: merged,
+				secret: e.loaded}
 		}
 		e.change = diff(e.plain, merged)
 		if len(e.change.Entries)+len(e.change.Remove) == 0 {
@@ -365,8 +360,14 @@ func (e *session) confirm(ctx context.Context) bool {
 func (e *session) report() error {
 	if e.stored == nil {
 		if e.edited < time.Second { // nobody reads and closes a file that quickly
-			display.Fprintf(e.ErrOut, "hint: the editor ended at once: if its window is still open, close it, and make the "+
-				"editor wait, for example KUBE_EDITOR='code --wait'\n")
+			command := editorCommand(e.Getenv)
+			if better := waiting(command); better != "" {
+				display.Fprintf(e.ErrOut, "hint: %s ended at once, while its window may still be open: close the window, as "+
+					"nothing that it saves is read, and set KUBE_EDITOR='%s'\n", strings.Fields(command)[0], better)
+			} else {
+				display.Fprintf(e.ErrOut, "hint: the editor ended at once: if its window is still open, close it, and make the "+
+					"editor wait, for example KUBE_EDITOR='code --wait'\n")
+			}
 		}
 		_, err := display.Fprintf(e.Out, "%s\n", e.target.describe("unchanged"))
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -74,7 +75,7 @@ func (e editor) edit(ctx context.Context, text string) (string, error) {
 
 // command returns the command that kubectl edit would run.
 func (e editor) command(ctx context.Context, path string) *exec.Cmd {
-	line := cmp.Or(strings.TrimSpace(e.Getenv("KUBE_EDITOR")), strings.TrimSpace(e.Getenv("EDITOR")), "vi")
+	line := editorCommand(e.Getenv)
 	args := append(strings.Fields(line), path)
 	if strings.ContainsAny(line, `"'\$&|;<>()`+"`") {
 		args = []string{"sh", "-c", line + ` "$@"`, "sh", path}
@@ -85,4 +86,32 @@ func (e editor) command(ctx context.Context, path string) *exec.Cmd {
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = gracePeriod
 	return c
+}
+
+// editorCommand returns the command line of the user's editor.
+func editorCommand(getenv func(string) string) string {
+	return cmp.Or(strings.TrimSpace(getenv("KUBE_EDITOR")), strings.TrimSpace(getenv("EDITOR")), "vi")
+}
+
+// waitFlags are the flags with which editors wait until their window is closed. The first one is suggested.
+var waitFlags = map[string][]string{
+	"atom": {"--wait", "-w"}, "bbedit": {"--wait", "-w"}, "code": {"--wait", "-w"}, "code-insiders": {"--wait", "-w"},
+	"codium": {"--wait", "-w"}, "cursor": {"--wait", "-w"}, "gedit": {"--wait", "-w"}, "goland": {"--wait"},
+	"gvim": {"-f", "--nofork"}, "idea": {"--wait"}, "kate": {"--block", "-b"}, "mate": {"--wait", "-w"},
+	"mvim": {"-f", "--nofork"}, "open": {"-W"}, "pycharm": {"--wait"}, "subl": {"--wait", "-w"},
+	"windsurf": {"--wait", "-w"}, "zed": {"--wait", "-w"}, "zeditor": {"--wait", "-w"},
+}
+
+// waiting returns the command line with the flag that makes the editor wait. It is empty for other editors, and if the
+// command line has the flag.
+func waiting(command string) string {
+	fields := strings.Fields(command)
+	if len(fields) == 0 {
+		return ""
+	}
+	flags, known := waitFlags[filepath.Base(fields[0])]
+	if !known || slices.ContainsFunc(flags, func(flag string) bool { return slices.Contains(fields, flag) }) {
+		return ""
+	}
+	return strings.Join(slices.Insert(fields, 1, flags[0]), " ")
 }

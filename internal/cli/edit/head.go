@@ -63,8 +63,10 @@ func (e *session) theirs(err error) []string {
 			lines = append(lines, "  "+display.Name(name)+": removed")
 			continue
 		}
-		text, err := entrytext.Format(map[string][]byte{name: value})
-		if err != nil {
+		text := ""
+		if shown, err := entrytext.Format(map[string][]byte{name: value}); err == nil {
+			text = shown.Text
+		} else {
 			text = display.Name(name) + ": (cannot be shown)\n"
 		}
 		for line := range strings.Lines(text) {
