@@ -84,8 +84,8 @@ func (p *page) run(t *testing.T, command string) {
 	}
 }
 
-// TestInstallPage runs the commands of docs/install.md: Helm adopts what kustomize installed, installs, upgrades, rolls
-// back and uninstalls.
+// TestInstallPage runs the commands of docs/install.md: Helm adopts what kustomize installed, installs, upgrades and
+// uninstalls.
 func TestInstallPage(t *testing.T) {
 	c := newCluster(t)
 	c.setDriver(t, validDriver(t))
@@ -103,7 +103,7 @@ func TestInstallPage(t *testing.T) {
 			rest = append(rest, command)
 		}
 	}
-	if p.values == "" || install == "" || adopt == "" || len(rest) != 4 {
+	if p.values == "" || install == "" || adopt == "" || len(rest) != 3 {
 		t.Fatalf("docs/install.md has the commands %q", p.commands)
 	}
 	p.writeValues(t, p.values)

@@ -117,8 +117,8 @@ func Pattern(want string) *regexp.Regexp {
 	return regexp.MustCompile(fmt.Sprintf(`(?m)^\s*%s\s*$`, strings.Join(lines, `\s*\n(?:.*\n)*?\s*`)))
 }
 
-// Run executes a page as it is written. It saves a YAML block whose first line is
-// "# NAME" as that file in the directory. It calls shell for each shell block, in
+// Run executes a page as it is written. It saves a block of YAML whose first line is
+// "# FILE.yaml" as that file below the directory. It calls shell for each shell block, in
 // order. If a text block follows, the output must match its [Pattern]. It returns the
 // number of blocks that were run, and of those whose output was compared.
 func Run(page, dir string, shell func(Block) (output string, err error)) (shells, compared int, err error) {
@@ -127,8 +127,8 @@ func Run(page, dir string, shell func(Block) (output string, err error)) (shells
 		switch b.Kind {
 		case "yaml":
 			name, body, _ := strings.Cut(b.Text, "\n")
-			if file, ok := strings.CutPrefix(name, "# "); ok && !strings.ContainsAny(file, " /") {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(body), 0o600); err != nil {
+			if file, ok := strings.CutPrefix(name, "# "); ok && strings.HasSuffix(file, "yaml") && filepath.IsLocal(file) {
+				if err := save(filepath.Join(dir, file), body); err != nil {
 					return shells, compared, err
 				}
 			}
@@ -148,4 +148,12 @@ func Run(page, dir string, shell func(Block) (output string, err error)) (shells
 		}
 	}
 	return shells, compared, nil
+}
+
+// save writes a file, and creates its directory if needed.
+func save(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o600)
 }

@@ -71,3 +71,25 @@ func TestRun(t *testing.T) {
 		t.Errorf("a command that fails: %v", err)
 	}
 }
+
+// TestRunSaves checks which blocks of YAML become files: those below the directory whose first line is a name.
+func TestRunSaves(t *testing.T) {
+	top := t.TempDir()
+	text := ""
+	for _, name := range []string{"sub/dir/b.yaml", "../outside.yaml", "/absolute.yaml", "values.yaml of a chart"} {
+		text += "```yaml\n# " + name + "\nb: 1\n```\n"
+	}
+	if _, _, err := Run(text, filepath.Join(top, "here"), nil); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	err := filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			found = append(found, strings.TrimPrefix(path, top))
+		}
+		return err
+	})
+	if want := []string{"/here/sub/dir/b.yaml"}; err != nil || !cmp.Equal(want, found) {
+		t.Errorf("the files are %q, %v", found, err)
+	}
+}

@@ -46,6 +46,8 @@ func run(client *api.Client, args []string) error {
 			return err
 		}
 		return client.Sys().PutPolicy(args[2], string(text))
+	case len(args) > 2 && strings.HasPrefix(line, "token create "):
+		return createToken(client, args[2:])
 	case strings.HasPrefix(line, "kv put kv/"):
 		data, err := values(args[3:])
 		if err != nil {
@@ -61,6 +63,34 @@ func run(client *api.Client, args []string) error {
 		return json.NewEncoder(os.Stdout).Encode(secret.Data)
 	}
 	return runLogical(client, args)
+}
+
+// createToken prints a new token, or with -field=token nothing else.
+func createToken(client *api.Client, flags []string) error {
+	request, only := &api.TokenCreateRequest{}, false
+	for _, flag := range flags {
+		name, value, _ := strings.Cut(flag, "=")
+		switch name {
+		case "-policy":
+			request.Policies = append(request.Policies, value)
+		case "-ttl":
+			request.TTL = value
+		case "-field":
+			only = value == "token"
+		default:
+			return fmt.Errorf("unknown flag %s", flag)
+		}
+	}
+	secret, err := client.Auth().Token().Create(request)
+	if err != nil {
+		return vaultError("Error creating token: %w", err)
+	}
+	if only {
+		fmt.Print(secret.Auth.ClientToken)
+		return nil
+	}
+	fmt.Printf("token    %s\npolicies    %v\n", secret.Auth.ClientToken, secret.Auth.Policies)
+	return nil
 }
 
 // runLogical runs the commands that list mounts, and read and write paths.
@@ -119,6 +149,9 @@ func runLogical(client *api.Client, args []string) error {
 		if err == nil {
 			fmt.Print(secret.Data[strings.TrimPrefix(args[1], "-field=")])
 		}
+		return err
+	case len(args) == 3 && args[0] == "write" && args[1] == "-f":
+		_, err := client.Logical().Write(args[2], nil)
 		return err
 	case len(args) == 3 && args[0] == "write" && args[2] == "-":
 		data := map[string]any{}
