@@ -50,7 +50,7 @@ func writtenBy(s *corev1.Secret, entry string) string {
 		var fields struct {
 			Data map[string]json.RawMessage `json:"f:data"`
 		}
-		if m.FieldsV1 == nil || json.Unmarshal(m.FieldsV1.Raw, &fields) != nil {
+		if m.FieldsV1 == nil || json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields) != nil {
 			continue
 		}
 		_, wrote := fields.Data["f:"+entry]

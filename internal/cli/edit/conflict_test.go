@@ -12,7 +12,7 @@ import (
 func TestWrittenBy(t *testing.T) {
 	fields := func(manager string, at int64, fields string) metav1.ManagedFieldsEntry {
 		return metav1.ManagedFieldsEntry{Manager: manager, Time: &metav1.Time{Time: time.Unix(at, 0)},
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+			FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
 		fields("apply", 60, `{"f:data":{".":{},"f:a":{},"f:b":{}}}`),
