@@ -61,7 +61,7 @@ func TestManagedByHelm(t *testing.T) {
 		u.versionOf("s") != 1 {
 		t.Errorf("rotate: exit code %d: %s", code, stderr)
 	}
-	if out := u.must("", "status"); !strings.Contains(out, manager) {
+	if out := u.must("", "status", "-o", "wide"); !strings.Contains(out, manager) {
 		t.Errorf("status does not name the manager:\n%s", out)
 	}
 

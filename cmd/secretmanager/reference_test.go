@@ -19,6 +19,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
 	"github.com/secretmanager-io/secretmanager/internal/cli/status"
 	"github.com/secretmanager-io/secretmanager/internal/inventory"
+	"github.com/secretmanager-io/secretmanager/rotator"
 )
 
 //go:generate go test -run TestReference -update .
@@ -110,7 +111,7 @@ func TestStatusReference(t *testing.T) {
 	}
 	for heading, shape := range map[string]any{
 		"A Secret": inventory.Secret{}, "An entry": inventory.Entry{}, "A key": inventory.KeyTotal{},
-		"The last run":     inventory.LastRun{},
+		"The last run": inventory.LastRun{}, "A manual run": rotator.ManualRun{},
 		"What would break": status.Simulation{}, "A key that would be retired": status.SimulatedKey{},
 		"A text that was found": status.Text{}, "A Secret that could not be searched": status.NotSearched{},
 	} {
@@ -125,8 +126,10 @@ func TestStatusReference(t *testing.T) {
 			got = append(got, m[1])
 		}
 		for i := range reflect.TypeOf(shape).NumField() {
-			name, _, _ := strings.Cut(reflect.TypeOf(shape).Field(i).Tag.Get("json"), ",")
-			want = append(want, name)
+			field := reflect.TypeOf(shape).Field(i)
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); field.IsExported() {
+				want = append(want, name)
+			}
 		}
 		slices.Sort(got)
 		slices.Sort(want)

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -64,12 +63,7 @@ func ValidateValue(flag, value string, allowed ...string) error {
 			return nil
 		}
 	}
-	last := len(allowed) - 1
-	if last == 0 {
-		return display.Errorf("invalid %s %q: must be %s", flag, value, allowed[0])
-	}
-	return display.Errorf("invalid %s %q: must be %s or %s", flag, value, strings.Join(allowed[:last], ", "),
-		allowed[last])
+	return display.Errorf("invalid %s %q: must be %s", flag, value, list(allowed))
 }
 
 // ValidateSelector reports what is wrong with the label selector of -l.

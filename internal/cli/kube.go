@@ -69,6 +69,9 @@ func (p *Factory) noCluster(err error) error {
 
 // ClusterNamespace returns the namespace that kubectl would use.
 func (p *Factory) ClusterNamespace() (string, error) {
+	if err := p.oneNamespace(); err != nil {
+		return "", err
+	}
 	ns, _, err := p.KubeFlags.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
 		return "", p.noCluster(err)
@@ -80,7 +83,7 @@ func (p *Factory) ClusterNamespace() (string, error) {
 // no kubeconfig names one: without a cluster, "default" would be a guess.
 func (p *Factory) OfflineNamespace() (string, error) {
 	if ns := *p.KubeFlags.Namespace; ns != "" {
-		return ns, nil
+		return ns, p.oneNamespace()
 	}
 	loader := p.KubeFlags.ToRawKubeConfigLoader()
 	raw, err := loader.RawConfig()

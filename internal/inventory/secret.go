@@ -51,6 +51,8 @@ type Secret struct {
 	LastRewrap *metav1.Time `json:"lastRewrap,omitempty"`
 	Entries    []Entry      `json:"entries"`
 	Problems   []string     `json:"problems,omitempty"` // of the Secret as a whole
+
+	changed time.Time // when it was last written, as far as its managedFields say
 }
 
 // Entry is an entry of a Secret, with its key version.
@@ -60,9 +62,14 @@ type Entry struct {
 	Problem string `json:"problem,omitempty"`
 }
 
+// IsCiphertext reports whether a Secret is selected by its type or label.
+func IsCiphertext(s *corev1.Secret) bool {
+	return s.Type == ciphertext.Type || s.Labels[ciphertext.LabelTransitKey] != ""
+}
+
 // NewSecret returns what can be seen without Vault. SetState of a KeyReader adds the rest.
 func NewSecret(s *corev1.Secret) *Secret {
-	r := &Secret{Namespace: s.Namespace, Name: s.Name, Entries: []Entry{}}
+	r := &Secret{Namespace: s.Namespace, Name: s.Name, Entries: []Entry{}, changed: lastChange(s)}
 	if m := ciphertext.ManagedBy(s); m.Reverts {
 		r.ManagedBy = m.Name
 	}
@@ -94,6 +101,38 @@ func lastRewrap(s *corev1.Secret) (last *metav1.Time) {
 		}
 	}
 	return last.DeepCopy()
+}
+
+func lastChange(s *corev1.Secret) time.Time {
+	last := s.CreationTimestamp.Time
+	for _, m := range s.ManagedFields {
+		if m.Time != nil && m.Time.After(last) {
+			last = m.Time.Time
+		}
+	}
+	return last
+}
+
+// ChangedAfter reports whether the Secret was written after a time.
+func (r *Secret) ChangedAfter(t time.Time) bool { return r.changed.After(t) }
+
+// Break adds a problem of an entry that others have found, and makes the Secret broken.
+func (r *Secret) Break(entry, format string, args ...any) {
+	r.addProblem(entry, format, args...)
+	r.State = Broken
+}
+
+// EntryState returns the state of an entry.
+func (r *Secret) EntryState(e Entry) State {
+	switch {
+	case e.Problem != "" || len(r.Problems) > 0:
+		return Broken
+	case r.Target == 0:
+		return Unknown
+	case e.Version < r.Target:
+		return Behind
+	}
+	return Current
 }
 
 // addProblem adds a problem of an entry, or of the Secret if entry is empty.

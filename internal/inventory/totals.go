@@ -67,3 +67,16 @@ func Totals(secrets []*Secret) []*KeyTotal {
 	}
 	return all
 }
+
+// State returns the worst state of the Secrets of the key.
+func (t *KeyTotal) State() State {
+	switch {
+	case t.Broken > 0:
+		return Broken
+	case t.Unknown > 0:
+		return Unknown
+	case t.Behind > 0:
+		return Behind
+	}
+	return Current
+}

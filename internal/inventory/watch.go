@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,19 +16,18 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/secretlist"
 )
 
-// Watcher shows the ciphertext Secrets of a namespace, or of all namespaces if it is empty, and then each
-// one that changes.
+// Watcher shows the ciphertext Secrets of namespaces, or of all if there are none, and then each one that changes.
 type Watcher struct {
-	Kube      kubernetes.Interface
-	Namespace string
-	Selector  string
-	Keys      *KeyReader
-	KeyPoll   time.Duration // interval at which the keys are read: Vault sends no events, and a rotation begins there
-	Show      func(*Secret) error
-	Flush     func() error // is called after calls of Show
+	Kube       kubernetes.Interface
+	Namespaces []string
+	Selector   string
+	Select     func(*Secret) bool // nil: all
+	Keys       *KeyReader
+	KeyPoll    time.Duration // interval at which the keys are read: Vault sends no events, and a rotation begins there
+	Show       func(*Secret) error
+	Flush      func() error // is called after calls of Show
 
 	rows map[types.NamespacedName]*watched
 }
@@ -51,7 +51,7 @@ type event struct {
 // Run shows Secrets until the context ends. A watch that breaks is resumed, or replaced by a new list of
 // which only the differences are shown.
 func (w *Watcher) Run(ctx context.Context) error {
-	rows, err := List(ctx, w.Kube, w.Namespace, w.Selector)
+	rows, err := List(ctx, w.Kube, w.Namespaces, w.Selector)
 	if err != nil {
 		return err
 	}
@@ -66,8 +66,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 	events := make(chan event)
 	ctx, stop := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	defer stop()
-	for from, selection := range secretlist.Ciphertext(w.Selector) {
-		go follow(ctx, w.Kube, w.Namespace, selection.ListOptions(), store{ctx, from, events})
+	for from, one := range partsOf(w.Namespaces, w.Selector) {
+		go follow(ctx, w.Kube, one.namespace, one.ListOptions(), store{ctx, from, events})
 	}
 	tick := time.NewTicker(w.KeyPoll)
 	defer tick.Stop()
@@ -91,6 +91,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // take handles an event and shows what has changed.
 func (w *Watcher) take(ctx context.Context, e event) error {
+	if w.Select != nil {
+		e.rows = slices.DeleteFunc(e.rows, func(r *Secret) bool { return !w.Select(r) })
+	}
 	if e.err != nil {
 		w.Keys.Note(display.Errorf("watching Secrets: %w", e.err))
 		return nil

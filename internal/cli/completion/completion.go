@@ -38,8 +38,8 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Use:   "completion " + strings.Join(shells, "|"),
 		Short: "Print the script that completes command lines in a shell",
 		Long: `Print the script that makes a shell complete this program's commands and flags,
-and from the cluster and Vault: namespaces, ciphertext Secrets, entries, contexts
-and transit keys. Values that are not read within 2 seconds are not offered.
+and from the cluster and Vault: namespaces, ciphertext Secrets, entries, pods and their
+workloads, classes, service accounts, contexts and transit keys. Values that are not read within 2 seconds are not offered.
 
   bash        source <(secretmanager completion bash), in ~/.bashrc
   zsh         source <(secretmanager completion zsh), in ~/.zshrc after compinit
@@ -91,9 +91,15 @@ func Register(f *cli.Factory, root *cobra.Command) error {
 			string(ciphertext.Cluster), string(ciphertext.None)}, cobra.ShellCompDirectiveNoFileComp),
 		"from-literal": p.completeEntries(cobra.ShellCompDirectiveNoFileComp),
 		"from-file":    p.completeEntries(cobra.ShellCompDirectiveDefault),
+		"service-account": p.completeNames(
+			schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, ""),
+		"class": p.completeNames(classesResource, ""),
 	}
 	for _, c := range append(root.Commands(), root) {
 		for _, name := range slices.Sorted(maps.Keys(flags)) {
+			if name == "class" && c.Name() != "doctor" {
+				continue // a file
+			}
 			if c.LocalNonPersistentFlags().Lookup(name) == nil && (c != root || c.PersistentFlags().Lookup(name) == nil) {
 				continue
 			}
@@ -105,7 +111,13 @@ func Register(f *cli.Factory, root *cobra.Command) error {
 		case c.ValidArgs != nil || c.ValidArgsFunction != nil || strings.Contains(c.Use, "FILE...") ||
 			strings.Contains(c.Use, "DIR"):
 		case strings.HasPrefix(c.Use, c.Name()+" NAME"):
-			c.ValidArgsFunction = p.completeSecrets
+			c.ValidArgsFunction = p.completeSecrets(strings.Contains(c.Use, "NAME..."))
+		case strings.HasPrefix(c.Use, c.Name()+" [NAME..."):
+			c.ValidArgsFunction = p.completeSecrets(true)
+		case strings.HasPrefix(c.Use, c.Name()+" [POD"):
+			c.ValidArgsFunction = p.completePods
+		case strings.HasPrefix(c.Use, c.Name()+" KEY"):
+			c.ValidArgsFunction = p.completeKeys
 		default:
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
@@ -124,6 +136,8 @@ func (p completer) metadata() (metadata.Interface, error) {
 }
 
 var (
+	classesResource = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1",
+		Resource: "secretproviderclasses"}
 	secretsResource    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
@@ -153,8 +167,64 @@ func (p completer) completeNamespaces(cmd *cobra.Command, _ []string,
 		return offer(nil, prefix)
 	}
 	var names []string
+	// -n may be a list: the last namespace is completed.
+	before := prefix[:strings.LastIndex(prefix, ",")+1]
 	for _, n := range list.Items {
-		names = append(names, n.Name)
+		if !slices.Contains(strings.Split(before, ","), n.Name) {
+			names = append(names, before+n.Name)
+		}
+	}
+	return offer(names, prefix)
+}
+
+// completeNames offers the names of objects of the namespace, with a prefix before each.
+func (p completer) completeNames(resource schema.GroupVersionResource, before string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := completionContext(cmd)
+		defer cancel()
+		return offer(p.names(ctx, resource, before), prefix)
+	}
+}
+
+// names lists the names of objects of the namespace.
+func (p completer) names(ctx context.Context, resource schema.GroupVersionResource, before string) (names []string) {
+	namespace, err := p.ClusterNamespace()
+	if err != nil {
+		return nil
+	}
+	client, err := p.metadata()
+	if err != nil {
+		return nil
+	}
+	list, err := client.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{Limit: pageSize})
+	if err != nil {
+		return nil
+	}
+	for _, o := range list.Items {
+		names = append(names, before+o.Name)
+	}
+	return names
+}
+
+// workloads are the resources whose pods doctor checks, by what is before the name.
+var workloads = map[string]schema.GroupVersionResource{
+	"":        {Version: "v1", Resource: "pods"},
+	"deploy/": {Group: "apps", Version: "v1", Resource: "deployments"},
+	"sts/":    {Group: "apps", Version: "v1", Resource: "statefulsets"},
+	"ds/":     {Group: "apps", Version: "v1", Resource: "daemonsets"},
+}
+
+// completePods offers pods, and workloads such as deploy/NAME.
+func (p completer) completePods(cmd *cobra.Command, args []string,
+	prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return offer(nil, prefix)
+	}
+	ctx, cancel := completionContext(cmd)
+	defer cancel()
+	var names []string
+	for before, resource := range workloads {
+		names = append(names, p.names(ctx, resource, before)...)
 	}
 	return offer(names, prefix)
 }
@@ -167,22 +237,25 @@ func (p completer) completeContexts(_ *cobra.Command, _ []string, prefix string)
 	return offer(slices.Collect(maps.Keys(raw.Contexts)), prefix)
 }
 
-// completeSecrets offers the ciphertext Secrets of the namespace.
-func (p completer) completeSecrets(cmd *cobra.Command, args []string,
-	prefix string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := completionContext(cmd)
-	defer cancel()
-	namespace, err := p.ClusterNamespace()
-	if err != nil || len(args) > 0 {
-		return offer(nil, prefix)
-	}
-	var names []string
-	for _, selection := range secretlist.Ciphertext("") {
-		for _, s := range p.listMetadata(ctx, namespace, selection.ListOptions()) {
-			names = append(names, s.Name)
+// completeSecrets offers the ciphertext Secrets of the namespace, except those that are named already.
+func (p completer) completeSecrets(several bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := completionContext(cmd)
+		defer cancel()
+		namespace, err := p.ClusterNamespace()
+		if err != nil || len(args) > 0 && !several {
+			return offer(nil, prefix)
 		}
+		var names []string
+		for _, selection := range secretlist.Ciphertext("") {
+			for _, s := range p.listMetadata(ctx, namespace, selection.ListOptions()) {
+				if !slices.Contains(args, s.Name) {
+					names = append(names, s.Name)
+				}
+			}
+		}
+		return offer(names, prefix)
 	}
-	return offer(names, prefix)
 }
 
 func (p completer) listMetadata(ctx context.Context, namespace string,

@@ -76,6 +76,7 @@ broken but something is unknown, or if there is no cluster.`,
 		"`namespace` of the installation, whose DaemonSet's settings are trusted")
 	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
 	f.StringVarP(&o.output, "output", "o", "", "json")
+	cli.FixedValues(c, "output", "json")
 	return c
 }
 

@@ -121,15 +121,12 @@ func (o *Options) addFlags(c *cobra.Command) {
 		"", "`path` of the transit engine (default: that of the existing Secret, or transit)")
 	f.StringVar(&o.scope, "scope", "", "how far the ciphertext can be moved: strict (nowhere), namespace, cluster or "+
 		"none (default: that of the existing Secret, or strict)")
-	f.StringVarP(&o.output, "output", "o", "", "print the Secret as yaml, json or name")
-	f.StringVar(&o.dryRun, "dry-run", "none",
-		"none, client (encrypt, and write nothing) or server (the API server checks it and stores nothing)")
+	cli.OutputFlag(c, &o.output, "json", "yaml", "name")
+	cli.DryRunFlag(c, &o.dryRun, "client", "server")
 	o.settle.AddFlags(f, o.Getenv)
 	cli.IncludeManagedFlag(f, &o.includeManaged)
 	f.BoolVar(&o.class, "print-class", false, "also print the SecretProviderClass, and what a pod needs to mount it")
 	f.StringVar(&o.account, "service-account", "default", "service account of the pods, for --print-class")
-	cli.FixedValues(c, "output", "yaml", "json", "name")
-	cli.FixedValues(c, "dry-run", "none", "client", "server")
 }
 
 // Complete implements cli.Options.
@@ -141,7 +138,7 @@ func (o *Options) Complete(_ *cobra.Command, args []string) error {
 // Validate implements cli.Options. It reads the sources, whose problems are among those reported.
 func (o *Options) Validate() error {
 	var p cli.Problems
-	p.Add(cli.ValidateOutput(o.output, "yaml", "json", "name"),
+	p.Add(cli.ValidateOutput(o.output, "json", "yaml", "name"),
 		cli.ValidateValue("--dry-run", o.dryRun, "none", "client", "server"))
 	p.Add(o.settle.Validate()...)
 	if _, err := ciphertext.ParseScope(o.scope); err != nil {

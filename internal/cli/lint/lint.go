@@ -96,6 +96,7 @@ rules are:
 	f.BoolVar(&o.vault, "vault", false, "compare key versions with those in Vault")
 	o.settle.AddFlags(f, p.Getenv)
 	f.StringVarP(&o.output, "output", "o", "", "output `format`: json, or github for annotations in GitHub Actions")
+	cli.FixedValues(c, "output", "json", "github")
 	return c
 }
 

@@ -75,8 +75,7 @@ shown; they stay in DIR until you delete them.`,
 	f.StringToStringVar(&o.attributes, "volume-attribute", nil,
 		"NAME=VALUE of the pod's volumeAttributes, which override the class's parameters (repeatable)")
 	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the provider, as the kubelet does")
-	f.StringVarP(&o.output, "output", "o", "", "output `format`: json or yaml, without the content of the files")
-	cli.FixedValues(c, "output", "json", "yaml")
+	cli.OutputFlag(c, &o.output, "json", "yaml")
 	return c
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +58,7 @@ comment or in another object, is not rewrapped: it is listed, and the exit code 
 
 With --check nothing is written: the output lists the entries below the target
 version, and such ciphertext. The exit code is 3 if there are any, and 1 if that is
-unknown or an entry no longer decrypts. Use it in CI. With --dry-run=client Vault
+unknown, an entry no longer decrypts, or the files have no entry. Use it in CI. With --dry-run=client Vault
 rewraps, and no file is written.
 
 A manifest without a namespace is in the one that kubectl would use. The token needs
@@ -70,13 +71,10 @@ read on the key and update on rewrap, for --check only read; no cluster is neede
 		RunE: cli.RunE(o),
 	}
 	f := c.Flags()
-	f.StringArrayVarP(&o.files, "filename", "f", nil,
-		"`file` or directory, like an argument; - is standard input (repeatable)")
-	f.BoolVarP(&o.recursive, "recursive", "R", false, "read directories, and those below them")
+	cli.FilenameFlags(c, &o.files, &o.recursive)
 	f.BoolVar(&o.check, "check", false, "write nothing; exit code 3 if an entry is below the target version of its key")
 	o.settle.AddFlags(f, p.Getenv)
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: rewrap, and write nothing")
-	cli.FixedValues(c, "dry-run", "none", "client")
+	cli.DryRunFlag(c, &o.dryRun, "client")
 	return c
 }
 
@@ -133,6 +131,10 @@ func (o *Options) Run(ctx context.Context) error {
 	if o.check {
 		if err := o.checkAll(ctx, vault, files, items, order); err != nil {
 			return err
+		}
+		if len(order) == 0 {
+			return cli.WithHint(display.Errorf("no ciphertext Secrets found in %s", strings.Join(o.files, ", ")),
+				"nothing was checked: -R reads directories")
 		}
 		display.Fprintf(o.ErrOut, "every entry has the target version in %s\n", cli.Plural(len(files), "file", "files"))
 		return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
@@ -85,9 +86,9 @@ func (k *SimulatedKey) key() ciphertext.Key { return ciphertext.Key{Mount: k.Mou
 // unknown reports whether more may break than was found.
 func (k *SimulatedKey) unknown() bool { return k.Error != "" || len(k.Incomplete) > 0 }
 
-// simulate searches the Secrets of a namespace, or of all if it is empty, for what would break. The keys are
+// simulate searches the Secrets of namespaces, or of all if there are none, for what would break. The keys are
 // those that rows name.
-func (o *Options) simulate(ctx context.Context, kube kubernetes.Interface, namespace string,
+func (o *Options) simulate(ctx context.Context, kube kubernetes.Interface, namespaces []string,
 	rows []*inventory.Secret) error {
 	vault, err := o.VaultSession()
 	if err != nil {
@@ -107,7 +108,7 @@ func (o *Options) simulate(ctx context.Context, kube kubernetes.Interface, names
 	}
 	if len(scan) > 0 {
 		scanner := &retirescan.Scanner{Vault: vault, Keys: scan}
-		if err := o.search(ctx, kube, namespace, scanner, s, managersOf(rows)); err != nil {
+		if err := o.search(ctx, kube, namespaces, scanner, s, managersOf(rows)); err != nil {
 			return err
 		}
 	}
@@ -158,17 +159,22 @@ func managersOf(rows []*inventory.Secret) map[types.NamespacedName]string {
 }
 
 // search tries every text in any Secret that has one of the versions, as the rotator does before it retires.
-func (o *Options) search(ctx context.Context, kube kubernetes.Interface, namespace string,
+func (o *Options) search(ctx context.Context, kube kubernetes.Interface, namespaces []string,
 	scanner *retirescan.Scanner, s *Simulation, managers map[types.NamespacedName]string) error {
 	show, done := o.newProgress()
 	defer done()
-	err := secretlist.Lister{Kube: kube}.Each(ctx, namespace, secretlist.Selection{}, func(secret *corev1.Secret) error {
-		s.Secrets++
-		show(s.Secrets)
-		return scanner.Add(ctx, secret)
-	})
-	if err != nil {
-		return display.Errorf("%w", err)
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	for _, namespace := range namespaces {
+		err := secretlist.Lister{Kube: kube}.Each(ctx, namespace, secretlist.Selection{}, func(secret *corev1.Secret) error {
+			s.Secrets++
+			show(s.Secrets)
+			return scanner.Add(ctx, secret)
+		})
+		if err != nil {
+			return display.Errorf("%w", err)
+		}
 	}
 	result, err := scanner.Finish(ctx)
 	if err != nil {

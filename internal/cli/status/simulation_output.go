@@ -2,7 +2,6 @@ package status
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 
 	"k8s.io/cli-runtime/pkg/printers"
@@ -21,9 +20,6 @@ func (o *Options) showSimulation(s *Simulation) error {
 	}
 	if err := o.writeBreaking(s); err != nil {
 		return err
-	}
-	if len(s.Keys) == 0 {
-		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found, so no key is known")
 	}
 	for _, k := range s.Keys {
 		switch {

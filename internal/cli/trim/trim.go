@@ -60,12 +60,8 @@ need the right to list all Secrets.`,
 	options.PathVar(f, &o.key.Mount, "transit-mount", ciphertext.DefaultTransitMount, "path of the transit engine")
 	f.IntVar(&o.to, "to", 0, "delete only the versions below this `version` (default min_decryption_version)")
 	f.StringVar(&o.yes, "yes", "", "name of the `key` again: delete without asking")
-	f.StringVar(&o.dryRun, "dry-run", "none",
-		"none, or client, the default without a value: show what would be deleted, and delete nothing")
-	f.Lookup("dry-run").NoOptDefVal = "client"
-	f.StringVarP(&o.output, "output", "o", "", "json or yaml, with --yes or --dry-run")
-	cli.FixedValues(c, "output", "json", "yaml")
-	cli.FixedValues(c, "dry-run", "none", "client")
+	cli.DryRunFlag(c, &o.dryRun, "client")
+	cli.OutputFlag(c, &o.output, "json", "yaml")
 	return c
 }
 

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/cli-runtime/pkg/printers"
-
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
@@ -102,12 +100,7 @@ func (o *Options) report(readErr error) error {
 	}
 	// After an early end, Secrets of files may have no result.
 	o.rows = slices.DeleteFunc(o.rows, func(r *secretResult) bool { return r.Result == "" })
-	var err error
-	if o.output == "json" {
-		err = cli.WriteJSON(o.Out, map[string]any{"secrets": append([]*secretResult{}, o.rows...)})
-	} else {
-		err = o.table()
-	}
+	err := o.print()
 	entries, failing, unknown := 0, 0, 0
 	reported := map[string]bool{}
 	for _, r := range o.rows {
@@ -144,8 +137,11 @@ func (o *Options) report(readErr error) error {
 		return errors.Join(err, readErr, found)
 	case found != nil:
 		return cli.ToDo(found)
+	case len(o.rows) == 0 && len(o.files) > 0:
+		return cli.WithHint(display.Errorf("no ciphertext Secrets found in %s", strings.Join(o.files, ", ")),
+			"nothing was verified: -R reads directories")
 	case len(o.rows) == 0:
-		fmt.Fprintln(o.ErrOut, "no ciphertext Secrets found")
+		return o.ErrNothingFound(o.namespaces, o.selector)
 	default:
 		display.Fprintf(o.ErrOut, "verified %s of %s\n", cli.Plural(entries, "entry", "entries"),
 			cli.Plural(len(o.rows), "Secret", "Secrets"))
@@ -153,23 +149,43 @@ func (o *Options) report(readErr error) error {
 	return nil
 }
 
+// print writes the results in the format of -o.
+func (o *Options) print() error {
+	switch o.output {
+	case "json", "yaml":
+		return o.PrintDocument(map[string]any{"secrets": append([]*secretResult{}, o.rows...)}, o.output)
+	case "name":
+		for _, r := range o.rows {
+			display.Fprintf(o.Out, "secret/%s\n", r.Name)
+		}
+		return nil
+	}
+	return o.table()
+}
+
 func (o *Options) table() error {
 	if len(o.rows) == 0 {
 		return nil
 	}
-	table := printers.GetNewTabWriter(o.Out)
-	columns := func(file, namespace string, rest ...string) {
-		if o.all || len(o.files) > 0 {
-			rest = append([]string{namespace}, rest...)
+	table := o.NewTable(o.Out, 2) // the third column, as that of status
+	row := func(color, file, namespace, name, result, key, entries, scope string) {
+		cells := []string{name, key, result, entries}
+		switch {
+		case len(o.files) > 0:
+			cells = []string{file, name, result, namespace, key, entries}
+		case len(o.namespaces) != 1:
+			cells = []string{namespace, name, result, key, entries}
 		}
-		if len(o.files) > 0 {
-			rest = append([]string{file}, rest...)
+		if o.output == "wide" {
+			cells = append(cells, scope)
 		}
-		display.Row(table, rest...)
+		table.Row(color, cells...)
 	}
-	columns("FILE", "NAMESPACE", "NAME", "KEY", "SCOPE", "ENTRIES", "RESULT")
+	row(cli.Default, "FILE", "NAMESPACE", "NAME", "RESULT", "KEY", "ENTRIES", "SCOPE")
+	colors := map[string]string{resultDecrypts: cli.Green, resultFails: cli.Red, resultUnknown: cli.Yellow}
 	for _, r := range o.rows {
-		columns(r.File, r.Namespace, r.Name, cmp.Or(r.Key, "?"), cmp.Or(r.Scope, "?"), fmt.Sprint(r.Entries), r.Result)
+		row(colors[r.Result], r.File, r.Namespace, r.Name, r.Result, cmp.Or(r.Key, "?"), fmt.Sprint(r.Entries),
+			cmp.Or(r.Scope, "?"))
 	}
 	return table.Flush()
 }

@@ -4,6 +4,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ type Options struct {
 	output    string
 	names     []string
 
+	namespaces []string // that were listed; none: all
+
 	rows   []*secretResult
 	ofFile map[*corev1.Secret]*secretResult // of Secrets that wait for Vault
 	bar    *progressbar.ProgressBar         // nil without a terminal
@@ -36,14 +39,14 @@ type Options struct {
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p, ofFile: map[*corev1.Secret]*secretResult{}}
 	c := &cobra.Command{
-		Use:   "verify [NAME...] [-f FILE]",
+		Use:   "verify [NAME...]",
 		Short: "Report whether every entry decrypts at its location",
 		Long: `Report whether every entry of ciphertext Secrets decrypts at its location with its
 key: Vault rewraps it, and the result is discarded. Nothing is changed and nothing is
 decrypted. The token needs only update on the rewrap path of the keys.
 
-This covers the ciphertext Secrets of a namespace, the named ones, or with -f those in
-manifests, which needs no cluster and works before they are applied. Manifests are
+This covers the ciphertext Secrets of a namespace, or of several that -n names, the
+named ones, or with -f those in manifests, which needs no cluster and works before they are applied. Manifests are
 YAML or JSON, of one document or several; -R reads directories, as secretmanager
 rewrap does. A manifest without a namespace is in the one that kubectl would use.
 
@@ -52,20 +55,18 @@ RESULT is
   fails     some entry does not: standard error says which, and what to check
   unknown   Vault did not check every entry
 
-The exit code is 3 if something fails, and 1 if something is unknown.`,
+The exit code is 3 if something fails, and 1 if something is unknown or no Secret was
+found. A namespace or Secret that does not exist is an error.`,
 		Example: `  secretmanager verify matrix-secrets -n demo
   secretmanager verify -A -o json
   secretmanager verify -f matrix-secrets.yaml
   secretmanager verify -R -f deploy/ -n demo`,
 		RunE: cli.RunE(o),
 	}
-	f := c.Flags()
-	f.BoolVarP(&o.all, "all-namespaces", "A", false, "the Secrets of all namespaces")
-	f.StringVarP(&o.selector, "selector", "l", "", "label `selector` that the Secrets must match")
-	f.StringSliceVarP(&o.files, "filename", "f", nil,
-		"`file` or directory of manifests to read instead of the cluster; - is standard input (repeatable)")
-	f.BoolVarP(&o.recursive, "recursive", "R", false, "read the directories of -f, and those below them")
-	f.StringVarP(&o.output, "output", "o", "", "json")
+	cli.AllNamespacesFlag(c, &o.all)
+	cli.SelectorFlag(c, &o.selector)
+	cli.FilenameFlags(c, &o.files, &o.recursive)
+	cli.OutputFlag(c, &o.output, "wide", "json", "yaml", "name")
 	return c
 }
 
@@ -78,7 +79,10 @@ func (o *Options) Complete(_ *cobra.Command, args []string) error {
 // Validate implements cli.Options.
 func (o *Options) Validate() error {
 	var p cli.Problems
-	p.Add(cli.ValidateOutput(o.output, "json"), cli.ValidateSelector(o.selector))
+	p.Add(cli.ValidateOutput(o.output, "wide", "json", "yaml", "name"), cli.ValidateSelector(o.selector))
+	if len(o.files) == 0 {
+		p.Add(o.ValidateNamespaces(o.all))
+	}
 	p.If(len(o.names) > 0 && (o.all || o.selector != "" || len(o.files) > 0), "NAME cannot be combined with -A, -l or -f")
 	p.If(len(o.files) > 0 && (o.all || o.selector != ""), "-f cannot be combined with -A or -l")
 	p.If(o.recursive && len(o.files) == 0, "-R needs directories that -f names")
@@ -118,19 +122,25 @@ func (o *Options) Run(ctx context.Context) error {
 // ends the command as err.
 func (o *Options) addCluster(ctx context.Context, verifier *secretmanager.Verifier,
 	names []string) (unread, err error) {
-	namespace := ""
-	if !o.all {
-		if namespace, err = o.ClusterNamespace(); err != nil {
-			return nil, err
-		}
+	if o.namespaces, err = o.Namespaces(o.all); err != nil {
+		return nil, err
 	}
 	kube, err := o.KubeClient()
 	if err != nil {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return inventory.EachCiphertext(ctx, kube, namespace, o.selector,
-			func(s *corev1.Secret) error { return verifier.Add(ctx, s) })
+		found := map[string]bool{}
+		unread, err = inventory.EachCiphertext(ctx, kube, o.namespaces, o.selector, func(s *corev1.Secret) error {
+			found[s.Namespace] = true
+			return verifier.Add(ctx, s)
+		})
+		empty := slices.DeleteFunc(slices.Clone(o.namespaces), func(n string) bool { return found[n] })
+		return errors.Join(unread, o.CheckNamespaces(ctx, kube, empty)), err
+	}
+	namespace, err := o.ClusterNamespace()
+	if err != nil {
+		return nil, err
 	}
 	seen := map[string]bool{}
 	for _, name := range names {
