@@ -43,20 +43,26 @@ func number(stamped string, info *debug.BuildInfo) string {
 	return unknown
 }
 
+// Commit returns the commit, or "unknown".
+func Commit() string {
+	if commit != "" {
+		return commit
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if revision := setting(info, "vcs.revision"); revision != "" {
+			return revision
+		}
+	}
+	return "unknown"
+}
+
 // Line describes the build in one line:
 //
 //	secretmanager v1.2.3 (commit 0123456789ab…, go1.26.8, linux/amd64, FIPS 140-3 off)
 //
 // If Go's cryptographic module runs in FIPS 140-3 mode, the line has the version of the module.
 func Line(program string) string {
-	info, _ := debug.ReadBuildInfo()
-	from := commit
-	if from == "" && info != nil {
-		from = setting(info, "vcs.revision")
-	}
-	if from == "" {
-		from = "unknown"
-	}
+	from := Commit()
 	fips := "off"
 	if fips140.Enabled() {
 		fips = "on, module " + fips140.Version()

@@ -21,6 +21,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli/trim"
 	"github.com/secretmanager-io/secretmanager/internal/cli/vaultsetup"
 	"github.com/secretmanager-io/secretmanager/internal/cli/verify"
+	versionverb "github.com/secretmanager-io/secretmanager/internal/cli/version"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
@@ -71,7 +72,7 @@ in the cluster.`,
 	for _, verb := range []func(*cli.Factory) *cobra.Command{
 		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand,
 		rewrap.NewCommand, trim.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand,
-		completion.NewCommand,
+		completion.NewCommand, versionverb.NewCommand,
 	} {
 		c := verb(p)
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.ProgramName+" ")
