@@ -38,8 +38,9 @@ type lease struct {
 	namespace string
 	holder    string
 	duration  time.Duration
-	held      *coordinationv1.Lease // as last written
-	stop      func()                // stops renewing and waits until that has stopped
+	waiting   func(what string) (done func()) // Options.Waiting; may be nil
+	held      *coordinationv1.Lease           // as last written
+	stop      func()                          // stops renewing and waits until that has stopped
 }
 
 func (l *lease) renewEvery() time.Duration { return max(l.duration/6, time.Millisecond) }
@@ -70,6 +71,9 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 				fmt.Errorf("%w: Lease %s/%s is held by %s, which renewed it just now: wait until that run has ended, or stop it",
 					ErrRunning, l.namespace, StateName, holderOf(current))
 		default:
+			if last == nil {
+				defer l.reportWaiting(current)()
+			}
 			if last == nil || !unchanged(last, current) {
 				last, since = current, time.Now()
 			}
@@ -90,6 +94,14 @@ func (l *lease) acquire(ctx context.Context) (context.Context, error) {
 		}
 		return l.startRenewal(ctx), nil
 	}
+}
+
+// reportWaiting says that the run waits for the holder of the Lease, until done is called.
+func (l *lease) reportWaiting(current *coordinationv1.Lease) (done func()) {
+	if l.waiting == nil {
+		return func() {}
+	}
+	return l.waiting(fmt.Sprintf("Lease %s/%s: %s holds it and may have died", l.namespace, StateName, holderOf(current)))
 }
 
 // startRenewal starts to renew the Lease. It returns the context of [lease.acquire].

@@ -126,8 +126,16 @@ func TestLeaseOfDeadHolder(t *testing.T) {
 	f := newFixture(t)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
 	f.storeLease("dead-holder", 1)
-	began := time.Now()
-	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(always))
+	began, waits := time.Now(), []string{}
+	report, err := rotator.Run(t.Context(), f.minimal(), f.Kube, f.options(always, func(o *rotator.Options) {
+		o.Waiting = func(what string) (done func()) {
+			waits = append(waits, what)
+			return func() { waits = append(waits, "done") }
+		}
+	}))
+	if len(waits) != 2 || !strings.Contains(waits[0], "dead-holder holds it") || waits[1] != "done" {
+		t.Errorf("it reported the waits %q", waits)
+	}
 	if err != nil || !onlyKey(t, report).Rotated {
 		t.Fatalf("%v, %+v", err, report)
 	}

@@ -108,6 +108,9 @@ type Options struct {
 	Log *slog.Logger // default: nothing is logged
 	// Progress, if not nil, is called from time to time, never concurrently.
 	Progress func(Progress)
+	// Waiting, if not nil, is called when the run begins to wait for another run that may have died, and done when it
+	// no longer waits.
+	Waiting func(what string) (done func())
 	// Now replaces the clock of this machine and, for the age of keys, that of Vault.
 	Now func() time.Time
 }
