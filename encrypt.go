@@ -100,8 +100,7 @@ func checkKey(ctx context.Context, vault Vault, key ciphertext.Key, scope cipher
 	info, err := vault.Key(ctx, key)
 	switch {
 	case errors.Is(err, transit.ErrNotFound):
-		return info, transit.WithHint(fmt.Errorf("%w: %w", ErrInvalid, err),
-			"check the names of key and mount; to create a key, run: vault write -f "+key.String()+" derived=true")
+		return info, transit.WithHint(fmt.Errorf("%w: %w", ErrInvalid, err), "check the names of key and mount")
 	case err != nil:
 		return info, transit.WithHint(err, "check that the policy has read on "+key.String())
 	case !info.Derived && scope != ciphertext.None:

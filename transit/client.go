@@ -17,6 +17,7 @@
 package transit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,9 @@ type Config struct {
 	NoRedirects   bool          // fail if a standby redirects to the active node
 	RetryFor      time.Duration // how long to retry transient failures; 0: until the context ends; negative: never
 
+	// RequestTimeout bounds one attempt at a request; 0: a minute; negative: only the context bounds it.
+	RequestTimeout time.Duration
+
 	// QPS limits the requests per second, on average. 0 means no limit.
 	QPS float64
 
@@ -72,6 +76,9 @@ type Config struct {
 	// Avoided is called when requests begin to avoid a server of several, with its address
 	// and its failure. It may be nil, and is called from many goroutines.
 	Avoided func(address string, err error)
+
+	// Wrap, if not nil, is called once with the transport of all requests, and returns another one to use.
+	Wrap func(http.RoundTripper) http.RoundTripper
 
 	// Waiting is called every five seconds while a request has no result yet, with what
 	// the request does and how long it has taken, including retries. It may be nil, and is
@@ -161,7 +168,11 @@ func NewClient(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing TLS to Vault: %w", err)
 	}
-	conf.HttpClient.Transport = boundedTransport{transport}
+	var connections http.RoundTripper = transport
+	if c.Wrap != nil {
+		connections = c.Wrap(transport)
+	}
+	conf.HttpClient.Transport = boundedTransport{connections}
 	servers, err := newServers(conf, addresses)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Vault client: %w", err)
@@ -175,7 +186,7 @@ func NewClient(c Config) (*Client, error) {
 		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport,
 		noRedirects:  c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
-		waiting: c.Waiting, requestTimeout: requestTimeout, reportEvery: retry.ReportEvery, decryptLag: decryptLag,
+		waiting: c.Waiting, requestTimeout: cmp.Or(c.RequestTimeout, requestTimeout), reportEvery: retry.ReportEvery, decryptLag: decryptLag,
 	}, nil
 }
 

@@ -14,6 +14,9 @@ import (
 	"unicode"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/secretmanager-io/secretmanager/ciphertext"
+	"github.com/secretmanager-io/secretmanager/internal/retry"
 )
 
 // Errors that an [Error] or the error of an item may wrap, for [errors.Is].
@@ -65,7 +68,9 @@ type Error struct {
 	Err       error  // the cause, with Vault's message; may wrap one of the errors above
 	Tries     int    // number of attempts
 	Transient bool   // whether a later attempt may succeed
-	Login     bool   // the login that the request contained failed: see [Client.InlineSession]
+	// Key is the key that the request was about; zero if there is none.
+	Key   ciphertext.Key
+	Login bool // the login that the request contained failed: see [Client.InlineSession]
 
 	retryAfter time.Duration
 	empty      bool // the response names no error: Vault sends such a 404 for an empty list
@@ -125,8 +130,10 @@ func (c *Client) noResponse(ctx context.Context, r request, err error) *Error {
 		e.Err, e.Transient = context.Canceled, false
 	case errors.Is(err, errSlow):
 		e.Err = fmt.Errorf("%w: %w", ErrUnreachable, errSlow)
+	case errors.Is(err, retry.ErrGivenUp):
+		e.Err, e.Transient = vaultError{ErrTimeout, err.Error()}, false
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
-		e.Err = ErrTimeout
+		e.Err = fmt.Errorf("%w (waited %s)", ErrTimeout, time.Since(r.began).Round(100*time.Millisecond))
 	case errors.As(err, &long):
 		e.Err, e.Transient = fmt.Errorf("%w: %w", ErrNotVault, long), false
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &hostname), errors.As(err, &record),

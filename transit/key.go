@@ -150,7 +150,11 @@ func (s *Session) manage(ctx context.Context, k ciphertext.Key, r request, suffi
 		return &Error{Doing: r.doing, Address: s.client.address, Err: err}
 	}
 	r.path = k.String() + suffix
-	return s.do(ctx, r)
+	err := s.do(ctx, r)
+	if failed := (*Error)(nil); errors.As(err, &failed) {
+		failed.Key = k
+	}
+	return err
 }
 
 func (s *Session) info(doing string, out keyResponse) (KeyInfo, error) {

@@ -32,6 +32,8 @@ type request struct {
 	once    bool // not idempotent, must not be sent twice
 	partial bool // a batch: HTTP 400 with results of its items is a success
 
+	began time.Time // of the attempt
+
 	failed func(*Error) // is called for each transient failure; may be nil
 	status *int         // for the HTTP status of a response; may be nil
 	header *http.Header // for the headers of a response; may be nil
@@ -60,7 +62,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 	})
 }
 
-// requestTimeout bounds one attempt at a request, so that a server that accepts connections
+// requestTimeout is the default of [Config.RequestTimeout]. It bounds one attempt at a request, so that a server that accepts connections
 // and sends nothing stops nobody for longer, also without a deadline of the caller.
 const requestTimeout = time.Minute
 
@@ -82,8 +84,12 @@ func (c *Client) once(ctx context.Context, r request) *Error {
 			return fail(fmt.Errorf("waiting for the rate limit: %w", err))
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.requestTimeout)
-	defer cancel()
+	if c.requestTimeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, c.requestTimeout)
+		defer cancel()
+		ctx = limited
+	}
+	r.began = time.Now()
 	return c.sendToOne(ctx, r)
 }
 

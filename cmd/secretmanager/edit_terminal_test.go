@@ -298,14 +298,17 @@ func TestEditBrokenOff(t *testing.T) {
 	was := u.secret("matrix")
 	for _, test := range []struct {
 		name  string
+		code  int
 		edits []string
 		end   func(tm *session)
 	}{
-		{"Ctrl-C", nil, func(tm *session) { tm.types("\x03") }},
-		{"SIGTERM", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGTERM) }},
-		{"SIGQUIT", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGQUIT) }},
-		{"SIGHUP, as when the terminal is closed", nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGHUP) }},
-		{"SIGTERM at the question", []string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``},
+		{"Ctrl-C", 130, nil, func(tm *session) { tm.types("\x03") }},
+		{"SIGTERM", 143, nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGTERM) }},
+		{"SIGQUIT", cli.ExitFailed, nil, func(tm *session) { tm.command.Process.Signal(syscall.SIGQUIT) }},
+		{"SIGHUP, as when the terminal is closed", cli.ExitFailed, nil,
+			func(tm *session) { tm.command.Process.Signal(syscall.SIGHUP) }},
+		{"SIGTERM at the question", 143,
+			[]string{`sed -i 's/one/lost/' "$1"; printf 'Edited. '; read -r x`, ``},
 			func(tm *session) {
 				tm.shows("Edited. ")
 				tm.must("", "encrypt", "matrix", "--from-literal", "a=theirs")
@@ -327,7 +330,7 @@ func TestEditBrokenOff(t *testing.T) {
 				tm.until("the editor", func() bool { return exists(filepath.Join(tm.dir, "state")) })
 			}
 			test.end(tm)
-			tm.ends(cli.ExitFailed)
+			tm.ends(test.code)
 			if now := u.secret("matrix"); now.ResourceVersion != was.ResourceVersion {
 				t.Error("it was written")
 			}

@@ -4,17 +4,15 @@
 // All verbs follow the same rules. Results go to standard output, everything else to standard error.
 // Errors are lines that begin with "error:", followed by lines that begin with "hint:" if there is
 // something to check. The exit code is 0 on success, 1 if something failed, 2 if the command line is
-// invalid, and 3 if a verb that checks for something to do has found it. The connection to Kubernetes
+// invalid, 3 if a verb that checks for something to do has found it, and 128 and the number of the signal
+// if one ended the command, such as 130 after Ctrl-C. The connection to Kubernetes
 // is configured as for kubectl, that to Vault as for the vault command.
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in to clusters
@@ -24,14 +22,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := root.Run(ctx, cli.Environment{
+	os.Exit(root.Main(cli.Environment{
 		IOStreams:   genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 		ProgramName: nameOf(os.Args[0]),
 		Getenv:      os.Getenv,
-	}, os.Args[1:])
-	stop()
-	os.Exit(code)
+	}, os.Args[1:]))
 }
 
 // nameOf returns the name with which the user runs this program.

@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/secretmanager-io/secretmanager"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // UsageError is an error in the command line.
@@ -67,9 +70,40 @@ func ReasonOf(err error) *failure.Reason {
 	return failure.Of(err)
 }
 
-// ReportError writes an error for people, beginning with its reason, and returns the exit code.
-func ReportError(w io.Writer, name string, err error) int {
+// WithCause makes a signal the cause of an error, which may be nil.
+func WithCause(err error, cause Interrupted) error {
+	if err == nil {
+		return cause
+	}
+	text := strings.TrimSuffix(err.Error(), ": "+context.Canceled.Error())
+	return interruptedError{strings.TrimSuffix(text, ": "+cause.Error()), cause}
+}
+
+type interruptedError struct {
+	what string
+	Interrupted
+}
+
+func (e interruptedError) Error() string {
+	if e.what == context.Canceled.Error() || e.what == e.Interrupted.Error() {
+		return e.Interrupted.Error()
+	}
+	return e.Interrupted.Error() + ": " + e.what
+}
+
+func (e interruptedError) Unwrap() error { return e.Interrupted }
+
+// ReportError writes an error for people, beginning with its reason, and returns the exit code. The command is what the
+// user has called, such as "secretmanager encrypt".
+func ReportError(w io.Writer, command string, err error) int {
 	text := strings.TrimSpace(err.Error())
+	if cause := (Interrupted{}); errors.As(err, &cause) {
+		fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(display.Lines(text), "\n", "\n       "))
+		if s, ok := cause.Signal.(syscall.Signal); ok {
+			return exitSignal + int(s)
+		}
+		return ExitFailed
+	}
 	if r := ReasonOf(err); r != nil && !strings.HasPrefix(text, r.String()+": ") {
 		text = r.String() + ": " + text
 	}
@@ -78,7 +112,7 @@ func ReportError(w io.Writer, name string, err error) int {
 		fmt.Fprintf(w, "hint: %s\n", strings.ReplaceAll(display.Lines(h), "\n", "\n      "))
 	}
 	if bad := (UsageError{}); errors.As(err, &bad) {
-		fmt.Fprintf(w, "hint: see %s --help\n", name)
+		fmt.Fprintf(w, "hint: see '%s --help'\n", command)
 		return exitUsage
 	}
 	if found := (toDoError{}); errors.As(err, &found) {
@@ -87,10 +121,24 @@ func ReportError(w io.Writer, name string, err error) int {
 	return ExitFailed
 }
 
+// isTimeout reports whether a server did not respond in time.
+func isTimeout(err error) bool {
+	var late *noResponseError
+	return errors.As(err, &late)
+}
+
 // hints returns the hints of an error, or those of its reason.
 func hints(err error) []string {
 	if h := (hintedError{}); errors.As(err, &h) {
 		return h.hints
+	}
+	switch {
+	case errors.Is(err, transit.ErrTimeout):
+		return []string{"check VAULT_ADDR, and whether that Vault is overloaded or a firewall drops the connection; " +
+			"--request-timeout and VAULT_CLIENT_TIMEOUT set how long to wait"}
+	case isTimeout(err) && ReasonOf(err) == failure.APIServerUnavailable:
+		return []string{"check that the cluster of the current context is up, and whether a VPN or a firewall drops the " +
+			"connection: kubectl config current-context; --request-timeout sets how long to wait"}
 	}
 	switch ReasonOf(err) {
 	case failure.VaultTokenInvalid:

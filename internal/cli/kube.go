@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hashicorp/vault/api"
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
@@ -11,8 +13,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
-	"github.com/secretmanager-io/secretmanager/internal/kuberetry"
 	"github.com/secretmanager-io/secretmanager/internal/version"
+	"github.com/secretmanager-io/secretmanager/transit"
 )
 
 // newKubeFlags returns the flags of kubectl that apply here.
@@ -21,7 +23,49 @@ func newKubeFlags() *genericclioptions.ConfigFlags {
 	f.CacheDir, f.CertFile, f.KeyFile, f.CAFile, f.BearerToken, f.APIServer, f.TLSServerName = nil, nil, nil, nil,
 		nil, nil, nil
 	f.Insecure, f.DisableCompression, f.ProxyURL, f.ImpersonateUID, f.ImpersonateUserExtra = nil, nil, nil, nil, nil
+	*f.Timeout = requestTimeout.String()
 	return f
+}
+
+// flagRequestTimeout is kubectl's flag, which is for requests to Vault too.
+const flagRequestTimeout = "request-timeout"
+
+// AddFlags adds the flags that all verbs share.
+func (p *Factory) AddFlags(f *pflag.FlagSet) {
+	p.KubeFlags.AddFlags(f)
+	f.Lookup(flagRequestTimeout).Usage = "how long to wait for the response to one request, of Kubernetes or Vault, such " +
+		"as 30s; 0: as long as it takes (for Vault also VAULT_CLIENT_TIMEOUT)"
+	f.StringSliceVar(&p.VaultAddress, "vault-addr", nil,
+		"address of Vault, or addresses of one cluster, separated by commas (default VAULT_ADDR)")
+	f.BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,
+		"accept an http address of Vault outside the loopback interface, "+
+			"for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+}
+
+// SetTimeouts takes the timeouts from the flag and the environment.
+func (p *Factory) SetTimeouts(f *pflag.FlagSet) error {
+	set := func(s *server, source, text string) error {
+		d, err := clientcmd.ParseTimeout(text)
+		if err != nil || d < 0 {
+			return Usagef("invalid %s %q: must be a number with a unit, such as 30s", source, text)
+		}
+		s.timeout = d
+		if s.silence = max(d, silenceTimeout); d == 0 {
+			s.silence = 0
+		}
+		return nil
+	}
+	if f.Changed(flagRequestTimeout) {
+		if err := set(p.kube, "--"+flagRequestTimeout, *p.KubeFlags.Timeout); err != nil {
+			return err
+		}
+		p.vault.timeout, p.vault.silence = p.kube.timeout, p.kube.silence
+		return nil
+	}
+	if text := p.Getenv(api.EnvVaultClientTimeout); text != "" {
+		return set(p.vault, api.EnvVaultClientTimeout, text)
+	}
+	return nil
 }
 
 // KubeClient returns a client for the cluster of the kubeconfig, without client-go's rate limit of
@@ -57,7 +101,8 @@ func (p *Factory) RESTConfig() (*rest.Config, error) {
 	config.DisableCompression = true
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+
 		","+runtime.ContentTypeJSON
-	kuberetry.Bound(config, p.waiting)
+	config.Timeout = 0 // it would end a watch
+	config.Wrap(p.kube.wrap)
 	config.WarningHandler = rest.NewWarningWriter(display.Writer(p.ErrOut), rest.WarningWriterOptions{Deduplicate: true})
 	return config, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -24,12 +25,17 @@ func (p *Factory) VaultSettings() transit.Config {
 	c := transit.FromEnvironment(p.Getenv)
 	c.Address = cmp.Or(strings.Join(p.VaultAddress, ","), c.Address)
 	c.InsecureHTTP = c.InsecureHTTP || p.InsecureHTTP
-	c.RetryFor, c.Waiting = retryFor, p.waiting
+	c.RetryFor, c.RequestTimeout = retryFor, p.vault.timeout
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = -1
+	}
 	return c
 }
 
+// vaultConfig is VaultSettings with bounds on how long the command waits, which a terminal shows. doctor has its own.
 func (p *Factory) vaultConfig() (transit.Config, error) {
 	c := p.VaultSettings()
+	c.Wrap = p.vault.wrap
 	if c.Address == "" {
 		return c, WithHint(errors.New("VAULT_ADDR is not set"),
 			"export VAULT_ADDR=https://HOST:8200, as for the vault command, or name the address with --vault-addr")
@@ -59,7 +65,7 @@ func (p *Factory) LimitedVaultSession(qps float64) (*transit.Session, error) {
 }
 
 // VaultAPI returns a client for policies, roles and mounts, which package transit does not cover.
-func (p *Factory) VaultAPI() (*api.Client, error) {
+func (p *Factory) VaultAPI(ctx context.Context) (*api.Client, error) {
 	config, err := p.vaultConfig()
 	if err != nil {
 		return nil, err
@@ -72,7 +78,7 @@ func (p *Factory) VaultAPI() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Address = cluster.Responding(context.Background())
+	config.Address = cluster.Responding(ctx)
 	client, err := p.AuditedVaultAPI(config)
 	if err != nil {
 		return nil, err
@@ -114,6 +120,16 @@ func newVaultAPI(config transit.Config) (*api.Client, error) {
 	if !config.InsecureHTTP {
 		// The client may still follow a redirect by itself.
 		conf.HttpClient.Transport = transit.RefusePlainHTTP(conf.HttpClient.Transport)
+	}
+	if config.Wrap != nil {
+		conf.HttpClient.Transport = config.Wrap(conf.HttpClient.Transport)
+	}
+	conf.Timeout = max(config.RequestTimeout, 0)
+	conf.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+			return false, err // a person has waited long enough
+		}
+		return api.DefaultRetryPolicy(ctx, resp, err)
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {

@@ -33,6 +33,7 @@ func (p *Factory) VaultToken() (string, error) {
 		return "", err
 	}
 	if helper != "" {
+		defer p.Wait("the token helper " + helper)()
 		return runTokenHelper(helper)
 	}
 	if home == "" {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -30,6 +31,23 @@ type Sources struct {
 // None reports whether there are no sources.
 func (s Sources) None() bool {
 	return len(s.Files)+len(s.Literals)+len(s.EnvFiles) == 0 && !s.JSON
+}
+
+// Prompt returns what to ask for if standard input is a terminal, and whether it has several lines; an empty text if
+// no source is standard input.
+func (s Sources) Prompt() (prompt string, lines bool) {
+	for _, arg := range s.Files {
+		if name, path, named := strings.Cut(arg, "="); named && path == "-" {
+			return fmt.Sprintf("value of entry %s (not shown; Enter ends it)", name), false
+		}
+	}
+	switch {
+	case slices.Contains(s.EnvFiles, "-"):
+		return "lines ENTRY=VALUE (not shown; Ctrl-D ends them)", true
+	case s.JSON:
+		return "JSON object of entries (not shown; Ctrl-D ends it)", true
+	}
+	return "", false
 }
 
 // Read returns the plaintexts by entry. The error has all problems and no values.

@@ -3,10 +3,15 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 )
+
+// ErrGivenUp is matched by the error of a request after which no attempt at any request would help, because the server
+// has not responded for too long.
+var ErrGivenUp = errors.New("the server has not responded for too long")
 
 // Failure is an attempt that failed.
 type Failure struct {
@@ -37,6 +42,7 @@ func Do(ctx context.Context, limit time.Duration, attempt func() *Failure) error
 		if failure == nil {
 			return nil
 		}
+		failure.Final = failure.Final || errors.Is(failure.Err, ErrGivenUp)
 		if ctx.Err() != nil && !failure.Final && previous != nil {
 			return previous.Err
 		}

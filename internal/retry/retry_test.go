@@ -3,6 +3,7 @@ package retry_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,9 @@ func TestDo(t *testing.T) {
 			attempts: 2, atLeast: time.Hour, atMost: time.Hour + time.Second},
 		"waits a minute at most without a limit": {failures: 1, failure: retry.Failure{Err: errFailed, After: time.Hour},
 			attempts: 2, atLeast: time.Minute, atMost: time.Minute + time.Second},
+		"ends after an error that no attempt can change": {failures: 1,
+			failure:  retry.Failure{Err: fmt.Errorf("%w: %w", errFailed, retry.ErrGivenUp)},
+			attempts: 1, failed: true, atMost: 0},
 		"does not wait beyond the limit": {limit: time.Minute, failures: 1,
 			failure:  retry.Failure{Err: errFailed, After: time.Hour},
 			attempts: 1, failed: true, atMost: time.Second},

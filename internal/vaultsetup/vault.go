@@ -61,6 +61,9 @@ func explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, transit.ErrTimeout) {
+		return fmt.Errorf("%s: %w", doing, errors.Unwrap(err))
+	}
 	if inner := (*url.Error)(nil); errors.As(err, &inner) {
 		return fmt.Errorf("%s: %w: %w", doing, transit.ErrUnreachable, inner.Err)
 	}

@@ -295,7 +295,7 @@ func (p completer) completeKeys(cmd *cobra.Command, _ []string, prefix string) (
 
 func (p completer) listKeys(ctx context.Context, cmd *cobra.Command) (keys []string) {
 	p.Audit = transit.Audit{RunID: rand.Text(), Verb: "completion"} // no verb runs
-	vault, err := p.VaultAPI()
+	vault, err := p.VaultAPI(ctx)
 	if err != nil {
 		return nil
 	}

@@ -2,11 +2,9 @@
 package edit
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"os/signal"
 	"slices"
@@ -206,6 +204,7 @@ func (e *session) inPrivateDir(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer e.AtExit(func() { _ = dir.Wipe() })()
 	defer func() {
 		if wipeErr := dir.Wipe(); wipeErr != nil {
 			err = errors.Join(err, cli.WithHint(wipeErr, "check what remains in "+dir.Path))
@@ -342,18 +341,9 @@ func sameEntry(a, b map[string][]byte, name string) bool {
 
 // confirm asks whether to write an unchanged text.
 func (e *session) confirm(ctx context.Context) bool {
-	fmt.Fprint(e.ErrOut, "Write it anyway? [y/N] ")
-	answers := make(chan string, 1)
-	go func() {
-		answer, _ := bufio.NewReader(e.In).ReadString('\n')
-		answers <- strings.ToLower(strings.TrimSpace(answer))
-	}()
-	select {
-	case answer := <-answers:
-		return answer == "y" || answer == "yes"
-	case <-ctx.Done():
-		return false
-	}
+	answer, err := e.Ask("Write it anyway? [y/N] ")
+	answer = strings.ToLower(answer)
+	return err == nil && ctx.Err() == nil && (answer == "y" || answer == "yes")
 }
 
 // report reports the result.

@@ -32,7 +32,7 @@ type editor struct {
 const editedFile = "entries.yaml"
 
 // gracePeriod is the time between SIGTERM and SIGKILL of an editor.
-const gracePeriod = 3 * time.Second
+const gracePeriod = 500 * time.Millisecond
 
 // maxEdited is more than any Secret takes as YAML.
 const maxEdited = 16 << 20
@@ -44,7 +44,7 @@ func (e editor) edit(ctx context.Context, text string) (string, error) {
 		return "", fmt.Errorf("writing the plaintext to edit: %w", err)
 	}
 	command := e.command(ctx, path)
-	if in, ok := e.In.(*os.File); ok {
+	if in, ok := e.Own.In.(*os.File); ok {
 		// An editor that is killed does not restore the terminal.
 		if state, err := term.GetState(int(in.Fd())); err == nil {
 			defer term.Restore(int(in.Fd()), state)
@@ -81,7 +81,7 @@ func (e editor) command(ctx context.Context, path string) *exec.Cmd {
 		args = []string{"sh", "-c", line + ` "$@"`, "sh", path}
 	}
 	c := exec.CommandContext(ctx, args[0], args[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = e.In, e.Out, e.ErrOut
+	c.Stdin, c.Stdout, c.Stderr = e.Own.In, e.Own.Out, e.Own.ErrOut
 	c.Env = append(os.Environ(), "TMPDIR="+e.dir.Path)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = gracePeriod

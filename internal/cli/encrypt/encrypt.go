@@ -3,6 +3,7 @@
 package encrypt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"strings"
@@ -160,7 +161,20 @@ func (o *Options) Validate() error {
 	p.If(o.mergeInto != "" && o.dryRun == "server",
 		"--merge-into cannot be combined with --dry-run=server: use --dry-run=client")
 	p.If(o.class && o.output != "" && o.output != "yaml", "--print-class needs -o yaml, or no -o")
-	if o.fromSecret == "" {
+	prompt, lines := o.from.Prompt()
+	switch {
+	case o.fromSecret != "":
+	case prompt != "" && cli.IsTerminal(o.In):
+		if err := p.Err(); err != nil { // before anybody types a value that would be lost
+			return err
+		}
+		typed, err := o.ReadHidden(prompt, lines)
+		if err != nil {
+			return err
+		}
+		o.entries, err = o.from.Read(bytes.NewReader(typed))
+		p.Add(err)
+	default:
 		var err error
 		o.entries, err = o.from.Read(o.In)
 		p.Add(err)
@@ -243,16 +257,16 @@ func (o *Options) online(ctx context.Context, vault *cli.EncryptingSession, spec
 	if err != nil {
 		return err
 	}
-	manager, err := inherit(ctx, kube, &spec)
-	if err != nil {
-		return err
-	}
-	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, o.writeOptions())
+	manager, err := o.inherit(ctx, kube, &spec)
 	if err != nil {
 		return err
 	}
 	if manager.Hint != "" {
 		display.Fprintf(o.ErrOut, "note: %s\n", manager.Hint)
+	}
+	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, o.writeOptions())
+	if err != nil {
+		return err
 	}
 	return o.done(vault, secret, spec, string(outcome)+o.dry())
 }
@@ -274,13 +288,12 @@ func (o *Options) dry() string {
 }
 
 // inherit takes unset settings from the Secret, if it exists, and returns who else writes it.
-func inherit(ctx context.Context, kube kubernetes.Interface,
+func (o *Options) inherit(ctx context.Context, kube kubernetes.Interface,
 	spec *secretmanager.Spec) (manager ciphertext.Manager, err error) {
 	existing, err := kube.CoreV1().Secrets(spec.Namespace).Get(ctx, spec.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) && spec.Settings.Key.Name == "":
-		return manager, cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace,
-			spec.Name)
+		return manager, o.onlyKey(ctx, spec)
 	case apierrors.IsNotFound(err):
 		return manager, nil
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/secretmanager-io/secretmanager"
+	"github.com/secretmanager-io/secretmanager/ciphertext"
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
@@ -42,6 +43,9 @@ func (o *Options) convert(ctx context.Context, vault *cli.EncryptingSession, spe
 	secret, err := secretmanager.New(vault, kube).Convert(ctx, namespace, spec.Name, spec.Settings, o.writeOptions())
 	if err != nil {
 		return err
+	}
+	if hint := ciphertext.ManagedBy(secret).Hint; hint != "" {
+		display.Fprintf(o.ErrOut, "note: %s\n", hint)
 	}
 	spec.Entries = secret.Data
 	if err := o.done(vault, secret, spec, "converted"+o.dry()); err != nil {

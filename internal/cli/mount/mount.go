@@ -103,7 +103,9 @@ func (o *Options) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	waited := o.Wait("the provider at " + o.socket)
 	response, err := callProvider(ctx, o.socket, request)
+	waited()
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,12 @@ package root
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,19 +31,57 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
+// exitTimeout is the time that a verb has to end after a signal. A person expects the prompt within a second.
+const exitTimeout = 800 * time.Millisecond
+
+// Main runs a command line until it ends or a signal comes, and returns the exit code. After a signal, the verb has
+// some time to say what it has done; it does not get it if it cannot be interrupted, or after a second signal.
+func Main(env cli.Environment, args []string) int {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	ctx, interrupt := context.WithCancelCause(context.Background())
+	p := cli.NewFactory(env)
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, interrupt, p, args) }()
+	select {
+	case code := <-done:
+		return code
+	case s := <-signals:
+		interrupt(cli.Interrupted{Signal: s})
+	}
+	select {
+	case code := <-done:
+		return code
+	case <-signals:
+	case <-time.After(exitTimeout):
+	}
+	p.Close()
+	return cli.ReportError(p.ErrOut, p.ProgramName, context.Cause(ctx))
+}
+
 // Run runs a command line and returns the exit code.
 func Run(ctx context.Context, env cli.Environment, args []string) int {
-	p := cli.NewFactory(env)
+	ctx, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	return run(ctx, interrupt, cli.NewFactory(env), args)
+}
+
+func run(ctx context.Context, interrupt context.CancelCauseFunc, p *cli.Factory, args []string) int {
+	p.Begin(ctx, interrupt)
 	root := NewCommand(p)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
+	command, err := root.ExecuteContextC(ctx)
+	p.Close()
+	switch cause := (cli.Interrupted{}); {
+	case errors.As(context.Cause(ctx), &cause): // the result may be incomplete, also without an error
+		err = cli.WithCause(err, cause)
+	case err == nil:
 		return cli.ExitDone
-	}
-	if !p.Started {
+	case !p.Started:
 		err = cli.Usage(err)
 	}
-	return cli.ReportError(p.ErrOut, p.ProgramName, err)
+	return cli.ReportError(p.ErrOut, command.CommandPath(), err)
 }
 
 // NewCommand returns the root command with all verbs.
@@ -53,7 +96,14 @@ The commands connect to Kubernetes as kubectl does (KUBECONFIG, --context, -n), 
 to Vault as the vault command does (VAULT_ADDR, VAULT_TOKEN, the token helper or
 ~/.vault-token, VAULT_NAMESPACE, VAULT_CACERT and so on). The Vault token is sent to
 the address of --vault-addr or VAULT_ADDR, and never to an address in a manifest or
-in the cluster.`,
+in the cluster.
+
+A request that has no response ends after --request-timeout, 10 seconds by default, and
+a command after 30 seconds without a successful response of Vault or of Kubernetes. A
+longer --request-timeout extends both. After two seconds a terminal shows what the
+command waits for. Ctrl-C ends every command, and the exit code is then 130.
+
+Output on a terminal has colors, unless NO_COLOR is set or TERM is dumb.`,
 		Version:       version.Number(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -63,12 +113,7 @@ in the cluster.`,
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.ErrOut)
-	p.KubeFlags.AddFlags(root.PersistentFlags())
-	root.PersistentFlags().StringSliceVar(&p.VaultAddress, "vault-addr", nil,
-		"address of Vault, or addresses of one cluster, separated by commas (default VAULT_ADDR)")
-	root.PersistentFlags().BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,
-		"accept an http address of Vault outside the loopback interface, "+
-			"for development: tokens and plaintext cross the network unencrypted ("+transit.EnvInsecureHTTP+")")
+	p.AddFlags(root.PersistentFlags())
 	for _, verb := range []func(*cli.Factory) *cobra.Command{
 		vaultsetup.NewCommand, encrypt.NewCommand, edit.NewCommand, status.NewCommand, rotate.NewCommand,
 		rewrap.NewCommand, trim.NewCommand, lint.NewCommand, verify.NewCommand, mount.NewCommand, doctor.NewCommand,
@@ -78,10 +123,13 @@ in the cluster.`,
 		c.Example = strings.ReplaceAll(c.Example, "secretmanager ", p.ProgramName+" ")
 		runE := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := p.SetTimeouts(cmd.Flags()); err != nil {
+				return err
+			}
 			p.Started = true
 			p.Audit = transit.Audit{RunID: rand.Text(), Verb: cmd.Name()}
 			cmd.SetContext(transit.WithAudit(cmd.Context(), p.Audit))
-			return runE(cmd, args)
+			return p.ExplainKey(cmd.Context(), runE(cmd, args))
 		}
 		root.AddCommand(c)
 	}

@@ -93,6 +93,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if err := o.CheckNamespaces(ctx, kube, o.rotation.Namespaces); err != nil {
 		return err
 	}
+	o.rotation.Waiting = o.Wait
 	done := o.showProgress()
 	report, err := rotator.Run(ctx, vault, kube, o.rotation.Options)
 	done()

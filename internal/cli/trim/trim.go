@@ -2,11 +2,10 @@
 package trim
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -148,7 +147,7 @@ func (o *Options) plan(ctx context.Context, vault *transit.Session) (*plan, erro
 // trim asks for confirmation, deletes the versions and checks the result.
 func (o *Options) trim(ctx context.Context, vault *transit.Session, p *plan) error {
 	if o.yes == "" {
-		if err := o.confirm(ctx); err != nil {
+		if err := o.confirm(); err != nil {
 			return err
 		}
 	}
@@ -188,21 +187,13 @@ func (o *Options) trim(ctx context.Context, vault *transit.Session, p *plan) err
 }
 
 // confirm asks for the name of the key.
-func (o *Options) confirm(ctx context.Context) error {
-	fmt.Fprint(o.ErrOut, "Type the name of the key to delete these versions permanently: ")
-	answers := make(chan string, 1)
-	go func() {
-		answer, _ := bufio.NewReader(o.In).ReadString('\n')
-		answers <- strings.TrimSpace(answer)
-	}()
-	select {
-	case answer := <-answers:
-		if answer == o.key.Name {
-			return nil
-		}
+func (o *Options) confirm() error {
+	answer, err := o.Ask("Type the name of the key to delete these versions permanently: ")
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("nothing was deleted: %w", err)
+	case answer != o.key.Name:
 		return errors.New("nothing was deleted: that is not the name of the key")
-	case <-ctx.Done():
-		fmt.Fprintln(o.ErrOut)
-		return fmt.Errorf("nothing was deleted: %w", context.Cause(ctx))
 	}
+	return nil
 }

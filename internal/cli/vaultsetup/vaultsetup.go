@@ -114,7 +114,8 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.BoolVar(&o.perNamespace, "per-namespace", false,
 		"let the service account of that name in each namespace use the key of the namespace's name")
 	f.StringVar(&o.accessor, "auth-accessor", "", "accessor of the auth mount, for --per-namespace (default: ask Vault)")
-	f.StringVarP(&o.output, "output", "o", "", "terraform: print resources in place of commands")
+	f.StringVarP(&o.output, "output", "o", "", "json or yaml: print what is needed, "+
+		"or with --apply what was done; terraform: print resources in place of commands")
 	f.StringVar(&o.key, "transit-key", "", "name of the transit key (required; with --per-namespace the namespace's name)")
 	options.PathVar(f, &o.mount, "transit-mount",
 		"", "path of the transit engine (default transit, or transit-namespaces[-AUTHMOUNT] with --per-namespace)")
@@ -136,7 +137,7 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.BoolVar(&o.patterns, "rotator-patterns", false,
 		"let the rotator list the keys of the transit mount, which a pattern in its --transit-key needs")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
-	cli.FixedValues(c, "output", "terraform")
+	cli.FixedValues(c, "output", "json", "yaml", "terraform")
 	cli.FixedValues(c, "auth-type", vaultsetup.AuthKubernetes, vaultsetup.AuthJWT)
 }
 
@@ -154,8 +155,9 @@ func (o *Options) Complete(cmd *cobra.Command, _ []string) error {
 // Validate implements cli.Options.
 func (o *Options) Validate() error {
 	var p cli.Problems
-	p.Add(cli.ValidateOutput(o.output, "terraform"))
-	p.If(o.apply && o.output != "", "-o cannot be combined with --apply")
+	p.Add(cli.ValidateOutput(o.output, "json", "yaml", "terraform"))
+	p.If(o.apply && o.output == "terraform", "-o terraform cannot be combined with --apply")
+	p.If(o.auditHeaders && o.document(), "--audit-headers cannot be combined with -o "+o.output)
 	if o.auditHeaders {
 		p.If(len(o.others) > 0, "--audit-headers is a step of its own: leave out "+strings.Join(o.others, ", "))
 		return p.Err()
@@ -233,7 +235,7 @@ func (o *Options) Run(ctx context.Context) error {
 		o.printParameters(setup)
 		return nil
 	}
-	admin, err := o.VaultAPI()
+	admin, err := o.VaultAPI(ctx)
 	if err != nil {
 		return err
 	}
@@ -267,7 +269,7 @@ func (o *Options) runAuditHeaders(ctx context.Context) error {
 	if o.output == "terraform" {
 		return vaultsetup.WriteAuditHeaderTerraform(o.Out)
 	}
-	admin, err := o.VaultAPI()
+	admin, err := o.VaultAPI(ctx)
 	if err != nil {
 		return err
 	}
@@ -287,18 +289,27 @@ func (o *Options) runAuditHeaders(ctx context.Context) error {
 	return vaultsetup.WriteAuditHeaderCommands(o.Out)
 }
 
+// document reports whether -o is a format for other programs.
+func (o *Options) document() bool { return o.output == "json" || o.output == "yaml" }
+
 // print writes what is needed. It works without Vault.
 func (o *Options) print(ctx context.Context, setup vaultsetup.Setup) error {
-	if o.output == "terraform" {
-		return setup.WriteTerraform(o.Out)
-	}
-	if o.perNamespace && o.accessor == "" {
+	if o.perNamespace && o.accessor == "" && o.output != "terraform" {
 		if accessor := o.findAccessor(ctx); accessor != "" {
 			setup.Accessor = accessor
 		} else {
 			display.Fprintf(o.ErrOut, "note: the accessor of auth/%s could not be read from Vault: replace %s by it, "+
 				"or set --auth-accessor\n", o.authMount, vaultsetup.AccessorPlaceholder)
 		}
+	}
+	switch {
+	case o.output == "terraform":
+		return setup.WriteTerraform(o.Out)
+	case o.document():
+		return o.PrintDocument(struct {
+			vaultsetup.Document
+			ClassParameters map[string]string `json:"classParameters"`
+		}{setup.Document(), o.parameters(setup)}, o.output)
 	}
 	return setup.WriteCommands(o.Out)
 }
@@ -310,7 +321,7 @@ const accessorTimeout = 2 * time.Second
 func (o *Options) findAccessor(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, accessorTimeout)
 	defer cancel()
-	admin, err := o.VaultAPI()
+	admin, err := o.VaultAPI(ctx)
 	if err != nil {
 		return ""
 	}
@@ -321,23 +332,64 @@ func (o *Options) findAccessor(ctx context.Context) string {
 	return accessor
 }
 
-// printParameters prints the parameters that a SecretProviderClass needs.
-func (o *Options) printParameters(s vaultsetup.Setup) {
-	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s",
-		s.App.RoleName(), s.Key.Name)
+// parameters returns the parameters that a SecretProviderClass needs.
+func (o *Options) parameters(s vaultsetup.Setup) map[string]string {
+	all := map[string]string{"roleName": s.App.RoleName(), "transitKey": s.Key.Name}
 	for _, p := range []struct{ name, value, standard string }{
 		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
 		{"vaultAuthMountPath", s.AuthMount, "kubernetes"},
 		{"audience", s.Audience, "vault"},
 	} {
 		if p.value != p.standard {
-			display.Fprintf(o.ErrOut, ", %s: %s", p.name, p.value)
+			all[p.name] = p.value
+		}
+	}
+	return all
+}
+
+// printParameters prints the parameters that a SecretProviderClass needs.
+func (o *Options) printParameters(s vaultsetup.Setup) {
+	if o.document() {
+		return // they are in the document
+	}
+	all := o.parameters(s)
+	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s",
+		all["roleName"], all["transitKey"])
+	for _, name := range []string{"transitMount", "vaultAuthMountPath", "audience"} {
+		if value, found := all[name]; found {
+			display.Fprintf(o.ErrOut, ", %s: %s", name, value)
 		}
 	}
 	fmt.Fprintln(o.ErrOut)
 }
 
+// change is a change in the output for other programs.
+type change struct {
+	Outcome string `json:"outcome"`
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Note    string `json:"note,omitempty"`
+}
+
+// applyAsDocument makes the changes, and prints those that are done, also after a failure.
+func (o *Options) applyAsDocument(ctx context.Context, changes []vaultsetup.Change) error {
+	done := []change{}
+	var err error
+	for _, c := range changes {
+		if err = c.Apply(ctx); err != nil {
+			err = cli.WithHint(err, "the changes that were printed are done; run the same command again for the rest")
+			break
+		}
+		done = append(done, change{string(c.Outcome), c.Kind, c.Name, c.Note})
+	}
+	return errors.Join(o.PrintDocument(map[string]any{"changes": done, "classParameters": o.parameters(o.setup)},
+		o.output), err)
+}
+
 func (o *Options) applyAll(ctx context.Context, changes []vaultsetup.Change) error {
+	if o.document() {
+		return o.applyAsDocument(ctx, changes)
+	}
 	table := printers.GetNewTabWriter(o.Out)
 	defer table.Flush()
 	for _, c := range changes {
