@@ -101,8 +101,8 @@ func (e *silentEnv) kubeconfigFor(t *testing.T, address string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	check(t, os.WriteFile(path, fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: here,
-clusters: [{name: here, cluster: {server: "http://%s"}}], contexts: [{name: here, context: {cluster: here}}]}`, address),
-		0o600))
+clusters: [{name: here, cluster: {server: "http://%s"}}],
+contexts: [{name: here, context: {cluster: here}}]}`, address), 0o600))
 	return path
 }
 

@@ -24,8 +24,8 @@ const (
 	maxSimilar = 5
 )
 
-// ExplainKey adds hints to an error about a key that does not exist: names that are similar, as far as the user may list
-// the keys, and how to create the key. It returns other errors as they are.
+// ExplainKey adds hints to an error about a key that does not exist: names that are similar, as far as the user may
+// list the keys, and how to create the key. It returns other errors as they are.
 func (p *Factory) ExplainKey(ctx context.Context, err error) error {
 	var missing *transit.Error
 	if !errors.As(err, &missing) || missing.Key.Name == "" || !errors.Is(err, transit.ErrNotFound) {

@@ -33,8 +33,8 @@ const flagRequestTimeout = "request-timeout"
 // AddFlags adds the flags that all verbs share.
 func (p *Factory) AddFlags(f *pflag.FlagSet) {
 	p.KubeFlags.AddFlags(f)
-	f.Lookup(flagRequestTimeout).Usage = "how long to wait for the response to one request, of Kubernetes or Vault, such " +
-		"as 30s; 0: as long as it takes (for Vault also VAULT_CLIENT_TIMEOUT)"
+	f.Lookup(flagRequestTimeout).Usage = "how long to wait for the response to one request, of Kubernetes or Vault, " +
+		"such as 30s; 0: as long as it takes (for Vault also VAULT_CLIENT_TIMEOUT)"
 	f.StringSliceVar(&p.VaultAddress, "vault-addr", nil,
 		"address of Vault, or addresses of one cluster, separated by commas (default VAULT_ADDR)")
 	f.BoolVar(&p.InsecureHTTP, "vault-insecure-http", false,

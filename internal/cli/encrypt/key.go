@@ -61,7 +61,8 @@ func (o *Options) onlyKey(ctx context.Context, spec *secretmanager.Spec) error {
 			keys[0], spec.Namespace)
 		return nil
 	case 0:
-		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace, spec.Name)
+		return cli.Usagef("--transit-key is required: there is no Secret %s/%s yet to take it from", spec.Namespace,
+			spec.Name)
 	}
 	names := make([]string, len(keys))
 	for i, k := range keys {
