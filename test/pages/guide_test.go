@@ -79,11 +79,13 @@ func newGuide(t *testing.T) *guide {
 	g.must(fmt.Sprintf("export KUBECONFIG='%s' VAULT_ADDR=%s VAULT_TOKEN=%s SECRETMANAGER_SETTLE=0s", f.API.Kubeconfig,
 		f.Vault.Address, f.Vault.RootToken))
 	g.must("kubectl get namespace demo > /dev/null 2>&1 || kubectl create namespace demo")
-	// Not the namespaces: without their controller, a deleted one would remain and refuse objects.
-	g.afterwards(`kubectl -n demo delete secrets,pods,serviceaccounts,roles,rolebindings --all
-		kubectl -n secretmanager-system delete --all \
+	// Nothing waits, because no kubelet ends pods. The namespaces stay: without their controller, a deleted one would
+	// remain and refuse objects.
+	g.afterwards(`kubectl -n demo delete pods --all --grace-period=0 --force
+		kubectl -n demo delete secrets,serviceaccounts,roles,rolebindings --all --wait=false
+		kubectl -n secretmanager-system delete --all --wait=false \
 			daemonsets,deployments,cronjobs,jobs,pods,configmaps,leases,serviceaccounts,roles,rolebindings,networkpolicies
-		kubectl delete -l app.kubernetes.io/part-of=secretmanager \
+		kubectl delete -l app.kubernetes.io/part-of=secretmanager --wait=false \
 			clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings`)
 	return g
 }
