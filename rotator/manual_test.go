@@ -35,8 +35,8 @@ func (f *testFixture) record() map[string]string {
 	return record
 }
 
-// TestManualRunsKeepRecord makes runs that are limited, interrupted, incomplete, or for a key that does not exist, after
-// a scheduled one. What alerts read stays as it was, and the state has the last manual run.
+// TestManualRunsKeepRecord makes runs that are limited, interrupted, incomplete, or for a key that does not exist,
+// after a scheduled one. What alerts read stays as it was, and the state has the last manual run.
 func TestManualRunsKeepRecord(t *testing.T) {
 	f := newFixture(t)
 	empty := f.Namespace + "-empty"
@@ -162,9 +162,11 @@ func TestManualRunSavesEvidence(t *testing.T) {
 func TestManualRunKeepsSearch(t *testing.T) {
 	f := newFixture(t)
 	other := f.CreateKey(f.Key+"-other", true)
-	garbage := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "garbage"}, Data: map[string][]byte{}}
+	garbage := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "garbage"},
+		Data: map[string][]byte{}}
 	for i := range 40 {
-		garbage.Data[fmt.Sprint("e", i)] = fmt.Appendf(nil, "vault:v1:%s", strings.Repeat(string(rune('A'+i%26)), 40+4*(i/26)))
+		garbage.Data[fmt.Sprint("e", i)] = fmt.Appendf(nil, "vault:v1:%s",
+			strings.Repeat(string(rune('A'+i%26)), 40+4*(i/26)))
 	}
 	f.CreateSecret(garbage)
 	f.CreateSecret(f.encrypt(f.Namespace, "s", map[string]string{"e": "x"}))
@@ -199,7 +201,8 @@ func TestManualRunKeepsSearch(t *testing.T) {
 	}
 }
 
-// TestUnknownKeyForgotten corrects the name of a key in the options of the schedule. The next run forgets the wrong one.
+// TestUnknownKeyForgotten corrects the name of a key in the options of the schedule. The next run forgets the wrong
+// one.
 func TestUnknownKeyForgotten(t *testing.T) {
 	f := newFixture(t)
 	wrong := func(o *rotator.Options) { o.Keys = []string{"nosuch"} }

@@ -186,7 +186,8 @@ func NewClient(c Config) (*Client, error) {
 		servers: servers, address: c.Address, retryFor: c.RetryFor, limit: limit, transport: transport,
 		noRedirects:  c.NoRedirects,
 		insecureHTTP: c.InsecureHTTP, observe: c.Observe, loggedIn: c.LoggedIn,
-		waiting: c.Waiting, requestTimeout: cmp.Or(c.RequestTimeout, requestTimeout), reportEvery: retry.ReportEvery, decryptLag: decryptLag,
+		waiting: c.Waiting, requestTimeout: cmp.Or(c.RequestTimeout, requestTimeout), reportEvery: retry.ReportEvery,
+		decryptLag: decryptLag,
 	}, nil
 }
 

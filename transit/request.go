@@ -62,8 +62,8 @@ func (c *Client) do(ctx context.Context, r request) error {
 	})
 }
 
-// requestTimeout is the default of [Config.RequestTimeout]. It bounds one attempt at a request, so that a server that accepts connections
-// and sends nothing stops nobody for longer, also without a deadline of the caller.
+// requestTimeout is the default of [Config.RequestTimeout]. It bounds one attempt at a request, so that a server that
+// accepts connections and sends nothing stops nobody for longer, also without a deadline of the caller.
 const requestTimeout = time.Minute
 
 // reportWaiting calls Waiting at intervals until the returned function is called.

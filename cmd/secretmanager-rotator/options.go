@@ -39,8 +39,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*runOpt
 		"secretmanager-rotator export serves metrics of its runs to Prometheus.", stderr)
 	f.StringSliceVarP(&o.Namespaces, "namespace", "n",
 		nil, "`namespace` to list Secrets in; may be repeated (default: the whole cluster)")
-	f.BoolVar(&o.Scheduled, "scheduled", false, "this is a run of the schedule: its results become the record that metrics "+
-		"and alerts come from; without it, the run leaves only a note, which secretmanager status shows")
+	f.BoolVar(&o.Scheduled, "scheduled", false, "this is a run of the schedule: its results become the record that "+
+		"metrics and alerts come from; without it, the run leaves only a note, which secretmanager status shows")
 	f.BoolVar(&o.DryRun, "dry-run", false, "report what would be done, and change nothing")
 	o.Rotation.AddFlags(f, getenv)
 	o.vault.AddFlags(f, getenv, "")

@@ -72,7 +72,7 @@ func newSilentServer(t *testing.T) *silentServer {
 				return
 			}
 			s.accepted.Add(1)
-			defer c.Close() //nolint:revive // until the listener is closed
+			defer c.Close() // until the listener is closed
 		}
 	}()
 	return s

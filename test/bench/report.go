@@ -120,8 +120,8 @@ func (r report) table(out io.Writer) error {
 		say("\n%-16s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "rotation", "floor s", "(list s)", "run s", "× floor",
 			"per s", "RSS MiB", "Vault", "idle s", "floor s", "(list s)", "Vault", "retire s")
 		for _, n := range r.Rotations {
-			say("%-16s %8.1f %8.2f %8.1f %8.2f %8.0f %8.1f %8d %8.2f %8.2f %8.2f %8d %8.2f", fmt.Sprintf("%d Secrets", n.Secrets),
-				n.Floor, n.List, n.Run,
+			say("%-16s %8.1f %8.2f %8.1f %8.2f %8.0f %8.1f %8d %8.2f %8.2f %8.2f %8d %8.2f",
+				fmt.Sprintf("%d Secrets", n.Secrets), n.Floor, n.List, n.Run,
 				ratio(n.Run, n.Floor), ratio(float64(n.Secrets), n.Run), float64(n.RSS)/mib, n.Vault, n.Idle,
 				n.IdleFloor, n.IdleList, n.IdleVault, n.Retire)
 		}

@@ -126,7 +126,8 @@ func TestInstallOverState(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.Run(context.WithoutCancel(t.Context()), "uninstall", "secretmanager", "--namespace", namespace, "--ignore-not-found")
+		c.Run(context.WithoutCancel(t.Context()), "uninstall", "secretmanager", "--namespace", namespace,
+			"--ignore-not-found")
 	})
 	_, err = c.Apply(t.Context(), "install", "second", namespace, values)
 	if err == nil || !strings.Contains(err.Error(), "secretmanager-rotation") {

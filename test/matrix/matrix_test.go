@@ -37,7 +37,8 @@ func TestPage(t *testing.T) {
 
 // TestProblems checks that a result is missing unless the suite passed with the versions that the column has.
 func TestProblems(t *testing.T) {
-	c := Column{programs.Version{Name: "1.2", Tag: "v1.2.3"}, programs.Version{Name: programs.Driver.Default, Tag: "v4.5.6"}}
+	c := Column{programs.Version{Name: "1.2", Tag: "v1.2.3"},
+		programs.Version{Name: programs.Driver.Default, Tag: "v4.5.6"}}
 	passed := func(suite string) Result {
 		return Result{Column: c.String(), Suite: suite, Kubernetes: "v1.2.3", Driver: "v4.5.6", Passed: 1}
 	}

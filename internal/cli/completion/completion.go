@@ -39,7 +39,8 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 		Short: "Print the script that completes command lines in a shell",
 		Long: `Print the script that makes a shell complete this program's commands and flags,
 and from the cluster and Vault: namespaces, ciphertext Secrets, entries, pods and their
-workloads, classes, service accounts, contexts and transit keys. Values that are not read within 2 seconds are not offered.
+workloads, classes, service accounts, contexts and transit keys. Values that are not read within 2 seconds are not
+offered.
 
   bash        source <(secretmanager completion bash), in ~/.bashrc
   zsh         source <(secretmanager completion zsh), in ~/.zshrc after compinit

@@ -253,8 +253,8 @@ func (o *Options) list(ctx context.Context, kube kubernetes.Interface, namespace
 		}
 	}
 	if missing != nil {
-		missing = cli.WithHint(missing, "secretmanager status -n "+namespace+" lists the ciphertext Secrets of the namespace, "+
-			"-A those of all")
+		missing = cli.WithHint(missing, "secretmanager status -n "+namespace+" lists the ciphertext Secrets of "+
+			"the namespace, and -A those of all namespaces")
 	}
 	return rows, missing, nil
 }
