@@ -95,7 +95,7 @@ func TestEncryptErrors(t *testing.T) {
 		},
 		"key is missing": {
 			func(s *secretmanager.Spec) { s.Settings.Key.Name = "nokey" },
-			[]string{"reading transit/keys/nokey", "HTTP 404", "check the names of key and mount", "derived=true"},
+			[]string{"reading transit/keys/nokey", "HTTP 404", "check the names of key and mount"},
 		},
 		"mount is missing": {
 			func(s *secretmanager.Spec) { s.Settings.Key.Mount = "nomount" },
