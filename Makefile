@@ -36,7 +36,7 @@ demo: ## the main job from start to end, with a real Vault, only on this machine
 test: ## unit tests, fuzz seeds, and integration with a real Vault and a real API server
 	@go run ./test/programs/cmd/programs vault openbao etcd kube-apiserver kubectl helm promtool promql >/dev/null
 	$(if $(RACE),,@echo 'make test: no C compiler, so the race detector is off')
-	GORACE=$(GORACE) test/with-tmp go test $(RACE) $(TEST_LDFLAGS) -timeout 20m \
+	GORACE=$(GORACE) test/with-tmp go test $(RACE) $(TEST_LDFLAGS) -timeout 30m \
 	  $$(go list ./... | grep -vxF "$$(go list $(SEQUENTIAL))")
 	CGO_ENABLED=0 test/with-tmp go test -trimpath $(TEST_LDFLAGS) -timeout 20m $(SEQUENTIAL)
 	cd tools/release && ../../test/with-tmp go test $(TEST_LDFLAGS) -timeout 20m ./...
