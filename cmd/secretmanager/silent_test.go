@@ -50,6 +50,7 @@ var silentLines = map[string][]struct{ line, servers string }{
 	"mount":      {{"--class $FILE --socket $SOCKET --service-account-token $FILE --out $OUT -n NAME", ""}},
 	"doctor":     {{"", "vault kube"}, {"web-0 -n NAME", "kube"}},
 	"completion": {{"bash", ""}},
+	"version":    {{"", "kube"}, {"--client", ""}},
 	"help":       {{"", ""}},
 }
 
@@ -176,7 +177,8 @@ func TestSilentServers(t *testing.T) {
 		if server.accepted.Load() == 0 {
 			t.Errorf("it sent no request to the silent server: %v\n%s", err, out)
 		}
-		if verb.Name() != "status" && err == nil {
+		// These print what they know, and a note.
+		if verb.Name() != "status" && verb.Name() != "version" && err == nil {
 			t.Errorf("it succeeded:\n%s", out)
 		}
 		if !bytes.Contains(out, []byte(server.Addr().String())) {

@@ -184,7 +184,7 @@ func (s *Scripts) get(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Check(err)
-	secret.ManagedFields = nil
+	secret.ManagedFields, secret.TypeMeta = nil, metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 	text, err := yaml.Marshal(secret)
 	ts.Check(err)
 	_, err = ts.Stdout().Write(text)
