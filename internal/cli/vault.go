@@ -124,7 +124,10 @@ func newVaultAPI(config transit.Config) (*api.Client, error) {
 	if config.Wrap != nil {
 		conf.HttpClient.Transport = config.Wrap(conf.HttpClient.Transport)
 	}
-	conf.Timeout = max(config.RequestTimeout, 0)
+	conf.Timeout = 0
+	if config.RequestTimeout > 0 {
+		conf.Timeout = config.RequestTimeout + time.Second // the transport is first, and says which server did not respond
+	}
 	conf.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
 		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 			return false, err // a person has waited long enough
