@@ -25,22 +25,22 @@ import (
 // Options are the options of vault-setup.
 type Options struct {
 	*cli.Factory
-	apply                bool
-	retire, trim         bool
-	patterns             bool
-	key, mount           string
-	authMount, authType  string
-	audience             string
-	account, role        string
-	author, authorRole   string
-	rotator, rotatorRole string
-	authTypeGiven        bool
-	perNamespace         bool
-	auditHeaders         bool
-	others               []string // flags that --audit-headers does not take
-	accessor             string
-	output               string
-	setup                vaultsetup.Setup
+	apply                     bool
+	retire, trim              bool
+	patterns                  bool
+	key, mount                string
+	authMount, authType       string
+	audience                  string
+	account, role             string
+	author, authorRole        string
+	rotator, rotatorRole      string
+	authTypeGiven             bool
+	rotatorOnly, perNamespace bool
+	auditHeaders              bool
+	others                    []string // flags that --audit-headers does not take
+	accessor                  string
+	output                    string
+	setup                     vaultsetup.Setup
 }
 
 // NewCommand returns the command vault-setup.
@@ -123,7 +123,7 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.authType, "auth-type", vaultsetup.AuthKubernetes, "kubernetes or jwt; --apply detects it")
 	f.StringVar(&o.audience, "audience", "vault", "audience of the service account tokens")
 	f.StringVar(&o.account, "service-account", "",
-		"service account of the pods that read the Secrets, in the namespace of -n (required)")
+		"service account of the pods that read the Secrets, in the namespace of -n (required without --rotator-only)")
 	f.StringVar(&o.role, "role", "", "role of the app, the class's roleName (default NAMESPACE-SERVICEACCOUNT, "+
 		"or namespaces_SERVICEACCOUNT with --per-namespace)")
 	f.StringVar(&o.author, "author-service-account", "",
@@ -134,6 +134,7 @@ func (o *Options) addFlags(c *cobra.Command) {
 	f.StringVar(&o.rotatorRole, "rotator-role", "secretmanager-rotator",
 		"role of the rotator, which may be shared by several keys")
 	f.BoolVar(&o.trim, "trim", false, "also the policy of the person who runs secretmanager trim")
+	f.BoolVar(&o.rotatorOnly, "rotator-only", false, "for a key whose pods have their role: only the role of the rotator")
 	f.BoolVar(&o.patterns, "rotator-patterns", false,
 		"let the rotator list the keys of the transit mount, which a pattern in its --transit-key needs")
 	f.BoolVar(&o.retire, "retire", false, "let the rotator raise the oldest key version that still decrypts")
@@ -177,7 +178,7 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 	if o.key == "" && !o.perNamespace {
 		errs = append(errs, errors.New("--transit-key is required: the name of the transit key"))
 	}
-	if o.account == "" {
+	if o.account == "" && !o.rotatorOnly {
 		errs = append(errs,
 			errors.New("--service-account is required: the service account of the pods that read the Secrets"))
 	}
@@ -202,6 +203,13 @@ func (o *Options) newSetup() (vaultsetup.Setup, error) {
 		s.Author = &vaultsetup.Grant{Account: account("author-service-account", o.author), Role: o.authorRole}
 	} else if o.authorRole != "" {
 		errs = append(errs, errors.New("--author-role needs --author-service-account"))
+	}
+	if o.rotatorOnly {
+		if o.account != "" || o.role != "" || o.perNamespace {
+			errs = append(errs, errors.New("--rotator-only cannot be combined with --service-account, --role and "+
+				"--per-namespace"))
+		}
+		return s, errors.Join(append(errs, s.Check())...)
 	}
 	namespace, err := o.RequireNamespace("the role of the app is bound to one")
 	if err != nil {
@@ -330,37 +338,6 @@ func (o *Options) findAccessor(ctx context.Context) string {
 		return ""
 	}
 	return accessor
-}
-
-// parameters returns the parameters that a SecretProviderClass needs.
-func (o *Options) parameters(s vaultsetup.Setup) map[string]string {
-	all := map[string]string{"roleName": s.App.RoleName(), "transitKey": s.Key.Name}
-	for _, p := range []struct{ name, value, standard string }{
-		{"transitMount", s.Key.Mount, ciphertext.DefaultTransitMount},
-		{"vaultAuthMountPath", s.AuthMount, "kubernetes"},
-		{"audience", s.Audience, "vault"},
-	} {
-		if p.value != p.standard {
-			all[p.name] = p.value
-		}
-	}
-	return all
-}
-
-// printParameters prints the parameters that a SecretProviderClass needs.
-func (o *Options) printParameters(s vaultsetup.Setup) {
-	if o.document() {
-		return // they are in the document
-	}
-	all := o.parameters(s)
-	display.Fprintf(o.ErrOut, "note: parameters of the SecretProviderClass: roleName: %s, transitKey: %s",
-		all["roleName"], all["transitKey"])
-	for _, name := range []string{"transitMount", "vaultAuthMountPath", "audience"} {
-		if value, found := all[name]; found {
-			display.Fprintf(o.ErrOut, ", %s: %s", name, value)
-		}
-	}
-	fmt.Fprintln(o.ErrOut)
 }
 
 func (o *Options) applyAll(ctx context.Context, changes []vaultsetup.Change) error {
