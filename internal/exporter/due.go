@@ -8,10 +8,10 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 )
 
-// due returns the time of the first scheduled run after the last one, or after the
+// Due returns the time of the first scheduled run after the last one, or after the
 // creation of the CronJob if there was none. Kubernetes parses the schedule with the same
 // library.
-func due(job *batchv1.CronJob, last time.Time) (time.Time, error) {
+func Due(job *batchv1.CronJob, last time.Time) (time.Time, error) {
 	zone := time.UTC // the default of the controller manager
 	if name := job.Spec.TimeZone; name != nil {
 		var err error

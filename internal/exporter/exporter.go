@@ -109,7 +109,7 @@ func (e *Exporter) schedule(ctx context.Context, last *rotator.Summary) (*schedu
 	case last == nil:
 		return &schedule{cron: cron}, nil
 	}
-	due, err := due(cron, last.Started)
+	due, err := Due(cron, last.Started)
 	if err != nil {
 		return nil, err
 	}

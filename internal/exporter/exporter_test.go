@@ -52,7 +52,7 @@ func full(t *testing.T) *snapshot {
 	}
 	suspend := true
 	cron := &batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "0 3 * * *", Suspend: &suspend}}
-	next, err := due(cron, s.Started)
+	next, err := Due(cron, s.Started)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestDue(t *testing.T) {
 			if test.zone != "" {
 				job.Spec.TimeZone = &test.zone
 			}
-			got, err := due(job, test.last)
+			got, err := Due(job, test.last)
 			text := got.UTC().Format(time.RFC3339)
 			if err != nil {
 				text = err.Error()
