@@ -15,7 +15,6 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
-	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/relay"
 )
 
@@ -100,8 +99,9 @@ func (c *doctorEnv) testFewRights(t *testing.T) {
 		}
 	}
 	installation := []string{"driver", "rotation", "csidriver", "provider", "token-requests", "socket-directory",
-		"driver-nodes", "provider-nodes", "rotator", "version"}
-	seen(c.doctor(t, none), cli.ExitFailed, installation...)
+		"driver-nodes", "provider-nodes", "rotator", "version", "inline-auth", "rotator-run", "rotator-role", "retirement",
+		"exporter", "references"}
+	seen(c.doctor(t, none), cli.ExitFailed, append(slices.Clone(installation), "pods")...)
 	v := c.doctor(t, none, "web-0")
 	seen(v, cli.ExitFailed, append(slices.Clone(installation), "pod")...)
 	if l := v.check(t, "pod"); !strings.Contains(l.Detail, "you may not get pods -n demo") ||
@@ -176,7 +176,7 @@ func (c *doctorEnv) testFewRights(t *testing.T) {
 
 	// An expired token.
 	if v := c.doctor(t, map[string]string{"VAULT_TOKEN": "hvs.ended"}, "web-0"); v.code != cli.ExitFailed ||
-		!slices.Equal(v.in(doctor.Unknown), []string{"decrypts"}) {
+		!slices.Equal(v.in(doctor.Unknown), []string{"rotator-role", "decrypts"}) {
 		t.Errorf("exit code %d\n%s", v.code, v)
 	}
 	for name, config := range map[string]string{"no file": "/nowhere/kubeconfig", "nobody there": c.server.Kubeconfig} {
@@ -370,31 +370,5 @@ func (c *doctorEnv) testClock(t *testing.T) {
 		if n := logins.Load(); n != 2 {
 			t.Errorf("HTTP %d: %d logins", status, n)
 		}
-	}
-}
-
-// testTextOutput checks the output without -o.
-func (c *doctorEnv) testTextOutput(t *testing.T) {
-	c.sh(t, `kubectl -n demo label secret web secretmanager.io/transit-key-`)
-	defer restoreSecret(t, c)
-	kubernetes, err := programs.Kubernetes.Selected()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, _ := c.command(t.Context(), "", c.env, "secretmanager", "doctor", "web-0", "-n", "demo").CombinedOutput()
-	for _, want := range []string{
-		"installation\n  ok       cluster          Kubernetes " + kubernetes.Tag + " at https://",
-		"\n\npod demo/web-0\n  ok       pod              Running on node node-1\n",
-		"\n\nclass demo/web\n  ok       class            role demo-web, key transit/keys/web, Secret web, scope strict\n",
-		"\n  broken   label            label secretmanager.io/transit-key is missing",
-		"fix: kubectl -n demo label secret web secretmanager.io/transit-key=web\n",
-		"\nerror: 1 check is broken: label\n",
-	} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("%q is not in:\n%s", want, out)
-		}
-	}
-	if strings.Contains(string(out), "\x1b") {
-		t.Error("colors without a terminal")
 	}
 }

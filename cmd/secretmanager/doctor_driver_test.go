@@ -105,14 +105,14 @@ func (c *doctorEnv) testRefusedPods(t *testing.T) {
 				event := c.failedCreate(t, owner.kind, owner.object.GetName(), owner.object.GetUID(), refusal.message)
 				v := c.doctor(t, nil, "web-0")
 				l := v.check(t, owner.check)
-				fixes := strings.Join(l.Fixes, "\n")
+				fixes := strings.Join(append(slices.Clone(l.Fixes), l.Inspect...), "\n")
 				who := owner.kind + " " + namespace + "/" + owner.object.GetName()
 				if !slices.Equal(v.in(doctor.Broken), slices.Compact([]string{"provider-nodes", owner.check})) ||
 					!strings.HasPrefix(l.Detail, who+" cannot create pods: Error creating: ") ||
-					!strings.Contains(fixes, refusal.fix) || len(l.Fixes) != 1 {
+					!strings.Contains(fixes, refusal.fix) || len(l.Fixes)+len(l.Inspect) != 1 {
 					t.Fatalf("%s\n%+v", v, l)
 				}
-				c.sh(t, l.Fixes[0]+"\nNAME="+owner.object.GetName()+"\n"+refusal.exists)
+				c.sh(t, fixes+"\nNAME="+owner.object.GetName()+"\n"+refusal.exists)
 				check(t, c.kube.CoreV1().Events(namespace).Delete(t.Context(), event, metav1.DeleteOptions{}))
 			})
 		}

@@ -15,81 +15,17 @@ type fault struct {
 	check  string // the only check that is broken then
 	blocks []string
 	detail string // part of the detail
-	fix    string // part of its fixes
+	fix    string // part of its commands
 	inject func(*testing.T, *doctorEnv)
 	args   []string // of doctor; the default is web-0
-	// With fixed, the printed commands make the check ok. With alone, other checks are still broken
-	// then.
+	// With fixed, the printed commands make the check ok, or those of the alternative with this number. They get stdin,
+	// and change the objects in changes and nothing else: see snapshot. With alone, other checks are still broken then.
 	fixed, alone bool
+	choice       int
+	stdin        string
+	changes      []string
 	undo         func(*testing.T, *doctorEnv)
 }
-
-func sh(script string) func(*testing.T, *doctorEnv) {
-	return func(t *testing.T, c *doctorEnv) { t.Helper(); c.sh(t, script) }
-}
-
-func patchCSIDriver(spec string) func(*testing.T, *doctorEnv) {
-	return sh(`kubectl patch csidriver secrets-store.csi.k8s.io --type=merge -p '{"spec":` + spec + `}'`)
-}
-
-// editDriver edits the DaemonSet of the driver with a script of sed.
-func editDriver(script string) func(*testing.T, *doctorEnv) {
-	return sh(`kubectl -n kube-system get ds csi-secrets-store -o yaml | sed '` + script + `' | kubectl replace -f -`)
-}
-
-func patchClass(parameters string) func(*testing.T, *doctorEnv) {
-	return sh(`kubectl -n demo patch secretproviderclass web --type=merge -p '{"spec":{"parameters":` + parameters + `}}'`)
-}
-
-// restoreClass replaces the class, so that parameters added by a merge patch are removed.
-func restoreClass(t *testing.T, c *doctorEnv) {
-	t.Helper()
-	c.run(t, strings.TrimSuffix(webClass, "---"), "kubectl", "replace", "-f", "-")
-}
-
-// useAuthMount sets another auth mount in the class, which the operator allows.
-func useAuthMount(mount string) func(*testing.T, *doctorEnv) {
-	return func(t *testing.T, c *doctorEnv) {
-		t.Helper()
-		patchClass(`{"vaultAuthMountPath":"`+mount+`"}`)(t, c)
-		c.patchProvider(t, "--type=json", `[{"op":"add","path":"/spec/template/spec/containers/0/args/-",
-			"value":"--vault-allowed-auth-mounts=other,`+mount+`"}]`)
-	}
-}
-
-func restoreAuthMount(t *testing.T, c *doctorEnv) {
-	t.Helper()
-	restoreClass(t, c)
-	c.sh(t, `kubectl apply -k "$ROOT/manifests"`)
-	c.setVaultAddress(t, c.vault.Address)
-}
-
-func newKey(derived bool) func(*testing.T, *doctorEnv) {
-	return func(t *testing.T, c *doctorEnv) {
-		t.Helper()
-		c.sh(t, `vault write transit/keys/web type=aes256-gcm96`) // no effect if it exists
-		_, err := c.vault.Write(t.Context(), "transit/keys/web/config", map[string]any{"deletion_allowed": true})
-		check(t, err)
-		c.vaultDelete(t, "transit/keys/web")
-		if !derived {
-			_, err = c.vault.Write(t.Context(), "transit/keys/web", map[string]any{})
-			check(t, err)
-		}
-	}
-}
-
-// restoreSecret recreates key, class and Secret.
-func restoreSecret(t *testing.T, c *doctorEnv) {
-	t.Helper()
-	newKey(true)(t, c)
-	restoreClass(t, c)
-	c.sh(t, `
-		vault write transit/keys/web derived=true
-		kubectl -n demo delete secret web --ignore-not-found
-		secretmanager encrypt web -n demo --transit-key web --from-literal password=hunter2 --from-literal token=t0ken`)
-}
-
-const role = "auth/kubernetes/role/demo-web"
 
 var faults = []fault{
 	{name: "driver's kinds", check: "crds", blocks: []string{"class"}, detail: "SecretProviderClassPodStatus",
@@ -106,24 +42,27 @@ var faults = []fault{
 		inject: func(t *testing.T, c *doctorEnv) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 1) },
 		undo:   func(t *testing.T, c *doctorEnv) { c.daemonSetReady(t, "kube-system", "csi-secrets-store", 2) }},
 	{name: "rotation poll interval", check: "rotation", detail: "2m and not 0s", fix: "patch daemonset csi-secrets-store",
-		fixed:  true,
+		fixed: true, changes: []string{"daemonsets kube-system/csi-secrets-store"},
 		inject: editDriver(`s/interval=0s/interval=2m/`)},
 	{name: "rotation poll interval not set", check: "rotation", detail: "its default of 2m", fixed: true,
-		inject: editDriver(`/rotation-poll-interval/d`)},
+		changes: []string{"daemonsets kube-system/csi-secrets-store"},
+		inject:  editDriver(`/rotation-poll-interval/d`)},
 	{name: "CSIDriver", check: "csidriver", blocks: []string{"token-requests"},
 		detail: "CSIDriver secrets-store.csi.k8s.io does not exist",
-		fix:    "kubectl create -f -", fixed: true,
+		fix:    "kubectl create -f -", fixed: true, changes: []string{csiDriverObject},
 		inject: sh(`kubectl delete csidriver secrets-store.csi.k8s.io`)},
 	{name: "republish", check: "csidriver", detail: "requiresRepublish is not true", fixed: true,
-		inject: patchCSIDriver(`{"requiresRepublish":false}`)},
+		changes: []string{csiDriverObject},
+		inject:  patchCSIDriver(`{"requiresRepublish":false}`)},
 	{name: "token requests", check: "token-requests", detail: "lacks the audience vault (it has none)",
-		fix: "patch csidriver", fixed: true,
+		fix: "patch csidriver", fixed: true, changes: []string{csiDriverObject},
 		inject: patchCSIDriver(`{"tokenRequests":[]}`),
 		undo:   sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	{name: "one token request", check: "token-requests", detail: "lacks the audience vault (it has other)",
 		fix: `{"op":"add","path":"/spec/tokenRequests/-","value":{"audience":"vault"}}`, fixed: true,
-		inject: patchCSIDriver(`{"tokenRequests":[{"audience":"other"}]}`),
-		undo:   sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
+		changes: []string{csiDriverObject},
+		inject:  patchCSIDriver(`{"tokenRequests":[{"audience":"other"}]}`),
+		undo:    sh(`kubectl apply -f "$ROOT/manifests/driver/csidriver.yaml"`)},
 	{name: "audience that only the class asks for", check: "token-requests",
 		detail: "lacks the audience sts.example (it has vault)",
 		args:   []string{"--class", "web", "--service-account", "web"},
@@ -141,8 +80,9 @@ var faults = []fault{
 		undo: sh(`kubectl -n secretmanager-system label daemonset secretmanager-provider \
 			app.kubernetes.io/name=secretmanager-provider`)},
 	{name: "provider without Vault", check: "provider", detail: "has no address of Vault",
-		fix: "set env daemonset/secretmanager-provider", fixed: true,
-		inject: func(t *testing.T, c *doctorEnv) { c.setVaultAddress(t, "") },
+		fix: "set env daemonset/secretmanager-provider", choice: 1,
+		changes: []string{"daemonsets secretmanager-system/secretmanager-provider"},
+		inject:  func(t *testing.T, c *doctorEnv) { c.setVaultAddress(t, "") },
 		undo: func(t *testing.T, c *doctorEnv) {
 			c.setVaultAddress(t, c.vault.Address)
 			c.sh(t, `kubectl -n secretmanager-system set env daemonset/secretmanager-provider VAULT_ADDR-`)
@@ -157,10 +97,18 @@ var faults = []fault{
 			c.setVaultAddress(t, c.vault.Address)
 			c.patchProvider(t, "--type=json", `[{"op":"remove","path":"/spec/template/spec/containers/0"}]`)
 		}},
+	{name: "inline authentication with Vault", check: "inline-auth", detail: "ignores the login in a request",
+		fix: "patch daemonset secretmanager-provider", fixed: true,
+		changes: []string{"daemonsets secretmanager-system/secretmanager-provider"},
+		inject: func(t *testing.T, c *doctorEnv) {
+			c.patchProvider(t, "--type=json", `[{"op":"add","path":"/spec/template/spec/containers/0/args/-",
+				"value":"--vault-inline-auth=kubernetes"}]`)
+		}},
 	{name: "socket in a directory that the driver does not know", check: "socket-directory",
 		detail: "is in /opt/providers on the nodes, and the driver looks for it in /var/run/secrets-store-csi-providers, " +
 			"/etc/kubernetes/secrets-store-csi-providers",
 		fix: "patch daemonset secretmanager-provider", fixed: true,
+		changes: []string{"daemonsets secretmanager-system/secretmanager-provider"},
 		inject: sh(`kubectl -n secretmanager-system get ds secretmanager-provider -o yaml |
 			sed s:/var/run/secrets-store-csi-providers:/opt/providers: | kubectl replace -f -`)},
 	{name: "driver below another directory than that of the kubelet", check: "driver-nodes",
@@ -190,12 +138,35 @@ var faults = []fault{
 		undo: func(t *testing.T, c *doctorEnv) {
 			c.pod(t, "kube-system", "driver-node-1", "app: csi-secrets-store", "node-1")
 		}},
+	{name: "rotator is suspended", check: "rotator", blocks: []string{"rotator-run", "retirement"},
+		detail: "CronJob secretmanager-system/secretmanager-rotator is suspended: no key is rotated", fixed: true,
+		changes: []string{"cronjobs secretmanager-system/secretmanager-rotator"},
+		inject:  rotateKey("web", true), undo: restoreRotator},
+	{name: "role of the rotator lacks policies", check: "rotator-role",
+		detail: "lacks a policy; secretmanager-rotator-web", fixed: true, changes: []string{"vault " + rotatorRole},
+		inject: func(t *testing.T, c *doctorEnv) {
+			rotateKey("web", false)(t, c)
+			c.sh(t, `vault write `+rotatorRole+` token_policies=`)
+		}, undo: restoreRotator},
+	{name: "no role of the rotator", check: "rotator-role", detail: "does not exist: the rotator cannot log in",
+		fixed: true, changes: []string{"vault " + rotatorRole},
+		inject: func(t *testing.T, c *doctorEnv) {
+			rotateKey("web", false)(t, c)
+			c.vaultDelete(t, rotatorRole)
+		}, undo: restoreRotator},
+	{name: "role of another rotator", check: "rotator-role", detail: `bound_service_account_names are ["x"]`,
+		inject: sh(`vault write ` + rotatorRole + ` bound_service_account_names=x`),
+		undo:   sh(`vault write ` + rotatorRole + ` bound_service_account_names=secretmanager-rotator`)},
+	{name: "exporter without pods", check: "exporter", detail: "has 0 replicas", fixed: true,
+		changes: []string{"deployments secretmanager-system/secretmanager-exporter"},
+		inject:  sh(`kubectl -n secretmanager-system scale deployment secretmanager-exporter --replicas=0`)},
 	{name: "sealed", check: "vault-seal", blocks: []string{"auth-mount", "role", "audience", "login", "policy", "key",
 		"decrypts"}, detail: "sealed", fix: "vault operator unseal",
 		inject: func(t *testing.T, c *doctorEnv) { check(t, c.vault.Seal(t.Context())) },
 		undo:   func(t *testing.T, c *doctorEnv) { check(t, c.vault.Unseal(t.Context())) }},
 	{name: "auth mount", check: "auth-mount", blocks: []string{"role", "audience", "login", "policy"},
 		detail: "auth/nowhere does not exist", fix: "vault auth enable -path=nowhere kubernetes",
+		choice: 2, changes: []string{classObject},
 		inject: useAuthMount("nowhere"), undo: restoreAuthMount},
 	{name: "auth mount that is not allowed", check: "class", detail: "--vault-allowed-auth-mounts",
 		args:   []string{"web-0", "--auth-mount=elsewhere"},
@@ -203,6 +174,7 @@ var faults = []fault{
 	{name: "auth mount without configuration", check: "auth-mount", blocks: []string{"role", "login", "policy"},
 		detail: "auth/fresh has not been configured",
 		fix:    "vault write auth/fresh/config kubernetes_host=https://kubernetes.default.svc",
+		choice: 2, changes: []string{classObject},
 		inject: func(t *testing.T, c *doctorEnv) {
 			c.sh(t, `vault auth enable -path=fresh kubernetes`)
 			useAuthMount("fresh")(t, c)
@@ -216,7 +188,7 @@ var faults = []fault{
 		detail: "SecretProviderClass web does not exist",
 		inject: sh(`kubectl -n demo delete secretproviderclass web`),
 		undo:   func(t *testing.T, c *doctorEnv) { c.apply(t, strings.TrimSuffix(webClass, "---")) }},
-	{name: "parameters", check: "class", detail: `rollName`, fix: "edit secretproviderclass web",
+	{name: "parameters", check: "class", detail: `rollName`, fix: "get secretproviderclass web",
 		inject: patchClass(`{"rollName":"x"}`), undo: restoreClass},
 	{name: "class of another provider", check: "class", detail: `spec.provider is "vault"`,
 		args:   []string{"--class", "web", "--service-account", "web"},
@@ -226,10 +198,12 @@ var faults = []fault{
 		inject: patchClass(`{"vaultAddress":"https://elsewhere:8200"}`), undo: restoreClass},
 	{name: "service account", check: "service-account", blocks: []string{"role", "login", "policy", "source"},
 		detail: "service account web does not exist", fix: "create serviceaccount web", fixed: true,
-		inject: sh(`kubectl -n demo delete serviceaccount web`)},
+		changes: []string{"serviceaccounts demo/web"},
+		inject:  sh(`kubectl -n demo delete serviceaccount web`)},
 	{name: "no role", check: "role", blocks: []string{"audience", "login", "policy"},
-		detail: "auth/kubernetes/role/web-role does not exist",
-		inject: patchClass(`{"roleName":"web-role"}`), undo: restoreClass},
+		detail: "auth/kubernetes/role/web-role does not exist; role demo-web fits", fixed: true,
+		changes: []string{classObject},
+		inject:  patchClass(`{"roleName":"web-role"}`), undo: restoreClass},
 	{name: "role of another account", check: "role", detail: `bound_service_account_names are ["nobody"]`,
 		inject: sh(`vault write ` + role + ` bound_service_account_names=nobody`),
 		undo:   sh(`vault write ` + role + ` bound_service_account_names=web`)},
@@ -256,27 +230,43 @@ var faults = []fault{
 		inject: newKey(true), undo: restoreSecret},
 	{name: "key that is not derived", check: "key", blocks: []string{"decrypts"}, detail: "not derived",
 		inject: newKey(false), undo: restoreSecret},
-	{name: "scope none with a derived key", check: "key", detail: "scope none does not work", fixed: true,
+	{name: "scope none with a derived key", check: "key", detail: "the Secret decrypts with scope strict", fixed: true,
+		changes: []string{classObject, "secrets demo/web"},
 		inject: func(t *testing.T, c *doctorEnv) {
 			patchClass(`{"scope":"none"}`)(t, c)
 			c.sh(t, `kubectl -n demo annotate secret web secretmanager.io/scope=none --overwrite`)
-		}, alone: true, undo: restoreSecret},
+		}, undo: restoreSecret},
 	{name: "Secret", check: "secret", blocks: []string{"label", "decrypts", "source"}, detail: "Secret web does not exist",
-		fix:    "secretmanager encrypt web -n demo --transit-key web --from-file ENTRY=FILE",
 		inject: sh(`kubectl -n demo delete secret web`), undo: restoreSecret},
+	{name: "Secret of a class that names entries", check: "secret", detail: "Secret web does not exist", fixed: true,
+		fix: "secretmanager encrypt web -n demo --transit-key web --from-file token=-", stdin: "n3w",
+		changes: []string{"secrets demo/web"},
+		inject: func(t *testing.T, c *doctorEnv) {
+			patchClass(`{"objects":"- objectName: token\n"}`)(t, c)
+			c.sh(t, `kubectl -n demo delete secret web`)
+		}, undo: restoreSecret},
 	{name: "entry", check: "secret", detail: `entry "missing", which the class names, does not exist`,
-		fix:    "--from-file missing=FILE",
-		inject: patchClass(`{"objects":"- objectName: missing\n- objectName: token\n"}`), undo: restoreClass},
+		fix: "--from-file missing=-", fixed: true, stdin: "v", changes: []string{"secrets demo/web"},
+		inject: patchClass(`{"objects":"- objectName: missing\n- objectName: token\n"}`), undo: restoreSecret},
 	{name: "plaintext", check: "secret", detail: `entry "token" is not ciphertext`,
+		fixed: true, changes: []string{"secrets demo/web"},
 		inject: sh(`kubectl -n demo patch secret web --type=merge -p '{"stringData":{"token":"t0ken"}}'`),
 		undo:   restoreSecret},
+	{name: "plaintext in several entries", check: "secret", detail: `entry "token" is not ciphertext`,
+		fix: "--from-stdin-json", fixed: true, stdin: `{"password":"v","token":"w"}`, changes: []string{"secrets demo/web"},
+		inject: sh(`secretmanager encrypt web -n demo --transit-key web --from-literal third=3
+			kubectl -n demo patch secret web --type=merge -p '{"stringData":{"token":"t0ken","password":"hunter2"}}'`),
+		undo: restoreSecret},
 	{name: "label", check: "label", detail: "label secretmanager.io/transit-key is missing",
 		fix: "kubectl -n demo label secret web secretmanager.io/transit-key=web", fixed: true,
-		inject: sh(`kubectl -n demo label secret web secretmanager.io/transit-key-`)},
-	{name: "label of another key", check: "label", detail: "is other, but transitKey of the class is web",
-		inject: sh(`kubectl -n demo label secret web secretmanager.io/transit-key=other --overwrite`), undo: restoreSecret},
+		changes: []string{"secrets demo/web"},
+		inject:  sh(`kubectl -n demo label secret web secretmanager.io/transit-key-`)},
+	{name: "label of another key", check: "label", detail: "the entries decrypt with what the class says", fixed: true,
+		changes: []string{"secrets demo/web"},
+		inject:  sh(`kubectl -n demo label secret web secretmanager.io/transit-key=other --overwrite`), undo: restoreSecret},
 	{name: "copied ciphertext", check: "decrypts", detail: `entry "password"`,
-		fix: "--from-file password=FILE --from-file token=FILE",
+		fix: "--from-stdin-json", fixed: true, stdin: `{"password":"v","token":"w"}`,
+		changes: []string{"secrets demo/web"},
 		inject: func(t *testing.T, c *doctorEnv) {
 			s, err := c.kube.CoreV1().Secrets("demo").Get(t.Context(), "web", metav1.GetOptions{})
 			check(t, err)
@@ -285,7 +275,7 @@ var faults = []fault{
 			check(t, err)
 		}, undo: restoreSecret},
 	{name: "Secret of another name in the pod", check: "source",
-		detail: "nodePublishSecretRef names Secret other, but the class names web", args: []string{"web-1"},
+		detail: "but the class names web; Secret other does not exist", args: []string{"web-1"},
 		inject: func(t *testing.T, c *doctorEnv) { createPodLike(t, c, "web-1", "{name: web}", "{name: other}") }},
 	{name: "neither the kubelet nor the pod reads the Secret", check: "source", detail: "may not get Secret web",
 		args: []string{"web-2"},
@@ -304,6 +294,11 @@ var faults = []fault{
 				kubectl -n demo create rolebinding web-token --role=web-token --serviceaccount=demo:web`)
 		},
 		undo: sh(`kubectl -n demo delete role/web-token rolebinding/web-token`)},
+	{name: "Secret of another name in a Deployment", check: "source",
+		detail: "but the class names web; Secret other does not exist", args: []string{"deploy/api"}, fixed: true,
+		fix: "kubectl -n demo patch deployment api", changes: []string{"deployments demo/api"},
+		inject: func(t *testing.T, c *doctorEnv) { c.apply(t, apiDeployment) },
+		undo:   sh(`kubectl -n demo delete deployment api`)},
 	{name: "volume that can be written", check: "pod", detail: "not readOnly: true", args: []string{"web-3"},
 		inject: func(t *testing.T, c *doctorEnv) { createPodLike(t, c, "web-3", "readOnly: true", "readOnly: false") }},
 	{name: "no volume", check: "pod", detail: "no volume of the driver", args: []string{"web-4"},
@@ -318,7 +313,6 @@ var faults = []fault{
 	{name: "no pod", check: "pod", detail: "pod gone does not exist", args: []string{"pod/gone"},
 		fix: "kubectl -n demo get pods", inject: sh("true")},
 	{name: "started before the mount", check: "mount", detail: "the volume that they see is empty",
-		fix:    "kubectl -n demo delete pod web-0",
 		inject: func(t *testing.T, c *doctorEnv) { c.setRunningSince(t, "web-0", time.Now().Add(-time.Hour)) },
 		undo:   func(t *testing.T, c *doctorEnv) { c.setRunning(t, "web-0") }},
 	{name: "stuck", check: "mount", detail: "ago: VaultUnreachable: logging in to Vault",
@@ -337,12 +331,4 @@ var faults = []fault{
 			}, metav1.CreateOptions{})
 			check(t, err)
 		}},
-}
-
-// createPodLike creates a running pod from that of web-0, with a replacement.
-func createPodLike(t *testing.T, c *doctorEnv, name, from, to string) {
-	t.Helper()
-	c.apply(t, strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(webPod, "web-0", name), from, to), "---"))
-	c.setRunning(t, name)
-	c.apply(t, strings.ReplaceAll(webMounted, "web-0", name))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/test/programs"
 )
 
 // TestDoctor breaks each check of a good installation in turn.
@@ -53,27 +54,42 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 			broken := v.check(t, b.check)
-			if fixes := strings.Join(broken.Fixes, "\n"); !strings.Contains(broken.Detail, b.detail) ||
-				!strings.Contains(fixes, b.fix) {
-				t.Errorf("detail: %s\nfixes: %s", broken.Detail, fixes)
+			fixes := slices.Clone(broken.Fixes)
+			for _, choice := range broken.Alternatives {
+				fixes = append(fixes, choice.Fixes...)
 			}
-			// No command grants what only the class requests.
+			printed := strings.Join(append(slices.Clone(fixes), broken.Inspect...), "\n")
+			if !strings.Contains(broken.Detail, b.detail) || !strings.Contains(printed, b.fix) {
+				t.Errorf("detail: %s\ncommands: %s", broken.Detail, printed)
+			}
+			// No command grants what only the class requests. The keys of the rotator are those in its CronJob.
 			for _, grant := range []string{"vault-setup", "auth/kubernetes/role", "vault policy", "create role",
 				"transit/keys", "sts.example"} {
-				if fixes := strings.Join(broken.Fixes, "\n"); strings.Contains(fixes, grant) {
+				if strings.Contains(strings.Join(fixes, "\n"), grant) && b.check != "rotator-role" {
 					t.Errorf("a printed command grants what only the class asks for: %s", fixes)
 				}
 			}
-			if len(broken.Fixes) == 0 && broken.Advice == "" {
-				t.Error("neither fix nor advice")
+			if printed == "" && broken.Advice == "" {
+				t.Error("neither a command nor advice")
 			}
-			if b.fixed {
-				for _, fix := range broken.Fixes {
-					c.sh(t, fix)
+			commands := broken.Fixes
+			if b.choice > 0 {
+				commands = broken.Alternatives[b.choice-1].Fixes
+			}
+			if b.fixed || b.choice > 0 {
+				before := c.snapshot(t)
+				if len(commands) == 0 {
+					t.Errorf("no fix: %+v", broken)
+				}
+				for _, fix := range commands {
+					c.run(t, b.stdin, "sh", "-ec", fix)
+				}
+				if diff := cmp.Diff(b.changes, before.changes(c.snapshot(t))); diff != "" {
+					t.Errorf("changes of %q (-want +got):\n%s", commands, diff)
 				}
 				after := c.doctor(t, nil, b.args...)
 				if after.check(t, b.check).State != doctor.OK || !b.alone && after.code != cli.ExitDone {
-					t.Errorf("after %q: exit code %d\n%s", broken.Fixes, after.code, after)
+					t.Errorf("after %q: exit code %d\n%s", commands, after.code, after)
 				}
 			}
 			if b.undo != nil {
@@ -107,12 +123,41 @@ func (c *doctorEnv) testPage(t *testing.T) {
 			rows = append(rows, name)
 		}
 	}
-	for _, l := range c.doctor(t, nil, "web-0").checks {
+	for _, l := range append(c.doctor(t, nil, "web-0").checks, c.doctor(t, nil).checks...) {
 		names = append(names, l.Name)
 	}
 	slices.Sort(rows)
 	slices.Sort(names)
+	names = slices.Compact(names)
 	if diff := cmp.Diff(names, rows); diff != "" {
 		t.Errorf("checks (-run +on the page):\n%s", diff)
+	}
+}
+
+// testTextOutput checks the output without -o.
+func (c *doctorEnv) testTextOutput(t *testing.T) {
+	c.sh(t, `kubectl -n demo label secret web secretmanager.io/transit-key-`)
+	defer restoreSecret(t, c)
+	kubernetes, err := programs.Kubernetes.Selected()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := c.command(t.Context(), "", c.env, "secretmanager", "doctor", "web-0", "-n", "demo", "-v").CombinedOutput()
+	for _, want := range []string{
+		"\n  ok       cluster           Kubernetes " + kubernetes.Tag + " at https://",
+		"\npod demo/web-0: 1 check ok\n  ok       pod  Running on node node-1\n",
+		"\npod demo/web-0: 1 check ok\n  ok       mount  mounted before its containers started\n",
+		"\nclass demo/web: 11 of 12 checks ok\n  ok       class            role demo-web, key transit/keys/web, Secret " +
+			"web, scope strict\n",
+		"\n  broken   label            label secretmanager.io/transit-key is missing",
+		"\n\nFix first:\n  label of class demo/web\n    kubectl -n demo label secret web secretmanager.io/transit-key=web\n",
+		"\nerror: 1 check is broken: label\n",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(string(out), "\x1b") {
+		t.Error("colors without a terminal")
 	}
 }

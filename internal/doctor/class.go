@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
+	"github.com/agnivade/levenshtein"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 	"github.com/secretmanager-io/secretmanager/internal/vaultaddr"
 )
 
@@ -28,6 +29,11 @@ type targetInfo struct {
 	pod     *corev1.Pod
 	podErr  error
 	classes []*classCheck
+
+	workload     *workload.Workload // that the user names; nil for a pod
+	pods         int                // of the workload
+	fromTemplate bool               // the workload has no pod: pod is its template
+	refused      *result.Finding    // why it has none
 }
 
 // classCheck has the results of checking a SecretProviderClass and the volume that names it.
@@ -37,11 +43,14 @@ type classCheck struct {
 	subject string
 	account string
 	volume  *corev1.CSIVolumeSource // nil without a pod
+	// volumeName is the name of the volume in the pod.
+	volumeName string
 
 	object  *spcv1.SecretProviderClass
 	err     error // of reading it, or of its parameters
 	invalid bool  // the error is of its parameters
 	class.Class
+	parameters map[string]string // with the attributes of the volume
 
 	entries []string // that the objects name, sorted; nil for every entry
 
@@ -59,25 +68,40 @@ func (w *run) load(ctx context.Context) *targetInfo {
 	s.loaded = true
 	if w.Pod == "" {
 		if w.Class != "" {
-			w.loadClass(ctx, w.Class, w.Account, nil)
+			w.loadClass(ctx, w.Class, w.Account, corev1.Volume{})
 		}
 		return s
 	}
-	if s.pod, s.podErr = w.Kube.CoreV1().Pods(w.Namespace).Get(ctx, w.Pod, metav1.GetOptions{}); s.podErr != nil {
+	if w.Kind != "" && w.Kind != "Pod" {
+		w.loadWorkload(ctx)
+	} else {
+		s.pod, s.podErr = w.Kube.CoreV1().Pods(w.Namespace).Get(ctx, w.Pod, metav1.GetOptions{})
+	}
+	if s.podErr != nil {
 		s.pod = nil
 		return s
 	}
 	for _, v := range s.pod.Spec.Volumes {
-		if v.CSI == nil || v.CSI.Driver != driverName || v.CSI.VolumeAttributes[class.AttributeClass] == "" {
-			continue
+		if name := classOf(v); name != "" {
+			// The template of a workload may leave out the service account.
+			w.loadClass(ctx, name, cmp.Or(s.pod.Spec.ServiceAccountName, "default"), v)
 		}
-		w.loadClass(ctx, v.CSI.VolumeAttributes[class.AttributeClass], s.pod.Spec.ServiceAccountName, v.CSI)
 	}
 	return s
 }
 
-func (w *run) loadClass(ctx context.Context, name, account string, volume *corev1.CSIVolumeSource) {
-	c := &classCheck{run: w, name: name, subject: "class " + w.Namespace + "/" + name, account: account, volume: volume}
+// classOf returns the class that a volume of the driver names; empty for none.
+func classOf(v corev1.Volume) string {
+	if v.CSI == nil || v.CSI.Driver != driverName {
+		return ""
+	}
+	return v.CSI.VolumeAttributes[class.AttributeClass]
+}
+
+func (w *run) loadClass(ctx context.Context, name, account string, v corev1.Volume) {
+	volume := v.CSI
+	c := &classCheck{run: w, name: name, subject: "class " + w.Namespace + "/" + name, account: account, volume: volume,
+		volumeName: v.Name}
 	if slices.ContainsFunc(w.target.classes, func(other *classCheck) bool { return other.subject == c.subject }) {
 		c.subject += fmt.Sprintf(" (volume %d)", len(w.target.classes)+1)
 	}
@@ -100,6 +124,7 @@ func (w *run) loadClass(ctx context.Context, name, account string, volume *corev
 	if volume != nil {
 		maps.Copy(parameters, volume.VolumeAttributes) // which override them
 	}
+	c.parameters = parameters
 	settings := w.provider.settings
 	if !w.provider.known {
 		// It is unknown what the provider allows. refuseAuthMount decides later where credentials go.
@@ -148,7 +173,7 @@ func (w *run) audiences(ctx context.Context) (wanted []string, asPod bool) {
 
 // checkTarget checks the pod and each class.
 func (w *run) checkTarget(ctx context.Context) {
-	pod := "pod " + w.Namespace + "/" + w.Pod
+	pod := strings.ToLower(cmp.Or(w.Kind, "Pod")) + " " + w.Namespace + "/" + w.Pod
 	if w.Pod != "" {
 		w.check(ctx, pod, "pod", []string{"cluster"}, w.checkPod)
 	} else if w.Kube == nil || w.causes["/cluster"] != "" {
@@ -162,23 +187,23 @@ func (w *run) checkTarget(ctx context.Context) {
 	for _, c := range w.target.classes {
 		c.checkAll(ctx)
 	}
-	if w.Pod != "" && w.target.pod != nil {
+	if w.Pod != "" && w.target.pod != nil && !w.target.fromTemplate {
 		w.checkMountLast(ctx, pod)
 	}
 }
 
 // checkAll checks everything that a class depends on.
 func (c *classCheck) checkAll(ctx context.Context) {
-	check := func(name string, f func(context.Context) finding, needs ...string) {
+	check := func(name string, f func(context.Context) result.Finding, needs ...string) {
 		c.check(ctx, c.subject, name, needs, f)
 	}
 	check("class", c.checkClass, "cluster", "crds")
 	check("service-account", c.checkAccount, "cluster")
-	check("auth-mount", func(ctx context.Context) finding {
+	check("auth-mount", func(ctx context.Context) result.Finding {
 		if f, refused := c.refuseAuthMount(); refused {
 			return f
 		}
-		return c.checkAuthMount(ctx, c.VaultNamespace, c.AuthMount)
+		return c.withDefaultMount(ctx, c.checkAuthMount(ctx, c.VaultNamespace, c.AuthMount))
 	}, "class", "vault", "vault-seal")
 	check("role", c.checkRole, "class", "service-account", "auth-mount")
 	check("audience", c.checkAudience, "role")
@@ -186,105 +211,126 @@ func (c *classCheck) checkAll(ctx context.Context) {
 	check("policy", c.checkPolicy, "login")
 	check("key", c.checkKey, "class", "vault", "vault-seal")
 	check("secret", c.checkSecret, "class")
-	check("label", c.checkLabel, "secret")
+	check("label", c.checkLabel, "secret", "key")
 	check("decrypts", c.checkDecrypts, "secret", "key")
 	check("source", c.checkSource, "class", "service-account", "secret")
 }
 
+// withDefaultMount adds the fix for a class that names an auth mount which cannot be used, where the provider's default
+// can.
+func (c *classCheck) withDefaultMount(ctx context.Context, f result.Finding) result.Finding {
+	standard := c.provider.settings.AuthMount
+	if f.State != Broken || standard == c.AuthMount ||
+		c.checkAuthMount(ctx, c.VaultNamespace, standard).State != OK {
+		return f
+	}
+	if len(f.Fix) > 0 {
+		f.Choices, f.Fix = []Alternative{{When: "auth/" + c.AuthMount + " is meant, which is to be made", Fixes: f.Fix}}, nil
+	}
+	for _, choice := range c.parameterFixes(ctx, "vaultAuthMountPath", c.parameters["vaultAuthMountPath"], standard) {
+		when := "vaultAuthMountPath of the class is mistyped, and auth/" + standard + ", which exists, is meant"
+		if choice.When != "" {
+			when += ", and " + choice.When
+		}
+		f = f.WithChoice(when, choice.Fixes...)
+	}
+	return f
+}
+
 func (c *classCheck) kubectl(words ...string) string {
-	return command(append([]string{"kubectl", "-n", c.Namespace}, words...)...)
+	return result.Command(append([]string{"kubectl", "-n", c.Namespace}, words...)...)
 }
 
-// setParameter returns the command that sets a parameter of the class.
-func (c *classCheck) setParameter(name, value string) string {
-	patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"parameters": map[string]string{name: value}}})
-	return c.kubectl("patch", "secretproviderclass", c.name, "--type=merge", "-p", string(patch))
+// classMissing returns the finding for a class that does not exist, with those that do.
+func (c *classCheck) classMissing(ctx context.Context) result.Finding {
+	f := result.Brokenf("SecretProviderClass %s does not exist in namespace %s", c.name, c.Namespace)
+	raw, err := c.raw(ctx, driverAPI+"/secretproviderclasses")
+	everywhere := err == nil
+	if !everywhere {
+		raw, err = c.raw(ctx, driverAPI+"/namespaces/"+c.Namespace+"/secretproviderclasses")
+	}
+	var list spcv1.SecretProviderClassList
+	if err != nil || json.Unmarshal(raw, &list) != nil {
+		return f.WithInspect(c.kubectl("get", "secretproviderclasses")).WithAdvice("it must be in the pod's namespace")
+	}
+	var near, all, elsewhere []string
+	for _, other := range list.Items {
+		switch {
+		case other.Namespace == c.Namespace && other.Spec.Provider == class.Provider:
+			all = append(all, other.Name)
+			if levenshtein.ComputeDistance(other.Name, c.name) <= maxTypos {
+				near = append(near, other.Name)
+			}
+		case other.Name == c.name:
+			elsewhere = append(elsewhere, other.Namespace)
+		}
+	}
+	switch {
+	case len(elsewhere) > 0:
+		f.Detail += "; it does in namespace " + result.Clip(strings.Join(elsewhere, ", "))
+		f = f.WithAdvice("it must be in the pod's namespace: apply its manifest there too")
+	case len(all) == 0:
+		f = f.WithAdvice("the namespace has no class of this provider: apply the manifest of the class first")
+	default:
+		f.Detail += ", which has: " + result.Clip(strings.Join(all, ", "))
+	}
+	if len(near) != 1 {
+		return f.WithInspect(c.kubectl("get", "secretproviderclasses"))
+	}
+	if fix := c.volumePatch(ctx, c.name, near[0], "volumeAttributes", class.AttributeClass); fix != nil {
+		return f.WithFix(fix...)
+	}
+	return f.WithAdvice("if " + near[0] + " is meant, correct it in the pod's template")
 }
 
-func (c *classCheck) checkClass(context.Context) finding {
+// maxTypos is how many characters of a mistyped name differ from the right one.
+const maxTypos = 2
+
+func (c *classCheck) checkClass(ctx context.Context) result.Finding {
 	switch {
 	case c.invalid:
-		return brokenf("invalid parameters: %s", oneLine(c.err)).
-			withFix(c.kubectl("edit", "secretproviderclass", c.name)).
-			withAdvice("docs/reference/parameters.md describes the parameters; the pod's volumeAttributes override " +
+		return result.Brokenf("invalid parameters: %s", result.OneLine(c.err)).
+			WithInspect(c.kubectl("get", "secretproviderclass", c.name, "-o", "yaml")).
+			WithAdvice("docs/reference/parameters.md describes the parameters; the pod's volumeAttributes override " +
 				"those of the class")
 	case apierrors.IsNotFound(c.err):
-		return brokenf("SecretProviderClass %s does not exist in namespace %s", c.name, c.Namespace).
-			withFix(c.kubectl("get", "secretproviderclasses")).
-			withAdvice("it must be in the pod's namespace")
+		return c.classMissing(ctx)
 	case c.err != nil:
-		f := requestFailed("get secretproviderclasses.secrets-store.csi.x-k8s.io -n "+c.Namespace, c.err)
-		f.blocks = true
+		f := result.RequestFailed("get secretproviderclasses.secrets-store.csi.x-k8s.io -n "+c.Namespace, c.err)
+		f.Blocks = true
 		return f
 	case c.object.Spec.Provider != class.Provider:
-		return brokenf("spec.provider is %q: the driver would not call the provider secretmanager",
+		return result.Brokenf("spec.provider is %q: the driver would not call the provider secretmanager",
 			c.object.Spec.Provider).
-			withFix(c.kubectl("edit", "secretproviderclass", c.name))
+			WithInspect(c.kubectl("get", "secretproviderclass", c.name, "-o", "yaml"))
 	}
-	f := okf("role %s, key %s, Secret %s, scope %s", c.Role, c.Key, c.Secret, c.Scope)
+	f := result.OKf("role %s, key %s, Secret %s, scope %s", c.Role, c.Key, c.Secret, c.Scope)
 	// One address in common is enough: it is the same cluster.
 	used := vaultaddr.NormalizeList(c.vault.config.Address)
-	if c.VaultAddress != "" && used != "" && !slices.ContainsFunc(vaultaddr.Split(used), func(address string) bool {
-		return slices.Contains(vaultaddr.Split(c.VaultAddress), address)
-	}) {
-		f = f.withWarning(fmt.Sprintf("pods use the Vault at %s, and the checks below use the one at %s",
+	if c.VaultAddress != "" && used != "" &&
+		c.VaultAddress != vaultaddr.NormalizeList(c.provider.settings.VaultAddress) &&
+		!slices.ContainsFunc(vaultaddr.Split(used), func(address string) bool {
+			return slices.Contains(vaultaddr.Split(c.VaultAddress), address)
+		}) {
+		f = f.WithWarning(fmt.Sprintf("pods use the Vault at %s, and the checks below use the one at %s",
 			c.VaultAddress, used))
 	}
 	return f
 }
 
-func (c *classCheck) checkAccount(ctx context.Context) finding {
+func (c *classCheck) checkAccount(ctx context.Context) result.Finding {
 	if c.account == "" {
-		return unknownf("name the service account of the pods with --service-account")
+		return result.Unknownf("name the service account of the pods with --service-account")
 	}
 	_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, c.account, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return brokenf("service account %s does not exist in namespace %s", c.account, c.Namespace).
-			withFix(c.kubectl("create", "serviceaccount", c.account))
+		return result.Brokenf("service account %s does not exist in namespace %s", c.account, c.Namespace).
+			WithFix(c.kubectl("create", "serviceaccount", c.account))
 	}
 	if err != nil {
-		return requestFailed("get serviceaccounts -n "+c.Namespace, err)
+		return result.RequestFailed("get serviceaccounts -n "+c.Namespace, err)
 	}
-	return okf("%s/%s", c.Namespace, c.account)
-}
-
-// checkSource checks how the provider gets the ciphertext.
-func (c *classCheck) checkSource(ctx context.Context) finding {
-	ref := `nodePublishSecretRef: {name: ` + c.Secret + `}`
-	if c.volume != nil && c.volume.NodePublishSecretRef != nil {
-		if name := c.volume.NodePublishSecretRef.Name; name != c.Secret {
-			return brokenf("the pod's nodePublishSecretRef names Secret %s, but the class names %s", name, c.Secret).
-				withFix(c.setParameter("secretName", name)).
-				withAdvice("or set " + ref + " in the volume of a new pod")
-		}
-		return okf("the kubelet passes Secret %s (nodePublishSecretRef)", c.Secret)
-	}
-	if c.account == "" {
-		return okf("with %s in the pod's volume, under csi", ref)
-	}
-	review, err := c.Kube.AuthorizationV1().SubjectAccessReviews().
-		Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: "system:serviceaccount:" + c.Namespace + ":" + c.account,
-			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + c.Namespace,
-				"system:authenticated"},
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: c.Namespace, Verb: "get",
-				Resource: "secrets", Name: c.Secret},
-		}}, metav1.CreateOptions{})
-	if err != nil {
-		f := requestFailed("create subjectaccessreviews.authorization.k8s.io", err)
-		f.detail = "whether service account " + c.account + " may get Secret " + c.Secret + ": " + f.detail
-		return f
-	}
-	switch {
-	case review.Status.Allowed:
-		return okf("service account %s may get Secret %s", c.account, c.Secret)
-	case c.volume == nil:
-		return okf("only with %s in the pod's volume, under csi: service account %s may not get it", ref, c.account)
-	}
-	return brokenf("the pod's volume has no nodePublishSecretRef, and service account %s may not get Secret %s",
-		c.account, c.Secret).
-		withAdvice("set " + ref + " in the volume of a new pod; or the owner of namespace " + c.Namespace +
-			" grants the service account a Role with get on that Secret")
+	return result.OKf("%s/%s", c.Namespace, c.account)
 }
 
 // ownerAdvice returns the advice where role, policy or key do not grant what the class asks for. It
@@ -296,55 +342,6 @@ func (c *classCheck) ownerAdvice() string {
 		c.Key, c.Namespace, cmp.Or(c.account, "SERVICEACCOUNT"), c.program())
 }
 
-// namespaceAllowed reports whether the user or the operator of the provider configured the Vault
-// namespace of the class.
-func (c *classCheck) namespaceAllowed() bool {
-	s := c.provider.settings
-	return configured(c.VaultNamespace,
-		append([]string{c.Options.VaultNamespace, s.VaultNamespace}, s.AllowedNamespaces...))
-}
-
-// refuseNamespace returns the finding for a Vault namespace that only the class names: credentials
-// must not be sent there.
-func (c *classCheck) refuseNamespace() (f finding, refused bool) {
-	if c.namespaceAllowed() {
-		return finding{}, false
-	}
-	f = unknownf("the class names Vault namespace %q, which %s: no credentials are sent there", c.VaultNamespace,
-		c.notConfigured("--vault-allowed-namespaces")).
-		withAdvice("if you trust it, set VAULT_NAMESPACE to it")
-	f.blocks = true
-	return f, true
-}
-
-// refuseAuthMount returns the finding for an auth mount that only the class names.
-func (c *classCheck) refuseAuthMount() (f finding, refused bool) {
-	if f, refused := c.refuseNamespace(); refused {
-		return f, true
-	}
-	s := c.provider.settings
-	if configured(c.AuthMount, append([]string{c.Options.AuthMount, s.AuthMount}, s.AllowedAuthMounts...)) {
-		return finding{}, false
-	}
-	f = unknownf("the class names auth mount %q, which %s: no credentials are sent there", c.AuthMount,
-		c.notConfigured("--vault-allowed-auth-mounts")).
-		withAdvice("if you trust it, name it with --auth-mount")
-	f.blocks = true
-	return f, true
-}
-
-// configured reports whether a path is one of paths, which may have slashes around them.
-func configured(path string, paths []string) bool {
-	return slices.ContainsFunc(paths, func(p string) bool { return strings.Trim(p, "/") == path })
-}
-
-func (c *classCheck) notConfigured(flag string) string {
-	if c.provider.set == nil {
-		return "the settings of the provider may allow, but they cannot be read"
-	}
-	return "the operator of the provider has not allowed (" + flag + ")"
-}
-
 // vaultEnv returns the prefix of a command for the Vault namespace of the class.
 func (c *classCheck) vaultEnv() string {
 	if c.VaultNamespace != c.Options.VaultNamespace && c.namespaceAllowed() {
@@ -354,5 +351,3 @@ func (c *classCheck) vaultEnv() string {
 }
 
 func (w *run) program() string { return cmp.Or(w.Program, "secretmanager") }
-
-var errNoAccount = errors.New("name the service account of the pods with --service-account")

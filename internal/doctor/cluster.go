@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 )
 
 const (
@@ -51,22 +53,31 @@ func (w *run) checkInstallation(ctx context.Context) {
 	w.check(ctx, "", "socket-directory", []string{"provider"}, w.checkSocketDirectory)
 	w.check(ctx, "", "driver-nodes", []string{"driver"}, w.checkRegistration)
 	w.check(ctx, "", "provider-nodes", []string{"driver", "provider"}, w.checkNodes)
-	w.check(ctx, "", "rotator", []string{"cluster"}, w.checkRotator)
+	w.check(ctx, "", "rotator", []string{"cluster"}, w.rotation.CheckRotator)
 	w.check(ctx, "", "version", []string{"provider"}, w.checkVersion)
 	w.check(ctx, "", "vault", nil, w.checkVault)
 	w.check(ctx, "", "vault-seal", []string{"vault"}, w.checkSeal)
 	w.check(ctx, "", "vault-clock", []string{"vault"}, w.checkClock)
 	if w.Pod == "" && w.Class == "" {
-		w.check(ctx, "", "auth-mount", []string{"vault", "vault-seal"}, func(ctx context.Context) finding {
+		w.check(ctx, "", "auth-mount", []string{"vault", "vault-seal"}, func(ctx context.Context) result.Finding {
 			return w.checkAuthMount(ctx, w.vault.namespace, w.provider.settings.AuthMount)
 		})
 	}
+	w.check(ctx, "", "inline-auth", []string{"provider", "vault", "vault-seal"}, w.checkInlineAuth)
+	w.check(ctx, "", "rotator-run", []string{"cluster", "rotator"}, w.rotation.CheckRun)
+	w.check(ctx, "", "rotator-role", []string{"cluster", "vault", "vault-seal"}, w.checkRotatorRole)
+	w.check(ctx, "", "retirement", []string{"rotator-run"}, w.rotation.CheckRetirement)
+	w.check(ctx, "", "exporter", []string{"cluster"}, w.rotation.CheckExporter)
+	w.check(ctx, "", "references", []string{"cluster"}, w.checkReferences)
+	if w.Pod == "" && w.Class == "" {
+		w.check(ctx, "", "pods", []string{"cluster"}, w.checkPods)
+	}
 }
 
-func (w *run) checkCluster(ctx context.Context) finding {
+func (w *run) checkCluster(ctx context.Context) result.Finding {
 	const advice = "check KUBECONFIG and --context"
 	if w.Kube == nil {
-		return brokenf("%s", oneLine(w.KubeError)).withFix("kubectl config get-contexts").withAdvice(advice)
+		return result.Brokenf("%s", result.OneLine(w.KubeError)).WithInspect("kubectl config get-contexts").WithAdvice(advice)
 	}
 	raw, err := w.raw(ctx, "/version")
 	var version struct {
@@ -74,16 +85,18 @@ func (w *run) checkCluster(ctx context.Context) finding {
 	}
 	switch {
 	case err == nil && json.Unmarshal(raw, &version) == nil && version.Git != "":
-		return okf("Kubernetes %s at %s", version.Git, w.KubeHost)
+		return result.OKf("Kubernetes %s at %s", version.Git, w.KubeHost)
 	case err == nil:
-		return brokenf("the server at %s is not an API server", w.KubeHost).withFix("kubectl cluster-info").withAdvice(advice)
+		return result.Brokenf("the server at %s is not an API server", w.KubeHost).WithInspect("kubectl " +
+			"cluster-info").WithAdvice(advice)
 	case apierrors.IsForbidden(err):
-		return okf("API server at %s", w.KubeHost)
+		return result.OKf("API server at %s", w.KubeHost)
 	case apierrors.IsUnauthorized(err):
-		return brokenf("the API server at %s does not accept your credentials: %s", w.KubeHost, oneLine(err)).
-			withFix("kubectl auth whoami").withAdvice("log in to the cluster again; " + advice)
+		return result.Brokenf("the API server at %s does not accept your credentials: %s", w.KubeHost, result.OneLine(err)).
+			WithInspect("kubectl auth whoami").WithAdvice("log in to the cluster again; " + advice)
 	}
-	return brokenf("%s cannot be reached: %s", w.KubeHost, oneLine(err)).withFix("kubectl cluster-info").withAdvice(advice)
+	return result.Brokenf("%s cannot be reached: %s", w.KubeHost, result.OneLine(err)).WithInspect("kubectl " +
+		"cluster-info").WithAdvice(advice)
 }
 
 // raw reads a path without a typed client.
@@ -91,19 +104,19 @@ func (w *run) raw(ctx context.Context, path string) ([]byte, error) {
 	return w.Kube.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
 }
 
-func (w *run) checkCRDs(ctx context.Context) finding {
+func (w *run) checkCRDs(ctx context.Context) result.Finding {
 	// Every user may list the kinds; only administrators may read the definitions.
 	raw, err := w.raw(ctx, driverAPI)
 	if apierrors.IsNotFound(err) {
-		return brokenf("the cluster has no kind SecretProviderClass (secrets-store.csi.x-k8s.io/v1): the driver " +
-			"is not installed").withFix(installDriver)
+		return result.Brokenf("the cluster has no kind SecretProviderClass (secrets-store.csi.x-k8s.io/v1): the driver " +
+			"is not installed").WithFix(installDriver)
 	}
 	if err != nil {
-		return requestFailed("get "+driverAPI, err)
+		return result.RequestFailed("get "+driverAPI, err)
 	}
 	var list metav1.APIResourceList
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return unknownf("the API server's list of kinds cannot be read")
+		return result.Unknownf("the API server's list of kinds cannot be read")
 	}
 	var missing []string
 	for _, kind := range []string{"SecretProviderClass", "SecretProviderClassPodStatus"} {
@@ -112,14 +125,14 @@ func (w *run) checkCRDs(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		f := brokenf("the cluster lacks the kind %s of the driver", strings.Join(missing, " and "))
+		f := result.Brokenf("the cluster lacks the kind %s of the driver", strings.Join(missing, " and "))
 		for _, kind := range missing {
-			f = f.withFix(command("kubectl", "create", "-f", driverRelease+"secrets-store.csi.x-k8s.io_"+strings.ToLower(kind)+
-				"es.yaml"))
+			f = f.WithFix(result.Command("kubectl", "create", "-f",
+				driverRelease+"secrets-store.csi.x-k8s.io_"+strings.ToLower(kind)+"es.yaml"))
 		}
 		return f
 	}
-	return okf("SecretProviderClass and SecretProviderClassPodStatus")
+	return result.OKf("SecretProviderClass and SecretProviderClassPodStatus")
 }
 
 // listDaemonSets lists the DaemonSets once, for driver and provider.
@@ -148,9 +161,9 @@ func (w *run) listDaemonSets(ctx context.Context) error {
 	return err
 }
 
-func (w *run) checkDriver(ctx context.Context) finding {
+func (w *run) checkDriver(ctx context.Context) result.Finding {
 	if err := w.listDaemonSets(ctx); err != nil {
-		return requestFailed("list daemonsets.apps -A", err)
+		return result.RequestFailed("list daemonsets.apps -A", err)
 	}
 	for i := range w.cluster.daemonSets {
 		set := &w.cluster.daemonSets[i]
@@ -163,24 +176,24 @@ func (w *run) checkDriver(ctx context.Context) finding {
 	set := w.cluster.driver
 	switch {
 	case set == nil && w.cluster.everywhere:
-		return brokenf("no DaemonSet has a container secrets-store or a flag --provider-volume: the driver is not " +
-			"installed").withFix(installDriver)
+		return result.Brokenf("no DaemonSet has a container secrets-store or a flag --provider-volume: the driver is not " +
+			"installed").WithFix(installDriver)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may read").
-			withAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
+		return result.Unknownf("it is not in the namespaces that you may read").
+			WithAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
 	case set.Status.DesiredNumberScheduled == 0:
-		return brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).
-			withFix(command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
+		return result.Brokenf("DaemonSet %s/%s runs on no node", set.Namespace, set.Name).
+			WithInspect(result.Command("kubectl", "-n", set.Namespace, "describe", "daemonset", set.Name))
 	case set.Status.NumberReady < set.Status.DesiredNumberScheduled:
-		if f, found := w.refused(ctx, daemonSetOwner(set), time.Time{}); found {
+		if f, found := workload.OfDaemonSet(set).Refused(ctx, w.Kube, time.Time{}); found {
 			return f
 		}
-		return brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady,
+		return result.Brokenf("DaemonSet %s/%s is ready on %d of %d nodes", set.Namespace, set.Name, set.Status.NumberReady,
 			set.Status.DesiredNumberScheduled).
-			withFix(command("kubectl", "-n", set.Namespace, "describe", "pods", "-l",
+			WithInspect(result.Command("kubectl", "-n", set.Namespace, "describe", "pods", "-l",
 				metav1.FormatLabelSelector(set.Spec.Selector)))
 	}
-	return okf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady,
+	return result.OKf("DaemonSet %s/%s, ready on %d of %d nodes: %s", set.Namespace, set.Name, set.Status.NumberReady,
 		set.Status.DesiredNumberScheduled,
 		set.Spec.Template.Spec.Containers[driverContainer(set)].Image)
 }
@@ -193,58 +206,28 @@ func driverContainer(set *appsv1.DaemonSet) int {
 		return i
 	}
 	return slices.IndexFunc(containers, func(c corev1.Container) bool {
-		_, found := flagValue(c.Args, "provider-volume")
+		_, found := workload.FlagValue(c.Args, "provider-volume")
 		return found
 	})
 }
 
-// flagValue returns the value of a flag, given as --name=value or --name value. The last one
-// applies.
-func flagValue(args []string, name string) (value string, found bool) {
-	values := flagValues(args, name)
-	if len(values) == 0 {
-		return "", false
-	}
-	return values[len(values)-1], true
-}
-
-// flagValues returns all values of a flag.
-func flagValues(args []string, name string) (values []string) {
-	for i, arg := range args {
-		flag := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
-		if flag == arg {
-			continue
-		}
-		if v, ok := strings.CutPrefix(flag, name+"="); ok {
-			values = append(values, v)
-		} else if flag == name {
-			value := ""
-			if i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
-				value = args[i+1]
-			}
-			values = append(values, value)
-		}
-	}
-	return values
-}
-
-func (w *run) checkRotation(context.Context) finding {
+func (w *run) checkRotation(context.Context) result.Finding {
 	set := w.cluster.driver
 	if set == nil {
-		return unknownf("the driver's flags could not be read")
+		return result.Unknownf("the driver's flags could not be read")
 	}
 	index := driverContainer(set)
 	c := &set.Spec.Template.Spec.Containers[index]
-	on, found := flagValue(c.Args, "enable-secret-rotation")
+	on, found := workload.FlagValue(c.Args, "enable-secret-rotation")
 	if !found || on == "false" {
-		return okf("off").
-			withWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and " +
+		return result.OKf("off").
+			WithWarning("running pods do not see new values: set the driver's --enable-secret-rotation=true and " +
 				"--rotation-poll-interval=0s")
 	}
-	text, _ := flagValue(c.Args, "rotation-poll-interval")
+	text, _ := workload.FlagValue(c.Args, "rotation-poll-interval")
 	// Without the flag it is two minutes.
 	if interval, err := time.ParseDuration(cmp.Or(text, "2m")); err == nil && interval == 0 {
-		return okf("on, and each attempt of a mount reaches the provider")
+		return result.OKf("on, and each attempt of a mount reaches the provider")
 	}
 	at := fmt.Sprintf("/spec/template/spec/containers/%d/", index)
 	const zero = "--rotation-poll-interval=0s"
@@ -255,25 +238,25 @@ func (w *run) checkRotation(context.Context) finding {
 		place := fmt.Sprintf("%sargs/%d", at, arg)
 		patch = []operation{{"test", place, c.Args[arg]}, {"replace", place, zero}}
 	}
-	return brokenf("the driver's --rotation-poll-interval is %s and not 0s: an interrupted mount can leave a "+
+	return result.Brokenf("the driver's --rotation-poll-interval is %s and not 0s: an interrupted mount can leave a "+
 		"pod with an empty volume (docs/failures.md)", cmp.Or(text, "its default of 2m")).
-		withFix(command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p",
+		WithFix(result.Command("kubectl", "-n", set.Namespace, "patch", "daemonset", set.Name, "--type=json", "-p",
 			jsonPatch(patch))).
-		withAdvice("with Helm, also set rotationPollInterval: 0s in the values; the driver then calls its other providers " +
+		WithAdvice("with Helm, also set rotationPollInterval: 0s in the values; the driver then calls its other providers " +
 			"about once a minute for each volume too")
 }
 
-func (w *run) checkCSIDriver(ctx context.Context) finding {
+func (w *run) checkCSIDriver(ctx context.Context) result.Finding {
 	driver, err := w.Kube.StorageV1().CSIDrivers().Get(ctx, driverName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		manifest := `{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"` + driverName +
 			`"},"spec":{"podInfoOnMount":true,"attachRequired":false,` +
 			`"volumeLifecycleModes":["Ephemeral"],"requiresRepublish":true,"tokenRequests":[{"audience":"vault"}]}}`
-		return brokenf("CSIDriver %s does not exist", driverName).
-			withFix("echo " + display.ShellWord(manifest) + " | kubectl create -f -")
+		return result.Brokenf("CSIDriver %s does not exist", driverName).
+			WithFix("echo " + display.ShellWord(manifest) + " | kubectl create -f -")
 	}
 	if err != nil {
-		return requestFailed("get csidrivers.storage.k8s.io", err)
+		return result.RequestFailed("get csidrivers.storage.k8s.io", err)
 	}
 	w.cluster.csi = driver
 	var problems []string
@@ -287,9 +270,9 @@ func (w *run) checkCSIDriver(ctx context.Context) finding {
 		patch = append(patch, operation{"add", "/spec/requiresRepublish", true})
 	}
 	if len(problems) > 0 {
-		return brokenf("%s", strings.Join(problems, "; ")).withFix(patchCSIDriver(patch)).withAdvice(ownerAdvice)
+		return result.Brokenf("%s", strings.Join(problems, "; ")).WithFix(patchCSIDriver(patch)).WithAdvice(ownerAdvice)
 	}
-	return okf("%s with podInfoOnMount and requiresRepublish", driverName)
+	return result.OKf("%s with podInfoOnMount and requiresRepublish", driverName)
 }
 
 // ownerAdvice accompanies each command that changes an object of the driver.
@@ -297,7 +280,7 @@ const ownerAdvice = "a Helm release, an operator or a cloud provider that manage
 	"there too"
 
 func patchCSIDriver(patch []operation) string {
-	return command("kubectl", "patch", "csidriver", driverName, "--type=json", "-p", jsonPatch(patch))
+	return result.Command("kubectl", "patch", "csidriver", driverName, "--type=json", "-p", jsonPatch(patch))
 }
 
 // addTokenRequests returns the patch that adds token requests to the existing ones. The driver may have other
@@ -316,9 +299,9 @@ func addTokenRequests(existing, missing []storagev1.TokenRequest) []operation {
 
 // checkTokenRequests checks whether the kubelet requests the tokens: one for Vault, and one for the
 // API server where ciphertext is read as the pod.
-func (w *run) checkTokenRequests(ctx context.Context) finding {
+func (w *run) checkTokenRequests(ctx context.Context) result.Finding {
 	if w.cluster.csi == nil {
-		return unknownf("the CSIDriver could not be read")
+		return result.Unknownf("the CSIDriver could not be read")
 	}
 	wanted, asPod := w.audiences(ctx)
 	var missing, foreign, have []string
@@ -342,28 +325,28 @@ func (w *run) checkTokenRequests(ctx context.Context) finding {
 	if len(foreign) > 0 {
 		// No command: a class can name any audience, such as that of the API server, and the driver
 		// would get tokens for it of every pod with a volume.
-		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
+		return result.Brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
 			"to log in with",
 			strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			withAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") +
+			WithAdvice("only the class asks for the audience " + strings.Join(foreign, ", ") +
 				": set its parameter audience to one that the CSIDriver has, " +
 				"or leave it out; the operator of the driver decides about others, as the driver gets tokens " +
 				"for them of every pod with a volume")
 	}
 	if len(missing) > 0 {
-		return brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
+		return result.Brokenf("tokenRequests of the CSIDriver lacks the audience %s (it has %s): the provider gets no token "+
 			"to log in with", strings.Join(missing, ", "), cmp.Or(strings.Join(have, ", "), "none")).
-			withFix(patchCSIDriver(addTokenRequests(requests, added))).withAdvice(ownerAdvice)
+			WithFix(patchCSIDriver(addTokenRequests(requests, added))).WithAdvice(ownerAdvice)
 	}
 	if asPod && !has("") {
 		// No command: one pod does not justify that the driver gets tokens for the API server of every
 		// pod with a volume.
-		return brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks "+
+		return result.Brokenf("the volume names no Secret in nodePublishSecretRef, and tokenRequests of the CSIDriver lacks "+
 			"the audience %s (it has %s): the Secret cannot be read as the pod", audienceName(""), strings.Join(have, ", ")).
-			withAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; docs/install.md " +
+			WithAdvice("name the ciphertext Secret in nodePublishSecretRef of the pod's volume; docs/install.md " +
 				"describes how pods read it with their own token instead")
 	}
-	return okf("the kubelet requests tokens for %s", strings.Join(have, ", "))
+	return result.OKf("the kubelet requests tokens for %s", strings.Join(have, ", "))
 }
 
 func audienceName(audience string) string {

@@ -22,32 +22,10 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
 	"github.com/secretmanager-io/secretmanager/internal/display"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/rotation"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
-
-// State is the outcome of a check.
-type State string
-
-// The outcomes of a check.
-const (
-	OK      State = "ok"
-	Broken  State = "broken"
-	Unknown State = "unknown" // the outcome cannot be determined, or depends on a check that is broken
-)
-
-// Check is the result of a check. Its JSON is stable: fields and names of checks are added and
-// never renamed.
-type Check struct {
-	Name string `json:"check"`
-	// Subject is "pod NAMESPACE/NAME" or "class NAMESPACE/NAME"; empty for the installation.
-	Subject   string   `json:"subject,omitempty"`
-	State     State    `json:"state"`
-	Detail    string   `json:"detail"`
-	DependsOn string   `json:"dependsOn,omitempty"` // the broken check that makes this one unknown
-	Warnings  []string `json:"warnings,omitempty"`  // what works, but should be changed
-	Fixes     []string `json:"fix,omitempty"`       // commands, to be run in this order
-	Advice    string   `json:"advice,omitempty"`    // what to know, or what no command can do
-}
 
 // Options are the subject of the checks and the connections to use.
 type Options struct {
@@ -74,6 +52,7 @@ type Options struct {
 	VaultAPI func(transit.Config) (*api.Client, error)
 
 	Namespace string // of pod and class
+	Kind      string // of the workload with the name Pod, see package workload; empty: a pod
 	Pod       string // empty for none
 	Class     string // empty for those of the pod
 	Account   string // service account of the pods, with Class
@@ -100,7 +79,7 @@ func Run(ctx context.Context, o Options) []Check {
 	if o.Timeout == 0 {
 		o.Timeout = 4 * time.Second
 	}
-	w := &run{Options: o, causes: map[string]string{}}
+	w := newRun(o)
 	w.provider.settings = class.Settings{
 		AuthMount: cmp.Or(o.AuthMount, class.DefaultAuthMount), Audience: class.DefaultAudience,
 		VaultNamespace: o.VaultNamespace,
@@ -120,50 +99,35 @@ type run struct {
 
 	cluster  clusterInfo
 	provider providerInfo
+	rotation rotation.Chain
 	vault    vaultInfo
 	target   targetInfo
 }
 
-// finding is the result of a check.
-type finding struct {
-	state    State
-	detail   string
-	warnings []string
-	fix      []string
-	advice   string
-	cause    string // the check that makes this one unknown
-	blocks   bool   // an unknown result blocks the checks that need this one
-}
-
-func (f finding) withFix(commands ...string) finding {
-	f.fix = append(f.fix, commands...)
-	return f
-}
-
-func (f finding) withAdvice(text string) finding {
-	f.advice = text
-	return f
-}
-
-func (f finding) withWarning(text string) finding {
-	f.warnings = append(f.warnings, text)
-	return f
+func newRun(o Options) *run {
+	w := &run{Options: o, causes: map[string]string{}}
+	w.rotation = rotation.Chain{Kube: o.Kube, Namespaces: []string{systemNamespace}, Program: w.program(), Now: o.Now}
+	if o.ProviderNamespace != systemNamespace {
+		// An installation in two namespaces.
+		w.rotation.Namespaces = []string{o.ProviderNamespace, systemNamespace}
+	}
+	return w
 }
 
 // check runs a check, unless one that it needs is broken. The needs are names of checks of the
 // installation or of the same subject.
 func (w *run) check(ctx context.Context, subject, name string, needs []string,
-	check func(context.Context) finding) State {
-	result := Check{Name: name, Subject: subject}
+	check func(context.Context) result.Finding) State {
+	c := Check{Name: name, Subject: subject}
 	for _, need := range needs {
 		cause, blocked := w.causes[subject+"/"+need]
 		if !blocked {
 			cause, blocked = w.causes["/"+need]
 		}
 		if blocked {
-			result.State, result.DependsOn, result.Detail = Unknown, cause, "depends on "+cause
-			w.report(result, cause)
-			return result.State
+			c.State, c.DependsOn, c.Detail = Unknown, cause, "depends on "+cause
+			w.report(c, cause)
+			return c.State
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -173,21 +137,27 @@ func (w *run) check(ctx context.Context, subject, name string, needs []string,
 		defer timer.Stop()
 	}
 	f := check(ctx)
-	result.State, result.Detail, result.DependsOn = f.state, f.detail, f.cause
-	result.Warnings, result.Fixes, result.Advice = f.warnings, f.fix, f.advice
-	cause := f.cause
-	if f.state == Broken || f.blocks {
+	c.State, c.Detail, c.DependsOn = f.State, f.Detail, f.Cause
+	c.Warnings, c.Fixes, c.Advice = f.Warnings, f.Fix, f.Advice
+	c.Alternatives, c.Inspect = f.Choices, f.Inspect
+	cause := f.Cause
+	if f.State == Broken || f.Blocks {
 		cause = name
 	}
-	w.report(result, cause)
-	return result.State
+	w.report(c, cause)
+	return c.State
 }
 
 // report records a result, and its cause if it blocks others.
 func (w *run) report(c Check, cause string) {
 	// The texts quote the API server, Vault and authors of classes.
 	c.Detail, c.Advice = display.Line(c.Detail), display.Line(c.Advice)
-	for _, list := range [][]string{c.Warnings, c.Fixes} {
+	lists := [][]string{c.Warnings, c.Fixes, c.Inspect}
+	for i := range c.Alternatives {
+		c.Alternatives[i].When = display.Line(c.Alternatives[i].When)
+		lists = append(lists, c.Alternatives[i].Fixes)
+	}
+	for _, list := range lists {
 		for i := range list {
 			list[i] = display.Line(list[i])
 		}

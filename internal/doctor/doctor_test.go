@@ -15,31 +15,33 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
-func newRun(o Options) *run {
+func newTestRun(o Options) *run {
 	o.Timeout = time.Minute
-	return &run{Options: o, causes: map[string]string{}}
+	return newRun(o)
 }
 
 // A check that depends on a broken one, directly or not, names that one and does not run.
 func TestBrokenCheckBlocksDependents(t *testing.T) {
 	var reported []string
-	w := newRun(Options{Found: func(c Check) { reported = append(reported, c.Name) }})
-	returns := func(f finding) func(context.Context) finding {
-		return func(context.Context) finding { return f }
+	w := newTestRun(Options{Found: func(c Check) { reported = append(reported, c.Name) }})
+	returns := func(f result.Finding) func(context.Context) result.Finding {
+		return func(context.Context) result.Finding { return f }
 	}
-	unreachable := func(context.Context) finding {
+	unreachable := func(context.Context) result.Finding {
 		t.Error("a check ran that depends on a broken one")
-		return finding{}
+		return result.Finding{}
 	}
-	w.check(t.Context(), "", "a", nil, returns(brokenf("no")))
+	w.check(t.Context(), "", "a", nil, returns(result.Brokenf("no")))
 	w.check(t.Context(), "class x", "b", []string{"a"}, unreachable)
 	w.check(t.Context(), "class x", "c", []string{"b"}, unreachable)
-	w.check(t.Context(), "class y", "c", []string{"b"}, returns(okf("another class")))
-	w.check(t.Context(), "", "d", nil, returns(unknownf("no right")))
-	w.check(t.Context(), "", "e", []string{"d"}, returns(okf("all the same")))
+	w.check(t.Context(), "class y", "c", []string{"b"}, returns(result.OKf("another class")))
+	w.check(t.Context(), "", "d", nil, returns(result.Unknownf("no right")))
+	w.check(t.Context(), "", "e", []string{"d"}, returns(result.OKf("all the same")))
 	want := []Check{
 		{Name: "a", State: Broken, Detail: "no"},
 		{Name: "b", Subject: "class x", State: Unknown, Detail: "depends on a", DependsOn: "a"},
@@ -58,13 +60,13 @@ func TestBrokenCheckBlocksDependents(t *testing.T) {
 
 func TestSlowCheckIsReported(t *testing.T) {
 	waiting := make(chan string, 1)
-	w := newRun(Options{Slow: func(check string) { waiting <- check }})
-	w.check(t.Context(), "", "vault", nil, func(ctx context.Context) finding {
+	w := newTestRun(Options{Slow: func(check string) { waiting <- check }})
+	w.check(t.Context(), "", "vault", nil, func(ctx context.Context) result.Finding {
 		select {
 		case check := <-waiting:
-			return okf("%s", check)
+			return result.OKf("%s", check)
 		case <-ctx.Done():
-			return brokenf("Slow was not called")
+			return result.Brokenf("Slow was not called")
 		}
 	})
 	if w.checks[0].Detail != "vault" {
@@ -74,11 +76,13 @@ func TestSlowCheckIsReported(t *testing.T) {
 
 // Messages of servers may have control characters.
 func TestTerminalIsSafe(t *testing.T) {
-	w := newRun(Options{})
-	w.check(t.Context(), "", "mount", nil, func(context.Context) finding {
-		return brokenf("a\x1b[2Jb").withFix("kubectl \x07").withWarning("\u202ex").withAdvice("\u009b")
+	w := newTestRun(Options{})
+	w.check(t.Context(), "", "mount", nil, func(context.Context) result.Finding {
+		return result.Brokenf("a\x1b[2Jb").WithFix("kubectl \x07").WithWarning("\u202ex").WithAdvice("\u009b").
+			WithInspect("\x1b").WithChoice("\x1b", "\x1b")
 	})
-	if c := w.checks[0]; strings.ContainsAny(c.Detail+c.Fixes[0]+c.Warnings[0]+c.Advice, "\x1b\x07\u202e\u009b") ||
+	if c := w.checks[0]; strings.ContainsAny(c.Detail+c.Fixes[0]+c.Warnings[0]+c.Advice+c.Inspect[0]+
+		c.Alternatives[0].When+c.Alternatives[0].Fixes[0], "\x1b\x07\u202e\u009b") ||
 		!strings.Contains(c.Detail, "b") {
 		t.Errorf("%+q", c)
 	}
@@ -96,7 +100,7 @@ func TestFlagValue(t *testing.T) {
 		"audience=a":                 "(none)",
 		"--audience=vault=1,vault=2": "vault=1,vault=2",
 	} {
-		got, found := flagValue(strings.Fields(line), "audience")
+		got, found := workload.FlagValue(strings.Fields(line), "audience")
 		if !found {
 			got = "(none)"
 		}
@@ -121,11 +125,11 @@ func TestVersion(t *testing.T) {
 		{"v0.2.0", "a:v0.2.0 a:v0.1.0", OK, "a:v0.2.0, a:v0.1.0", "different versions"},
 		{"v0.2.0", "", Unknown, "could not be read", ""},
 	} {
-		w := newRun(Options{Version: c.ours})
+		w := newTestRun(Options{Version: c.ours})
 		w.provider.images = strings.Fields(c.image)
 		f := w.checkVersion(t.Context())
-		if f.state != c.state || !strings.Contains(f.detail, c.detail) || (c.warns == "") != (len(f.warnings) == 0) ||
-			!strings.Contains(strings.Join(f.warnings, ""), c.warns) {
+		if f.State != c.state || !strings.Contains(f.Detail, c.detail) || (c.warns == "") != (len(f.Warnings) == 0) ||
+			!strings.Contains(strings.Join(f.Warnings, ""), c.warns) {
 			t.Errorf("%s and %s: %+v", c.ours, c.image, f)
 		}
 	}
@@ -159,11 +163,11 @@ func TestBinding(t *testing.T) {
 		"claims": {m{"role_type": "jwt", "bound_subject": "", "bound_claims": m{"a": "b"}}, Unknown, "claims"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &classCheck{run: newRun(Options{Namespace: "demo"}), account: "web", role: test.role,
+			c := &classCheck{run: newTestRun(Options{Namespace: "demo"}), account: "web", role: test.role,
 				Class: class.Class{Role: "r", AuthMount: "kubernetes"}}
 			f := c.checkBinding()
-			if all := f.detail + strings.Join(f.warnings, ""); f.state != test.state || !strings.Contains(all, test.want) ||
-				test.want == "" && len(f.warnings) > 0 {
+			if all := f.Detail + strings.Join(f.Warnings, ""); f.State != test.state || !strings.Contains(all, test.want) ||
+				test.want == "" && len(f.Warnings) > 0 {
 				t.Errorf("%+v", f)
 			}
 		})
@@ -219,7 +223,7 @@ func TestExplain(t *testing.T) {
 }
 
 func TestCommandIsQuoted(t *testing.T) {
-	got := command("kubectl", "-p", `{"a":"it's"}`, "", "a;b", "x=$(y)", "plain/word:1.2,3@x=y")
+	got := result.Command("kubectl", "-p", `{"a":"it's"}`, "", "a;b", "x=$(y)", "plain/word:1.2,3@x=y")
 	want := `kubectl -p '{"a":"it'\''s"}' '' 'a;b' 'x=$(y)' plain/word:1.2,3@x=y`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -15,6 +15,8 @@ import (
 	spcv1 "sigs.k8s.io/secrets-store-csi-driver/apis/v1"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 	"github.com/secretmanager-io/secretmanager/internal/failure"
 )
 
@@ -27,17 +29,21 @@ func (w *run) podNode(ctx context.Context) string {
 }
 
 func (w *run) kubectl(words ...string) string {
-	return command(append([]string{"kubectl", "-n", w.Namespace}, words...)...)
+	return result.Command(append([]string{"kubectl", "-n", w.Namespace}, words...)...)
 }
 
-func (w *run) checkPod(ctx context.Context) finding {
+func (w *run) checkPod(ctx context.Context) result.Finding {
 	s := w.load(ctx)
 	if apierrors.IsNotFound(s.podErr) {
-		return brokenf("pod %s does not exist in namespace %s", w.Pod, w.Namespace).withFix(w.kubectl("get", "pods"))
+		return w.podMissing(ctx)
 	}
 	if s.podErr != nil {
-		f := requestFailed("get pods -n "+w.Namespace, s.podErr)
-		f.detail += "; --class and --service-account do not need it"
+		right := "get pods"
+		if w.Kind != "" && w.Kind != "Pod" {
+			right = "get " + strings.ToLower(w.Kind) + "s, and list the pods"
+		}
+		f := result.RequestFailed(right+" -n "+w.Namespace, s.podErr)
+		f.Detail += "; --class and --service-account do not need it"
 		return f
 	}
 	var problems []string
@@ -56,20 +62,28 @@ func (w *run) checkPod(ctx context.Context) finding {
 	}
 	switch {
 	case ours == 0:
-		return brokenf("it has no volume of the driver %s", driverName).
-			withAdvice("docs/install.md shows a pod (6. Mount a Secret in a pod); volumes cannot be added to an existing pod")
+		return result.Brokenf("it has no volume of the driver %s", driverName).
+			WithAdvice("docs/install.md shows a pod (6. Mount a Secret in a pod); volumes cannot be added to an existing pod")
 	case len(problems) > 0:
-		return brokenf("%s", strings.Join(problems, "; ")).
-			withAdvice("fix it in the template of the pod: volumes of an existing pod cannot be changed")
+		return result.Brokenf("%s", strings.Join(problems, "; ")).
+			WithAdvice("fix it in the template of the pod: volumes of an existing pod cannot be changed")
 	case len(s.classes) == 0:
-		return brokenf("its volumes of the driver are of other providers")
+		return result.Brokenf("its volumes of the driver are of other providers")
+	case s.fromTemplate && s.refused != nil:
+		return *s.refused
+	case s.fromTemplate:
+		f := result.OKf("%s has no pod; the checks are those of its template", s.workload)
+		return f.WithWarning("nothing has been mounted: " + s.workload.String() + " has no pod")
 	case s.pod.Spec.NodeName == "":
-		return brokenf("it has not been scheduled to a node yet, so nothing has been mounted").
-			withFix(w.kubectl("describe", "pod", w.Pod))
+		return result.Brokenf("it has not been scheduled to a node yet, so nothing has been mounted").
+			WithInspect(w.kubectl("describe", "pod", s.pod.Name))
 	}
-	f := okf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
+	f := result.OKf("%s on node %s", s.pod.Status.Phase, s.pod.Spec.NodeName)
+	if s.workload != nil {
+		f.Detail = fmt.Sprintf("pod %s, one of %d of %s: %s", s.pod.Name, s.pods, s.workload, f.Detail)
+	}
 	for _, text := range subPathMounts(s.pod.Spec) {
-		f = f.withWarning(text)
+		f = f.WithWarning(text)
 	}
 	return f
 }
@@ -92,12 +106,19 @@ func subPathMounts(pod corev1.PodSpec) (warnings []string) {
 	return warnings
 }
 
+// checkPods looks for pods that wait now.
+func (w *run) checkPods(ctx context.Context) result.Finding {
+	return workload.Waiting{Kube: w.Kube, Namespace: w.Namespace, Program: w.program(), Now: w.Now,
+		ClassOf: classOf}.Check(ctx)
+}
+
 // checkMountLast checks whether the volumes were mounted, unless another check is broken, which is
 // the cause then.
 func (w *run) checkMountLast(ctx context.Context, subject string) {
 	for _, c := range w.checks {
 		// These do not prevent a mount.
-		if c.State == Broken && !slices.Contains([]string{"rotation", "rotator", "vault-clock", "label"}, c.Name) {
+		if c.State == Broken && !slices.Contains([]string{"rotation", "rotator", "vault-clock", "label",
+			"rotator-run", "rotator-role", "retirement", "exporter"}, c.Name) {
 			w.causes[subject+"/"+c.Name] = c.Name
 			w.check(ctx, subject, "mount", []string{c.Name}, nil)
 			return
@@ -106,10 +127,10 @@ func (w *run) checkMountLast(ctx context.Context, subject string) {
 	w.check(ctx, subject, "mount", nil, w.checkMount)
 }
 
-func (w *run) checkMount(ctx context.Context) finding {
+func (w *run) checkMount(ctx context.Context) result.Finding {
 	pod := w.target.pod
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return okf("the pod has terminated")
+		return result.OKf("the pod has terminated")
 	}
 	started := firstStart(pod)
 	if started.IsZero() {
@@ -124,17 +145,17 @@ func (w *run) checkMount(ctx context.Context) finding {
 		}
 		missing := apierrors.IsNotFound(err)
 		if err != nil && !missing {
-			return requestFailed("get secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io -n "+w.Namespace, err)
+			return result.RequestFailed("get secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io -n "+w.Namespace, err)
 		}
 		// Both times are whole seconds.
 		if missing || status.CreationTimestamp.After(started) {
-			return brokenf("its containers started before the volume of class %s was mounted: the volume that they see "+
+			return result.Brokenf("its containers started before the volume of class %s was mounted: the volume that they see "+
 				"is empty (docs/failures.md)", c.name).
-				withFix(w.kubectl("delete", "pod", pod.Name)).
-				withAdvice("its controller creates a new one; a pod without a controller must be created again")
+				WithFix(w.kubectl("delete", "pod", pod.Name)).
+				WithAdvice("its controller creates a new one; a pod without a controller must be created again")
 		}
 	}
-	return okf("mounted before its containers started")
+	return result.OKf("mounted before its containers started")
 }
 
 // firstStart returns the time when the first of the running containers started.
@@ -148,49 +169,45 @@ func firstStart(pod *corev1.Pod) (first time.Time) {
 }
 
 // explainEvents returns the finding for the last event of a failed mount.
-func (w *run) explainEvents(ctx context.Context) finding {
+func (w *run) explainEvents(ctx context.Context) result.Finding {
 	pod := w.target.pod
 	list, err := w.Kube.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + pod.Name + ",reason=FailedMount",
 	})
 	if err != nil {
-		return requestFailed("list events -n "+w.Namespace, err)
+		return result.RequestFailed("list events -n "+w.Namespace, err)
 	}
 	events := slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
 		return e.InvolvedObject.UID != "" && e.InvolvedObject.UID != pod.UID // of an older pod of that name
 	})
 	if len(events) == 0 {
-		return unknownf("the kubelet has not reported a failed mount; this may be its first attempt").
-			withFix(w.kubectl("describe", "pod", pod.Name))
+		return result.Unknownf("the kubelet has not reported a failed mount; this may be its first attempt").
+			WithInspect(w.kubectl("describe", "pod", pod.Name))
 	}
-	last := slices.MaxFunc(events, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	last := slices.MaxFunc(events, func(a, b corev1.Event) int {
+		return workload.EventTime(a).Compare(workload.EventTime(b))
+	})
 	_, text := failure.Parse(last.Message)
-	why, fix := explain(last.Message, w.Namespace, pod)
+	why, inspect := explain(last.Message, w.Namespace, pod)
 	when := "a mount failed"
-	if last := eventTime(last); !last.IsZero() {
+	if last := workload.EventTime(last); !last.IsZero() {
 		when = fmt.Sprintf("a mount failed %s ago", max(w.Now().Sub(last), 0).Truncate(time.Second))
 	}
-	return brokenf("%s: %s", when, clip(text)).withFix(fix...).
-		withAdvice(
+	return result.Brokenf("%s: %s", when, result.Clip(text)).WithInspect(inspect...).
+		WithAdvice(
 			strings.TrimPrefix(why+"; the kubelet retries within two minutes of the fix", "; "))
 }
 
-func eventTime(e corev1.Event) time.Time {
-	if e.Series != nil {
-		return e.Series.LastObservedTime.Time
-	}
-	return cmp.Or(e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time)
-}
-
 // explain returns a cause that no other check shows, because it is about the node, or about the time of the mount.
-func explain(message, namespace string, pod *corev1.Pod) (why string, fix []string) {
-	onNode := command("kubectl", "get", "pods", "-A", "-o", "wide", "--field-selector", "spec.nodeName="+pod.Spec.NodeName)
-	logs := command("kubectl", "-n", systemNamespace, "logs", "-l", providerLabel, "--since=15m", "--tail=-1")
+func explain(message, namespace string, pod *corev1.Pod) (why string, inspect []string) {
+	onNode := result.Command("kubectl", "get", "pods", "-A", "-o", "wide", "--field-selector",
+		"spec.nodeName="+pod.Spec.NodeName)
+	logs := result.Command("kubectl", "-n", systemNamespace, "logs", "-l", providerLabel, "--since=15m", "--tail=-1")
 	reason, _ := failure.Parse(message)
 	switch reason {
 	case failure.TokenMissing:
 		return "the CSIDriver did not have that audience when the kubelet requested the tokens",
-			[]string{command("kubectl", "get", "csidriver", driverName, "-o", "yaml")}
+			[]string{result.Command("kubectl", "get", "csidriver", driverName, "-o", "yaml")}
 	case failure.TokenExpired:
 		return "the clock of the pod's node is wrong, or the token of the kubelet was old", []string{onNode}
 	case failure.VaultUnreachable:
@@ -214,7 +231,7 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 		{"provider not found", "no provider has run on the pod's node since the driver started; once one runs, the " +
 			"driver may take up to two minutes to find it, unless its pod there is deleted", []string{onNode}},
 		{"NodePublishSecretRef", "the Secret in the pod's nodePublishSecretRef does not exist, or did not at that time",
-			[]string{command("kubectl", "-n", namespace, "get", "secrets")}},
+			[]string{result.Command("kubectl", "-n", namespace, "get", "secrets")}},
 		{"code = DeadlineExceeded", "the provider or the driver did not run, or was killed during a mount" +
 			emptyVolume, []string{onNode, logs}},
 		{"code = Unavailable", "the provider or the driver was killed during a mount" + emptyVolume, []string{onNode, logs}},
@@ -223,5 +240,5 @@ func explain(message, namespace string, pod *corev1.Pod) (why string, fix []stri
 			return known.why, known.fix
 		}
 	}
-	return "", []string{command("kubectl", "-n", namespace, "describe", "pod", pod.Name)}
+	return "", []string{result.Command("kubectl", "-n", namespace, "describe", "pod", pod.Name)}
 }

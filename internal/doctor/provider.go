@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/secretmanager-io/secretmanager/internal/class"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
@@ -27,13 +29,14 @@ type providerInfo struct {
 	set      *appsv1.DaemonSet
 	settings class.Settings // the defaults where nothing was found
 	insecure bool           // the provider accepts plain HTTP
+	inline   []string       // auth mounts of --vault-inline-auth
 	known    bool           // the settings were read from the provider
 	images   []string       // of its pods, or else of the DaemonSet
 }
 
-func (w *run) checkProvider(ctx context.Context) finding {
+func (w *run) checkProvider(ctx context.Context) result.Finding {
 	if err := w.listDaemonSets(ctx); err != nil {
-		return requestFailed("list daemonsets.apps -A", err)
+		return result.RequestFailed("list daemonsets.apps -A", err)
 	}
 	var elsewhere *appsv1.DaemonSet
 	for i := range w.cluster.daemonSets {
@@ -51,42 +54,47 @@ func (w *run) checkProvider(ctx context.Context) finding {
 	switch {
 	case set == nil && elsewhere != nil:
 		// Its settings would determine where credentials go.
-		return unknownf("DaemonSet %s/%s has the label %s, but is not in namespace %s: anyone with a namespace "+
+		return result.Unknownf("DaemonSet %s/%s has the label %s, but is not in namespace %s: anyone with a namespace "+
 			"can create such a DaemonSet",
 			elsewhere.Namespace, elsewhere.Name, providerLabel, w.ProviderNamespace).
-			withAdvice("if the installation is in another namespace, name it with --provider-namespace")
+			WithAdvice("if the installation is in another namespace, name it with --provider-namespace")
 	case set == nil && w.cluster.everywhere:
-		return brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).withAdvice(install)
+		return result.Brokenf("no DaemonSet has the label %s: the provider is not installed", providerLabel).
+			WithAdvice(install)
 	case set == nil:
-		return unknownf("it is not in the namespaces that you may read").
-			withAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
+		return result.Unknownf("it is not in the namespaces that you may read").
+			WithAdvice("ask someone with that right: kubectl auth can-i list daemonsets.apps -A")
 	}
 	problem := w.readSettings(ctx)
 	s := w.provider.settings
 	w.provider.known = problem == ""
 	switch {
 	case s.VaultAddress == "" && problem == "":
-		return brokenf("DaemonSet %s/%s has no address of Vault", set.Namespace, set.Name).
-			withFix(command("kubectl", "-n", set.Namespace, "set", "env", "daemonset/"+set.Name,
-				"VAULT_ADDR=https://HOST:8200")).
-			withAdvice("HOST is that of Vault as the pods reach it; set it in the overlay of docs/install.md instead, " +
-				"so that the next apply keeps it")
+		f := result.Brokenf("DaemonSet %s/%s has no address of Vault", set.Namespace, set.Name).
+			WithAdvice("set it in the values or the overlay of docs/install.md, so that the next update keeps it")
+		if w.Vault.Address == "" {
+			return f
+		}
+		// Whether pods reach what this machine reaches is for a person to know.
+		return f.WithChoice("the pods reach Vault at the address that you use", result.Command("kubectl", "-n", set.Namespace,
+			"set", "env", "daemonset/"+set.Name, "-c", providerContainer(&set.Spec.Template.Spec).Name,
+			"VAULT_ADDR="+w.Vault.Address))
 	case problem != "":
-		return okf("DaemonSet %s/%s", set.Namespace, set.Name).
-			withWarning("its address of Vault could not be read: " + problem)
+		return result.OKf("DaemonSet %s/%s", set.Namespace, set.Name).
+			WithWarning("its address of Vault could not be read: " + problem)
 	}
-	f := okf("DaemonSet %s/%s, which uses the Vault at %s", set.Namespace, set.Name, s.VaultAddress)
+	f := result.OKf("DaemonSet %s/%s, which uses the Vault at %s", set.Namespace, set.Name, s.VaultAddress)
 	for _, address := range append([]string{s.VaultAddress}, s.AllowedAddresses...) {
 		if !transit.PlainHTTP(address) {
 			continue
 		}
 		if !w.provider.insecure {
-			return brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone "+
+			return result.Brokenf("the provider does not start with %s: plain HTTP shows tokens and plaintext to everyone "+
 				"on the network", address).
-				withAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, " +
+				WithAdvice("let Vault serve https (docs/install.md); --vault-insecure-http accepts plain HTTP, " +
 					"for development only")
 		}
-		f = f.withWarning("plain HTTP to " + address +
+		f = f.WithWarning("plain HTTP to " + address +
 			": everyone on the network can read tokens and plaintext (--vault-insecure-http)")
 	}
 	return f
@@ -98,26 +106,30 @@ func (w *run) readSettings(ctx context.Context) (problem string) {
 	set := w.provider.set
 	c := providerContainer(&set.Spec.Template.Spec)
 	w.provider.images = []string{c.Image}
-	env, secret, problem := w.environment(ctx, set.Namespace, c)
+	env, secret, problem := workload.Environment(ctx, w.Kube, set.Namespace, c)
 	args := append(slices.Clone(c.Command), c.Args...)
 	setting := func(flag, variable, standard string) string {
-		if value, found := flagValue(args, flag); found {
+		if value, found := workload.FlagValue(args, flag); found {
 			return value
 		}
 		return cmp.Or(env[variable], standard)
 	}
 	list := func(flag string) []string {
-		text := strings.Join(flagValues(args, flag), ",")
+		text := strings.Join(workload.FlagValues(args, flag), ",")
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	s := &w.provider.settings
-	s.VaultAddress = cmp.Or(strings.Join(flagValues(args, "vault-addr"), ","), env["VAULT_ADDR"])
+	s.VaultAddress = cmp.Or(strings.Join(workload.FlagValues(args, "vault-addr"), ","), env["VAULT_ADDR"])
 	s.VaultNamespace = setting("vault-namespace", "VAULT_NAMESPACE", "")
 	s.AuthMount = strings.Trim(setting("vault-auth-mount", "", class.DefaultAuthMount), "/")
 	s.Audience = setting("audience", "", class.DefaultAudience)
 	s.AllowedAddresses = list("vault-allowed-addresses")
 	s.AllowedAuthMounts, s.AllowedNamespaces = list("vault-allowed-auth-mounts"), list("vault-allowed-namespaces")
-	insecure, given := flagValue(args, "vault-insecure-http")
+	w.provider.inline = list("vault-inline-auth")
+	for i, mount := range w.provider.inline {
+		w.provider.inline[i] = strings.Trim(mount, "/")
+	}
+	insecure, given := workload.FlagValue(args, "vault-insecure-http")
 	if w.provider.insecure = given && insecure != "false"; !given {
 		w.provider.insecure = transit.FromEnvironment(func(name string) string { return env[name] }).InsecureHTTP
 	}
@@ -135,57 +147,18 @@ func providerContainer(spec *corev1.PodSpec) corev1.Container {
 	return spec.Containers[0]
 }
 
-// environment returns the environment of a container without the values from Secrets, which it does
-// not read. secret is the Secret that may have the address of Vault; problem is why a ConfigMap
-// could not be read.
-func (w *run) environment(ctx context.Context, namespace string,
-	c corev1.Container) (env map[string]string, secret, problem string) {
-	env = map[string]string{}
-	configMap := func(name string, optional *bool) map[string]string {
-		m, err := w.Kube.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			if optional == nil || !*optional {
-				problem = oneLine(err)
-			}
-			return nil
-		}
-		return m.Data
-	}
-	for _, from := range c.EnvFrom {
-		if ref := from.SecretRef; ref != nil {
-			secret = ref.Name
-		}
-		if ref := from.ConfigMapRef; ref != nil {
-			for name, value := range configMap(ref.Name, ref.Optional) {
-				env[from.Prefix+name] = value
-			}
-		}
-	}
-	for _, e := range c.Env {
-		env[e.Name] = e.Value
-		if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
-			ref := e.ValueFrom.ConfigMapKeyRef
-			env[e.Name] = configMap(ref.Name, ref.Optional)[ref.Key]
-		}
-		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.Name == "VAULT_ADDR" {
-			secret = e.ValueFrom.SecretKeyRef.Name
-		}
-	}
-	return env, secret, problem
-}
-
 // checkNodes checks that each node with the driver has a ready provider.
-func (w *run) checkNodes(ctx context.Context) finding {
+func (w *run) checkNodes(ctx context.Context) result.Finding {
 	if w.cluster.driver == nil || w.provider.set == nil {
-		return unknownf("the DaemonSets of driver and provider could not be read")
+		return result.Unknownf("the DaemonSets of driver and provider could not be read")
 	}
 	drivers, err := w.listPods(ctx, w.cluster.driver)
 	if err != nil {
-		return requestFailed("list pods -n "+w.cluster.driver.Namespace, err)
+		return result.RequestFailed("list pods -n "+w.cluster.driver.Namespace, err)
 	}
 	providers, err := w.listPods(ctx, w.provider.set)
 	if err != nil {
-		return requestFailed("list pods -n "+w.provider.set.Namespace, err)
+		return result.RequestFailed("list pods -n "+w.provider.set.Namespace, err)
 	}
 	serving, notReady, images := map[string]bool{}, map[string]*corev1.Pod{}, map[string]bool{}
 	for i := range providers {
@@ -209,7 +182,7 @@ func (w *run) checkNodes(ctx context.Context) finding {
 		onDriver[p.Spec.NodeName] = true
 	}
 	namespace := w.provider.set.Namespace
-	var without, fix []string
+	var without, inspect []string
 	for node := range onDriver {
 		if !serving[node] {
 			without = append(without, node)
@@ -217,7 +190,7 @@ func (w *run) checkNodes(ctx context.Context) finding {
 	}
 	slices.Sort(without)
 	if missing := slices.ContainsFunc(without, func(node string) bool { return notReady[node] == nil }); missing {
-		if f, found := w.refused(ctx, daemonSetOwner(w.provider.set), time.Time{}); found {
+		if f, found := workload.OfDaemonSet(w.provider.set).Refused(ctx, w.Kube, time.Time{}); found {
 			return f
 		}
 	}
@@ -225,33 +198,26 @@ func (w *run) checkNodes(ctx context.Context) finding {
 		p := notReady[node]
 		if p == nil {
 			without[i] = node + " (none)"
-			fix = []string{command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
+			inspect = []string{result.Command("kubectl", "-n", namespace, "describe", "daemonset", w.provider.set.Name)}
 			continue
 		}
-		without[i] = fmt.Sprintf("%s (%s: %s)", node, p.Name, whyNotReady(p))
-		if len(fix) == 0 {
-			fix = []string{command("kubectl", "-n", namespace, "describe", "pod", p.Name),
-				command("kubectl", "-n", namespace, "logs", p.Name)}
+		without[i] = fmt.Sprintf("%s (%s: %s)", node, p.Name, workload.WhyNotReady(p))
+		if len(inspect) == 0 {
+			inspect = []string{result.Command("kubectl", "-n", namespace, "describe", "pod", p.Name),
+				result.Command("kubectl", "-n", namespace, "logs", p.Name)}
 		}
 	}
 	if len(without) > 0 {
-		return brokenf("no ready provider on %d of %d nodes with the driver: %s", len(without), len(onDriver),
-			clip(strings.Join(without, ", "))).withFix(fix...)
+		return result.Brokenf("no ready provider on %d of %d nodes with the driver: %s", len(without), len(onDriver),
+			result.Clip(strings.Join(without, ", "))).WithInspect(inspect...)
 	}
 	if node := w.podNode(ctx); node != "" && !onDriver[node] {
-		return brokenf("the driver does not run on node %s, where the pod is", node).
-			withFix(command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset",
-				w.cluster.driver.Name), command("kubectl", "describe", "node", node)).
-			withAdvice("its node selector and tolerations must match that node")
+		return result.Brokenf("the driver does not run on node %s, where the pod is", node).
+			WithInspect(result.Command("kubectl", "-n", w.cluster.driver.Namespace, "describe", "daemonset",
+				w.cluster.driver.Name), result.Command("kubectl", "describe", "node", node)).
+			WithAdvice("its node selector and tolerations must match that node")
 	}
-	return okf("a ready provider on each of %d nodes with the driver", len(onDriver))
-}
-
-func clip(s string) string {
-	if r := []rune(s); len(r) > 400 {
-		return string(r[:400]) + "…"
-	}
-	return s
+	return result.OKf("a ready provider on each of %d nodes with the driver", len(onDriver))
 }
 
 func (w *run) listPods(ctx context.Context, set *appsv1.DaemonSet) ([]corev1.Pod, error) {
@@ -271,37 +237,27 @@ func ready(p *corev1.Pod) bool {
 	})
 }
 
-func whyNotReady(p *corev1.Pod) string {
-	for _, c := range p.Status.ContainerStatuses {
-		if waiting := c.State.Waiting; waiting != nil && waiting.Reason != "" {
-			return waiting.Reason
-		}
-	}
-	return "not ready"
-}
-
-// checkVersion compares the provider with this program.
-func (w *run) checkVersion(context.Context) finding {
+func (w *run) checkVersion(context.Context) result.Finding {
 	if len(w.provider.images) == 0 {
-		return unknownf("the image of the provider could not be read")
+		return result.Unknownf("the image of the provider could not be read")
 	}
 	images := strings.Join(w.provider.images, ", ")
 	if len(w.provider.images) > 1 {
-		return okf("%s", images).withWarning("the nodes run different versions: an update may be in progress")
+		return result.OKf("%s", images).WithWarning("the nodes run different versions: an update may be in progress")
 	}
 	theirs, ours := imageVersion(images), w.Version
 	t, theirErr := version.ParseGeneric(theirs)
 	o, ourErr := version.ParseGeneric(ours)
 	switch {
 	case ourErr != nil || o.Major() == 0 && o.Minor() == 0 && o.Patch() == 0: // v0.0.0-devel, v0.0.0-gCOMMIT
-		return okf("%s; not compared, as this program is a development build", images)
+		return result.OKf("%s; not compared, as this program is a development build", images)
 	case theirErr != nil:
-		return unknownf("the image %s of the provider does not have its version", images)
+		return result.Unknownf("the image %s of the provider does not have its version", images)
 	case t.Major() == o.Major() && t.Minor() == o.Minor():
-		return okf("provider %s, this program %s", theirs, ours)
+		return result.OKf("provider %s, this program %s", theirs, ours)
 	}
-	return okf("provider %s, this program %s", theirs, ours).
-		withWarning("the versions differ: one may not support a parameter of the other")
+	return result.OKf("provider %s, this program %s", theirs, ours).
+		WithWarning("the versions differ: one may not support a parameter of the other")
 }
 
 // imageVersion returns the tag of an image; empty for none.

@@ -10,6 +10,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/secretmanager-io/secretmanager/internal/doctor/result"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 )
 
 // Defaults of the driver's flags and of the provider's.
@@ -21,37 +24,37 @@ const (
 
 // checkSocketDirectory checks that the driver looks for sockets in the directory of the node in which the provider has
 // its socket.
-func (w *run) checkSocketDirectory(context.Context) finding {
+func (w *run) checkSocketDirectory(context.Context) result.Finding {
 	driver, provider := w.cluster.driver, w.provider.set
 	if driver == nil || provider == nil {
-		return unknownf("the DaemonSets of driver and provider could not be read")
+		return result.Unknownf("the DaemonSets of driver and provider could not be read")
 	}
 	container := providerContainer(&provider.Spec.Template.Spec)
 	args := append(slices.Clone(container.Command), container.Args...)
-	endpoint, _ := flagValue(args, "endpoint")
+	endpoint, _ := workload.FlagValue(args, "endpoint")
 	socket := cmp.Or(endpoint, path.Join(driverDirectory, defaultSocketName))
 	ours := nodePath(provider, &container, path.Dir(socket))
 	theirs := driverDirectories(driver)
 	switch {
 	case len(theirs) == 0:
-		return brokenf("DaemonSet %s/%s mounts none of the directories of its node in which it looks for sockets of "+
+		return result.Brokenf("DaemonSet %s/%s mounts none of the directories of its node in which it looks for sockets of "+
 			"providers", driver.Namespace, driver.Name).
-			withFix(command("kubectl", "-n", driver.Namespace, "get", "daemonset", driver.Name, "-o", "yaml")).
-			withAdvice("the directories are --provider-volume and --additional-provider-volume-paths; each needs a volume " +
+			WithInspect(result.Command("kubectl", "-n", driver.Namespace, "get", "daemonset", driver.Name, "-o", "yaml")).
+			WithAdvice("the directories are --provider-volume and --additional-provider-volume-paths; each needs a volume " +
 				"of type hostPath")
 	case slices.Contains(theirs, ours):
-		return okf("%s", ours)
+		return result.OKf("%s", ours)
 	}
 	detail := fmt.Sprintf("the provider's socket %s is not in a directory of the node", socket)
 	if ours != "" {
 		detail = "the provider's socket is in " + ours + " on the nodes"
 	}
-	f := brokenf("%s, and the driver looks for it in %s", detail, strings.Join(theirs, ", ")).
-		withAdvice("with Helm, set driver.providersDir: " + theirs[0] + " instead, and with kustomize patch the overlay, " +
+	f := result.Brokenf("%s, and the driver looks for it in %s", detail, strings.Join(theirs, ", ")).
+		WithAdvice("with Helm, set driver.providersDir: " + theirs[0] + " instead, and with kustomize patch the overlay, " +
 			"so that the next update keeps it; a driver that has connected to the old socket finds the new one only " +
 			"after a restart")
 	if patch := moveSocket(provider, &container, socket, theirs[0]); patch != "" {
-		f = f.withFix(command("kubectl", "-n", provider.Namespace, "patch", "daemonset", provider.Name, "--type=json",
+		f = f.WithFix(result.Command("kubectl", "-n", provider.Namespace, "patch", "daemonset", provider.Name, "--type=json",
 			"-p", patch))
 	}
 	return f
@@ -61,8 +64,8 @@ func (w *run) checkSocketDirectory(context.Context) finding {
 func driverDirectories(driver *appsv1.DaemonSet) []string {
 	c := &driver.Spec.Template.Spec.Containers[driverContainer(driver)]
 	args := append(slices.Clone(c.Command), c.Args...)
-	first, _ := flagValue(args, "provider-volume")
-	further, found := flagValue(args, "additional-provider-volume-paths")
+	first, _ := workload.FlagValue(args, "provider-volume")
+	further, found := workload.FlagValue(args, "additional-provider-volume-paths")
 	if !found {
 		further = legacyDirectory
 	}

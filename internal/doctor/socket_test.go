@@ -65,12 +65,12 @@ func TestSocketDirectory(t *testing.T) {
 		"unread": {nil, daemonSet("provider", inUsual, usual), Unknown, "could not be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newRun(Options{})
+			w := newTestRun(Options{})
 			w.cluster.driver, w.provider.set = test.driver, test.provider
 			f := w.checkSocketDirectory(t.Context())
-			all := f.detail + strings.Join(f.fix, "") + f.advice
-			if f.state != test.state || !strings.Contains(all, test.want) {
-				t.Errorf("%s: %s", f.state, all)
+			all := f.Detail + strings.Join(f.Fix, "") + f.Advice
+			if f.State != test.state || !strings.Contains(all, test.want) {
+				t.Errorf("%s: %s", f.State, all)
 			}
 		})
 	}

@@ -2,7 +2,6 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/display"
 	"github.com/secretmanager-io/secretmanager/internal/doctor"
+	"github.com/secretmanager-io/secretmanager/internal/doctor/workload"
 	"github.com/secretmanager-io/secretmanager/internal/options"
 	"github.com/secretmanager-io/secretmanager/internal/version"
 )
@@ -29,22 +29,26 @@ type Options struct {
 	login          bool
 	output         string
 	args           []string
-	pod            string
+	kind, pod      string
 
-	group string // of the checks that were printed last
-	color bool   // print colors
+	verbose bool
 }
 
 // NewCommand returns the command doctor.
 func NewCommand(p *cli.Factory) *cobra.Command {
 	o := &Options{Factory: p}
 	c := &cobra.Command{
-		Use:   "doctor [POD]",
+		Use:   "doctor [POD | TYPE/NAME]",
 		Short: "Diagnose the installation and print the commands that fix it",
-		Long: `Check everything between the cluster and the secret files, and print for each check:
-ok, broken with the command that fixes it, or unknown. Without arguments that covers
-the installation; with POD also all that its volumes depend on, and why the pod waits
-in ContainerCreating; with --class a SecretProviderClass, before there is a pod.
+		Long: `Check everything between the cluster and the secret files. Each check is ok, broken or
+unknown. Without arguments that covers
+the installation, and which pods wait in ContainerCreating now; with POD also all that
+its volumes depend on, and why the pod waits; with TYPE/NAME, such as deploy/web, the same
+for a pod of that workload; with --class a SecretProviderClass, before there is a pod.
+
+Checks that are ok are counted; -v prints them. The commands that fix what is broken are
+at the end, one for each cause. They add, and test what they replace. Where a person has
+to decide, the alternatives are printed, with what distinguishes them.
 
 A check that depends on a broken one is skipped. A check for which you lack a right is
 unknown; the others still run. No Vault token and no right in the cluster is required.
@@ -63,6 +67,7 @@ The exit code is 0 if every check is ok, 3 if something is broken, and 1 if noth
 broken but something is unknown, or if there is no cluster.`,
 		Example: `  secretmanager doctor
   secretmanager doctor web-0 -n demo
+  secretmanager doctor deploy/web -n demo
   secretmanager doctor --class matrix --service-account matrix -n demo -o json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: cli.RunE(o),
@@ -77,6 +82,8 @@ broken but something is unknown, or if there is no cluster.`,
 	f.BoolVar(&o.login, "login", true, "log in to Vault as the pod's service account")
 	f.StringVarP(&o.output, "output", "o", "", "json")
 	cli.FixedValues(c, "output", "json")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print the checks that are ok, and each one that depends on "+
+		"another")
 	return c
 }
 
@@ -84,10 +91,7 @@ broken but something is unknown, or if there is no cluster.`,
 func (o *Options) Complete(_ *cobra.Command, args []string) error {
 	o.args = args
 	if len(args) > 0 {
-		o.pod = args[0]
-		for _, kind := range []string{"pod/", "pods/", "po/"} { // as kubectl get -o name prints it, or takes it
-			o.pod = strings.TrimPrefix(o.pod, kind)
-		}
+		o.kind, o.pod = workload.ParseTarget(args[0])
 	}
 	return nil
 }
@@ -98,8 +102,9 @@ func (o *Options) Validate() error {
 	p.Add(cli.ValidateOutput(o.output, "json"))
 	named := len(o.args) > 0
 	p.If(named && o.pod == "", "POD is empty: leave it out to check the installation alone")
-	if strings.Contains(o.pod, "/") {
-		p.Add(fmt.Errorf("%q is not the name of a pod: name its namespace with -n", o.args[0]))
+	if named && (o.kind == "" || strings.Contains(o.pod, "/")) {
+		p.Add(display.Errorf("%q is neither the name of a pod nor TYPE/NAME with a type whose pods can be checked, such as "+
+			"deploy: name the namespace with -n", o.args[0]))
 	}
 	p.If(named && o.class != "", "POD cannot be combined with --class: the classes of a pod are those of its volumes")
 	p.If(o.account != "" && o.class == "", "--service-account needs --class")
@@ -111,7 +116,8 @@ func (o *Options) Run(ctx context.Context) error {
 	options := doctor.Options{
 		Vault: o.VaultSettings(), VaultNamespace: o.Getenv(api.EnvVaultNamespace), VaultAPI: o.AuditedVaultAPI,
 		AuthMount: o.authMount, ProviderNamespace: o.provider,
-		Pod: o.pod, Class: o.class, Account: o.account, Login: o.login, Program: o.ProgramName, Version: version.Number(),
+		Kind: o.kind, Pod: o.pod, Class: o.class, Account: o.account, Login: o.login, Program: o.ProgramName,
+		Version: version.Number(),
 	}
 	if options.Vault.Address != "" {
 		options.VaultToken, options.VaultTokenError = o.VaultToken()
@@ -123,11 +129,11 @@ func (o *Options) Run(ctx context.Context) error {
 		}
 	}
 	clearLine := func() {}
+	text := &printer{out: o.Out, width: terminalWidth(o.Out), color: o.Colored(o.Out), verbose: o.verbose}
 	if o.output == "" {
-		o.color = o.Colored(o.Out)
 		options.Found = func(c doctor.Check) {
 			clearLine()
-			o.print(c)
+			text.add(c)
 		}
 		if cli.IsTerminal(o.ErrOut) {
 			// A check is printed when it is done; a slow one is announced.
@@ -139,7 +145,9 @@ func (o *Options) Run(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if o.output == "json" {
+	if o.output == "" {
+		text.finish()
+	} else {
 		if err := cli.WriteJSON(o.Out, map[string]any{"checks": checks}); err != nil {
 			return err
 		}
@@ -161,34 +169,6 @@ func (o *Options) quietClient() (kubernetes.Interface, string, error) {
 		return nil, "", fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	return client, config.Host, nil
-}
-
-// print prints a check as text.
-func (o *Options) print(c doctor.Check) {
-	if group := cmp.Or(c.Subject, "installation"); group != o.group {
-		if o.group != "" {
-			fmt.Fprintln(o.Out)
-		}
-		o.group = group
-		display.Fprintf(o.Out, "%s\n", group)
-	}
-	colors := map[doctor.State]string{doctor.OK: cli.Green, doctor.Broken: cli.Red, doctor.Unknown: cli.Yellow}
-	before, after := "", ""
-	if o.color {
-		before, after = colors[c.State], cli.Plain
-	}
-	display.Fprintf(o.Out, "  "+before+"%-7s"+after+"  %-15s  %s\n", c.State, c.Name, c.Detail)
-	line := func(what, text string) { display.Fprintf(o.Out, "  %7s  %-15s  %s: %s\n", "", "", what, text) }
-	for _, text := range c.Warnings {
-		line("warning", text)
-	}
-	for _, text := range c.Fixes {
-		// On its own line, for copying.
-		line("fix", text)
-	}
-	if c.Advice != "" {
-		line("note", c.Advice)
-	}
 }
 
 // verdict returns the error for the results.
