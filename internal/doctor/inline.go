@@ -14,8 +14,8 @@ import (
 	"github.com/secretmanager-io/secretmanager/transit"
 )
 
-// checkInlineAuth checks the auth mounts in the provider's --vault-inline-auth, as the provider does when it starts, and
-// what only Vault shows: whether it supports inline authentication, and the types of the mounts.
+// checkInlineAuth checks the auth mounts in the provider's --vault-inline-auth, as the provider does when it starts,
+// and what only Vault shows: whether it supports inline authentication, and the types of the mounts.
 func (w *run) checkInlineAuth(ctx context.Context) result.Finding {
 	switch {
 	case w.provider.set == nil:
@@ -60,9 +60,9 @@ func (w *run) checkInlineAuth(ctx context.Context) result.Finding {
 	return result.OKf("for auth/%s", strings.Join(w.provider.inline, ", auth/"))
 }
 
-// inlineFix adds the patch of the DaemonSet that removes a mount from --vault-inline-auth, or all of them if it is empty.
-// The removal loses nothing: the provider then logs in with a request of its own. With allow, the other choice is to
-// allow the mount.
+// inlineFix adds the patch of the DaemonSet that removes a mount from --vault-inline-auth, or all of them if it is
+// empty. The removal loses nothing: the provider then logs in with a request of its own. With allow, the other choice
+// is to allow the mount.
 func (w *run) inlineFix(f result.Finding, mount, allow string) result.Finding {
 	set := w.provider.set
 	index := slices.IndexFunc(set.Spec.Template.Spec.Containers, func(c corev1.Container) bool {
