@@ -261,14 +261,19 @@ func (o *Options) online(ctx context.Context, vault *cli.EncryptingSession, spec
 	if err != nil {
 		return err
 	}
-	if manager.Hint != "" {
-		display.Fprintf(o.ErrOut, "note: %s\n", manager.Hint)
-	}
+	o.noteManager(manager)
 	secret, outcome, err := secretmanager.New(vault, kube).Apply(ctx, spec, o.writeOptions())
 	if err != nil {
 		return err
 	}
 	return o.done(vault, secret, spec, string(outcome)+o.dry())
+}
+
+// noteManager says that another program manages the Secret. If that prevents the change, the error says so.
+func (o *Options) noteManager(m ciphertext.Manager) {
+	if m.Hint != "" && (!m.Reverts || o.includeManaged) {
+		display.Fprintf(o.ErrOut, "note: %s\n", m.Hint)
+	}
 }
 
 func (o *Options) writeOptions() secretmanager.Options {
