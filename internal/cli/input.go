@@ -63,7 +63,7 @@ func (p *Factory) Begin(ctx context.Context, interrupt context.CancelCauseFunc) 
 
 // Ask asks for one line on the terminal, and returns it without spaces around it.
 func (p *Factory) Ask(question string) (string, error) {
-	fmt.Fprint(p.ErrOut, question)
+	display.Fprintf(p.ErrOut, "%s", question)
 	var line []byte
 	for one := make([]byte, 1); ; {
 		n, err := p.In.Read(one) // byte by byte: what follows may be for an editor

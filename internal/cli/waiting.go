@@ -102,7 +102,7 @@ func (l *waitLine) erase() {
 func (l *waitLine) eraseLocked() {
 	if l.shown {
 		l.shown = false
-		io.WriteString(l.out, eraseLine)
+		display.Fprintf(l.out, eraseLine)
 	}
 }
 
