@@ -109,3 +109,16 @@ func TestPrinterColors(t *testing.T) {
 		t.Errorf("%q", plain)
 	}
 }
+
+// One alternative is a question, and not a choice.
+func TestPrinterOneAlternative(t *testing.T) {
+	var out bytes.Buffer
+	p := printer{out: &out}
+	p.add(doctor.Check{Name: "role", State: doctor.Broken, Detail: "x", Alternatives: []doctor.Alternative{
+		{When: "everyone needs it", Fixes: []string{"kubectl a"}}}})
+	p.finish()
+	if want := "\nFix first:\n  role of the installation: decide whether this is right\n    if everyone needs it:\n" +
+		"      kubectl a\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("%s", out.String())
+	}
+}

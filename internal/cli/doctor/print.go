@@ -191,8 +191,11 @@ func (p *printer) finish() {
 	display.Fprintf(p.out, "\nFix first:\n")
 	for _, c := range fixable {
 		decide := ""
-		if len(c.Alternatives) > 0 {
+		switch {
+		case len(c.Alternatives) > 1:
 			decide = ": choose one"
+		case len(c.Alternatives) == 1:
+			decide = ": decide whether this is right"
 		}
 		p.indented(2, c.Name+" of "+cmp.Or(c.Subject, "the installation")+decide)
 		p.commands(c, 4)
