@@ -12,26 +12,31 @@ func TestWaitLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
 		p := &Factory{line: newWaitLine(&out)}
+		written := func() string {
+			p.line.mu.Lock()
+			defer p.line.mu.Unlock()
+			return out.String()
+		}
 		done := p.Wait("the Lease")
 		time.Sleep(waitShownAfter - waitPoll/2)
 		synctest.Wait()
-		if out.Len() > 0 {
-			t.Errorf("it was shown at once: %q", out.String())
+		if written() != "" {
+			t.Errorf("it was shown at once: %q", written())
 		}
 		time.Sleep(2*time.Second + waitPoll)
 		synctest.Wait()
-		shown := out.String()
+		shown := written()
 		if !strings.Contains(shown, eraseLine+"waiting for the Lease (2s)") || !strings.HasSuffix(shown, "(4s)") {
 			t.Errorf("got %q", shown)
 		}
 		done()
-		if got := out.String(); got != shown+eraseLine {
+		if got := written(); got != shown+eraseLine {
 			t.Errorf("it was not erased: %q", got)
 		}
 		time.Sleep(time.Minute)
 		p.Close()
 		synctest.Wait()
-		if got := out.String(); got != shown+eraseLine {
+		if got := written(); got != shown+eraseLine {
 			t.Errorf("more was written: %q", got)
 		}
 	})

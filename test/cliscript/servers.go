@@ -64,7 +64,7 @@ func silent(ts *testscript.TestScript, neg bool, args []string) {
 			if err != nil {
 				return
 			}
-			ts.Defer(func() { c.Close() })
+			defer c.Close() // until the listener is closed
 		}
 	}()
 	ts.Setenv(args[0], l.Addr().String())
