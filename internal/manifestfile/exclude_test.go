@@ -94,6 +94,19 @@ func TestOpenTemplates(t *testing.T) {
 		"manifest/other.yaml":         strings.Replace(class, "provider: secretmanager", "provider: aws", 1),
 		"excluded/broken/broken.yaml": "a: *b\n",
 	}
+	// kubectl apply creates the Secret, and only reports the rest.
+	plain := "kind: Secret\napiVersion: v1\nmetadata: {name: x}\nstringData: {a: b}\n"
+	for name, text := range map[string]string{
+		"name.yaml": plain + "---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: '{{ x }}'}\n",
+		"key.yaml":  "{{ x }}: a\n---\n" + plain,
+		"list.yaml": "kind: List\napiVersion: v1\nitems:\n- {kind: Secret, apiVersion: v1, metadata: {name: '{{ x }}'}}\n- " +
+			strings.ReplaceAll(plain, "\n", "\n  "),
+		"duplicate.yaml":             strings.Replace(plain, "{name: x}", "{name: x, labels: {a: '{{ x }}', a: b}}", 1),
+		"chart/Chart.yaml":           "name: x\n",
+		"chart/templates/plain.yaml": "# {{ x }}\n" + plain,
+	} {
+		files["manifest/hidden/"+name] = text
+	}
 	for name, text := range files {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			t.Fatal(err)
@@ -141,6 +154,20 @@ func TestOpenTemplates(t *testing.T) {
 	}
 	if progress != len(wantRead)+len(want.Templates) {
 		t.Errorf("progress was reported %d times", progress)
+	}
+
+	// No YAML after a Secret, or a list, which kubectl creates.
+	for name, first := range map[string]string{"secret": plain, "list": "items: []\n", "class": class} {
+		text := first + "---\n{{- if .x }}\na: b\n"
+		if err := os.WriteFile("late.yaml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if opened, err := o.Open(nil, []string{"late.yaml"}); err == nil {
+			t.Errorf("%s: %+v", name, opened)
+		}
+	}
+	if err := os.Remove("late.yaml"); err != nil {
+		t.Fatal(err)
 	}
 
 	// Files that are named explicitly are excluded and skipped too, as a pre-commit hook names them.

@@ -168,23 +168,46 @@ func (r *reader) read(name string, found bool) error {
 var action = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 
 // isTemplate reports whether a file has to be rendered before kubectl accepts it: it has {{ and }}, and is either no
-// YAML, or has them where the API server does not accept them. Everything in the templates of a Helm chart is one.
+// YAML, or has them where the API server does not accept them, or is a template of a Helm chart. It is none if kubectl
+// would create a Secret or a class from it as it is, or {{ in another object of the file would hide that from lint.
 func (f *File) isTemplate() bool {
 	text, _ := manifest.Decode(f.source)
-	if !action.Match(text) {
+	switch {
+	case !action.Match(text):
 		return false
+	case f.Manifest == nil:
+		return !startsWithSecret(text)
 	}
-	if dir := filepath.ToSlash(f.path); strings.Contains(dir, "/templates/") {
-		for chart := filepath.Dir(f.path); chart != filepath.Dir(chart); chart = filepath.Dir(chart) {
-			if filepath.Base(chart) != "templates" {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(chart), "Chart.yaml")); err == nil {
-				return true
-			}
+	return (f.Manifest.HasTemplate() || f.isInChart()) && !f.Manifest.HasSecret()
+}
+
+// isInChart reports whether the file is among the templates of a Helm chart.
+func (f *File) isInChart() bool {
+	for dir := filepath.Dir(f.path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if filepath.Base(dir) != "templates" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(dir), "Chart.yaml")); err == nil {
+			return true
 		}
 	}
-	return f.Manifest == nil || f.Manifest.IsTemplate()
+	return false
+}
+
+// startsWithSecret reports whether kubectl reads a Secret, a class or a list before it fails to read the rest of the
+// file. kubectl apply creates what it has read.
+func startsWithSecret(text []byte) bool {
+	decoder := kubeyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		var object any
+		if err := decoder.Decode(&object); err != nil {
+			return false
+		}
+		o, _ := object.(map[string]any)
+		if kind, _ := o["kind"].(string); kind == "Secret" || kind == "SecretProviderClass" || o["items"] != nil {
+			return true
+		}
+	}
 }
 
 // walkDir calls found for every manifest in a directory and below it, in lexical order. As with kubectl -R, the
@@ -246,12 +269,12 @@ func (f *File) parse() (err error) {
 	return nil
 }
 
-// irrelevant reports whether a file that cannot be parsed need not be: kubectl cannot read it
-// either, and its text has neither a label or type of ours nor ciphertext. Text in an unknown
+// irrelevant reports whether a file that cannot be parsed need not be: kubectl cannot read it either, has read no
+// Secret before the mistake, and the text has neither a label or type of ours nor ciphertext. Text in an unknown
 // encoding may have both.
 func (f *File) irrelevant() bool {
 	text, _ := manifest.Decode(f.source)
-	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 ||
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 || startsWithSecret(text) ||
 		bytes.Contains(ciphertextscan.Unescape(text), []byte(ciphertext.Prefix)) || len(ciphertextscan.Value(text)) > 0 {
 		return false
 	}

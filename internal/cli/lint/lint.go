@@ -49,10 +49,10 @@ is secretmanager.io/ciphertext, or if it has a label or annotation of this prefi
 Ciphertext anywhere else is an error: in other objects, annotations and comments.
 With -R directories are read, as secretmanager rewrap does.
 
-Templates, such as those of a Helm chart, are skipped and counted. Check what they are
-rendered to: helm template CHART | secretmanager lint -. With --exclude, files and
-directories are left out. Its patterns are those of a .gitignore file in the working
-directory: "values.yaml" and "charts/" match at any level, "deploy/charts" and "/deploy"
+Templates, for example of a Helm chart, are skipped and counted, but not a file from
+which kubectl apply would create a Secret as it is. Check what templates are rendered to:
+helm template CHART | secretmanager lint -. With --exclude, files and directories are
+left out. Its patterns are as in a .gitignore file in the working directory: "values.yaml" and "charts/" match at any level, "deploy/charts" and "/deploy"
 only from there; * and ? match no slash, ** matches any directories.
 
 Pods are those of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs,
