@@ -72,7 +72,7 @@ func (w *run) checkPod(ctx context.Context) result.Finding {
 	case s.fromTemplate && s.refused != nil:
 		return *s.refused
 	case s.fromTemplate:
-		f := result.OKf("%s has no pod; the checks are those of its template", s.workload)
+		f := result.OKf("%s has no pod, so its template is checked", s.workload)
 		return f.WithWarning("nothing has been mounted: " + s.workload.String() + " has no pod")
 	case s.pod.Spec.NodeName == "":
 		return result.Brokenf("it has not been scheduled to a node yet, so nothing has been mounted").

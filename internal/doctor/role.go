@@ -348,6 +348,6 @@ func (c *classCheck) readPolicies(ctx context.Context, denied func() result.Find
 	if missing == len(names) {
 		return denied()
 	}
-	return result.Unknownf("the policies of the role (%s) are not those of vault-setup: only a login can check them",
+	return result.Unknownf("vault-setup did not write the policies of the role (%s): only a login can check them",
 		strings.Join(names, ", "))
 }

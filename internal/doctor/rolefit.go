@@ -12,9 +12,9 @@ import (
 // maxRoles bounds the roles that are tried, each with a login.
 const maxRoles = 8
 
-// fittingRoles returns the roles other than that of the class that accept the service account and may decrypt with the
+// fittingRoles returns other roles that accept the service account and may decrypt with the
 // key of the class. It reads the roles of the auth mount, if the user may, and tries those with the names that
-// vault-setup gives. A login decides; without one, the role and its policy must be those of vault-setup.
+// vault-setup gives. A login decides; without one, vault-setup must have written the role and its policy.
 func (c *classCheck) fittingRoles(ctx context.Context) (names []string) {
 	if c.account == "" {
 		return nil

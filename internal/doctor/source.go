@@ -45,15 +45,15 @@ func (c *classCheck) problemsOf(secret *corev1.Secret) (problems, missing, plain
 	return problems, missing, plain
 }
 
-// candidate reports whether a Secret other than that of the class can take its place: it is ciphertext of the key, and
-// has the entries that the class names.
+// candidate reports whether a Secret can replace the one that the class names: it is ciphertext of the key, and has the
+// entries that the class names.
 func (c *classCheck) candidate(secret *corev1.Secret) bool {
 	problems, _, _ := c.problemsOf(secret)
 	settings, err := ciphertext.SettingsOf(secret)
 	return len(problems) == 0 && err == nil && settings.Key.Mount == c.Key.Mount && settings.Key.Name == c.Key.Name
 }
 
-// otherSecrets returns the Secrets that can take the place of that of the class: the one that the pod names, or else,
+// otherSecrets returns the Secrets that can replace the one that the class names: the one that the pod names, or else,
 // if the user may list them, all that the key encrypts.
 func (c *classCheck) otherSecrets(ctx context.Context) (names []string) {
 	if name := c.podSecret(); name != "" && name != c.Secret {
@@ -80,10 +80,10 @@ func (c *classCheck) otherSecrets(ctx context.Context) (names []string) {
 // command for all entries: encrypt verifies the whole Secret, so a command for the first of two broken entries would
 // fail.
 func (c *classCheck) encryptFixes(entries []string) (commands []string) {
-	switch len(entries) {
-	case 0:
+	switch {
+	case len(entries) == 0 || c.isOrdinary():
 		return nil
-	case 1:
+	case len(entries) == 1:
 		return []string{c.encrypt(entries[0] + "=-")}
 	}
 	return []string{c.encryptWords("--from-stdin-json")}
@@ -168,14 +168,27 @@ func (c *classCheck) plaintextFix(f result.Finding, plain, missing []string) res
 	const stored = "the value was stored as plaintext: backups of the cluster have it, so replace it soon"
 	switch {
 	case len(missing) == 0 && len(plain) == len(c.secret.Data):
-		return f.WithFix(c.encryptWords("--from-secret", c.Secret, "--replace")).
-			WithAdvice("pods that read the Secret directly, as variables or as a volume, will read ciphertext")
+		convert := c.encryptWords("--from-secret", c.Secret, "--replace")
+		if c.isOrdinary() {
+			// An author of classes can name any Secret.
+			return f.WithChoice("nothing else reads Secret "+c.Secret+": whatever reads it directly, as variables or as a "+
+				"volume, would read ciphertext", convert)
+		}
+		return f.WithFix(convert)
 	case len(missing) == 0 && len(plain) == 1:
 		path := `jsonpath={.data.` + strings.ReplaceAll(plain[0], ".", `\.`) + `}`
 		return f.WithFix(c.kubectl("get", "secret", c.Secret, "-o", path) + " | base64 -d | " +
 			c.encrypt(plain[0]+"=-")).WithAdvice(stored)
 	}
+	if c.isOrdinary() {
+		return f.WithAdvice("it is not a ciphertext Secret: check secretName in the class")
+	}
 	return f.WithFix(c.encryptFixes(append(plain, missing...))...).WithAdvice(asksForValue + "; " + stored)
+}
+
+// isOrdinary reports whether the Secret was never meant to have ciphertext. Encrypt does not write to such a Secret.
+func (c *classCheck) isOrdinary() bool {
+	return c.secret != nil && c.secret.Type != ciphertext.Type && c.secret.Labels[ciphertext.LabelTransitKey] == ""
 }
 
 // checkSource checks how the provider gets the ciphertext.
@@ -264,7 +277,7 @@ func (c *classCheck) wrongReference(ctx context.Context, name string) result.Fin
 	return f
 }
 
-// whyNoCandidate returns what a Secret lacks to take the place of that of the class.
+// whyNoCandidate returns why a Secret cannot replace the one that the class names.
 func (c *classCheck) whyNoCandidate(secret *corev1.Secret) string {
 	if problems, _, _ := c.problemsOf(secret); len(problems) > 0 {
 		return problems[0]
@@ -276,7 +289,7 @@ func (c *classCheck) whyNoCandidate(secret *corev1.Secret) string {
 	return "its key is " + settings.Key.String()
 }
 
-// wrongLabels returns the finding for a Secret whose label and annotations are not those of the class. Vault shows
+// wrongLabels returns the finding for a Secret whose label and annotations differ from the class. Vault shows
 // which
 // of them are right, if the user may rewrap.
 func (c *classCheck) wrongLabels(ctx context.Context, problems []string, set ciphertext.Settings) result.Finding {

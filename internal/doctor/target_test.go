@@ -144,3 +144,20 @@ func TestSharedClass(t *testing.T) {
 		}
 	}
 }
+
+// An author of classes can name a Secret that others read. No fix converts it.
+func TestOrdinarySecret(t *testing.T) {
+	ordinary := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "db"}, Type: corev1.SecretTypeOpaque,
+		Data: map[string][]byte{"password": []byte("hunter2")}}
+	for name, test := range map[string]struct {
+		entries []string
+		choices int
+	}{"every entry": {nil, 1}, "another entry": {[]string{"token"}, 0}, "both": {[]string{"password", "token"}, 0}} {
+		c := &classCheck{run: newClusterRun(ordinary), name: "web", account: "web", entries: test.entries}
+		c.Secret, c.Key.Name = "db", "web"
+		f := c.checkSecret(t.Context())
+		if f.State != Broken || len(f.Fix) != 0 || len(f.Choices) != test.choices {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}

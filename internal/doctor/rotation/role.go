@@ -119,7 +119,7 @@ func (s *rotatorSetup) missingPolicies(ctx context.Context, key ciphertext.Key, 
 		return !strings.HasPrefix(name,
 			"secretmanager-")
 	}) {
-		return nil, errors.New("the role has policies other than those of vault-setup: only a run shows whether they suffice")
+		return nil, errors.New("vault-setup did not write the policies of the role: only a run shows whether they suffice")
 	}
 	return lacks, nil
 }
