@@ -20,6 +20,7 @@ import (
 
 	"github.com/secretmanager-io/secretmanager/internal/cli"
 	"github.com/secretmanager-io/secretmanager/internal/cli/root"
+	"github.com/secretmanager-io/secretmanager/test/async"
 	"github.com/secretmanager-io/secretmanager/test/cliscript"
 )
 
@@ -32,7 +33,7 @@ const (
 )
 
 // silentLines has command lines for each verb, with what they send requests to. NAME is a namespace and a key, $FILE a
-// manifest, $SOCKET that of a provider that does not exist.
+// manifest, and $SOCKET the path of a socket that does not exist.
 var silentLines = map[string][]struct{ line, servers string }{
 	"vault-setup": {{"--transit-key NAME --service-account app -n NAME --apply", "vault"},
 		{"--audit-headers", "vault"}},
@@ -202,13 +203,7 @@ func TestInterrupt(t *testing.T) {
 		var out bytes.Buffer
 		c.Stdout, c.Stderr = &out, &out
 		check(t, c.Start())
-		for deadline := time.Now().Add(time.Minute); server.accepted.Load() == 0; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				c.Process.Kill()
-				c.Wait()
-				t.Fatalf("it sent no request:\n%s", out.String())
-			}
-		}
+		async.Wait(t, "a request", func() bool { return server.accepted.Load() > 0 })
 		check(t, c.Process.Signal(syscall.SIGINT))
 		began := time.Now()
 		err := c.Wait()

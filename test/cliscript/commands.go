@@ -165,7 +165,7 @@ func (s *Scripts) serverApply(ts *testscript.TestScript, neg bool, args []string
 
 // admission DIR... applies policies of manifests/admission to the namespace of the script.
 func (s *Scripts) admission(ts *testscript.TestScript, neg bool, args []string) {
-	Need(ts, neg, len(args) > 0, "admission FOLDER...")
+	Need(ts, neg, len(args) > 0, "admission DIR...")
 	for _, dir := range args {
 		p, err := admission.Load(dir)
 		ts.Check(err)

@@ -1,19 +1,19 @@
 package cliscript
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/secretmanager-io/secretmanager/test/async"
 )
 
 // terminalTimeout bounds the wait for a text, and for the end of a program. It is long, for busy machines.
@@ -53,7 +53,7 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	for _, next := range steps {
 		if next.see != "" && !s.await(next.see, terminalTimeout) {
 			cmd.Process.Kill()
-			ts.Fatalf("the terminal does not show %q:\n%s", next.see, s.text())
+			ts.Fatalf("the terminal does not show %q:\n%s", next.see, s.String())
 		}
 		_, err := io.WriteString(master, next.input)
 		ts.Check(err)
@@ -62,10 +62,10 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("reading the terminal: %v", err)
 	}
 	if err := cmd.Wait(); (err != nil) != neg {
-		ts.Fatalf("%s: %v\n%s", args[1], err, s.text())
+		ts.Fatalf("%s: %v\n%s", args[1], err, s.String())
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(s.text()), 0o644))
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".screen"), []byte(remaining(s.text())), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(s.String()), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".screen"), []byte(remaining(s.String())), 0o644))
 }
 
 func terminalOptions(ts *testscript.TestScript, args []string) (cols int, steps []step, rest []string) {
@@ -114,35 +114,17 @@ func terminalCommand(ts *testscript.TestScript, name string, args []string) *exe
 	return nil
 }
 
-// A screen has what a terminal was sent. Its methods are safe for concurrent use.
+// A screen has what a terminal was sent.
 type screen struct {
-	mu   sync.Mutex
-	sent bytes.Buffer
+	async.Buffer
 	seen int // bytes up to the end of the text that was awaited last
-}
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sent.Write(p)
-}
-
-func (s *screen) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sent.String()
 }
 
 // await waits for a text after the one that was awaited last, and reports whether it came.
 func (s *screen) await(text string, timeout time.Duration) bool {
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		s.mu.Lock()
-		at := bytes.Index(s.sent.Bytes()[s.seen:], []byte(text))
-		if at >= 0 {
+		if at := strings.Index(s.String()[s.seen:], text); at >= 0 {
 			s.seen += at + len(text)
-		}
-		s.mu.Unlock()
-		if at >= 0 {
 			return true
 		}
 	}

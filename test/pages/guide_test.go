@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/secretmanager-io/secretmanager/test/cliscript"
 	"github.com/secretmanager-io/secretmanager/test/pages"
 	"github.com/secretmanager-io/secretmanager/test/programs"
 	"github.com/secretmanager-io/secretmanager/test/testenv"
@@ -36,19 +37,18 @@ type guide struct {
 	found bool
 }
 
-// builtPrograms is the directory of the command line and the vault command.
-var builtPrograms = sync.OnceValues(func() (string, error) {
+// builtJQ is the path of the jq command of the pages.
+var builtJQ = sync.OnceValues(func() (string, error) {
 	dir, err := testenv.TempDir()
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, "../../cmd/secretmanager",
-		"../vaultcli/cmd/vault", "./cmd/jq")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, "./cmd/jq")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+		return "", fmt.Errorf("building jq: %w\n%s", err, out)
 	}
-	return dir, nil
+	return filepath.Join(dir, "jq"), nil
 })
 
 // newGuide starts a Vault, which trusts the API server at auth/kubernetes and has a transit engine, and creates the
@@ -58,14 +58,12 @@ func newGuide(t *testing.T) *guide {
 	f := fixture.In(t, testenv.NewVault(t)).With(testenv.SharedAPIServer(t))
 	f.TrustAPIServer()
 	g := &guide{Fixture: f, t: t, dir: t.TempDir(), bin: t.TempDir(), state: filepath.Join(t.TempDir(), "variables")}
-	built, err := builtPrograms()
+	cliscript.LinkPrograms(t, g.bin)
+	jq, err := builtJQ()
 	f.Must(err)
 	root, err := programs.Root()
 	f.Must(err)
-	links := map[string]string{}
-	for _, name := range []string{"secretmanager", "vault", "jq"} {
-		links[filepath.Join(g.bin, name)] = filepath.Join(built, name)
-	}
+	links := map[string]string{filepath.Join(g.bin, "jq"): jq}
 	for _, name := range []string{"kubectl", "helm"} {
 		links[filepath.Join(g.bin, name)], err = programs.Path(t.Context(), name)
 		f.Must(err)
