@@ -65,8 +65,8 @@ func (o *Options) scope() string {
 	return strings.Join(flags, " ")
 }
 
-// readManual returns the last run that was not scheduled, or nil if there is none. It is a note for people: one that
-// the rotator did not write counts as none.
+// readManual parses the note about the last run that was not scheduled. It returns nil for a text that the rotator did
+// not write: the note is only for people.
 func readManual(text string) *ManualRun {
 	var m ManualRun
 	if err := json.Unmarshal([]byte(text), &m); err != nil || m.Finished.IsZero() {

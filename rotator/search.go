@@ -139,8 +139,8 @@ func (r *run) reportSearch(found retirescan.Result) {
 	r.report.OlderReleases.Count += found.OlderReleases.Count - len(found.OlderReleases.Items)
 }
 
-// updateSearch replaces the saved search in the data of the ConfigMap. A run that is not scheduled only does so if it
-// continued that search, or if there is none: it may process other keys.
+// updateSearch replaces the saved search in the data of the ConfigMap. A manual run, which may process other keys,
+// does so only if it continued that search or if none is saved.
 func (r *run) updateSearch(data map[string]string) error {
 	if !r.Scheduled && !r.ownSearch {
 		return nil

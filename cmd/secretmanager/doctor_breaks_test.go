@@ -118,7 +118,7 @@ const (
 	csiDriverObject = "csidrivers /secrets-store.csi.k8s.io"
 )
 
-// createPodLike creates a running pod from that of web-0, with a replacement.
+// createPodLike creates a running pod, a copy of web-0 with a replacement.
 func createPodLike(t *testing.T, c *doctorEnv, name, from, to string) {
 	t.Helper()
 	c.apply(t, strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(webPod, "web-0", name), from, to), "---"))

@@ -291,7 +291,7 @@ func (c *doctorEnv) doctor(t *testing.T, env map[string]string, args ...string) 
 	return v
 }
 
-// inProcess runs the program without a process of its own, which takes longer than its work.
+// inProcess runs the program in this process: starting one takes longer than its work.
 func (c *doctorEnv) inProcess(t *testing.T, env map[string]string, stdout, stderr io.Writer, args ...string) int {
 	t.Helper()
 	return root.Run(t.Context(), cli.Environment{

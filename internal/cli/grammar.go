@@ -11,7 +11,7 @@ import (
 
 // AllNamespacesFlag adds -A.
 func AllNamespacesFlag(c *cobra.Command, all *bool) {
-	c.Flags().BoolVarP(all, "all-namespaces", "A", false, "select the Secrets of all namespaces, in place of those of -n")
+	c.Flags().BoolVarP(all, "all-namespaces", "A", false, "select the Secrets in all namespaces")
 }
 
 // SelectorFlag adds -l.

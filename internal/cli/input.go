@@ -27,7 +27,7 @@ func (Interrupted) Is(target error) bool { return target == context.Canceled }
 // interruptible is standard input that a signal interrupts: nothing else ends a blocked read.
 type interruptible struct {
 	*os.File
-	ctx context.Context //nolint:containedctx // that of the verb, which reads through [io.Reader]
+	ctx context.Context //nolint:containedctx // the context of the verb, which reads through [io.Reader]
 }
 
 // Read implements [io.Reader].

@@ -9,7 +9,7 @@ import (
 	"github.com/secretmanager-io/secretmanager/internal/display"
 )
 
-// Default is the foreground color of the terminal. Its sequence is as long as those of the other colors.
+// Default is the foreground color of the terminal. Its sequence is as long as the sequences of the other colors.
 const Default = "\x1b[39m"
 
 // Table writes columns for people, two spaces apart. They keep their width between flushes.

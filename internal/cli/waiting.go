@@ -12,7 +12,7 @@ import (
 const (
 	// waitShownAfter is the time after which a terminal shows what the command waits for.
 	waitShownAfter = 2 * time.Second
-	// waitPoll is the interval at which that is checked.
+	// waitPoll is the interval of the checks.
 	waitPoll = 250 * time.Millisecond
 )
 
@@ -25,7 +25,7 @@ type wait interface {
 // waitLine is the line of a terminal that shows what the command waits for. It is erased before anything else is
 // written, and when the wait is over.
 type waitLine struct {
-	out io.Writer // the terminal; nil if there is none
+	out io.Writer // nil without a terminal
 
 	mu      sync.Mutex
 	waits   map[wait]bool

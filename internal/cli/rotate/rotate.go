@@ -33,8 +33,8 @@ func NewCommand(p *cli.Factory) *cobra.Command {
 due, have Vault encrypt every older entry again without revealing it, and report
 whether every entry has its target version. With --retire old versions that no
 ciphertext uses become unusable. To delete them, see secretmanager trim.
-Secrets of the namespaces of -n are rewrapped, and with -A those of all. A key has
-Secrets in other namespaces too: a new version is for all of them.
+The Secrets in the namespaces of -n are rewrapped, or with -A in all namespaces. If a key
+has Secrets in other namespaces too, a new version applies to all of them.
 
 The output has a line for each key, and then what is not done and why. This run does
 not change the record of the nightly run, which alerts read: secretmanager status shows

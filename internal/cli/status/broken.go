@@ -16,7 +16,7 @@ const maxLocations = 20
 type cause struct {
 	text      string
 	locations []string
-	command   string // that fixes all of them; empty if there is none
+	command   string // fixes all of them; empty if no command does
 }
 
 // reportBroken writes each cause once, with the locations that it affects.

@@ -167,7 +167,7 @@ func (o *Options) table() error {
 	if len(o.rows) == 0 {
 		return nil
 	}
-	table := o.NewTable(o.Out, 2) // the third column, as that of status
+	table := o.NewTable(o.Out, 2) // the third column, as in status
 	row := func(color, file, namespace, name, result, key, entries, scope string) {
 		cells := []string{name, key, result, entries}
 		switch {
