@@ -52,8 +52,9 @@ With -R directories are read, as secretmanager rewrap does.
 Templates, for example of a Helm chart, are skipped and counted, but not a file from
 which kubectl apply would create a Secret as it is. Check what templates are rendered to:
 helm template CHART | secretmanager lint -. With --exclude, files and directories are
-left out. Its patterns are as in a .gitignore file in the working directory: "values.yaml" and "charts/" match at any level, "deploy/charts" and "/deploy"
-only from there; * and ? match no slash, ** matches any directories.
+left out. Its patterns are as in a .gitignore file in the working directory:
+"values.yaml" and "charts/" match at any level, "deploy/charts" and "/deploy" only from
+there; * and ? match no slash, ** matches any directories.
 
 Pods are those of Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs,
 CronJobs, ReplicationControllers and PodTemplates. The files may be a part of what a
